@@ -1,0 +1,100 @@
+//! Child processes that never outlive the harness: a process group each, killed with us, reaped always.
+
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+
+use crate::{Error, Result};
+
+/// How long a child may take to obey a termination signal before it is killed.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A child in a process group of its own. Dropping it kills the whole group.
+#[derive(Debug)]
+pub struct Group {
+    child: Child,
+    leader: Pid,
+    reaped: bool,
+}
+
+impl Group {
+    /// Starts `command` as the leader of a new group, standard input empty.
+    ///
+    /// `on_our_death` is sent to it when the harness dies, however it dies (prctl(2), `PR_SET_PDEATHSIG`): make(1)
+    /// forwards SIGTERM to its jobs, where SIGKILL would leave them running.
+    pub fn spawn(mut command: Command, on_our_death: Signal) -> Result<Self> {
+        command.process_group(0).kill_on_drop(true).stdin(Stdio::null());
+        die_with_us(&mut command, on_our_death);
+        let name = command.as_std().get_program().to_string_lossy().into_owned();
+        let child = command.spawn().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::user(format!("{name} is not installed")).mend("hotplug doctor --install")
+            }
+            _ => Error::infrastructure(format!("cannot start {name}: {error}")),
+        })?;
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        let leader =
+            Pid::from_raw(id.ok_or_else(|| Error::infrastructure(format!("{name} has no process id")))?);
+        Ok(Self { child, leader, reaped: false })
+    }
+
+    /// Its streams, where they were piped.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Process id of the leader, which is the group's too.
+    pub fn id(&self) -> Pid {
+        self.leader
+    }
+
+    /// Waits for the leader to end. Safe to cancel.
+    pub async fn wait(&mut self) -> Result<std::process::ExitStatus> {
+        let status = self.child.wait().await?;
+        self.reaped = true;
+        Ok(status)
+    }
+
+    /// Sends `signal` to the whole group. A group that has ended is not an error.
+    pub fn signal(&self, signal: Signal) {
+        let _ = killpg(self.leader, signal);
+    }
+
+    /// Ends the group: SIGTERM, a grace period, SIGKILL.
+    pub async fn stop(mut self) -> Result<std::process::ExitStatus> {
+        self.signal(Signal::SIGTERM);
+        let ended = tokio::time::timeout(GRACE, self.wait()).await;
+        // The leader may be gone and a straggler of its group alive.
+        self.signal(Signal::SIGKILL);
+        match ended {
+            Ok(status) => status,
+            Err(_) => self.wait().await,
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.signal(Signal::SIGKILL);
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "pre_exec is the only way to set the parent-death signal in the child")]
+fn die_with_us(command: &mut Command, signal: Signal) {
+    let parent = nix::unistd::getpid();
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; prctl, getppid and _exit are.
+    unsafe {
+        command.pre_exec(move || {
+            nix::sys::prctl::set_pdeathsig(signal)?;
+            // The parent may have died before prctl took effect; then nobody would send the signal.
+            if nix::unistd::getppid() != parent {
+                return Err(std::io::ErrorKind::BrokenPipe.into());
+            }
+            Ok(())
+        });
+    }
+}
