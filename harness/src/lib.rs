@@ -3,6 +3,7 @@
 //! One module a stage, in the order data flows; `docs/architecture.md` draws it.
 
 pub mod error;
+pub mod image;
 pub mod process;
 
 pub use error::{Blame, Error, Result};

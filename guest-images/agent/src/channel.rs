@@ -1,0 +1,176 @@
+//! The virtio-serial ports (6.1 drivers/char/virtio_console.c): found by name, read by line, written by one thread.
+//!
+//! The host side of a port may be absent: before the harness connects, and between a checkpoint's save and the
+//! connection of the QEMU that restores it. Reads then return 0 at once (`port_fops_read`) and writes sleep until
+//! the host is back (`will_write_block`). Neither is an error here.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
+
+use hotplug_protocol::{Answer, Event, GuestTime, Say};
+use nix::errno::Errno;
+use nix::poll::PollTimeout;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::uevents;
+
+/// A request longer than this is no request of ours.
+const LONGEST_LINE_BYTES: usize = 1 << 20;
+
+/// Device nodes of the ports with these names, as soon as all of them are there.
+///
+/// A port's name comes after its node, in a message of its own; the driver then sends a `change` uevent.
+pub(crate) fn find<const N: usize>(names: [&str; N]) -> io::Result<[PathBuf; N]> {
+    let changes = uevents::listen()?;
+    let mut datagram = [0; uevents::LONGEST_BYTES];
+    loop {
+        let mut nodes = names.map(|_| PathBuf::new());
+        for entry in std::fs::read_dir("/sys/class/virtio-ports").into_iter().flatten().flatten() {
+            let name = std::fs::read_to_string(entry.path().join("name")).unwrap_or_default();
+            if let Some(place) = names.iter().position(|wanted| *wanted == name.trim_end()) {
+                nodes[place] = Path::new("/dev").join(entry.file_name());
+            }
+        }
+        if nodes.iter().all(|node| node.exists()) {
+            return Ok(nodes);
+        }
+        // Lost uevents are no loss here: all of sysfs is looked at again anyway.
+        if let Err(error) = uevents::receive(&changes, &mut datagram)
+            && error != Errno::ENOBUFS
+        {
+            return Err(error.into());
+        }
+    }
+}
+
+/// Opens the port that requests come by. Only one open file a port is allowed (`port_fops_open`), hence both ways.
+pub(crate) fn open(node: &Path) -> io::Result<(Lines, Outbox)> {
+    let port = Arc::new(open_port(node)?);
+    let (sender, receiver) = mpsc::channel();
+    let writer = Arc::clone(&port);
+    crate::spawn("agent-out", move || forward(&writer, &receiver))?;
+    Ok((Lines::new(port)?, Outbox(sender)))
+}
+
+/// Opens a port.
+pub(crate) fn open_port(node: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).open(node)
+}
+
+/// The only writer of the port, so that lines never interleave. No lock is held while the host is away, and none is
+/// lost with a thread that an oops took.
+fn forward(mut port: &File, lines: &Receiver<Vec<u8>>) {
+    for line in lines {
+        if let Err(error) = send(&mut port, &line) {
+            eprintln!("hotplug agent: cannot write to the host: {error}");
+            return;
+        }
+    }
+}
+
+/// Writes all of `bytes`; sleeps while the host is away.
+pub(crate) fn send(port: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
+    /// For what no event announces: memory for a buffer (`alloc_buf`), a slot in the queue (`__send_to_port`).
+    const PAUSE: Duration = Duration::from_millis(1);
+    while !bytes.is_empty() {
+        match port.write(bytes) {
+            Ok(0) => std::thread::sleep(PAUSE),
+            Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => std::thread::sleep(PAUSE),
+                _ => return Err(error),
+            },
+        }
+    }
+    Ok(())
+}
+
+/// Where answers and events go. Cheap to clone; never blocks.
+#[derive(Debug, Clone)]
+pub(crate) struct Outbox(Sender<Vec<u8>>);
+
+impl Outbox {
+    pub(crate) fn answer(&self, id: u64, answer: Answer) {
+        self.say(&Say::Answer { id, at: now(), answer });
+    }
+
+    pub(crate) fn event(&self, event: Event) {
+        self.say(&Say::Event { at: now(), event });
+    }
+
+    /// Some part failed: the trial cannot be believed.
+    pub(crate) fn broken(&self, what: impl Into<String>) {
+        self.event(Event::Broken { what: what.into() });
+    }
+
+    fn say(&self, say: &Say) {
+        match serde_json::to_vec(say) {
+            Ok(mut line) => {
+                line.push(b'\n');
+                // The writer ends only when the port is gone, and has said so on the console.
+                let _ = self.0.send(line);
+            }
+            Err(error) => eprintln!("hotplug agent: cannot say {say:?}: {error}"),
+        }
+    }
+}
+
+/// The guest's `CLOCK_MONOTONIC`, which always exists.
+fn now() -> GuestTime {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    GuestTime(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// The host's lines.
+pub(crate) struct Lines {
+    port: Arc<File>,
+    changes: Epoll,
+    pending: Vec<u8>,
+}
+
+impl Lines {
+    fn new(port: Arc<File>) -> io::Result<Self> {
+        // Level-triggered poll() is of no use: an absent host makes it return POLLIN | POLLHUP at once, for ever.
+        // An edge comes with each wake-up of the port's wait queue: data, or a host that comes or goes.
+        let changes = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+        changes.add(port.as_fd(), EpollEvent::new(interest, 0))?;
+        Ok(Self { port, changes, pending: Vec::new() })
+    }
+
+    /// The next line, without its end; waits for it, and for the host if need be.
+    pub(crate) fn next(&mut self) -> io::Result<Vec<u8>> {
+        loop {
+            if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
+                let mut line: Vec<u8> = self.pending.drain(..=end).collect();
+                line.pop();
+                return Ok(line);
+            }
+            if self.pending.len() > LONGEST_LINE_BYTES {
+                return Ok(std::mem::take(&mut self.pending));
+            }
+            let mut chunk = [0; 4096];
+            match (&*self.port).read(&mut chunk) {
+                // The host is away. What it had begun to say, nobody will end.
+                Ok(0) => {
+                    self.pending.clear();
+                    let mut changed = [EpollEvent::empty()];
+                    match self.changes.wait(&mut changed, PollTimeout::NONE) {
+                        Ok(_) | Err(Errno::EINTR) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Ok(length) => self.pending.extend_from_slice(chunk.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The agent's side of loads: starts worker processes, counts what they did, ends them.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use hotplug_protocol::{Load, LoadKind};
+use nix::fcntl::OFlag;
+
+use crate::channel::Outbox;
+use crate::worker;
+
+/// The loads that run, in the order they were started.
+#[derive(Debug, Default)]
+pub(crate) struct Loads(Mutex<Vec<Vec<Worker>>>);
+
+impl Loads {
+    /// Starts all of `wanted` and waits until each worker is in its loop. On an error none of them stays.
+    pub(crate) fn start(&self, wanted: &[Load]) -> io::Result<()> {
+        let mut started: Vec<Vec<Worker>> = Vec::new();
+        for load in wanted {
+            let mut workers = Vec::new();
+            for _ in 0..load.workers.max(1) {
+                workers.push(Worker::start(load.kind)?);
+            }
+            started.push(workers);
+        }
+        for worker in started.iter_mut().flatten() {
+            worker.wait_for_start()?;
+        }
+        self.lock().extend(started);
+        Ok(())
+    }
+
+    /// Ends all loads and waits for them; loops completed by each.
+    pub(crate) fn stop(&self, out: &Outbox) -> Vec<u64> {
+        // Taken out first: a worker stuck in the kernel then keeps this request waiting, and no other.
+        let mut loads = std::mem::take(&mut *self.lock());
+        for worker in loads.iter_mut().flatten() {
+            if let Some(failure) = worker.failure() {
+                out.broken(format!("a load ended by itself: {failure}"));
+            }
+            let _ = worker.child.kill();
+        }
+        loads.into_iter().map(|workers| workers.into_iter().map(Worker::end).sum()).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Vec<Worker>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One process of a load. Dropping it kills the process.
+#[derive(Debug)]
+struct Worker {
+    child: Child,
+    /// The worker writes its count here, so that it is readable whatever ends the worker.
+    loops: File,
+}
+
+impl Worker {
+    fn start(kind: LoadKind) -> io::Result<Self> {
+        let name = serde_json::to_value(kind)?;
+        let name = name.as_str().ok_or_else(|| io::Error::other("a load without a name"))?;
+        let unnamed = OFlag::O_TMPFILE.bits();
+        let loops = File::options().read(true).write(true).custom_flags(unnamed).open("/run")?;
+        let mut command = Command::new("/init");
+        command.args(["load", name]).stdin(Stdio::null()).stdout(loops.try_clone()?).stderr(Stdio::piped());
+        Ok(Self { child: command.spawn()?, loops })
+    }
+
+    /// The worker says [`worker::STARTED`], or why it could not.
+    fn wait_for_start(&mut self) -> io::Result<()> {
+        let mut said = [0];
+        let Some(stderr) = &mut self.child.stderr else {
+            return Ok(());
+        };
+        if stderr.read(&mut said)? == 1 && said == [worker::STARTED] {
+            return Ok(());
+        }
+        let mut rest = String::new();
+        stderr.read_to_string(&mut rest)?;
+        Err(io::Error::other(format!("{}{rest}", String::from_utf8_lossy(&said)).trim_end().to_owned()))
+    }
+
+    /// Why it ended with an error of its own. A signal is not that: the OOM killer may have taken it.
+    fn failure(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok()??;
+        status.code()?;
+        let mut why = String::new();
+        self.child.stderr.as_mut()?.read_to_string(&mut why).ok()?;
+        Some(format!("{status}: {}", why.trim_end()))
+    }
+
+    /// Waits for the killed process; its completed loops.
+    fn end(mut self) -> u64 {
+        let _ = self.child.wait();
+        worker::clean_up(self.child.id());
+        let mut count = [0; 8];
+        // Shorter before the first loop is done.
+        if self.loops.read_exact_at(&mut count, 0).is_ok() { u64::from_ne_bytes(count) } else { 0 }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+    }
+}

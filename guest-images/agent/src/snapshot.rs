@@ -1,0 +1,111 @@
+//! The machine as the guest sees it now, from procfs and sysfs.
+
+use std::fs::read_to_string;
+use std::io;
+
+use hotplug_protocol::{Block, Snapshot, Zone};
+use nix::errno::Errno;
+
+const BLOCKS: &str = "/sys/devices/system/memory";
+
+/// Reads all of it.
+///
+/// CPUs come from the masks: no attribute of a CPU that may be on its way out is opened.
+pub(crate) fn take() -> io::Result<Snapshot> {
+    let unreadable =
+        |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("cannot make sense of {what}"));
+    let meminfo = "/proc/meminfo";
+    let tainted = "/proc/sys/kernel/tainted";
+    Ok(Snapshot {
+        mem_total_kib: mem_total_kib(&read_to_string(meminfo)?).ok_or_else(|| unreadable(meminfo))?,
+        zones: zones(&read_to_string("/proc/zoneinfo")?),
+        blocks: blocks()?,
+        cpus_present: cpus("present")?,
+        cpus_online: cpus("online")?,
+        lockdep_armed: read_to_string("/proc/lockdep_stats").ok().as_deref().and_then(lockdep_armed),
+        tainted: read_to_string(tainted)?.trim().parse().map_err(|_| unreadable(tainted))?,
+    })
+}
+
+/// Bytes in a memory block; none without memory hotplug. The attribute is hexadecimal without a prefix
+/// (6.1 drivers/base/memory.c, `block_size_bytes_show`).
+pub(crate) fn block_bytes() -> Option<u64> {
+    u64::from_str_radix(read_to_string(format!("{BLOCKS}/block_size_bytes")).ok()?.trim(), 16).ok()
+}
+
+/// One of the masks in `/sys/devices/system/cpu`, expanded.
+pub(crate) fn cpus(mask: &str) -> io::Result<Vec<u32>> {
+    let path = format!("/sys/devices/system/cpu/{mask}");
+    let list = read_to_string(&path)?;
+    cpu_list(&list).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{path} is {list:?}")))
+}
+
+/// `0-2,5` as cpulist_parse() has it. Empty for an empty list.
+fn cpu_list(list: &str) -> Option<Vec<u32>> {
+    let mut cpus = Vec::new();
+    for range in list.trim().split(',').filter(|range| !range.is_empty()) {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        cpus.extend(first.parse().ok()?..=last.parse::<u32>().ok()?);
+    }
+    Some(cpus)
+}
+
+fn mem_total_kib(meminfo: &str) -> Option<u64> {
+    let value = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    value.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+fn lockdep_armed(lockdep_stats: &str) -> Option<bool> {
+    let value = lockdep_stats.lines().find_map(|line| line.trim().strip_prefix("debug_locks:"))?;
+    Some(value.trim() != "0")
+}
+
+/// `Node 0, zone   Normal` begins a zone; indented lines follow. A zone with managed pages but none present would be a
+/// bug of the kernel's, so it is listed.
+fn zones(zoneinfo: &str) -> Vec<Zone> {
+    let mut zones: Vec<Zone> = Vec::new();
+    for line in zoneinfo.lines() {
+        if let Some((node, name)) = line.strip_prefix("Node ").and_then(|rest| rest.split_once(", zone")) {
+            let node = node.trim().parse().unwrap_or_default();
+            zones.push(Zone { node, name: name.trim().to_owned(), present_pages: 0, managed_pages: 0 });
+        } else if let Some(zone) = zones.last_mut() {
+            let mut words = line.split_whitespace();
+            match (words.next(), words.next().and_then(|pages| pages.parse().ok()), words.next()) {
+                (Some("present"), Some(pages), None) => zone.present_pages = pages,
+                (Some("managed"), Some(pages), None) => zone.managed_pages = pages,
+                _ => {}
+            }
+        }
+    }
+    zones.retain(|zone| zone.present_pages != 0 || zone.managed_pages != 0);
+    zones
+}
+
+/// Memory blocks by number. One that goes while we look is gone.
+fn blocks() -> io::Result<Vec<Block>> {
+    let entries = match std::fs::read_dir(BLOCKS) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut blocks = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(number) = name.to_str().and_then(|name| name.strip_prefix("memory")?.parse().ok()) else {
+            continue;
+        };
+        match read_to_string(entry.path().join("state")) {
+            Ok(state) => blocks.push(Block { number, state: state.trim_end().to_owned() }),
+            // ENODEV: the attribute was open when its block went (kernfs_get_active).
+            Err(error)
+                if matches!(
+                    error.raw_os_error().map(Errno::from_raw),
+                    Some(Errno::ENOENT | Errno::ENODEV)
+                ) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    blocks.sort_unstable_by_key(|block| block.number);
+    Ok(blocks)
+}

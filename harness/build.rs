@@ -1,0 +1,107 @@
+//! Builds the guest's agent, static, and tells the harness where it is: `image.rs` carries it in the binary.
+//!
+//! Static glibc is part of libc6-dev (`libc.a`), which every gcc that can link needs anyway; no musl target.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// The guest is x86-64 whatever the host is. Named also because with `--target` cargo keeps `RUSTFLAGS` from build
+/// scripts and proc macros, and a proc macro cannot be linked with `crt-static`.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What reaches the agent's code generation, from the workspace's root.
+const SOURCES: [&str; 4] = ["Cargo.toml", "Cargo.lock", "guest-images/agent", "protocol"];
+
+fn main() -> ExitCode {
+    match build() {
+        Ok(agent) => {
+            println!("cargo::rustc-env=HOTPLUG_AGENT={}", agent.display());
+            ExitCode::SUCCESS
+        }
+        Err(what) => {
+            println!("cargo::error=the guest's agent could not be built: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<PathBuf, String> {
+    let harness = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
+    let root = harness.parent().ok_or("harness/ is in no workspace")?;
+    println!("cargo::rerun-if-changed=build.rs");
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={}", root.join(source).display());
+    }
+    // A folder of its own: the cargo that runs us holds the lock of its target folder until we return.
+    let target_dir = Path::new(&variable("OUT_DIR")?).join("agent");
+    let mut cargo = Command::new(variable("CARGO")?);
+    cargo.current_dir(root);
+    for (name, _) in env::vars_os().filter(|(name, _)| concerns_the_outer_build(name)) {
+        cargo.env_remove(name);
+    }
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
+    cargo.args([
+        "build",
+        "--package=hotplug-agent",
+        "--profile=agent",
+        "--locked",
+        "--quiet",
+        "--target",
+        TARGET,
+    ]);
+    cargo.arg("--target-dir").arg(&target_dir);
+    // Its standard output would be read as instructions to cargo; its errors are shown when we fail.
+    let output = cargo.output().map_err(|error| format!("cargo does not start: {error}"))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        for line in text.lines() {
+            println!("cargo::error={line}");
+        }
+        let mend = if text.contains("may not be installed") {
+            format!("; mend: rustup target add {TARGET}")
+        } else if text.contains("cannot find -lc") {
+            "; mend: install the C library's static form (Debian: libc6-dev)".to_owned()
+        } else {
+            String::new()
+        };
+        return Err(format!("{}{mend}", output.status));
+    }
+    Ok(target_dir.join(TARGET).join("agent").join("hotplug-agent"))
+}
+
+/// Flags, wrappers (clippy's driver, coverage) and per-package variables of the build that runs us would change the
+/// agent or end its build. What stays: where cargo finds packages and registries, which rustc, and the jobserver.
+fn concerns_the_outer_build(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let named = [
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTDOCFLAGS",
+        "CARGO_TARGET_DIR",
+        "CARGO_INCREMENTAL",
+        "TARGET",
+        "HOST",
+        "PROFILE",
+        "OPT_LEVEL",
+        "DEBUG",
+        "OUT_DIR",
+    ];
+    let prefixes = [
+        "CARGO_BUILD_",
+        "CARGO_CFG_",
+        "CARGO_FEATURE_",
+        "CARGO_MANIFEST_",
+        "CARGO_PKG_",
+        "CARGO_PROFILE_",
+        "CARGO_TARGET_",
+    ];
+    named.contains(&&*name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
+}
+
+fn variable(name: &str) -> Result<String, String> {
+    env::var(name).map_err(|error| format!("{name}: {error}"))
+}

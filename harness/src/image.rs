@@ -1,0 +1,120 @@
+//! The guest's initramfs: the agent as `/init`, the console's node, and places to mount on.
+//!
+//! A gzip'd newc archive (Linux's Documentation/driver-api/early-userspace/buffer-format.rst). The same agent gives
+//! the same bytes: no times, no inode numbers, root owns all.
+
+use std::io::Write;
+
+use cpio::newc::{Builder, ModeFileType, trailer};
+use flate2::{Compression, write::GzEncoder};
+
+use crate::{Error, Result};
+
+/// The guest's agent, a static ELF binary; built by `build.rs`.
+pub const AGENT: &[u8] = include_bytes!(env!("HOTPLUG_AGENT"));
+
+/// Where the kernel and the agent mount file systems.
+const DIRECTORIES: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
+
+/// Major and minor number of the console's character device (Linux's Documentation/admin-guide/devices.txt). The kernel
+/// opens it for init before init can mount devtmpfs.
+const CONSOLE: (u32, u32) = (5, 1);
+
+/// Bytes of an initramfs whose `/init` is the agent that the harness carries.
+pub fn initramfs() -> Result<Vec<u8>> {
+    pack(AGENT)
+}
+
+/// Bytes of an initramfs whose `/init` is `agent`.
+pub fn pack(agent: &[u8]) -> Result<Vec<u8>> {
+    let whole = |error| Error::infrastructure(format!("cannot pack the initramfs: {error}"));
+    let archive = archive(agent).map_err(whole)?;
+    // The header's time is 0 unless set.
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+    gzip.write_all(&archive).map_err(whole)?;
+    gzip.finish().map_err(whole)
+}
+
+fn archive(agent: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut archive = Vec::with_capacity(agent.len() + 4096);
+    for name in DIRECTORIES {
+        entry(name, ModeFileType::Directory, 0o755).write(&mut archive, 0).finish()?;
+    }
+    let (major, minor) = CONSOLE;
+    let console = entry("dev/console", ModeFileType::Char, 0o600).rdev_major(major).rdev_minor(minor);
+    console.write(&mut archive, 0).finish()?;
+    let size = u32::try_from(agent.len()).map_err(std::io::Error::other)?;
+    let mut init = entry("init", ModeFileType::Regular, 0o755).write(&mut archive, size);
+    init.write_all(agent)?;
+    init.finish()?;
+    trailer(&mut archive)?;
+    Ok(archive)
+}
+
+fn entry(name: &str, kind: ModeFileType, permissions: u32) -> Builder {
+    Builder::new(name).mode(permissions).set_mode_file_type(kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn cpio_reads_it() {
+        let mut cpio =
+            Command::new("cpio").arg("-itv").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // Dropped at the end of the statement: cpio sees the end of its input.
+        cpio.stdin.take().unwrap().write_all(&archive(b"agent").unwrap()).unwrap();
+        let output = cpio.wait_with_output().unwrap();
+        assert!(output.status.success());
+        let listed = String::from_utf8(output.stdout).unwrap();
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(
+            listed.lines().map(words).collect::<Vec<_>>(),
+            [
+                "drwxr-xr-x 1 root root 0 Jan 1 1970 dev",
+                "drwxr-xr-x 1 root root 0 Jan 1 1970 proc",
+                "drwxr-xr-x 1 root root 0 Jan 1 1970 run",
+                "drwxr-xr-x 1 root root 0 Jan 1 1970 sys",
+                "drwxr-xr-x 1 root root 0 Jan 1 1970 tmp",
+                "crw------- 1 root root 5, 1 Jan 1 1970 dev/console",
+                "-rwxr-xr-x 1 root root 5 Jan 1 1970 init",
+            ]
+        );
+    }
+
+    #[test]
+    fn init_comes_back_whole() {
+        let packed = pack(AGENT).unwrap();
+        let mut archive = Vec::new();
+        flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut archive).unwrap();
+        let mut rest = archive.as_slice();
+        loop {
+            let mut reader = cpio::NewcReader::new(rest).unwrap();
+            assert!(!reader.entry().is_trailer(), "there is no init");
+            if reader.entry().name() == "init" {
+                let mut init = Vec::new();
+                reader.read_to_end(&mut init).unwrap();
+                assert!(init == AGENT);
+                return;
+            }
+            rest = reader.finish().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_same_agent_gives_the_same_bytes() {
+        assert!(pack(AGENT).unwrap() == pack(AGENT).unwrap());
+    }
+
+    #[test]
+    fn the_agent_is_static_and_small() {
+        assert_eq!(AGENT.get(..4), Some(b"\x7fELF".as_slice()));
+        // An interpreter is what a dynamic binary asks the kernel for; the guest has none.
+        assert!(!AGENT.windows(8).any(|bytes| bytes == b"ld-linux"));
+        assert!(initramfs().unwrap().len() < 1 << 20, "more than 1 MiB to unpack at each boot");
+    }
+}
