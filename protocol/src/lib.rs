@@ -152,7 +152,7 @@ pub struct Hello {
 pub enum Event {
     /// The agent serves requests.
     Ready(Hello),
-    /// A kernel uevent of the `cpu` or `memory` subsystem (lib/kobject_uevent.c).
+    /// A kernel uevent of the `cpu` or `memory` subsystem (`lib/kobject_uevent.c`).
     Uevent {
         /// `add`, `remove`, `online`, `offline`, `change`.
         action: String,
@@ -210,6 +210,6 @@ pub struct Zone {
 pub struct Block {
     /// Number: physical address divided by the block's size.
     pub number: u64,
-    /// `online`, `offline` or `going-offline` (drivers/base/memory.c: state_show).
+    /// `online`, `offline` or `going-offline` (`state_show()` in drivers/base/memory.c).
     pub state: String,
 }

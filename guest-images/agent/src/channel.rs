@@ -1,4 +1,5 @@
-//! The virtio-serial ports (6.1 drivers/char/virtio_console.c): found by name, read by line, written by one thread.
+//! The virtio-serial ports (6.1 `drivers/char/virtio_console.c`): found by name, read by line, written by one
+//! thread.
 //!
 //! The host side of a port may be absent: before the harness connects, and between a checkpoint's save and the
 //! connection of the QEMU that restores it. Reads then return 0 at once (`port_fops_read`) and writes sleep until
@@ -41,10 +42,9 @@ pub(crate) fn find<const N: usize>(names: [&str; N]) -> io::Result<[PathBuf; N]>
             return Ok(nodes);
         }
         // Lost uevents are no loss here: all of sysfs is looked at again anyway.
-        if let Err(error) = uevents::receive(&changes, &mut datagram)
-            && error != Errno::ENOBUFS
-        {
-            return Err(error.into());
+        match uevents::receive(&changes, &mut datagram) {
+            Ok(_) | Err(Errno::ENOBUFS) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }

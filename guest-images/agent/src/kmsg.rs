@@ -1,4 +1,7 @@
 //! Kernel records: `/dev/kmsg` from the start of its buffer, each record as read, to a port of its own.
+//!
+//! A record whose text has not ended with a newline is readable only once another follows, since more may be added to
+//! it (6.1 kernel/printk/printk.c, `vprintk_store()`); draining cannot hasten it.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -23,7 +26,7 @@ const LONGEST_RECORD_BYTES: usize = 8 << 10;
 const BATCH_BYTES: usize = 8 << 10;
 
 /// Emergencies only. The kernel raises it again by itself when it dies or lockdep reports: `console_verbose()` in
-/// 6.1 kernel/panic.c:324, arch/x86/kernel/dumpstack.c:369 and lib/debug_locks.c:43.
+/// 6.1 `kernel/panic.c:324`, `arch/x86/kernel/dumpstack.c:369` and `lib/debug_locks.c:43`.
 const QUIET_CONSOLE: &str = "1";
 
 /// Asks the thread that reads records.
@@ -157,5 +160,21 @@ fn read_sequence(file: &mut File) -> Option<u64> {
 /// `level,sequence,microseconds,flags[,...];text` (Documentation/ABI/testing/dev-kmsg).
 fn sequence(record: &[u8]) -> Option<u64> {
     let field = record.split(|byte| *byte == b',').nth(1)?;
-    str::from_utf8(field).ok()?.parse().ok()
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sequence;
+
+    #[test]
+    fn records_tell_their_number() {
+        assert_eq!(sequence(b"6,267,3842530,-,caller=T1;    TERM=linux\n"), Some(267));
+        assert_eq!(
+            sequence(b"6,99,0,-;rcu: \\x09RCU lockdep checking is enabled.\n SUBSYSTEM=pci\n"),
+            Some(99)
+        );
+        assert_eq!(sequence(b""), None);
+        assert_eq!(sequence(b"no record, at all"), None);
+    }
 }

@@ -37,15 +37,15 @@ pub(crate) fn block_bytes() -> Option<u64> {
 pub(crate) fn cpus(mask: &str) -> io::Result<Vec<u32>> {
     let path = format!("/sys/devices/system/cpu/{mask}");
     let list = read_to_string(&path)?;
-    cpu_list(&list).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{path} is {list:?}")))
+    expand(&list).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{path} is {list:?}")))
 }
 
-/// `0-2,5` as cpulist_parse() has it. Empty for an empty list.
-fn cpu_list(list: &str) -> Option<Vec<u32>> {
+/// `0-2,5`, as the kernel prints a mask of CPUs. Empty for an empty list.
+fn expand(list: &str) -> Option<Vec<u32>> {
     let mut cpus = Vec::new();
     for range in list.trim().split(',').filter(|range| !range.is_empty()) {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        cpus.extend(first.parse().ok()?..=last.parse::<u32>().ok()?);
+        let (low, high) = range.split_once('-').unwrap_or((range, range));
+        cpus.extend(low.parse().ok()?..=high.parse::<u32>().ok()?);
     }
     Some(cpus)
 }
@@ -108,4 +108,56 @@ fn blocks() -> io::Result<Vec<Block>> {
     }
     blocks.sort_unstable_by_key(|block| block.number);
     Ok(blocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // From a guest with 6.1.192, 512 MiB and a DIMM of 256 MiB.
+    const ZONEINFO: &str = include_str!("../samples/zoneinfo");
+    const LOCKDEP_STATS: &str =
+        " max lock class index:                  527\n debug_locks:                             1\n\n";
+
+    #[test]
+    fn zones_without_pages_are_left_out() {
+        let zone = |name: &str, present_pages, managed_pages| Zone {
+            node: 0,
+            name: name.to_owned(),
+            present_pages,
+            managed_pages,
+        };
+        assert_eq!(zones(ZONEINFO), [zone("DMA32", 130_942, 101_168), zone("Movable", 65_536, 65_536)]);
+    }
+
+    #[test]
+    fn pages_that_are_managed_but_not_present_are_shown() {
+        let lost =
+            zones("Node 1, zone  Movable\n  pages free     0\n        present  0\n        managed  32768\n");
+        assert_eq!(lost.first().map(|zone| (zone.node, zone.managed_pages)), Some((1, 32768)));
+    }
+
+    #[test]
+    fn cpu_lists_expand() {
+        assert_eq!(expand("0-2,5\n"), Some(vec![0, 1, 2, 5]));
+        assert_eq!(expand("0\n"), Some(vec![0]));
+        assert_eq!(expand("\n"), Some(vec![]));
+        assert_eq!(expand("0-x"), None);
+    }
+
+    #[test]
+    fn lockdep_says_whether_it_still_checks() {
+        assert_eq!(lockdep_armed(LOCKDEP_STATS), Some(true));
+        assert_eq!(lockdep_armed(&LOCKDEP_STATS.replace('1', "0")), Some(false));
+        assert_eq!(lockdep_armed(""), None);
+    }
+
+    #[test]
+    fn mem_total_is_in_kib() {
+        assert_eq!(
+            mem_total_kib("MemTotal:         404672 kB\nMemFree:          388144 kB\n"),
+            Some(404_672)
+        );
+        assert_eq!(mem_total_kib("MemFree: 1 kB\n"), None);
+    }
 }

@@ -1,4 +1,4 @@
-//! Kernel uevents (6.1 lib/kobject_uevent.c) by netlink: what comes and goes, told by the kernel, never polled.
+//! Kernel uevents (6.1 `lib/kobject_uevent.c`) by netlink: what comes and goes, told by the kernel, never polled.
 //!
 //! Polling would do harm: on an unpatched 6.1 a task inside `cpuN/online` while that CPU is ejected makes lockdep
 //! report a cycle of `cpu_hotplug_lock` and `kn->active`.
@@ -99,7 +99,7 @@ impl<'a> Uevent<'a> {
     /// `ACTION@DEVPATH`, then `KEY=VALUE` strings, each ended by a zero byte. None for other subsystems.
     fn parse(datagram: &'a [u8]) -> Option<Self> {
         let mut strings =
-            datagram.split(|byte| *byte == 0).map(|string| str::from_utf8(string).unwrap_or_default());
+            datagram.split(|byte| *byte == 0).map(|string| std::str::from_utf8(string).unwrap_or_default());
         let (action, devpath) = strings.next()?.split_once('@')?;
         strings
             .any(|entry| matches!(entry, "SUBSYSTEM=cpu" | "SUBSYSTEM=memory"))
@@ -108,5 +108,41 @@ impl<'a> Uevent<'a> {
 
     fn cpu(&self) -> Option<u32> {
         self.devpath.strip_prefix("/devices/system/cpu/cpu")?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // As received in a guest with 6.1.192; MODALIAS shortened.
+    const CPU: &[u8] =
+        b"add@/devices/system/cpu/cpu2\0ACTION=add\0DEVPATH=/devices/system/cpu/cpu2\0SUBSYSTEM=cpu\0\
+        MODALIAS=cpu:type:x86,ven0002fam0006mod0006:feature:,0000,0002\n\0SEQNUM=950\0";
+    const MEMORY: &[u8] = b"online@/devices/system/memory/memory32\0ACTION=online\0\
+        DEVPATH=/devices/system/memory/memory32\0SUBSYSTEM=memory\0SEQNUM=949\0";
+    const THERMAL: &[u8] = b"add@/devices/virtual/thermal/cooling_device2\0ACTION=add\0\
+        DEVPATH=/devices/virtual/thermal/cooling_device2\0SUBSYSTEM=thermal\0SEQNUM=952\0";
+
+    #[test]
+    fn a_cpu_that_came_has_a_number() {
+        let uevent = Uevent::parse(CPU).unwrap();
+        assert_eq!(
+            (uevent.action, uevent.devpath, uevent.cpu()),
+            ("add", "/devices/system/cpu/cpu2", Some(2))
+        );
+    }
+
+    #[test]
+    fn a_memory_block_is_no_cpu() {
+        let uevent = Uevent::parse(MEMORY).unwrap();
+        assert_eq!((uevent.action, uevent.cpu()), ("online", None));
+    }
+
+    #[test]
+    fn what_is_not_ours_is_passed_over() {
+        for datagram in [THERMAL, b"", b"libudev\0\xfe\xed\xca\xfe", b"@\0", CPU.get(..30).unwrap()] {
+            assert_eq!(Uevent::parse(datagram), None);
+        }
     }
 }
