@@ -5,7 +5,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 /// The guest is x86-64 whatever the host is. Named also because with `--target` cargo keeps `RUSTFLAGS` from build
 /// scripts and proc macros, and a proc macro cannot be linked with `crt-static`.
@@ -14,16 +14,11 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// What reaches the agent's code generation, from the workspace's root.
 const SOURCES: [&str; 4] = ["Cargo.toml", "Cargo.lock", "guest-images/agent", "protocol"];
 
-fn main() -> ExitCode {
+fn main() {
     match build() {
-        Ok(agent) => {
-            println!("cargo::rustc-env=HOTPLUG_AGENT={}", agent.display());
-            ExitCode::SUCCESS
-        }
-        Err(what) => {
-            println!("cargo::error=the guest's agent could not be built: {what}");
-            ExitCode::FAILURE
-        }
+        Ok(agent) => println!("cargo::rustc-env=HOTPLUG_AGENT={}", agent.display()),
+        // Cargo ends the build for it, and shows it without all else that we print.
+        Err(what) => println!("cargo::error=the guest's agent could not be built: {what}"),
     }
 }
 

@@ -52,7 +52,7 @@ impl Loads {
     }
 }
 
-/// One process of a load. Dropping it kills the process.
+/// One process of a load. Dropping it kills the process and waits for its end.
 #[derive(Debug)]
 struct Worker {
     child: Child,
@@ -73,16 +73,21 @@ impl Worker {
 
     /// The worker says [`worker::STARTED`], or why it could not.
     fn wait_for_start(&mut self) -> io::Result<()> {
-        let mut said = [0];
         let Some(stderr) = &mut self.child.stderr else {
             return Ok(());
         };
-        if stderr.read(&mut said)? == 1 && said == [worker::STARTED] {
-            return Ok(());
+        let mut said = [0];
+        match (stderr.read(&mut said)?, said) {
+            (1, [worker::STARTED]) => Ok(()),
+            (length, said) => {
+                let mut why = said.get(..length).unwrap_or_default().to_vec();
+                stderr.read_to_end(&mut why)?;
+                Err(io::Error::other(format!(
+                    "a worker did not start: {}",
+                    String::from_utf8_lossy(&why).trim_end()
+                )))
+            }
         }
-        let mut rest = String::new();
-        stderr.read_to_string(&mut rest)?;
-        Err(io::Error::other(format!("{}{rest}", String::from_utf8_lossy(&said)).trim_end().to_owned()))
     }
 
     /// Why it ended with an error of its own. A signal is not that: the OOM killer may have taken it.
@@ -97,7 +102,6 @@ impl Worker {
     /// Waits for the killed process; its completed loops.
     fn end(mut self) -> u64 {
         let _ = self.child.wait();
-        worker::clean_up(self.child.id());
         let mut count = [0; 8];
         // Shorter before the first loop is done.
         if self.loops.read_exact_at(&mut count, 0).is_ok() { u64::from_ne_bytes(count) } else { 0 }
@@ -107,5 +111,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         let _ = self.child.kill();
+        let _ = self.child.wait();
+        worker::clean_up(self.child.id());
     }
 }

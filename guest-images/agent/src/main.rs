@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match (arguments.next().as_deref(), arguments.next()) {
         (Some("agent"), None) => complain("agent", agent()),
-        (Some("load"), Some(kind)) => complain("load", worker::run(&kind)),
+        (Some("load"), Some(kind)) => complain("load", worker::run(&kind).map(drop)),
         // The kernel hands words of its command line that it does not know to init as arguments.
         _ => supervisor::run(),
     }

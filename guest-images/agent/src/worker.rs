@@ -2,6 +2,7 @@
 //!
 //! The one module with `unsafe`: mapping memory and forking without exec, which are the point of two of the loads.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
@@ -10,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use hotplug_protocol::LoadKind;
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::sys::wait::waitpid;
@@ -25,7 +27,7 @@ const FILE_BYTES: usize = 1 << 20;
 const PAGE_BYTES: usize = 4096;
 
 /// Loops until killed. Standard output is the file that the count goes to.
-pub(crate) fn run(kind: &str) -> io::Result<()> {
+pub(crate) fn run(kind: &str) -> io::Result<Infallible> {
     let kind: LoadKind = serde_json::from_value(kind.into())?;
     // When memory runs out, this is what must go, not the agent.
     std::fs::write("/proc/self/oom_score_adj", "1000")?;
@@ -33,15 +35,27 @@ pub(crate) fn run(kind: &str) -> io::Result<()> {
     let scratch = scratch(std::process::id());
     let mut buffer = vec![0x5a; FILE_BYTES];
     io::stderr().write_all(&[STARTED])?;
-    for done in 1_u64.. {
-        match kind {
-            LoadKind::AnonymousMemory => map_touch_unmap()?,
-            LoadKind::PageCache => write_read_remove(&scratch, &mut buffer)?,
-            LoadKind::Fork => fork_and_wait()?,
+    let mut done = 0_u64;
+    loop {
+        let result = match kind {
+            LoadKind::AnonymousMemory => map_touch_unmap(),
+            LoadKind::PageCache => write_read_remove(&scratch, &mut buffer),
+            LoadKind::Fork => fork_and_wait(),
+        };
+        match result {
+            Ok(()) => {
+                done += 1;
+                count.write_all_at(&done.to_ne_bytes(), 0)?;
+            }
+            // Memory may run out while DIMMs go: that is what a load is for. Such a loop does not count.
+            Err(error) if is_shortage(&error) => {}
+            Err(error) => return Err(error),
         }
-        count.write_all_at(&done.to_ne_bytes(), 0)?;
     }
-    Ok(())
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::ENOMEM | Errno::EAGAIN | Errno::ENOSPC))
 }
 
 fn scratch(worker: u32) -> PathBuf {
