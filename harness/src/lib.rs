@@ -2,8 +2,9 @@
 //!
 //! One module a stage, in the order data flows; `docs/architecture.md` draws it.
 
+pub mod cli;
 pub mod error;
-pub mod image;
+pub mod kernel;
 pub mod process;
 
 pub use error::{Blame, Error, Result};

@@ -24,8 +24,20 @@ impl Group {
     ///
     /// `on_our_death` is sent to it when the harness dies, however it dies (prctl(2), `PR_SET_PDEATHSIG`): make(1)
     /// forwards SIGTERM to its jobs, where SIGKILL would leave them running.
-    pub fn spawn(mut command: Command, on_our_death: Signal) -> Result<Self> {
-        command.process_group(0).kill_on_drop(true).stdin(Stdio::null());
+    pub fn spawn(command: Command, on_our_death: Signal) -> Result<Self> {
+        Self::spawn_reading(command, Stdio::null(), on_our_death)
+    }
+
+    /// As [`Group::spawn`], with a standard input of the caller's choice.
+    ///
+    /// An open file that holds a flock(2) is a good one: the lock then lasts as long as the child does, even where
+    /// the harness was killed and the child needs a moment to follow.
+    pub fn spawn_reading(
+        mut command: Command,
+        stdin: impl Into<Stdio>,
+        on_our_death: Signal,
+    ) -> Result<Self> {
+        command.process_group(0).kill_on_drop(true).stdin(stdin);
         die_with_us(&mut command, on_our_death);
         let name = command.as_std().get_program().to_string_lossy().into_owned();
         let child = command.spawn().map_err(|error| match error.kind() {

@@ -1,0 +1,316 @@
+//! From a request to two kernels in the cache.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{Error, Result};
+
+use super::apply::{self, Overlay};
+use super::cache::Cache;
+use super::config::Config;
+use super::diagnose::{failed_make, kbuild_step};
+use super::make::{Ended, Make};
+use super::patch::{self, Patch};
+use super::progress::{BuildEvent, Events, Which};
+use super::request::{PairRequest, Side};
+use super::source::{self, Located, blocking};
+use super::store::{self, Built, Kernel, KernelId, KernelPair, PatchRecord, Record};
+use super::sync;
+use super::tool::{self, Tool};
+use super::tree::Tree;
+
+/// Part of every id: a new one for every change to how kernels are built.
+const BUILDER: &str = "hotplug kernel builder 1";
+
+/// Files compiled for the default config: lines `CC` and `AS` of make's output for 6.1.192 (1147 and 37). Only the
+/// bar goes by it.
+const TYPICAL: u32 = 1184;
+
+/// How many files were compiled in an object folder, for the bar of a build that goes on.
+const COMPILED: &str = ".hotplug-compiled";
+
+/// What both sides share.
+struct Context<'a> {
+    cache: &'a Cache,
+    config: &'a Config,
+    jobs: usize,
+    compiler: String,
+    linker: String,
+    events: &'a dyn Events,
+    cancel: &'a CancellationToken,
+}
+
+/// A kernel that is to be built, or found.
+struct Plan {
+    which: Which,
+    located: Located,
+    patches: Vec<Patch>,
+    id: KernelId,
+}
+
+/// Builds, or finds, the two kernels of `request`.
+///
+/// Before comes first, and after in the same object folder, so that the pair costs little more than one. Where both
+/// are in the cache nothing is unpacked or locked; where they are one kernel it is built once. All that can be wrong
+/// with sources, patches and fragments is found before anything is compiled.
+pub async fn build_pair(
+    cache: &Cache,
+    request: &PairRequest,
+    events: &dyn Events,
+    cancel: &CancellationToken,
+) -> Result<KernelPair> {
+    let version = |program| first_line(program, cancel);
+    let context = Context {
+        cache,
+        config: &request.config,
+        jobs: request.jobs.unwrap_or_else(processors).max(1),
+        compiler: version("gcc").await?,
+        linker: version("ld").await?,
+        events,
+        cancel,
+    };
+    let mut given = Vec::new();
+    let mut plans = Vec::new();
+    for (which, side) in [(Which::Before, &request.before), (Which::After, &request.after)] {
+        match side {
+            Side::Ready(file) => given.push((which, Kernel::given(file)?)),
+            Side::Build { source, patches } => {
+                let patches = patch::read(patches, cancel).await?;
+                let located = source::locate(source, cache, cancel).await?;
+                let id = context.id(&located, &patches);
+                plans.push(Plan { which, located, patches, id });
+            }
+        }
+    }
+    let built = context.build_all(&plans).await?;
+    let side = |which| {
+        let given = given.iter().find(|(side, _)| *side == which).map(|(_, kernel)| kernel);
+        let built = || plans.iter().position(|plan| plan.which == which).and_then(|at| built.get(at));
+        given.or_else(built).cloned().ok_or_else(|| Error::infrastructure(format!("the {which} kernel was lost")))
+    };
+    Ok(KernelPair { before: side(Which::Before)?, after: side(Which::After)? })
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+async fn first_line(program: &str, cancel: &CancellationToken) -> Result<String> {
+    let said = tool::capture(Tool::new(program, Path::new("/")).arg("--version"), cancel).await?;
+    let text = said.ok(|said| Error::user(format!("{program} does not work: {said}")))?;
+    Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned())
+}
+
+fn hash_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        // The length keeps one part's end from being taken for the next one's start.
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize()
+}
+
+impl Context<'_> {
+    fn id(&self, located: &Located, patches: &[Patch]) -> KernelId {
+        let config = self.config.text();
+        let fixed = [BUILDER, &located.content, &config, &self.compiler, &self.linker];
+        // Diffs without their mails: a reworded message is the same kernel.
+        KernelId::new(hash_parts(fixed.into_iter().chain(patches.iter().map(|patch| patch.diff.as_str()))))
+    }
+
+    fn tell(&self, which: Which, event: BuildEvent) {
+        self.events.event(which, event);
+    }
+
+    fn cached(&self, plan: &Plan) -> Result<Option<Kernel>> {
+        let kernel = store::load(self.cache, &plan.id, Built::Cached)?;
+        if kernel.is_some() {
+            self.tell(plan.which, BuildEvent::Cached);
+        }
+        Ok(kernel)
+    }
+
+    /// The kernels of `plans`, in their order.
+    async fn build_all(&self, plans: &[Plan]) -> Result<Vec<Kernel>> {
+        let mut kernels: Vec<Kernel> = Vec::new();
+        let mut held: Option<(&str, Tree)> = None;
+        for (at, plan) in plans.iter().enumerate() {
+            if let Some(same) = plans[..at].iter().position(|earlier| earlier.id == plan.id) {
+                kernels.push(kernels[same].clone());
+                continue;
+            }
+            if let Some(kernel) = self.cached(plan)? {
+                kernels.push(kernel);
+                continue;
+            }
+            if held.as_ref().is_none_or(|(id, _)| *id != plan.located.tree) {
+                // The old lock goes before the new one is waited for, or two runs could wait for each other.
+                drop(held.take());
+                let waiting = |tree| self.tell(plan.which, BuildEvent::Waiting { tree });
+                let tree = Tree::acquire(self.cache, &plan.located.tree, waiting, self.cancel).await?;
+                held = Some((&plan.located.tree, tree));
+            }
+            let Some((_, tree)) = &held else { continue };
+            // Another run may have built it while this one waited.
+            if let Some(kernel) = self.cached(plan)? {
+                kernels.push(kernel);
+                continue;
+            }
+            let tell = |event| self.tell(plan.which, event);
+            sync::sync(tree, &plan.located, &tell, self.cancel).await?;
+            for later in plans[at + 1..].iter().filter(|later| later.located.content == plan.located.content) {
+                self.overlay(tree, later).await?;
+            }
+            kernels.push(self.build_one(tree, plan).await?);
+        }
+        Ok(kernels)
+    }
+
+    async fn overlay(&self, tree: &Tree, plan: &Plan) -> Result<Overlay> {
+        if plan.patches.is_empty() {
+            return Ok(Overlay::default());
+        }
+        self.tell(plan.which, BuildEvent::Patching { patches: plan.patches.len() });
+        apply::overlay(&plan.patches, &tree.source(), &tree.work("patch")?, self.cancel).await
+    }
+
+    /// Builds in `tree`, which holds the plan's source, and leaves that as it was.
+    async fn build_one(&self, tree: &Tree, plan: &Plan) -> Result<Kernel> {
+        let overlay = self.overlay(tree, plan).await?;
+        let applied = if overlay.changes.is_empty() { Ok(()) } else { tree.apply(&overlay) };
+        let result = match applied {
+            Ok(()) => self.make(tree, plan).await,
+            Err(error) => Err(error),
+        };
+        tree.undo()?;
+        let (record, folder) = result?;
+        store::install(self.cache, &folder, &record)?;
+        self.tell(plan.which, BuildEvent::Finished { seconds: record.seconds });
+        let built = Built::Now { seconds: record.seconds, incremental: record.incremental };
+        store::load(self.cache, &plan.id, built)?
+            .ok_or_else(|| Error::infrastructure(format!("the new kernel {} is gone again", plan.id)))
+    }
+
+    /// Configures and makes; the record and the folder to install.
+    async fn make(&self, tree: &Tree, plan: &Plan) -> Result<(Record, PathBuf)> {
+        let start = Instant::now();
+        let source = tree.source();
+        let config = self.config.text();
+        let objects = tree.objects(&hash_parts([config.as_str()]).to_hex()[..16]);
+        let folder = tree.work("install")?;
+        let log = folder.join("build.log");
+        let incremental = objects.join("vmlinux").exists();
+        tree.making(&objects)?;
+        let mut run = Run {
+            context: self,
+            plan,
+            tree,
+            make: Make { source: &source, objects: Some(&objects), lock: tree.lock(), jobs: self.jobs },
+            log: fs_err::File::create(&log)?.into_parts().0,
+            log_path: &log,
+        };
+
+        self.tell(plan.which, BuildEvent::Configuring);
+        run.make(&["tinyconfig"], |_| ()).await?;
+        let dot_config = objects.join(".config");
+        let mut text = fs_err::read_to_string(&dot_config)?;
+        text.push_str(&config);
+        fs_err::write(&dot_config, text)?;
+        run.make(&["olddefconfig"], |_| ()).await?;
+        if let Err(error) = self.config.check(&fs_err::read_to_string(&dot_config)?, &source) {
+            tree.made(&objects)?;
+            return Err(error);
+        }
+
+        let before: u32 =
+            std::fs::read_to_string(objects.join(COMPILED)).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let expected = (!incremental).then(|| TYPICAL.saturating_sub(before).max(1));
+        let mut done = 0;
+        self.tell(plan.which, BuildEvent::Compiling { done, expected });
+        let made = run
+            .make(&["bzImage"], |line| match kbuild_step(line) {
+                Some(("CC" | "AS", _)) => {
+                    done += 1;
+                    self.tell(plan.which, BuildEvent::Compiling { done, expected });
+                }
+                Some(("LD", "vmlinux.o")) => self.tell(plan.which, BuildEvent::Linking),
+                _ => {}
+            })
+            .await;
+        fs_err::write(objects.join(COMPILED), (before + done).to_string())?;
+        made?;
+
+        let files = [("arch/x86/boot/bzImage", "bzImage"), ("vmlinux", "vmlinux"), ("System.map", "System.map")];
+        let (from, to) = (objects.clone(), folder.clone());
+        let image_hash = blocking(move || {
+            for (file, name) in files.into_iter().chain([(".config", "config")]) {
+                fs_err::copy(from.join(file), to.join(name))?;
+            }
+            Ok(blake3::hash(&fs_err::read(to.join("bzImage"))?))
+        })
+        .await?;
+        let patches = plan.patches.iter();
+        let record = Record {
+            id: plan.id.clone(),
+            release: super::image::release(&folder.join("bzImage"))?,
+            source: plan.located.name.clone(),
+            content: plan.located.content.clone(),
+            patches: patches.map(|p| PatchRecord { file: p.name.clone(), subject: p.subject.clone() }).collect(),
+            compiler: self.compiler.clone(),
+            linker: self.linker.clone(),
+            built_at: jiff::Timestamp::now(),
+            seconds: start.elapsed().as_secs_f64(),
+            incremental,
+            compiled: done,
+            image_hash: image_hash.to_hex().to_string(),
+        };
+        Ok((record, folder))
+    }
+}
+
+/// One build's run of make, several times.
+struct Run<'a> {
+    context: &'a Context<'a>,
+    plan: &'a Plan,
+    tree: &'a Tree,
+    make: Make<'a>,
+    log: File,
+    log_path: &'a Path,
+}
+
+impl Run<'_> {
+    /// Makes `targets`; an error says what the compiler said. Objects are kept unless make was killed.
+    async fn make(&mut self, targets: &[&str], on_line: impl FnMut(&str)) -> Result<()> {
+        let Run { context, plan, tree, make, log, log_path } = self;
+        let objects = make.objects.unwrap_or(make.source);
+        match make.run(targets, log, on_line, context.cancel).await? {
+            Ended::Finished(status) => {
+                // The mark is needed through all targets: it is set again by the first write of the next.
+                tree.made(objects)?;
+                if status.success() {
+                    if targets != ["bzImage"] {
+                        tree.making(objects)?;
+                    }
+                    return Ok(());
+                }
+                let kept = context.cache.failed().join(format!("{}.log", plan.id.as_str()));
+                fs_err::copy(&*log_path, &kept)?;
+                let text = String::from_utf8_lossy(&fs_err::read(&*log_path)?).into_owned();
+                let patched = if plan.patches.is_empty() { "" } else { ", with its patches," };
+                let what = format!("the {} kernel ({}{patched})", plan.which, plan.located.name);
+                Err(failed_make(&what, &text, make.source, &kept))
+            }
+            Ended::Cancelled { orderly } => {
+                if orderly {
+                    tree.made(objects)?;
+                }
+                Err(Error::interrupted())
+            }
+        }
+    }
+}
+

@@ -1,0 +1,137 @@
+//! Where built kernels and our copies of their sources live.
+//!
+//! ```text
+//! ~/.cache/hotplug/
+//!   format            version of this layout
+//!   trees/<id>/       lock, state.json, src/, obj/<config>/ : one source, see `tree`
+//!   kernels/<id>/     bzImage, vmlinux, System.map, config, kernel.json, build.log
+//!   failed/<id>.log   what make said of a build that failed
+//! ```
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+use super::store::KernelId;
+
+/// Version of the layout. A new one for every change that old files would be misread under.
+const FORMAT: &str = "hotplug kernel cache 1\n";
+
+/// An open cache folder of this version.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// `$XDG_CACHE_HOME/hotplug`, or `~/.cache/hotplug`.
+    pub fn default_path() -> Result<PathBuf> {
+        let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache"))).map_or_else(
+            || Err(Error::user("neither XDG_CACHE_HOME nor HOME is set").mend("give a cache folder: --cache DIR")),
+            |base| Ok(base.join("hotplug")),
+        )
+    }
+
+    /// Opens the cache in `root`, making it where there is none.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
+        let root = root.into();
+        let cannot = |error: std::io::Error| {
+            Error::user(format!("cannot use the cache folder {}: {error}", root.display()))
+                .mend("give a folder you can write to: --cache DIR")
+        };
+        fs_err::create_dir_all(&root).map_err(cannot)?;
+        // make splits paths at blanks, and Kbuild refuses a folder with a blank or colon in its name (Makefile, 6.1).
+        let root = root.canonicalize().map_err(cannot)?;
+        if root.to_string_lossy().contains([' ', '\t', ':', '#', '$']) {
+            return Err(Error::user(format!(
+                "the cache folder {} has a character in its name that make cannot handle",
+                root.display()
+            ))
+            .mend("give another folder: --cache DIR"));
+        }
+        let format = root.join("format");
+        if !format.exists() {
+            // Two runs may get here at once: whoever links first wins, and both wrote the same.
+            let mut file = tempfile::NamedTempFile::new_in(&root).map_err(cannot)?;
+            file.write_all(FORMAT.as_bytes()).map_err(Error::from)?;
+            match file.persist_noclobber(&format) {
+                Ok(_) => {}
+                Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error.error.into()),
+            }
+        }
+        let found = fs_err::read(&format)?;
+        if found != FORMAT.as_bytes() {
+            return Err(Error::user(format!(
+                "the kernel cache {} is of another version ({}, this is {})",
+                root.display(),
+                String::from_utf8_lossy(&found).trim().chars().take(60).collect::<String>(),
+                FORMAT.trim()
+            ))
+            .mend(format!("hotplug kernel prune --all --cache {}", root.display())));
+        }
+        let cache = Self { root };
+        for folder in [cache.trees(), cache.kernels(), cache.failed()] {
+            fs_err::create_dir_all(folder)?;
+        }
+        Ok(cache)
+    }
+
+    /// Its folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn trees(&self) -> PathBuf {
+        self.root.join("trees")
+    }
+
+    pub(crate) fn kernels(&self) -> PathBuf {
+        self.root.join("kernels")
+    }
+
+    pub(crate) fn kernel(&self, id: &KernelId) -> PathBuf {
+        self.kernels().join(id.as_str())
+    }
+
+    pub(crate) fn failed(&self) -> PathBuf {
+        self.root.join("failed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opens_twice_and_refuses_another_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("cache");
+        Cache::open(&root).unwrap();
+        Cache::open(&root).unwrap();
+        fs_err::write(root.join("format"), "hotplug kernel cache 0\n").unwrap();
+        let error = Cache::open(&root).unwrap_err();
+        assert_eq!(error.exit_status(), 2);
+        let text = error.to_string();
+        assert!(text.contains("hotplug kernel prune --all --cache") && text.contains("cache 0"), "{text}");
+    }
+
+    #[test]
+    fn many_may_open_a_new_one_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("cache");
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| Cache::open(&root).unwrap());
+            }
+        });
+    }
+
+    #[test]
+    fn refuses_a_name_that_make_cannot_handle() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Cache::open(folder.path().join("my cache")).unwrap_err().exit_status(), 2);
+    }
+}

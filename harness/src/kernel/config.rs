@@ -1,0 +1,217 @@
+//! Config fragments: what is wanted, and whether the final .config has it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::{Error, Result};
+
+use super::kconfig;
+
+/// The harness's own fragment, over `make tinyconfig`.
+pub const DEFAULT_FRAGMENT: &str = include_str!("../../../guest-images/configs/base.config");
+
+/// A fragment: lines of `CONFIG_NAME=value` and `# CONFIG_NAME is not set`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fragment {
+    /// Its file's name, for messages.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// Fragments over `make tinyconfig`, in order; of two that set one option, the later wins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    fragments: Vec<Fragment>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let name = "guest-images/configs/base.config".to_owned();
+        Self { fragments: vec![Fragment { name, text: DEFAULT_FRAGMENT.to_owned() }] }
+    }
+}
+
+/// What a fragment asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted<'a> {
+    value: &'a str,
+    fragment: &'a str,
+    line: usize,
+}
+
+impl Config {
+    /// The default fragment and then those in `files`.
+    pub fn with_files(files: &[impl AsRef<Path>]) -> Result<Self> {
+        let mut this = Self::default();
+        for file in files {
+            let file = file.as_ref();
+            let text = fs_err::read_to_string(file).map_err(|error| {
+                Error::user(format!("cannot read the config fragment: {error}")).mend("check the path given to --config")
+            })?;
+            this.fragments.push(Fragment { name: file.display().to_string(), text });
+        }
+        this.wanted()?;
+        Ok(this)
+    }
+
+    /// No default fragment: exactly these.
+    pub fn only(fragments: Vec<Fragment>) -> Result<Self> {
+        let this = Self { fragments };
+        this.wanted()?;
+        Ok(this)
+    }
+
+    /// All fragments as one text, to be put behind tinyconfig's.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        for fragment in &self.fragments {
+            text.push_str(&fragment.text);
+            text.push('\n');
+        }
+        text
+    }
+
+    /// The last word on each option, by name without `CONFIG_`.
+    fn wanted(&self) -> Result<BTreeMap<&str, Wanted<'_>>> {
+        let mut all = BTreeMap::new();
+        for fragment in &self.fragments {
+            for (index, text) in fragment.text.lines().enumerate() {
+                let line = index + 1;
+                match parse_line(text) {
+                    Line::Option(name, value) => {
+                        all.insert(name, Wanted { value, fragment: &fragment.name, line });
+                    }
+                    Line::Empty => {}
+                    Line::Bad => {
+                        return Err(Error::user(format!("{}:{line}: not a config line", fragment.name))
+                            .detail(text)
+                            .mend("write CONFIG_NAME=y, CONFIG_NAME=n or `# CONFIG_NAME is not set`"));
+                    }
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Checks each wanted option against the final .config. `source` is searched for the reason.
+    pub(crate) fn check(&self, dot_config: &str, source: &Path) -> Result<()> {
+        let got = options(dot_config);
+        let mut wrong = Vec::new();
+        for (name, wanted) in self.wanted()? {
+            let has = got.get(name).copied().unwrap_or("n");
+            if has != wanted.value {
+                wrong.push((name, wanted, has));
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let entries = kconfig::find(source, &wrong.iter().map(|(name, ..)| *name).collect::<Vec<_>>());
+        let mut detail = String::new();
+        for (name, wanted, has) in &wrong {
+            detail.push_str(&format!(
+                "{}:{}: CONFIG_{name}={} became {}\n",
+                wanted.fragment,
+                wanted.line,
+                wanted.value,
+                if *has == "n" { "not set".to_owned() } else { format!("={has}") }
+            ));
+            for reason in kconfig::reasons(entries.get(*name).map_or(&[], Vec::as_slice), &got) {
+                detail.push_str(&format!("    {reason}\n"));
+            }
+        }
+        let names: Vec<_> = wrong.iter().map(|(name, ..)| format!("CONFIG_{name}")).collect();
+        Err(Error::user(format!("this kernel cannot be configured with {}", names.join(", ")))
+            .detail(detail)
+            .mend("set what it depends on in a fragment of yours too (--config FILE), or override the line there"))
+    }
+}
+
+enum Line<'a> {
+    Option(&'a str, &'a str),
+    Empty,
+    Bad,
+}
+
+fn parse_line(text: &str) -> Line<'_> {
+    let text = text.trim();
+    if let Some(name) = text.strip_prefix("# CONFIG_").and_then(|rest| rest.strip_suffix(" is not set")) {
+        return Line::Option(name, "n");
+    }
+    if text.is_empty() || text.starts_with('#') {
+        return Line::Empty;
+    }
+    match text.strip_prefix("CONFIG_").and_then(|rest| rest.split_once('=')) {
+        Some((name, value))
+            if !value.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') =>
+        {
+            Line::Option(name, value)
+        }
+        _ => Line::Bad,
+    }
+}
+
+/// The options of a .config that are set, by name without `CONFIG_`.
+fn options(dot_config: &str) -> BTreeMap<&str, &str> {
+    dot_config
+        .lines()
+        .filter_map(|line| match parse_line(line) {
+            Line::Option(name, value) if value != "n" => Some((name, value)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(texts: &[&str]) -> Config {
+        let fragment = |(index, text): (usize, &&str)| Fragment { name: format!("f{index}"), text: (*text).to_owned() };
+        Config { fragments: texts.iter().enumerate().map(fragment).collect() }
+    }
+
+    fn source(kconfig: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs_err::write(folder.path().join("Kconfig"), kconfig).unwrap();
+        folder
+    }
+
+    #[test]
+    fn the_default_fragment_is_well_formed() {
+        assert!(Config::default().wanted().unwrap().contains_key("MEMORY_HOTREMOVE"));
+    }
+
+    #[test]
+    fn the_later_fragment_wins() {
+        let config = config(&["CONFIG_A=y\nCONFIG_B=16", "# CONFIG_A is not set\n"]);
+        let empty = source("");
+        config.check("# CONFIG_A is not set\nCONFIG_B=16\n", empty.path()).unwrap();
+        config.check("CONFIG_B=16\n", empty.path()).unwrap();
+    }
+
+    #[test]
+    fn an_option_not_honoured_is_named_with_its_place_and_reason() {
+        let folder = source("config A\n\tbool \"a\"\n\tdepends on C && !D\n\nconfig B\n\tbool\n");
+        let error = config(&["\nCONFIG_A=y\n", "CONFIG_B=y\nCONFIG_GONE=y"]).check("CONFIG_D=y\n", folder.path());
+        let error = error.unwrap_err();
+        assert_eq!(error.exit_status(), 2);
+        insta::assert_snapshot!(error, @r"
+        this kernel cannot be configured with CONFIG_A, CONFIG_B, CONFIG_GONE
+            f0:2: CONFIG_A=y became not set
+                Kconfig:1: depends on C && !D (C=n, D=y)
+            f1:1: CONFIG_B=y became not set
+                Kconfig:5: has no prompt: only other options can select it
+            f1:2: CONFIG_GONE=y became not set
+                no Kconfig file of this source defines it
+          mend: set what it depends on in a fragment of yours too (--config FILE), or override the line there
+        ");
+    }
+
+    #[test]
+    fn a_line_that_is_none_is_named() {
+        let error = Config::only(vec![Fragment { name: "f".into(), text: "\nFOO=y\n".into() }]).unwrap_err();
+        assert!(error.to_string().starts_with("f:2: not a config line"), "{error}");
+    }
+}

@@ -1,0 +1,32 @@
+//! Source, config and patch series -> a built, content-addressed kernel pair.
+//!
+//! The source is never touched: a build happens in a copy of ours, a *tree*, which the two sides of a pair share one
+//! after the other, so that the second side costs an incremental build only.
+
+mod apply;
+mod build;
+mod cache;
+mod config;
+mod diagnose;
+mod image;
+mod kconfig;
+mod make;
+mod manifest;
+mod patch;
+mod progress;
+mod request;
+mod source;
+mod store;
+mod sync;
+mod tool;
+mod tree;
+
+pub use build::build_pair;
+pub use cache::Cache;
+pub use config::{Config, DEFAULT_FRAGMENT, Fragment};
+pub use progress::{BuildEvent, Events, Quiet, Which};
+pub use request::{Change, PairRequest, Side};
+pub use source::Source;
+pub use store::{
+    Built, Kernel, KernelId, KernelPair, Listed, ListedTree, Listing, PatchRecord, Prune, Pruned, Record, list, prune,
+};

@@ -1,0 +1,270 @@
+//! Patch files as they come: a plain diff, a mail of `git format-patch`, an mbox, a folder of these.
+
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{Error, Result};
+
+use super::tool;
+
+/// One diff of a series, without its mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Patch {
+    /// The file it came from, and for one of several mails in a file, which.
+    pub(crate) name: String,
+    /// Its mail's subject.
+    pub(crate) subject: Option<String>,
+    /// The diff, from the first line of the first file's header on.
+    pub(crate) diff: String,
+    /// What it changes.
+    pub(crate) files: Vec<FileDiff>,
+}
+
+/// What a diff does to one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileDiff {
+    /// The paths it touches: one, or two for a rename. Relative to the source, `a/` and `b/` taken off.
+    pub(crate) paths: Vec<String>,
+    /// Its hunks, in order.
+    pub(crate) hunks: Vec<Hunk>,
+}
+
+/// One hunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hunk {
+    /// Line of the old file it says it is at, from 1.
+    pub(crate) line: usize,
+    /// Its text, header included.
+    pub(crate) text: String,
+}
+
+/// Reads the patches of `paths`, files and folders, in order.
+pub(crate) async fn read(paths: &[PathBuf], cancel: &CancellationToken) -> Result<Vec<Patch>> {
+    let mut patches = Vec::new();
+    for path in paths {
+        let mut found = Vec::new();
+        for file in files(path)? {
+            found.extend(read_file(&file, cancel).await?);
+        }
+        if found.is_empty() {
+            return Err(Error::user(format!("no diff in {}", path.display()))
+                .mend("give a diff, a mail from `git format-patch`, an mbox, or a folder of them"));
+        }
+        patches.extend(found);
+    }
+    Ok(patches)
+}
+
+/// The files that `path` stands for.
+fn files(path: &Path) -> Result<Vec<PathBuf>> {
+    let no_such = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::user(format!("no such patch: {}", path.display()))
+            .mend("check the path; it is relative to the folder hotplug was started in"),
+        _ => Error::user(format!("cannot read the patch {}: {error}", path.display())),
+    };
+    if !fs_err::metadata(path).map_err(no_such)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in fs_err::read_dir(path)? {
+        let file = entry?.path();
+        let known = file
+            .extension()
+            .is_some_and(|end| ["patch", "diff", "mbox"].iter().any(|known| end.eq_ignore_ascii_case(known)));
+        if known && file.is_file() {
+            files.push(file);
+        }
+    }
+    // format-patch numbers its files so that their names sort in the order of the series.
+    files.sort();
+    Ok(files)
+}
+
+async fn read_file(file: &Path, cancel: &CancellationToken) -> Result<Vec<Patch>> {
+    let bytes =
+        fs_err::read(file).map_err(|error| Error::user(format!("cannot read the patch: {error}")))?;
+    if is_mail(&bytes) {
+        return read_mails(file, cancel).await;
+    }
+    let name = file.display().to_string();
+    Ok(parse(&name, None, &String::from_utf8_lossy(&bytes))?.into_iter().collect())
+}
+
+/// Whether `git mailsplit` will know what to do with it.
+fn is_mail(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"From ")
+        || bytes.starts_with(b"From: ")
+        || bytes
+            .split(|&byte| byte == b'\n')
+            // An mbox from a web archive starts with any header; a diff's own header never looks like these.
+            .take_while(|line| !line.trim_ascii().is_empty())
+            .any(|line| line.starts_with(b"Subject: ") || line.starts_with(b"Message-ID: "))
+}
+
+/// Splits mails and takes off their headers, encodings and quoting, with git's own tools for it.
+async fn read_mails(file: &Path, cancel: &CancellationToken) -> Result<Vec<Patch>> {
+    let folder = tempfile::tempdir()?;
+    let split = tool::git(folder.path())
+        .arg("mailsplit")
+        .arg("-b")
+        .arg(format!("-o{}", folder.path().display()))
+        .arg(std::path::absolute(file)?);
+    tool::capture(split, cancel).await?.ok(|said| {
+        Error::user(format!("{} is not a mail or an mbox: {said}", file.display()))
+            .mend("save it again, as `git format-patch` writes it")
+    })?;
+    let mut mails = Vec::new();
+    for entry in fs_err::read_dir(folder.path())? {
+        mails.push(entry?.path());
+    }
+    mails.sort();
+    let several = mails.len() > 1;
+    let mut patches = Vec::new();
+    for (index, mail) in mails.iter().enumerate() {
+        let (message, diff) = (folder.path().join("message"), folder.path().join("diff"));
+        let info = tool::git(folder.path())
+            .args(["mailinfo", "-k"])
+            .arg(&message)
+            .arg(&diff)
+            .stdin(fs_err::File::open(mail)?.into_parts().0);
+        let said = tool::capture(info, cancel).await?.ok(|said| {
+            Error::user(format!("mail {} of {} cannot be read: {said}", index + 1, file.display()))
+        })?;
+        let headers = String::from_utf8_lossy(&said).into_owned();
+        let subject = headers.lines().find_map(|line| line.strip_prefix("Subject: ")).map(str::to_owned);
+        let mut name = file.display().to_string();
+        if several {
+            name = format!("{name} (mail {}: {})", index + 1, subject.as_deref().unwrap_or("no subject"));
+        }
+        let text = fs_err::read(&diff)?;
+        patches.extend(parse(&name, subject, &String::from_utf8_lossy(&text))?);
+    }
+    Ok(patches)
+}
+
+/// Reads a diff's structure. `None`: there is no diff in it (a cover letter).
+pub(crate) fn parse(name: &str, subject: Option<String>, text: &str) -> Result<Option<Patch>> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut files: Vec<FileDiff> = Vec::new();
+    let mut start = None;
+    // Whether the last file was begun by `diff --git`, so that its ---/+++ lines belong to it.
+    let mut in_git_header = false;
+    let mut at = 0;
+    while let Some(&line) = lines.get(at) {
+        let next = lines.get(at + 1).copied().unwrap_or_default();
+        if line.starts_with("diff --git ") {
+            start.get_or_insert(at);
+            files.push(FileDiff { paths: Vec::new(), hunks: Vec::new() });
+            in_git_header = true;
+        } else if let (Some(old), Some(new)) = (line.strip_prefix("--- "), next.strip_prefix("+++ ")) {
+            start.get_or_insert(at);
+            if !in_git_header {
+                files.push(FileDiff { paths: Vec::new(), hunks: Vec::new() });
+            }
+            in_git_header = false;
+            if let Some(file) = files.last_mut() {
+                file.touch(header_path(old));
+                file.touch(header_path(new));
+            }
+            at += 1;
+        } else if let Some(path) = extended_path(line).filter(|_| in_git_header) {
+            if let Some(file) = files.last_mut() {
+                file.touch(Some(path));
+            }
+        } else if let Some((file, (line_number, old, new))) = files.last_mut().zip(hunk_header(line)) {
+            let end = hunk_end(&lines, at + 1, old, new)
+                .ok_or_else(|| cut_short(name, line))?;
+            file.hunks.push(Hunk { line: line_number, text: lines[at..end].join("\n") });
+            at = end;
+            continue;
+        } else if line == "GIT binary patch" {
+            return Err(Error::user(format!("{name} changes a binary file")).mend("take the binary part out"));
+        }
+        at += 1;
+    }
+    // `diff --git` alone: a file mode, or an empty file; its two names are the same.
+    for (file, line) in files.iter_mut().zip(lines.iter().filter(|line| line.starts_with("diff --git "))) {
+        if file.paths.is_empty() {
+            file.touch(line.rsplit_once(" b/").map(|(_, path)| path.to_owned()));
+        }
+    }
+    files.retain(|file| !file.paths.is_empty());
+    if let Some(path) = files.iter().flat_map(|file| &file.paths).find(|path| !stays_inside(path)) {
+        return Err(Error::user(format!("{name} changes {path}, which is outside the source")));
+    }
+    let Some(start) = start.filter(|_| !files.is_empty()) else { return Ok(None) };
+    let mut diff = lines[start..].join("\n");
+    diff.push('\n');
+    Ok(Some(Patch { name: name.to_owned(), subject, diff, files }))
+}
+
+impl FileDiff {
+    fn touch(&mut self, path: Option<String>) {
+        self.paths.extend(path.filter(|path| !self.paths.contains(path)));
+    }
+}
+
+fn cut_short(name: &str, header: &str) -> Error {
+    Error::user(format!("{name} is damaged: the hunk that starts with `{header}` is cut short"))
+        .mend("a mail program may have wrapped or trimmed it; save it raw, or make it again with `git format-patch`")
+}
+
+/// The path of a `---` or `+++` line. `None` for /dev/null.
+fn header_path(text: &str) -> Option<String> {
+    // diff -u puts a tab and a time after the name.
+    let path = text.split('\t').next().unwrap_or(text).trim();
+    if path == "/dev/null" {
+        return None;
+    }
+    path.split_once('/').map(|(_, rest)| rest.to_owned()).or_else(|| Some(path.to_owned()))
+}
+
+fn extended_path(line: &str) -> Option<String> {
+    ["rename from ", "rename to ", "copy from ", "copy to "]
+        .iter()
+        .find_map(|start| line.strip_prefix(start))
+        .map(str::to_owned)
+}
+
+fn stays_inside(path: &str) -> bool {
+    Path::new(path).components().all(|part| matches!(part, std::path::Component::Normal(_)))
+}
+
+/// `@@ -line,old +line,new @@`: the old file's line, and the numbers of lines.
+fn hunk_header(line: &str) -> Option<(usize, usize, usize)> {
+    let (ranges, _) = line.strip_prefix("@@ -")?.split_once(" @@")?;
+    let (old, new) = ranges.split_once(" +")?;
+    let range = |text: &str| -> Option<(usize, usize)> {
+        let (start, count) = text.split_once(',').unwrap_or((text, "1"));
+        Some((start.parse().ok()?, count.parse().ok()?))
+    };
+    let ((start, old), (_, new)) = (range(old)?, range(new)?);
+    Some((start, old, new))
+}
+
+/// Index of the line after a hunk whose body starts at `at`. `None`: the text ends before it does.
+fn hunk_end(lines: &[&str], mut at: usize, mut old: usize, mut new: usize) -> Option<usize> {
+    while old > 0 || new > 0 {
+        match lines.get(at)?.as_bytes().first() {
+            Some(b'-') => old = old.checked_sub(1)?,
+            Some(b'+') => new = new.checked_sub(1)?,
+            Some(b'\\') => {}
+            // An empty line is a context line whose blank was trimmed.
+            Some(b' ') | None => {
+                old = old.checked_sub(1)?;
+                new = new.checked_sub(1)?;
+            }
+            Some(_) => return None,
+        }
+        at += 1;
+    }
+    if lines.get(at).is_some_and(|line| line.starts_with('\\')) {
+        at += 1;
+    }
+    Some(at)
+}
+
+#[cfg(test)]
+#[path = "patch_tests.rs"]
+mod tests;

@@ -1,0 +1,87 @@
+//! What a build tells while it runs. Nothing in this module prints.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// Which kernel of the pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Which {
+    /// Without the patch.
+    Before,
+    /// With it.
+    After,
+}
+
+impl std::fmt::Display for Which {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Before => "before",
+            Self::After => "after",
+        })
+    }
+}
+
+/// One step of a build.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BuildEvent {
+    /// Another run builds in the same tree; this one waits for it.
+    Waiting {
+        /// The tree's folder.
+        tree: PathBuf,
+    },
+    /// A tarball is unpacked.
+    Unpacking {
+        /// The tarball.
+        from: PathBuf,
+    },
+    /// A folder or revision is brought into our copy.
+    Syncing {
+        /// What it comes from.
+        from: String,
+    },
+    /// The patches are put on.
+    Patching {
+        /// How many.
+        patches: usize,
+    },
+    /// `make tinyconfig`, the fragments, `make olddefconfig`.
+    Configuring,
+    /// Files compiled so far.
+    Compiling {
+        /// Files compiled so far.
+        done: u32,
+        /// How many it will be; for an incremental build nobody knows.
+        expected: Option<u32>,
+    },
+    /// vmlinux is linked.
+    Linking,
+    /// The kernel is in the cache.
+    Finished {
+        /// Time it took, in seconds.
+        seconds: f64,
+    },
+    /// The kernel was in the cache already.
+    Cached,
+}
+
+/// Who wants to know of the steps.
+pub trait Events: Send + Sync {
+    /// Called for each step, from the thread that builds; should return at once.
+    fn event(&self, which: Which, event: BuildEvent);
+}
+
+impl<F: Fn(Which, BuildEvent) + Send + Sync> Events for F {
+    fn event(&self, which: Which, event: BuildEvent) {
+        self(which, event);
+    }
+}
+
+/// Nobody wants to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Quiet;
+
+impl Events for Quiet {
+    fn event(&self, _: Which, _: BuildEvent) {}
+}

@@ -1,0 +1,244 @@
+//! Where kernel sources come from, and what names their contents.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{Error, Result};
+
+use super::cache::Cache;
+use super::manifest::{self, Manifest};
+use super::tool;
+
+/// Where Debian and Ubuntu put `linux-source-*`.
+const PACKAGES: &str = "/usr/src";
+
+/// The source the harness was made with, taken when none is named.
+const REFERENCE: &str = "6.1";
+
+/// A kernel source, as the user names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The distribution's `linux-source-VERSION`; `None`: 6.1, or else the newest installed.
+    Package {
+        /// As in the package's name.
+        version: Option<String>,
+    },
+    /// A tarball, as kernel.org's.
+    Tarball(PathBuf),
+    /// A folder as it is now, changes that are not committed included.
+    Directory(PathBuf),
+    /// A revision of a git repository.
+    Git {
+        /// Its folder, or a bare repository.
+        repo: PathBuf,
+        /// Anything git understands.
+        revision: String,
+    },
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Package { version: Some(version) } => write!(f, "linux-source-{version}"),
+            Self::Package { version: None } => f.write_str("linux-source"),
+            Self::Tarball(path) | Self::Directory(path) => write!(f, "{}", path.display()),
+            Self::Git { repo, revision } => write!(f, "{}@{revision}", repo.display()),
+        }
+    }
+}
+
+impl Source {
+    /// Reads `linux-source-6.1`, a tarball, a folder, or `repository@revision`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let path = Path::new(text);
+        if path.is_dir() {
+            return Ok(Self::Directory(path.to_owned()));
+        }
+        if path.is_file() {
+            return Ok(Self::Tarball(path.to_owned()));
+        }
+        if let Some((repo, revision)) = text.rsplit_once('@').filter(|(repo, _)| Path::new(repo).is_dir()) {
+            return Ok(Self::Git { repo: repo.into(), revision: revision.to_owned() });
+        }
+        if text == "linux-source" {
+            return Ok(Self::Package { version: None });
+        }
+        if let Some(version) = text.strip_prefix("linux-source-").filter(|rest| !rest.contains('/')) {
+            return Ok(Self::Package { version: Some(version.to_owned()) });
+        }
+        Err(Error::user(format!("no kernel source called {text}"))
+            .mend("give linux-source-6.1, a tarball, a folder, or repository@revision"))
+    }
+}
+
+/// A source that was found, its contents known by name.
+#[derive(Debug)]
+pub(crate) struct Located {
+    /// What the user calls it.
+    pub(crate) name: String,
+    /// Names our copy of it. Sources that one copy can follow through time share it.
+    pub(crate) tree: String,
+    /// Names its contents: hash of the tarball, of the folder's files, or git's own.
+    pub(crate) content: String,
+    /// How to get the contents.
+    pub(crate) origin: Origin,
+}
+
+#[derive(Debug)]
+pub(crate) enum Origin {
+    Tarball(PathBuf),
+    Directory { path: PathBuf, manifest: Manifest },
+    Git { git_dir: PathBuf, tree: String },
+}
+
+/// Finds `source`. Reads it where that is needed to name its contents, and changes nothing.
+pub(crate) async fn locate(source: &Source, cache: &Cache, cancel: &CancellationToken) -> Result<Located> {
+    let name = source.to_string();
+    match source {
+        Source::Package { version } => tarball(name, package(Path::new(PACKAGES), version.as_deref())?).await,
+        Source::Tarball(path) => tarball(name, path.clone()).await,
+        Source::Directory(path) => directory(name, path, cache, cancel).await,
+        Source::Git { repo, revision } => git(name, repo, revision, cancel).await,
+    }
+}
+
+/// The tarball of a package.
+fn package(folder: &Path, version: Option<&str>) -> Result<PathBuf> {
+    let mut found: Vec<(Vec<u32>, String, PathBuf)> = Vec::new();
+    for entry in fs_err::read_dir(folder).into_iter().flatten().flatten() {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        let Some((has, _)) = file.strip_prefix("linux-source-").and_then(|rest| rest.split_once(".tar")) else {
+            continue;
+        };
+        let numbers = has.split('.').map(|part| part.parse().unwrap_or(0)).collect();
+        found.push((numbers, has.to_owned(), entry.path()));
+    }
+    found.sort();
+    let named = |wanted: &str| found.iter().find(|(_, has, _)| has == wanted);
+    let choice = match version {
+        Some(version) => named(version),
+        None => named(REFERENCE).or_else(|| found.last()),
+    };
+    choice.map(|(.., path)| path.clone()).ok_or_else(|| {
+        let wanted = version.unwrap_or(REFERENCE);
+        let others: Vec<_> = found.iter().map(|(_, has, _)| format!("linux-source-{has}")).collect();
+        let error = Error::user(format!("linux-source-{wanted} is not installed"));
+        let error = if others.is_empty() { error } else { error.detail(format!("there is {}", others.join(", "))) };
+        error.mend(format!("apt-get install linux-source-{wanted}"))
+    })
+}
+
+async fn tarball(name: String, path: PathBuf) -> Result<Located> {
+    let file = path.clone();
+    let hash = blocking(move || {
+        let mut hasher = blake3::Hasher::new();
+        let open = fs_err::File::open(&file)
+            .map_err(|error| Error::user(format!("cannot read the source: {error}")))?;
+        hasher.update_reader(open)?;
+        Ok(hasher.finalize())
+    })
+    .await?;
+    let content = format!("tar-{}", &hash.to_hex()[..32]);
+    Ok(Located { name, tree: content.clone(), content, origin: Origin::Tarball(path) })
+}
+
+async fn directory(name: String, path: &Path, cache: &Cache, cancel: &CancellationToken) -> Result<Located> {
+    let path = fs_err::canonicalize(path).map_err(|error| Error::user(format!("no such source: {error}")))?;
+    check_linux(&path, &name)?;
+    let tree = format!("dir-{}", short_hash(path.as_os_str().as_encoded_bytes()));
+    let files = manifest::files(&path, cancel).await?;
+    let known = cache.trees().join(&tree).join(manifest::FILE);
+    let (folder, stop) = (path.clone(), cancel.clone());
+    let manifest = blocking(move || Manifest::scan(&folder, files, &Manifest::load(&known), &stop)).await?;
+    Ok(Located { name, tree, content: manifest.content(), origin: Origin::Directory { path, manifest } })
+}
+
+async fn git(name: String, repo: &Path, revision: &str, cancel: &CancellationToken) -> Result<Located> {
+    let ask = |args: &[&str]| tool::capture(tool::Tool::new("git", repo).env("GIT_OPTIONAL_LOCKS", "0").args(args), cancel);
+    let line = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
+    let no_repo = |said: &str| Error::user(format!("{} is not a git repository", repo.display())).detail(said);
+    let git_dir = ask(&["rev-parse", "--path-format=absolute", "--git-common-dir"]).await?.ok(no_repo)?;
+    let git_dir = fs_err::canonicalize(line(git_dir))?;
+    let wanted = format!("{revision}^{{tree}}");
+    let tree = ask(&["rev-parse", "--verify", "--end-of-options", &wanted]).await?.ok(|_| {
+        Error::user(format!("{} has no revision {revision}", repo.display()))
+            .mend("see `git log --oneline` there; a new one may have to be fetched first")
+    })?;
+    let tree = line(tree);
+    let found = ask(&["ls-tree", "--name-only", "--full-tree", &tree, "Kconfig", "Makefile"]).await?;
+    if found.stdout.split(|&byte| byte == b'\n').filter(|name| !name.is_empty()).count() != 2 {
+        return Err(no_linux(&name));
+    }
+    let ours = format!("git-{}", short_hash(git_dir.as_os_str().as_encoded_bytes()));
+    Ok(Located { name, tree: ours, content: format!("git-{tree}"), origin: Origin::Git { git_dir, tree } })
+}
+
+/// Whether `folder` holds a kernel source.
+pub(crate) fn check_linux(folder: &Path, name: &str) -> Result<()> {
+    let makefile = fs_err::read(folder.join("Makefile")).unwrap_or_default();
+    let has = |start: &[u8]| makefile.split(|&byte| byte == b'\n').any(|line| line.starts_with(start));
+    if has(b"VERSION =") && has(b"PATCHLEVEL =") && folder.join("Kconfig").is_file() {
+        return Ok(());
+    }
+    Err(no_linux(name))
+}
+
+fn no_linux(name: &str) -> Error {
+    Error::user(format!("{name} holds no Linux source: it lacks the kernel's Makefile and Kconfig"))
+        .mend("give the top folder of a kernel source")
+}
+
+fn short_hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex()[..16].to_owned()
+}
+
+/// Runs `work` where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::infrastructure(format!("a task died: {error}")))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_the_four_forms() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().display().to_string();
+        let file = folder.path().join("linux.tar");
+        fs_err::write(&file, "").unwrap();
+        let package = |version: Option<&str>| Source::Package { version: version.map(str::to_owned) };
+        assert_eq!(Source::parse("linux-source-6.1").unwrap(), package(Some("6.1")));
+        assert_eq!(Source::parse("linux-source").unwrap(), package(None));
+        assert_eq!(Source::parse(&dir).unwrap(), Source::Directory(folder.path().into()));
+        assert_eq!(Source::parse(file.to_str().unwrap()).unwrap(), Source::Tarball(file));
+        let git = Source::Git { repo: folder.path().into(), revision: "v6.1~2".into() };
+        assert_eq!(Source::parse(&format!("{dir}@v6.1~2")).unwrap(), git);
+        assert_eq!(git.to_string(), format!("{dir}@v6.1~2"));
+        assert_eq!(Source::parse("/no/such").unwrap_err().exit_status(), 2);
+    }
+
+    #[test]
+    fn takes_the_reference_then_the_newest_package() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = package(folder.path(), None).unwrap_err().to_string();
+        assert!(error.ends_with("apt-get install linux-source-6.1"), "{error}");
+        for name in ["linux-source-6.9.tar.xz", "linux-source-6.12.tar.xz", "linux-config-6.1"] {
+            fs_err::write(folder.path().join(name), "").unwrap();
+        }
+        assert!(package(folder.path(), None).unwrap().ends_with("linux-source-6.12.tar.xz"));
+        let error = package(folder.path(), Some("6.1")).unwrap_err().to_string();
+        assert!(error.contains("there is linux-source-6.9, linux-source-6.12"), "{error}");
+        fs_err::write(folder.path().join("linux-source-6.1.tar.xz"), "").unwrap();
+        assert!(package(folder.path(), None).unwrap().ends_with("linux-source-6.1.tar.xz"));
+    }
+
+    #[test]
+    fn a_folder_without_linux_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = check_linux(folder.path(), "x").unwrap_err().to_string();
+        assert!(error.starts_with("x holds no Linux source"), "{error}");
+    }
+}

@@ -1,0 +1,162 @@
+//! Brings our copy to a source's contents, changing no more files than it must: make goes by their times.
+
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{Error, Result};
+
+use super::apply::Contents;
+use super::make::{Ended, Make};
+use super::manifest::{self, Kind, Manifest};
+use super::progress::BuildEvent;
+use super::source::{Located, Origin, blocking, check_linux};
+use super::tool::{self, Tool};
+use super::tree::{self, Tree};
+
+/// Makes `tree`'s source hold what `located` names.
+pub(crate) async fn sync(
+    tree: &Tree,
+    located: &Located,
+    tell: &(dyn Fn(BuildEvent) + Sync),
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let has = tree.content();
+    if has.as_ref() == Some(&located.content) {
+        return Ok(());
+    }
+    if has.is_none() {
+        // A run was killed while it changed the source: nobody knows what is there.
+        for name in ["src", "index", manifest::FILE] {
+            let path = tree.dir().join(name);
+            if path.is_dir() { tree::remove_tree(&path)? } else { tree::remove_file(&path)? }
+        }
+    }
+    tree.set_content(None)?;
+    match &located.origin {
+        Origin::Tarball(tarball) => {
+            tell(BuildEvent::Unpacking { from: tarball.clone() });
+            unpack(tree, tarball, &located.name, cancel).await?;
+        }
+        Origin::Directory { path, manifest } => {
+            tell(BuildEvent::Syncing { from: located.name.clone() });
+            copy(tree, path, manifest, cancel).await?;
+        }
+        Origin::Git { git_dir, tree: hash } => {
+            tell(BuildEvent::Syncing { from: located.name.clone() });
+            check_out(tree, git_dir, hash, cancel).await?;
+        }
+    }
+    tree.set_content(Some(located.content.clone()))
+}
+
+async fn unpack(tree: &Tree, tarball: &Path, name: &str, cancel: &CancellationToken) -> Result<()> {
+    let folder = tree.work("unpack")?;
+    let tar = Tool::new("tar", &folder)
+        .args(["--no-same-owner", "-xf"])
+        .arg(fs_err::canonicalize(tarball)?);
+    tool::capture(tar, cancel).await?.ok(|said| {
+        Error::user(format!("{} is not a tarball that tar can read", tarball.display()))
+            .detail(said.lines().take(3).collect::<Vec<_>>().join("\n"))
+            .mend("give a kernel source: linux-source-6.1, a tarball, a folder, or repository@revision")
+    })?;
+    let mut top = Vec::new();
+    for entry in fs_err::read_dir(&folder)? {
+        top.push(entry?.path());
+    }
+    // Distributions and kernel.org have one folder in it, git-archive may have none.
+    let source = match top.as_slice() {
+        [one] if one.is_dir() => one,
+        _ => &folder,
+    };
+    check_linux(source, name)?;
+    tree::remove_tree(&tree.source())?;
+    fs_err::rename(source, tree.source())?;
+    Ok(())
+}
+
+async fn copy(tree: &Tree, from: &Path, wanted: &Manifest, cancel: &CancellationToken) -> Result<()> {
+    let record = tree.dir().join(manifest::FILE);
+    let (to, stop) = (tree.source(), cancel.clone());
+    let (source, files, has) = (from.to_owned(), wanted.clone(), Manifest::load(&record));
+    let changed = blocking(move || copy_files(&source, &to, &files, &has, &stop)).await?;
+    // What a build in the user's folder left would be taken for source; in our copy it can be cleaned away.
+    if changed && manifest::was_built_in(from) {
+        let mut log = fs_err::File::create(tree.work("clean")?.join("log"))?.into_parts().0;
+        let source = tree.source();
+        let make = Make { source: &source, objects: None, lock: tree.lock(), jobs: 1 };
+        match make.run(&["mrproper"], &mut log, |_| (), cancel).await? {
+            Ended::Finished(status) if status.success() => {}
+            Ended::Finished(_) => {
+                return Err(Error::user(format!("{} was built in and cannot be cleaned", from.display()))
+                    .mend(format!("make -C {} mrproper", from.display())));
+            }
+            Ended::Cancelled { .. } => return Err(Error::interrupted()),
+        }
+    }
+    tree::write_atomically(&record, &serde_json::to_vec(wanted).map_err(std::io::Error::from)?)
+}
+
+/// Whether any file was changed.
+fn copy_files(
+    from: &Path,
+    to: &Path,
+    wanted: &Manifest,
+    has: &Manifest,
+    cancel: &CancellationToken,
+) -> Result<bool> {
+    fs_err::create_dir_all(to)?;
+    let mut changed = false;
+    for path in has.files.keys().filter(|path| !wanted.files.contains_key(*path)) {
+        tree::remove_file(&to.join(path))?;
+        changed = true;
+    }
+    for (path, entry) in &wanted.files {
+        let old = has.files.get(path);
+        if old.is_some_and(|old| old.hash == entry.hash && old.kind == entry.kind) {
+            continue;
+        }
+        if cancel.is_cancelled() {
+            return Err(Error::interrupted());
+        }
+        let (source, file) = (from.join(path), to.join(path));
+        let bytes = manifest::read(&source, entry.kind)?;
+        if manifest::hash(&bytes) != entry.hash {
+            return Err(Error::user(format!("{} changed while it was read", source.display())).mend("run it again"));
+        }
+        if old.is_some_and(|old| old.kind == Kind::Link) || entry.kind == Kind::Link {
+            tree::remove_file(&file)?;
+        }
+        if entry.kind == Kind::Link {
+            fs_err::create_dir_all(file.parent().unwrap_or(to))?;
+            symlink(std::ffi::OsStr::from_bytes(&bytes), &file)?;
+        } else {
+            Contents { bytes, executable: entry.kind == Kind::Executable }.write(&file)?;
+        }
+        changed = true;
+    }
+    Ok(changed)
+}
+
+/// Lets git do it: it knows which files differ between two revisions. The index is ours, the repository is only read.
+async fn check_out(tree: &Tree, git_dir: &Path, hash: &str, cancel: &CancellationToken) -> Result<()> {
+    let source = tree.source();
+    fs_err::create_dir_all(&source)?;
+    let git = Tool::new("git", &source)
+        .env("GIT_INDEX_FILE", tree.dir().join("index"))
+        .arg(format!("--git-dir={}", git_dir.display()))
+        .arg(format!("--work-tree={}", source.display()))
+        // The user's settings that would run programs, write to the repository, or leave files out.
+        .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "core.sparseCheckout=false"])
+        .args(["-c", "core.splitIndex=false", "-c", "core.autocrlf=false"])
+        .args(["read-tree", "--reset", "-u", hash]);
+    let said = tool::capture(git, cancel).await?;
+    said.ok(|said| Error::user(format!("git cannot check out {hash} of {}", git_dir.display())).detail(said))?;
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "sync_tests.rs"]
+mod tests;

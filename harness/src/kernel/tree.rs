@@ -1,0 +1,244 @@
+//! Our copy of a source, and the objects built from it. One run at a time may use it, and may be killed at any instant.
+//!
+//! ```text
+//! trees/<id>/
+//!   lock            flock(2): the kernel releases it at death
+//!   state.json      which contents src/ has; none while they change
+//!   manifest.json   for a folder: what src/ holds of it
+//!   index           for a repository: git's index of src/
+//!   src/            the source
+//!   undo/           while a patch is on: the files as they were
+//!   obj/<config>/   make O=; `.hotplug-making` while make runs
+//!   work/           what only this use of the tree needs
+//! ```
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Error, Result};
+
+use super::apply::{Contents, Overlay};
+use super::cache::Cache;
+
+/// flock(2) that waits cannot be cancelled, so a busy lock is tried again this often.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// In an object folder whose make has not ended in order: Kbuild would take a half-written object for a finished one.
+const MAKING: &str = ".hotplug-making";
+
+/// A tree that this run holds the lock of.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    dir: PathBuf,
+    lock: Flock<File>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct State {
+    content: Option<String>,
+}
+
+/// One file of the undo journal.
+#[derive(Debug, Serialize, Deserialize)]
+struct Undo {
+    path: String,
+    /// Its number in the journal and whether it is executable; `None`: there was no file.
+    was: Option<(usize, bool)>,
+}
+
+/// Takes `file`'s lock if it is free and `file` still is the file that was opened.
+pub(crate) fn try_lock(file: &Path, how: FlockArg) -> Result<Option<Flock<File>>> {
+    let open = fs_err::OpenOptions::new().create(true).append(true).read(true).open(file)?.into_parts().0;
+    let lock = match Flock::lock(open, how) {
+        Ok(lock) => lock,
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
+        Err((_, error)) => return Err(Error::infrastructure(format!("cannot lock {}: {error}", file.display()))),
+    };
+    // A prune may have removed it between the two calls.
+    let same = std::fs::metadata(file).is_ok_and(|there| lock.metadata().is_ok_and(|ours| ours.ino() == there.ino()));
+    Ok(same.then_some(lock))
+}
+
+impl Tree {
+    /// Waits for the lock, telling `waiting` once if there is a wait, and mends what a killed run left.
+    pub(crate) async fn acquire(
+        cache: &Cache,
+        id: &str,
+        waiting: impl FnOnce(PathBuf),
+        cancel: &CancellationToken,
+    ) -> Result<Self> {
+        let dir = cache.trees().join(id);
+        let mut waiting = Some(waiting);
+        loop {
+            fs_err::create_dir_all(&dir)?;
+            if let Some(lock) = try_lock(&dir.join("lock"), FlockArg::LockExclusiveNonblock)? {
+                let this = Self { dir, lock };
+                let this = super::source::blocking(move || this.recover().map(|()| this)).await?;
+                return Ok(this);
+            }
+            if let Some(waiting) = waiting.take() {
+                waiting(dir.clone());
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return Err(Error::interrupted()),
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+
+    pub(crate) fn lock(&self) -> &File {
+        &self.lock
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn source(&self) -> PathBuf {
+        self.dir.join("src")
+    }
+
+    pub(crate) fn objects(&self, config: &str) -> PathBuf {
+        self.dir.join("obj").join(config)
+    }
+
+    /// An empty folder for this use of the tree.
+    pub(crate) fn work(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.dir.join("work").join(name);
+        remove_tree(&folder)?;
+        fs_err::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
+    fn recover(&self) -> Result<()> {
+        self.undo()?;
+        for name in ["work", "undo.new", "undo.done"] {
+            remove_tree(&self.dir.join(name))?;
+        }
+        // git's own lock, of a git that was killed. Ours is held, so it is nobody's.
+        remove_file(&self.dir.join("index.lock"))?;
+        if let Ok(objects) = fs_err::read_dir(self.dir.join("obj")) {
+            for folder in objects {
+                let folder = folder?.path();
+                if folder.join(MAKING).exists() {
+                    tracing::info!(folder = %folder.display(), "dropping objects of a killed build");
+                    remove_tree(&folder)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The contents of `src/`; `None`: none, or a run was killed while they changed.
+    pub(crate) fn content(&self) -> Option<String> {
+        let bytes = fs_err::read(self.dir.join("state.json")).ok()?;
+        serde_json::from_slice::<State>(&bytes).ok()?.content
+    }
+
+    /// Says what `src/` holds from now on. `None` before it is changed.
+    pub(crate) fn set_content(&self, content: Option<String>) -> Result<()> {
+        write_atomically(&self.dir.join("state.json"), &serde_json::to_vec(&State { content }).map_err(json)?)
+    }
+
+    /// Puts a patch on. The journal is complete before the first file is touched.
+    pub(crate) fn apply(&self, overlay: &Overlay) -> Result<()> {
+        let (journal, new) = (self.dir.join("undo"), self.dir.join("undo.new"));
+        remove_tree(&new)?;
+        fs_err::create_dir_all(&new)?;
+        let mut entries = Vec::new();
+        for (number, change) in overlay.changes.iter().enumerate() {
+            let was = Contents::read(&self.source().join(&change.path))?;
+            let entry = was.as_ref().map(|was| (number, was.executable));
+            if let Some(was) = was {
+                was.write(&new.join(number.to_string()))?;
+            }
+            entries.push(Undo { path: change.path.clone(), was: entry });
+        }
+        write_atomically(&new.join("journal.json"), &serde_json::to_vec(&entries).map_err(json)?)?;
+        fs_err::rename(&new, &journal)?;
+        for change in &overlay.changes {
+            let file = self.source().join(&change.path);
+            match &change.now {
+                Some(contents) => contents.write(&file)?,
+                None => remove_file(&file)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the patch off, if one is on. Files get the time of now: with their old times, make would keep the
+    /// objects of the patched ones.
+    pub(crate) fn undo(&self) -> Result<()> {
+        let (journal, done) = (self.dir.join("undo"), self.dir.join("undo.done"));
+        if !journal.exists() {
+            return Ok(());
+        }
+        let entries: Vec<Undo> =
+            serde_json::from_slice(&fs_err::read(journal.join("journal.json"))?).map_err(json)?;
+        for Undo { path, was } in entries {
+            let file = self.source().join(path);
+            match was {
+                Some((number, executable)) => {
+                    let bytes = fs_err::read(journal.join(number.to_string()))?;
+                    Contents { bytes, executable }.write(&file)?;
+                }
+                None => remove_file(&file)?,
+            }
+        }
+        remove_tree(&done)?;
+        fs_err::rename(&journal, &done)?;
+        remove_tree(&done)
+    }
+
+    /// Marks `objects` as being made in. Call [`Tree::made`] once make has ended in order.
+    pub(crate) fn making(&self, objects: &Path) -> Result<()> {
+        fs_err::create_dir_all(objects)?;
+        fs_err::write(objects.join(MAKING), "")?;
+        Ok(())
+    }
+
+    /// Takes the mark off.
+    pub(crate) fn made(&self, objects: &Path) -> Result<()> {
+        remove_file(&objects.join(MAKING))
+    }
+}
+
+fn json(error: serde_json::Error) -> Error {
+    Error::infrastructure(format!("the kernel cache is damaged: {error}")).mend("hotplug kernel prune --all")
+}
+
+/// Replaces `file`: whoever reads it sees the old or the new bytes.
+pub(crate) fn write_atomically(file: &Path, bytes: &[u8]) -> Result<()> {
+    let mut new = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new(".")))?;
+    std::io::Write::write_all(&mut new, bytes)?;
+    new.as_file().sync_all()?;
+    new.persist(file).map_err(|error| Error::from(error.error))?;
+    Ok(())
+}
+
+/// Removes a folder, if there is one.
+pub(crate) fn remove_tree(folder: &Path) -> Result<()> {
+    absent(fs_err::remove_dir_all(folder))
+}
+
+/// Removes a file, if there is one.
+pub(crate) fn remove_file(file: &Path) -> Result<()> {
+    absent(fs_err::remove_file(file))
+}
+
+fn absent(result: std::io::Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "tree_tests.rs"]
+mod tests;
