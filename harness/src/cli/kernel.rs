@@ -11,8 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use crate::kernel::{
-    BuildEvent, Cache, Change, Config, Events, Kernel, KernelPair, Listing, PairRequest, Prune, Pruned, Side, Source,
-    Which, build_pair, list, prune,
+    BuildEvent, Cache, Change, Config, Events, Kernel, KernelPair, Listing, PairRequest, Prune, Pruned, Side,
+    Source, Which, build_pair, list, prune,
 };
 use crate::{Error, Result};
 
@@ -51,6 +51,9 @@ pub struct PairArgs {
     /// Config fragment over the harness's own; can be given several times, the last one wins.
     #[arg(long, value_name = "FILE")]
     pub config: Vec<PathBuf>,
+    /// Leave the harness's own fragment out: tinyconfig and what --config gives.
+    #[arg(long)]
+    pub no_default_config: bool,
     /// Compilations at once [default: number of processors]
     #[arg(long, short, value_name = "N")]
     pub jobs: Option<usize>,
@@ -116,7 +119,8 @@ impl PairArgs {
         if let Some(image) = &self.after_image {
             request.after = Side::Ready(image.clone());
         }
-        request.config = Config::with_files(&self.config)?;
+        let base = if self.no_default_config { Config::bare() } else { Config::default() };
+        request.config = base.with_files(&self.config)?;
         request.jobs = self.jobs;
         Ok(request)
     }
@@ -124,7 +128,9 @@ impl PairArgs {
 
 fn at_revision(source: Source, revision: &str) -> Result<Source> {
     match source {
-        Source::Directory(repo) | Source::Git { repo, .. } => Ok(Source::Git { repo, revision: revision.to_owned() }),
+        Source::Directory(repo) | Source::Git { repo, .. } => {
+            Ok(Source::Git { repo, revision: revision.to_owned() })
+        }
         other => Err(Error::user(format!("{other} has no revisions"))
             .mend("name a git repository: --source PATH --before REV --after REV")),
     }
@@ -135,7 +141,11 @@ fn cache_path(given: Option<&std::path::Path>) -> Result<PathBuf> {
 }
 
 /// Runs the subcommand; its result goes to `out`, what it is at to standard error.
-pub async fn run(command: &KernelCommand, out: &mut impl std::io::Write, cancel: &CancellationToken) -> Result<()> {
+pub async fn run(
+    command: &KernelCommand,
+    out: &mut impl std::io::Write,
+    cancel: &CancellationToken,
+) -> Result<()> {
     match command {
         KernelCommand::Build(args) => {
             let events = BuildReporter::new();
@@ -183,7 +193,11 @@ fn listing_text(listing: &Listing) -> String {
         let record = &kernel.record;
         let used = kernel.used.strftime("%Y-%m-%d %H:%M");
         let megabytes = kernel.bytes / 1_000_000;
-        let _ = write!(text, "{}  {:<12} {megabytes:>4} MB  used {used}  {}", record.id, record.release, record.source);
+        let _ = write!(
+            text,
+            "{}  {:<12} {megabytes:>4} MB  used {used}  {}",
+            record.id, record.release, record.source
+        );
         for patch in &record.patches {
             let _ = write!(text, " + {}", patch.subject.as_deref().unwrap_or(&patch.file));
         }
@@ -272,7 +286,8 @@ impl Events for BuildReporter {
                 self.stage(format!("{which}: compiling"));
                 let Some(bar) = &self.bar else { return };
                 if let Some(expected) = expected {
-                    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} files, {eta} left");
+                    let style =
+                        ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} files, {eta} left");
                     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
                     bar.set_length(u64::from(expected.max(done)));
                     bar.set_position(u64::from(done));

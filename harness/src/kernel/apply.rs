@@ -1,5 +1,6 @@
 //! A patch series on a source: which files get which contents. The source is only read.
 
+use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -44,7 +45,10 @@ impl Contents {
             Err(error) => return Err(error.into()),
         };
         if !meta.is_file() {
-            return Err(Error::user(format!("the patch changes {}, which is not a plain file", file.display())));
+            return Err(Error::user(format!(
+                "the patch changes {}, which is not a plain file",
+                file.display()
+            )));
         }
         let executable = meta.permissions().mode() & 0o100 != 0;
         Ok(Some(Self { bytes: fs_err::read(file)?, executable }))
@@ -126,21 +130,23 @@ fn does_not_apply(patch: &Patch, work: &Path, said: &str, already: bool) -> Erro
         "rebase the patch onto this source, or give the source it was made for (--source)"
     };
     let failed = said.lines().find_map(|line| {
-        let (path, line) = line.strip_prefix("error: patch failed: ")?.rsplit_once(':')?;
-        Some((path, line.parse::<usize>().ok()?))
+        let (file, line) = line.strip_prefix("error: patch failed: ")?.rsplit_once(':')?;
+        Some((file, line.parse::<usize>().ok()?))
     });
-    let hunk = failed.and_then(|(path, line)| {
-        let file = patch.files.iter().find(|file| file.paths.iter().any(|known| known == path))?;
-        Some((path, line, file.hunks.iter().find(|hunk| hunk.line == line)?))
+    let hunk = failed.and_then(|(name, line)| {
+        let file = patch.files.iter().find(|file| file.paths.iter().any(|known| known == name))?;
+        Some((name, line, file.hunks.iter().find(|hunk| hunk.line == line)?))
     });
-    if let Some((path, line, hunk)) = hunk {
-        let there = std::fs::read_to_string(work.join(path)).unwrap_or_default();
+    if let Some((name, line, hunk)) = hunk {
+        let there = std::fs::read_to_string(work.join(name)).unwrap_or_default();
         let detail = format!("{}\n\n{}", hunk.text, what_is_there(&there, hunk));
-        return Error::user(format!("{} does not apply at {path}:{line}", patch.name)).detail(detail).mend(mend);
+        return Error::user(format!("{} does not apply at {name}:{line}", patch.name))
+            .detail(detail)
+            .mend(mend);
     }
     let missing = |file: &&FileDiff| file.paths.first().is_some_and(|path| !work.join(path).exists());
     match patch.files.iter().find(missing).and_then(|file| file.paths.first()) {
-        Some(path) => Error::user(format!("{} does not apply: this source has no {path}", patch.name))
+        Some(gone) => Error::user(format!("{} does not apply: this source has no {gone}", patch.name))
             .mend("is it for another version? Paths must have one leading part, as a/mm/memory.c"),
         None => Error::user(format!("{} does not apply", patch.name)).detail(said.trim()).mend(mend),
     }
@@ -168,7 +174,7 @@ fn what_is_there(source: &str, hunk: &Hunk) -> String {
     let to = (start + old.len() + CONTEXT).min(lines.len());
     let mut text = String::from("this source has there:");
     for (index, line) in lines.iter().enumerate().take(to).skip(from) {
-        text.push_str(&format!("\n{:>5}  {line}", index + 1));
+        let _ = write!(text, "\n{:>5}  {line}", index + 1);
     }
     text
 }
@@ -186,17 +192,20 @@ mod tests {
         fs_err::create_dir_all(source.join("mm")).unwrap();
         fs_err::create_dir_all(&scratch).unwrap();
         fs_err::write(source.join("mm/f.c"), SOURCE).unwrap();
-        let parse = |(at, text): (usize, &&str)| patch::parse(&format!("p{at}"), None, text).unwrap().unwrap();
+        let parse =
+            |(at, text): (usize, &&str)| patch::parse(&format!("p{at}"), None, text).unwrap().unwrap();
         let patches: Vec<_> = diffs.iter().enumerate().map(parse).collect();
         let result = overlay(&patches, &source, &scratch, &CancellationToken::new()).await;
         assert_eq!(fs_err::read_to_string(source.join("mm/f.c")).unwrap(), SOURCE);
         result
     }
 
-    const GOOD: &str = "--- a/mm/f.c\n+++ b/mm/f.c\n@@ -2,3 +2,3 @@\n {\n-\tlock_everything();\n+\tlock();\n \twork();\n";
+    const GOOD: &str =
+        "--- a/mm/f.c\n+++ b/mm/f.c\n@@ -2,3 +2,3 @@\n {\n-\tlock_everything();\n+\tlock();\n \twork();\n";
     const NEXT: &str = "--- a/mm/f.c\n+++ b/mm/f.c\n@@ -2,3 +2,2 @@\n {\n-\tlock();\n \twork();\n";
     const NEW: &str = "diff --git a/mm/n.c b/mm/n.c\nnew file mode 100755\n--- /dev/null\n+++ b/mm/n.c\n@@ -0,0 +1 @@\n+x\n";
-    const GONE: &str = "diff --git a/mm/f.c b/mm/g.c\nsimilarity index 100%\nrename from mm/f.c\nrename to mm/g.c\n";
+    const GONE: &str =
+        "diff --git a/mm/f.c b/mm/g.c\nsimilarity index 100%\nrename from mm/f.c\nrename to mm/g.c\n";
 
     #[tokio::test]
     async fn applies_a_series_in_order() {

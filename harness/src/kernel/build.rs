@@ -20,7 +20,7 @@ use super::source::{self, Located, blocking};
 use super::store::{self, Built, Kernel, KernelId, KernelPair, PatchRecord, Record};
 use super::sync;
 use super::tool::{self, Tool};
-use super::tree::Tree;
+use super::tree::{self, Tree};
 
 /// Part of every id: a new one for every change to how kernels are built.
 const BUILDER: &str = "hotplug kernel builder 1";
@@ -89,7 +89,10 @@ pub async fn build_pair(
     let side = |which| {
         let given = given.iter().find(|(side, _)| *side == which).map(|(_, kernel)| kernel);
         let built = || plans.iter().position(|plan| plan.which == which).and_then(|at| built.get(at));
-        given.or_else(built).cloned().ok_or_else(|| Error::infrastructure(format!("the {which} kernel was lost")))
+        given
+            .or_else(built)
+            .cloned()
+            .ok_or_else(|| Error::infrastructure(format!("the {which} kernel was lost")))
     };
     Ok(KernelPair { before: side(Which::Before)?, after: side(Which::After)? })
 }
@@ -162,7 +165,8 @@ impl Context<'_> {
             }
             let tell = |event| self.tell(plan.which, event);
             sync::sync(tree, &plan.located, &tell, self.cancel).await?;
-            for later in plans[at + 1..].iter().filter(|later| later.located.content == plan.located.content) {
+            for later in plans[at + 1..].iter().filter(|later| later.located.content == plan.located.content)
+            {
                 self.overlay(tree, later).await?;
             }
             kernels.push(self.build_one(tree, plan).await?);
@@ -204,11 +208,10 @@ impl Context<'_> {
         let folder = tree.work("install")?;
         let log = folder.join("build.log");
         let incremental = objects.join("vmlinux").exists();
-        tree.making(&objects)?;
+        tree::making(&objects)?;
         let mut run = Run {
             context: self,
             plan,
-            tree,
             make: Make { source: &source, objects: Some(&objects), lock: tree.lock(), jobs: self.jobs },
             log: fs_err::File::create(&log)?.into_parts().0,
             log_path: &log,
@@ -222,12 +225,14 @@ impl Context<'_> {
         fs_err::write(&dot_config, text)?;
         run.make(&["olddefconfig"], |_| ()).await?;
         if let Err(error) = self.config.check(&fs_err::read_to_string(&dot_config)?, &source) {
-            tree.made(&objects)?;
+            tree::made(&objects)?;
             return Err(error);
         }
 
-        let before: u32 =
-            std::fs::read_to_string(objects.join(COMPILED)).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let before: u32 = std::fs::read_to_string(objects.join(COMPILED))
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0);
         let expected = (!incremental).then(|| TYPICAL.saturating_sub(before).max(1));
         let mut done = 0;
         self.tell(plan.which, BuildEvent::Compiling { done, expected });
@@ -241,10 +246,13 @@ impl Context<'_> {
                 _ => {}
             })
             .await;
-        fs_err::write(objects.join(COMPILED), (before + done).to_string())?;
+        // Only the next bar goes by it, so it must not hide what make said.
+        let _ = fs_err::write(objects.join(COMPILED), (before + done).to_string());
         made?;
+        tree::made(&objects)?;
 
-        let files = [("arch/x86/boot/bzImage", "bzImage"), ("vmlinux", "vmlinux"), ("System.map", "System.map")];
+        let files =
+            [("arch/x86/boot/bzImage", "bzImage"), ("vmlinux", "vmlinux"), ("System.map", "System.map")];
         let (from, to) = (objects.clone(), folder.clone());
         let image_hash = blocking(move || {
             for (file, name) in files.into_iter().chain([(".config", "config")]) {
@@ -259,7 +267,9 @@ impl Context<'_> {
             release: super::image::release(&folder.join("bzImage"))?,
             source: plan.located.name.clone(),
             content: plan.located.content.clone(),
-            patches: patches.map(|p| PatchRecord { file: p.name.clone(), subject: p.subject.clone() }).collect(),
+            patches: patches
+                .map(|p| PatchRecord { file: p.name.clone(), subject: p.subject.clone() })
+                .collect(),
             compiler: self.compiler.clone(),
             linker: self.linker.clone(),
             built_at: jiff::Timestamp::now(),
@@ -276,7 +286,6 @@ impl Context<'_> {
 struct Run<'a> {
     context: &'a Context<'a>,
     plan: &'a Plan,
-    tree: &'a Tree,
     make: Make<'a>,
     log: File,
     log_path: &'a Path,
@@ -285,32 +294,27 @@ struct Run<'a> {
 impl Run<'_> {
     /// Makes `targets`; an error says what the compiler said. Objects are kept unless make was killed.
     async fn make(&mut self, targets: &[&str], on_line: impl FnMut(&str)) -> Result<()> {
-        let Run { context, plan, tree, make, log, log_path } = self;
+        let Run { context, plan, make, log, log_path } = self;
         let objects = make.objects.unwrap_or(make.source);
         match make.run(targets, log, on_line, context.cancel).await? {
             Ended::Finished(status) => {
-                // The mark is needed through all targets: it is set again by the first write of the next.
-                tree.made(objects)?;
                 if status.success() {
-                    if targets != ["bzImage"] {
-                        tree.making(objects)?;
-                    }
                     return Ok(());
                 }
+                tree::made(objects)?;
                 let kept = context.cache.failed().join(format!("{}.log", plan.id.as_str()));
-                fs_err::copy(&*log_path, &kept)?;
-                let text = String::from_utf8_lossy(&fs_err::read(&*log_path)?).into_owned();
+                fs_err::copy(*log_path, &kept)?;
+                let text = String::from_utf8_lossy(&fs_err::read(*log_path)?).into_owned();
                 let patched = if plan.patches.is_empty() { "" } else { ", with its patches," };
                 let what = format!("the {} kernel ({}{patched})", plan.which, plan.located.name);
                 Err(failed_make(&what, &text, make.source, &kept))
             }
             Ended::Cancelled { orderly } => {
                 if orderly {
-                    tree.made(objects)?;
+                    tree::made(objects)?;
                 }
                 Err(Error::interrupted())
             }
         }
     }
 }
-

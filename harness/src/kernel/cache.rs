@@ -29,7 +29,10 @@ impl Cache {
     pub fn default_path() -> Result<PathBuf> {
         let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache"))).map_or_else(
-            || Err(Error::user("neither XDG_CACHE_HOME nor HOME is set").mend("give a cache folder: --cache DIR")),
+            || {
+                Err(Error::user("neither XDG_CACHE_HOME nor HOME is set")
+                    .mend("give a cache folder: --cache DIR"))
+            },
             |base| Ok(base.join("hotplug")),
         )
     }

@@ -1,6 +1,7 @@
 //! Config fragments: what is wanted, and whether the final .config has it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::{Error, Result};
@@ -8,15 +9,15 @@ use crate::{Error, Result};
 use super::kconfig;
 
 /// The harness's own fragment, over `make tinyconfig`.
-pub const DEFAULT_FRAGMENT: &str = include_str!("../../../guest-images/configs/base.config");
+const DEFAULT_FRAGMENT: &str = include_str!("../../../guest-images/configs/base.config");
 
 /// A fragment: lines of `CONFIG_NAME=value` and `# CONFIG_NAME is not set`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fragment {
+struct Fragment {
     /// Its file's name, for messages.
-    pub name: String,
+    name: String,
     /// Its text.
-    pub text: String,
+    text: String,
 }
 
 /// Fragments over `make tinyconfig`, in order; of two that set one option, the later wins.
@@ -41,23 +42,22 @@ struct Wanted<'a> {
 }
 
 impl Config {
-    /// The default fragment and then those in `files`.
-    pub fn with_files(files: &[impl AsRef<Path>]) -> Result<Self> {
-        let mut this = Self::default();
+    /// `make tinyconfig` and nothing over it.
+    pub fn bare() -> Self {
+        Self { fragments: Vec::new() }
+    }
+
+    /// Adds the fragments in `files`.
+    pub fn with_files(self, files: &[impl AsRef<Path>]) -> Result<Self> {
+        let mut this = self;
         for file in files {
             let file = file.as_ref();
             let text = fs_err::read_to_string(file).map_err(|error| {
-                Error::user(format!("cannot read the config fragment: {error}")).mend("check the path given to --config")
+                Error::user(format!("cannot read the config fragment: {error}"))
+                    .mend("check the path given to --config")
             })?;
             this.fragments.push(Fragment { name: file.display().to_string(), text });
         }
-        this.wanted()?;
-        Ok(this)
-    }
-
-    /// No default fragment: exactly these.
-    pub fn only(fragments: Vec<Fragment>) -> Result<Self> {
-        let this = Self { fragments };
         this.wanted()?;
         Ok(this)
     }
@@ -110,15 +110,11 @@ impl Config {
         let entries = kconfig::find(source, &wrong.iter().map(|(name, ..)| *name).collect::<Vec<_>>());
         let mut detail = String::new();
         for (name, wanted, has) in &wrong {
-            detail.push_str(&format!(
-                "{}:{}: CONFIG_{name}={} became {}\n",
-                wanted.fragment,
-                wanted.line,
-                wanted.value,
-                if *has == "n" { "not set".to_owned() } else { format!("={has}") }
-            ));
+            let became = if *has == "n" { "not set".to_owned() } else { format!("={has}") };
+            let Wanted { value, fragment, line } = wanted;
+            let _ = writeln!(detail, "{fragment}:{line}: CONFIG_{name}={value} became {became}");
             for reason in kconfig::reasons(entries.get(*name).map_or(&[], Vec::as_slice), &got) {
-                detail.push_str(&format!("    {reason}\n"));
+                let _ = writeln!(detail, "    {reason}");
             }
         }
         let names: Vec<_> = wrong.iter().map(|(name, ..)| format!("CONFIG_{name}")).collect();
@@ -168,7 +164,8 @@ mod tests {
     use super::*;
 
     fn config(texts: &[&str]) -> Config {
-        let fragment = |(index, text): (usize, &&str)| Fragment { name: format!("f{index}"), text: (*text).to_owned() };
+        let fragment =
+            |(index, text): (usize, &&str)| Fragment { name: format!("f{index}"), text: (*text).to_owned() };
         Config { fragments: texts.iter().enumerate().map(fragment).collect() }
     }
 
@@ -194,7 +191,8 @@ mod tests {
     #[test]
     fn an_option_not_honoured_is_named_with_its_place_and_reason() {
         let folder = source("config A\n\tbool \"a\"\n\tdepends on C && !D\n\nconfig B\n\tbool\n");
-        let error = config(&["\nCONFIG_A=y\n", "CONFIG_B=y\nCONFIG_GONE=y"]).check("CONFIG_D=y\n", folder.path());
+        let error =
+            config(&["\nCONFIG_A=y\n", "CONFIG_B=y\nCONFIG_GONE=y"]).check("CONFIG_D=y\n", folder.path());
         let error = error.unwrap_err();
         assert_eq!(error.exit_status(), 2);
         insta::assert_snapshot!(error, @r"
@@ -211,7 +209,10 @@ mod tests {
 
     #[test]
     fn a_line_that_is_none_is_named() {
-        let error = Config::only(vec![Fragment { name: "f".into(), text: "\nFOO=y\n".into() }]).unwrap_err();
-        assert!(error.to_string().starts_with("f:2: not a config line"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("f");
+        fs_err::write(&file, "\nFOO=y\n").unwrap();
+        let error = Config::bare().with_files(&[&file]).unwrap_err().to_string();
+        assert!(error.contains("/f:2: not a config line"), "{error}");
     }
 }

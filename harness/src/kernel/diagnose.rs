@@ -25,7 +25,8 @@ fn first_error(log: &str, source: &Path) -> Option<Vec<String>> {
     let at = lines.iter().position(|line| ERROR.is_match(line))?;
     // GCC says which function on the line before.
     let from = if at > 0 && lines[at - 1].contains(": In function ") { at - 1 } else { at };
-    let is_make = |line: &str| line.starts_with("make") || line.starts_with("  ") && kbuild_step(line).is_some();
+    let is_make =
+        |line: &str| line.starts_with("make") || line.starts_with("  ") && kbuild_step(line).is_some();
     let block = lines[from..].iter().take_while(|line| !is_make(line)).take(SHOWN);
     Some(block.map(|line| line.replace(&prefix, "")).collect())
 }
@@ -53,15 +54,17 @@ pub(crate) fn failed_make(what: &str, log: &str, source: &Path, kept: &Path) -> 
         return tool::disk_full(line);
     }
     if log.contains("Killed signal terminated program") {
-        return Error::infrastructure(format!("the compiler was killed while it built {what}: out of memory?"))
-            .detail(tail())
-            .mend(format!("free some memory, or build with fewer jobs; {see}"));
+        return Error::infrastructure(format!(
+            "the compiler was killed while it built {what}: out of memory?"
+        ))
+        .detail(tail())
+        .mend(format!("free some memory, or build with fewer jobs; {see}"));
     }
     let missing = log.lines().find(|line| {
         line.ends_with(": not found")
-            || ["gelf.h", "libelf.h", "openssl/", "ncurses.h"].iter().any(|header| {
-                line.contains("fatal error: ") && line.contains(header)
-            })
+            || ["gelf.h", "libelf.h", "openssl/", "ncurses.h"]
+                .iter()
+                .any(|header| line.contains("fatal error: ") && line.contains(header))
     });
     if let Some(line) = missing {
         return Error::user(format!("a tool that kernel builds need is not installed: {}", line.trim()))
@@ -71,7 +74,9 @@ pub(crate) fn failed_make(what: &str, log: &str, source: &Path, kept: &Path) -> 
         return Error::user(format!("make failed on {what}")).detail(tail()).mend(see);
     };
     let first = block.iter().find(|line| ERROR.is_match(line)).cloned().unwrap_or_default();
-    Error::user(format!("{what} does not compile: {first}")).detail(block.join("\n")).mend(format!("mend the code; {see}"))
+    Error::user(format!("{what} does not compile: {first}"))
+        .detail(block.join("\n"))
+        .mend(format!("mend the code; {see}"))
 }
 
 #[cfg(test)]

@@ -54,8 +54,7 @@ fn entries(file: &str, text: &str, names: &[&str]) -> Vec<(String, Entry)> {
             match (first, second) {
                 ("help", _) => inside = false,
                 ("depends", Some("on")) => entry.depends.push(words.collect::<Vec<_>>().join(" ")),
-                ("prompt", _) => entry.prompt = true,
-                ("bool" | "tristate" | "int" | "hex" | "string", Some(_)) => entry.prompt = true,
+                ("prompt" | "bool" | "tristate" | "int" | "hex" | "string", Some(_)) => entry.prompt = true,
                 _ => {}
             }
         }

@@ -56,7 +56,7 @@ impl Manifest {
         cancel: &CancellationToken,
     ) -> Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let racy = (now.saturating_sub(RACY)).as_nanos().cast_signed();
+        let racy = i128::try_from(now.saturating_sub(RACY).as_nanos()).unwrap_or(i128::MAX);
         let mut this = Self::default();
         for path in files {
             if cancel.is_cancelled() {
@@ -116,9 +116,11 @@ pub(crate) fn hash(bytes: &[u8]) -> String {
 /// The source files in `folder`: what git tracks or would, else all that no build made.
 pub(crate) async fn files(folder: &Path, cancel: &CancellationToken) -> Result<Vec<PathBuf>> {
     if folder.join(".git").exists() {
-        let list = tool::Tool::new("git", folder)
-            .env("GIT_OPTIONAL_LOCKS", "0")
-            .args(["ls-files", "-coz", "--exclude-standard"]);
+        let list = tool::Tool::new("git", folder).env("GIT_OPTIONAL_LOCKS", "0").args([
+            "ls-files",
+            "-coz",
+            "--exclude-standard",
+        ]);
         let said = tool::capture(list, cancel).await?.ok(|said| {
             Error::user(format!("git cannot list the files of {}", folder.display())).detail(said)
         })?;
@@ -128,7 +130,9 @@ pub(crate) async fn files(folder: &Path, cancel: &CancellationToken) -> Result<V
     let folder = folder.to_owned();
     super::source::blocking(move || {
         let mut files = Vec::new();
-        for entry in walkdir::WalkDir::new(&folder).into_iter().filter_entry(|entry| !is_product(&folder, entry)) {
+        for entry in
+            walkdir::WalkDir::new(&folder).into_iter().filter_entry(|entry| !is_product(&folder, entry))
+        {
             let entry = entry.map_err(|error| Error::user(format!("cannot read the source: {error}")))?;
             if !entry.file_type().is_dir() {
                 files.extend(entry.path().strip_prefix(&folder).map(Path::to_owned));
@@ -144,14 +148,20 @@ fn is_product(folder: &Path, entry: &walkdir::DirEntry) -> bool {
     let path = entry.path().strip_prefix(folder).unwrap_or(entry.path());
     let name = entry.file_name().to_string_lossy();
     if entry.file_type().is_dir() {
-        return path == Path::new("include/config") || path.ends_with("include/generated") || name.starts_with(".tmp_");
+        return path == Path::new("include/config")
+            || path.ends_with("include/generated")
+            || name.starts_with(".tmp_");
     }
-    let ends = [".o", ".a", ".ko", ".mod", ".mod.c", ".cmd", ".order", ".symvers", ".dtb", ".lex.c", ".tab.c", ".tab.h"];
+    let ends = [
+        ".o", ".a", ".ko", ".mod", ".mod.c", ".cmd", ".order", ".symvers", ".dtb", ".lex.c", ".tab.c",
+        ".tab.h",
+    ];
     let names = [".config", ".config.old", "vmlinux", "System.map", "bzImage", ".version", "vmlinux.bin"];
     ends.iter().any(|end| name.ends_with(end)) || names.contains(&&*name)
 }
 
 /// Whether a build was made in the source itself: then generated files are among the rest, and `make O=` refuses it.
 pub(crate) fn was_built_in(folder: &Path) -> bool {
-    !folder.join(".git").exists() && (folder.join(".config").exists() || folder.join("include/config").exists())
+    !folder.join(".git").exists()
+        && (folder.join(".config").exists() || folder.join("include/config").exists())
 }

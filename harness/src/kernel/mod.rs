@@ -14,6 +14,7 @@ mod make;
 mod manifest;
 mod patch;
 mod progress;
+mod prune;
 mod request;
 mod source;
 mod store;
@@ -23,10 +24,9 @@ mod tree;
 
 pub use build::build_pair;
 pub use cache::Cache;
-pub use config::{Config, DEFAULT_FRAGMENT, Fragment};
+pub use config::Config;
 pub use progress::{BuildEvent, Events, Quiet, Which};
+pub use prune::{Listed, ListedTree, Listing, Prune, Pruned, list, prune};
 pub use request::{Change, PairRequest, Side};
 pub use source::Source;
-pub use store::{
-    Built, Kernel, KernelId, KernelPair, Listed, ListedTree, Listing, PatchRecord, Prune, Pruned, Record, list, prune,
-};
+pub use store::{Built, Kernel, KernelId, KernelPair, PatchRecord, Record};

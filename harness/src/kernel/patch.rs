@@ -82,8 +82,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 async fn read_file(file: &Path, cancel: &CancellationToken) -> Result<Vec<Patch>> {
-    let bytes =
-        fs_err::read(file).map_err(|error| Error::user(format!("cannot read the patch: {error}")))?;
+    let bytes = fs_err::read(file).map_err(|error| Error::user(format!("cannot read the patch: {error}")))?;
     if is_mail(&bytes) {
         return read_mails(file, cancel).await;
     }
@@ -173,8 +172,7 @@ pub(crate) fn parse(name: &str, subject: Option<String>, text: &str) -> Result<O
                 file.touch(Some(path));
             }
         } else if let Some((file, (line_number, old, new))) = files.last_mut().zip(hunk_header(line)) {
-            let end = hunk_end(&lines, at + 1, old, new)
-                .ok_or_else(|| cut_short(name, line))?;
+            let end = hunk_end(&lines, at + 1, old, new).ok_or_else(|| cut_short(name, line))?;
             file.hunks.push(Hunk { line: line_number, text: lines[at..end].join("\n") });
             at = end;
             continue;

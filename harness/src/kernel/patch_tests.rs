@@ -78,7 +78,8 @@ async fn an_mbox_gives_its_mails_in_order_without_the_cover_letter() {
              text\n---\n{body}\n-- \n2.30\n\n"
         )
     };
-    let diff = |name: &str| format!("diff --git a/{name} b/{name}\n--- a/{name}\n+++ b/{name}\n@@ -1 +1 @@\n-a\n+b");
+    let diff =
+        |name: &str| format!("diff --git a/{name} b/{name}\n--- a/{name}\n+++ b/{name}\n@@ -1 +1 @@\n-a\n+b");
     let mbox = folder.path().join("series.mbox");
     fs_err::write(&mbox, [mail(0, "cover"), mail(1, &diff("x")), mail(2, &diff("y"))].concat()).unwrap();
     let patches = read_one(&mbox).await.unwrap();
@@ -91,7 +92,10 @@ async fn an_mbox_gives_its_mails_in_order_without_the_cover_letter() {
     fs_err::write(folder.path().join("0000-z.diff"), diff("z") + "\n").unwrap();
     fs_err::write(folder.path().join("README"), "no patch").unwrap();
     let patches = read_one(folder.path()).await.unwrap();
-    assert_eq!(patches.iter().map(|patch| patch.files[0].paths[0].as_str()).collect::<Vec<_>>(), ["z", "x", "y"]);
+    assert_eq!(
+        patches.iter().map(|patch| patch.files[0].paths[0].as_str()).collect::<Vec<_>>(),
+        ["z", "x", "y"]
+    );
 }
 
 #[tokio::test]

@@ -52,11 +52,14 @@ impl PairRequest {
             Change::Nothing => (source.clone(), Vec::new()),
             Change::Patches(patches) => (source.clone(), patches),
             Change::Revision(revision) => match &source {
-                Source::Git { repo, .. } => (Source::Git { repo: repo.clone(), revision }, Vec::new()),
-                Source::Directory(repo) => (Source::Git { repo: repo.clone(), revision }, Vec::new()),
+                Source::Git { repo, .. } | Source::Directory(repo) => {
+                    (Source::Git { repo: repo.clone(), revision }, Vec::new())
+                }
                 other => {
-                    return Err(Error::user(format!("{other} has no revisions, so there is no {revision} of it"))
-                        .mend("give a git repository: --source PATH --before REV --after REV"));
+                    return Err(Error::user(format!(
+                        "{other} has no revisions, so there is no {revision} of it"
+                    ))
+                    .mend("give a git repository: --source PATH --before REV --after REV"));
                 }
             },
         };

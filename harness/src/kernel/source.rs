@@ -109,7 +109,8 @@ fn package(folder: &Path, version: Option<&str>) -> Result<PathBuf> {
     let mut found: Vec<(Vec<u32>, String, PathBuf)> = Vec::new();
     for entry in fs_err::read_dir(folder).into_iter().flatten().flatten() {
         let file = entry.file_name().to_string_lossy().into_owned();
-        let Some((has, _)) = file.strip_prefix("linux-source-").and_then(|rest| rest.split_once(".tar")) else {
+        let Some((has, _)) = file.strip_prefix("linux-source-").and_then(|rest| rest.split_once(".tar"))
+        else {
             continue;
         };
         let numbers = has.split('.').map(|part| part.parse().unwrap_or(0)).collect();
@@ -125,7 +126,8 @@ fn package(folder: &Path, version: Option<&str>) -> Result<PathBuf> {
         let wanted = version.unwrap_or(REFERENCE);
         let others: Vec<_> = found.iter().map(|(_, has, _)| format!("linux-source-{has}")).collect();
         let error = Error::user(format!("linux-source-{wanted} is not installed"));
-        let error = if others.is_empty() { error } else { error.detail(format!("there is {}", others.join(", "))) };
+        let error =
+            if others.is_empty() { error } else { error.detail(format!("there is {}", others.join(", "))) };
         error.mend(format!("apt-get install linux-source-{wanted}"))
     })
 }
@@ -156,9 +158,12 @@ async fn directory(name: String, path: &Path, cache: &Cache, cancel: &Cancellati
 }
 
 async fn git(name: String, repo: &Path, revision: &str, cancel: &CancellationToken) -> Result<Located> {
-    let ask = |args: &[&str]| tool::capture(tool::Tool::new("git", repo).env("GIT_OPTIONAL_LOCKS", "0").args(args), cancel);
+    let ask = |args: &[&str]| {
+        tool::capture(tool::Tool::new("git", repo).env("GIT_OPTIONAL_LOCKS", "0").args(args), cancel)
+    };
     let line = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
-    let no_repo = |said: &str| Error::user(format!("{} is not a git repository", repo.display())).detail(said);
+    let no_repo =
+        |said: &str| Error::user(format!("{} is not a git repository", repo.display())).detail(said);
     let git_dir = ask(&["rev-parse", "--path-format=absolute", "--git-common-dir"]).await?.ok(no_repo)?;
     let git_dir = fs_err::canonicalize(line(git_dir))?;
     let wanted = format!("{revision}^{{tree}}");
@@ -195,8 +200,12 @@ fn short_hash(bytes: &[u8]) -> String {
 }
 
 /// Runs `work` where it may block.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Error::infrastructure(format!("a task died: {error}")))?
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::infrastructure(format!("a task died: {error}")))?
 }
 
 #[cfg(test)]

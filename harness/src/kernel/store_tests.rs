@@ -1,4 +1,7 @@
+use std::time::Duration;
+
 use super::*;
+use crate::kernel::{Prune, list, prune};
 
 fn record(id: &KernelId) -> Record {
     Record {

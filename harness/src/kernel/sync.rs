@@ -54,9 +54,7 @@ pub(crate) async fn sync(
 
 async fn unpack(tree: &Tree, tarball: &Path, name: &str, cancel: &CancellationToken) -> Result<()> {
     let folder = tree.work("unpack")?;
-    let tar = Tool::new("tar", &folder)
-        .args(["--no-same-owner", "-xf"])
-        .arg(fs_err::canonicalize(tarball)?);
+    let tar = Tool::new("tar", &folder).args(["--no-same-owner", "-xf"]).arg(fs_err::canonicalize(tarball)?);
     tool::capture(tar, cancel).await?.ok(|said| {
         Error::user(format!("{} is not a tarball that tar can read", tarball.display()))
             .detail(said.lines().take(3).collect::<Vec<_>>().join("\n"))
@@ -124,7 +122,9 @@ fn copy_files(
         let (source, file) = (from.join(path), to.join(path));
         let bytes = manifest::read(&source, entry.kind)?;
         if manifest::hash(&bytes) != entry.hash {
-            return Err(Error::user(format!("{} changed while it was read", source.display())).mend("run it again"));
+            return Err(
+                Error::user(format!("{} changed while it was read", source.display())).mend("run it again")
+            );
         }
         if old.is_some_and(|old| old.kind == Kind::Link) || entry.kind == Kind::Link {
             tree::remove_file(&file)?;
@@ -149,11 +149,20 @@ async fn check_out(tree: &Tree, git_dir: &Path, hash: &str, cancel: &Cancellatio
         .arg(format!("--git-dir={}", git_dir.display()))
         .arg(format!("--work-tree={}", source.display()))
         // The user's settings that would run programs, write to the repository, or leave files out.
-        .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "core.sparseCheckout=false"])
+        .args([
+            "-c",
+            "core.hooksPath=/dev/null",
+            "-c",
+            "core.fsmonitor=false",
+            "-c",
+            "core.sparseCheckout=false",
+        ])
         .args(["-c", "core.splitIndex=false", "-c", "core.autocrlf=false"])
         .args(["read-tree", "--reset", "-u", hash]);
     let said = tool::capture(git, cancel).await?;
-    said.ok(|said| Error::user(format!("git cannot check out {hash} of {}", git_dir.display())).detail(said))?;
+    said.ok(|said| {
+        Error::user(format!("git cannot check out {hash} of {}", git_dir.display())).detail(said)
+    })?;
     Ok(())
 }
 

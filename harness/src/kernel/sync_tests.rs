@@ -17,7 +17,12 @@ fn place() -> Place {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("linux");
     fs_err::create_dir_all(source.join("mm")).unwrap();
-    let files = [("Makefile", "VERSION = 6\nPATCHLEVEL = 1\n"), ("Kconfig", "\n"), ("mm/a.c", "a\n"), ("mm/b.c", "b\n")];
+    let files = [
+        ("Makefile", "VERSION = 6\nPATCHLEVEL = 1\n"),
+        ("Kconfig", "\n"),
+        ("mm/a.c", "a\n"),
+        ("mm/b.c", "b\n"),
+    ];
     for (name, text) in files {
         fs_err::write(source.join(name), text).unwrap();
     }
@@ -136,7 +141,8 @@ async fn a_tarball_is_unpacked_once_and_one_that_is_none_is_named() {
     let place = place();
     let tarball = place.source.with_extension("tar");
     let folder = place.source.parent().unwrap();
-    let made = std::process::Command::new("tar").current_dir(folder).args(["-cf", "linux.tar", "linux"]).status();
+    let made =
+        std::process::Command::new("tar").current_dir(folder).args(["-cf", "linux.tar", "linux"]).status();
     assert!(made.unwrap().success());
     let (_, first) = synced(&place, &Source::Tarball(tarball.clone())).await.unwrap();
     assert_eq!(first["mm/a.c"].0, "a\n");

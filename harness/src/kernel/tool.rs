@@ -41,9 +41,9 @@ impl Said {
 }
 
 pub(crate) fn disk_full(said: impl std::fmt::Display) -> Error {
-    Error::infrastructure("the disk is full")
-        .detail(said)
-        .mend("free some space (a source and its objects take 2 GB), or `hotplug kernel prune`, or --cache DIR")
+    Error::infrastructure("the disk is full").detail(said).mend(
+        "free some space (a source and its objects take 2 GB), or `hotplug kernel prune`, or --cache DIR",
+    )
 }
 
 /// `git`, run in `folder`, deaf to the user's configuration and to any repository that `folder` may be inside of.

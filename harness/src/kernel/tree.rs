@@ -58,10 +58,13 @@ pub(crate) fn try_lock(file: &Path, how: FlockArg) -> Result<Option<Flock<File>>
     let lock = match Flock::lock(open, how) {
         Ok(lock) => lock,
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
-        Err((_, error)) => return Err(Error::infrastructure(format!("cannot lock {}: {error}", file.display()))),
+        Err((_, error)) => {
+            return Err(Error::infrastructure(format!("cannot lock {}: {error}", file.display())));
+        }
     };
     // A prune may have removed it between the two calls.
-    let same = std::fs::metadata(file).is_ok_and(|there| lock.metadata().is_ok_and(|ours| ours.ino() == there.ino()));
+    let same = std::fs::metadata(file)
+        .is_ok_and(|there| lock.metadata().is_ok_and(|ours| ours.ino() == there.ino()));
     Ok(same.then_some(lock))
 }
 
@@ -195,20 +198,21 @@ impl Tree {
         fs_err::rename(&journal, &done)?;
         remove_tree(&done)
     }
-
-    /// Marks `objects` as being made in. Call [`Tree::made`] once make has ended in order.
-    pub(crate) fn making(&self, objects: &Path) -> Result<()> {
-        fs_err::create_dir_all(objects)?;
-        fs_err::write(objects.join(MAKING), "")?;
-        Ok(())
-    }
-
-    /// Takes the mark off.
-    pub(crate) fn made(&self, objects: &Path) -> Result<()> {
-        remove_file(&objects.join(MAKING))
-    }
 }
 
+/// Marks `objects` as being made in. Call [`made`] once make has ended in order.
+pub(crate) fn making(objects: &Path) -> Result<()> {
+    fs_err::create_dir_all(objects)?;
+    fs_err::write(objects.join(MAKING), "")?;
+    Ok(())
+}
+
+/// Takes the mark off.
+pub(crate) fn made(objects: &Path) -> Result<()> {
+    remove_file(&objects.join(MAKING))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn json(error: serde_json::Error) -> Error {
     Error::infrastructure(format!("the kernel cache is damaged: {error}")).mend("hotplug kernel prune --all")
 }

@@ -8,7 +8,9 @@ async fn acquire(cache: &Cache) -> Tree {
 fn overlay() -> Overlay {
     let new = |text: &str| Some(Contents { bytes: text.into(), executable: false });
     let change = |path: &str, now| Change { path: path.to_owned(), now };
-    Overlay { changes: vec![change("a", new("patched")), change("sub/new", new("new")), change("gone", None)] }
+    Overlay {
+        changes: vec![change("a", new("patched")), change("sub/new", new("new")), change("gone", None)],
+    }
 }
 
 fn source(tree: &Tree) -> [Option<String>; 3] {
@@ -43,9 +45,9 @@ async fn objects_of_a_killed_make_are_dropped_and_others_kept() {
     let cache = Cache::open(folder.path()).unwrap();
     let tree = acquire(&cache).await;
     let (killed, kept) = (tree.objects("killed"), tree.objects("kept"));
-    tree.making(&killed).unwrap();
-    tree.making(&kept).unwrap();
-    tree.made(&kept).unwrap();
+    making(&killed).unwrap();
+    making(&kept).unwrap();
+    made(&kept).unwrap();
     tree.set_content(Some("c".into())).unwrap();
     drop(tree);
     let tree = acquire(&cache).await;

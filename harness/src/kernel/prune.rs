@@ -1,0 +1,161 @@
+//! What the cache holds, and clearing it out.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use nix::fcntl::FlockArg;
+use serde::Serialize;
+
+use crate::{Error, Result};
+
+use super::cache::Cache;
+use super::store::{RECORD, Record, read_record};
+use super::tree::{remove_file, remove_tree, try_lock};
+
+/// Ending of a folder that is being removed.
+const GONE: &str = "gone";
+
+/// What is in the cache.
+#[derive(Debug, Clone, Serialize)]
+pub struct Listing {
+    /// Kernels, the one used last first.
+    pub kernels: Vec<Listed>,
+    /// Copies of sources with their objects.
+    pub trees: Vec<ListedTree>,
+}
+
+/// A kernel in the cache.
+#[derive(Debug, Clone, Serialize)]
+pub struct Listed {
+    /// How it was built.
+    pub record: Record,
+    /// Space it takes.
+    pub bytes: u64,
+    /// When it was used last.
+    pub used: jiff::Timestamp,
+}
+
+/// A copy of a source in the cache.
+#[derive(Debug, Clone, Serialize)]
+pub struct ListedTree {
+    /// Its folder's name.
+    pub id: String,
+    /// When it was used last.
+    pub used: jiff::Timestamp,
+}
+
+/// What [`prune`] removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prune {
+    /// All that was not used for this long.
+    Unused(Duration),
+    /// All, whatever version the cache is of.
+    All,
+}
+
+/// What [`prune`] did.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Pruned {
+    /// Folders removed.
+    pub removed: Vec<PathBuf>,
+    /// Folders left because a run uses them.
+    pub in_use: Vec<PathBuf>,
+    /// Space set free.
+    pub bytes: u64,
+}
+
+/// Lists `cache`.
+pub fn list(cache: &Cache) -> Result<Listing> {
+    let mut kernels = Vec::new();
+    for folder in folders(&cache.kernels())? {
+        if let Some(record) = read_record(&folder) {
+            kernels.push(Listed { record, bytes: size(&folder), used: timestamp(used(&folder)) });
+        }
+    }
+    kernels.sort_by_key(|kernel| std::cmp::Reverse(kernel.used));
+    let mut trees = Vec::new();
+    for folder in folders(&cache.trees())? {
+        let id = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        trees.push(ListedTree { id, used: timestamp(used(&folder)) });
+    }
+    Ok(Listing { kernels, trees })
+}
+
+/// Removes what is old from the cache in `root`. What a run uses stays.
+pub fn prune(root: &Path, what: Prune) -> Result<Pruned> {
+    if what != Prune::All {
+        Cache::open(root)?;
+    }
+    let mut pruned = Pruned::default();
+    for kind in ["kernels", "trees"] {
+        for folder in folders(&root.join(kind))? {
+            if folder.extension().is_some_and(|end| end == GONE) {
+                // An earlier prune was killed.
+                remove_tree(&folder)?;
+                continue;
+            }
+            let old = match what {
+                Prune::All => true,
+                Prune::Unused(age) => used(&folder).elapsed().is_ok_and(|unused| unused >= age),
+            };
+            if !old {
+                continue;
+            }
+            let file = folder.join(if kind == "trees" { "lock" } else { RECORD });
+            match try_lock(&file, FlockArg::LockExclusiveNonblock)? {
+                None => pruned.in_use.push(folder),
+                Some(lock) => {
+                    pruned.bytes += size(&folder);
+                    // Out of sight first, so that a kill half-way leaves no half kernel under its name.
+                    let gone = folder.with_extension(GONE);
+                    fs_err::rename(&folder, &gone)?;
+                    remove_tree(&gone)?;
+                    drop(lock);
+                    pruned.removed.push(folder);
+                }
+            }
+        }
+    }
+    if what == Prune::All {
+        remove_tree(&root.join("failed"))?;
+        if pruned.in_use.is_empty() {
+            remove_file(&root.join("format"))?;
+        }
+    }
+    Ok(pruned)
+}
+
+fn folders(of: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs_err::read_dir(of) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::from(error)),
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            folders.push(path);
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+fn used(folder: &Path) -> SystemTime {
+    let time = |name: &str| std::fs::metadata(folder.join(name)).and_then(|meta| meta.modified()).ok();
+    time(RECORD).or_else(|| time("state.json")).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn timestamp(time: SystemTime) -> jiff::Timestamp {
+    jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+}
+
+fn size(folder: &Path) -> u64 {
+    let files = walkdir::WalkDir::new(folder).into_iter().flatten();
+    files
+        .filter_map(|entry| entry.metadata().ok())
+        .filter(std::fs::Metadata::is_file)
+        .map(|meta| meta.len())
+        .sum()
+}
