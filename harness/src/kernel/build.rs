@@ -1,6 +1,7 @@
 //! From a request to two kernels in the cache.
 
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -31,6 +32,9 @@ const TYPICAL: u32 = 1184;
 
 /// How many files were compiled in an object folder, for the bar of a build that goes on.
 const COMPILED: &str = ".hotplug-compiled";
+
+/// signal(7).
+const SIGKILL: i32 = nix::sys::signal::Signal::SIGKILL as i32;
 
 /// What both sides share.
 struct Context<'a> {
@@ -301,7 +305,10 @@ impl Run<'_> {
                 if status.success() {
                     return Ok(());
                 }
-                tree::made(objects)?;
+                // A make that was killed (out of memory?) has cleaned nothing up.
+                if status.signal() != Some(SIGKILL) {
+                    tree::made(objects)?;
+                }
                 let kept = context.cache.failed().join(format!("{}.log", plan.id.as_str()));
                 fs_err::copy(*log_path, &kept)?;
                 let text = String::from_utf8_lossy(&fs_err::read(*log_path)?).into_owned();

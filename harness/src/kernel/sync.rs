@@ -109,6 +109,9 @@ fn copy_files(
     let mut changed = false;
     for path in has.files.keys().filter(|path| !wanted.files.contains_key(*path)) {
         tree::remove_file(&to.join(path))?;
+        // Folders that are empty now go too: a file may be wanted in their place.
+        let folders = Path::new(path).ancestors().skip(1).filter(|folder| *folder != Path::new(""));
+        let _ = folders.map(|folder| std::fs::remove_dir(to.join(folder))).take_while(Result::is_ok).count();
         changed = true;
     }
     for (path, entry) in &wanted.files {

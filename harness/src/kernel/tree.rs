@@ -54,7 +54,12 @@ struct Undo {
 
 /// Takes `file`'s lock if it is free and `file` still is the file that was opened.
 pub(crate) fn try_lock(file: &Path, how: FlockArg) -> Result<Option<Flock<File>>> {
-    let open = fs_err::OpenOptions::new().create(true).append(true).read(true).open(file)?.into_parts().0;
+    let open = match fs_err::OpenOptions::new().create(true).append(true).read(true).open(file) {
+        Ok(open) => open.into_parts().0,
+        // A prune has just taken the folder.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
     let lock = match Flock::lock(open, how) {
         Ok(lock) => lock,
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
