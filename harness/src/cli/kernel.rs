@@ -214,7 +214,11 @@ fn listing_text(listing: &Listing) -> String {
 }
 
 fn pruned_text(pruned: &Pruned) -> String {
-    let mut text = format!("removed {} folders, {}\n", pruned.removed.len(), gigabytes(pruned.bytes));
+    let folders = match pruned.removed.len() {
+        1 => "1 folder".to_owned(),
+        number => format!("{number} folders"),
+    };
+    let mut text = format!("removed {folders}, {}\n", gigabytes(pruned.bytes));
     for folder in &pruned.in_use {
         let _ = writeln!(text, "left {}: a run uses it", folder.display());
     }

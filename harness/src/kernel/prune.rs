@@ -118,6 +118,10 @@ pub fn prune(root: &Path, what: Prune) -> Result<Pruned> {
     }
     if what == Prune::All {
         remove_tree(&root.join("failed"))?;
+        for kind in ["kernels", "trees"] {
+            // Stays where something in it is in use.
+            let _ = std::fs::remove_dir(root.join(kind));
+        }
         if pruned.in_use.is_empty() {
             remove_file(&root.join("format"))?;
         }
@@ -144,7 +148,7 @@ fn folders(of: &Path) -> Result<Vec<PathBuf>> {
 
 fn used(folder: &Path) -> SystemTime {
     let time = |name: &str| std::fs::metadata(folder.join(name)).and_then(|meta| meta.modified()).ok();
-    time(RECORD).or_else(|| time("state.json")).unwrap_or(SystemTime::UNIX_EPOCH)
+    time(RECORD).or_else(|| time("lock")).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn timestamp(time: SystemTime) -> jiff::Timestamp {

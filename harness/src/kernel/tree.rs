@@ -15,7 +15,7 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -86,6 +86,8 @@ impl Tree {
         loop {
             fs_err::create_dir_all(&dir)?;
             if let Some(lock) = try_lock(&dir.join("lock"), FlockArg::LockExclusiveNonblock)? {
+                // Says when the tree was used last, which is what pruning goes by.
+                lock.set_modified(SystemTime::now())?;
                 let this = Self { dir, lock };
                 let this = super::source::blocking(move || this.recover().map(|()| this)).await?;
                 return Ok(this);
