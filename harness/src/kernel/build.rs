@@ -238,15 +238,20 @@ impl Context<'_> {
             .and_then(|text| text.parse().ok())
             .unwrap_or(0);
         let expected = (!incremental).then(|| TYPICAL.saturating_sub(before).max(1));
-        let mut done = 0;
+        let (mut done, mut linking) = (0, false);
         self.tell(plan.which, BuildEvent::Compiling { done, expected });
         let made = run
             .make(&["bzImage"], |line| match kbuild_step(line) {
+                // What is compiled after linking has begun is the linker's own symbol tables and the boot code.
+                Some(("CC" | "AS", _)) if linking => done += 1,
                 Some(("CC" | "AS", _)) => {
                     done += 1;
                     self.tell(plan.which, BuildEvent::Compiling { done, expected });
                 }
-                Some(("LD", "vmlinux.o")) => self.tell(plan.which, BuildEvent::Linking),
+                Some(("LD", "vmlinux.o")) => {
+                    linking = true;
+                    self.tell(plan.which, BuildEvent::Linking);
+                }
                 _ => {}
             })
             .await;
