@@ -2,56 +2,33 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use hotplug::cli::kernel::{self, KernelCommand};
-use tokio::signal::unix::{SignalKind, signal};
+use clap::Parser;
+use hotplug::cli::doctor;
 use tokio_util::sync::CancellationToken;
 
-/// Shows what a Linux kernel patch does to memory and CPU hotplug.
+/// Show what a Linux kernel patch does to memory and CPU hotplug.
 #[derive(Debug, Parser)]
 #[command(version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
 enum Command {
-    /// Build kernel pairs, and look after those that were built.
-    #[command(subcommand)]
-    Kernel(KernelCommand),
+    Doctor(doctor::Args),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_env("HOTPLUG_LOG"))
-        .with_writer(std::io::stderr)
-        .init();
+    let Command::Doctor(args) = Command::parse();
     let cancel = CancellationToken::new();
-    match run(&cli, &cancel).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Standard error may be closed; the exit status still tells.
-            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("hotplug: {error}\n"));
-            ExitCode::from(error.exit_status())
-        }
-    }
-}
-
-async fn run(cli: &Cli, cancel: &CancellationToken) -> hotplug::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let stop = cancel.clone();
+    let on_interrupt = cancel.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        if tokio::signal::ctrl_c().await.is_ok() {
+            on_interrupt.cancel();
         }
-        stop.cancel();
     });
-    match &cli.command {
-        Command::Kernel(command) => kernel::run(command, &mut std::io::stdout().lock(), cancel).await,
+    match doctor::run(args, cancel).await {
+        Ok(status) => status.into(),
+        Err(error) => {
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            error.exit_status().into()
+        }
     }
 }

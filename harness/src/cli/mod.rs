@@ -1,3 +1,3 @@
 //! The command line: one file a subcommand, each with its options and what it prints.
 
-pub mod kernel;
+pub mod doctor;

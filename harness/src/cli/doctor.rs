@@ -1,0 +1,71 @@
+//! `hotplug doctor`: what the host has and lacks, and the command that mends it.
+
+use std::io::Write;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::host::{self, Choice, Host, Report, Rights, System};
+use crate::{Error, Result};
+
+/// Say what this machine has and lacks for a run; install what is lacking.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Install what is lacking with apt, as root or through sudo; does nothing where nothing is lacking.
+    #[arg(long)]
+    install: bool,
+    /// The accelerator to try, by booting a small guest.
+    #[arg(long, value_enum, default_value_t)]
+    accel: Choice,
+}
+
+/// Exit status where something is lacking: the user can mend it.
+const LACKING: u8 = 2;
+
+/// Runs it and returns the process's exit status.
+pub async fn run(args: Args, cancel: CancellationToken) -> Result<u8> {
+    let system = System::this_machine();
+    let host = host::survey(&system).await?;
+    if args.install {
+        return install(&system, host, &cancel).await;
+    }
+    let acceleration = match &host.qemu {
+        Some(qemu) => match host::probe_accelerator(qemu, args.accel, None, &cancel).await {
+            Err(error) if error.blame() == crate::Blame::Interrupted => return Err(error),
+            answer => Some(answer),
+        },
+        None => None,
+    };
+    let report = Report::new(&system, &host, acceleration.as_ref());
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}, kernel {}\n\n{report}", host.os.name, host.kernel)?;
+    Ok(if report.is_complete() { 0 } else { LACKING })
+}
+
+/// Installs, then looks again: what apt had may still be too old. Boots nothing: `make compare` comes by here each
+/// time, and probes for itself.
+async fn install(system: &System, host: Host, cancel: &CancellationToken) -> Result<u8> {
+    let lacking = host::lacking(system, host.qemu.as_ref());
+    let plan = host::plan(system, &host.os, &lacking, host.qemu.as_ref())?;
+    if plan.is_empty() {
+        writeln!(std::io::stdout(), "doctor: nothing to install")?;
+        return Ok(0);
+    }
+    let tell = |step: &str| {
+        // Progress only: whoever closed our standard error does not want it.
+        let _ = writeln!(std::io::stderr(), "doctor: {step}");
+    };
+    host::run_plan(&plan, Rights::of_this_process(system), cancel, tell).await?;
+
+    let host = host::survey(system).await?;
+    let lacking = host::lacking(system, host.qemu.as_ref());
+    // What apt can do was done: a plan for the rest is an error that says what remains.
+    let rest = host::plan(system, &host.os, &lacking, host.qemu.as_ref())?;
+    if !rest.is_empty() {
+        let packages = rest.all_packages().join(", ");
+        return Err(Error::infrastructure(format!(
+            "apt installed {packages}, and yet what they bring is not found"
+        )));
+    }
+    writeln!(std::io::stdout(), "doctor: installed {}", plan.all_packages().join(", "))?;
+    Ok(0)
+}

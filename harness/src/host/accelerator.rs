@@ -1,0 +1,243 @@
+//! Choosing an accelerator by booting something with it.
+//!
+//! `/dev/kvm` can exist and open, and QEMU start with `-accel kvm`, on machines where no guest gets anywhere: nested
+//! hosts whose KVM interprets the guest instruction by instruction. Measured on one (Firecracker guest, no vmx or svm
+//! in `/proc/cpuinfo`): with `-cpu max` QEMU dies at once ("failed to set MSR 0x10a"); with a plain CPU model
+//! `SeaBIOS` takes 3 to 8 s instead of 0.2 s and then *does* start a boot sector, which prints, and enters long mode,
+//! and prints; a kernel's own 16-bit code prints "early console in setup code", and 15 minutes later the kernel is
+//! still unpacking itself. So hearing from a guest is not enough: what is wanted is a moment of work. The same loop
+//! ran 100,000,000 rounds a second under TCG and 65,000 under that KVM, so that no time limit is near the line.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::Qemu;
+use super::payload::Stage;
+use super::probe::{self, Boot, Outcome};
+use crate::{Error, Result};
+
+/// For the first guest, whose time scales the others' limits: a machine that needs longer is of no use.
+const FIRST_LIMIT: Duration = Duration::from_secs(60);
+
+/// No guest gets less, however quick TCG was.
+const LEAST_LIMIT: Duration = Duration::from_secs(5);
+
+/// How much slower than TCG a guest may answer before it is given up.
+const PATIENCE: u32 = 10;
+
+/// The device KVM is reached by.
+const DEVICE: &str = "/dev/kvm";
+
+/// What runs a guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accelerator {
+    /// The processor, through `/dev/kvm`.
+    Kvm,
+    /// QEMU's own translator.
+    Tcg,
+}
+
+impl Accelerator {
+    /// As QEMU's `-accel` takes it.
+    pub fn argument(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "KVM",
+            Self::Tcg => "TCG",
+        })
+    }
+}
+
+/// What the user asked for with `--accel`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Choice {
+    /// KVM where a guest runs under it, or else TCG.
+    #[default]
+    Auto,
+    /// KVM or an error.
+    Kvm,
+    /// TCG, also where KVM works: slower, and the same everywhere.
+    Tcg,
+}
+
+/// The accelerator of a run, and why it is this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Acceleration {
+    /// What to start guests with.
+    pub accelerator: Accelerator,
+    /// A fragment such as "/dev/kvm opens, but no guest answers within 5 s".
+    pub reason: String,
+}
+
+/// "TCG (/dev/kvm opens, but no guest answers within 5 s)".
+impl fmt::Display for Acceleration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.accelerator, self.reason)
+    }
+}
+
+/// Finds out by booting what `choice` comes to on this machine. With `kernel`, KVM must also bring that kernel to its
+/// first line: the surest test, once a kernel is there.
+///
+/// Takes half a second under TCG, and up to the limit (5 s, or ten times what TCG took) where KVM is silent; keep the
+/// answer for the run. Leaves neither processes nor files.
+///
+/// The user's error: KVM was asked for and runs no guest. Infrastructure: not even TCG answers.
+pub async fn probe_accelerator(
+    qemu: &Qemu,
+    choice: Choice,
+    kernel: Option<&Path>,
+    cancel: &CancellationToken,
+) -> Result<Acceleration> {
+    let first = probe::boot(qemu, Accelerator::Tcg, Boot::Sector, FIRST_LIMIT, cancel).await?;
+    let limit = limit_after(&first);
+    let settle = |accelerator, reason: String| Ok(Acceleration { accelerator, reason });
+    if choice == Choice::Tcg {
+        require_answer(&first)?;
+        return settle(Accelerator::Tcg, "as asked".to_owned());
+    }
+    match try_kvm(qemu, &first, kernel, limit, cancel).await? {
+        Ok(time) => settle(Accelerator::Kvm, format!("a guest answered in {:.1} s", time.as_secs_f64())),
+        Err(why) if choice == Choice::Kvm => {
+            Err(Error::user(format!("KVM was asked for, and runs no guest here: {why}"))
+                .mend("--accel tcg, or --accel auto"))
+        }
+        Err(why) => {
+            require_answer(&first)?;
+            settle(Accelerator::Tcg, why)
+        }
+    }
+}
+
+fn limit_after(first: &Outcome) -> Duration {
+    match first {
+        Outcome::Answered { after, .. } => LEAST_LIMIT.max(*after * PATIENCE),
+        Outcome::Silent { .. } | Outcome::Ended { .. } => LEAST_LIMIT,
+    }
+}
+
+/// The inner error says why KVM is of no use.
+async fn try_kvm(
+    qemu: &Qemu,
+    tcg: &Outcome,
+    kernel: Option<&Path>,
+    limit: Duration,
+    cancel: &CancellationToken,
+) -> Result<Result<Duration, String>> {
+    if let Err(why) = device_opens(Path::new(DEVICE)) {
+        return Ok(Err(why));
+    }
+    let outcome = probe::boot(qemu, Accelerator::Kvm, Boot::Sector, limit, cancel).await?;
+    let first = match judge_kvm(&outcome, tcg) {
+        Ok(after) => after,
+        Err(why) => return Ok(Err(why)),
+    };
+    let Some(kernel) = kernel else { return Ok(Ok(first)) };
+    let outcome = probe::boot(qemu, Accelerator::Kvm, Boot::Kernel(kernel), limit, cancel).await?;
+    Ok(judge_kvm(&outcome, tcg))
+}
+
+/// Whether QEMU could open it. Says nothing about guests; saves the boot where it is hopeless.
+fn device_opens(device: &Path) -> Result<(), String> {
+    match fs_err::OpenOptions::new().read(true).write(true).open(device) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(match error.kind() {
+            std::io::ErrorKind::NotFound => format!("no {}", device.display()),
+            std::io::ErrorKind::PermissionDenied => {
+                format!("{}: permission denied; sudo usermod -aG kvm $USER", device.display())
+            }
+            _ => format!("{error}"),
+        }),
+    }
+}
+
+/// Noise that a comparison of two short spans must bear.
+const NOISE: Duration = Duration::from_millis(200);
+
+fn judge_kvm(kvm: &Outcome, tcg: &Outcome) -> Result<Duration, String> {
+    match kvm {
+        Outcome::Answered { after, work } => match tcg {
+            Outcome::Answered { work: tcg_work, .. } if *work > *tcg_work * 2 + NOISE => Err(format!(
+                "{DEVICE} works, but {:.0} times slower than TCG",
+                work.div_duration_f64(*tcg_work)
+            )),
+            _ => Ok(*after),
+        },
+        Outcome::Silent { reached: Some(Stage::LongMode), limit } => {
+            Err(format!("{DEVICE} opens, but a guest crawls: no answer within {} s", limit.as_secs()))
+        }
+        Outcome::Silent { limit, .. } => {
+            Err(format!("{DEVICE} opens, but no guest answers within {} s", limit.as_secs()))
+        }
+        Outcome::Ended { how } => {
+            Err(format!("{DEVICE} opens, but QEMU ends: {}", how.lines().next().unwrap_or_default()))
+        }
+    }
+}
+
+fn require_answer(outcome: &Outcome) -> Result<()> {
+    match outcome {
+        Outcome::Answered { .. } => Ok(()),
+        Outcome::Silent { reached, limit } => {
+            let reached = reached.map_or("nothing, not even real mode".to_owned(), |stage| stage.to_string());
+            Err(Error::infrastructure(format!("no guest answers under TCG within {} s", limit.as_secs()))
+                .detail(format!("a boot sector reached {reached}"))
+                .mend(
+                    "see that the machine is not overloaded; QEMU's firmware is in Debian's package seabios",
+                ))
+        }
+        Outcome::Ended { how } => {
+            Err(Error::infrastructure("QEMU ends instead of running a guest under TCG").detail(how))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(amount: u64) -> Duration {
+        Duration::from_secs(amount)
+    }
+
+    const TCG: Outcome = Outcome::Answered { after: seconds(1), work: Duration::from_millis(200) };
+
+    #[test]
+    fn judges_kvm_by_what_its_guest_did() {
+        let why = |outcome| judge_kvm(&outcome, &TCG).unwrap_err();
+        insta::assert_snapshot!(why(Outcome::Silent { reached: None, limit: seconds(5) }), @"");
+        insta::assert_snapshot!(why(Outcome::Silent { reached: Some(Stage::LongMode), limit: seconds(5) }), @"");
+        insta::assert_snapshot!(why(Outcome::Answered { after: seconds(4), work: seconds(3) }), @"");
+        insta::assert_snapshot!(why(Outcome::Ended { how: "failed to set MSR 0x10a\nAssertion".into() }), @"");
+        let quick = Outcome::Answered { after: seconds(1), work: Duration::from_millis(30) };
+        assert_eq!(judge_kvm(&quick, &TCG), Ok(seconds(1)));
+    }
+
+    #[test]
+    fn limits_follow_the_machine() {
+        assert_eq!(limit_after(&Outcome::Answered { after: seconds(2), work: seconds(1) }), seconds(20));
+        assert_eq!(
+            limit_after(&Outcome::Answered { after: Duration::from_millis(300), work: seconds(0) }),
+            seconds(5)
+        );
+        assert_eq!(limit_after(&Outcome::Ended { how: String::new() }), seconds(5));
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_named() {
+        assert_eq!(device_opens(Path::new("/nonexistent")).unwrap_err(), "no /nonexistent");
+    }
+}

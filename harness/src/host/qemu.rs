@@ -1,0 +1,169 @@
+//! QEMU as a program on this machine: where it is and how old.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde::{Serialize, Serializer};
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+
+use super::{Accelerator, System};
+use crate::process::Group;
+use crate::{Error, Result};
+
+/// Name of the program.
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// Environment variable that names another one.
+pub const OVERRIDE: &str = "HOTPLUG_QEMU";
+
+/// `--version` takes 0.03 s; a busy machine with a cold disk has some patience.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A version of QEMU. Ordered as versions are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// The first number, one a year.
+    pub major: u32,
+    /// The second.
+    pub minor: u32,
+    /// The third.
+    pub micro: u32,
+}
+
+/// The oldest whose TCG survives the removal of CPUs. QEMU 7.2's APIC emulation loses interrupts to CPUs past the
+/// hole and corrupts its heap at the next CPU added; 10.0.2 takes dozens of removals in any order.
+pub const FOR_CPU_REMOVAL: Version = Version { major: 9, minor: 0, micro: 0 };
+
+impl Version {
+    /// Reads the first line of `--version`: "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)".
+    pub fn parse(text: &str) -> Option<Self> {
+        let (_, rest) = text.lines().next()?.split_once("version ")?;
+        let number = rest.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
+        let mut parts = number.split('.').map(str::parse);
+        let major = parts.next()?.ok()?;
+        let mut next = || parts.next().and_then(Result::ok).unwrap_or(0);
+        Some(Self { major, minor: next(), micro: next() })
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.micro)
+    }
+}
+
+/// As text, "10.0.2".
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// An installed QEMU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Qemu {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says it is.
+    pub version: Version,
+}
+
+impl Qemu {
+    /// The one that `HOTPLUG_QEMU` names, or else the first on the search path. `None` where there is none.
+    ///
+    /// The user's error: `HOTPLUG_QEMU` names no QEMU.
+    pub async fn find(system: &System) -> Result<Option<Self>> {
+        match std::env::var_os(OVERRIDE).filter(|value| !value.is_empty()) {
+            Some(path) => {
+                let path = PathBuf::from(path);
+                let version = version_of(&path).await;
+                let version =
+                    version.map_err(|why| Error::user(format!("{OVERRIDE}={}: {why}", path.display())))?;
+                Ok(Some(Self { path, version }))
+            }
+            None => match system.program(PROGRAM) {
+                Some(path) => {
+                    let version = version_of(&path).await;
+                    let version =
+                        version.map_err(|why| Error::infrastructure(format!("{}: {why}", path.display())))?;
+                    Ok(Some(Self { path, version }))
+                }
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// Whether CPUs may be removed from its guests: the user's error where its TCG would corrupt itself.
+    pub fn check_cpu_removal(&self, accelerator: Accelerator) -> Result<()> {
+        if accelerator == Accelerator::Kvm || self.version >= FOR_CPU_REMOVAL {
+            return Ok(());
+        }
+        Err(Error::user(format!(
+            "QEMU {} cannot remove CPUs under TCG: the scenario needs QEMU {} or newer",
+            self.version, FOR_CPU_REMOVAL.major
+        ))
+        .detail(
+            "its interrupt controller loses interrupts, or its heap is corrupted, after a CPU was removed",
+        )
+        .mend(format!("hotplug doctor --install, or set {OVERRIDE} to a newer qemu-system-x86_64")))
+    }
+}
+
+/// Asks the program; the error is a fragment to follow its name.
+async fn version_of(path: &Path) -> Result<Version, String> {
+    let mut command = Command::new(path);
+    command.arg("--version").stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut group = Group::spawn(command, Signal::SIGKILL).map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    if let Some(stdout) = &mut group.child().stdout {
+        let read = tokio::time::timeout(LIMIT, stdout.read_to_string(&mut text)).await;
+        read.map_err(|_| "does not answer --version".to_owned())?.map_err(|error| error.to_string())?;
+    }
+    let ended = tokio::time::timeout(LIMIT, group.wait()).await;
+    ended.map_err(|_| "does not end after --version".to_owned())?.map_err(|error| error.to_string())?;
+    Version::parse(&text).ok_or_else(|| "does not name its version: not a QEMU".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_versions() {
+        let cases = [
+            (
+                "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1~bpo12+1)\nCopyright",
+                Some("10.0.2"),
+            ),
+            ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)", Some("7.2.22")),
+            ("QEMU emulator version 10.1.50 (v10.1.0-1234-gabcdef)", Some("10.1.50")),
+            ("QEMU emulator version 9.2-rc1", Some("9.2.0")),
+            ("bash, version unknown", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(Version::parse(text).map(|v| v.to_string()).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_old_qemu_may_not_remove_cpus_under_tcg() {
+        let version = Version { major: 7, minor: 2, micro: 22 };
+        let qemu = Qemu { path: "/usr/bin/qemu-system-x86_64".into(), version };
+        assert!(qemu.check_cpu_removal(Accelerator::Kvm).is_ok());
+        insta::assert_snapshot!(qemu.check_cpu_removal(Accelerator::Tcg).unwrap_err(), @"");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_qemu_is_told_apart() {
+        assert_eq!(
+            version_of(Path::new("/bin/true")).await.unwrap_err(),
+            "does not name its version: not a QEMU"
+        );
+        assert!(version_of(Path::new("/nonexistent")).await.unwrap_err().contains("not installed"));
+    }
+}
