@@ -218,10 +218,10 @@ mod tests {
     #[test]
     fn judges_kvm_by_what_its_guest_did() {
         let why = |outcome| judge_kvm(&outcome, &TCG).unwrap_err();
-        insta::assert_snapshot!(why(Outcome::Silent { reached: None, limit: seconds(5) }), @"");
-        insta::assert_snapshot!(why(Outcome::Silent { reached: Some(Stage::LongMode), limit: seconds(5) }), @"");
-        insta::assert_snapshot!(why(Outcome::Answered { after: seconds(4), work: seconds(3) }), @"");
-        insta::assert_snapshot!(why(Outcome::Ended { how: "failed to set MSR 0x10a\nAssertion".into() }), @"");
+        insta::assert_snapshot!(why(Outcome::Silent { reached: None, limit: seconds(5) }), @"/dev/kvm opens, but no guest answers within 5 s");
+        insta::assert_snapshot!(why(Outcome::Silent { reached: Some(Stage::LongMode), limit: seconds(5) }), @"/dev/kvm opens, but a guest crawls: no answer within 5 s");
+        insta::assert_snapshot!(why(Outcome::Answered { after: seconds(4), work: seconds(3) }), @"/dev/kvm works, but 15 times slower than TCG");
+        insta::assert_snapshot!(why(Outcome::Ended { how: "failed to set MSR 0x10a\nAssertion".into() }), @"/dev/kvm opens, but QEMU ends: failed to set MSR 0x10a");
         let quick = Outcome::Answered { after: seconds(1), work: Duration::from_millis(30) };
         assert_eq!(judge_kvm(&quick, &TCG), Ok(seconds(1)));
     }

@@ -149,7 +149,16 @@ mod tests {
         let sources = parse_stanzas(STANZAS);
         assert_eq!(sources.len(), 1, "the second is disabled");
         assert!(sources[0].offers("bookworm") && !sources[0].offers("bookworm-backports"));
-        insta::assert_snapshot!(sources[0].for_suite("bookworm-backports"), @"");
+        insta::assert_snapshot!(sources[0].for_suite("bookworm-backports"), @r#"
+        Types: deb
+        Suites: bookworm-backports
+        Components: main
+        URIs: http://mirror.example/debian
+        Signed-By:
+         -----BEGIN PGP PUBLIC KEY BLOCK-----
+         .
+         mQINB
+        "#);
     }
 
     #[test]
@@ -162,6 +171,14 @@ mod tests {
         let offering: Vec<_> = sources.iter().filter(|source| source.offers("bookworm")).collect();
         assert_eq!(offering.len(), 1, "deb-src offers no packages");
         assert!(sources.iter().any(|source| source.offers("bookworm-backports")));
-        insta::assert_snapshot!(offering[0].for_suite("bookworm-backports"), @"");
+        insta::assert_snapshot!(offering[0].for_suite("bookworm-backports"), @r#"
+        Types: deb
+        Suites: bookworm-backports
+        Components: main
+        URIs: http://a.example/debian
+        Architectures: amd64 i386
+        Signed-By: /usr/share/keyrings/a.gpg
+        Check-Valid-Until: no
+        "#);
     }
 }

@@ -43,7 +43,8 @@ pub struct Plan {
 
 /// Plans for what is lacking.
 ///
-/// The user's errors: no apt (the packages are named), or a QEMU that is too old and that apt cannot renew.
+/// The user's errors: no apt (the packages are named), or, once nothing else is left to do, a QEMU that is too old
+/// and that apt cannot renew.
 pub fn plan(system: &System, os: &Os, lacking: &[&'static Need], qemu: Option<&Qemu>) -> Result<Plan> {
     if lacking.is_empty() {
         return Ok(Plan::default());
@@ -55,22 +56,31 @@ pub fn plan(system: &System, os: &Os, lacking: &[&'static Need], qemu: Option<&Q
             .mend("install your distribution's packages of these, then: hotplug doctor"));
     }
     let mut plan = Plan::default();
+    let mut beyond_apt = None;
     for need in lacking {
         match (need.found, qemu, os.backports_for_qemu()) {
-            (Found::Qemu, Some(qemu), _) if !qemu.path.starts_with("/usr/bin") => {
-                return Err(too_old(qemu, "it is not apt's, and comes first"));
+            (Found::Qemu, Some(qemu), _) if !is_apts(qemu) => {
+                beyond_apt = Some(too_old(qemu, "it is not apt's, and comes first"));
             }
             (Found::Qemu, _, Some(suite)) => {
                 plan.source = backports_source(system, os, &suite)?;
                 plan.backports = Some((suite, vec![need.package]));
             }
             (Found::Qemu, Some(qemu), None) => {
-                return Err(too_old(qemu, &format!("{} has no newer one", os.name)));
+                beyond_apt = Some(too_old(qemu, &format!("{} has no newer one", os.name)));
             }
             _ => plan.packages.push(need.package),
         }
     }
-    Ok(plan)
+    match beyond_apt {
+        Some(error) if plan.is_empty() => Err(error),
+        _ => Ok(plan),
+    }
+}
+
+/// Whether it is where Debian's package puts it; `/bin` is the same folder there.
+fn is_apts(qemu: &Qemu) -> bool {
+    qemu.path.starts_with("/usr/bin") || qemu.path.starts_with("/bin")
 }
 
 fn too_old(qemu: &Qemu, why: &str) -> Error {

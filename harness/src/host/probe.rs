@@ -122,7 +122,11 @@ async fn last_words(group: &mut Group, stderr: &mut File) -> Result<String> {
     // "warning:" lines tell of features the host lacks; every QEMU that works prints some too.
     let lines: Vec<_> = text.lines().filter(|line| !line.contains(": warning: ")).collect();
     let last = lines[lines.len().saturating_sub(5)..].join("\n");
-    Ok(if last.is_empty() { status.to_string() } else { last.replace("qemu-system-x86_64: ", "") })
+    Ok(if last.is_empty() {
+        status.to_string()
+    } else {
+        last.replace("qemu-system-x86_64: ", "").replace("error: ", "")
+    })
 }
 
 /// What came over the serial port.

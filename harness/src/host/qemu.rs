@@ -155,7 +155,11 @@ mod tests {
         let version = Version { major: 7, minor: 2, micro: 22 };
         let qemu = Qemu { path: "/usr/bin/qemu-system-x86_64".into(), version };
         assert!(qemu.check_cpu_removal(Accelerator::Kvm).is_ok());
-        insta::assert_snapshot!(qemu.check_cpu_removal(Accelerator::Tcg).unwrap_err(), @"");
+        insta::assert_snapshot!(qemu.check_cpu_removal(Accelerator::Tcg).unwrap_err(), @r#"
+        QEMU 7.2.22 cannot remove CPUs under TCG: the scenario needs QEMU 9 or newer
+            its interrupt controller loses interrupts, or its heap is corrupted, after a CPU was removed
+          mend: hotplug doctor --install, or set HOTPLUG_QEMU to a newer qemu-system-x86_64
+        "#);
     }
 
     #[tokio::test]

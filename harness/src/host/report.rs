@@ -2,9 +2,11 @@
 
 use std::fmt;
 
-use super::needs::{self, NEEDS};
-use super::{Acceleration, Bytes, Host, Os, System};
-use crate::Result;
+use super::apt::OUR_SOURCE;
+use super::install::{Rights, plan};
+use super::needs::{self, NEEDS, Need};
+use super::{Acceleration, Bytes, Host, System};
+use crate::{Error, Result};
 
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +38,7 @@ impl Report {
             let met = need.met_by(system, host.qemu.as_ref());
             Row {
                 what: need.what.to_owned(),
-                mend: met.is_none().then(|| install_command(&host.os, need)),
+                mend: met.is_none().then(|| mend_one(system, host, need)),
                 found: met.unwrap_or_else(|| need.found_instead(host.qemu.as_ref())),
                 needed: need.purpose.to_owned(),
             }
@@ -53,23 +55,36 @@ impl Report {
     }
 }
 
-fn install_command(os: &Os, need: &needs::Need) -> String {
-    let package = need.package;
-    if !os.has_apt() {
-        return format!("install your distribution's package of what Debian calls {package}");
+/// The exact command for one need: what `--install` would do for it alone.
+fn mend_one(system: &System, host: &Host, need: &'static Need) -> String {
+    let plan = match plan(system, &host.os, &[need], host.qemu.as_ref()) {
+        Ok(plan) => plan,
+        Err(error) => return in_parts(&error).1,
+    };
+    if plan.source.is_some() {
+        return format!("{MEND_ALL} (also writes {OUR_SOURCE})");
     }
-    match os.backports_for_qemu().filter(|_| need.found == needs::Found::Qemu) {
-        Some(suite) => {
-            format!("apt-get install -t {suite} {package} (adds a source for {suite} where there is none)")
-        }
-        None => format!("apt-get install --no-install-recommends {package}"),
+    let sudo = if Rights::of_this_process(system) == Rights::Sudo { "sudo " } else { "" };
+    match plan.backports {
+        Some((suite, packages)) => format!("{sudo}apt-get install -t {suite} {}", packages.join(" ")),
+        None => format!("{sudo}apt-get install --no-install-recommends {}", plan.packages.join(" ")),
     }
+}
+
+/// What an error is about, and its mend.
+fn in_parts(error: &Error) -> (String, String) {
+    let text = error.to_string();
+    let (what, mend) = text.split_once("\n  mend: ").unwrap_or((&text, "see above"));
+    (what.lines().map(str::trim).collect::<Vec<_>>().join("; "), mend.to_owned())
 }
 
 fn accelerator(acceleration: Option<&Result<Acceleration>>) -> Row {
     let (found, mend) = match acceleration {
         Some(Ok(found)) => (found.to_string(), None),
-        Some(Err(error)) => ("no guest answers".to_owned(), Some(error.to_string())),
+        Some(Err(error)) => {
+            let (what, mend) = in_parts(error);
+            (what, Some(mend))
+        }
         None => ("not known without QEMU".to_owned(), Some("install QEMU, then: hotplug doctor".to_owned())),
     };
     Row { what: "accelerator".into(), found, needed: "a guest that answers".into(), mend }
@@ -152,7 +167,7 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{Accelerator, Qemu, Version};
+    use crate::host::{Accelerator, Os, Qemu, Version};
 
     fn host(qemu: Option<Qemu>) -> Host {
         Host {
@@ -171,26 +186,84 @@ mod tests {
         }
     }
 
+    fn root() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs_err::create_dir_all(root.path().join("etc/apt")).unwrap();
+        let source = "deb http://mirror.example/debian bookworm main\n";
+        fs_err::write(root.path().join("etc/apt/sources.list"), source).unwrap();
+        root
+    }
+
     #[test]
     fn an_empty_machine_lacks_everything_and_says_what_mends_it() {
-        let root = tempfile::tempdir().unwrap();
+        let root = root();
         let report = Report::new(&System::at(root.path()), &host(None), None);
-        let text = report.to_string();
+        let text = report.to_string().replace("sudo ", "");
         assert!(!report.is_complete());
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r#"
+               what              found                                 needed for
+        LACKS  QEMU              missing                               9 or newer: guests that lose CPUs
+               mend:   hotplug doctor --install (also writes
+                       /etc/apt/sources.list.d/hotplug-backports.sources)
+        LACKS  kernel source     missing                               what patches are applied to
+               mend:   apt-get install --no-install-recommends linux-source
+        LACKS  make              missing                               kernel build
+               mend:   apt-get install --no-install-recommends make
+        LACKS  gcc               missing                               kernel build
+               mend:   apt-get install --no-install-recommends gcc
+        LACKS  C library headers missing                               kernel build: its own tools
+               mend:   apt-get install --no-install-recommends libc6-dev
+        LACKS  flex              missing                               kernel build: Kconfig
+               mend:   apt-get install --no-install-recommends flex
+        LACKS  bison             missing                               kernel build: Kconfig
+               mend:   apt-get install --no-install-recommends bison
+        LACKS  bc                missing                               kernel build: time constants
+               mend:   apt-get install --no-install-recommends bc
+        LACKS  libelf headers    missing                               kernel build: objtool
+               mend:   apt-get install --no-install-recommends libelf-dev
+        LACKS  xz                missing                               unpacks the source, packs the kernel
+               mend:   apt-get install --no-install-recommends xz-utils
+        LACKS  git               missing                               applies patches
+               mend:   apt-get install --no-install-recommends git
+        LACKS  accelerator       not known without QEMU                a guest that answers
+               mend:   install QEMU, then: hotplug doctor
+        ok     cores             2, Intel(R) Xeon(R) Processor @       any number
+                                 2.10GHz
+        ok     memory            7.0 GiB available of 8.0 GiB          2.0 GiB: a build, two guests
+        LACKS  disk              2.0 GiB free at /root/.cache/hotplug  3.0 GiB: kernel tree, objects
+               mend:   set XDG_CACHE_HOME to a folder on a larger disk
+
+        mend all that can be installed: hotplug doctor --install
+        "#);
     }
 
     #[test]
     fn an_old_qemu_lacks_and_a_long_reason_is_wrapped() {
-        let root = tempfile::tempdir().unwrap();
+        let root = root();
         let version = Version { major: 7, minor: 2, micro: 22 };
         let mut host = host(Some(Qemu { path: "/usr/bin/qemu-system-x86_64".into(), version }));
         host.cache_free = Bytes::gib(50);
         let reason = "/dev/kvm opens, but no guest answers within 5 s".to_owned();
         let acceleration = Ok(Acceleration { accelerator: Accelerator::Tcg, reason });
         let text = Report::new(&System::at(root.path()), &host, Some(&acceleration)).to_string();
-        let some: Vec<_> = text.lines().filter(|line| !line.contains("missing")).collect();
-        insta::assert_snapshot!(some.join("\n"), @"");
+        let tools = |line: &&str| line.contains("missing") || line.contains("--no-install-recommends");
+        let some: Vec<_> = text.lines().filter(|line| !tools(line)).collect();
+        insta::assert_snapshot!(some.join("\n"), @r#"
+               what              found                                 needed for
+        LACKS  QEMU              too old: 7.2.22,                      9 or newer: guests that lose CPUs
+                                 /usr/bin/qemu-system-x86_64
+               mend:   hotplug doctor --install (also writes
+                       /etc/apt/sources.list.d/hotplug-backports.sources)
+        ok     accelerator       TCG (/dev/kvm opens, but no guest     a guest that answers
+                                 answers within 5 s)
+        ok     cores             2, Intel(R) Xeon(R) Processor @       any number
+                                 2.10GHz
+        ok     memory            7.0 GiB available of 8.0 GiB          2.0 GiB: a build, two guests
+        ok     disk              50.0 GiB free at                      3.0 GiB: kernel tree, objects
+                                 /root/.cache/hotplug
+
+        mend all that can be installed: hotplug doctor --install
+        "#);
     }
 }

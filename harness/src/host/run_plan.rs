@@ -170,7 +170,12 @@ mod tests {
         let plan = Plan { packages: vec!["flex", "bc"], ..Plan::default() };
         let error = run(&plan, Rights::None, &CancellationToken::new(), |_| {}).await.unwrap_err();
         assert_eq!(error.exit_status(), 2);
-        insta::assert_snapshot!(error, @"");
+        insta::assert_snapshot!(error, @r#"
+        installing packages needs root, and there is no sudo
+            env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get update
+            env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 flex bc
+          mend: run the lines above as root, or as root: hotplug doctor --install
+        "#);
     }
 
     #[tokio::test]
