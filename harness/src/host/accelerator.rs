@@ -1,12 +1,14 @@
 //! Choosing an accelerator by booting something with it.
 //!
 //! `/dev/kvm` can exist and open, and QEMU start with `-accel kvm`, on machines where no guest gets anywhere: nested
-//! hosts whose KVM interprets the guest instruction by instruction. Measured on one (Firecracker guest, no vmx or svm
-//! in `/proc/cpuinfo`): with `-cpu max` QEMU dies at once ("failed to set MSR 0x10a"); with a plain CPU model
-//! `SeaBIOS` takes 3 to 8 s instead of 0.2 s and then *does* start a boot sector, which prints, and enters long mode,
-//! and prints; a kernel's own 16-bit code prints "early console in setup code", and 15 minutes later the kernel is
-//! still unpacking itself. So hearing from a guest is not enough: what is wanted is a moment of work. The same loop
-//! ran 100,000,000 rounds a second under TCG and 65,000 under that KVM, so that no time limit is near the line.
+//! hosts whose KVM interprets the guest instruction by instruction. Measured on one (no vmx or svm in `/proc/cpuinfo`,
+//! QEMU 10.0.2): with `-cpu max` QEMU dies at once ("failed to set MSR 0x10a"). With a plain CPU model `SeaBIOS` takes
+//! 3 to 8 s instead of 0.2 s and then *does* start a boot sector; the boot sector prints, enters long mode and prints
+//! again. A kernel's own 16-bit code prints "early console in setup code" there, and in 15 minutes nothing more: it is
+//! in long mode, unpacking itself, at half a million instructions a second.
+//!
+//! So hearing from a guest is not enough; the probe wants a moment of work done too. Its loop ran 100,000,000 rounds a
+//! second under TCG and 65,000 under that KVM: no time limit comes near the line between them.
 
 use std::fmt;
 use std::path::Path;

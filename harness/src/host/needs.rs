@@ -1,8 +1,8 @@
 //! What a run needs of the machine, as one table: what it is, how it is found, which Debian package brings it.
 //!
 //! Found by what is used (a program, a header, a tarball), not by asking dpkg: a QEMU built by hand counts. The list
-//! for kernels is what a build of tinyconfig with our fragment failed without in an empty Debian 12 and 13; cpio,
-//! rsync and libssl-dev were not among them (no initramfs in the kernel, no headers installed, no module signatures).
+//! for kernels is what a build of tinyconfig with our fragment failed without in an empty Debian 12; cpio, kmod,
+//! rsync and libssl-dev were not among them (no initramfs in the kernel, no modules and so no signatures of them).
 
 use std::path::PathBuf;
 

@@ -9,7 +9,7 @@
 	.equ	PML4, 0x1000
 	.equ	PDPT, 0x2000
 	.equ	PD,   0x3000
-	# Tables and work area lie below 16 MiB; the probe has 64.
+	# Tables and work area lie below 16 MiB; the probe has 256.
 	.equ	AREA, 0x200000
 	.equ	ROUNDS, 20000000
 

@@ -216,6 +216,13 @@ mod tests {
         assert!(matches!(outcome, Outcome::Answered { work, .. } if work > Duration::ZERO), "{outcome:?}");
     }
 
+    #[test]
+    fn a_kernel_is_heard_though_its_banner_comes_in_pieces() {
+        let mut heard = Heard::new(Boot::Kernel(Path::new("bzImage")));
+        assert!(!heard.take(b"early console in setup code\r\n[    0.000000] Linux ver", Instant::now()));
+        assert!(heard.take(b"sion 6.1.192", Instant::now()));
+    }
+
     #[tokio::test]
     async fn silence_is_cut_short() {
         let folder = tempfile::tempdir().unwrap();
