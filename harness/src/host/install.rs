@@ -33,7 +33,7 @@ impl Rights {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// Text of [`apt::OUR_SOURCE`], where no backports source is configured yet.
+    /// Text of our file in `/etc/apt/sources.list.d`, where no backports source is configured yet.
     pub source: Option<String>,
     /// Packages from the release itself.
     pub packages: Vec<&'static str>,
