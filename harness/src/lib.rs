@@ -4,7 +4,7 @@
 
 pub mod cli;
 pub mod error;
-pub mod host;
+pub mod kreport;
 pub mod process;
 
 pub use error::{Blame, Error, Result};

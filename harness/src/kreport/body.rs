@@ -1,0 +1,340 @@
+//! What each line behind a report's first line is.
+
+use super::{Frame, Process, frame};
+
+/// One line of a report's body.
+#[derive(Debug, PartialEq)]
+pub(super) enum Part {
+    /// A stack entry.
+    Frame(Frame),
+    /// A stack of the running task begins.
+    Trace,
+    /// `<TASK>`, `<IRQ>`, ...: the x86 stack a stretch of the trace is on.
+    Enter(&'static str),
+    /// `</TASK>` and kin.
+    Leave(&'static str),
+    /// A stack with a name begins.
+    Heading(String),
+    /// The next task stack is not the reporting task's: whose it is.
+    Other(String),
+    /// `CPU: 1 PID: 27 Comm: kworker/u8:1 ...`.
+    Cpu(Option<u32>, Option<Process>),
+    /// The instruction pointer, where it is in the kernel.
+    Ip(Frame),
+    /// The end of the report.
+    End,
+    /// Belongs to reports, says nothing we keep.
+    Known,
+    /// Empty.
+    Blank,
+    /// Anything else: a message of the report's own, or a line that is not the report's.
+    Text,
+}
+
+const CONTEXTS: [&str; 8] =
+    ["TASK", "IRQ", "NMI", "SOFTIRQ", "EOI", "ENTRY_TRAMPOLINE", "EXCEPTION", "HARDIRQ"];
+
+/// Lines that stand only in reports (registers, code bytes, lockdep's and KASAN's furniture).
+const FURNITURE: &[&str] = &[
+    "Modules linked in:",
+    "Hardware name:",
+    "Code:",
+    "Call Code:",
+    "Kernel Offset:",
+    "RSP:",
+    "RAX:",
+    "RDX:",
+    "RBP:",
+    "R10:",
+    "R13:",
+    "FS:",
+    "CS:",
+    "CR2:",
+    "DR0:",
+    "DR3:",
+    "PKRU:",
+    "EAX:",
+    "ESI:",
+    "DS:",
+    "CR0:",
+    "EFLAGS:",
+    "RIP:",
+    "ORIG_RAX:",
+    "Workqueue:",
+    "Tainted:",
+    "Sched_ext:",
+    "pstate:",
+    "pc :",
+    "lr :",
+    "sp :",
+    "x29:",
+    "x26:",
+    "x23:",
+    "x20:",
+    "x17:",
+    "x14:",
+    "x11:",
+    "x8 :",
+    "x5 :",
+    "x2 :",
+    "pmr:",
+    "PC is at",
+    "LR is at",
+    "NIP:",
+    "REGS:",
+    "MSR:",
+    "CFAR:",
+    "GPR",
+    "NIP [",
+    "LR [",
+    "Instruction dump:",
+    "Krnl PSW",
+    "Krnl GPRS:",
+    "Krnl Code:",
+    "Last Breaking-Event",
+    "epc :",
+    "gp :",
+    "t0 :",
+    "t2 :",
+    "s1 :",
+    "a1 :",
+    "a2 :",
+    "a5 :",
+    "s2 :",
+    "s5 :",
+    "s8 :",
+    "s11:",
+    "t5 :",
+    "status:",
+    "Mem abort info:",
+    "ESR =",
+    "EC =",
+    "SET =",
+    "EA =",
+    "FSC =",
+    "Data abort info:",
+    "ISV =",
+    "CM =",
+    "user pgtable:",
+    "[0000",
+    "[ffff",
+    "[dead",
+    "[dfff",
+    "#PF:",
+    "PGD ",
+    "KASAN: ",
+    "invoked oom",
+    "Mem-Info:",
+    "irq event stamp:",
+    "hardirqs last",
+    "softirqs last",
+    "other info that might",
+    "stack backtrace:",
+    "locks held by",
+    "no locks held",
+    "1 lock held by",
+    "Possible unsafe locking",
+    "Possible interrupt unsafe",
+    "CPU0",
+    "----",
+    "lock(",
+    "rlock(",
+    "sync(",
+    "*** DEADLOCK ***",
+    "<Interrupt>",
+    "local_irq_disable();",
+    "Chain exists of:",
+    "but task is already",
+    "which lock already",
+    "the existing dependency chain",
+    "is trying to",
+    "====",
+    "Memory state around",
+    "The buggy address",
+    "which belongs to the cache",
+    "page:",
+    "flags:",
+    "raw:",
+    "head:",
+    "page dumped because:",
+    ">ffff",
+    "ffff",
+    "Read of size",
+    "Write of size",
+    "Disabling lock debugging",
+    "---[",
+    "Kernel panic",
+    "Rebooting in",
+    "Sending NMI",
+    "rcu_scheduler_active",
+    "RSP ",
+    "SMP NOPTI",
+    "task:",
+    "Showing all locks",
+    "INFO: lockdep is turned off",
+    "Not tainted",
+    "ret_from_fork",
+    "\"echo 0 >",
+    "rcu: \t",
+    "\t(",
+    "Preemption disabled at",
+    "in_atomic():",
+    "preempt_count:",
+    "RCU nest depth:",
+    "the shortest dependencies",
+    "the dependencies between",
+    "... key",
+    "ops:",
+];
+
+/// Headings of stacks, by what the line begins with and holds (mm/kasan/report*.c, mm/kfence/report.c,
+/// mm/kmsan/report.c, kernel/kcsan/report.c, mm/slub.c, mm/page_owner.c, kernel/locking/lockdep.c).
+const HEADINGS: &[(&str, &str)] = &[
+    ("Allocated by task", ""),
+    ("Freed by task", ""),
+    ("allocated by task", ""),
+    ("freed by task", ""),
+    ("Last potentially related work creation:", ""),
+    ("Second to last potentially related work creation:", ""),
+    ("Last call_rcu():", ""),
+    ("Uninit was ", " at:"),
+    ("Local variable ", " created at:"),
+    ("page last allocated via order", ""),
+    ("page last free", "trace:"),
+    ("page_owner tracks the page as", ""),
+    ("Allocated in ", " age="),
+    ("Freed in ", " age="),
+    ("Object allocated", " at:"),
+    ("Bytes ", " are uninitialized"),
+    ("backtrace", ":"),
+    ("read", " on cpu "),
+    ("write", " on cpu "),
+    ("Out-of-bounds ", " at 0x"),
+    ("Use-after-free ", " at 0x"),
+    ("Corrupted memory at 0x", ""),
+    ("Invalid ", " at 0x"),
+    ("Invalid free of 0x", ""),
+    ("-> #", "("),
+    ("{", "state was registered at:"),
+    ("... which became", " at:"),
+    ("... acquired at:", ""),
+    ("IN-", " at:"),
+    ("HARDIRQ-ON-", " at:"),
+    ("SOFTIRQ-ON-", " at:"),
+    ("RECLAIM_FS-ON-", " at:"),
+    ("INITIAL ", " at:"),
+    ("INITIAL USE", " at:"),
+    ("Preemption disabled at:", ""),
+];
+
+/// Says what a body line is.
+pub(super) fn classify(text: &str) -> Part {
+    let bare = text.trim();
+    if bare.is_empty() {
+        return Part::Blank;
+    }
+    if let Some(frame) = frame::parse(text) {
+        return Part::Frame(frame);
+    }
+    if let Some(part) = context(bare) {
+        return part;
+    }
+    let bare = bare.strip_prefix("rcu: ").unwrap_or(bare);
+    if matches!(bare, "Call Trace:" | "Call trace:" | "Backtrace:" | "Backtrace: " | "Stack traceback:")
+        || bare.strip_prefix("Call Trace: ").is_some_and(|rest| rest.starts_with('['))
+    {
+        return Part::Trace;
+    }
+    if bare.starts_with("CPU: ") || bare.starts_with("CPU ") && bare.contains(" PID: ") {
+        return cpu(bare);
+    }
+    if bare.starts_with("---[ end ") {
+        return Part::End;
+    }
+    if let Some(part) = instruction(bare) {
+        return part;
+    }
+    if bare.starts_with("NMI backtrace for cpu ")
+        || bare.starts_with("RCU grace-period kthread stack dump:")
+        || bare.starts_with("Stack dump where RCU GP kthread last ran:")
+        || bare.starts_with("task:") && bare.contains("state:")
+        || bare.starts_with("Backtrace for blocked task")
+        || bare.starts_with("Showing backtraces of running workers")
+    {
+        return Part::Other(bare.trim_end_matches(':').to_owned());
+    }
+    if let Some((_, _)) = HEADINGS.iter().find(|(head, has)| bare.starts_with(head) && bare.contains(has)) {
+        return Part::Heading(bare.trim_end_matches(':').to_owned());
+    }
+    if FURNITURE.iter().any(|known| bare.starts_with(known))
+        || bare.contains(" held by ")
+        || bare.starts_with('#')
+    {
+        return Part::Known;
+    }
+    Part::Text
+}
+
+fn context(bare: &str) -> Option<Part> {
+    let inner = bare.strip_prefix('<')?.strip_suffix('>')?;
+    // x86 prints `<NMI>` and, before 5.x, ` <<EOE>>`, ` <EOI>`; `#DF`, `#DB` and kin are exception stacks.
+    let (leave, name) = inner.strip_prefix('/').map_or((false, inner), |name| (true, name));
+    let name = CONTEXTS.iter().copied().find(|known| *known == name).or_else(|| {
+        (name.starts_with('#') || name.starts_with('<') || name == "UNK").then_some("EXCEPTION")
+    })?;
+    Some(if leave { Part::Leave(name) } else { Part::Enter(name) })
+}
+
+/// `CPU: 1 PID: 27 Comm: kworker/1:0 Tainted: G W 6.1.0 #1`, `CPU: 1 UID: 0 PID: 27 Comm: ...` (6.12).
+fn cpu(bare: &str) -> Part {
+    let after = |key: &str| bare.find(key).map(|at| bare[at + key.len()..].trim_start());
+    let leading = |text: &str| {
+        text.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse::<u32>().ok())
+    };
+    let cpu = after("CPU:").and_then(leading);
+    let pid = after("PID:").and_then(leading);
+    let comm = after("Comm:").map(|rest| {
+        let end = [" Not tainted", " Tainted:"]
+            .iter()
+            .filter_map(|mark| rest.find(mark))
+            .min()
+            .unwrap_or(rest.len());
+        rest[..end].to_owned()
+    });
+    let process = pid.zip(comm).map(|(pid, comm)| Process { comm, pid });
+    if cpu.is_none() && process.is_none() { Part::Text } else { Part::Cpu(cpu, process) }
+}
+
+/// `RIP: 0010:f+0x1/0x2`, `EIP: f+..`, `pc : f+..`, `PC is at f+..`, `NIP [c000..] f+..`, `epc : f+..`,
+/// `Krnl PSW : 07.. 00.. (f+0x1/0x2)`.
+fn instruction(bare: &str) -> Option<Part> {
+    const MARKS: [&str; 9] =
+        ["RIP: ", "EIP: ", "EIP is at ", "pc : ", "PC is at ", "NIP [", "epc : ", "Krnl PSW : ", "epc   :"];
+    MARKS.iter().any(|mark| bare.starts_with(mark)).then(|| frame::find(bare).map_or(Part::Known, Part::Ip))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_known_for_what_they_are() {
+        assert_eq!(classify("Call Trace:"), Part::Trace);
+        assert_eq!(classify(" <TASK>"), Part::Enter("TASK"));
+        assert_eq!(classify(" </IRQ>"), Part::Leave("IRQ"));
+        let worker = Process { comm: "kworker/1:0".to_owned(), pid: 27 };
+        assert_eq!(
+            classify("CPU: 1 PID: 27 Comm: kworker/1:0 Not tainted 6.1.0 #1"),
+            Part::Cpu(Some(1), Some(worker.clone()))
+        );
+        assert_eq!(
+            classify("CPU: 1 UID: 0 PID: 27 Comm: kworker/1:0 Tainted: G        W          6.12.0 #1"),
+            Part::Cpu(Some(1), Some(worker))
+        );
+        assert!(matches!(classify("RIP: 0010:lockdep_assert_cpus_held+0x3a/0x50"), Part::Ip(_)));
+        assert_eq!(classify("RIP: 0033:0x7f0000001234"), Part::Known);
+        assert_eq!(classify("---[ end trace 0000000000000000 ]---"), Part::End);
+        assert!(matches!(classify("-> #1 (kn->active#45){++++}-{0:0}:"), Part::Heading(_)));
+        assert_eq!(classify("smpboot: CPU 3 is now offline"), Part::Text);
+    }
+}

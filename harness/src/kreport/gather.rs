@@ -1,0 +1,475 @@
+//! Sorts lines into reports: by who printed them where the log says so, by what they are where it does not.
+
+use aho_corasick::AhoCorasick;
+
+use super::assemble::{Gathered, assemble};
+use super::body::{self, Part};
+use super::forms::{self, Form, Proof};
+use super::line::{Caller, Line};
+use super::{Corruption, Kind, Report, Signature, scanner};
+
+/// Lines and bytes kept of one report.
+const REPORT_LINES: usize = 4000;
+const REPORT_BYTES: usize = 512 * 1024;
+/// Reports open at once, each of another caller.
+const OPEN_LIMIT: usize = 16;
+/// Lines without anything of a report's in them, after which it is over; more patience before its stack came.
+const IDLE_LINES: u32 = 12;
+const IDLE_LINES_EARLY: u32 = 40;
+/// Lines after a report in which a panic is still its doing.
+const PANIC_REACH: u32 = 120;
+/// A report whose next line comes later than this is over, in microseconds of kernel time.
+const SILENCE: u64 = 30_000_000;
+
+/// A report in the making.
+#[derive(Debug)]
+struct Open {
+    gathered: Gathered,
+    callers: Vec<Option<Caller>>,
+    proved: bool,
+    /// A frame has come.
+    stack: bool,
+    /// The end marker has come: it only waits for a panic.
+    ended: bool,
+    die: bool,
+    bytes: usize,
+    idle: u32,
+    time: Option<u64>,
+    /// The log has times, and this report's first line has none.
+    suspect: bool,
+}
+
+/// "cut here", and what came after it.
+#[derive(Debug)]
+struct Cut {
+    caller: Option<Caller>,
+    first: u64,
+    texts: Vec<(u64, Box<str>)>,
+}
+
+/// Gathers the lines of reports.
+#[derive(Debug, Default)]
+pub(super) struct Gatherer {
+    open: Vec<Open>,
+    cuts: Vec<Cut>,
+    /// The last line that was a banner, "=====": it belongs to the headline under it.
+    banner: Option<(Option<Caller>, u64)>,
+    done: Vec<Report>,
+    last_seq: Option<u64>,
+    last_record: bool,
+    last_time: Option<u64>,
+    timed: bool,
+    /// The kernel has said goodbye: a start after that is expected.
+    goodbye: bool,
+    running: bool,
+}
+
+impl Gatherer {
+    /// Nothing is open: lines without a trigger may be skipped.
+    pub(super) fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.cuts.is_empty()
+    }
+
+    /// Takes what is complete.
+    pub(super) fn take_done(&mut self) -> std::vec::Drain<'_, Report> {
+        self.done.drain(..)
+    }
+
+    /// Looks at a line that the scanner skipped, only for what it may mean to the next one.
+    pub(super) fn saw(&mut self, raw: &[u8], number: u64) {
+        self.last_seq = None;
+        scanner::with_texts(&raw[..raw.len().min(512)], |line, text| {
+            self.banner = is_banner(text).then_some((line.caller, number));
+        });
+    }
+
+    /// One line. `whole`: it ended with a newline.
+    pub(super) fn line(&mut self, raw: &[u8], number: u64, whole: bool, triggers: &AhoCorasick) {
+        if self.last_record && raw.first() == Some(&b' ') && memchr::memchr(b'=', raw).is_some() {
+            return;
+        }
+        let mut first = true;
+        scanner::with_texts(raw, |line, text| {
+            if first {
+                self.meta(line);
+                first = false;
+            }
+            if !line.user {
+                self.text(line, text, number, whole, triggers);
+            }
+        });
+    }
+
+    /// What a line's prefix says about the stream.
+    fn meta(&mut self, line: &Line<'_>) {
+        self.last_record = line.record;
+        if let Some(seq) = line.seq {
+            if self.last_seq.is_some_and(|last| seq > last + 1) {
+                self.lost();
+            }
+            self.last_seq = Some(seq);
+        }
+        if line.time.is_some() {
+            self.timed = true;
+            self.last_time = line.time;
+        }
+        let Some(now) = line.time else { return };
+        for index in (0..self.open.len()).rev() {
+            let Some(then) = self.open[index].time else { continue };
+            if now + 2_000_000 < then {
+                self.close(index, Corruption::CutByReboot);
+            } else if now > then + SILENCE {
+                self.close(index, Corruption::NoStack);
+            }
+        }
+    }
+
+    fn lost(&mut self) {
+        for open in self.open.iter_mut().filter(|open| !open.ended) {
+            open.gathered.corrupted = Some(Corruption::LostRecords);
+        }
+    }
+
+    fn text(&mut self, line: &Line<'_>, text: &str, number: u64, whole: bool, triggers: &AhoCorasick) {
+        let hit = triggers.is_match(text.as_bytes());
+        if hit {
+            if text.contains("printk messages dropped") {
+                self.lost();
+                return;
+            }
+            if self.boot_line(line, text, number) {
+                return;
+            }
+            if text.contains("[ cut here ]") && text.starts_with('-') {
+                self.cut_here(line, text, number);
+                return;
+            }
+            let form = forms::find(text);
+            if let Some(form) = form
+                && (whole || form.proof == Proof::Sure)
+                && self.headline(form, line, text, number)
+            {
+                return;
+            }
+        }
+        self.follow(line, text, number);
+        if is_banner(text) {
+            self.banner = Some((line.caller, number));
+        } else if !text.trim().is_empty() {
+            self.banner = None;
+        }
+    }
+
+    /// Starts and ends of kernels.
+    fn boot_line(&mut self, line: &Line<'_>, text: &str, number: u64) -> bool {
+        if text.starts_with("reboot: ") || text.contains("Starting new kernel") {
+            self.goodbye = true;
+            return false;
+        }
+        let start = text.starts_with("Linux version ") && line.time.is_none_or(|time| time < 1_000_000);
+        if start {
+            let panicked = self.done.iter().any(|report| report.panic.is_some());
+            if self.running && !self.goodbye && !panicked {
+                self.reboot(line, number);
+            }
+            self.close_all(Corruption::CutByReboot);
+            self.goodbye = false;
+            self.running = true;
+        } else if line.time.is_some_and(|time| time > 1_000_000) {
+            self.running = true;
+        }
+        start
+    }
+
+    fn reboot(&mut self, line: &Line<'_>, number: u64) {
+        let key = Kind::Reboot.name().to_owned();
+        self.done.push(Report {
+            kind: Kind::Reboot,
+            title: "the kernel started again without a goodbye".to_owned(),
+            signature: Signature { hash: blake3::hash(key.as_bytes()).to_hex()[..12].to_owned(), key },
+            lines: number..=number,
+            corrupted: None,
+            time: line.time,
+            process: None,
+            cpu: None,
+            blame: None,
+            assertion: None,
+            source: None,
+            detail: None,
+            frames: Vec::new(),
+            stacks: Vec::new(),
+            locks: None,
+            panic: None,
+        });
+    }
+
+    fn cut_here(&mut self, line: &Line<'_>, text: &str, number: u64) {
+        self.cuts.retain(|cut| cut.caller != line.caller);
+        if self.cuts.len() >= OPEN_LIMIT {
+            self.cuts.remove(0);
+        }
+        self.cuts.push(Cut { caller: line.caller, first: number, texts: vec![(number, text.into())] });
+    }
+
+    /// A first line: of a new report, or of a further part of an open one. False: of none.
+    fn headline(&mut self, form: &'static Form, line: &Line<'_>, text: &str, number: u64) -> bool {
+        let mine = self.open.iter().position(|open| open.callers.contains(&line.caller));
+        if form.kind == Kind::Panic {
+            self.goodbye = true;
+            let reason =
+                text.split_once("not syncing").map_or("", |(_, rest)| rest).trim_start_matches([':', ' ']);
+            let target =
+                mine.or_else(|| consequence(reason).then(|| self.open.len().checked_sub(1)).flatten());
+            if let Some(index) = target.filter(|index| self.open[*index].proved)
+                && (consequence(reason) || self.open[index].die)
+            {
+                self.open[index].gathered.panic = Some(reason.to_owned());
+                self.open[index].gathered.last = number;
+                return true;
+            }
+        }
+        if let Some(index) = mine {
+            let open = &mut self.open[index];
+            if !open.ended && continues(open, form, text, number) {
+                open.die |= is_die(text);
+                open.proved = true;
+                push(open, text, number);
+                open.gathered.last = number;
+                open.idle = 0;
+                open.time = line.time.or(open.time);
+                self.cuts.retain(|cut| cut.caller != line.caller);
+                return true;
+            }
+            if form.proof == Proof::Body
+                && !open.ended
+                && matches!(form.kind, Kind::Bug | Kind::Oops)
+                && open.stack
+            {
+                return false;
+            }
+            let why = if open.ended { Corruption::NoStack } else { Corruption::CutByReport };
+            self.close(index, why);
+        }
+        if self.open.len() >= OPEN_LIMIT {
+            self.close(0, Corruption::TooLong);
+        }
+        self.start(form, line, text, number);
+        true
+    }
+
+    fn start(&mut self, form: &'static Form, line: &Line<'_>, text: &str, number: u64) {
+        let cut =
+            self.cuts.iter().position(|cut| cut.caller == line.caller).map(|index| self.cuts.remove(index));
+        let mut first = number;
+        let mut texts = Vec::new();
+        if let Some(cut) = cut {
+            first = cut.first;
+            texts = cut.texts;
+        }
+        if let Some((caller, at)) = self.banner.take()
+            && caller == line.caller
+            && at < first
+            && first - at <= 2
+        {
+            first = at;
+        }
+        let headline = texts.len();
+        texts.push((number, text.into()));
+        let suspect = self.timed && line.time.is_none();
+        self.open.push(Open {
+            gathered: Gathered {
+                form,
+                texts,
+                headline,
+                first,
+                last: number,
+                time: line.time,
+                corrupted: None,
+                ended_by: Corruption::NoStack,
+                panic: None,
+            },
+            callers: vec![line.caller],
+            proved: form.proof == Proof::Sure && !suspect,
+            stack: false,
+            ended: false,
+            die: is_die(text),
+            bytes: text.len(),
+            idle: 0,
+            time: line.time,
+            suspect,
+        });
+    }
+
+    /// A line that begins nothing: part of an open report, or of none.
+    fn follow(&mut self, line: &Line<'_>, text: &str, number: u64) {
+        if let Some(index) = self.cuts.iter().position(|cut| cut.caller == line.caller) {
+            if self.cuts[index].texts.len() < 8 {
+                self.cuts[index].texts.push((number, text.into()));
+            } else {
+                self.cuts.remove(index);
+            }
+        }
+        let mine = self.open.iter().position(|open| open.callers.contains(&line.caller));
+        let Some(index) = mine else {
+            self.adopt(line, text, number);
+            return;
+        };
+        // A line without time in a log with times is a program's.
+        if self.open[index].time.is_some() && line.time.is_none() && !self.open[index].suspect && self.timed {
+            self.grow_old(index);
+            return;
+        }
+        let open = &mut self.open[index];
+        open.time = line.time.or(open.time);
+        if open.ended {
+            self.grow_old(index);
+            return;
+        }
+        let part = body::classify(text);
+        push(open, text, number);
+        match part {
+            Part::Text | Part::Blank => {
+                self.grow_old(index);
+                return;
+            }
+            Part::Frame(_) => {
+                open.stack = true;
+                open.proved = true;
+            }
+            Part::Trace | Part::Cpu(..) | Part::Ip(_) | Part::Enter(_) => open.proved = true,
+            Part::End => open.ended = true,
+            _ => {}
+        }
+        if text.starts_with("Modules linked in") || text.starts_with("Hardware name") {
+            open.proved = true;
+        }
+        open.gathered.last = number;
+        open.idle = 0;
+    }
+
+    /// Another CPU answers to a stall's call for backtraces.
+    fn adopt(&mut self, line: &Line<'_>, text: &str, number: u64) {
+        if !text.starts_with("NMI backtrace for cpu ") {
+            return;
+        }
+        let asks =
+            |kind| matches!(kind, Kind::RcuStall | Kind::SoftLockup | Kind::HardLockup | Kind::HungTask);
+        if let Some(open) =
+            self.open.iter_mut().rev().find(|open| asks(open.gathered.form.kind) && !open.ended)
+        {
+            if open.callers.len() < 64 {
+                open.callers.push(line.caller);
+            }
+            push(open, text, number);
+            open.gathered.last = number;
+            open.idle = 0;
+        }
+    }
+
+    fn grow_old(&mut self, index: usize) {
+        let open = &mut self.open[index];
+        open.idle += 1;
+        let limit = match (open.ended, open.stack) {
+            (true, _) => PANIC_REACH,
+            (false, true) => IDLE_LINES,
+            (false, false) => IDLE_LINES_EARLY,
+        };
+        if open.idle > limit {
+            self.close(index, Corruption::NoStack);
+        }
+    }
+
+    fn close_all(&mut self, why: Corruption) {
+        while !self.open.is_empty() {
+            self.close(0, why);
+        }
+    }
+
+    fn close(&mut self, index: usize, why: Corruption) {
+        let mut open = self.open.remove(index);
+        if !open.proved {
+            return;
+        }
+        let last = open.gathered.last;
+        open.gathered.texts.retain(|(number, _)| *number <= last);
+        open.gathered.ended_by = if open.ended { Corruption::NoStack } else { why };
+        self.done.push(assemble(open.gathered));
+    }
+
+    /// The end of the log.
+    pub(super) fn finish(&mut self) {
+        self.close_all(Corruption::CutByEnd);
+        self.cuts.clear();
+    }
+}
+
+fn push(open: &mut Open, text: &str, number: u64) {
+    if open.gathered.texts.len() >= REPORT_LINES || open.bytes >= REPORT_BYTES {
+        open.gathered.corrupted.get_or_insert(Corruption::TooLong);
+        return;
+    }
+    open.bytes += text.len();
+    open.gathered.texts.push((number, text.into()));
+}
+
+fn is_banner(text: &str) -> bool {
+    let bare = text.trim();
+    bare.len() >= 20 && bare.bytes().all(|byte| byte == b'=')
+}
+
+/// A line of `die()`: it carries the count of Oopses.
+fn is_die(text: &str) -> bool {
+    text.contains("[#") || text.starts_with("Internal error: ")
+}
+
+/// Reasons that say that another report came first.
+fn consequence(reason: &str) -> bool {
+    const REASONS: [&str; 13] = [
+        "Fatal exception",
+        "panic_on_warn set",
+        "Attempted to kill init!",
+        "Attempted to kill the idle task!",
+        "Oops",
+        "hung_task: blocked tasks",
+        "softlockup: hung tasks",
+        "Hard LOCKUP",
+        "RCU Stall",
+        "KFENCE: ",
+        "System is deadlocked on memory",
+        "kernel: panic_on_warn",
+        "Fatal hardware error",
+    ];
+    REASONS.iter().any(|known| reason.starts_with(known)) || reason.contains("panic_on_")
+}
+
+/// Whether a headline is a further line of the report that is open.
+fn continues(open: &Open, form: &Form, text: &str, number: u64) -> bool {
+    let kind = open.gathered.form.kind;
+    let near = number - open.gathered.last <= 12;
+    let prelude = matches!(
+        kind,
+        Kind::NullDeref
+            | Kind::PageFault
+            | Kind::KernelBug
+            | Kind::GeneralProtection
+            | Kind::StackOverflow
+            | Kind::ListCorruption
+            | Kind::Usercopy
+            | Kind::Oops
+    );
+    // fault.c's words, then die()'s.
+    if is_die(text) && prelude && !open.die && !open.stack {
+        return near;
+    }
+    match form.kind {
+        Kind::KernelBug | Kind::Warning => {
+            matches!(kind, Kind::ListCorruption | Kind::Usercopy) && !open.stack && near
+        }
+        Kind::LockdepDisarmed => text.starts_with("turning off") && (kind.is_lockdep() && near),
+        Kind::RcuStall => kind == Kind::RcuStall && text.contains(" kthread "),
+        Kind::MemoryLeak => kind == Kind::MemoryLeak && !open.stack && text.starts_with("unreferenced"),
+        Kind::OutOfMemory => kind == Kind::OutOfMemory && !text.contains("invoked oom-killer"),
+        Kind::PageFault | Kind::NullDeref => kind == Kind::PageFault && !open.die && !open.stack && near,
+        _ => false,
+    }
+}

@@ -1,0 +1,29 @@
+//! Kernel log -> reports -> signatures. Pure: bytes come in by [`Scanner::feed`], reports go out.
+//!
+//! `docs/kernel-reports.md` lists the kinds and says how a signature is made. Inside: [`Scanner`] finds lines that
+//! can begin a report, `line` strips what is not the kernel's, `gather` sorts lines into reports by caller, `forms`
+//! is the table of first lines, `body` knows the lines behind them, and `assemble` makes the [`Report`].
+
+mod assemble;
+mod blame;
+mod body;
+mod fold;
+mod forms;
+mod frame;
+mod gather;
+mod kind;
+mod line;
+mod locks;
+mod report;
+mod scanner;
+mod signature;
+#[cfg(test)]
+mod tests;
+mod title;
+
+pub use fold::{Folded, fold};
+pub use frame::plain_name;
+pub use kind::Kind;
+pub use report::{Corruption, Frame, Lock, Locks, Process, Report, Signature, Stack};
+pub use scanner::{Scanner, scan};
+pub use signature::same_bug;

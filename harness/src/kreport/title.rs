@@ -1,0 +1,357 @@
+//! What the first lines of a report say: its words, its place, its process; and the title made of them.
+
+use super::assemble::named_in;
+use super::frame::{self, is_source};
+use super::{Frame, Kind, Locks, Process};
+
+/// What the first lines said.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    pub kind: Kind,
+    /// For people.
+    pub detail: Option<String>,
+    /// The part of `detail` that is the same each time.
+    pub class: Option<String>,
+    pub function: Option<Frame>,
+    pub source: Option<String>,
+    pub process: Option<Process>,
+    pub cpu: Option<u32>,
+}
+
+impl Default for Kind {
+    /// The least special kind.
+    fn default() -> Self {
+        Kind::Bug
+    }
+}
+
+/// Reads the headline, and the few lines around it that belong to it.
+pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: usize) -> Facts {
+    let mut facts = Facts { kind, ..Facts::default() };
+    let next = || texts[at + 1..].iter().take(14).map(|(_, text)| text.trim());
+    facts.source = headline
+        .split([' ', ','])
+        .map(|word| word.trim_end_matches(['!', '.', ')']))
+        .find(|word| is_source(word))
+        .map(str::to_owned);
+    facts.process = slashed(headline).or_else(|| bracketed(headline));
+    facts.cpu =
+        after(headline, "CPU#").or_else(|| after(headline, "CPU: ")).or_else(|| after(headline, "on cpu "));
+    match kind {
+        Kind::Warning => warning(&mut facts, headline, texts, at),
+        Kind::Kasan | Kind::Kfence | Kind::Kcsan | Kind::Kmsan => sanitizer(&mut facts, headline, next()),
+        Kind::Ubsan => {
+            facts.class = headline
+                .strip_prefix("UBSAN: ")
+                .and_then(|rest| rest.split(" in ").next())
+                .map(str::to_owned);
+            facts.source = headline
+                .rsplit(" in ")
+                .next()
+                .map(|place| place.rsplitn(2, ':').last().unwrap_or(place).to_owned())
+                .filter(|place| is_source(place))
+                .or(facts.source);
+        }
+        Kind::HungTask => {
+            facts.process = headline
+                .strip_prefix("INFO: task ")
+                .and_then(|rest| rest.split(" blocked ").next())
+                .and_then(|task| {
+                    let task = task.split(" can't die").next()?;
+                    let (comm, pid) = task.rsplit_once(':')?;
+                    Some(Process { comm: comm.to_owned(), pid: pid.trim().parse().ok()? })
+                });
+        }
+        Kind::SlabCorruption => {
+            facts.class = headline
+                .rsplit("): ")
+                .next()
+                .filter(|_| headline.starts_with("BUG "))
+                .map(|words| letters(words));
+        }
+        Kind::RcuStall => {
+            facts.class = Some(
+                if headline.contains("starved") || headline.contains("timer wakeup") {
+                    "starved"
+                } else {
+                    "stall"
+                }
+                .to_owned(),
+            )
+        }
+        Kind::LockdepInconsistent => {
+            facts.class = texts
+                .iter()
+                .find_map(|(_, text)| text.trim().strip_prefix("inconsistent {").map(state_family))
+        }
+        Kind::SuspiciousRcu => {
+            facts.detail =
+                next().find(|text| text.split_whitespace().next().is_some_and(is_source)).map(str::to_owned);
+            facts.source =
+                facts.detail.as_deref().and_then(|text| text.split_whitespace().next()).map(str::to_owned);
+            facts.class =
+                facts.source.as_deref().and_then(|source| source.split(':').next()).map(str::to_owned);
+        }
+        Kind::Panic => panic(&mut facts, headline),
+        Kind::UnregisterNetdevice => facts.class = Some("refcount".to_owned()),
+        Kind::OutOfMemory
+        | Kind::UnhandledIrq
+        | Kind::MachineCheck
+        | Kind::WatchdogBite
+        | Kind::MemoryLeak => {}
+        Kind::Bug
+        | Kind::Oops
+        | Kind::LockdepDisarmed
+        | Kind::PageCorruption
+        | Kind::SpinlockBug
+        | Kind::DmaApi
+        | Kind::Usercopy
+        | Kind::ListCorruption
+        | Kind::WorkqueueLeak => {
+            facts.class = Some(letters(headline));
+        }
+        _ => {}
+    }
+    if facts.process.is_none() {
+        facts.process = next().find_map(slashed);
+    }
+    if facts.detail.is_none() {
+        facts.detail.clone_from(&facts.class);
+    }
+    facts
+}
+
+fn warning(facts: &mut Facts, headline: &str, texts: &[(u64, Box<str>)], at: usize) {
+    facts.function = frame::find(headline);
+    let after = texts[at + 1..]
+        .iter()
+        .map(|(_, text)| text.trim())
+        .take_while(|text| {
+            !text.starts_with("Modules linked in:") && !text.starts_with("CPU: ") && !text.is_empty()
+        })
+        .take(4);
+    let message: Vec<&str> = texts[..at]
+        .iter()
+        .map(|(_, text)| text.trim())
+        .filter(|text| !text.contains("[ cut here ]"))
+        .chain(after)
+        .collect();
+    let file = facts.source.as_deref().unwrap_or("");
+    let says = |word: &str| message.iter().any(|text| text.contains(word));
+    if file.ends_with("lib/refcount.c") || file.starts_with("lib/refcount.c:") || says("refcount_t: ") {
+        facts.kind = Kind::Refcount;
+    } else if file.starts_with("lib/debugobjects.c:") || says("ODEBUG: ") {
+        facts.kind = Kind::DebugObjects;
+    } else if file.starts_with("lib/list_debug.c:")
+        || says("list_add corruption")
+        || says("list_del corruption")
+    {
+        facts.kind = Kind::ListCorruption;
+    } else if says("DEBUG_LOCKS_WARN_ON(") {
+        facts.kind = Kind::DebugLocksWarning;
+    } else if says("DMA-API: ") {
+        facts.kind = Kind::DmaApi;
+    }
+    if let Some(first) = message.first() {
+        facts.detail = Some((*first).to_owned());
+        if facts.kind != Kind::Warning {
+            facts.class = Some(letters(first));
+        }
+    }
+}
+
+fn sanitizer<'a>(facts: &mut Facts, headline: &str, mut next: impl Iterator<Item = &'a str>) {
+    let words = headline.splitn(3, ": ").nth(2).unwrap_or(headline);
+    let what = words.split(" in ").next().unwrap_or(words);
+    let access = next.find_map(|text| {
+        ["Read", "Write"]
+            .into_iter()
+            .find(|word| text.starts_with(word) && text[word.len()..].starts_with(" of size"))
+    });
+    let what = access.map_or_else(|| what.to_owned(), |access| format!("{what} {access}"));
+    facts.class = Some(what);
+    // KCSAN names two functions, in either order.
+    let place = words.rsplit(" in ").next().unwrap_or("");
+    if let Some((one, two)) = place.split_once(" / ") {
+        let mut pair = [one.trim(), two.trim()].map(frame::plain_name);
+        pair.sort_unstable();
+        facts.class =
+            Some(format!("{what} {one} / {two}", what = what_of(words), one = pair[0], two = pair[1]));
+        return;
+    }
+    facts.function = named_in(words);
+}
+
+fn what_of(words: &str) -> &str {
+    words.split(" in ").next().unwrap_or(words)
+}
+
+fn panic(facts: &mut Facts, headline: &str) {
+    let reason =
+        headline.split_once("not syncing").map_or("", |(_, rest)| rest).trim_start_matches([':', ' ']);
+    if reason.contains("stack-protector") {
+        facts.kind = Kind::StackCorruption;
+        facts.function = named_in(reason);
+    } else if reason.contains("kernel stack overflow") {
+        facts.kind = Kind::StackOverflow;
+    } else if reason.contains("achine check") {
+        facts.kind = Kind::MachineCheck;
+    } else if reason.starts_with("Out of memory") || reason.starts_with("System is deadlocked on memory") {
+        facts.kind = Kind::OutOfMemory;
+    } else if reason.to_ascii_lowercase().contains("hard lockup") {
+        facts.kind = Kind::HardLockup;
+    } else if reason.starts_with("softlockup") {
+        facts.kind = Kind::SoftLockup;
+    } else if reason.starts_with("hung_task") {
+        facts.kind = Kind::HungTask;
+    } else if reason.to_ascii_lowercase().contains("watchdog") {
+        facts.kind = Kind::WatchdogBite;
+    }
+    facts.detail = Some(reason.to_owned());
+    facts.class = Some(letters(reason));
+}
+
+/// `{IN-HARDIRQ-W} -> {HARDIRQ-ON-W}`: which of the two came first is chance; the context is the bug's.
+fn state_family(text: &str) -> String {
+    ["HARDIRQ", "SOFTIRQ", "RECLAIM_FS"]
+        .into_iter()
+        .find(|family| text.contains(family))
+        .unwrap_or("state")
+        .to_owned()
+}
+
+/// Words without what changes from run to run: addresses, numbers, quoted names, what follows a colon and a value.
+pub(super) fn letters(text: &str) -> String {
+    let mut out: Vec<String> = Vec::new();
+    for word in text.split_whitespace().take(24) {
+        let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        let digits = bare.bytes().filter(u8::is_ascii_digit).count();
+        let hex = bare.len() >= 8 && bare.bytes().all(|b| b.is_ascii_hexdigit());
+        if digits > 0
+            && (hex
+                || bare.starts_with("0x")
+                || digits * 2 >= bare.len()
+                || word.contains(['=', ':', '/', '#'])
+                || word.starts_with('['))
+        {
+            if out.last().is_none_or(|last| last != "N") {
+                out.push("N".to_owned());
+            }
+            continue;
+        }
+        out.push(frame::plain_name(word.split("+0x").next().unwrap_or(word)).to_owned());
+    }
+    out.join(" ")
+}
+
+/// `comm/pid is trying to ...`, `CPU#1: comm/27`, `on CPU#0, comm/12`.
+fn slashed(text: &str) -> Option<Process> {
+    const VERBS: [&str; 9] = [
+        " is trying to ",
+        " is freeing memory ",
+        " still has locks held",
+        " is leaving the kernel",
+        " just changed the state",
+        " [HC",
+        " is exiting",
+        " is holding",
+        ": Hash chain",
+    ];
+    let task = if let Some(at) = VERBS.iter().filter_map(|verb| text.find(verb)).min() {
+        text[..at].trim_start_matches("WARNING: ").trim_start_matches("BUG: ").trim_start_matches("[ ")
+    } else {
+        let at = text.find("CPU#")?;
+        let (_, task) = text[at..].split_once([':', ','])?;
+        task.trim()
+    };
+    let (comm, pid) = task.rsplit_once('/')?;
+    let pid = pid.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
+    (!comm.is_empty() && comm.len() < 40).then(|| Process { comm: comm.to_owned(), pid })
+}
+
+/// `[comm:pid]` of a soft lockup.
+fn bracketed(text: &str) -> Option<Process> {
+    let inner = text.strip_suffix(']')?.rsplit_once('[')?.1;
+    let (comm, pid) = inner.rsplit_once(':')?;
+    Some(Process { comm: comm.to_owned(), pid: pid.parse().ok()? })
+}
+
+fn after(text: &str, mark: &str) -> Option<u32> {
+    let at = text.find(mark)? + mark.len();
+    text[at..].split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// The title.
+pub(super) fn write(
+    kind: Kind,
+    facts: &Facts,
+    blame: Option<&str>,
+    assertion: Option<&str>,
+    locks: Option<&Locks>,
+    process: Option<&Process>,
+) -> String {
+    let place = blame.map_or_else(String::new, |name| format!(" in {name}"));
+    let detail = facts.detail.as_deref().unwrap_or("");
+    let class = facts.class.as_deref().unwrap_or("");
+    let lock = |which: Option<&super::Lock>| which.map_or_else(|| "a lock".to_owned(), super::Lock::name);
+    let wanted = lock(locks.and_then(|locks| locks.wanted.as_ref()));
+    let held = lock(locks.and_then(|locks| locks.held.as_ref()));
+    match kind {
+        Kind::LockdepCircular => format!("possible circular locking: {wanted} wanted, {held} held{place}"),
+        Kind::LockdepRecursive => format!("possible recursive locking of {wanted}{place}"),
+        Kind::LockdepInconsistent => format!("inconsistent lock state of {wanted}{place}"),
+        Kind::LockdepIrqInversion => format!("possible irq lock inversion of {wanted} and {held}{place}"),
+        Kind::LockdepUnsafeOrder => {
+            format!("irq-safe to irq-unsafe lock order: {wanted} wanted, {held} held{place}")
+        }
+        Kind::LockdepWaitContext => format!("invalid wait context: {wanted}{place}"),
+        Kind::LockdepHeldFreed => format!("held lock freed{place}"),
+        Kind::LockdepUnlockBalance => format!("bad unlock balance of {wanted}{place}"),
+        Kind::LockdepBadContention => format!("bad contention of {wanted}{place}"),
+        Kind::LockdepHeldAtUserReturn => format!("lock held when returning to user space{place}"),
+        Kind::LockdepHeldAtExit => format!("task exits with locks held{place}"),
+        Kind::LockdepNestedNotHeld => format!("nested lock was not taken: {wanted}{place}"),
+        Kind::LockdepChainCollision => format!("lockdep chain_key collision{place}"),
+        Kind::LockdepNonStaticKey => format!("trying to register non-static key{place}"),
+        Kind::LockdepDisarmed => format!("lockdep turned itself off: {detail}"),
+        Kind::DebugLocksWarning => format!("WARNING: {detail}{place}"),
+        Kind::SuspiciousRcu => format!("suspicious RCU usage{place}"),
+        Kind::Warning => {
+            assertion.map_or_else(|| format!("WARNING{place}"), |name| format!("WARNING: {name}{place}"))
+        }
+        Kind::KernelBug => format!("kernel BUG{place}"),
+        Kind::NullDeref => format!("NULL pointer dereference{place}"),
+        Kind::PageFault => format!("unable to handle page fault{place}"),
+        Kind::GeneralProtection => format!("general protection fault{place}"),
+        Kind::DivideError => format!("divide error{place}"),
+        Kind::StackOverflow => format!("kernel stack overflow{place}"),
+        Kind::StackCorruption => format!("kernel stack is corrupted{place}"),
+        Kind::DoubleFault => format!("double fault{place}"),
+        Kind::Kasan => format!("KASAN: {class}{place}"),
+        Kind::Kfence => format!("KFENCE: {class}{place}"),
+        Kind::Kcsan => format!("KCSAN: {class}"),
+        Kind::Kmsan => format!("KMSAN: {class}{place}"),
+        Kind::Ubsan => format!("UBSAN: {class}{place}"),
+        Kind::MemoryLeak => format!("memory leak{place}"),
+        Kind::ScheduleInAtomic => format!("scheduling while atomic{place}"),
+        Kind::SleepInAtomic => format!("sleeping function called from invalid context{place}"),
+        Kind::PreemptibleCpuUse => format!("CPU number used in preemptible code{place}"),
+        Kind::SoftLockup => format!("soft lockup{place}"),
+        Kind::HardLockup => format!("hard lockup{place}"),
+        Kind::RcuStall => {
+            format!("RCU {}{place}", if class == "starved" { "kthread starved" } else { "stall" })
+        }
+        Kind::WorkqueueLockup => "workqueue lockup".to_owned(),
+        Kind::HungTask => {
+            let comm = facts.process.as_ref().or(process).map_or("", |process| process.comm.as_str());
+            format!("task {comm} hung{place}")
+        }
+        Kind::UnregisterNetdevice => "unregister_netdevice: waiting for a device to become free".to_owned(),
+        Kind::OutOfMemory => format!("out of memory{place}"),
+        Kind::Panic => format!("kernel panic: {detail}"),
+        Kind::Reboot => "the kernel started again without a goodbye".to_owned(),
+        Kind::WatchdogBite => "a watchdog bit".to_owned(),
+        _ if class.is_empty() => format!("{kind}{place}"),
+        _ => format!("{class}{place}"),
+    }
+}
