@@ -106,18 +106,20 @@ fn cycle(wanted: (&str, &str), held: &str, between: &[(&str, &str)]) -> String {
         wanted.0
     );
     for (depth, (lock, at)) in between.iter().enumerate() {
-        log += &format!(
+        let part = format!(
             "\n-> #{} ({lock}){{++++}}-{{0:0}}:\n       lock_acquire+0x1/0x2\n       {at}+0x1/0x2\n       ksys_write+0x1/0x2\n",
             between.len() - depth
         );
+        log.push_str(&part);
     }
-    log += &format!(
+    let part = format!(
         "\n-> #0 ({}){{++++}}-{{0:0}}:\n       __lock_acquire+0x1/0x2\n       lock_acquire+0x1/0x2\n       {}+0x1/0x2\n       ret_from_fork+0x1/0x2\n\n\
          other info that might help us debug this:\n\n Possible unsafe locking scenario:\n\n       CPU0                    CPU1\n       ----                    ----\n  lock({held});\n  lock({});\n\n *** DEADLOCK ***\n\n\
          1 lock held by kworker/u8:1/27:\n #0: ffffffff8242d430 ({held}){{++++}}-{{0:0}}, at: acpi_processor_remove+0x1/0x2\n\n\
          stack backtrace:\nCPU: 1 PID: 27 Comm: kworker/u8:1 Not tainted 6.1.192 #2\nCall Trace:\n <TASK>\n dump_stack_lvl+0x1/0x2\n check_noncircular+0x1/0x2\n __lock_acquire+0x1/0x2\n lock_acquire+0x1/0x2\n {}+0x1/0x2\n </TASK>\n",
         wanted.0, wanted.1, wanted.0, wanted.1
     );
+    log.push_str(&part);
     log
 }
 
