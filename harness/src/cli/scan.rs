@@ -1,0 +1,77 @@
+//! `hotplug scan`: reads any kernel log and says what the kernel reported.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::scan_out::Sink;
+use crate::kreport::symbols::Symbols;
+use crate::kreport::{KnownIssues, Report, Scanner};
+use crate::{Error, Result};
+
+/// Bytes read at once.
+const CHUNK: usize = 256 * 1024;
+
+/// Options of `hotplug scan`.
+#[derive(Debug, Clone, Args)]
+pub struct ScanArgs {
+    /// Kernel logs: serial console, dmesg, journalctl, /dev/kmsg, a CI job's log; - is standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Kernel image with debug information: frames get their source lines and inlined callers
+    #[arg(long, value_name = "FILE")]
+    pub vmlinux: Option<PathBuf>,
+    /// TOML file of known issues: they are shown apart and do not fail the run
+    #[arg(long, value_name = "FILE")]
+    pub known: Option<PathBuf>,
+}
+
+/// Scans the files. The exit status: 0 when nothing is reported but known issues, 1 when there are reports.
+/// What cannot be read is an error, whose exit status is 2.
+pub fn run(args: &ScanArgs, out: &mut impl Write) -> Result<u8> {
+    let symbols = args.vmlinux.as_deref().map(Symbols::open).transpose()?;
+    let known = args.known.as_deref().map(read_known).transpose()?.unwrap_or_default();
+    let mut sink = Sink::new(args.json, known, args.files.len() > 1);
+    sink.start(out)?;
+    for path in &args.files {
+        let name = path.display().to_string();
+        scan_file(path, |mut report| {
+            if let Some(symbols) = &symbols {
+                symbols.resolve(&mut report);
+            }
+            sink.report(&name, report, out)
+        })?;
+    }
+    sink.finish(out)
+}
+
+fn read_known(path: &Path) -> Result<KnownIssues> {
+    let text = fs_err::read_to_string(path).map_err(Error::user)?;
+    KnownIssues::parse(&path.display().to_string(), &text, jiff::ZonedDateTime::now().date())
+}
+
+/// Reads one file in bounded memory.
+fn scan_file(path: &Path, mut each: impl FnMut(Report) -> Result<()>) -> Result<()> {
+    let cannot = |error: std::io::Error| Error::user(format!("cannot read {}", path.display())).detail(error);
+    let mut input: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(cannot)?)
+    };
+    let mut scanner = Scanner::new();
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match input.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(length) => scanner.feed(&chunk[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(cannot(error)),
+        }
+        scanner.drain().try_for_each(&mut each)?;
+    }
+    scanner.finish().into_iter().try_for_each(each)
+}

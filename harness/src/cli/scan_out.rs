@@ -1,0 +1,202 @@
+//! What `hotplug scan` prints: JSON as reports come, or text with each bug once.
+
+use std::collections::HashMap;
+use std::io::Write;
+
+use serde::Serialize;
+
+use crate::Result;
+use crate::kreport::{KnownIssues, Report, draw_ring, plain_name};
+
+/// Where reports go.
+#[derive(Debug)]
+pub(super) struct Sink {
+    json: bool,
+    known: KnownIssues,
+    many_files: bool,
+    /// Reports so far that are not known.
+    news: u64,
+    knowns: u64,
+    written: u64,
+    /// For text: each bug's first report and how often it came. As large as there are different bugs.
+    bugs: Vec<Bug>,
+    by_key: HashMap<String, usize>,
+}
+
+#[derive(Debug)]
+struct Bug {
+    report: Report,
+    file: String,
+    count: u64,
+    known: Option<String>,
+}
+
+/// One report as JSON has it: the library's, with the signature's two halves as plain strings.
+#[derive(Serialize)]
+struct Row<'a> {
+    file: &'a str,
+    kind: &'static str,
+    title: &'a str,
+    signature: &'a str,
+    key: &'a str,
+    corrupted: Option<crate::kreport::Corruption>,
+    lines: [u64; 2],
+    time_us: Option<u64>,
+    process: &'a Option<crate::kreport::Process>,
+    cpu: Option<u32>,
+    blame: Option<&'a str>,
+    assertion: Option<&'a str>,
+    source: Option<&'a str>,
+    detail: Option<&'a str>,
+    panic: Option<&'a str>,
+    frames: &'a [crate::kreport::Frame],
+    stacks: &'a [crate::kreport::Stack],
+    locks: &'a Option<crate::kreport::Locks>,
+    known: Option<&'a str>,
+}
+
+impl Sink {
+    pub(super) fn new(json: bool, known: KnownIssues, many_files: bool) -> Self {
+        Self {
+            json,
+            known,
+            many_files,
+            news: 0,
+            knowns: 0,
+            written: 0,
+            bugs: Vec::new(),
+            by_key: HashMap::new(),
+        }
+    }
+
+    pub(super) fn start(&self, out: &mut impl Write) -> Result<()> {
+        if self.json {
+            write!(out, "{{\"schema\":1,\"reports\":[")?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn report(&mut self, file: &str, report: Report, out: &mut impl Write) -> Result<()> {
+        let known = self.known.find(&report).map(|issue| issue.reason.clone());
+        if known.is_some() {
+            self.knowns += 1;
+        } else {
+            self.news += 1;
+        }
+        if !self.json {
+            self.count(file, report, known);
+            return Ok(());
+        }
+        out.write_all(if self.written == 0 { b"\n" } else { b",\n" })?;
+        self.written += 1;
+        let row = row(file, &report, known.as_deref());
+        Ok(serde_json::to_writer(out, &row).map_err(std::io::Error::from)?)
+    }
+
+    fn count(&mut self, file: &str, report: Report, known: Option<String>) {
+        if let Some(bug) = self.by_key.get(&report.signature.key) {
+            self.bugs[*bug].count += 1;
+            return;
+        }
+        self.by_key.insert(report.signature.key.clone(), self.bugs.len());
+        self.bugs.push(Bug { report, file: file.to_owned(), count: 1, known });
+    }
+
+    /// Ends the output; the exit status.
+    pub(super) fn finish(&self, out: &mut impl Write) -> Result<u8> {
+        let remarks = self.known.remarks();
+        if self.json {
+            let remarks = serde_json::to_string(&remarks).map_err(std::io::Error::from)?;
+            writeln!(out, "\n],\"remarks\":{remarks}}}")?;
+            return Ok(u8::from(self.news > 0));
+        }
+        for bug in self.bugs.iter().filter(|bug| bug.known.is_none()) {
+            self.text(bug, out)?;
+        }
+        let known: Vec<&Bug> = self.bugs.iter().filter(|bug| bug.known.is_some()).collect();
+        for bug in &known {
+            let reason = bug.known.as_deref().unwrap_or_default();
+            writeln!(out, "known   {} ({} times): {reason}", bug.report.title, bug.count)?;
+        }
+        for remark in remarks {
+            writeln!(out, "note    {remark}")?;
+        }
+        let different = self.bugs.len() - known.len();
+        match (self.news, self.knowns) {
+            (0, 0) => writeln!(out, "no reports")?,
+            (news, 0) => writeln!(out, "{news} reports, {different} different")?,
+            (news, knowns) => writeln!(out, "{news} reports, {different} different; {knowns} known")?,
+        }
+        Ok(u8::from(self.news > 0))
+    }
+
+    fn text(&self, bug: &Bug, out: &mut impl Write) -> Result<()> {
+        let report = &bug.report;
+        let times =
+            if bug.count > 1 { format!("  ({} times, the first shown)", bug.count) } else { String::new() };
+        writeln!(out, "{}{times}", report.title)?;
+        let file = if self.many_files { format!("{} ", bug.file) } else { String::new() };
+        let mut facts = vec![
+            format!("{file}lines {}-{}", report.lines.start(), report.lines.end()),
+            report.kind.name().to_owned(),
+        ];
+        facts.extend(report.process.as_ref().map(|process| format!("{}/{}", process.comm, process.pid)));
+        facts.extend(report.cpu.map(|cpu| format!("CPU {cpu}")));
+        facts.extend(report.time.map(|time| format!("at {}.{:06} s", time / 1_000_000, time % 1_000_000)));
+        writeln!(out, "    {}", facts.join(", "))?;
+        writeln!(out, "    signature {}  {}", report.signature.hash, report.signature.key)?;
+        if let Some(why) = report.corrupted {
+            let why = serde_json::to_string(&why).map_err(std::io::Error::from)?;
+            writeln!(out, "    corrupted: {}", why.trim_matches('"').replace('-', " "))?;
+        }
+        if let Some(panic) = &report.panic {
+            writeln!(out, "    led to a panic: {panic}")?;
+        }
+        let frames = report.frames.iter().filter(|frame| frame.reliable).take(16);
+        let places: Vec<String> = frames
+            .map(|frame| {
+                let name = plain_name(&frame.function);
+                let note = if frame.inlined { " [inlined]" } else { "" };
+                frame
+                    .source
+                    .as_ref()
+                    .map_or_else(|| name.to_owned(), |source| format!("{name} ({source}){note}"))
+            })
+            .collect();
+        if report.frames.iter().any(|frame| frame.source.is_some()) {
+            for place in places {
+                writeln!(out, "      {place}")?;
+            }
+        } else if !places.is_empty() {
+            writeln!(out, "    {}", places.join(" < "))?;
+        }
+        for line in draw_ring(report).iter().flat_map(|ring| ring.lines()) {
+            writeln!(out, "    {line}")?;
+        }
+        Ok(writeln!(out)?)
+    }
+}
+
+fn row<'a>(file: &'a str, report: &'a Report, known: Option<&'a str>) -> Row<'a> {
+    Row {
+        file,
+        kind: report.kind.name(),
+        title: &report.title,
+        signature: &report.signature.hash,
+        key: &report.signature.key,
+        corrupted: report.corrupted,
+        lines: [*report.lines.start(), *report.lines.end()],
+        time_us: report.time,
+        process: &report.process,
+        cpu: report.cpu,
+        blame: report.blame.as_deref(),
+        assertion: report.assertion.as_deref(),
+        source: report.source.as_deref(),
+        detail: report.detail.as_deref(),
+        panic: report.panic.as_deref(),
+        frames: &report.frames,
+        stacks: &report.stacks,
+        locks: &report.locks,
+        known,
+    }
+}

@@ -1,0 +1,182 @@
+//! Reports that are known already: a TOML file of signatures and patterns, each with its reason.
+
+use jiff::civil::Date;
+use regex::Regex;
+use serde::Deserialize;
+
+use super::{Kind, Report};
+use crate::{Error, Result};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    known: Vec<Entry>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    reason: String,
+    signature: Option<String>,
+    kind: Option<Kind>,
+    title: Option<String>,
+    key: Option<String>,
+    expires: Option<toml::value::Datetime>,
+}
+
+/// One known issue.
+#[derive(Debug)]
+pub struct KnownIssue {
+    /// Why it is tolerated.
+    pub reason: String,
+    /// The last day on which it counts.
+    pub expires: Option<Date>,
+    /// Reports it has matched so far.
+    pub matched: u64,
+    /// It is past its day and matches nothing any more.
+    pub expired: bool,
+    signature: Option<String>,
+    kind: Option<Kind>,
+    title: Option<Regex>,
+    key: Option<Regex>,
+}
+
+/// The known issues, in the order of the file.
+#[derive(Debug, Default)]
+pub struct KnownIssues {
+    issues: Vec<KnownIssue>,
+}
+
+impl KnownIssues {
+    /// Reads the text of the file `name`. `today` decides what has expired. An unknown key, a pattern that is no regular
+    /// expression, an entry that would match everything: all are errors that say where.
+    pub fn parse(name: &str, text: &str, today: Date) -> Result<Self> {
+        let file: File = toml::from_str(text)
+            .map_err(|error| Error::user(format!("{name} does not parse")).detail(error))?;
+        let issues =
+            file.known.into_iter().map(|entry| KnownIssue::new(entry, today)).collect::<Result<_>>()?;
+        Ok(Self { issues })
+    }
+
+    /// The issue that a report belongs to, and counts it. The first match wins.
+    pub fn find(&mut self, report: &Report) -> Option<&KnownIssue> {
+        let issue = self.issues.iter_mut().find(|issue| issue.matches(report))?;
+        issue.matched += 1;
+        Some(issue)
+    }
+
+    /// What is to be said about the file itself after a run: entries that have expired, and that matched nothing.
+    pub fn remarks(&self) -> Vec<String> {
+        self.issues
+            .iter()
+            .filter_map(|issue| {
+                let name = issue.name();
+                match (issue.expired, issue.expires) {
+                    (true, Some(day)) => {
+                        Some(format!("known issue {name} expired on {day}: {}", issue.reason))
+                    }
+                    _ if issue.matched == 0 => {
+                        Some(format!("known issue {name} matched nothing: {}", issue.reason))
+                    }
+                    _ => None,
+                }
+            })
+            .collect()
+    }
+}
+
+impl KnownIssue {
+    fn new(entry: Entry, today: Date) -> Result<Self> {
+        let wrong = |what: String| Error::user(format!("known issue {:?}: {what}", entry.reason));
+        if entry.signature.is_none() && entry.title.is_none() && entry.key.is_none() {
+            return Err(wrong("names no report".to_owned()).mend("give a signature, a title or a key"));
+        }
+        if let Some(hash) = entry.signature.as_deref()
+            && (hash.len() != 12 || !hash.bytes().all(|b| b.is_ascii_hexdigit()))
+        {
+            return Err(wrong(format!("{hash:?} is no signature"))
+                .mend("a signature is 12 hexadecimal digits, as hotplug scan prints it"));
+        }
+        let pattern = |text: &Option<String>| {
+            text.as_deref()
+                .map(Regex::new)
+                .transpose()
+                .map_err(|error| wrong("a pattern is wrong".to_owned()).detail(error))
+        };
+        let expires = entry
+            .expires
+            .map(|day| day.to_string().get(..10).unwrap_or_default().parse::<Date>())
+            .transpose()
+            .map_err(|error| wrong("expires is no date".to_owned()).detail(error))?;
+        Ok(Self {
+            title: pattern(&entry.title)?,
+            key: pattern(&entry.key)?,
+            expires,
+            matched: 0,
+            expired: expires.is_some_and(|day| day < today),
+            signature: entry.signature.map(|hash| hash.to_ascii_lowercase()),
+            kind: entry.kind,
+            reason: entry.reason,
+        })
+    }
+
+    /// Everything that the entry gives must fit.
+    fn matches(&self, report: &Report) -> bool {
+        !self.expired
+            && self.signature.as_deref().is_none_or(|hash| hash == report.signature.hash)
+            && self.kind.is_none_or(|kind| kind == report.kind)
+            && self.title.as_ref().is_none_or(|title| title.is_match(&report.title))
+            && self.key.as_ref().is_none_or(|key| key.is_match(&report.signature.key))
+    }
+
+    fn name(&self) -> String {
+        let pattern = self.title.as_ref().or(self.key.as_ref()).map(Regex::as_str);
+        self.signature.clone().or_else(|| pattern.map(|text| format!("{text:?}"))).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kreport::scan;
+
+    fn report() -> Report {
+        scan(b"WARNING: CPU: 0 PID: 1 at mm/x.c:1 foo+0x1/0x2\nCall Trace:\n foo+0x1/0x2\n").remove(0)
+    }
+
+    fn day(text: &str) -> Date {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_known_report_is_known_until_its_day_has_passed() {
+        let text =
+            "[[known]]\nreason = \"ours\"\ntitle = 'in foo$'\nkind = 'warning'\nexpires = 2026-06-30\n";
+        let mut known = KnownIssues::parse("k.toml", text, day("2026-06-30")).unwrap();
+        assert_eq!(known.find(&report()).map(|issue| issue.reason.as_str()), Some("ours"));
+        assert!(known.remarks().is_empty());
+        let mut late = KnownIssues::parse("k.toml", text, day("2026-07-01")).unwrap();
+        assert!(late.find(&report()).is_none());
+        assert!(late.remarks()[0].contains("expired on 2026-06-30"));
+    }
+
+    #[test]
+    fn an_idle_entry_and_a_wrong_one_are_said() {
+        let known = KnownIssues::parse(
+            "k.toml",
+            "[[known]]\nreason = \"r\"\nsignature = \"0123456789ab\"\n",
+            day("2026-01-01"),
+        )
+        .unwrap();
+        assert!(known.remarks()[0].contains("matched nothing"));
+        for wrong in [
+            "[[known]]\nreason = 'r'\n",
+            "[[known]]\nreason = 'r'\nsignature='x'\n",
+            "[[known]]\nreason='r'\ntitle='('\n",
+            "[[known]]\nreason='r'\ntitel='x'\n",
+        ] {
+            assert!(KnownIssues::parse("k.toml", wrong, day("2026-01-01")).is_err(), "{wrong}");
+        }
+    }
+}
