@@ -1,7 +1,7 @@
 //! From the lines of one report to a [`Report`].
 
 use super::body::{self, Part};
-use super::forms::Form;
+use super::forms::{Form, Proof};
 use super::frame::{self, plain_name};
 use super::{Corruption, Frame, Kind, Process, Report, Stack, blame, locks, signature, title};
 
@@ -36,6 +36,8 @@ pub(super) struct Body {
     /// x86's `<TASK>` without `</TASK>`.
     pub unclosed: bool,
     pub ended: bool,
+    /// A stack was printed, even an empty one.
+    pub traced: bool,
 }
 
 /// Where the next frame goes.
@@ -53,16 +55,20 @@ fn read_body(kind: Kind, texts: &[(u64, Box<str>)]) -> Body {
     let mut open = false;
     for (_, text) in texts {
         match body::classify(text) {
-            Part::Frame(frame) => match into {
-                Into::Task => body.frames.push(frame),
-                Into::Named => {
-                    if let Some(stack) = body.stacks.last_mut() {
-                        stack.frames.push(frame);
+            Part::Frame(frame) => {
+                body.traced |= into == Into::Task;
+                match into {
+                    Into::Task => body.frames.push(frame),
+                    Into::Named => {
+                        if let Some(stack) = body.stacks.last_mut() {
+                            stack.frames.push(frame);
+                        }
                     }
+                    Into::Nowhere => {}
                 }
-                Into::Nowhere => {}
-            },
+            }
             Part::Trace => {
+                body.traced = true;
                 let others = other.take().filter(|title| !body.frames.is_empty() || title.contains("RCU"));
                 into = if body.frames.is_empty() && others.is_none() {
                     Into::Task
@@ -169,7 +175,7 @@ pub(super) fn assemble(gathered: Gathered) -> Report {
         assertion: assertion.as_deref().map(|name| (name, caller.as_deref())),
         locks: locks.as_ref(),
     });
-    let corrupted = gathered.corrupted.or_else(|| incomplete(kind, &body, gathered.ended_by));
+    let corrupted = gathered.corrupted.or_else(|| incomplete(kind, gathered.form, &body, gathered.ended_by));
     Report {
         kind,
         title: title::write(
@@ -206,8 +212,10 @@ fn caller_of(kind: Kind, frames: &[Frame], name: &str) -> Option<String> {
 }
 
 /// A report without its stack, or with half of one, is not whole.
-fn incomplete(kind: Kind, body: &Body, ended_by: Corruption) -> Option<Corruption> {
-    let no_stack = kind.has_stack() && body.frames.iter().all(|frame| !frame.reliable);
+fn incomplete(kind: Kind, form: &Form, body: &Body, ended_by: Corruption) -> Option<Corruption> {
+    // A few forms of the general kind are a line and no more.
+    let lone = kind == Kind::Bug && form.proof == Proof::Sure;
+    let no_stack = kind.has_stack() && !lone && !body.traced;
     let unclosed = body.unclosed && !body.ended;
     match ended_by {
         Corruption::NoStack if no_stack => Some(Corruption::NoStack),

@@ -1,12 +1,12 @@
 //! Sorts lines into reports: by who printed them where the log says so, by what they are where it does not.
 
-use aho_corasick::AhoCorasick;
-
-use super::assemble::{Gathered, assemble};
+use super::assemble::{self, Gathered, assemble};
 use super::body::{self, Part};
 use super::forms::{self, Form, Proof};
 use super::line::{Caller, Line};
-use super::{Corruption, Kind, Report, Signature, scanner};
+use super::open::{Open, consequence, continues, is_banner, is_die, push};
+use super::scanner::{self, Triggers};
+use super::{Corruption, Kind, Report};
 
 /// Lines and bytes kept of one report.
 const REPORT_LINES: usize = 4000;
@@ -84,7 +84,7 @@ impl Gatherer {
     }
 
     /// One line. `whole`: it ended with a newline.
-    pub(super) fn line(&mut self, raw: &[u8], number: u64, whole: bool, triggers: &AhoCorasick) {
+    pub(super) fn line(&mut self, raw: &[u8], number: u64, whole: bool, triggers: &Triggers) {
         if self.last_record && raw.first() == Some(&b' ') && memchr::memchr(b'=', raw).is_some() {
             return;
         }
@@ -130,8 +130,8 @@ impl Gatherer {
         }
     }
 
-    fn text(&mut self, line: &Line<'_>, text: &str, number: u64, whole: bool, triggers: &AhoCorasick) {
-        let hit = triggers.is_match(text.as_bytes());
+    fn text(&mut self, line: &Line<'_>, text: &str, number: u64, whole: bool, triggers: &Triggers) {
+        let hit = triggers.find(text.as_bytes()).is_some();
         if hit {
             if text.contains("printk messages dropped") {
                 self.lost();
@@ -147,7 +147,7 @@ impl Gatherer {
             let form = forms::find(text);
             if let Some(form) = form
                 && (whole || form.proof == Proof::Sure)
-                && self.headline(form, line, text, number)
+                && self.headline(form, line, text, number, whole)
             {
                 return;
             }
@@ -212,7 +212,14 @@ impl Gatherer {
     }
 
     /// A first line: of a new report, or of a further part of an open one. False: of none.
-    fn headline(&mut self, form: &'static Form, line: &Line<'_>, text: &str, number: u64) -> bool {
+    fn headline(
+        &mut self,
+        form: &'static Form,
+        line: &Line<'_>,
+        text: &str,
+        number: u64,
+        whole: bool,
+    ) -> bool {
         let mine = self.open.iter().position(|open| open.callers.contains(&line.caller));
         if form.kind == Kind::Panic {
             self.goodbye = true;
@@ -220,8 +227,8 @@ impl Gatherer {
                 text.split_once("not syncing").map_or("", |(_, rest)| rest).trim_start_matches([':', ' ']);
             let target =
                 mine.or_else(|| consequence(reason).then(|| self.open.len().checked_sub(1)).flatten());
-            if let Some(index) = target.filter(|index| self.open[*index].proved)
-                && (consequence(reason) || self.open[index].die)
+            if let Some(index) = target.filter(|index| self.open[*index].may_panic())
+                && (consequence(reason) || self.open[index].leads_to_panic() || !whole)
             {
                 self.open[index].gathered.panic = Some(reason.to_owned());
                 self.open[index].gathered.last = number;
@@ -275,7 +282,7 @@ impl Gatherer {
         }
         let headline = texts.len();
         texts.push((number, text.into()));
-        let suspect = self.timed && line.time.is_none();
+        let suspect = self.timed && line.time.is_none() && !line.prefixed;
         self.open.push(Open {
             gathered: Gathered {
                 form,

@@ -24,6 +24,8 @@ pub(super) struct Line<'a> {
     pub seq: Option<u64>,
     /// A program printed it, not the kernel: syslog tag or /dev/kmsg facility say so.
     pub user: bool,
+    /// Something known stood before the text: it went through the kernel's log, or a CI system's.
+    pub prefixed: bool,
     /// The line is a /dev/kmsg record: newlines in it are escaped.
     pub record: bool,
 }
@@ -61,7 +63,15 @@ pub(super) fn clean(raw: &[u8]) -> Cow<'_, [u8]> {
 impl<'a> Line<'a> {
     /// Takes a cleaned line apart.
     pub(super) fn parse(raw: &'a [u8]) -> Line<'a> {
-        let mut line = Line { text: raw, time: None, caller: None, seq: None, user: false, record: false };
+        let mut line = Line {
+            text: raw,
+            time: None,
+            caller: None,
+            seq: None,
+            user: false,
+            prefixed: false,
+            record: false,
+        };
         if line.take_kmsg() {
             return line;
         }
@@ -138,6 +148,7 @@ impl<'a> Line<'a> {
         if let Some((rest, user)) = taken.or_else(|| syslog(rest)) {
             self.text = rest;
             self.user |= user;
+            self.prefixed = true;
             return true;
         }
         false

@@ -19,6 +19,8 @@ mod report;
 mod ring;
 mod scanner;
 mod signature;
+#[cfg(test)]
+mod source_tests;
 pub mod symbols;
 #[cfg(test)]
 mod tests;

@@ -72,8 +72,11 @@ impl Symbols {
         let Ok(mut found) = self.lines.find_frames(probe) else { return out.push(frame) };
         let mut chain = Vec::new();
         while let Ok(Some(step)) = found.next() {
-            let name =
-                step.function.as_ref().and_then(|name| name.raw_name().ok()).map(std::borrow::Cow::into_owned);
+            let name = step
+                .function
+                .as_ref()
+                .and_then(|name| name.raw_name().ok())
+                .map(std::borrow::Cow::into_owned);
             let source = step
                 .location
                 .as_ref()

@@ -1,0 +1,121 @@
+//! A report in the making, and which first lines are only further lines of it.
+
+use super::assemble::Gathered;
+use super::forms::Form;
+use super::line::Caller;
+use super::{Corruption, Kind};
+
+/// Lines and bytes kept of one report.
+const REPORT_LINES: usize = 4000;
+const REPORT_BYTES: usize = 512 * 1024;
+
+/// A report in the making.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own that a line may tell")]
+pub(super) struct Open {
+    pub gathered: Gathered,
+    pub callers: Vec<Option<Caller>>,
+    pub proved: bool,
+    /// A frame has come.
+    pub stack: bool,
+    /// The end marker has come: it only waits for a panic.
+    pub ended: bool,
+    pub die: bool,
+    pub bytes: usize,
+    pub idle: u32,
+    pub time: Option<u64>,
+    /// The log has times, and this report's first line has none.
+    pub suspect: bool,
+}
+
+impl Open {
+    /// A kernel panics once, and a panic is not a panic's doing.
+    pub(super) fn may_panic(&self) -> bool {
+        self.proved && self.gathered.panic.is_none() && self.gathered.form.kind != Kind::Panic
+    }
+
+    /// A panic on the heels of these is their doing, whatever its words.
+    pub(super) fn leads_to_panic(&self) -> bool {
+        let fatal = [
+            Kind::StackOverflow,
+            Kind::MachineCheck,
+            Kind::DoubleFault,
+            Kind::OutOfMemory,
+            Kind::HardLockup,
+            Kind::WatchdogBite,
+        ];
+        self.die || fatal.contains(&self.gathered.form.kind)
+    }
+}
+
+pub(super) fn push(open: &mut Open, text: &str, number: u64) {
+    if open.gathered.texts.len() >= REPORT_LINES || open.bytes >= REPORT_BYTES {
+        open.gathered.corrupted.get_or_insert(Corruption::TooLong);
+        return;
+    }
+    open.bytes += text.len();
+    open.gathered.texts.push((number, text.into()));
+}
+
+pub(super) fn is_banner(text: &str) -> bool {
+    let bare = text.trim();
+    bare.len() >= 20 && bare.bytes().all(|byte| byte == b'=')
+}
+
+/// A line of `die()`: it carries the count of Oopses.
+pub(super) fn is_die(text: &str) -> bool {
+    text.contains("[#") || text.starts_with("Internal error: ")
+}
+
+/// Reasons that say that another report came first.
+pub(super) fn consequence(reason: &str) -> bool {
+    const REASONS: [&str; 13] = [
+        "Fatal exception",
+        "panic_on_warn set",
+        "Attempted to kill init!",
+        "Attempted to kill the idle task!",
+        "Oops",
+        "hung_task: blocked tasks",
+        "softlockup: hung tasks",
+        "Hard LOCKUP",
+        "RCU Stall",
+        "KFENCE: ",
+        "System is deadlocked on memory",
+        "kernel: panic_on_warn",
+        "Fatal hardware error",
+    ];
+    REASONS.iter().any(|known| reason.starts_with(known)) || reason.contains("panic_on_")
+}
+
+/// Whether a headline is a further line of the report that is open.
+pub(super) fn continues(open: &Open, form: &Form, text: &str, number: u64) -> bool {
+    let kind = open.gathered.form.kind;
+    let near = number - open.gathered.last <= 12;
+    let prelude = matches!(
+        kind,
+        Kind::NullDeref
+            | Kind::PageFault
+            | Kind::KernelBug
+            | Kind::GeneralProtection
+            | Kind::StackOverflow
+            | Kind::DoubleFault
+            | Kind::ListCorruption
+            | Kind::Usercopy
+            | Kind::Oops
+    );
+    // fault.c's words, then die()'s.
+    if is_die(text) && prelude && !open.die && !open.stack {
+        return near;
+    }
+    match form.kind {
+        Kind::KernelBug | Kind::Warning => {
+            matches!(kind, Kind::ListCorruption | Kind::Usercopy) && !open.stack && near
+        }
+        Kind::LockdepDisarmed => text.starts_with("turning off") && (kind.is_lockdep() && near),
+        Kind::RcuStall => kind == Kind::RcuStall && text.contains(" kthread "),
+        Kind::MemoryLeak => kind == Kind::MemoryLeak && !open.stack && text.starts_with("unreferenced"),
+        Kind::OutOfMemory => kind == Kind::OutOfMemory && !text.contains("invoked oom-killer"),
+        Kind::PageFault | Kind::NullDeref => kind == Kind::PageFault && !open.die && !open.stack && near,
+        _ => false,
+    }
+}

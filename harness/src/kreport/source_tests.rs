@@ -1,0 +1,142 @@
+//! Reads the first lines of reports out of a kernel's source, so that a new kernel's new report is noticed.
+//!
+//! The source is `$HOTPLUG_KERNEL_SOURCE` (a folder), or the newest `/usr/src/linux-source-*` archive.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use regex::Regex;
+
+use super::forms;
+
+/// The checkers' files. One that a kernel does not have is passed over.
+const FILES: &[&str] = &[
+    "kernel/locking/lockdep.c",
+    "kernel/locking/spinlock_debug.c",
+    "kernel/watchdog.c",
+    "kernel/watchdog_hld.c",
+    "kernel/hung_task.c",
+    "kernel/workqueue.c",
+    "kernel/rcu/tree_stall.h",
+    "kernel/rcu/tree_exp.h",
+    "kernel/rcu/tasks.h",
+    "kernel/panic.c",
+    "kernel/sched/core.c",
+    "kernel/fork.c",
+    "kernel/irq/spurious.c",
+    "kernel/kcsan/report.c",
+    "lib/bug.c",
+    "lib/smp_processor_id.c",
+    "lib/ubsan.c",
+    "mm/filemap.c",
+    "mm/kasan/report.c",
+    "mm/kfence/report.c",
+    "mm/kmsan/report.c",
+    "mm/memory.c",
+    "mm/mempool.c",
+    "mm/page_alloc.c",
+    "mm/slub.c",
+    "net/core/dev.c",
+    "fs/dcache.c",
+    "arch/x86/kernel/traps.c",
+    "arch/x86/mm/fault.c",
+    "arch/arm64/kernel/traps.c",
+    "arch/arm64/mm/fault.c",
+    "arch/powerpc/mm/fault.c",
+    "arch/powerpc/kernel/traps.c",
+    "arch/riscv/mm/fault.c",
+    "arch/s390/mm/fault.c",
+];
+
+/// Lines that look like a report's first and are not, each with its reason.
+const NOT_REPORTS: &[(&str, &str)] = &[
+    ("INFO: lockdep is turned off.", "a remark inside other reports"),
+    ("INFO: Stall ended before state dump start", "says that there is nothing to report"),
+    ("messages suppressed", "a count of reports that were printed before"),
+    ("WARNING: workqueue cpumask", "about the machine's description, without a stack"),
+];
+
+/// A kernel source: a folder, or an archive of which single files are taken.
+enum Source {
+    Folder(PathBuf),
+    Archive(tempfile::TempDir),
+}
+
+impl Source {
+    fn find() -> Option<Self> {
+        if let Some(folder) = std::env::var_os("HOTPLUG_KERNEL_SOURCE") {
+            return Some(Source::Folder(folder.into()));
+        }
+        let mut archives: Vec<PathBuf> = std::fs::read_dir("/usr/src")
+            .ok()?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                path.to_string_lossy().contains("linux-source-")
+                    && path.extension().is_some_and(|e| e == "xz")
+            })
+            .collect();
+        archives.sort();
+        let archive = archives.pop()?;
+        let target = tempfile::tempdir().ok()?;
+        // A file missing from this kernel makes tar fail after it has taken the others out.
+        Command::new("tar")
+            .args(["--extract", "--wildcards", "--strip-components=1", "--file"])
+            .arg(&archive)
+            .arg("--directory")
+            .arg(target.path())
+            .args(FILES.iter().map(|file| format!("*/{file}")))
+            .output()
+            .ok()?;
+        Some(Source::Archive(target))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Source::Folder(path) => path,
+            Source::Archive(folder) => folder.path(),
+        }
+    }
+}
+
+/// Turns a format into a text: the filler word satisfies the rows that want "rcu" or "tainted" in a `%s`.
+fn sample(format: &str) -> String {
+    let words = Regex::new(r"%-?[0-9]*(s|p[A-Za-z]*)").unwrap();
+    let numbers = Regex::new(r"%#?[-+0-9.]*(l|ll|h|z)?[duxXi]|%c").unwrap();
+    let text = words.replace_all(format, "rcu_tainted+0x1/0x2");
+    numbers.replace_all(&text, "1").replace("\\n", "").replace("\\\"", "\"")
+}
+
+#[test]
+fn every_headline_of_the_kernel_source_is_known() {
+    let Some(source) = Source::find() else {
+        return;
+    };
+    let printed = Regex::new(
+        r#"(?:pr_\w+|printk\w*|print_lockdep_off|slab_\w+)\((?:KERN_\w+\s*)?\s*"((?:[^"\\]|\\.)*)""#,
+    )
+    .unwrap();
+    let headline = Regex::new(
+        r"^(\[ )?(BUG[: ]|WARNING: |INFO: |UBSAN: |Kernel panic - |[Kk]ernel BUG|unregister_netdevice|irq %d: nobody|Watchdog detected|Unable to handle|Internal error: )",
+    )
+    .unwrap();
+    let mut seen = 0;
+    let mut unknown = Vec::new();
+    for file in FILES {
+        let Ok(code) = std::fs::read_to_string(source.path().join(file)) else { continue };
+        for found in printed.captures_iter(&code) {
+            let format = &found[1];
+            if !headline.is_match(format) || NOT_REPORTS.iter().any(|(text, _)| format.contains(text)) {
+                continue;
+            }
+            seen += 1;
+            let text = sample(format);
+            let kind = forms::find(&text).map(|form| form.kind);
+            // The catch-all row for "BUG: " wants a stack behind it, and says nothing of what the bug is.
+            if kind.is_none() {
+                unknown.push(format!("{file}: {format:?} as {text:?}"));
+            }
+        }
+    }
+    assert!(seen > 40, "only {seen} headlines found: did the kernel's way of printing change?");
+    assert!(unknown.is_empty(), "reports this kernel can print and we do not know:\n{}", unknown.join("\n"));
+}

@@ -1,0 +1,226 @@
+//! The reader of kernel reports against whole logs: fixtures with what is expected of them, and what must hold for
+//! any log.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hotplug::kreport::{Kind, Report, Scanner, scan};
+use proptest::prelude::*;
+use serde::Deserialize;
+
+/// What a fixture's `.json` says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fixture {
+    /// The kernel file that prints it, or where the log is from.
+    source: String,
+    reports: Vec<Expected>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expected {
+    kind: Kind,
+    blame: Option<String>,
+    key: Option<String>,
+    source: Option<String>,
+    detail: Option<String>,
+    panic: Option<String>,
+    corrupted: Option<String>,
+    stacks: Option<usize>,
+}
+
+fn fixtures() -> Vec<(PathBuf, Vec<u8>, Fixture)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kreport");
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "log"));
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| {
+            let log = fs::read(&path).unwrap();
+            let json = fs::read_to_string(path.with_extension("json")).unwrap();
+            let fixture =
+                serde_json::from_str(&json).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            (path, log, fixture)
+        })
+        .collect()
+}
+
+fn differences(report: &Report, expected: &Expected) -> Vec<String> {
+    let corrupted =
+        report.corrupted.map(|why| serde_json::to_value(why).unwrap().as_str().unwrap().to_owned());
+    let mut wrong = Vec::new();
+    let mut check = |name: &str, want: &Option<String>, has: &Option<String>| {
+        if want.is_some() && want != has {
+            wrong.push(format!("{name} is {has:?}, not {want:?}"));
+        }
+    };
+    check("kind", &Some(expected.kind.name().to_owned()), &Some(report.kind.name().to_owned()));
+    check("blame", &expected.blame, &report.blame);
+    check("key", &expected.key, &Some(report.signature.key.clone()));
+    check("source", &expected.source, &report.source);
+    check("detail", &expected.detail, &report.detail);
+    check("panic", &expected.panic, &report.panic);
+    if expected.corrupted != corrupted {
+        wrong.push(format!("corrupted is {corrupted:?}, not {:?}", expected.corrupted));
+    }
+    if let Some(stacks) = expected.stacks
+        && stacks != report.stacks.len()
+    {
+        wrong.push(format!("{} further stacks, not {stacks}", report.stacks.len()));
+    }
+    wrong
+}
+
+#[test]
+fn fixtures_give_the_expected_reports() {
+    let mut wrong = Vec::new();
+    for (path, log, fixture) in fixtures() {
+        let reports = scan(&log);
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if reports.len() != fixture.reports.len() {
+            let titles: Vec<_> = reports.iter().map(|report| &report.title).collect();
+            wrong.push(format!(
+                "{name}: {} reports, not {}: {titles:?}",
+                reports.len(),
+                fixture.reports.len()
+            ));
+        }
+        for (report, expected) in reports.iter().zip(&fixture.reports) {
+            wrong.extend(differences(report, expected).into_iter().map(|what| format!("{name}: {what}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn fixtures_cover_the_kinds() {
+    let all = fixtures();
+    let negatives = all.iter().filter(|(_, _, fixture)| fixture.reports.is_empty()).count();
+    assert!(all.len() >= 120 && negatives >= 40, "{} fixtures, {negatives} negatives", all.len());
+    assert!(all.iter().all(|(_, _, fixture)| !fixture.source.is_empty()));
+    for kind in Kind::ALL {
+        let has = all.iter().any(|(_, _, fixture)| fixture.reports.iter().any(|report| report.kind == *kind));
+        assert!(has, "no fixture for {kind}");
+    }
+}
+
+/// What of a report a change to its surroundings must not touch.
+fn identity(report: &Report) -> (Kind, String) {
+    (report.kind, report.signature.key.clone())
+}
+
+#[test]
+fn how_a_log_is_fed_changes_nothing() {
+    for (path, log, _) in fixtures() {
+        let whole = scan(&log);
+        for step in [1, 7, 61, 500] {
+            let mut scanner = Scanner::new();
+            let mut reports = Vec::new();
+            for chunk in log.chunks(step) {
+                scanner.feed(chunk);
+                reports.extend(scanner.drain());
+            }
+            reports.extend(scanner.finish());
+            reports.sort_by_key(|report| *report.lines.start());
+            assert_eq!(reports, whole, "{} in steps of {step}", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_cut_makes_no_new_report_before_it() {
+    for (path, log, _) in fixtures() {
+        let whole = scan(&log);
+        for cut in (0..log.len()).step_by(37) {
+            for report in scan(&log[..cut]) {
+                let known = whole.iter().any(|other| other.lines.start() == report.lines.start());
+                assert!(known, "{} cut at {cut}: {report:#?}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn two_logs_in_one_file_give_the_reports_of_both() {
+    let all = fixtures();
+    for pair in all.windows(2) {
+        let [(one, first, _), (two, second, _)] = pair else { unreachable!() };
+        let joined = [first.as_slice(), second].concat();
+        let mut expected: Vec<_> = scan(first).iter().chain(&scan(second)).map(identity).collect();
+        let mut got: Vec<_> = scan(&joined).iter().map(identity).collect();
+        // The second log's kernel starts in the middle of the joined one: that is a report of its own.
+        got.retain(|(kind, _)| *kind != Kind::Reboot);
+        expected.retain(|(kind, _)| *kind != Kind::Reboot);
+        assert_eq!(got, expected, "{} + {}", one.display(), two.display());
+    }
+}
+
+#[test]
+fn times_and_callers_change_no_signature() {
+    for (path, log, _) in fixtures() {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        // Several callers in one log, or other prefixes: nothing to add to.
+        if name.starts_with("format-")
+            || name.starts_with("mixed")
+            || name.starts_with("negative")
+            || name.starts_with("unexpected")
+        {
+            continue;
+        }
+        let text = String::from_utf8(log.clone()).unwrap();
+        if !text.starts_with('[') {
+            continue;
+        }
+        let bare: Vec<&str> = text
+            .lines()
+            .map(|line| {
+                line.split_once("] ").filter(|_| line.starts_with('[')).map_or(line, |(_, rest)| rest)
+            })
+            .collect();
+        let dressed: Vec<String> =
+            bare.iter().enumerate().map(|(at, line)| format!("[{:5}.{:06}][  T77] {line}", 50, at)).collect();
+        let plain: Vec<_> = scan(&log).iter().map(identity).collect();
+        assert_eq!(
+            scan(dressed.join("\n").as_bytes()).iter().map(identity).collect::<Vec<_>>(),
+            plain,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_hostile_line_is_bounded() {
+    let mut scanner = Scanner::new();
+    scanner.feed(b"[    1.000000] ");
+    let piece = vec![b'['; 1 << 20];
+    for _ in 0..100 {
+        scanner.feed(&piece);
+    }
+    scanner.feed(b"\nWARNING: CPU: 0 PID: 1 at a.c:1 foo+0x1/0x2\nCall Trace:\n foo+0x1/0x2\n");
+    assert_eq!(scanner.finish().len(), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..4000)) {
+        scan(&bytes);
+    }
+
+    #[test]
+    fn damaged_logs_are_read(which in 0..1000_usize, holes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20)) {
+        let all = fixtures();
+        let (_, log, _) = &all[which % all.len()];
+        let mut log = log.clone();
+        for (at, byte) in holes {
+            if !log.is_empty() {
+                let at = at.index(log.len());
+                log[at] = byte;
+            }
+        }
+        scan(&log);
+    }
+}
