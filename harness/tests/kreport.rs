@@ -1,6 +1,8 @@
 //! The reader of kernel reports against whole logs: fixtures with what is expected of them, and what must hold for
 //! any log.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

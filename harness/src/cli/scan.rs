@@ -75,3 +75,59 @@ fn scan_file(path: &Path, mut each: impl FnMut(Report) -> Result<()>) -> Result<
     }
     scanner.finish().into_iter().try_for_each(each)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WARNING: &str = "[    1.000000] WARNING: CPU: 0 PID: 1 at mm/x.c:1 foo+0x1/0x2\n[    1.000000] Call Trace:\n[    1.000000]  bar+0x1/0x2\n";
+
+    fn scan(log: &str, json: bool, known: Option<&str>) -> (u8, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("log");
+        std::fs::write(&file, log).unwrap();
+        let known = known.map(|text| {
+            let path = folder.path().join("known.toml");
+            std::fs::write(&path, text).unwrap();
+            path
+        });
+        let mut out = Vec::new();
+        let args = ScanArgs { files: vec![file], json, vmlinux: None, known };
+        let status = run(&args, &mut out).unwrap();
+        (status, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn the_status_says_whether_there_are_reports() {
+        assert_eq!(scan("[    1.000000] hello\n", false, None), (0, "no reports\n".to_owned()));
+        let (status, text) = scan(WARNING, false, None);
+        assert!(status == 1 && text.starts_with("WARNING in foo\n"), "{text}");
+        let missing =
+            ScanArgs { files: vec!["/no/such/log".into()], json: false, vmlinux: None, known: None };
+        assert_eq!(run(&missing, &mut Vec::new()).unwrap_err().exit_status(), 2);
+    }
+
+    #[test]
+    fn json_is_json() {
+        let (status, text) = scan(&WARNING.repeat(2), true, None);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((status, value["schema"].as_u64()), (1, Some(1)));
+        let first = &value["reports"][0];
+        assert_eq!((first["kind"].as_str(), first["lines"][1].as_u64()), (Some("warning"), Some(3)));
+        assert_eq!(first["signature"], value["reports"][1]["signature"]);
+        let (status, text) = scan("", true, None);
+        assert_eq!(status, 0);
+        assert!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap()["reports"]
+                .as_array()
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn known_reports_do_not_fail_the_run() {
+        let (status, text) = scan(WARNING, false, Some("[[known]]\nreason = \"ours\"\ntitle = 'foo$'\n"));
+        assert!(status == 0 && text.contains("known   WARNING in foo (1 times): ours"), "{text}");
+    }
+}

@@ -150,7 +150,7 @@ pub(super) const FORMS: &[Form] = &[
     sure(Kind::WorkqueueLeak, "BUG: workqueue leaked ", &[]),
     // kernel/rcu/tree_stall.h, tree_exp.h, tasks.h
     sure(Kind::RcuStall, "INFO: rcu", &["detected stall"]),
-    sure(Kind::RcuStall, "INFO: rcu", &["detected expedited stalls on CPUs/tasks"]),
+    sure(Kind::RcuStall, "INFO: rcu", &["detected expedited stalls"]),
     sure(Kind::RcuStall, "rcu_", &[" kthread starved for ", " jiffies!"]),
     sure(Kind::RcuStall, "rcu_", &[" kthread timer wakeup didn't happen for "]),
     // kernel/hung_task.c
