@@ -1,9 +1,9 @@
 //! From the lines of one report to a [`Report`].
 
-use super::body::{self, Part};
 use super::forms::{Form, Proof};
 use super::frame::{self, plain_name};
-use super::{Corruption, Frame, Kind, Process, Report, Stack, blame, locks, signature, title};
+use super::stacks::{self, Body};
+use super::{Corruption, Frame, Kind, Report, blame, locks, signature, title};
 
 /// The lines of one report, as the scanner gathered them.
 #[derive(Debug)]
@@ -23,127 +23,10 @@ pub(super) struct Gathered {
     pub panic: Option<String>,
 }
 
-/// What the body of a report said.
-#[derive(Debug, Default)]
-pub(super) struct Body {
-    pub frames: Vec<Frame>,
-    pub stacks: Vec<Stack>,
-    pub cpu: Option<u32>,
-    pub process: Option<Process>,
-    pub ip: Option<Frame>,
-    /// Frames before this index ran in an interrupt that had nothing to do with what it interrupted.
-    pub interrupted: usize,
-    /// x86's `<TASK>` without `</TASK>`.
-    pub unclosed: bool,
-    pub ended: bool,
-    /// A stack was printed, even an empty one.
-    pub traced: bool,
-}
-
-/// Where the next frame goes.
-#[derive(Clone, Copy, PartialEq)]
-enum Into {
-    Task,
-    Named,
-    Nowhere,
-}
-
-fn read_body(kind: Kind, texts: &[(u64, Box<str>)]) -> Body {
-    let mut body = Body::default();
-    let mut into = Into::Task;
-    let mut other: Option<String> = None;
-    let mut open = false;
-    for (_, text) in texts {
-        match body::classify(text) {
-            Part::Frame(frame) => {
-                body.traced |= into == Into::Task;
-                match into {
-                    Into::Task => body.frames.push(frame),
-                    Into::Named => {
-                        if let Some(stack) = body.stacks.last_mut() {
-                            stack.frames.push(frame);
-                        }
-                    }
-                    Into::Nowhere => {}
-                }
-            }
-            Part::Trace => {
-                body.traced = true;
-                let others = other.take().filter(|title| !body.frames.is_empty() || title.contains("RCU"));
-                into = if body.frames.is_empty() && others.is_none() {
-                    Into::Task
-                } else {
-                    let title = others.unwrap_or_else(|| "Call Trace".to_owned());
-                    body.stacks.push(Stack { title, frames: Vec::new() });
-                    Into::Named
-                };
-            }
-            Part::Heading(title) => {
-                let own =
-                    matches!(kind, Kind::Kcsan | Kind::Kfence | Kind::MemoryLeak) && body.frames.is_empty();
-                into = if own {
-                    Into::Task
-                } else {
-                    body.stacks.push(Stack { title, frames: Vec::new() });
-                    Into::Named
-                };
-            }
-            Part::Other(title) => {
-                other = Some(title);
-                into = Into::Nowhere;
-            }
-            Part::Enter(_) => open |= into == Into::Task,
-            Part::Leave(name) => {
-                if into == Into::Task {
-                    open = false;
-                    if name == "IRQ" || name == "NMI" {
-                        body.interrupted = body.frames.len();
-                    }
-                    if name == "TASK" {
-                        into = Into::Nowhere;
-                    }
-                }
-            }
-            Part::Cpu(cpu, process) => {
-                body.cpu = body.cpu.or(cpu);
-                body.process = body.process.take().or(process);
-            }
-            Part::Ip(frame) => {
-                if into == Into::Task && !body.frames.is_empty() && open {
-                    body.frames.push(frame);
-                } else if body.ip.is_none() && body.frames.is_empty() {
-                    body.ip = Some(frame);
-                }
-            }
-            Part::End => body.ended = true,
-            Part::Blank => {
-                let filled = match into {
-                    Into::Task => !body.frames.is_empty() && !open,
-                    Into::Named => body.stacks.last().is_some_and(|stack| !stack.frames.is_empty()),
-                    Into::Nowhere => false,
-                };
-                if filled {
-                    into = Into::Nowhere;
-                }
-            }
-            Part::Known | Part::Text => {}
-        }
-    }
-    body.unclosed = open;
-    body.stacks.retain(|stack| !stack.frames.is_empty());
-    if let Some(ip) = body.ip.clone() {
-        let name = plain_name(&ip.function);
-        if !body.frames.iter().take(12).any(|frame| frame.reliable && plain_name(&frame.function) == name) {
-            body.frames.insert(body.interrupted.min(body.frames.len()), ip);
-        }
-    }
-    body
-}
-
 /// Makes the report.
 pub(super) fn assemble(gathered: Gathered) -> Report {
     let headline = gathered.texts[gathered.headline].1.to_string();
-    let mut body = read_body(gathered.form.kind, &gathered.texts[gathered.headline..]);
+    let mut body = stacks::read(gathered.form.kind, &gathered.texts[gathered.headline..]);
     let facts = title::read(gathered.form.kind, &headline, &gathered.texts, gathered.headline);
     let kind = facts.kind;
     if let Some(ip) = &facts.function

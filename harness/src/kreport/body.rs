@@ -31,8 +31,7 @@ pub(super) enum Part {
     Text,
 }
 
-const CONTEXTS: [&str; 8] =
-    ["TASK", "IRQ", "NMI", "SOFTIRQ", "EOI", "ENTRY_TRAMPOLINE", "EXCEPTION", "HARDIRQ"];
+const CONTEXTS: [&str; 7] = ["TASK", "IRQ", "NMI", "SOFTIRQ", "ENTRY_TRAMPOLINE", "EXCEPTION", "HARDIRQ"];
 
 /// Lines that stand only in reports (registers, code bytes, lockdep's and KASAN's furniture).
 const FURNITURE: &[&str] = &[
@@ -227,6 +226,19 @@ const HEADINGS: &[(&str, &str)] = &[
     ("Preemption disabled at:", ""),
 ];
 
+/// Old x86 kernels print a context and the first frame in it on one line: ` <IRQ>  [<ffffffff81012345>] f+0x1/0x2`.
+pub(super) fn parts(text: &str) -> (Option<Part>, Part) {
+    let bare = text.trim_start();
+    if bare.starts_with('<')
+        && let Some((mark, rest)) = bare.split_once("> ")
+        && let Some(part) = context(&bare[..=mark.len()])
+        && let Some(frame) = frame::parse(rest)
+    {
+        return (Some(part), Part::Frame(frame));
+    }
+    (None, classify(text))
+}
+
 /// Says what a body line is.
 pub(super) fn classify(text: &str) -> Part {
     let bare = text.trim();
@@ -244,6 +256,9 @@ pub(super) fn classify(text: &str) -> Part {
         || bare.strip_prefix("Call Trace: ").is_some_and(|rest| rest.starts_with('['))
     {
         return Part::Trace;
+    }
+    if bare.starts_with("Pid: ") && bare.contains(", comm: ") {
+        return old_task(bare);
     }
     if bare.starts_with("CPU: ") || bare.starts_with("CPU ") && bare.contains(" PID: ") {
         return cpu(bare);
@@ -279,6 +294,12 @@ fn context(bare: &str) -> Option<Part> {
     let inner = bare.strip_prefix('<')?.strip_suffix('>')?;
     // x86 prints `<NMI>` and, before 5.x, ` <<EOE>>`, ` <EOI>`; `#DF`, `#DB` and kin are exception stacks.
     let (leave, name) = inner.strip_prefix('/').map_or((false, inner), |name| (true, name));
+    // `<EOI>` and `<<EOE>>` end an interrupt's or an NMI's stretch in kernels before 4.13.
+    match name {
+        "EOI" => return Some(Part::Leave("IRQ")),
+        "<EOE>" => return Some(Part::Leave("NMI")),
+        _ => {}
+    }
     let name = CONTEXTS.iter().copied().find(|known| *known == name).or_else(|| {
         (name.starts_with('#') || name.starts_with('<') || name == "UNK").then_some("EXCEPTION")
     })?;
@@ -305,11 +326,32 @@ fn cpu(bare: &str) -> Part {
     if cpu.is_none() && process.is_none() { Part::Text } else { Part::Cpu(cpu, process) }
 }
 
+/// `Pid: 812, comm: test Not tainted 3.2.0`, before 3.10.
+fn old_task(bare: &str) -> Part {
+    let task =
+        bare.strip_prefix("Pid: ").and_then(|rest| rest.split_once(", comm: ")).and_then(|(pid, rest)| {
+            let end = [" Not tainted", " Tainted:"].iter().filter_map(|mark| rest.find(mark)).min()?;
+            Some(Process { comm: rest[..end].trim_end().to_owned(), pid: pid.parse().ok()? })
+        });
+    Part::Cpu(None, task)
+}
+
 /// `RIP: 0010:f+0x1/0x2`, `EIP: f+..`, `pc : f+..`, `PC is at f+..`, `NIP [c000..] f+..`, `epc : f+..`,
 /// `Krnl PSW : 07.. 00.. (f+0x1/0x2)`.
 fn instruction(bare: &str) -> Option<Part> {
-    const MARKS: [&str; 9] =
-        ["RIP: ", "EIP: ", "EIP is at ", "pc : ", "PC is at ", "NIP [", "epc : ", "Krnl PSW : ", "epc   :"];
+    const MARKS: [&str; 11] = [
+        "RIP: ",
+        "ERA: ",
+        "era   :",
+        "EIP: ",
+        "EIP is at ",
+        "pc : ",
+        "PC is at ",
+        "NIP [",
+        "epc : ",
+        "Krnl PSW : ",
+        "epc   :",
+    ];
     MARKS.iter().any(|mark| bare.starts_with(mark)).then(|| frame::find(bare).map_or(Part::Known, Part::Ip))
 }
 

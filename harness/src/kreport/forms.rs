@@ -123,6 +123,7 @@ pub(super) const FORMS: &[Form] = &[
     sure(Kind::GeneralProtection, "Oops: general protection fault", &["[#"]),
     sure(Kind::DivideError, "divide error: ", &["[#"]),
     sure(Kind::DivideError, "Oops: divide error: ", &["[#"]),
+    body(Kind::DivideError, "Division by zero in kernel.", &[]),
     sure(Kind::DoubleFault, "double fault: ", &["[#"]),
     sure(Kind::DoubleFault, "Oops: double fault: ", &["[#"]),
     sure(Kind::KernelBug, "Internal error: Oops - BUG", &["[#"]),
@@ -134,11 +135,12 @@ pub(super) const FORMS: &[Form] = &[
     body(Kind::Oops, "", &["[#", "]"]),
     body(Kind::Oops, "SError Interrupt on CPU", &[]),
     body(Kind::Oops, "Bad mode in ", &[]),
+    body(Kind::Oops, "Unhandled prefetch abort", &[]),
     // kernel/sched/core.c, kernel/locking/spinlock_debug.c, lib/smp_processor_id.c
     sure(Kind::ScheduleInAtomic, "BUG: scheduling while atomic: ", &[]),
     sure(Kind::ScheduleInAtomic, "BUG: scheduling in a non-blocking section", &[]),
     body(Kind::ScheduleInAtomic, "bad: scheduling from the idle thread!", &[]),
-    sure(Kind::SleepInAtomic, "BUG: sleeping function called from invalid context at ", &[]),
+    sure(Kind::SleepInAtomic, "BUG: sleeping function called from invalid context", &[]),
     sure(Kind::PreemptibleCpuUse, "BUG: using ", &[" in preemptible "]),
     sure(Kind::SpinlockBug, "BUG: spinlock ", &[" on CPU#"]),
     sure(Kind::SpinlockBug, "BUG: rwlock", &[" on CPU#"]),
@@ -146,6 +148,8 @@ pub(super) const FORMS: &[Form] = &[
     sure(Kind::SoftLockup, "BUG: soft lockup - CPU#", &[]),
     sure(Kind::HardLockup, "Watchdog detected hard LOCKUP on cpu", &[]),
     sure(Kind::HardLockup, "CPU", &["etected hard LOCKUP "]),
+    sure(Kind::HardLockup, "CPU ", &[" Hard LOCKUP"]),
+    sure(Kind::HardLockup, "Watchdog CPU:", &[" Hard LOCKUP"]),
     sure(Kind::WorkqueueLockup, "BUG: workqueue lockup - pool", &[]),
     sure(Kind::WorkqueueLeak, "BUG: workqueue leaked ", &[]),
     // kernel/rcu/tree_stall.h, tree_exp.h, tasks.h
@@ -187,7 +191,8 @@ pub(super) const TRIGGERS: &[&str] = &[
     "WARNING: ", "INFO: ", "BUG:", "BUG ", "Oops", "UBSAN: ", "unreferenced object 0x", "new suspected memory leaks",
     "turning off the lock", "corruption", "slab error in ", "list_add double", "pagealloc: ", "pgtable-generic.c",
     "usercopy: ", "detected buffer overflow", "Insufficient stack", "stack overflow", "PANIC: double",
-    "Unable to handle", "Unhandled fault", "SError Int", "Bad mode in", "bad: scheduling", "hard LOCKUP",
+    "Unable to handle", "Unhandled fault", "SError Int", "Bad mode in", "bad: scheduling", "hard LOCKUP", "Hard LOCKUP", "Division by zero in k", "Unhandled prefetch",
+    "systemd-shutdown", "going down for", "equesting system re",
     "starved for", "timer wakeup didn", "unregister_netdevice: ", "invoked oom-killer", "ut of memory: Kill",
     "nobody cared", "VFS: Busy inodes", "[Hardware Error]: CPU", "softdog: Init", "atchdog bite", "pretimeout event",
     "Kernel panic - not", "[ cut here ]", "Linux version ", "reboot: ", "Starting new kernel", "-- Boot ",
@@ -222,6 +227,15 @@ mod tests {
             let sample = format!("{tag}{}{}", form.head, form.has.join("")).replace("[#", "[#1]");
             assert!(TRIGGERS.iter().any(|trigger| sample.contains(trigger)), "{sample:?}");
         }
+    }
+
+    #[test]
+    fn triggers_suit_the_simd_search() {
+        assert!(
+            TRIGGERS.len() < 64 && TRIGGERS.iter().all(|trigger| trigger.len() >= 4),
+            "{}",
+            TRIGGERS.len()
+        );
     }
 
     #[test]

@@ -14,6 +14,15 @@ pub(super) fn parse(text: &str) -> Option<Frame> {
         rest = tail.trim_start();
         addresses += 1;
     }
+    // kernel logs that syzbot's symboliser has been over, before 2018
+    if let Some(tail) = rest.strip_prefix("[<     inline     >] ") {
+        let (name, place) = tail.split_once(' ')?;
+        let place = place.split(' ').next().filter(|place| is_source(place))?;
+        let mut frame = bare(name, true);
+        frame.source = Some(place.to_owned());
+        frame.inlined = true;
+        return (symbol_len(name) == name.len()).then_some(frame);
+    }
     let mut reliable = true;
     if let Some(tail) = rest.strip_prefix("? ").or_else(|| rest.strip_prefix("(? ")) {
         reliable = false;
@@ -187,6 +196,7 @@ mod tests {
             " func from show_stack+0x10/0x14",
             " func mm/slub.c:12 [inline]",
             " func+0x1b/0x30 mm/slub.c:12",
+            " [<     inline     >] func mm/slub.c:12",
             "func (mm/slub.c:12 (discriminator 3)) mod",
             "       func+0xd2/0x310",
         ] {

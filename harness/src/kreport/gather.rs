@@ -4,7 +4,7 @@ use super::assemble::{self, Gathered, assemble};
 use super::body::{self, Part};
 use super::forms::{self, Form, Proof};
 use super::line::{Caller, Line};
-use super::open::{Open, consequence, continues, is_banner, is_die, push};
+use super::open::{Open, consequence, continues, has_banner, is_banner, is_die, push};
 use super::scanner::{self, Triggers};
 use super::{Corruption, Kind, Report};
 
@@ -162,15 +162,22 @@ impl Gatherer {
 
     /// Starts and ends of kernels.
     fn boot_line(&mut self, line: &Line<'_>, text: &str, number: u64) -> bool {
-        if text.starts_with("reboot: ") || text.contains("Starting new kernel") {
+        const GOODBYES: [&str; 6] = [
+            "reboot: ",
+            "Starting new kernel",
+            "-- Boot ",
+            "systemd-shutdown",
+            "going down for",
+            "equesting system re",
+        ];
+        if GOODBYES.iter().any(|words| text.contains(words)) {
             self.goodbye = true;
             return false;
         }
         let start = text.starts_with("Linux version ") && line.time.is_none_or(|time| time < 1_000_000);
         if start {
-            let panicked = self.done.iter().any(|report| report.panic.is_some());
-            if self.running && !self.goodbye && !panicked {
-                self.reboot(line, number);
+            if self.running && !self.goodbye && !line.syslog {
+                self.done.push(assemble::reboot(number, line.time));
             }
             self.close_all(Corruption::CutByReboot);
             self.goodbye = false;
@@ -274,6 +281,7 @@ impl Gatherer {
             texts = cut.texts;
         }
         if let Some((caller, at)) = self.banner.take()
+            && has_banner(form.kind)
             && caller == line.caller
             && at < first
             && first - at <= 2
@@ -332,7 +340,7 @@ impl Gatherer {
             self.grow_old(index);
             return;
         }
-        let part = body::classify(text);
+        let (_, part) = body::parts(text);
         push(open, text, number);
         match part {
             Part::Text | Part::Blank => {

@@ -13,6 +13,7 @@ pub(super) enum Caller {
 
 /// A line taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about a prefix")]
 pub(super) struct Line<'a> {
     /// The kernel's text, indentation kept.
     pub text: &'a [u8],
@@ -26,6 +27,8 @@ pub(super) struct Line<'a> {
     pub user: bool,
     /// Something known stood before the text: it went through the kernel's log, or a CI system's.
     pub prefixed: bool,
+    /// A syslog daemon or the journal wrote it: they miss what a kernel says when it goes down.
+    pub syslog: bool,
     /// The line is a /dev/kmsg record: newlines in it are escaped.
     pub record: bool,
 }
@@ -70,6 +73,7 @@ impl<'a> Line<'a> {
             seq: None,
             user: false,
             prefixed: false,
+            syslog: false,
             record: false,
         };
         if line.take_kmsg() {
@@ -135,6 +139,11 @@ impl<'a> Line<'a> {
             self.caller = Some(caller);
             rest = &tail[end + 1..];
         }
+        // journalctl -o short-monotonic puts host and tag behind the time.
+        if let Some((tail, false)) = syslog(rest.strip_prefix(b" ").unwrap_or(rest)) {
+            self.text = tail;
+            return;
+        }
         if let Some(tail) = android_cpu(rest) {
             rest = tail;
         }
@@ -144,8 +153,10 @@ impl<'a> Line<'a> {
     /// Drops one prefix that is not the kernel's; false when there is none.
     fn take_prefix(&mut self) -> bool {
         let rest = self.text;
-        let taken = level(rest).or_else(|| date(rest)).or_else(|| columns(rest)).map(|rest| (rest, false));
+        let dated = level(rest).or_else(|| weekday(rest)).or_else(|| date(rest)).or_else(|| columns(rest));
+        let taken = dated.map(|rest| (rest, false));
         if let Some((rest, user)) = taken.or_else(|| syslog(rest)) {
+            self.syslog |= taken.is_none();
             self.text = rest;
             self.user |= user;
             self.prefixed = true;
@@ -164,11 +175,14 @@ impl<'a> Line<'a> {
             if let Some((time, rest)) = timestamp(&self.text[at..]) {
                 // Text that quotes a log, and ftrace's console events, are not the log.
                 let before = &window[..at];
-                let quoted = before.last().is_some_and(|b| b"\"'`(=>".contains(b))
-                    || memchr::memmem::find(before, b"console:").is_some();
+                // LAVA's logs are YAML with the target's line in quotes.
+                let lava = before.ends_with(b"\"msg\": \"");
+                let quoted = !lava
+                    && (before.last().is_some_and(|b| b"\"'`(=>".contains(b))
+                        || memchr::memmem::find(before, b"console:").is_some());
                 if !quoted {
                     self.time = Some(time);
-                    self.text = rest;
+                    self.text = if lava { rest.strip_suffix(b"\"}").unwrap_or(rest) } else { rest };
                     self.take_callers();
                 }
                 return;
@@ -203,14 +217,17 @@ fn timestamp(text: &[u8]) -> Option<(u64, &[u8])> {
     let seconds = number(&rest[..digits])?;
     let decimals = &rest[digits + 1..];
     let places = decimals.iter().take_while(|b| b.is_ascii_digit()).count();
-    if !(3..=9).contains(&places) || decimals.get(places) != Some(&b']') {
-        return None;
+    let mut after = &decimals[places..];
+    // dmesg --show-delta: `[   12.345678 <    0.000012>]`.
+    if let Some(delta) = after.strip_prefix(b" <") {
+        after = &delta[memchr::memchr(b'>', &delta[..delta.len().min(24)])? + 1..];
     }
+    let after = after.strip_prefix(b"]").filter(|_| (3..=9).contains(&places))?;
     let mut micros = 0;
     for place in 0..6 {
         micros = micros * 10 + decimals[..places].get(place).map_or(0, |d| u64::from(d - b'0'));
     }
-    Some((seconds * 1_000_000 + micros, &decimals[places + 1..]))
+    Some((seconds * 1_000_000 + micros, after))
 }
 
 /// Android: ` c0   1234 text`.
@@ -253,6 +270,15 @@ fn date(text: &[u8]) -> Option<&[u8]> {
     let date_time = dashes >= 2 && inside.len() >= 10;
     let clock = colons >= 2 && inside.len() >= 8;
     (starts && (date_time || clock)).then(|| one_space(&body[word..]))
+}
+
+/// `Mon 2025-11-03 10:00:00 UTC ` of journalctl -o short-full: the weekday, and the zone behind the time.
+fn weekday(text: &[u8]) -> Option<&[u8]> {
+    const WORDS: [&[u8]; 9] =
+        [b"Mon ", b"Tue ", b"Wed ", b"Thu ", b"Fri ", b"Sat ", b"Sun ", b"UTC ", b"CEST "];
+    let rest = WORDS.iter().find_map(|word| text.strip_prefix(*word))?;
+    let next = rest.first()?;
+    (next.is_ascii_digit() || text.starts_with(b"UTC ") || text.starts_with(b"CEST ")).then_some(rest)
 }
 
 fn one_space(text: &[u8]) -> &[u8] {
@@ -345,6 +371,12 @@ mod tests {
             "executing program 0:[   27.100000][  T99] BUG: x",
             "[   27.100000] c1   1234 BUG: x",
             "qemu-1 | [    1.234567] BUG: x",
+            "[    1.234567] host kernel: BUG: x",
+            "[    1.234567 <    0.000012>] BUG: x",
+            "Mon 2025-11-03 10:00:00 UTC host kernel: BUG: x",
+            "2025-11-03T10:00:00+0000 host kernel: BUG: x",
+            "Mon Nov  3 10:00:00 2025 kern.warn kernel: [   12.345678] BUG: x",
+            "- {\"dt\": \"2024-01-01T00:00:00.000000\", \"lvl\": \"target\", \"msg\": \"[    1.234567] BUG: x\"}",
         ] {
             assert_eq!(text(raw), "BUG: x", "{raw:?}");
         }

@@ -21,6 +21,7 @@ mod scanner;
 mod signature;
 #[cfg(test)]
 mod source_tests;
+mod stacks;
 pub mod symbols;
 #[cfg(test)]
 mod tests;

@@ -57,6 +57,15 @@ pub(super) fn push(open: &mut Open, text: &str, number: u64) {
     open.gathered.texts.push((number, text.into()));
 }
 
+/// Reports that begin with a line of equals signs. Others may follow one that ended with such a line.
+pub(super) fn has_banner(kind: Kind) -> bool {
+    kind.is_lockdep()
+        || matches!(
+            kind,
+            Kind::Kasan | Kind::Kfence | Kind::Kcsan | Kind::Kmsan | Kind::Ubsan | Kind::SlabCorruption
+        )
+}
+
 pub(super) fn is_banner(text: &str) -> bool {
     let bare = text.trim();
     bare.len() >= 20 && bare.bytes().all(|byte| byte == b'=')

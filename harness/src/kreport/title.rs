@@ -92,6 +92,10 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
             facts.class =
                 facts.source.as_deref().and_then(|source| source.split(':').next()).map(str::to_owned);
         }
+        // Old kernels print the rest of the sentence as a line of its own.
+        Kind::PageFault if next().next().is_some_and(|text| text.starts_with("NULL pointer dereference")) => {
+            facts.kind = Kind::NullDeref;
+        }
         Kind::Panic => panic(&mut facts, headline),
         Kind::UnregisterNetdevice => facts.class = Some("refcount".to_owned()),
         Kind::OutOfMemory
@@ -127,7 +131,10 @@ fn warning(facts: &mut Facts, headline: &str, texts: &[(u64, Box<str>)], at: usi
         .iter()
         .map(|(_, text)| text.trim())
         .take_while(|text| {
-            !text.starts_with("Modules linked in:") && !text.starts_with("CPU: ") && !text.is_empty()
+            !text.starts_with("Modules linked in:")
+                && !text.starts_with("Kernel panic")
+                && !text.starts_with("CPU: ")
+                && !text.is_empty()
         })
         .take(4);
     let message: Vec<&str> = texts[..at]
