@@ -323,7 +323,7 @@ fn cpu(bare: &str) -> Part {
         rest[..end].to_owned()
     });
     let process = pid.zip(comm).map(|(pid, comm)| Process { comm, pid });
-    if cpu.is_none() && process.is_none() { Part::Text } else { Part::Cpu(cpu, process) }
+    if process.is_none() { Part::Text } else { Part::Cpu(cpu, process) }
 }
 
 /// `Pid: 812, comm: test Not tainted 3.2.0`, before 3.10.

@@ -212,7 +212,17 @@ pub(super) fn find(text: &str) -> Option<&'static Form> {
         for part in form.has {
             after = after.and_then(|text| text.find(part).map(|at| &text[at + part.len()..]));
         }
-        after.is_some()
+        after.is_some() && (!form.has.contains(&"[#") || counted(text.unwrap_or_default()))
+    })
+}
+
+/// Whether a text ends as `die()` ends it: the count, then nothing, a colon, or flags such as `PREEMPT SMP KASAN`.
+pub(super) fn counted(text: &str) -> bool {
+    text.split("[#").skip(1).any(|rest| {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let Some(flags) = rest[digits..].strip_prefix(']') else { return false };
+        let flags = flags.trim();
+        digits > 0 && (flags.is_empty() || flags.starts_with(|c: char| c == ':' || c.is_ascii_uppercase()))
     })
 }
 
@@ -255,6 +265,8 @@ mod tests {
         assert_eq!(kind("rcu: INFO: rcu_sched self-detected stall on CPU"), Some(Kind::RcuStall));
         assert_eq!(kind("BUG kmalloc-64 (Not tainted): Poison overwritten"), Some(Kind::SlabCorruption));
         assert_eq!(kind("specification exception: 0006 ilc:2 [#1] SMP"), Some(Kind::Oops));
+        assert_eq!(kind("foo[#1] started"), None);
+        assert_eq!(kind("Oops: 0000 [#12] PREEMPT(voluntary) SMP"), Some(Kind::Oops));
         assert_eq!(kind("Kernel command line: panic=1"), None);
         assert_eq!(kind("WARNING: Spectre v2 mitigation leaves CPU vulnerable"), None);
     }

@@ -18,6 +18,9 @@ const IDLE_LINES: u32 = 12;
 const IDLE_LINES_EARLY: u32 = 40;
 /// Lines after a report in which a panic is still its doing.
 const PANIC_REACH: u32 = 120;
+/// A first line that proves nothing needs its registers or stack within this time, and this many lines.
+const PROOF_TIME: u64 = 1_000_000;
+const PROOF_LINES: u32 = 8;
 /// A report whose next line comes later than this is over, in microseconds of kernel time.
 const SILENCE: u64 = 30_000_000;
 
@@ -115,10 +118,11 @@ impl Gatherer {
         }
         let Some(now) = line.time else { return };
         for index in (0..self.open.len()).rev() {
-            let Some(then) = self.open[index].time else { continue };
+            let open = &self.open[index];
+            let Some(then) = (if open.proved { open.time } else { open.gathered.time }) else { continue };
             if now + 2_000_000 < then {
                 self.close(index, Corruption::CutByReboot);
-            } else if now > then + SILENCE {
+            } else if now > then + if self.open[index].proved { SILENCE } else { PROOF_TIME } {
                 self.close(index, Corruption::NoStack);
             }
         }
@@ -385,6 +389,7 @@ impl Gatherer {
         let open = &mut self.open[index];
         open.idle += 1;
         let limit = match (open.ended, open.stack) {
+            _ if !open.proved => PROOF_LINES,
             (true, _) => PANIC_REACH,
             (false, true) => IDLE_LINES,
             (false, false) => IDLE_LINES_EARLY,

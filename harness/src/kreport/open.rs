@@ -73,7 +73,7 @@ pub(super) fn is_banner(text: &str) -> bool {
 
 /// A line of `die()`: it carries the count of Oopses.
 pub(super) fn is_die(text: &str) -> bool {
-    text.contains("[#") || text.starts_with("Internal error: ")
+    super::forms::counted(text) || text.starts_with("Internal error: ")
 }
 
 /// Reasons that say that another report came first.
