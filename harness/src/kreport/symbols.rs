@@ -139,3 +139,54 @@ fn tidy(path: &str) -> &str {
     }
     TOPS.iter().filter_map(|top| path.find(top)).min().map_or(path, |at| &path[at + 1..])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kreport::scan;
+
+    const CODE: &str = "\
+__attribute__((noinline)) int deepest(int *x) { return *x; }
+static inline __attribute__((always_inline)) int middle(int *x) { return deepest(x) + 1; }
+__attribute__((noinline)) int outermost(int *x) { return middle(x) + 2; }
+void _start(void) { int x = 0; outermost(&x); for (;;) ; }
+";
+
+    #[test]
+    fn frames_get_lines_and_inlined_callers() {
+        let folder = tempfile::tempdir().unwrap();
+        let (code, image) = (folder.path().join("t.c"), folder.path().join("t"));
+        std::fs::write(&code, CODE).unwrap();
+        let built = std::process::Command::new("cc")
+            .args(["-g", "-O2", "-nostdlib", "-static", "-no-pie", "-fno-stack-protector", "-o"])
+            .args([&image, &code])
+            .status();
+        // Kernels are built on the same machine; without a compiler there is no vmlinux either.
+        if !built.is_ok_and(|status| status.success()) {
+            return;
+        }
+        let symbols = Symbols::open(&image).unwrap();
+        let size = symbols.functions["outermost"][0].1;
+        // Behind the call instruction: somewhere in the middle of the function, whatever the machine.
+        let found = (1..size).any(|offset| {
+            let log = format!(
+                "WARNING: CPU: 0 PID: 1 at t.c:1 deepest+0x0/0x9\nCall Trace:\n outermost+{offset:#x}/{size:#x}\n"
+            );
+            let mut report = scan(log.as_bytes()).remove(0);
+            symbols.resolve(&mut report);
+            let names: Vec<_> = report.frames.iter().map(|frame| (frame.function.as_str(), frame.inlined)).collect();
+            names.ends_with(&[("middle", true), ("outermost", false)])
+                && report.frames.iter().all(|frame| frame.source.as_deref().is_some_and(|source| source.contains("t.c:")))
+        });
+        assert!(found);
+    }
+
+    #[test]
+    fn what_is_no_vmlinux_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("bzImage");
+        std::fs::write(&image, b"MZ").unwrap();
+        let error = Symbols::open(&image).unwrap_err();
+        assert!(error.exit_status() == 2 && error.to_string().contains("CONFIG_DEBUG_INFO"), "{error}");
+    }
+}
