@@ -18,6 +18,8 @@ const IDLE_LINES: u32 = 12;
 const IDLE_LINES_EARLY: u32 = 40;
 /// Lines after a report in which a panic is still its doing.
 const PANIC_REACH: u32 = 120;
+/// Lines of the log, of all callers, between "cut here" and its first line.
+const CUT_REACH: u64 = 200;
 /// A first line that proves nothing needs its registers or stack within this time, and this many lines.
 const PROOF_TIME: u64 = 1_000_000;
 const PROOF_LINES: u32 = 8;
@@ -91,6 +93,8 @@ impl Gatherer {
         if self.last_record && raw.first() == Some(&b' ') && memchr::memchr(b'=', raw).is_some() {
             return;
         }
+        // A caller that never prints again must not keep the reader from skipping lines.
+        self.cuts.retain(|cut| number - cut.first < CUT_REACH);
         let mut first = true;
         scanner::with_texts(raw, |line, text| {
             if first {

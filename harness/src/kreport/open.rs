@@ -116,6 +116,11 @@ pub(super) fn continues(open: &Open, form: &Form, text: &str, number: u64) -> bo
     if is_die(text) && prelude && !open.die && !open.stack {
         return near;
     }
+    // Symbolised logs give the inlined place and the function it was inlined into a headline each.
+    let inlined = open.gathered.texts.last().is_some_and(|(_, text)| text.ends_with("[inline]"));
+    if form.kind == kind && inlined && number == open.gathered.last + 1 {
+        return true;
+    }
     match form.kind {
         Kind::KernelBug | Kind::Warning => {
             matches!(kind, Kind::ListCorruption | Kind::Usercopy) && !open.stack && near

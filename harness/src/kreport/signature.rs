@@ -57,6 +57,8 @@ pub(super) fn sign(facts: &Facts<'_>) -> Signature {
             if let Some((assertion, caller)) = facts.assertion {
                 add(assertion);
                 add(&[facts.blame.unwrap_or("?"), caller.unwrap_or("?")].join(" < "));
+            } else if facts.kind == Kind::Kcsan && facts.detail.is_some_and(|detail| detail.contains(" / ")) {
+                // Both functions are in the words already; which of them is printed first is chance.
             } else {
                 match (facts.blame, facts.file) {
                     (Some(function), _) => add(function),

@@ -112,7 +112,9 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
         | Kind::Usercopy
         | Kind::ListCorruption
         | Kind::WorkqueueLeak => {
-            facts.class = Some(letters(headline));
+            // The process and die()'s count and flags are not the bug's.
+            let words = headline.split(" in process ").next().unwrap_or(headline);
+            facts.class = Some(letters(words.split("[#").next().unwrap_or(words)));
         }
         _ => {}
     }
