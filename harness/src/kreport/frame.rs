@@ -101,7 +101,7 @@ fn bare(name: &str, reliable: bool) -> Frame {
 
 /// A frame that a line gives as `name+0x..` somewhere: RIP lines, headlines.
 pub(super) fn find(text: &str) -> Option<Frame> {
-    let plus = text.find("+0x")?;
+    let Some(plus) = text.find("+0x") else { return find_decoded(text) };
     let bytes = text.as_bytes();
     let mut start = plus;
     while start > 0 && is_symbol(bytes[start - 1]) {
@@ -111,6 +111,16 @@ pub(super) fn find(text: &str) -> Option<Frame> {
         return None;
     }
     offsets(&text[start..plus], &text[plus + 3..], true)
+}
+
+/// The same where `scripts/decode_stacktrace.sh` put the place: `at mm/x.c:1 func (mm/x.c:1 (discriminator 1))`.
+fn find_decoded(text: &str) -> Option<Frame> {
+    let open = text.find(" (")?;
+    let place = text[open + 2..].split([' ', ')']).next().filter(|word| is_source(word))?;
+    let name = text[..open].rsplit([' ', ':']).next()?;
+    let mut frame = bare(name, true);
+    frame.source = Some(place.to_owned());
+    (!name.is_empty() && symbol_len(name) == name.len()).then_some(frame)
 }
 
 /// `[<ffffffff81000000>]`, `[c000000001234567]`, `<c0001234>`: what follows it.
