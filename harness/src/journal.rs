@@ -1,0 +1,189 @@
+//! The one stream of what happens in a trial: stamped by the host, appended to the trial's file as it comes, and
+//! heard by whoever waits for something.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use hotplug_protocol::GuestTime;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::broadcast;
+
+use crate::scenario::{DeviceId, Verb};
+use crate::trial::Outcome;
+use crate::{Error, Result};
+
+/// Happenings a slow listener may lag behind before it is told that it missed some. Kernel records are not in the
+/// journal, so a trial has a few hundred.
+const BACKLOG: usize = 1 << 14;
+
+/// Microseconds of the host's monotonic clock since the trial began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HostTime(pub u64);
+
+/// A happening and when the host learned of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Stamped {
+    /// When the host learned of it.
+    pub at: HostTime,
+    /// What.
+    pub what: Happening,
+}
+
+/// What can happen in a trial.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Happening {
+    /// The trial reached a stage.
+    Stage(Stage),
+    /// An asynchronous QMP event, known or not, as QEMU sent it.
+    Qmp {
+        /// `DEVICE_DELETED`, `ACPI_DEVICE_OST`, ...
+        event: String,
+        /// Its `data`, or null.
+        data: Value,
+    },
+    /// An event of the guest's agent.
+    Agent {
+        /// The guest's own clock.
+        at: GuestTime,
+        /// What the agent said.
+        event: hotplug_protocol::Event,
+    },
+    /// The agent brought a hot-added CPU online, or failed to; it is known by its slot in ACPI's list of CPUs.
+    CpuReady {
+        /// Its logical number in the guest.
+        cpu: u32,
+        /// Its slot, as in `ACPI_DEVICE_OST`.
+        slot: u32,
+        /// 0, or why it did not come online.
+        errno: i32,
+    },
+    /// An operation began: its request is about to be sent.
+    OperationBegan {
+        /// The lane it belongs to.
+        lane: String,
+        /// What is done.
+        verb: Verb,
+        /// To whom.
+        device: DeviceId,
+    },
+    /// QEMU accepted the request.
+    OperationAccepted {
+        /// To whom.
+        device: DeviceId,
+    },
+    /// An operation ended.
+    OperationEnded {
+        /// The lane it belongs to.
+        lane: String,
+        /// What was done.
+        verb: Verb,
+        /// To whom.
+        device: DeviceId,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// The serial console carried a panic.
+    Panic,
+}
+
+/// Stages of a trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// QEMU was started.
+    Started,
+    /// The agent answers.
+    Ready,
+    /// Loads run; the lanes begin.
+    Lanes,
+    /// All lanes have ended.
+    Settling,
+    /// The last kernel record was received; QEMU is asked to quit.
+    Collected,
+}
+
+/// The journal of one trial.
+#[derive(Debug)]
+pub struct Journal {
+    began: Instant,
+    inner: Mutex<Inner>,
+    listeners: broadcast::Sender<Arc<Stamped>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: fs_err::File,
+    /// Host's clock less the guest's, in microseconds: the least seen, which is the one delayed least.
+    offset: Option<i64>,
+}
+
+impl Journal {
+    /// Starts a journal that is also appended to `path`, one JSON object a line.
+    pub fn create(path: &Path) -> Result<Arc<Self>> {
+        let inner = Mutex::new(Inner { file: fs_err::File::create(path)?, offset: None });
+        Ok(Arc::new(Self { began: Instant::now(), inner, listeners: broadcast::Sender::new(BACKLOG) }))
+    }
+
+    /// The host's clock now.
+    pub fn now(&self) -> HostTime {
+        HostTime(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Records `what` and tells all listeners.
+    pub fn record(&self, what: Happening) {
+        // Stamped under the lock, so that times never run backwards in the file.
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamped = Stamped { at: self.now(), what };
+        if let Happening::Agent { at: GuestTime(guest @ 1..), .. } = stamped.what {
+            let offset = stamped.at.0.cast_signed().saturating_sub(guest.cast_signed());
+            inner.offset = Some(inner.offset.map_or(offset, |least| least.min(offset)));
+        }
+        if let Ok(mut line) = serde_json::to_vec(&stamped) {
+            line.push(b'\n');
+            // A full disk ends the trial when its record is written; losing a line of evidence here does not.
+            if let Err(error) = inner.file.write_all(&line) {
+                tracing::warn!("journal: {error}");
+            }
+        }
+        // An error only says that nobody listens now.
+        let _ = self.listeners.send(Arc::new(stamped));
+    }
+
+    /// The host's time of a moment on the guest's clock. The kernel's own stamps (`local_clock`) run a few milliseconds
+    /// beside `CLOCK_MONOTONIC`, and an event takes a while to arrive: good for telling operations apart, not for
+    /// latency.
+    pub fn host_time(&self, guest: GuestTime) -> Option<HostTime> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.offset.map(|offset| HostTime(guest.0.saturating_add_signed(offset)))
+    }
+
+    /// Hears everything recorded from now on.
+    pub fn listen(&self) -> Listener {
+        Listener(self.listeners.subscribe())
+    }
+}
+
+/// One waiter's ear on the journal.
+#[derive(Debug)]
+pub struct Listener(broadcast::Receiver<Arc<Stamped>>);
+
+impl Listener {
+    /// The next happening. An error where some were missed: whoever waited for one of them would wait for ever.
+    pub async fn next(&mut self) -> Result<Arc<Stamped>> {
+        self.0.recv().await.map_err(|error| Error::infrastructure(format!("the trial's journal: {error}")))
+    }
+
+    /// Waits until `find` returns something for a happening.
+    pub async fn until<T>(&mut self, mut find: impl FnMut(&Happening) -> Option<T>) -> Result<T> {
+        loop {
+            if let Some(found) = find(&self.next().await?.what) {
+                return Ok(found);
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The task that owns the QMP socket, and the handle through which commands reach it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::StreamExt;
+use tokio_util::codec::{FramedRead, LinesCodec};
+
+use crate::Result;
+use crate::journal::{Happening, HostTime, Journal};
+
+/// The longest line taken. The largest reply, `query-qmp-schema`, has 0.3 MB.
+const LONGEST_LINE: usize = 16 << 20;
+
+/// Why a command gave no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QmpError {
+    /// QEMU's answer was an error.
+    #[error("{desc} ({class})")]
+    Refused {
+        /// `GenericError`, `DeviceNotFound`, ...
+        class: String,
+        /// QEMU's own words.
+        desc: String,
+    },
+    /// The connection ended before the answer came.
+    #[error("QEMU's monitor is gone: {0}")]
+    Gone(String),
+    /// The answer is not of the type that the schema promises.
+    #[error("QEMU answered {command} with what is not its type: {what}")]
+    Odd {
+        /// The command.
+        command: &'static str,
+        /// The deserializer's words.
+        what: String,
+    },
+}
+
+/// A handle on one QEMU's monitor. Cheap to clone. Dropping all handles closes the connection.
+#[derive(Debug, Clone)]
+pub struct Qmp {
+    calls: mpsc::UnboundedSender<Call>,
+}
+
+#[derive(Debug)]
+struct Call {
+    command: Value,
+    reply: oneshot::Sender<Result<Value, QmpError>>,
+}
+
+impl Qmp {
+    /// Takes over a connected socket: negotiates, then serves. Every line in either direction is appended to
+    /// `transcript` with the host's time; events also go to `journal`.
+    pub async fn connect(
+        stream: UnixStream,
+        journal: Arc<Journal>,
+        transcript: &Path,
+    ) -> Result<Self, QmpError> {
+        let gone = |error: &dyn std::fmt::Display| QmpError::Gone(error.to_string());
+        let transcript = fs_err::tokio::File::create(transcript).await.map_err(|e| gone(&e))?;
+        let (calls, inbox) = mpsc::unbounded_channel();
+        let (read, write) = stream.into_split();
+        let lines = FramedRead::new(read, LinesCodec::new_with_max_length(LONGEST_LINE));
+        let (greeted, greeting) = oneshot::channel();
+        let owner =
+            Owner { write, journal, transcript, pending: HashMap::new(), next: 0, greeted: Some(greeted) };
+        tokio::spawn(owner.serve(lines, inbox));
+        greeting.await.map_err(|_| QmpError::Gone("no greeting".into()))?;
+        let qmp = Self { calls };
+        qmp.execute(qapi::qmp::qmp_capabilities { enable: None }).await?;
+        Ok(qmp)
+    }
+
+    /// Runs one command. Safe to cancel: a late answer is recorded and dropped.
+    pub async fn execute<C: qapi::Command + serde::Serialize>(&self, command: C) -> Result<C::Ok, QmpError> {
+        let odd = |error: serde_json::Error| QmpError::Odd { command: C::NAME, what: error.to_string() };
+        let mut message = json!({ "execute": C::NAME });
+        let arguments = serde_json::to_value(&command).map_err(odd)?;
+        if arguments.as_object().is_some_and(|map| !map.is_empty()) {
+            message["arguments"] = arguments;
+        }
+        let (reply, answer) = oneshot::channel();
+        let closed = || QmpError::Gone("connection closed".into());
+        self.calls.send(Call { command: message, reply }).map_err(|_| closed())?;
+        let value = answer.await.map_err(|_| closed())??;
+        serde_json::from_value(value).map_err(odd)
+    }
+}
+
+/// Owns the socket.
+struct Owner {
+    write: OwnedWriteHalf,
+    journal: Arc<Journal>,
+    transcript: fs_err::tokio::File,
+    pending: HashMap<u64, oneshot::Sender<Result<Value, QmpError>>>,
+    next: u64,
+    /// Taken when the greeting came. Events may come before it.
+    greeted: Option<oneshot::Sender<()>>,
+}
+
+impl Owner {
+    async fn serve(
+        mut self,
+        mut lines: FramedRead<tokio::net::unix::OwnedReadHalf, LinesCodec>,
+        mut inbox: mpsc::UnboundedReceiver<Call>,
+    ) {
+        let why = loop {
+            tokio::select! {
+                line = lines.next() => match line {
+                    None => break "it closed the connection".to_owned(),
+                    Some(Err(error)) => break error.to_string(),
+                    Some(Ok(line)) => if let Err(why) = self.hear(&line).await { break why },
+                },
+                call = inbox.recv() => match call {
+                    None => break "no handle left".to_owned(),
+                    Some(call) => if let Err(error) = self.say(call).await { break error.to_string() },
+                },
+            }
+        };
+        for (_, reply) in self.pending.drain() {
+            // Whoever waited may have been cancelled.
+            let _ = reply.send(Err(QmpError::Gone(why.clone())));
+        }
+        let _ = self.transcript.flush().await;
+    }
+
+    async fn say(&mut self, call: Call) -> std::io::Result<()> {
+        let mut command = call.command;
+        command["id"] = self.next.into();
+        self.pending.insert(self.next, call.reply);
+        self.next += 1;
+        let line = command.to_string();
+        self.note('>', &line).await;
+        self.write.write_all(format!("{line}\n").as_bytes()).await
+    }
+
+    /// One line of QEMU. What is not JSON ends the connection: nothing after it could be believed.
+    async fn hear(&mut self, line: &str) -> Result<(), String> {
+        self.note('<', line).await;
+        if line.trim().is_empty() {
+            return Ok(());
+        }
+        let mut message: Value =
+            serde_json::from_str(line).map_err(|_| format!("it said what is not JSON: {}", excerpt(line)))?;
+        if message.get("QMP").is_some() {
+            if let Some(greeted) = self.greeted.take() {
+                let _ = greeted.send(());
+            }
+        } else if let Some(event) = message.get("event").and_then(Value::as_str) {
+            let event = event.to_owned();
+            self.journal.record(Happening::Qmp { event, data: message["data"].take() });
+        } else if let Some(reply) = message["id"].as_u64().and_then(|id| self.pending.remove(&id)) {
+            let error = &message["error"];
+            let result = if error.is_object() {
+                let text = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
+                Err(QmpError::Refused { class: text("class"), desc: text("desc") })
+            } else {
+                Ok(message["return"].take())
+            };
+            let _ = reply.send(result);
+        }
+        Ok(())
+    }
+
+    async fn note(&mut self, direction: char, line: &str) {
+        let HostTime(at) = self.journal.now();
+        let _ = self.transcript.write_all(format!("{at} {direction} {line}\n").as_bytes()).await;
+    }
+}
+
+fn excerpt(line: &str) -> String {
+    line.chars().take(80).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+
+    use super::*;
+
+    /// The test plays QEMU's side of the socket.
+    fn pair() -> (tokio::task::JoinHandle<Result<Qmp, QmpError>>, UnixStream, Arc<Journal>, tempfile::TempDir)
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::create(&dir.path().join("events.jsonl")).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (log, transcript) = (journal.clone(), dir.path().join("qmp.log"));
+        let client = tokio::spawn(async move { Qmp::connect(ours, log, &transcript).await });
+        (client, theirs, journal, dir)
+    }
+
+    async fn greet(qemu: &mut BufReader<UnixStream>) {
+        let hello = "{\"event\":\"EARLY\",\"data\":{}}\n{\"QMP\":{\"version\":{},\"capabilities\":[]}}\n";
+        qemu.get_mut().write_all(hello.as_bytes()).await.unwrap();
+        let mut line = String::new();
+        qemu.read_line(&mut line).await.unwrap();
+        assert!(line.contains("qmp_capabilities"), "{line}");
+        qemu.get_mut().write_all(b"{\"return\":{},\"id\":0}\n").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn unknown_events_and_late_replies_are_no_harm() {
+        let (client, theirs, journal, dir) = pair();
+        let mut heard = journal.listen();
+        let mut qemu = BufReader::new(theirs);
+        greet(&mut qemu).await;
+        let qmp = client.await.unwrap().unwrap();
+        let text = b"{\"event\":\"NEW_IN_QEMU_12\",\"data\":{\"x\":1}}\n{\"return\":{},\"id\":77}\n";
+        qemu.get_mut().write_all(text).await.unwrap();
+        let ask = tokio::spawn(async move { qmp.execute(qapi::qmp::stop {}).await });
+        let mut line = String::new();
+        qemu.read_line(&mut line).await.unwrap();
+        assert_eq!(line, "{\"execute\":\"stop\",\"id\":1}\n");
+        let refusal = b"{\"error\":{\"class\":\"GenericError\",\"desc\":\"no\"},\"id\":1}\n";
+        qemu.get_mut().write_all(refusal).await.unwrap();
+        let refused = QmpError::Refused { class: "GenericError".into(), desc: "no".into() };
+        assert_eq!(ask.await.unwrap().unwrap_err(), refused);
+        let names: Vec<_> = [heard.next().await.unwrap(), heard.next().await.unwrap()]
+            .iter()
+            .map(|s| match &s.what {
+                Happening::Qmp { event, .. } => event.clone(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(names, ["EARLY", "NEW_IN_QEMU_12"]);
+        drop(dir);
+    }
+
+    #[tokio::test]
+    async fn garbage_and_a_closed_socket_fail_what_waits() {
+        for text in ["\u{7}ELF garbage\n", "{\"return\":{},\"id"] {
+            let (client, theirs, _journal, _dir) = pair();
+            let mut qemu = BufReader::new(theirs);
+            greet(&mut qemu).await;
+            let qmp = client.await.unwrap().unwrap();
+            let ask = tokio::spawn(async move { qmp.execute(qapi::qmp::stop {}).await });
+            qemu.read_line(&mut String::new()).await.unwrap();
+            qemu.get_mut().write_all(text.as_bytes()).await.unwrap();
+            drop(qemu);
+            assert!(matches!(ask.await.unwrap(), Err(QmpError::Gone(_))), "{text}");
+        }
+    }
+}
