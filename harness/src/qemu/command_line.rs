@@ -1,0 +1,128 @@
+//! QEMU's command line for a scenario's machine. Pure: the same machine gives the same words.
+
+use std::path::{Path, PathBuf};
+
+use crate::host::Accelerator;
+use crate::scenario::{Guest, Machine};
+
+/// What is booted.
+#[derive(Debug, Clone)]
+pub struct Boot {
+    /// The bzImage.
+    pub kernel: PathBuf,
+    /// The agent's initramfs.
+    pub initrd: PathBuf,
+    /// How guest code is run.
+    pub accelerator: Accelerator,
+    /// Whether this QEMU was built with its seccomp sandbox.
+    pub sandbox: bool,
+}
+
+/// Paths of the sockets that the harness listens on. QEMU connects to them, so that nothing has to be waited for.
+#[derive(Debug, Clone)]
+pub struct Channels {
+    /// The monitor.
+    pub qmp: PathBuf,
+    /// The serial console.
+    pub serial: PathBuf,
+    /// Requests to the agent.
+    pub agent: PathBuf,
+    /// Kernel records.
+    pub kmsg: PathBuf,
+}
+
+impl Channels {
+    /// Sockets in a private folder.
+    pub fn below(folder: &Path) -> Self {
+        let at = |name| folder.join(name);
+        Self { qmp: at("qmp"), serial: at("serial"), agent: at("agent"), kmsg: at("kmsg") }
+    }
+}
+
+/// The kernel's command line.
+///
+/// `idle=halt` spares TCG from emulated MWAIT, in which idle vCPUs starve the busy ones. `panic=-1` reboots at once,
+/// which `-no-reboot` makes an exit. The log buffer holds a whole trial's printing, should the agent be slow.
+fn kernel_arguments(machine: &Machine, guest: &Guest) -> String {
+    let mut all = format!(
+        "console=ttyS0 panic=-1 idle=halt log_buf_len=16M sysctl.kernel.hung_task_timeout_secs=30 printk.devkmsg=on no_hash_pointers memhp_default_state={}",
+        guest.memory_online.kernel_word()
+    );
+    if !machine.kernel_args.is_empty() {
+        all.push(' ');
+        all.push_str(&machine.kernel_args);
+    }
+    all
+}
+
+/// All of QEMU's arguments, without its own name.
+pub fn command_line(machine: &Machine, guest: &Guest, boot: &Boot, channels: &Channels) -> Vec<String> {
+    let mut line: Vec<String> = Vec::new();
+    let mut add = |option: &str, value: String| line.extend([option.to_owned(), value]);
+    // Commas separate QEMU's options; doubled, they stand for themselves.
+    let path = |path: &Path| path.display().to_string().replace(',', ",,");
+
+    add("-machine", "q35".into());
+    match boot.accelerator {
+        Accelerator::Kvm => {
+            add("-accel", "kvm".into());
+            add("-cpu", "host".into());
+        }
+        Accelerator::Tcg => {
+            add("-accel", "tcg,thread=multi".into());
+            add("-cpu", "max".into());
+        }
+    }
+    add(
+        "-smp",
+        format!("{},sockets=1,cores={2},maxcpus={1}", machine.cpus, machine.max_cpus, machine.max_cpus),
+    );
+    add("-m", format!("{},slots={},maxmem={}", machine.memory, machine.slots, machine.max_memory));
+    add("-kernel", boot.kernel.display().to_string());
+    add("-initrd", boot.initrd.display().to_string());
+    add("-append", kernel_arguments(machine, guest));
+
+    add("-chardev", format!("socket,id=qmp,path={},server=off", path(&channels.qmp)));
+    add("-mon", "chardev=qmp,mode=control".into());
+    add("-chardev", format!("socket,id=serial,path={},server=off", path(&channels.serial)));
+    add("-serial", "chardev:serial".into());
+    add("-device", "virtio-serial-pci,id=channels".into());
+    let ports = [
+        ("agent", &channels.agent, hotplug_protocol::AGENT_PORT),
+        ("kmsg", &channels.kmsg, hotplug_protocol::KMSG_PORT),
+    ];
+    for (id, socket, name) in ports {
+        add("-chardev", format!("socket,id={id},path={},server=off", path(socket)));
+        add("-device", format!("virtserialport,chardev={id},name={name}"));
+    }
+    add("-device", "virtio-rng-pci".into());
+    // No network, no display, no default devices: a guest that can reach nothing.
+    add("-nic", "none".into());
+    add("-display", "none".into());
+    if boot.sandbox {
+        add("-sandbox", super::sandbox::SANDBOX.into());
+    }
+    line.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Accelerator;
+    use crate::scenario::{DEFAULT, Scenario};
+
+    #[test]
+    fn the_command_line_of_the_first_scenario() {
+        let scenario = Scenario::parse(DEFAULT.0, DEFAULT.1).unwrap();
+        let boot = Boot {
+            kernel: "/cache/bzImage".into(),
+            initrd: "/run/initrd".into(),
+            accelerator: Accelerator::Tcg,
+            sandbox: true,
+        };
+        let line =
+            command_line(&scenario.machine, &scenario.guest, &boot, &Channels::below(Path::new("/run/a,b")));
+        insta::assert_snapshot!(line.join("\n"));
+    }
+}
