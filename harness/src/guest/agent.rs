@@ -1,0 +1,129 @@
+//! The host's side of the agent's channel: requests and answers by id, events to the journal.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hotplug_protocol::{Answer, Ask, Event, Request, Say, Snapshot};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::StreamExt;
+use tokio_util::codec::{FramedRead, LinesCodec};
+
+use crate::journal::{Happening, Journal};
+
+/// The longest line taken, bytes. `/proc/lockdep` of a large kernel has 2 MB.
+const LONGEST_LINE: usize = 32 << 20;
+
+/// Why the agent gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AgentError {
+    /// The channel ended: QEMU is gone.
+    #[error("the agent's channel is gone")]
+    Gone,
+    /// The agent answered with a failed system call.
+    #[error("{what} (errno {errno})")]
+    Failed {
+        /// `errno`.
+        errno: i32,
+        /// The agent's words.
+        what: String,
+    },
+    /// The answer is not one to this request.
+    #[error("the agent answered {0}")]
+    Odd(String),
+}
+
+/// A handle on one guest's agent. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    calls: mpsc::UnboundedSender<(Request, oneshot::Sender<Answer>)>,
+}
+
+impl Agent {
+    /// Takes over a connected socket. The agent's events go to `journal`, and so does what cannot be understood.
+    pub fn connect(stream: UnixStream, journal: Arc<Journal>) -> Self {
+        let (calls, mut inbox) = mpsc::unbounded_channel::<(Request, oneshot::Sender<Answer>)>();
+        tokio::spawn(async move {
+            let (read, mut write) = stream.into_split();
+            let mut lines = FramedRead::new(read, LinesCodec::new_with_max_length(LONGEST_LINE));
+            let mut pending = HashMap::new();
+            let mut next = 0;
+            loop {
+                tokio::select! {
+                    line = lines.next() => match line {
+                        None => break,
+                        Some(Err(error)) => { broken(&journal, &error.to_string()); break }
+                        Some(Ok(line)) => hear(&line, &mut pending, &journal),
+                    },
+                    call = inbox.recv() => {
+                        let Some((request, reply)) = call else { break };
+                        let Ok(line) = serde_json::to_string(&Ask { id: next, request }) else { break };
+                        pending.insert(next, reply);
+                        next += 1;
+                        if write.write_all(format!("{line}\n").as_bytes()).await.is_err() { break }
+                    }
+                }
+            }
+        });
+        Self { calls }
+    }
+
+    /// Asks and waits for the answer. Safe to cancel. A failed system call is an error.
+    pub async fn ask(&self, request: Request) -> Result<Answer, AgentError> {
+        let (reply, answer) = oneshot::channel();
+        self.calls.send((request, reply)).map_err(|_| AgentError::Gone)?;
+        match answer.await.map_err(|_| AgentError::Gone)? {
+            Answer::Failed { errno, what } => Err(AgentError::Failed { errno, what }),
+            answer => Ok(answer),
+        }
+    }
+
+    /// The machine as the guest sees it.
+    pub async fn snapshot(&self) -> Result<Snapshot, AgentError> {
+        match self.ask(Request::Snapshot).await? {
+            Answer::Snapshot(snapshot) => Ok(snapshot),
+            other => Err(odd(&other)),
+        }
+    }
+
+    /// Contents of a file in the guest.
+    pub async fn read(&self, path: String) -> Result<String, AgentError> {
+        match self.ask(Request::Read { path }).await? {
+            Answer::Contents(text) => Ok(text),
+            other => Err(odd(&other)),
+        }
+    }
+
+    /// Has every kernel record printed so far sent; the newest one's sequence number.
+    pub async fn drain(&self) -> Result<Option<u64>, AgentError> {
+        match self.ask(Request::Drain).await? {
+            Answer::Drained(newest) => Ok(newest),
+            other => Err(odd(&other)),
+        }
+    }
+}
+
+fn odd(answer: &Answer) -> AgentError {
+    AgentError::Odd(format!("{answer:.80?}"))
+}
+
+fn broken(journal: &Journal, what: &str) {
+    let event = Event::Broken { what: what.to_owned() };
+    journal.record(Happening::Agent { at: hotplug_protocol::GuestTime(0), event });
+}
+
+fn hear(line: &str, pending: &mut HashMap<u64, oneshot::Sender<Answer>>, journal: &Journal) {
+    match serde_json::from_str(line) {
+        Ok(Say::Event { at, event }) => journal.record(Happening::Agent { at, event }),
+        Ok(Say::Answer { id, answer, .. }) => {
+            if let Some(reply) = pending.remove(&id) {
+                let _ = reply.send(answer);
+            }
+        }
+        Err(_) => {
+            let start: String = line.chars().take(80).flat_map(char::escape_debug).collect();
+            broken(journal, &format!("the agent said what is not of the protocol: {start}"));
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Kernel records as the agent forwards them: kept raw, their sequence numbers followed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::capped::Capped;
+
+/// A record's priority, sequence number and time fit into this many bytes.
+const HEAD: usize = 80;
+
+/// How far the stream has come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    /// Newest sequence number received.
+    newest: Option<u64>,
+    /// Records that are missing between received ones: overwritten in the kernel before the agent read them.
+    lost: u64,
+}
+
+/// The reader of one guest's records.
+#[derive(Debug)]
+pub struct Kmsg {
+    progress: watch::Receiver<Progress>,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Kmsg {
+    /// Appends everything to `file` until the stream ends.
+    pub fn read(stream: UnixStream, file: &Path) -> Self {
+        let (tell, progress) = watch::channel(Progress::default());
+        let file = file.to_owned();
+        let task = tokio::spawn(async move {
+            let mut log = Capped::create(&file).await?;
+            let mut stream = BufReader::with_capacity(1 << 16, stream);
+            // The start of the current line, which the socket may cut anywhere.
+            let mut head: Vec<u8> = Vec::with_capacity(HEAD);
+            loop {
+                // Not read_until: a guest that never ends its line must not fill our memory.
+                let chunk = match stream.fill_buf().await {
+                    Ok([]) | Err(_) => break,
+                    Ok(chunk) => chunk,
+                };
+                let end = memchr::memchr(b'\n', chunk).map_or(chunk.len(), |i| i + 1);
+                let piece = &chunk[..end];
+                head.extend_from_slice(&piece[..piece.len().min(HEAD - head.len())]);
+                log.append(piece).await?;
+                if piece.ends_with(b"\n") {
+                    if let Some(sequence) = sequence(&head) {
+                        tell.send_modify(|p| {
+                            p.lost += p.newest.map_or(0, |newest| sequence.saturating_sub(newest + 1));
+                            p.newest = Some(sequence);
+                        });
+                    }
+                    head.clear();
+                }
+                stream.consume(end);
+            }
+            log.finish().await
+        });
+        Self { progress, task }
+    }
+
+    /// Waits until the record `sequence` has come, at most `limit`. False when it has not.
+    pub async fn reached(&self, sequence: u64, limit: Duration) -> bool {
+        let mut progress = self.progress.clone();
+        let wait = progress.wait_for(|p| p.newest.is_some_and(|newest| newest >= sequence));
+        tokio::time::timeout(limit, wait).await.is_ok_and(|reached| reached.is_ok())
+    }
+
+    /// Records lost so far.
+    pub fn lost(&self) -> u64 {
+        self.progress.borrow().lost
+    }
+
+    /// Waits for the end of the stream, which QEMU's end brings, and for the file.
+    pub async fn finish(self) -> std::io::Result<()> {
+        self.task.await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    }
+}
+
+/// The sequence number of a record's line: `6,339,5140900,-;text`. Continuation lines begin with a space.
+fn sequence(line: &[u8]) -> Option<u64> {
+    let mut fields = line.splitn(3, |b| *b == b',');
+    let (priority, sequence) = (fields.next()?, fields.next()?);
+    let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u64>().ok();
+    number(priority)?;
+    fields.next()?;
+    number(sequence)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn gaps_are_counted_and_bytes_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kmsg.log");
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let kmsg = Kmsg::read(ours, &path);
+        let text = b"6,1,10,-;a\n SUBSYSTEM=cpu\n4,2,11,-,caller=T1;b\xff\nnonsense\n3,7,12,-;c\n";
+        // Cut where it hurts: inside a sequence number.
+        for piece in [&text[..2], &text[2..31], &text[31..]] {
+            theirs.write_all(piece).await.unwrap();
+            theirs.flush().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert!(kmsg.reached(7, Duration::from_secs(30)).await);
+        assert_eq!(kmsg.lost(), 4);
+        assert!(!kmsg.reached(8, Duration::from_millis(1)).await);
+        drop(theirs);
+        kmsg.finish().await.unwrap();
+        assert_eq!(fs_err::read(&path).unwrap(), text);
+    }
+}

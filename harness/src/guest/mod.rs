@@ -1,0 +1,14 @@
+//! The guest's three voices: the agent, the kernel's records, the serial console.
+//!
+//! Whatever a guest says is hostile: lines, files and counts are bounded, and nothing of it is believed to be UTF-8.
+
+mod agent;
+mod capped;
+mod kmsg;
+mod log;
+mod serial;
+
+pub use agent::{Agent, AgentError};
+pub use kmsg::Kmsg;
+pub use log::merge;
+pub use serial::Serial;
