@@ -1,0 +1,304 @@
+//! One trial from its boot to its record.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hotplug_protocol::{Answer, GuestTime, Request};
+use tokio_util::sync::CancellationToken;
+
+use super::accounting::Ledger;
+use super::lanes::{Lanes, Log};
+use super::operation::OperationRecord;
+use super::outcome::{Armed, Outcome, Seen, Side, TrialOutcome, TrialRecord};
+use super::vm::{Cut, Vm};
+use crate::host::Accelerator;
+use crate::journal::{Happening, HostTime, Journal, Stage};
+use crate::qemu::{Boot, Ended, PrivateFolder};
+use crate::scenario::{Scenario, Schedule, Seed, Verb};
+use crate::{Error, Result, guest, kreport};
+
+/// How long the last questions of a trial may take; a guest that still flushes thousands of records needs some.
+const LAST_QUESTIONS: Duration = Duration::from_secs(60);
+
+/// What all trials of a run share.
+#[derive(Debug)]
+pub struct Setting {
+    /// The scenario.
+    pub scenario: Scenario,
+    /// QEMU's program.
+    pub qemu: PathBuf,
+    /// How guest code is run.
+    pub accelerator: Accelerator,
+    /// Whether QEMU has its seccomp sandbox.
+    pub sandbox: bool,
+    /// Where sockets live, and what QEMU reads.
+    pub private: PrivateFolder,
+    /// The agent's initramfs, in the private folder.
+    pub initrd: PathBuf,
+    /// The kernel without the patch, in the private folder.
+    pub before: PathBuf,
+    /// The kernel with it.
+    pub after: PathBuf,
+}
+
+impl Setting {
+    pub(super) fn boot(&self, kernel: &Path) -> Boot {
+        Boot {
+            kernel: kernel.to_owned(),
+            initrd: self.initrd.clone(),
+            accelerator: self.accelerator,
+            sandbox: self.sandbox,
+        }
+    }
+}
+
+/// One trial to be run.
+#[derive(Debug, Clone)]
+pub struct TrialPlan {
+    /// Which kernel.
+    pub side: Side,
+    /// Number within the side.
+    pub number: u32,
+    /// What its schedule is drawn from.
+    pub seed: Seed,
+}
+
+impl TrialPlan {
+    /// The name of its folder, such as `before-003`.
+    pub fn name(&self) -> String {
+        format!("{}-{:03}", self.side, self.number)
+    }
+}
+
+/// What a trial came to before its log was read.
+#[derive(Debug, Default)]
+struct Course {
+    cut: Option<Cut>,
+    armed: Armed,
+    load_loops: Vec<u64>,
+    timed_out: Option<String>,
+    unanswered: bool,
+}
+
+/// Runs one trial in the folder `dir`. An error is an interruption, or our own disk's; everything a guest or QEMU
+/// does is an outcome.
+pub(super) async fn run(
+    setting: &Setting,
+    plan: &TrialPlan,
+    dir: &Path,
+    cancel: &CancellationToken,
+) -> Result<TrialRecord> {
+    let schedule = setting.scenario.schedule(plan.seed);
+    // Evidence first: what is about to be done is on disk before it is done.
+    fs_err::write(
+        dir.join("schedule.json"),
+        serde_json::to_vec_pretty(&schedule).map_err(Error::infrastructure)?,
+    )?;
+    let journal = Journal::create(&dir.join("events.jsonl"))?;
+    let kernel = if plan.side == Side::Before { &setting.before } else { &setting.after };
+    let socket_folder = format!(
+        "{}-{}",
+        plan.name(),
+        blake3::hash(dir.as_os_str().as_encoded_bytes()).to_hex().split_at(6).0
+    );
+
+    let booted = tokio::select! {
+        booted = Vm::boot(setting, kernel, &socket_folder, dir, &journal) => booted,
+        () = cancel.cancelled() => return Err(Error::interrupted()),
+    };
+    let log = Log::default();
+    let (course, booted, lost, ended) = match booted {
+        Err(error) => {
+            let course = Course { cut: Some(Cut::Broken(error.to_string())), ..Course::default() };
+            (course, None, 0, None)
+        }
+        Ok((vm, cut)) => {
+            let mut course = Course { cut, ..Course::default() };
+            if course.cut.is_none() {
+                let whole = lead(&vm, setting, &schedule, &log, &mut course);
+                tokio::select! {
+                    done = whole => done?,
+                    () = cancel.cancelled() => {}
+                }
+            }
+            if course.cut.as_ref().is_some_and(|cut| matches!(cut, Cut::Hung(_))) && !cancel.is_cancelled() {
+                vm.diagnose().await;
+            }
+            let (booted, lost) = (vm.booted, vm.kmsg.lost());
+            let ended = vm.shut_down(course.cut.as_ref(), cancel).await?;
+            (course, booted, lost, Some(ended))
+        }
+    };
+    let record = conclude(plan, schedule, dir, &journal, log, course, ended);
+    let record = TrialRecord { booted, lost_records: lost, ..record };
+    write_record(dir, &record)?;
+    if cancel.is_cancelled() { Err(Error::interrupted()) } else { Ok(record) }
+}
+
+/// Load, lanes, last questions. Sets `course.cut` when something ends it early.
+async fn lead(vm: &Vm, setting: &Setting, schedule: &Schedule, log: &Log, course: &mut Course) -> Result<()> {
+    // `cut` and the work borrow the machine, and the work writes the course: so the cut is set after the race.
+    let cut = tokio::select! {
+        biased;
+        cut = vm.cut() => Some(cut),
+        done = work(vm, setting, schedule, log, course) => done?,
+    };
+    course.cut = cut;
+    Ok(())
+}
+
+async fn work(
+    vm: &Vm,
+    setting: &Setting,
+    schedule: &Schedule,
+    log: &Log,
+    course: &mut Course,
+) -> Result<Option<Cut>> {
+    let scenario = &setting.scenario;
+    let hung = |what: &str| Ok(Some(Cut::Hung(what.to_owned())));
+    let Some(hello) = &vm.hello else { return hung("the agent never said who it is") };
+    let Ok(Ok(baseline)) = tokio::time::timeout(LAST_QUESTIONS, vm.agent.snapshot()).await else {
+        return hung("no answer to the first question");
+    };
+    course.armed.start = baseline.lockdep_armed;
+    let ledger = Ledger::new(baseline, hello, scenario.guest.memory_online);
+    if !scenario.guest.load.is_empty() {
+        let start = vm.agent.ask(Request::StartLoad { loads: scenario.guest.load.clone() });
+        match tokio::time::timeout(LAST_QUESTIONS, start).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Ok(Some(Cut::Broken(format!("the load does not start: {error}")))),
+            Err(_) => return hung("the load does not start"),
+        }
+    }
+    vm.journal.record(Happening::Stage(Stage::Lanes));
+    if let Err(error) = Lanes::new(vm, scenario, &ledger, log).run(schedule).await {
+        course.timed_out = Some(error.to_string());
+        return hung(&error.to_string());
+    }
+    vm.journal.record(Happening::Stage(Stage::Settling));
+    let questions = async {
+        if let Ok(Answer::LoadEnded(loops)) = vm.agent.ask(Request::StopLoad).await {
+            course.load_loops = loops;
+        }
+        course.armed.end = vm.agent.snapshot().await.ok()?.lockdep_armed;
+        vm.drain(LAST_QUESTIONS).await.then_some(())
+    };
+    if !matches!(tokio::time::timeout(LAST_QUESTIONS, questions).await, Ok(Some(()))) {
+        course.unanswered = true;
+        return hung("no answer to the last questions");
+    }
+    vm.journal.record(Happening::Stage(Stage::Collected));
+    Ok(None)
+}
+
+/// Reads the log and decides.
+fn conclude(
+    plan: &TrialPlan,
+    schedule: Schedule,
+    dir: &Path,
+    journal: &Arc<Journal>,
+    log: Log,
+    course: Course,
+    qemu: Option<Ended>,
+) -> TrialRecord {
+    let read = |name: &str| fs_err::read(dir.join(name)).unwrap_or_default();
+    let kernel_log = guest::merge(&read("kmsg.log"), &read("serial.log"));
+    let (operations, mismatches) = log.into_parts();
+    let all = kreport::scan(&kernel_log);
+    let reports: Vec<Seen> = kreport::fold(&all)
+        .into_iter()
+        .map(|folded| {
+            let printed = folded.first.time.and_then(|us| journal.host_time(GuestTime(us)));
+            let during = printed.map(|at| in_flight(&operations, at)).unwrap_or_default();
+            Seen { first: folded.first.clone(), times: folded.count as u64, during }
+        })
+        .collect();
+    let failed = operations.iter().find(|o| matches!(o.outcome, Outcome::FailedInQemu { .. }));
+    let (outcome, why) = match &course.cut {
+        Some(Cut::Panicked) => (TrialOutcome::Panicked, "the kernel panicked".to_owned()),
+        Some(Cut::Hung(what)) => (TrialOutcome::Hung, what.clone()),
+        Some(Cut::Broken(what)) => (TrialOutcome::Infrastructure, what.clone()),
+        // A panic's reboot may be seen before its words.
+        Some(Cut::Ended(_))
+            if reports.iter().any(|r| r.first.kind == kreport::Kind::Panic || r.first.panic.is_some()) =>
+        {
+            (TrialOutcome::Panicked, "the kernel panicked".to_owned())
+        }
+        Some(Cut::Ended(ended)) => (TrialOutcome::Infrastructure, ended.to_string()),
+        None => match (reports.first(), mismatches.first(), failed) {
+            (_, _, Some(OperationRecord { verb, device, outcome: Outcome::FailedInQemu { error }, .. })) => {
+                (TrialOutcome::Infrastructure, format!("QEMU refused to {verb} {device}: {error}"))
+            }
+            (Some(seen), ..) => (TrialOutcome::Reported, seen.first.title.clone()),
+            (_, Some(wrong), _) => {
+                (TrialOutcome::AccountingMismatch, format!("after {}: {}", wrong.after, wrong.what))
+            }
+            _ if course.armed.end == Some(false) => {
+                (TrialOutcome::Blind, "lockdep was off at the end, and no report says why".to_owned())
+            }
+            _ => (TrialOutcome::Clean, "watched to the end".to_owned()),
+        },
+    };
+    TrialRecord {
+        side: plan.side,
+        folder: dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+        number: plan.number,
+        seed: plan.seed,
+        schedule,
+        outcome,
+        why,
+        armed: course.armed,
+        lost_records: 0,
+        booted: None,
+        ended: journal.now(),
+        operations,
+        mismatches,
+        load_loops: course.load_loops,
+        reports,
+        qemu,
+    }
+}
+
+/// Operations in flight at a moment, in words: `unplug dimm0..3 and plug cpu1`.
+fn in_flight(operations: &[OperationRecord], at: HostTime) -> String {
+    let mut groups: BTreeMap<(Verb, &str), Vec<u32>> = BTreeMap::new();
+    for o in operations.iter().filter(|o| o.asked <= at && o.ended.is_none_or(|ended| at <= ended)) {
+        let group = o.device.group();
+        let number = o.device.0[group.len()..].parse().unwrap_or(0);
+        groups.entry((o.verb, group)).or_default().push(number);
+    }
+    let words: Vec<String> =
+        groups.into_iter().map(|((verb, group), n)| format!("{verb} {group}{}", ranges(n))).collect();
+    words.join(" and ")
+}
+
+/// Numbers as people list them: `0..3,5`.
+fn ranges(mut numbers: Vec<u32>) -> String {
+    numbers.sort_unstable();
+    let runs = numbers.chunk_by(|a, b| a + 1 == *b);
+    let words: Vec<String> = runs
+        .map(|run| match run {
+            [first, .., last] => format!("{first}..{last}"),
+            run => run.iter().map(u32::to_string).collect(),
+        })
+        .collect();
+    words.join(",")
+}
+
+fn write_record(dir: &Path, record: &TrialRecord) -> Result<()> {
+    let text = serde_json::to_vec_pretty(record).map_err(Error::infrastructure)?;
+    crate::record::write_whole(&dir.join("trial.json"), &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ranges;
+
+    #[test]
+    fn numbers_are_listed_as_people_do() {
+        assert_eq!(ranges(vec![3, 0, 1, 2, 5]), "0..3,5");
+        assert_eq!(ranges(vec![7]), "7");
+    }
+}
