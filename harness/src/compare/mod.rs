@@ -1,0 +1,9 @@
+//! Two sets of trials -> what differs -> a verdict that carries its arithmetic. Pure: works from records alone.
+
+mod exact;
+mod finding;
+mod verdict;
+
+pub use exact::{detectable_rate, fisher_two_sided};
+pub use finding::{Class, Count, Finding, findings};
+pub use verdict::{Judgement, Sides, Tally, Verdict, judge};
