@@ -1,0 +1,200 @@
+//! Results on disk: one folder a run, readable at every moment.
+//!
+//! ```text
+//! results/<run>/run.json          what is about to be done, before it is done
+//! results/<run>/result.json       the verdict, written last
+//! results/<run>/scenario.toml     as it was read
+//! results/<run>/patches/          as they were given
+//! results/<run>/trials/<trial>/   schedule.json, qemu.cmd, events.jsonl, qmp.log, serial.log, kmsg.log,
+//!                                 qemu.stderr, trial.json
+//! ```
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::compare::{Class, Finding, Judgement, Sides, Tally, Verdict};
+use crate::scenario::Seed;
+use crate::trial::Repeated;
+use crate::{Error, Result};
+
+/// Version of `result.json` and `run.json`. Raised when a field changes its meaning or goes.
+pub const SCHEMA: u32 = 1;
+
+/// What a run is: known before its first trial.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Run {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Version of the harness.
+    pub hotplug: String,
+    /// The run's name, which is its folder's.
+    pub id: String,
+    /// When it began, in UTC.
+    pub started: jiff::Timestamp,
+    /// The command, as it was given.
+    pub command: Vec<String>,
+    /// The machine it ran on.
+    pub host: Host,
+    /// The kernels.
+    pub kernels: Sides<KernelNote>,
+    /// The patches that make the difference, as they were named.
+    pub patches: Vec<String>,
+    /// The scenario's name.
+    pub scenario: String,
+    /// BLAKE3 of the scenario's text.
+    pub scenario_hash: String,
+    /// BLAKE3 of the agent's initramfs.
+    pub initramfs_hash: String,
+    /// What all schedules are drawn from.
+    pub seed: Seed,
+    /// Trials planned, a side.
+    pub trials: u32,
+}
+
+/// The machine a run ran on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Host {
+    /// QEMU's version.
+    pub qemu: String,
+    /// How guest code was run.
+    pub accelerator: String,
+    /// How that was found out.
+    pub accelerator_reason: String,
+    /// Processors the harness may use.
+    pub cores: usize,
+    /// Their model.
+    pub cpu: String,
+    /// `uname -r` of the host.
+    pub kernel: String,
+}
+
+/// One kernel of the pair.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelNote {
+    /// Its content address.
+    pub id: String,
+    /// `uname -r`.
+    pub release: String,
+    /// What it was made from, in words.
+    pub source: String,
+    /// Where it came from: built in how many seconds, cached, or given.
+    pub built: String,
+    /// BLAKE3 of the bzImage.
+    pub image_hash: String,
+    /// The bzImage.
+    pub image: PathBuf,
+}
+
+/// `result.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunResult {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The verdict; null where infrastructure failed.
+    pub verdict: Option<Verdict>,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// The exit status that goes with it.
+    pub exit_status: u8,
+    /// Everything that was seen.
+    pub reports: Vec<Finding>,
+    /// How the trials ended.
+    pub trials: Sides<Tally>,
+    /// Trials that were tried again and do not count: infrastructure failed, or the guest hung before it was ready.
+    pub repeated: Vec<Repeated>,
+    /// Seconds from the first trial's start to the last one's end.
+    pub trials_seconds: f64,
+    /// What was run.
+    pub run: Run,
+}
+
+impl RunResult {
+    /// Puts a judgement and its run together.
+    pub fn new(run: Run, judgement: Judgement, repeated: Vec<Repeated>, trials_seconds: f64) -> Self {
+        let exit_status = judgement.exit_status();
+        let Judgement { verdict, reason, findings, tally } = judgement;
+        Self {
+            schema: SCHEMA,
+            verdict,
+            reason,
+            exit_status,
+            reports: findings,
+            trials: tally,
+            repeated,
+            trials_seconds,
+            run,
+        }
+    }
+
+    /// Findings of one class.
+    pub fn of(&self, class: Class) -> impl Iterator<Item = &Finding> {
+        self.reports.iter().filter(move |f| f.class == class)
+    }
+}
+
+/// The folder of one run.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// Makes `results/<id>`; the id is the time and `what`, and is made unique where two runs start in one second.
+    pub fn create(results: &Path, what: &str) -> Result<Self> {
+        fs_err::create_dir_all(results)?;
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S");
+        let plain: String = what
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '-' })
+            .take(40)
+            .collect();
+        for attempt in 1..1000 {
+            let suffix = if attempt == 1 { String::new() } else { format!("-{attempt}") };
+            let path = results.join(format!("{now}-{plain}{suffix}"));
+            match fs_err::create_dir(&path) {
+                Ok(()) => {
+                    fs_err::create_dir(path.join("trials"))?;
+                    return Ok(Self { path });
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::infrastructure(format!("{} has no free name for a run", results.display())))
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its name.
+    pub fn id(&self) -> String {
+        self.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// Where the trials are.
+    pub fn trials(&self) -> PathBuf {
+        self.path.join("trials")
+    }
+
+    /// Writes a JSON file of it, whole or not at all.
+    pub fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let mut text = serde_json::to_vec_pretty(value).map_err(Error::infrastructure)?;
+        text.push(b'\n');
+        write_whole(&self.path.join(name), &text)
+    }
+}
+
+/// Writes a file whole or not at all: a reader never sees half of it, and a full disk leaves the old one.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    file.as_file().set_permissions(mode)?;
+    file.persist(path).map_err(|error| Error::from(error.error))?;
+    Ok(())
+}
