@@ -1,0 +1,39 @@
+//! What people and machines read of a run: all of it made from the same record.
+
+mod progress;
+pub mod terminal;
+
+pub use progress::Progress;
+
+/// Text of a guest made harmless: one line, no control characters, at most `most` characters.
+pub fn harmless(text: &str, most: usize) -> String {
+    let mut out: String = text.chars().filter(|c| !c.is_control()).take(most).collect();
+    if text.chars().nth(most).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// Seconds as people say them: `8 s`, `2 m 51 s`.
+pub fn duration(seconds: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded and not negative")]
+    let whole = seconds.max(0.0).round() as u64;
+    if whole < 60 { format!("{whole} s") } else { format!("{} m {} s", whole / 60, whole % 60) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_cannot_steer_the_terminal() {
+        assert_eq!(harmless("a\u{1b}[31mb\r\nc\u{9b}x", 80), "a[31mbcx");
+        assert_eq!(harmless("abcdef", 3), "abc…");
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration(8.4), "8 s");
+        assert_eq!(duration(170.9), "2 m 51 s");
+    }
+}

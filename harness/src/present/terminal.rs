@@ -1,0 +1,186 @@
+//! The screen of a finished comparison: at most 25 lines that answer at once.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::{duration, harmless};
+use crate::compare::{Class, Finding, Verdict};
+use crate::record::{KernelNote, RunResult};
+
+/// Findings shown in full; the rest are counted.
+const SHOWN: usize = 3;
+
+/// Widest line, characters.
+const WIDTH: usize = 100;
+
+/// Functions that only carry a call on: kernel/notifier.c.
+const PLUMBING: [&str; 5] = [
+    "notifier_call_chain",
+    "blocking_notifier_call_chain",
+    "notifier_call_chain_robust",
+    "blocking_notifier_call_chain_robust",
+    "raw_notifier_call_chain",
+];
+
+/// The screen. `folder` is the run's, as the reader can open it.
+pub fn screen(result: &RunResult, folder: &Path) -> String {
+    let run = &result.run;
+    let mut out = String::new();
+    let mut line = |text: String| {
+        let _ = writeln!(out, "{}", text.trim_end());
+    };
+    let change = match run.patches.as_slice() {
+        [] if run.kernels.before.id == run.kernels.after.id => "the same kernel on both sides".to_owned(),
+        [] => run.kernels.after.source.clone(),
+        [one] => format!("+ {one}"),
+        [first, rest @ ..] => format!("+ {first} and {} more", rest.len()),
+    };
+    line(format!("hotplug compare   {}   {change}", run.kernels.before.source));
+    let host = &run.host;
+    line(format!("host      QEMU {}, {}, {} cores", host.qemu, host.accelerator_reason, host.cores));
+    let kernel = |k: &KernelNote| format!("{} {}", k.id.get(..6).unwrap_or(&k.id), k.built);
+    line(format!(
+        "kernels   {}: before {}, after {}",
+        run.kernels.before.release,
+        kernel(&run.kernels.before),
+        kernel(&run.kernels.after)
+    ));
+    let (before, after) = (&result.trials.before, &result.trials.after);
+    line(format!(
+        "trials    {}: {} + {} in {}, lockdep armed to the end in {} + {}",
+        run.scenario,
+        before.trials,
+        after.trials,
+        duration(result.trials_seconds),
+        before.armed,
+        after.armed
+    ));
+    let (done, refused) = (
+        before.operations_done + after.operations_done,
+        before.operations_refused + after.operations_refused,
+    );
+    line(format!("          {done} operations done, {refused} refused by the guest{}", repeated(result)));
+    line(String::new());
+    let counts =
+        if result.reports.is_empty() { "nothing was reported".to_owned() } else { result.reason.clone() };
+    line(match result.verdict {
+        Some(verdict @ Verdict::Unchanged) => format!("{verdict}   {counts}"),
+        Some(verdict) => format!("{verdict}   {}", result.reason),
+        None => format!("NO VERDICT   {}", harmless(&result.reason, 200)),
+    });
+    line(String::new());
+    for finding in result.reports.iter().take(SHOWN) {
+        for text in show(finding) {
+            line(text);
+        }
+    }
+    if result.reports.len() > SHOWN {
+        line(format!("      and {} more in result.json", result.reports.len() - SHOWN));
+    }
+    if matches!(result.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
+        let rate = before.detectable_rate.max(after.detectable_rate) * 100.0;
+        let armed = before.armed.min(after.armed);
+        line(format!(
+            "silence   {armed} armed trials a side miss a report that strikes one trial in p with (1-p)^{armed}:"
+        ));
+        line(format!(
+            "          whatever strikes fewer than {rate:.0} % of trials may have been missed (at 95 %)"
+        ));
+    }
+    line(format!("result    {}/result.json", folder.display()));
+    if let Some(finding) = result.reports.first() {
+        line(format!("look at   {}/{}/kmsg.log", folder.display(), finding.example));
+    }
+    out
+}
+
+fn repeated(result: &RunResult) -> String {
+    match result.repeated.as_slice() {
+        [] => String::new(),
+        [one] => format!("; {} repeated ({})", one.folder, harmless(&one.why, 60)),
+        [first, rest @ ..] => format!("; {} repeated ({}, ...)", rest.len() + 1, harmless(&first.why, 50)),
+    }
+}
+
+fn show(finding: &Finding) -> Vec<String> {
+    let class = match finding.class {
+        Class::New => "new",
+        Class::Fixed => "fixed",
+        Class::Common => "common",
+    };
+    let sure = if finding.decided { "" } else { ", may be chance" };
+    let mut all = vec![format!("{class:<6}{}", harmless(&finding.title, WIDTH - 6))];
+    all.push(format!(
+        "      before {}   after {}   p = {}{sure}",
+        finding.before,
+        finding.after,
+        probability(finding.p)
+    ));
+    all.extend(path(&finding.frames).into_iter().map(|text| format!("      {text}")));
+    let mut how = Vec::new();
+    if !finding.during.is_empty() {
+        how.push(format!("during {}", harmless(&finding.during, 50)));
+    }
+    if finding.times > 1 {
+        how.push(format!("up to {} times a trial, shown once", finding.times));
+    }
+    if !how.is_empty() {
+        all.push(format!("      {}", how.join("; ")));
+    }
+    all
+}
+
+/// The call path, caller first, without plumbing, in at most two lines.
+fn path(frames: &[String]) -> Vec<String> {
+    let mut names: Vec<String> =
+        frames.iter().filter(|f| !PLUMBING.contains(&f.as_str())).take(8).map(|f| harmless(f, 48)).collect();
+    names.reverse();
+    let mut lines = vec![String::new()];
+    for (i, name) in names.iter().enumerate() {
+        let link = if i == 0 { "" } else { " > " };
+        let last = lines.len() - 1;
+        if lines[last].chars().count() + link.len() + name.chars().count() > WIDTH - 6 {
+            lines.push(format!("> {name}"));
+        } else {
+            lines[last] += link;
+            lines[last] += name;
+        }
+    }
+    lines.retain(|l| !l.is_empty());
+    lines.truncate(2);
+    lines
+}
+
+/// Two significant digits: `0.00016`, `0.49`, `1`.
+fn probability(p: f64) -> String {
+    if p >= 0.995 {
+        return "1".into();
+    }
+    if p < 1e-9 {
+        return "< 1e-9".into();
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 10")]
+    let places = (1.0 - p.log10().floor()) as usize;
+    format!("{p:.places$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_have_two_digits() {
+        for (p, text) in
+            [(1.0, "1"), (0.4857, "0.49"), (2.0 / 12870.0, "0.00016"), (0.05, "0.050"), (0.0, "< 1e-9")]
+        {
+            assert_eq!(probability(p), text);
+        }
+    }
+
+    #[test]
+    fn a_path_reads_from_caller_to_callee() {
+        let frames = ["flush", "slab_callback", "notifier_call_chain", "memory_notify", "offline_pages"];
+        let lines = path(&frames.map(String::from));
+        assert_eq!(lines, ["offline_pages > memory_notify > slab_callback > flush"]);
+    }
+}
