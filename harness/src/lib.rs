@@ -2,9 +2,22 @@
 //!
 //! One module a stage, in the order data flows; `docs/architecture.md` draws it.
 
+pub mod bytes;
 pub mod cli;
+pub mod compare;
 pub mod error;
+pub mod guest;
+pub mod host;
+pub mod image;
+pub mod journal;
+pub mod kernel;
 pub mod kreport;
+pub mod present;
 pub mod process;
+pub mod qemu;
+pub mod qmp;
+pub mod record;
+pub mod scenario;
+pub mod trial;
 
 pub use error::{Blame, Error, Result};

@@ -1,5 +1,47 @@
 //! The command line: one file a subcommand, each with its options and what it prints.
 
+pub mod compare;
+pub mod doctor;
 pub mod kernel;
 pub mod scan;
 mod scan_out;
+
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::Result;
+
+/// Shows what a Linux kernel patch does to memory and CPU hotplug.
+#[derive(Debug, Parser)]
+#[command(name = "hotplug", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot the kernels before and after a patch, plug and unplug, and judge.
+    Compare(compare::CompareArgs),
+    /// Say what this machine has and lacks, and mend it.
+    Doctor(doctor::Args),
+    /// Build kernel pairs, and look after those that were built.
+    #[command(subcommand)]
+    Kernel(kernel::KernelCommand),
+    /// Read any kernel log and name, sign and explain its reports.
+    Scan(scan::ScanArgs),
+}
+
+/// Runs a command; the exit status on success.
+pub async fn run(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
+    let mut out = std::io::stdout();
+    match cli.command {
+        Command::Compare(args) => compare::run(&args, &mut out, cancel).await,
+        Command::Doctor(args) => doctor::run(args, cancel.clone()).await,
+        Command::Kernel(command) => kernel::run(&command, &mut out, cancel).await.map(|()| 0),
+        // Reads files only, as fast as it can: nothing to wait for.
+        Command::Scan(args) => scan::run(&args, &mut out),
+    }
+}

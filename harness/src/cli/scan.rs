@@ -36,17 +36,20 @@ pub fn run(args: &ScanArgs, out: &mut impl Write) -> Result<u8> {
     let symbols = args.vmlinux.as_deref().map(Symbols::open).transpose()?;
     let known = args.known.as_deref().map(read_known).transpose()?.unwrap_or_default();
     let mut sink = Sink::new(args.json, known, args.files.len() > 1);
-    sink.start(out)?;
+    let mut out = std::io::BufWriter::new(out);
+    sink.start(&mut out)?;
     for path in &args.files {
         let name = path.display().to_string();
         scan_file(path, |mut report| {
             if let Some(symbols) = &symbols {
                 symbols.resolve(&mut report);
             }
-            sink.report(&name, report, out)
+            sink.report(&name, report, &mut out)
         })?;
     }
-    sink.finish(out)
+    let status = sink.finish(&mut out)?;
+    out.flush()?;
+    Ok(status)
 }
 
 fn read_known(path: &Path) -> Result<KnownIssues> {
