@@ -97,7 +97,13 @@ pub(crate) enum Origin {
 pub(crate) async fn locate(source: &Source, cache: &Cache, cancel: &CancellationToken) -> Result<Located> {
     let name = source.to_string();
     match source {
-        Source::Package { version } => tarball(name, package(Path::new(PACKAGES), version.as_deref())?).await,
+        Source::Package { version } => {
+            let path = package(Path::new(PACKAGES), version.as_deref())?;
+            // With its version, though none was asked for: `linux-source-6.1`.
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = file.split_once(".tar").map_or(name, |(name, _)| name.to_owned());
+            tarball(name, path).await
+        }
         Source::Tarball(path) => tarball(name, path.clone()).await,
         Source::Directory(path) => directory(name, path, cache, cancel).await,
         Source::Git { repo, revision } => git(name, repo, revision, cancel).await,

@@ -86,6 +86,37 @@ pub(super) fn assemble(gathered: Gathered) -> Report {
     }
 }
 
+/// A start of the kernel that nothing announced.
+pub(super) fn reboot(line: u64, time: Option<u64>) -> Report {
+    let facts = title::Facts { kind: Kind::Reboot, ..title::Facts::default() };
+    let signature = signature::Facts {
+        kind: Kind::Reboot,
+        detail: None,
+        file: None,
+        blame: None,
+        assertion: None,
+        locks: None,
+    };
+    Report {
+        kind: Kind::Reboot,
+        title: title::write(Kind::Reboot, &facts, None, None, None, None),
+        signature: signature::sign(&signature),
+        lines: line..=line,
+        corrupted: None,
+        time,
+        process: None,
+        cpu: None,
+        blame: None,
+        assertion: None,
+        source: None,
+        detail: None,
+        frames: Vec::new(),
+        stacks: Vec::new(),
+        locks: None,
+        panic: None,
+    }
+}
+
 fn caller_of(kind: Kind, frames: &[Frame], name: &str) -> Option<String> {
     let at = frames.iter().position(|frame| frame.reliable && plain_name(&frame.function) == name)?;
     frames[at + 1..]

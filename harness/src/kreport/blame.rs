@@ -1,385 +1,62 @@
 //! Whose fault it looks like: the first function of a stack that is not a checker's or a lock's own helper.
+//!
+//! The lists are in `helpers.txt`: a word is a function, a word with a star all that begin so. Each section is for
+//! the kinds that [`section`] names.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
 
 use super::frame::plain_name;
 use super::{Frame, Kind};
 
-/// Reporting machinery: never to blame, whatever the report.
-const MACHINERY: &[&str] = &[
-    "dump_stack",
-    "__dump_stack",
-    "show_stack",
-    "show_trace",
-    "print_",
-    "__print_",
-    "warn_",
-    "__warn",
-    "report_bug",
-    "handle_bug",
-    "exc_",
-    "asm_",
-    "do_error_trap",
-    "do_trap",
-    "do_invalid_op",
-    "invalid_op",
-    "error_entry",
-    "ret_from_exception",
-    "panic",
-    "nmi_panic",
-    "__stack_chk_fail",
-    "die",
-    "__die",
-    "oops_",
-    "no_context",
-    "bad_area",
-    "page_fault",
-    "__do_page_fault",
-    "do_page_fault",
-    "do_user_addr_fault",
-    "do_kernel_fault",
-    "__do_kernel_fault",
-    "async_page_fault",
-    "brk_handler",
-    "call_break_hook",
-    "bug_handler",
-    "do_debug_exception",
-    "el1_",
-    "el1h_",
-    "el0_",
-    "el0t_",
-    "do_mem_abort",
-    "do_translation_fault",
-    "do_undefinstr",
-    "do_trap_break",
-    "handle_exception",
-    "program_check",
-    "kasan_",
-    "__kasan_",
-    "__asan_",
-    "__hwasan_",
-    "check_memory_region",
-    "memory_is_",
-    "kmsan_",
-    "__kmsan_",
-    "__msan_",
-    "kcsan_",
-    "__kcsan_",
-    "__tsan_",
-    "ubsan_",
-    "__ubsan_",
-    "kfence_",
-    "__kfence_",
-    "object_err",
-    "slab_err",
-    "slab_bug",
-    "check_bytes",
-    "check_object",
-    "check_slab",
-    "free_debug_processing",
-    "alloc_debug_processing",
-    "free_to_partial_list",
-    "slab_pad_check",
-    "bad_page",
-    "lockdep_",
-    "__lockdep_",
-    "debug_check_no_locks",
-    "debug_object_",
-    "__debug_object",
-    "__debug_check",
-    "debug_check_no_obj",
-    "debug_print_object",
-    "refcount_",
-    "__refcount_",
-    "__list_add_valid",
-    "__list_del_entry_valid",
-    "list_",
-    "check_noncircular",
-    "check_prev",
-    "check_prevs",
-    "validate_chain",
-    "__lock_acquire",
-    "lock_acquire",
-    "lock_release",
-    "__lock_release",
-    "lock_set_",
-    "mark_lock",
-    "mark_usage",
-    "mark_held",
-    "check_usage",
-    "check_irq_usage",
-    "valid_state",
-    "register_lock_class",
-    "assign_lock_key",
-    "rcu_lockdep_",
-    "trace_hardirqs_",
-    "__trace_hardirqs_",
-    "__might_sleep",
-    "__might_resched",
-    "___might_sleep",
-    "__might_fault",
-    "might_",
-    "__schedule_bug",
-    "schedule_debug",
-    "check_preemption_disabled",
-    "debug_smp_processor_id",
-    "__this_cpu_preempt_check",
-    "watchdog_",
-    "nmi_cpu_backtrace",
-    "nmi_trigger_",
-    "arch_trigger_",
-    "trigger_",
-    "rcu_dump_",
-    "rcu_sched_clock_irq",
-    "rcu_check_callbacks",
-    "update_process_times",
-    "tick_sched_",
-    "tick_nohz_",
-    "__hrtimer_run_queues",
-    "hrtimer_interrupt",
-    "hrtimer_run_queues",
-    "__hrtimer",
-    "local_apic_timer_interrupt",
-    "smp_apic_timer",
-    "__sysvec_",
-    "sysvec_",
-    "common_interrupt",
-    "apic_timer_interrupt",
-    "check_stack_overflow",
-    "usercopy_abort",
-    "__check_heap_object",
-    "__check_object_size",
-    "fortify_panic",
-    "__fortify_",
-    "save_stack",
-    "set_track",
-    "stack_trace_",
-    "end_report",
-    "start_report",
-    "__read_overflow",
-    "__write_overflow",
-    "spin_bug",
-    "spin_dump",
-    "rwlock_bug",
-    "notify_die",
-    "atomic_notifier_call_chain",
-    "mem_abort",
-    "instrument_",
-    "unwind_backtrace",
-    "crash_",
-    "__crash",
-    "dump_",
-    "oom_kill_process",
-    "out_of_memory",
-    "mem_cgroup_out_of_memory",
-    "mem_cgroup_oom",
-];
-
-/// Locks, allocators and string helpers: their caller made the mistake.
-const HELPERS: &[&str] = &[
-    "_raw_",
-    "__raw_",
-    "do_raw_",
-    "mutex_",
-    "__mutex_",
-    "ww_mutex_",
-    "down_",
-    "__down",
-    "up_",
-    "up_read",
-    "up_write",
-    "rwsem_",
-    "percpu_down_",
-    "percpu_up_",
-    "percpu_rwsem_",
-    "__percpu_",
-    "cpus_read_",
-    "cpus_write_",
-    "rt_mutex_",
-    "rt_spin_",
-    "rtlock_",
-    "__rt_mutex_",
-    "rwlock_",
-    "spin_lock",
-    "__raw_spin",
-    "queued_spin_",
-    "native_queued_spin_",
-    "pv_queued_spin_",
-    "__pv_queued_spin_",
-    "queued_read_",
-    "queued_write_",
-    "lock_sock",
-    "__lock_sock",
-    "lock_page",
-    "__lock_page",
-    "folio_lock",
-    "__folio_lock",
-    "osq_lock",
-    "local_bh_",
-    "__local_bh_",
-    "flush_work",
-    "__flush_work",
-    "flush_workqueue",
-    "__flush_workqueue",
-    "start_flush_work",
-    "touch_work_lockdep_map",
-    "touch_wq_lockdep_map",
-    "drain_workqueue",
-    "memcpy",
-    "__memcpy",
-    "memmove",
-    "__memmove",
-    "memset",
-    "__memset",
-    "memcmp",
-    "strlen",
-    "strnlen",
-    "strcmp",
-    "strncmp",
-    "strcpy",
-    "strncpy",
-    "strlcpy",
-    "strscpy",
-    "sized_str",
-    "strchr",
-    "strstr",
-    "string",
-    "vsnprintf",
-    "__pi_mem",
-    "__pi_str",
-    "kfree",
-    "__kfree",
-    "kmem_cache_free",
-    "kmem_cache_alloc",
-    "kmalloc",
-    "__kmalloc",
-    "__kmem_cache_",
-    "krealloc",
-    "__do_kmalloc",
-    "slab_alloc",
-    "slab_post_alloc",
-    "slab_free",
-    "___slab_alloc",
-    "__slab_alloc",
-    "__slab_free",
-    "__do_kmem",
-    "do_slab_free",
-    "cache_free",
-    "__cache_free",
-    "kvfree",
-    "kvmalloc",
-    "vfree",
-    "atomic_",
-    "arch_atomic",
-    "raw_atomic",
-    "test_bit",
-    "set_bit",
-    "clear_bit",
-    "_test",
-    "find_next_bit",
-    "_find_",
-    "__list_",
-    "hlist_",
-    "_copy_from_",
-    "_copy_to_",
-    "copy_user_",
-    "copy_from_user",
-    "copy_to_user",
-    "__copy_",
-    "rcu_read_lock",
-    "kref_",
-    "preempt_count_",
-    "preempt_schedule",
-];
-
-/// What waits: for a task that hangs, its caller is the one that waits for nothing.
-const WAITERS: &[&str] = &[
-    "__schedule",
-    "schedule",
-    "preempt_schedule",
-    "__preempt",
-    "io_schedule",
-    "__switch_to",
-    "context_switch",
-    "__wait_for_common",
-    "wait_for_common",
-    "do_wait_for_common",
-    "wait_for_completion",
-    "do_wait",
-    "__wait_on_",
-    "wait_on_",
-    "out_of_line_wait",
-    "bit_wait",
-    "finish_wait",
-    "prepare_to_wait",
-    "__refrigerator",
-    "rwsem_",
-    "__rwbase",
-    "rwbase_",
-    "wait_event",
-    "__synchronize_",
-    "synchronize_rcu_",
-    "__cond_resched",
-    "_cond_resched",
-    "__down",
-    "___down",
-];
-
-/// Where a CPU was interrupted is told by the frame under these.
-const CPU_HELPERS: &[&str] = &[
-    "native_halt",
-    "smp_call_function",
-    "on_each_cpu",
-    "generic_exec_single",
-    "csd_lock_wait",
-    "__csd_lock_wait",
-    "kvm_wait",
-    "pv_wait",
-    "cpu_relax",
-    "rep_nop",
-    "__sanitizer_cov_",
-    "write_comp_data",
-    "check_kcov_mode",
-    "in_gate_area",
-    "__delay",
-    "delay_tsc",
-    "__const_udelay",
-    "native_safe_halt",
-    "rcu_is_watching",
-    "lock_is_held",
-    "irqentry_",
-    "irq_exit",
-    "__irq_",
-    "do_softirq",
-    "__do_softirq",
-    "handle_softirqs",
-    "invoke_softirq",
-    "run_ksoftirqd",
-];
-
-fn among(name: &str, prefixes: &[&str]) -> bool {
-    prefixes
-        .iter()
-        .any(|prefix| name.strip_prefix(prefix).is_some_and(|rest| prefix.ends_with('_') || whole(rest)))
+/// One section of `helpers.txt`.
+#[derive(Debug, Default)]
+struct Names {
+    exact: HashSet<&'static str>,
+    families: Vec<&'static str>,
 }
 
-/// A listed name matches itself and its variants with an underscored ending, not every longer word.
-fn whole(rest: &str) -> bool {
-    rest.is_empty() || rest.starts_with('_') || rest.starts_with(|c: char| c.is_ascii_digit())
+impl Names {
+    fn has(&self, name: &str) -> bool {
+        self.exact.contains(name) || self.families.iter().any(|family| name.starts_with(family))
+    }
+}
+
+static SECTIONS: LazyLock<HashMap<&'static str, Names>> = LazyLock::new(|| {
+    let mut sections: HashMap<&'static str, Names> = HashMap::new();
+    let mut current = "";
+    for line in include_str!("helpers.txt").lines() {
+        let line = line.split('#').next().unwrap_or("").trim();
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            current = name;
+        }
+        let names = sections.entry(current).or_default();
+        for word in line.split_whitespace().filter(|word| !word.starts_with('[')) {
+            match word.strip_suffix('*') {
+                Some(family) => names.families.push(family),
+                None => _ = names.exact.insert(word),
+            }
+        }
+    }
+    sections
+});
+
+/// The sections beside `machinery` and `helpers` that hold for a kind.
+fn section(kind: Kind) -> &'static str {
+    match kind {
+        Kind::HungTask | Kind::ScheduleInAtomic | Kind::SleepInAtomic => "waiters",
+        Kind::SoftLockup | Kind::HardLockup | Kind::RcuStall => "interrupted",
+        Kind::MemoryLeak => "allocators",
+        _ => "",
+    }
 }
 
 /// Whether a function is only a helper in a report of this kind.
 pub(super) fn is_helper(kind: Kind, function: &str) -> bool {
     let name = plain_name(function);
-    if among(name, MACHINERY) {
-        return true;
-    }
-    match kind {
-        Kind::HungTask => among(name, HELPERS) || among(name, WAITERS),
-        Kind::SoftLockup | Kind::HardLockup | Kind::RcuStall => {
-            among(name, HELPERS) || among(name, CPU_HELPERS)
-        }
-        Kind::ScheduleInAtomic | Kind::SleepInAtomic => among(name, HELPERS) || among(name, WAITERS),
-        _ => among(name, HELPERS),
-    }
+    ["machinery", "helpers", section(kind)]
+        .into_iter()
+        .any(|section| SECTIONS.get(section).is_some_and(|names| names.has(name)))
 }
 
 /// The first function of a stack that is to blame. Where all are helpers, the innermost reliable one.
@@ -399,4 +76,30 @@ pub(super) fn assertion(frames: &[Frame]) -> Option<&str> {
         .take(4)
         .map(|frame| plain_name(&frame.function))
         .find(|name| name.starts_with("lockdep_assert_") || name.starts_with("__lockdep_assert_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn helpers_are_told_from_culprits() {
+        for helper in [
+            "dump_stack_lvl",
+            "__asan_report_load8_noabort",
+            "kasan_report.part.0",
+            "_raw_spin_lock",
+            "__mutex_lock",
+        ] {
+            assert!(is_helper(Kind::Kasan, helper), "{helper}");
+        }
+        for culprit in
+            ["list_lru_add", "flush_all_cpus_locked", "kfree_skb", "panic_write", "die_rules", "up_store"]
+        {
+            assert!(!is_helper(Kind::Kasan, culprit), "{culprit}");
+        }
+        assert!(
+            is_helper(Kind::HungTask, "schedule_timeout") && !is_helper(Kind::Warning, "schedule_timeout")
+        );
+    }
 }

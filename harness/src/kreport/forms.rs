@@ -32,7 +32,7 @@ const TAGS: [&str; 3] = ["WARNING: ", "INFO: ", "BUG: "];
 
 /// `pr_fmt` prefixes that stand before some of the first lines.
 const SUBSYSTEMS: [&str; 7] =
-    ["rcu: ", "watchdog: ", "NMI watchdog: ", "traps: ", "mce: ", "workqueue: ", "kmemleak: BUG: "];
+    ["rcu: ", "watchdog: ", "NMI watchdog: ", "traps: ", "mce: ", "workqueue: ", "mm: "];
 
 const fn sure(kind: Kind, head: &'static str, has: &'static [&'static str]) -> Form {
     Form { head, has, kind, proof: Proof::Sure, tagged: false }
@@ -81,7 +81,7 @@ pub(super) const FORMS: &[Form] = &[
     sure(Kind::Kfence, "BUG: KFENCE: ", &[]),
     sure(Kind::Kcsan, "BUG: KCSAN: ", &[]),
     sure(Kind::Kmsan, "BUG: KMSAN: ", &[]),
-    sure(Kind::Ubsan, "UBSAN: ", &[" in "]),
+    sure(Kind::Ubsan, "UBSAN: ", &[" in ", ":"]),
     sure(Kind::MemoryLeak, "BUG: memory leak", &[]),
     sure(Kind::MemoryLeak, "unreferenced object 0x", &[" (size "]),
     sure(Kind::MemoryLeak, "kmemleak: ", &[" new suspected memory leaks"]),

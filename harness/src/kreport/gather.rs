@@ -8,9 +8,6 @@ use super::open::{Open, consequence, continues, has_banner, is_banner, is_die, p
 use super::scanner::{self, Triggers};
 use super::{Corruption, Kind, Report};
 
-/// Lines and bytes kept of one report.
-const REPORT_LINES: usize = 4000;
-const REPORT_BYTES: usize = 512 * 1024;
 /// Reports open at once, each of another caller.
 const OPEN_LIMIT: usize = 16;
 /// Lines without anything of a report's in them, after which it is over; more patience before its stack came.
@@ -26,24 +23,6 @@ const PROOF_LINES: u32 = 8;
 /// A report whose next line comes later than this is over, in microseconds of kernel time.
 const SILENCE: u64 = 30_000_000;
 
-/// A report in the making.
-#[derive(Debug)]
-struct Open {
-    gathered: Gathered,
-    callers: Vec<Option<Caller>>,
-    proved: bool,
-    /// A frame has come.
-    stack: bool,
-    /// The end marker has come: it only waits for a panic.
-    ended: bool,
-    die: bool,
-    bytes: usize,
-    idle: u32,
-    time: Option<u64>,
-    /// The log has times, and this report's first line has none.
-    suspect: bool,
-}
-
 /// "cut here", and what came after it.
 #[derive(Debug)]
 struct Cut {
@@ -54,6 +33,7 @@ struct Cut {
 
 /// Gathers the lines of reports.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the stream")]
 pub(super) struct Gatherer {
     open: Vec<Open>,
     cuts: Vec<Cut>,
@@ -194,28 +174,6 @@ impl Gatherer {
             self.running = true;
         }
         start
-    }
-
-    fn reboot(&mut self, line: &Line<'_>, number: u64) {
-        let key = Kind::Reboot.name().to_owned();
-        self.done.push(Report {
-            kind: Kind::Reboot,
-            title: "the kernel started again without a goodbye".to_owned(),
-            signature: Signature { hash: blake3::hash(key.as_bytes()).to_hex()[..12].to_owned(), key },
-            lines: number..=number,
-            corrupted: None,
-            time: line.time,
-            process: None,
-            cpu: None,
-            blame: None,
-            assertion: None,
-            source: None,
-            detail: None,
-            frames: Vec::new(),
-            stacks: Vec::new(),
-            locks: None,
-            panic: None,
-        });
     }
 
     fn cut_here(&mut self, line: &Line<'_>, text: &str, number: u64) {
@@ -424,76 +382,5 @@ impl Gatherer {
     pub(super) fn finish(&mut self) {
         self.close_all(Corruption::CutByEnd);
         self.cuts.clear();
-    }
-}
-
-fn push(open: &mut Open, text: &str, number: u64) {
-    if open.gathered.texts.len() >= REPORT_LINES || open.bytes >= REPORT_BYTES {
-        open.gathered.corrupted.get_or_insert(Corruption::TooLong);
-        return;
-    }
-    open.bytes += text.len();
-    open.gathered.texts.push((number, text.into()));
-}
-
-fn is_banner(text: &str) -> bool {
-    let bare = text.trim();
-    bare.len() >= 20 && bare.bytes().all(|byte| byte == b'=')
-}
-
-/// A line of `die()`: it carries the count of Oopses.
-fn is_die(text: &str) -> bool {
-    text.contains("[#") || text.starts_with("Internal error: ")
-}
-
-/// Reasons that say that another report came first.
-fn consequence(reason: &str) -> bool {
-    const REASONS: [&str; 13] = [
-        "Fatal exception",
-        "panic_on_warn set",
-        "Attempted to kill init!",
-        "Attempted to kill the idle task!",
-        "Oops",
-        "hung_task: blocked tasks",
-        "softlockup: hung tasks",
-        "Hard LOCKUP",
-        "RCU Stall",
-        "KFENCE: ",
-        "System is deadlocked on memory",
-        "kernel: panic_on_warn",
-        "Fatal hardware error",
-    ];
-    REASONS.iter().any(|known| reason.starts_with(known)) || reason.contains("panic_on_")
-}
-
-/// Whether a headline is a further line of the report that is open.
-fn continues(open: &Open, form: &Form, text: &str, number: u64) -> bool {
-    let kind = open.gathered.form.kind;
-    let near = number - open.gathered.last <= 12;
-    let prelude = matches!(
-        kind,
-        Kind::NullDeref
-            | Kind::PageFault
-            | Kind::KernelBug
-            | Kind::GeneralProtection
-            | Kind::StackOverflow
-            | Kind::ListCorruption
-            | Kind::Usercopy
-            | Kind::Oops
-    );
-    // fault.c's words, then die()'s.
-    if is_die(text) && prelude && !open.die && !open.stack {
-        return near;
-    }
-    match form.kind {
-        Kind::KernelBug | Kind::Warning => {
-            matches!(kind, Kind::ListCorruption | Kind::Usercopy) && !open.stack && near
-        }
-        Kind::LockdepDisarmed => text.starts_with("turning off") && (kind.is_lockdep() && near),
-        Kind::RcuStall => kind == Kind::RcuStall && text.contains(" kthread "),
-        Kind::MemoryLeak => kind == Kind::MemoryLeak && !open.stack && text.starts_with("unreferenced"),
-        Kind::OutOfMemory => kind == Kind::OutOfMemory && !text.contains("invoked oom-killer"),
-        Kind::PageFault | Kind::NullDeref => kind == Kind::PageFault && !open.die && !open.stack && near,
-        _ => false,
     }
 }

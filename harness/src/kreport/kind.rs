@@ -47,7 +47,7 @@ kinds! {
     LockdepHeldAtExit = "lockdep-held-at-exit",
     /// "Nested lock was not taken".
     LockdepNestedNotHeld = "lockdep-nested-lock-not-held",
-    /// "chain_key collision".
+    /// "`chain_key` collision".
     LockdepChainCollision = "lockdep-chain-key-collision",
     /// "trying to register non-static key".
     LockdepNonStaticKey = "lockdep-non-static-key",
@@ -153,27 +153,27 @@ impl Kind {
     /// is: `oops_enter()` calls `debug_locks_off()` (kernel/panic.c), and taints with `LOCKDEP_NOW_UNRELIABLE`
     /// do the same (`add_taint()`).
     pub fn disarms_lockdep(self) -> bool {
-        match self {
+        !matches!(
+            self,
             Kind::SuspiciousRcu
-            | Kind::Warning
-            | Kind::Refcount
-            | Kind::DebugObjects
-            | Kind::DmaApi
-            | Kind::Kcsan
-            | Kind::Kmsan
-            | Kind::MemoryLeak
-            | Kind::UnregisterNetdevice
-            | Kind::OutOfMemory
-            | Kind::UnhandledIrq
-            | Kind::HungTask
-            | Kind::SoftLockup
-            | Kind::RcuStall
-            | Kind::WorkqueueLockup
-            | Kind::ScheduleInAtomic
-            | Kind::SleepInAtomic
-            | Kind::PreemptibleCpuUse => false,
-            _ => true,
-        }
+                | Kind::Warning
+                | Kind::Refcount
+                | Kind::DebugObjects
+                | Kind::DmaApi
+                | Kind::Kcsan
+                | Kind::Kmsan
+                | Kind::MemoryLeak
+                | Kind::UnregisterNetdevice
+                | Kind::OutOfMemory
+                | Kind::UnhandledIrq
+                | Kind::HungTask
+                | Kind::SoftLockup
+                | Kind::RcuStall
+                | Kind::WorkqueueLockup
+                | Kind::ScheduleInAtomic
+                | Kind::SleepInAtomic
+                | Kind::PreemptibleCpuUse
+        )
     }
 
     /// Only an armed lockdep can print it. [`crate::kreport::Report::needs_armed_lockdep`] also knows assertions.

@@ -15,6 +15,7 @@ mod kind;
 mod known;
 mod line;
 mod locks;
+mod open;
 mod report;
 mod ring;
 mod scanner;

@@ -176,7 +176,7 @@ impl Scanner {
     }
 }
 
-/// Undoes `/dev/kmsg`'s escapes (`\x0a`, msg_add_ext_text() in kernel/printk/printk.c); a record may hold several
+/// Undoes `/dev/kmsg`'s escapes (`\x0a`, `msg_add_ext_text()` in kernel/printk/printk.c); a record may hold several
 /// lines.
 pub(super) fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());

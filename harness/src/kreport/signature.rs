@@ -28,10 +28,10 @@ pub(super) fn sign(facts: &Facts<'_>) -> Signature {
     match facts.kind {
         // Which side of a cycle reports, and from where, is chance: the bug is the set of locks.
         Kind::LockdepCircular if !locks.cycle.is_empty() || locks.wanted.is_some() => {
-            add(&ring(locks).join(" + "))
+            add(&ring(locks).join(" + "));
         }
         Kind::LockdepUnsafeOrder if locks.cycle.len() == 2 => {
-            add(&format!("{} > {}", locks.cycle[0].name(), locks.cycle[1].name()))
+            add(&format!("{} > {}", locks.cycle[0].name(), locks.cycle[1].name()));
         }
         Kind::LockdepIrqInversion if locks.wanted.is_some() => {
             let mut pair = [name(&locks.wanted), name(&locks.held)];

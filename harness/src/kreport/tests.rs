@@ -81,7 +81,8 @@ fn the_seed_patch_is_one_bug_however_often_it_reports() {
 fn interleaved_callers_are_told_apart() {
     let one = seed_warning(10, 1, 27, ACPI);
     let two = seed_warning(10, 0, 99, SYSFS);
-    let mixed: String = one.lines().zip(two.lines()).map(|(a, b)| format!("{a}\n{b}\n")).collect();
+    let mixed: Vec<&str> = one.lines().zip(two.lines()).flat_map(|(a, b)| [a, b]).collect();
+    let mixed = mixed.join("\n");
     let reports = scan(mixed.as_bytes());
     assert_eq!(reports.len(), 2);
     for report in &reports {
@@ -183,7 +184,7 @@ fn an_oops_and_its_panic_are_one_report() {
 #[test]
 fn a_cut_report_says_so() {
     let whole = seed_warning(10, 1, 27, ACPI);
-    let cut: String = whole.lines().take(14).map(|line| format!("{line}\n")).collect();
+    let cut = whole.lines().take(14).collect::<Vec<_>>().join("\n") + "\n";
     assert_eq!(scan(cut.as_bytes())[0].corrupted, Some(Corruption::CutByEnd));
     let two = format!("{cut}{whole}");
     let reports = scan(two.as_bytes());

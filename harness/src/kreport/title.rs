@@ -63,11 +63,7 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
                 });
         }
         Kind::SlabCorruption => {
-            facts.class = headline
-                .rsplit("): ")
-                .next()
-                .filter(|_| headline.starts_with("BUG "))
-                .map(|words| letters(words));
+            facts.class = headline.rsplit("): ").next().filter(|_| headline.starts_with("BUG ")).map(letters);
         }
         Kind::RcuStall => {
             facts.class = Some(
@@ -77,12 +73,12 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
                     "stall"
                 }
                 .to_owned(),
-            )
+            );
         }
         Kind::LockdepInconsistent => {
             facts.class = texts
                 .iter()
-                .find_map(|(_, text)| text.trim().strip_prefix("inconsistent {").map(state_family))
+                .find_map(|(_, text)| text.trim().strip_prefix("inconsistent {").map(state_family));
         }
         Kind::SuspiciousRcu => {
             facts.detail =
@@ -98,11 +94,6 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
         }
         Kind::Panic => panic(&mut facts, headline),
         Kind::UnregisterNetdevice => facts.class = Some("refcount".to_owned()),
-        Kind::OutOfMemory
-        | Kind::UnhandledIrq
-        | Kind::MachineCheck
-        | Kind::WatchdogBite
-        | Kind::MemoryLeak => {}
         Kind::Bug
         | Kind::Oops
         | Kind::LockdepDisarmed
