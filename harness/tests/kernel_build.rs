@@ -171,10 +171,8 @@ fn builds_survive_ctrl_c_sigkill_company_and_compile_errors() {
     send(&child, Signal::SIGINT);
     let said = child.wait_with_output().unwrap();
     assert_eq!(said.status.code(), Some(130), "{}", String::from_utf8_lossy(&said.stderr));
-    // What was killed needs a moment to be gone from /proc.
-    let ended = Instant::now();
     wait_for("end of the compilers after Ctrl-C", || bench.processes().is_empty());
-    assert!(ended.elapsed() < Duration::from_secs(5), "Ctrl-C leaves processes");
+    assert!(!bench.log().contains("vmlinux"), "make ran to its end, nobody stopped it");
 
     let mut child = bench.compiling();
     send(&child, Signal::SIGKILL);

@@ -1,0 +1,140 @@
+//! `make bench`: the project's figures, each a ratio or a count measured in one run. `make bench ONLY=name` runs one.
+//!
+//! Prints a table and writes `results/bench.json`. Names stay stable, so that figures can be followed over time.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+/// One figure: what it is called, in what unit, how it is taken.
+struct Figure {
+    name: &'static str,
+    unit: &'static str,
+    /// What it should be, for the reader of the table.
+    goal: &'static str,
+    /// All values measured; the table shows the median.
+    measure: fn(&Path) -> Result<Vec<f64>, String>,
+}
+
+const FIGURES: &[Figure] = &[
+    Figure { name: "pair_build_ratio", unit: "ratio", goal: "at most 1.1", measure: pair_build_ratio },
+    Figure { name: "compare_seconds", unit: "s", goal: "at most 60", measure: compare_seconds },
+];
+
+fn main() -> ExitCode {
+    // cargo bench passes --bench.
+    let only: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    if let Some(unknown) = only.iter().find(|name| FIGURES.iter().all(|f| f.name != **name)) {
+        let known: Vec<_> = FIGURES.iter().map(|f| f.name).collect();
+        eprintln!("bench: no figure is called {unknown}; there are {}", known.join(", "));
+        return ExitCode::from(2);
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut figures = Vec::new();
+    let mut failed = false;
+    println!("{:<28} {:>10} {:<8} {:>3} {:>10} {:>10}  goal", "figure", "value", "unit", "n", "min", "max");
+    for figure in FIGURES.iter().filter(|f| only.is_empty() || only.iter().any(|name| name == f.name)) {
+        match (figure.measure)(&root) {
+            Ok(mut values) => {
+                values.sort_by(f64::total_cmp);
+                let (value, min, max) = (values[values.len() / 2], values[0], values[values.len() - 1]);
+                let (name, unit, n) = (figure.name, figure.unit, values.len());
+                println!(
+                    "{name:<28} {value:>10.3} {unit:<8} {n:>3} {min:>10.3} {max:>10.3}  {}",
+                    figure.goal
+                );
+                figures.push(
+                    json!({ "name": name, "value": value, "unit": unit, "n": n, "min": min, "max": max }),
+                );
+            }
+            Err(why) => {
+                failed = true;
+                println!("{:<28} failed: {why}", figure.name);
+            }
+        }
+    }
+    let bench = json!({ "schema": 1, "machine": machine(), "figures": figures });
+    let path = root.join("results/bench.json");
+    if let Err(error) = std::fs::create_dir_all(root.join("results"))
+        .and_then(|()| std::fs::write(&path, format!("{bench:#}\n")))
+    {
+        eprintln!("bench: cannot write {}: {error}", path.display());
+        failed = true;
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn machine() -> Value {
+    let first_line = |program: &str, arguments: &[&str]| {
+        let out = Command::new(program).args(arguments).output().ok()?;
+        String::from_utf8_lossy(&out.stdout).lines().next().map(str::to_owned)
+    };
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .map(|l| l.trim_start_matches(['\t', ':', ' ']));
+    json!({
+        "cpu": cpu,
+        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "kernel": first_line("uname", &["-r"]),
+        "qemu": first_line("qemu-system-x86_64", &["--version"]),
+        "accelerator": "as hotplug doctor finds it",
+    })
+}
+
+fn seed(root: &Path) -> PathBuf {
+    root.join("guest-images/patches/seed")
+}
+
+fn hotplug(root: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hotplug"));
+    command.current_dir(root).stderr(Stdio::inherit());
+    command
+}
+
+/// Time of the pair's two builds in an empty cache over the first one's, as the builder itself times them.
+fn pair_build_ratio(root: &Path) -> Result<Vec<f64>, String> {
+    let cache = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let mut command = hotplug(root);
+    command.args(["kernel", "build", "--json", "--cache"]).arg(cache.path()).arg(seed(root));
+    let output = command.output().map_err(|e| e.to_string())?;
+    if !output.status.success() {
+        return Err(format!("kernel build: {}", output.status));
+    }
+    let pair: Value = serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())?;
+    let seconds = |side: &str| {
+        pair[side]["built"]["now"]["seconds"]
+            .as_f64()
+            .ok_or_else(|| format!("the {side} kernel was not built"))
+    };
+    let (before, after) = (seconds("before")?, seconds("after")?);
+    Ok(vec![(before + after) / before])
+}
+
+/// Wall-clock time of the default comparison, kernels built.
+fn compare_seconds(root: &Path) -> Result<Vec<f64>, String> {
+    let results = tempfile::tempdir().map_err(|e| e.to_string())?;
+    // Kernels first; this is not their figure.
+    let built = hotplug(root).args(["kernel", "build"]).arg(seed(root)).stdout(Stdio::null()).status();
+    if !built.map_err(|e| e.to_string())?.success() {
+        return Err("the kernels do not build".into());
+    }
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        let began = Instant::now();
+        let mut command = hotplug(root);
+        command.arg("compare").arg(seed(root)).arg("--results").arg(results.path()).stdout(Stdio::null());
+        let status = command.status().map_err(|e| e.to_string())?;
+        // The seed patch regresses; anything else did not measure the comparison.
+        if status.code() != Some(1) {
+            return Err(format!("compare ended with {status}, not with `regressed`"));
+        }
+        all.push(began.elapsed().as_secs_f64());
+    }
+    Ok(all)
+}
