@@ -1,0 +1,42 @@
+# Two targets that a newcomer needs:
+#
+#   make compare   what does a patch do to memory and CPU hotplug?
+#                  PATCH=file-or-folder  SOURCE=package-tarball-folder-or-repo@rev  SCENARIO=file  ARGS=more options
+#   make test      every test, those with real kernels and real QEMU included
+#
+# and one for the figures: make bench [ONLY=name]. All set up what they need; everything else is the binary.
+
+PATCH    ?= guest-images/patches/seed/0001-mm-memory_hotplug-Don-t-take-the-cpu_hotplug_lock.patch
+SCENARIO ?= scenarios/dimm-and-cpu.toml
+SOURCE   ?=
+ARGS     ?=
+
+HOTPLUG = target/release/hotplug
+
+.PHONY: compare test bench setup build linker
+
+# The binary's status is the verdict; here only a comparison that did not work is a failure.
+compare: setup
+	@status=0; \
+	$(HOTPLUG) compare $(if $(SOURCE),--source '$(SOURCE)') --scenario '$(SCENARIO)' $(ARGS) $(if $(PATCH),'$(PATCH)') || status=$$?; \
+	case $$status in 0|1|3) exit 0 ;; *) exit $$status ;; esac
+
+test: setup
+	cargo test --workspace --release --locked
+
+bench: setup
+	cargo bench --locked --bench figures -- $(ONLY)
+
+setup: build
+	@$(HOTPLUG) doctor --install
+
+build: linker
+	cargo build --release --locked
+
+# All that Rust needs and a fresh Debian may lack. The rest is the doctor's business, once it is built.
+linker:
+	@command -v cargo >/dev/null || { echo "make: no cargo: install a Rust toolchain first, see README.md" >&2; exit 2; }
+	@command -v cc >/dev/null || { \
+	  command -v apt-get >/dev/null || { echo "make: no C compiler: install gcc and the C library's headers" >&2; exit 2; }; \
+	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  $$sudo apt-get update && $$sudo apt-get install -y --no-install-recommends gcc libc6-dev; }
