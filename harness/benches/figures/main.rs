@@ -4,9 +4,11 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
-use std::path::{Path, PathBuf};
+mod compare;
+mod scan;
+
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -21,8 +23,17 @@ struct Figure {
 }
 
 const FIGURES: &[Figure] = &[
-    Figure { name: "pair_build_ratio", unit: "ratio", goal: "at most 1.1", measure: pair_build_ratio },
-    Figure { name: "compare_seconds", unit: "s", goal: "at most 60", measure: compare_seconds },
+    Figure {
+        name: "pair_build_ratio",
+        unit: "ratio",
+        goal: "at most 1.1",
+        measure: compare::pair_build_ratio,
+    },
+    Figure { name: "compare_seconds", unit: "s", goal: "at most 60", measure: compare::compare_seconds },
+    Figure { name: "scan_clean_mb_per_s", unit: "MB/s", goal: "at least 300", measure: scan::clean },
+    Figure { name: "scan_vs_grep_ratio", unit: "ratio", goal: "at least 1", measure: scan::against_grep },
+    Figure { name: "scan_dense_mb_per_s", unit: "MB/s", goal: "at least 30", measure: scan::dense },
+    Figure { name: "scan_peak_rss_mib", unit: "MiB", goal: "at most 64", measure: scan::peak_memory },
 ];
 
 fn main() -> ExitCode {
@@ -87,54 +98,8 @@ fn machine() -> Value {
     })
 }
 
-fn seed(root: &Path) -> PathBuf {
-    root.join("guest-images/patches/seed")
-}
-
 fn hotplug(root: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hotplug"));
     command.current_dir(root).stderr(Stdio::inherit());
     command
-}
-
-/// Time of the pair's two builds in an empty cache over the first one's, as the builder itself times them.
-fn pair_build_ratio(root: &Path) -> Result<Vec<f64>, String> {
-    let cache = tempfile::tempdir().map_err(|e| e.to_string())?;
-    let mut command = hotplug(root);
-    command.args(["kernel", "build", "--json", "--cache"]).arg(cache.path()).arg(seed(root));
-    let output = command.output().map_err(|e| e.to_string())?;
-    if !output.status.success() {
-        return Err(format!("kernel build: {}", output.status));
-    }
-    let pair: Value = serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())?;
-    let seconds = |side: &str| {
-        pair[side]["built"]["now"]["seconds"]
-            .as_f64()
-            .ok_or_else(|| format!("the {side} kernel was not built"))
-    };
-    let (before, after) = (seconds("before")?, seconds("after")?);
-    Ok(vec![(before + after) / before])
-}
-
-/// Wall-clock time of the default comparison, kernels built.
-fn compare_seconds(root: &Path) -> Result<Vec<f64>, String> {
-    let results = tempfile::tempdir().map_err(|e| e.to_string())?;
-    // Kernels first; this is not their figure.
-    let built = hotplug(root).args(["kernel", "build"]).arg(seed(root)).stdout(Stdio::null()).status();
-    if !built.map_err(|e| e.to_string())?.success() {
-        return Err("the kernels do not build".into());
-    }
-    let mut all = Vec::new();
-    for _ in 0..3 {
-        let began = Instant::now();
-        let mut command = hotplug(root);
-        command.arg("compare").arg(seed(root)).arg("--results").arg(results.path()).stdout(Stdio::null());
-        let status = command.status().map_err(|e| e.to_string())?;
-        // The seed patch regresses; anything else did not measure the comparison.
-        if status.code() != Some(1) {
-            return Err(format!("compare ended with {status}, not with `regressed`"));
-        }
-        all.push(began.elapsed().as_secs_f64());
-    }
-    Ok(all)
 }

@@ -1,0 +1,55 @@
+//! What a comparison costs.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::hotplug;
+
+fn seed(root: &Path) -> PathBuf {
+    root.join("guest-images/patches/seed")
+}
+
+/// Time of the pair's two builds in an empty cache over the first one's, as the builder itself times them.
+pub(crate) fn pair_build_ratio(root: &Path) -> Result<Vec<f64>, String> {
+    let cache = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let mut command = hotplug(root);
+    command.args(["kernel", "build", "--json", "--cache"]).arg(cache.path()).arg(seed(root));
+    let output = command.output().map_err(|e| e.to_string())?;
+    if !output.status.success() {
+        return Err(format!("kernel build: {}", output.status));
+    }
+    let pair: Value = serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())?;
+    let seconds = |side: &str| {
+        pair[side]["built"]["now"]["seconds"]
+            .as_f64()
+            .ok_or_else(|| format!("the {side} kernel was not built"))
+    };
+    let (before, after) = (seconds("before")?, seconds("after")?);
+    Ok(vec![(before + after) / before])
+}
+
+/// Wall-clock time of the default comparison, kernels built.
+pub(crate) fn compare_seconds(root: &Path) -> Result<Vec<f64>, String> {
+    let results = tempfile::tempdir().map_err(|e| e.to_string())?;
+    // Kernels first; this is not their figure.
+    let built = hotplug(root).args(["kernel", "build"]).arg(seed(root)).stdout(Stdio::null()).status();
+    if !built.map_err(|e| e.to_string())?.success() {
+        return Err("the kernels do not build".into());
+    }
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        let began = Instant::now();
+        let mut command = hotplug(root);
+        command.arg("compare").arg(seed(root)).arg("--results").arg(results.path()).stdout(Stdio::null());
+        let status = command.status().map_err(|e| e.to_string())?;
+        // The seed patch regresses; anything else did not measure the comparison.
+        if status.code() != Some(1) {
+            return Err(format!("compare ended with {status}, not with `regressed`"));
+        }
+        all.push(began.elapsed().as_secs_f64());
+    }
+    Ok(all)
+}

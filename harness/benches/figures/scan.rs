@@ -1,0 +1,117 @@
+//! What `hotplug scan` costs, on logs of real boots repeated to size.
+
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use tempfile::NamedTempFile;
+
+use crate::hotplug;
+
+/// A boot without a report.
+const CLEAN: &str = "negative-real-boot-1.log";
+
+/// One report after another: the seed patch's.
+const DENSE: &str = "real-seed-1.log";
+
+/// What rcutorture looks for in a console (tools/testing/selftests/rcutorture/bin/console-badness.sh).
+const BADNESS: &str = r"Badness|WARNING:|Warn|BUG|===========|BUG: KCSAN:|Call Trace:|Oops:|detected stalls on CPUs/tasks:|self-detected stall on CPU|Stall ended before state dump start|\?\?\? Writer stall state|rcu_.*kthread starved for|!!!";
+
+/// Runs of each timed command; the table shows the median.
+const RUNS: usize = 5;
+
+const MB: usize = 1_000_000;
+
+fn fixture(root: &Path, name: &str) -> Result<Vec<u8>, String> {
+    let path = root.join("harness/tests/fixtures/kreport").join(name);
+    std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// A fixture repeated until it has `bytes`.
+fn repeated(root: &Path, name: &str, bytes: usize) -> Result<(NamedTempFile, f64), String> {
+    let text = fixture(root, name)?;
+    let file = NamedTempFile::new().map_err(|e| e.to_string())?;
+    let mut out = BufWriter::new(file.as_file());
+    let times = bytes.div_ceil(text.len());
+    for _ in 0..times {
+        out.write_all(&text).map_err(|e| e.to_string())?;
+    }
+    out.flush().map_err(|e| e.to_string())?;
+    drop(out);
+    #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
+    let megabytes = (times * text.len()) as f64 / MB as f64;
+    Ok((file, megabytes))
+}
+
+/// Seconds of a command whose exit status must be one of `expected`.
+fn seconds(command: &mut Command, expected: &[i32]) -> Result<f64, String> {
+    let began = Instant::now();
+    let status = command.stdout(Stdio::null()).status().map_err(|e| e.to_string())?;
+    let taken = began.elapsed().as_secs_f64();
+    match status.code() {
+        Some(code) if expected.contains(&code) => Ok(taken),
+        _ => Err(format!("{} ended with {status}", command.get_program().display())),
+    }
+}
+
+fn scan(root: &Path, file: &Path) -> Command {
+    let mut command = hotplug(root);
+    command.arg("scan").arg(file);
+    command
+}
+
+/// Megabytes of clean text a second.
+pub(crate) fn clean(root: &Path) -> Result<Vec<f64>, String> {
+    let (file, megabytes) = repeated(root, CLEAN, 400 * MB)?;
+    (0..RUNS).map(|_| Ok(megabytes / seconds(&mut scan(root, file.path()), &[0])?)).collect()
+}
+
+/// Megabytes of one report after another, a second.
+pub(crate) fn dense(root: &Path) -> Result<Vec<f64>, String> {
+    let (file, megabytes) = repeated(root, DENSE, 100 * MB)?;
+    (0..RUNS).map(|_| Ok(megabytes / seconds(&mut scan(root, file.path()), &[1])?)).collect()
+}
+
+/// grep's time over ours for the same clean file, one run of each in turn. Above 1 we are faster.
+pub(crate) fn against_grep(root: &Path) -> Result<Vec<f64>, String> {
+    let (file, _) = repeated(root, CLEAN, 400 * MB)?;
+    let grep = || {
+        // In the C locale, which is grep's fastest.
+        let mut command = Command::new("grep");
+        command.env("LC_ALL", "C").args(["-E", BADNESS]).arg(file.path());
+        command
+    };
+    (0..RUNS)
+        .map(|_| Ok(seconds(&mut grep(), &[0, 1])? / seconds(&mut scan(root, file.path()), &[0])?))
+        .collect()
+}
+
+/// Peak resident memory over 1 GiB of clean text with reports in between, MiB.
+pub(crate) fn peak_memory(root: &Path) -> Result<Vec<f64>, String> {
+    let (clean, dense) = (fixture(root, CLEAN)?, fixture(root, DENSE)?);
+    let mut child = scan(root, Path::new("-"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(|e| e.to_string())?;
+    let mut input = child.stdin.take().ok_or("no pipe to the scan")?;
+    let mut written = 0;
+    while written < 1 << 30 {
+        for text in [&clean, &clean, &clean, &dense] {
+            input.write_all(text).map_err(|e| e.to_string())?;
+            written += text.len();
+        }
+    }
+    // Before the pipe is closed and the process gone; what is left in the pipe is 64 KiB.
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", child.id())).map_err(|e| e.to_string())?;
+    drop(input);
+    child.wait().map_err(|e| e.to_string())?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: f64 = peak
+        .and_then(|text| text.trim().strip_suffix(" kB"))
+        .and_then(|number| number.parse().ok())
+        .ok_or("no VmHWM in its status")?;
+    Ok(vec![kib / 1024.0])
+}
