@@ -9,7 +9,7 @@ use std::time::Instant;
 use hotplug_protocol::GuestTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::scenario::{DeviceId, Verb};
 use crate::trial::Outcome;
@@ -113,6 +113,8 @@ pub struct Journal {
     began: Instant,
     inner: Mutex<Inner>,
     listeners: broadcast::Sender<Arc<Stamped>>,
+    /// The first error of writing a trial's evidence.
+    failure: watch::Sender<Option<(std::io::ErrorKind, String)>>,
 }
 
 #[derive(Debug)]
@@ -126,7 +128,12 @@ impl Journal {
     /// Starts a journal that is also appended to `path`, one JSON object a line.
     pub fn create(path: &Path) -> Result<Arc<Self>> {
         let inner = Mutex::new(Inner { file: fs_err::File::create(path)?, offset: None });
-        Ok(Arc::new(Self { began: Instant::now(), inner, listeners: broadcast::Sender::new(BACKLOG) }))
+        Ok(Arc::new(Self {
+            began: Instant::now(),
+            inner,
+            listeners: broadcast::Sender::new(BACKLOG),
+            failure: watch::Sender::new(None),
+        }))
     }
 
     /// The host's clock now.
@@ -145,9 +152,8 @@ impl Journal {
         }
         if let Ok(mut line) = serde_json::to_vec(&stamped) {
             line.push(b'\n');
-            // A full disk ends the trial when its record is written; losing a line of evidence here does not.
             if let Err(error) = inner.file.write_all(&line) {
-                tracing::warn!("journal: {error}");
+                self.fail(&error);
             }
         }
         // An error only says that nobody listens now.
@@ -160,6 +166,29 @@ impl Journal {
     pub fn host_time(&self, guest: GuestTime) -> Option<HostTime> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.offset.map(|offset| HostTime(guest.0.saturating_add_signed(offset)))
+    }
+
+    /// Evidence could not be written: the trial cannot go on. The first such error is kept.
+    pub fn fail(&self, error: &std::io::Error) {
+        self.failure.send_if_modified(|first| {
+            let new = first.is_none();
+            first.get_or_insert_with(|| (error.kind(), error.to_string()));
+            new
+        });
+    }
+
+    /// Waits until evidence could not be written. Safe to cancel.
+    pub async fn failed(&self) {
+        // The sender is ours, so the wait cannot fail.
+        let _ = self.failure.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// The error of writing evidence, if there was one.
+    pub fn check(&self) -> Result<()> {
+        match &*self.failure.borrow() {
+            Some((kind, text)) => Err(std::io::Error::new(*kind, text.clone()).into()),
+            None => Ok(()),
+        }
     }
 
     /// Hears everything recorded from now on.

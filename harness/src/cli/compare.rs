@@ -114,9 +114,17 @@ pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &Cancellation
         judgement = Judgement { verdict: Some(Verdict::Inconclusive), reason, ..judgement };
     }
     let result = RunResult::new(run, judgement, ran.repeated, began.elapsed().as_secs_f64());
-    folder.write("result.json", &result)?;
+    let written = folder.write("result.json", &result);
+    if let Some(error) = ran.stopped {
+        // What stopped it is what is told, also where the result could not be written either.
+        if written.is_ok() {
+            out.write_all(terminal::screen(&result, folder.path()).as_bytes())?;
+        }
+        return Err(error);
+    }
+    written?;
     out.write_all(terminal::screen(&result, folder.path()).as_bytes())?;
-    ran.stopped.map_or(Ok(result.exit_status), Err)
+    Ok(result.exit_status)
 }
 
 /// Everything that can be wrong without a kernel is found before one is built.

@@ -1,6 +1,7 @@
 //! Kernel records as the agent forwards them: kept raw, their sequence numbers followed.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -9,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::capped::Capped;
+use crate::journal::Journal;
 
 /// A record's priority, sequence number and time fit into this many bytes.
 const HEAD: usize = 80;
@@ -31,7 +33,7 @@ pub struct Kmsg {
 
 impl Kmsg {
     /// Appends everything to `file` until the stream ends.
-    pub fn read(stream: UnixStream, file: &Path) -> Self {
+    pub fn read(stream: UnixStream, file: &Path, journal: Arc<Journal>) -> Self {
         let (tell, progress) = watch::channel(Progress::default());
         let file = file.to_owned();
         let task = tokio::spawn(async move {
@@ -48,7 +50,7 @@ impl Kmsg {
                 let end = memchr::memchr(b'\n', chunk).map_or(chunk.len(), |i| i + 1);
                 let piece = &chunk[..end];
                 head.extend_from_slice(&piece[..piece.len().min(HEAD - head.len())]);
-                log.append(piece).await?;
+                log.append(piece).await.inspect_err(|error| journal.fail(error))?;
                 if piece.ends_with(b"\n") {
                     if let Some(sequence) = sequence(&head) {
                         tell.send_modify(|p| {
@@ -104,7 +106,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kmsg.log");
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let kmsg = Kmsg::read(ours, &path);
+        let journal = Journal::create(&dir.path().join("events.jsonl")).unwrap();
+        let kmsg = Kmsg::read(ours, &path, journal);
         let text = b"6,1,10,-;a\n SUBSYSTEM=cpu\n4,2,11,-,caller=T1;b\xff\nnonsense\n3,7,12,-;c\n";
         // Cut where it hurts: inside a sequence number.
         for piece in [&text[..2], &text[2..31], &text[31..]] {

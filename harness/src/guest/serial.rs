@@ -37,7 +37,7 @@ impl Serial {
                     Ok(0) | Err(_) => break,
                     Ok(n) => n,
                 };
-                log.append(&buffer[..n]).await?;
+                log.append(&buffer[..n]).await.inspect_err(|error| journal.fail(error))?;
                 tell.send_modify(|all| *all += n as u64);
                 if !panicked {
                     tail.extend_from_slice(&buffer[..n]);

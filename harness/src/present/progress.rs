@@ -41,7 +41,9 @@ impl Progress {
         match happened {
             Happened::Began(_) => {
                 tally.began.get_or_insert_with(std::time::Instant::now);
-                self.bar.tick();
+                if !self.plain {
+                    self.bar.enable_steady_tick(std::time::Duration::from_secs(1));
+                }
             }
             Happened::Ended(record, again) => {
                 if *again == Again::Yes {

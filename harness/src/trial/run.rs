@@ -107,6 +107,7 @@ pub(super) async fn run(
     let booted = tokio::select! {
         booted = Vm::boot(setting, kernel, &socket_folder, dir, &journal) => booted,
         () = cancel.cancelled() => return Err(Error::interrupted()),
+        () = journal.failed() => return Err(journal.check().err().unwrap_or_else(Error::interrupted)),
     };
     let log = Log::default();
     let (course, booted, lost, ended) = match booted {
@@ -121,13 +122,17 @@ pub(super) async fn run(
                 tokio::select! {
                     done = whole => done?,
                     () = cancel.cancelled() => {}
+                    () = journal.failed() => {}
                 }
             }
             if course.cut.as_ref().is_some_and(|cut| matches!(cut, Cut::Hung(_))) && !cancel.is_cancelled() {
                 vm.diagnose().await;
             }
             let (booted, lost) = (vm.booted, vm.kmsg.lost());
-            let ended = vm.shut_down(course.cut.as_ref(), cancel).await?;
+            let ended = vm.shut_down(course.cut.as_ref(), cancel).await;
+            // Without room for its evidence a trial says nothing, and says so first.
+            journal.check()?;
+            let ended = ended?;
             (course, booted, lost, Some(ended))
         }
     };

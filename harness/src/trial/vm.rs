@@ -71,7 +71,7 @@ impl Vm {
         let (machine, streams) =
             Machine::start(&setting.qemu, &arguments, &channels, &setting.private, &stderr).await?;
         let serial = Serial::read(streams.serial, &dir.join("serial.log"), journal.clone());
-        let kmsg = Kmsg::read(streams.kmsg, &dir.join("kmsg.log"));
+        let kmsg = Kmsg::read(streams.kmsg, &dir.join("kmsg.log"), journal.clone());
         let agent = Agent::connect(streams.agent, journal.clone());
         let transcript = dir.join("qmp.log");
         let qmp = tokio::select! {
