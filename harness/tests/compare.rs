@@ -107,7 +107,7 @@ fn a_guest_that_hangs_before_the_agent_answers_is_called_hung() {
 #[test]
 fn a_killed_qemu_is_infrastructure_and_its_trial_is_tried_again() {
     let run = Run::new();
-    let mut child = run.spawn(run.compare().args(["--trials", "1", "--workers", "1"]));
+    let mut child = run.spawn(run.compare().args(["--trials", "1"]));
     let qemu = run.wait_for_qemu();
     kill(qemu, Signal::SIGKILL).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));

@@ -36,9 +36,12 @@ impl Run {
     }
 
     /// `hotplug compare` with results and temporary files below this run's folder.
+    ///
+    /// One guest at a time: as many tests run at once as there are processors, and a guest that is starved says so.
     pub(crate) fn compare(&self) -> assert_cmd::Command {
         let mut command = assert_cmd::Command::from_std(Command::new(env!("CARGO_BIN_EXE_hotplug")));
         command.arg("compare").arg("--results").arg(self.results()).env("TMPDIR", self.tmp());
+        command.args(["--workers", "1"]);
         command
     }
 
