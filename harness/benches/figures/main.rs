@@ -68,8 +68,18 @@ fn main() -> ExitCode {
             }
         }
     }
-    let bench = json!({ "schema": 1, "machine": machine(), "figures": figures });
     let path = root.join("results/bench.json");
+    // What was not measured now is kept from the last time, if that was on this machine.
+    let machine = machine();
+    let last: Value =
+        std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    if last["machine"] == machine {
+        let measured = |old: &&Value| !figures.iter().any(|new: &Value| new["name"] == old["name"]);
+        let kept: Vec<Value> =
+            last["figures"].as_array().into_iter().flatten().filter(measured).cloned().collect();
+        figures.extend(kept);
+    }
+    let bench = json!({ "schema": 1, "machine": machine, "figures": figures });
     if let Err(error) = std::fs::create_dir_all(root.join("results"))
         .and_then(|()| std::fs::write(&path, format!("{bench:#}\n")))
     {
