@@ -147,7 +147,7 @@ impl RunFolder {
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S");
         let plain: String = what
             .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '-' })
+            .map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' })
             .take(40)
             .collect();
         for attempt in 1..1000 {
