@@ -56,7 +56,14 @@ impl Serial {
     /// Waits until the console has been silent for `quiet`. Safe to cancel.
     pub async fn silent_for(&self, quiet: std::time::Duration) {
         let mut bytes = self.bytes.clone();
-        while tokio::time::timeout(quiet, bytes.changed()).await.is_ok_and(|changed| changed.is_ok()) {}
+        loop {
+            match tokio::time::timeout(quiet, bytes.changed()).await {
+                Ok(Ok(())) => {}
+                // The stream has ended: that is QEMU's end, which is told elsewhere, and no silence.
+                Ok(Err(_)) => std::future::pending().await,
+                Err(_) => return,
+            }
+        }
     }
 
     /// Waits for the end of the stream, which QEMU's end brings, and for the file.
