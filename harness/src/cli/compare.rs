@@ -130,7 +130,7 @@ pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &Cancellation
 /// Everything that can be wrong without a kernel is found before one is built.
 async fn read(args: &CompareArgs) -> Result<Asked> {
     let (scenario, scenario_text) = match &args.scenario {
-        Some(path) => (Scenario::read(path)?, fs_err::read_to_string(path)?),
+        Some(path) => Scenario::read(path)?,
         None => (Scenario::parse(DEFAULT.0, DEFAULT.1)?, DEFAULT.1.to_owned()),
     };
     let host = host::survey(&System::this_machine()).await?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::System;
+use crate::kernel::Cache;
 
 /// An amount of memory or disk, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -58,11 +59,9 @@ fn meminfo_field(meminfo: &str, name: &str) -> Bytes {
     Bytes(kib.unwrap_or(0) << 10)
 }
 
-/// `$XDG_CACHE_HOME/hotplug`, or `~/.cache/hotplug`.
+/// The kernel cache's folder; where there is no home, a place whose room can still be told.
 pub(super) fn cache_folder() -> PathBuf {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
-    base.unwrap_or_else(std::env::temp_dir).join("hotplug")
+    Cache::default_path().unwrap_or_else(|_| std::env::temp_dir())
 }
 
 /// What this user may still write on the file system that holds `folder`, or will hold it once it is made.

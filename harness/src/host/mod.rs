@@ -82,31 +82,4 @@ impl Host {
                 .mend(format!("{MEND_ALL}, or set {OVERRIDE}"))
         })
     }
-
-    /// That nothing a kernel build needs is lacking; `source`: the distribution's kernel source too. Quick: no boot.
-    pub fn require_build_tools(&self, system: &System, source: KernelSource) -> Result<()> {
-        let lacking: Vec<_> = lacking(system, self.qemu.as_ref())
-            .into_iter()
-            .filter(|need| match need.found {
-                Found::Qemu => false,
-                Found::KernelSource => source == KernelSource::Distribution,
-                Found::Program(_) | Found::Header(_) => true,
-            })
-            .map(|need| need.what)
-            .collect();
-        if lacking.is_empty() {
-            return Ok(());
-        }
-        Err(Error::user(format!("kernels cannot be built here: {} missing", lacking.join(", ")))
-            .mend(MEND_ALL))
-    }
-}
-
-/// Where a run takes its kernel source from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KernelSource {
-    /// A `linux-source-*` package.
-    Distribution,
-    /// A tarball, folder or repository the user names.
-    TheUsers,
 }

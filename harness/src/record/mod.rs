@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::compare::{Class, Finding, Judgement, Sides, Tally, Verdict};
+use crate::compare::{Finding, Judgement, Sides, Tally, Verdict};
 use crate::scenario::Seed;
 use crate::trial::Repeated;
 use crate::{Error, Result};
@@ -126,11 +126,6 @@ impl RunResult {
             trials_seconds,
             run,
         }
-    }
-
-    /// Findings of one class.
-    pub fn of(&self, class: Class) -> impl Iterator<Item = &Finding> {
-        self.reports.iter().filter(move |f| f.class == class)
     }
 }
 

@@ -218,13 +218,13 @@ fn one() -> u32 {
 }
 
 impl Scenario {
-    /// Reads and checks a scenario file. Its name is the file's, without `.toml`.
-    pub fn read(path: &Path) -> Result<Self> {
+    /// Reads and checks a scenario file, and gives its text too. Its name is the file's, without `.toml`.
+    pub fn read(path: &Path) -> Result<(Self, String)> {
         let text = fs_err::read_to_string(path).map_err(|error| {
             Error::user(format!("cannot read the scenario: {error}"))
                 .mend("name a file such as scenarios/dimm-and-cpu.toml")
         })?;
-        Self::parse(&path.display().to_string(), &text)
+        Ok((Self::parse(&path.display().to_string(), &text)?, text))
     }
 
     /// Checks the text of a scenario; `file` names it in messages.

@@ -78,8 +78,6 @@ struct Course {
     cut: Option<Cut>,
     armed: Armed,
     load_loops: Vec<u64>,
-    timed_out: Option<String>,
-    unanswered: bool,
 }
 
 /// Runs one trial in the folder `dir`. An error is an interruption, or our own disk's; everything a guest or QEMU
@@ -179,7 +177,6 @@ async fn work(
     }
     vm.journal.record(Happening::Stage(Stage::Lanes));
     if let Err(error) = Lanes::new(vm, scenario, &ledger, log).run(schedule).await {
-        course.timed_out = Some(error.to_string());
         return hung(&error.to_string());
     }
     vm.journal.record(Happening::Stage(Stage::Settling));
@@ -191,7 +188,6 @@ async fn work(
         vm.drain(LAST_QUESTIONS).await.then_some(())
     };
     if !matches!(tokio::time::timeout(LAST_QUESTIONS, questions).await, Ok(Some(()))) {
-        course.unanswered = true;
         return hung("no answer to the last questions");
     }
     vm.journal.record(Happening::Stage(Stage::Collected));
