@@ -12,7 +12,7 @@ use crate::compare::{Judgement, Sides, Verdict, judge};
 use crate::host::{self, Accelerator, System};
 use crate::kernel::{Kernel, KernelPair, build_pair};
 use crate::present::{Progress, terminal};
-use crate::qemu::{Identity, PrivateFolder, has_sandbox};
+use crate::qemu::{Identity, Platform, PrivateFolder, has_sandbox};
 use crate::record::{Host, KernelNote, Run, RunFolder, RunResult, SCHEMA};
 use crate::scenario::{DEFAULT, Scenario, Seed};
 use crate::trial::{Setting, run_all};
@@ -73,6 +73,7 @@ pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &Cancellation
         qemu: asked.qemu.path.clone(),
         sandbox: has_sandbox(&asked.qemu.path).await,
         accelerator: probed.accelerator,
+        identity: Platform::for_releases([&*pair.before.release, &*pair.after.release]),
         scenario: asked.scenario,
     };
     let folder = RunFolder::create(&args.results, &name(args, &pair))?;

@@ -16,6 +16,35 @@ pub struct Boot {
     pub accelerator: Accelerator,
     /// Whether this QEMU was built with its seccomp sandbox.
     pub sandbox: bool,
+    /// Who the machine says it is.
+    pub identity: Platform,
+}
+
+/// Who the machine says it is, under TCG.
+///
+/// Kernels since 6.9 fix the set of possible CPUs at boot (`topology_hotplug_apic()`), and take ACPI's entries of CPUs
+/// that are not there yet for possible ones only in a virtual machine (6.12.117, arch/x86/kernel/acpi/boot.c,
+/// `acpi_is_processor_usable()`). TCG's own signature is none that Linux knows, so that each CPU that is plugged ends
+/// in "Unable to map lapic to logical cpu number". What Linux can be shown without KVM is VMware's backdoor port and
+/// serial number, looked for when CPUID does not speak of a hypervisor (arch/x86/kernel/cpu/vmware.c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Platform {
+    /// TCG, which Linux takes for bare metal.
+    Qemu,
+    /// A virtual machine that Linux knows.
+    Vmware,
+}
+
+impl Platform {
+    /// What kernels of these releases (`uname -r`) need; both sides of a pair get the same machine.
+    pub fn for_releases<'a>(releases: impl IntoIterator<Item = &'a str>) -> Self {
+        let needs = |release: &str| {
+            let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+            let (major, minor): (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+            (major, minor) >= (6, 9)
+        };
+        if releases.into_iter().any(needs) { Self::Vmware } else { Self::Qemu }
+    }
 }
 
 /// Paths of the sockets that the harness listens on. QEMU connects to them, so that nothing has to be waited for.
@@ -62,15 +91,22 @@ pub fn command_line(machine: &Machine, guest: &Guest, boot: &Boot, channels: &Ch
     // Commas separate QEMU's options; doubled, they stand for themselves.
     let path = |path: &Path| path.display().to_string().replace(',', ",,");
 
-    add("-machine", "q35".into());
-    match boot.accelerator {
-        Accelerator::Kvm => {
+    match (boot.accelerator, boot.identity) {
+        (Accelerator::Kvm, _) => {
+            add("-machine", "q35".into());
             add("-accel", "kvm".into());
             add("-cpu", "host".into());
         }
-        Accelerator::Tcg => {
+        (Accelerator::Tcg, Platform::Qemu) => {
+            add("-machine", "q35".into());
             add("-accel", "tcg,thread=multi".into());
             add("-cpu", "max".into());
+        }
+        (Accelerator::Tcg, Platform::Vmware) => {
+            add("-machine", "q35,vmport=on".into());
+            add("-smbios", "type=1,serial=VMware-".into());
+            add("-accel", "tcg,thread=multi".into());
+            add("-cpu", "max,-hypervisor".into());
         }
     }
     add(
@@ -120,9 +156,23 @@ mod tests {
             initrd: "/run/initrd".into(),
             accelerator: Accelerator::Tcg,
             sandbox: true,
+            identity: Platform::Qemu,
         };
         let line =
             command_line(&scenario.machine, &scenario.guest, &boot, &Channels::below(Path::new("/run/a,b")));
         insta::assert_snapshot!(line.join("\n"));
+    }
+
+    #[test]
+    fn newer_kernels_are_shown_a_virtual_machine_that_they_know() {
+        for (releases, platform) in [
+            (["6.1.192", "6.1.192"], Platform::Qemu),
+            (["6.8.0-rc1", "5.15.1"], Platform::Qemu),
+            (["6.8.12", "6.12.117"], Platform::Vmware),
+            (["7.0.0-rc2-next", "6.1"], Platform::Vmware),
+            (["unknown", ""], Platform::Qemu),
+        ] {
+            assert_eq!(Platform::for_releases(releases), platform, "{releases:?}");
+        }
     }
 }

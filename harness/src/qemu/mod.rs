@@ -5,7 +5,7 @@ mod machine;
 mod private;
 mod sandbox;
 
-pub use command_line::{Boot, Channels, command_line};
+pub use command_line::{Boot, Channels, Platform, command_line};
 pub use machine::{Ended, Machine, Streams};
 pub use private::{Identity, PrivateFolder};
 pub use sandbox::has_sandbox;

@@ -15,7 +15,7 @@ use super::outcome::{Armed, Outcome, Seen, Side, TrialOutcome, TrialRecord};
 use super::vm::{Cut, Vm};
 use crate::host::Accelerator;
 use crate::journal::{Happening, HostTime, Journal, Stage};
-use crate::qemu::{Boot, Ended, PrivateFolder};
+use crate::qemu::{Boot, Ended, Platform, PrivateFolder};
 use crate::scenario::{Scenario, Schedule, Seed, Verb};
 use crate::{Error, Result, guest, kreport};
 
@@ -33,6 +33,8 @@ pub struct Setting {
     pub accelerator: Accelerator,
     /// Whether QEMU has its seccomp sandbox.
     pub sandbox: bool,
+    /// Who the machine says it is.
+    pub identity: Platform,
     /// Where sockets live, and what QEMU reads.
     pub private: PrivateFolder,
     /// The agent's initramfs, in the private folder.
@@ -50,6 +52,7 @@ impl Setting {
             initrd: self.initrd.clone(),
             accelerator: self.accelerator,
             sandbox: self.sandbox,
+            identity: self.identity,
         }
     }
 }
