@@ -58,30 +58,43 @@ fn entry(name: &str, kind: ModeFileType, permissions: u32) -> Builder {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::process::{Command, Stdio};
 
     use super::*;
 
+    /// Name, mode in octal, device and contents of each entry.
+    fn entries(mut rest: &[u8]) -> Vec<(String, String, (u32, u32), Vec<u8>)> {
+        let mut all = Vec::new();
+        loop {
+            let mut reader = cpio::NewcReader::new(rest).unwrap();
+            if reader.entry().is_trailer() {
+                return all;
+            }
+            let entry = reader.entry();
+            let device = (entry.rdev_major(), entry.rdev_minor());
+            let (name, mode) = (entry.name().to_owned(), format!("{:o}", entry.mode()));
+            let mut contents = Vec::new();
+            reader.read_to_end(&mut contents).unwrap();
+            all.push((name, mode, device, contents));
+            rest = reader.finish().unwrap();
+        }
+    }
+
     #[test]
-    fn cpio_reads_it() {
-        let mut cpio =
-            Command::new("cpio").arg("-itv").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        // Dropped at the end of the statement: cpio sees the end of its input.
-        cpio.stdin.take().unwrap().write_all(&archive(b"agent").unwrap()).unwrap();
-        let output = cpio.wait_with_output().unwrap();
-        assert!(output.status.success());
-        let listed = String::from_utf8(output.stdout).unwrap();
-        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    fn the_archive_has_what_the_agent_needs() {
+        let entry = |name: &str, mode: &str, device, contents: &[u8]| {
+            (name.to_owned(), mode.to_owned(), device, contents.to_vec())
+        };
+        // S_IFDIR is 040000, S_IFCHR 020000, S_IFREG 0100000 (inode(7)).
         assert_eq!(
-            listed.lines().map(words).collect::<Vec<_>>(),
+            entries(&archive(b"agent").unwrap()),
             [
-                "drwxr-xr-x 1 root root 0 Jan 1 1970 dev",
-                "drwxr-xr-x 1 root root 0 Jan 1 1970 proc",
-                "drwxr-xr-x 1 root root 0 Jan 1 1970 run",
-                "drwxr-xr-x 1 root root 0 Jan 1 1970 sys",
-                "drwxr-xr-x 1 root root 0 Jan 1 1970 tmp",
-                "crw------- 1 root root 5, 1 Jan 1 1970 dev/console",
-                "-rwxr-xr-x 1 root root 5 Jan 1 1970 init",
+                entry("dev", "40755", (0, 0), b""),
+                entry("proc", "40755", (0, 0), b""),
+                entry("run", "40755", (0, 0), b""),
+                entry("sys", "40755", (0, 0), b""),
+                entry("tmp", "40755", (0, 0), b""),
+                entry("dev/console", "20600", (5, 1), b""),
+                entry("init", "100755", (0, 0), b"agent"),
             ]
         );
     }
@@ -91,18 +104,8 @@ mod tests {
         let packed = pack(AGENT).unwrap();
         let mut archive = Vec::new();
         flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut archive).unwrap();
-        let mut rest = archive.as_slice();
-        loop {
-            let mut reader = cpio::NewcReader::new(rest).unwrap();
-            assert!(!reader.entry().is_trailer(), "there is no init");
-            if reader.entry().name() == "init" {
-                let mut init = Vec::new();
-                reader.read_to_end(&mut init).unwrap();
-                assert!(init == AGENT);
-                return;
-            }
-            rest = reader.finish().unwrap();
-        }
+        let init = entries(&archive).into_iter().find(|(name, ..)| name == "init").unwrap();
+        assert!(init.3 == AGENT);
     }
 
     #[test]
