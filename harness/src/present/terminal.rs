@@ -109,14 +109,14 @@ fn show(finding: &Finding) -> Vec<String> {
         Class::Common => "common",
     };
     let sure = if finding.decided { "" } else { ", may be chance" };
-    let mut all = vec![format!("{class:<6}{}", harmless(&finding.title, WIDTH - 6))];
+    let mut all = vec![format!("{class:<6} {}", harmless(&finding.title, WIDTH - 7))];
     all.push(format!(
-        "      before {}   after {}   p = {}{sure}",
+        "       before {}   after {}   p = {}{sure}",
         finding.before,
         finding.after,
         probability(finding.p)
     ));
-    all.extend(path(&finding.frames).into_iter().map(|text| format!("      {text}")));
+    all.extend(path(&finding.frames).into_iter().map(|text| format!("       {text}")));
     let mut how = Vec::new();
     if !finding.during.is_empty() {
         how.push(format!("during {}", harmless(&finding.during, 50)));
@@ -125,7 +125,7 @@ fn show(finding: &Finding) -> Vec<String> {
         how.push(format!("up to {} times a trial, shown once", finding.times));
     }
     if !how.is_empty() {
-        all.push(format!("      {}", how.join("; ")));
+        all.push(format!("       {}", how.join("; ")));
     }
     all
 }
@@ -139,7 +139,7 @@ fn path(frames: &[String]) -> Vec<String> {
     for (i, name) in names.iter().enumerate() {
         let link = if i == 0 { "" } else { " > " };
         let last = lines.len() - 1;
-        if lines[last].chars().count() + link.len() + name.chars().count() > WIDTH - 6 {
+        if lines[last].chars().count() + link.len() + name.chars().count() > WIDTH - 7 {
             lines.push(format!("> {name}"));
         } else {
             lines[last] += link;
