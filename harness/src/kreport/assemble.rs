@@ -3,7 +3,7 @@
 use super::forms::{Form, Proof};
 use super::frame::{self, plain_name};
 use super::stacks::{self, Body};
-use super::{Corruption, Frame, Kind, Report, blame, locks, signature, title};
+use super::{Corruption, Frame, Kind, Locks, Report, blame, locks, signature, title};
 
 /// The lines of one report, as the scanner gathered them.
 #[derive(Debug)]
@@ -48,8 +48,21 @@ pub(super) fn assemble(gathered: Gathered) -> Report {
         Some(name) if !blame::is_helper(kind, &name) => Some(name),
         _ => blamed,
     };
-    let caller = blamed.as_deref().and_then(|name| caller_of(kind, from, name));
     let locks = locks::read(kind, gathered.texts.iter().map(|(_, text)| &**text), &body.stacks);
+    let blamed = match kind {
+        // Whoever took the lock, not whoever noticed.
+        Kind::LockdepHeldAtExit | Kind::LockdepHeldAtUserReturn => left_behind(locks.as_ref()).or(blamed),
+        // The stack is that of a CPU that answered to an NMI.
+        Kind::HardLockup | Kind::RcuStall if from.is_empty() => {
+            body.stacks.first().and_then(|stack| blame::blame(kind, &stack.frames).map(str::to_owned))
+        }
+        // Cut before its stack, a lock report still says where the lock was wanted.
+        _ if kind.is_lockdep() && blamed.is_none() => {
+            locks.as_ref().and_then(|locks| locks.wanted.as_ref()).and_then(|lock| lock.at.clone())
+        }
+        _ => blamed,
+    };
+    let caller = blamed.as_deref().and_then(|name| caller_of(kind, from, name));
     let signature = signature::sign(&signature::Facts {
         kind,
         detail: facts.class.as_deref(),
@@ -115,6 +128,11 @@ pub(super) fn reboot(line: u64, time: Option<u64>) -> Report {
         locks: None,
         panic: None,
     }
+}
+
+/// The function that took the first of the locks that a task still holds.
+fn left_behind(locks: Option<&Locks>) -> Option<String> {
+    locks?.held_by_task.iter().find_map(|lock| lock.at.clone())
 }
 
 fn caller_of(kind: Kind, frames: &[Frame], name: &str) -> Option<String> {

@@ -1,7 +1,7 @@
 //! Whose fault it looks like: the first function of a stack that is not a checker's or a lock's own helper.
 //!
 //! The lists are in `helpers.txt`: a word is a function, a word with a star all that begin so. Each section is for
-//! the kinds that [`section`] names.
+//! the kinds that [`sections`] names.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -42,26 +42,34 @@ static SECTIONS: LazyLock<HashMap<&'static str, Names>> = LazyLock::new(|| {
 });
 
 /// The sections beside `machinery` and `helpers` that hold for a kind.
-fn section(kind: Kind) -> &'static str {
+fn sections(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::HungTask | Kind::ScheduleInAtomic | Kind::SleepInAtomic => "waiters",
-        Kind::SoftLockup | Kind::HardLockup | Kind::RcuStall => "interrupted",
-        Kind::MemoryLeak => "allocators",
-        _ => "",
+        Kind::HungTask | Kind::ScheduleInAtomic | Kind::SleepInAtomic | Kind::WorkqueueLockup => &["waiters"],
+        Kind::PageCorruption => &["pages"],
+        Kind::DebugObjects => &["objects"],
+        Kind::DmaApi => &["dma"],
+        Kind::SoftLockup | Kind::HardLockup => &["interrupted"],
+        // Of a task that does not run, what it waits for.
+        Kind::RcuStall => &["interrupted", "waiters"],
+        Kind::MemoryLeak => &["allocators"],
+        _ => &[],
     }
 }
 
 /// Whether a function is only a helper in a report of this kind.
 pub(super) fn is_helper(kind: Kind, function: &str) -> bool {
     let name = plain_name(function);
-    ["machinery", "helpers", section(kind)]
-        .into_iter()
-        .any(|section| SECTIONS.get(section).is_some_and(|names| names.has(name)))
+    ["machinery", "helpers"]
+        .iter()
+        .chain(sections(kind))
+        .any(|section| SECTIONS.get(*section).is_some_and(|names| names.has(name)))
 }
 
-/// The first function of a stack that is to blame. Where all are helpers, the innermost reliable one.
+/// The first function of a stack that is to blame. Where all are helpers, the innermost one. Frames that the unwinder
+/// is not sure of count only where it is sure of none, as in the dump of a task that runs elsewhere.
 pub(super) fn blame(kind: Kind, frames: &[Frame]) -> Option<&str> {
-    let reliable = || frames.iter().filter(|frame| frame.reliable);
+    let none = frames.iter().all(|frame| !frame.reliable);
+    let reliable = || frames.iter().filter(|frame| frame.reliable || none);
     reliable()
         .find(|frame| !is_helper(kind, &frame.function))
         .or_else(|| reliable().next())

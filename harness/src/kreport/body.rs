@@ -11,6 +11,8 @@ pub(super) enum Part {
     Frame(Frame),
     /// A stack of the running task begins.
     Trace,
+    /// Lockdep's "stack backtrace:". 32-bit ARM prints its frames without another heading.
+    Own,
     /// `<TASK>`, `<IRQ>`, ...: the x86 stack a stretch of the trace is on.
     Enter(&'static str),
     /// `</TASK>` and kin.
@@ -86,6 +88,8 @@ const HEADINGS: &[(&str, &str)] = &[
 
 /// Old x86 kernels print a context and the first frame in it on one line: ` <IRQ>  [<ffffffff81012345>] f+0x1/0x2`.
 pub(super) fn parts(text: &str) -> (Option<Part>, Part) {
+    // mm/kmemleak.c has it before every line.
+    let text = text.strip_prefix("kmemleak: ").unwrap_or(text);
     let bare = text.trim_start();
     if bare.starts_with('<')
         && let Some((mark, rest)) = bare.split_once("> ")
@@ -120,6 +124,9 @@ pub(super) fn classify(text: &str) -> Part {
     }
     if bare.starts_with("CPU: ") || bare.starts_with("CPU ") && bare.contains(" PID: ") {
         return cpu(bare);
+    }
+    if bare == "stack backtrace:" {
+        return Part::Own;
     }
     if bare.starts_with("---[ end ") {
         return Part::End;
@@ -197,8 +204,14 @@ fn old_task(bare: &str) -> Part {
 /// `RIP: 0010:f+0x1/0x2`, `EIP: f+..`, `pc : f+..`, `PC is at f+..`, `NIP [c000..] f+..`, `epc : f+..`,
 /// `Krnl PSW : 07.. 00.. (f+0x1/0x2)`.
 fn instruction(bare: &str) -> Option<Part> {
-    const MARKS: [&str; 11] = [
+    const MARKS: [&str; 16] = [
         "RIP: ",
+        // sparc, parisc, m68k, alpha
+        "TPC: <",
+        "PC: <",
+        "IAOQ[0]: ",
+        "PC: [<",
+        "pc is at ",
         "ERA: ",
         "era   :",
         "EIP: ",

@@ -74,6 +74,8 @@ pub(super) const FORMS: &[Form] = &[
     sure(Kind::Warning, "WARNING: CPU: ", &[" PID: ", " at "]),
     sure(Kind::Warning, "WARNING: ", &[" at ", ", CPU#"]),
     sure(Kind::Warning, "WARNING: at ", &["+0x"]),
+    // arch/x86/mm/extable.c
+    body(Kind::Warning, "unchecked MSR access error: ", &[" at rIP: "]),
     sure(Kind::KernelBug, "kernel BUG at ", &[]),
     sure(Kind::KernelBug, "Kernel BUG at ", &[]),
     // mm/kasan/report.c, mm/kfence/report.c, kernel/kcsan/report.c, mm/kmsan/report.c, lib/ubsan.c, mm/kmemleak.c
@@ -82,6 +84,8 @@ pub(super) const FORMS: &[Form] = &[
     sure(Kind::Kcsan, "BUG: KCSAN: ", &[]),
     sure(Kind::Kmsan, "BUG: KMSAN: ", &[]),
     sure(Kind::Ubsan, "UBSAN: ", &[" in ", ":"]),
+    // arch/arm64/kernel/traps.c with CONFIG_UBSAN_TRAP
+    sure(Kind::Ubsan, "Internal error: UBSAN: ", &["[#"]),
     sure(Kind::MemoryLeak, "BUG: memory leak", &[]),
     sure(Kind::MemoryLeak, "unreferenced object 0x", &[" (size "]),
     sure(Kind::MemoryLeak, "kmemleak: ", &[" new suspected memory leaks"]),
@@ -117,7 +121,11 @@ pub(super) const FORMS: &[Form] = &[
     sure(Kind::PageFault, "Unable to handle kernel ", &[" at "]),
     body(Kind::PageFault, "Unable to handle kernel ", &[]),
     sure(Kind::PageFault, "CPU ", &[" Unable to handle kernel paging request at "]),
+    body(Kind::Oops, "Unhandled fault: ", &["abort"]),
     body(Kind::PageFault, "Unhandled fault", &[]),
+    // arch/parisc/kernel/traps.c: parisc_terminate()
+    body(Kind::NullDeref, "Bad Address (null pointer deref?): Code=", &[]),
+    body(Kind::PageFault, "Kernel Fault: Code=", &[]),
     // arch/*/kernel/{traps,dumpstack}.c: all of these count themselves, `[#1]`
     sure(Kind::GeneralProtection, "general protection fault", &["[#"]),
     sure(Kind::GeneralProtection, "Oops: general protection fault", &["[#"]),
@@ -126,6 +134,9 @@ pub(super) const FORMS: &[Form] = &[
     body(Kind::DivideError, "Division by zero in kernel.", &[]),
     sure(Kind::DoubleFault, "double fault: ", &["[#"]),
     sure(Kind::DoubleFault, "Oops: double fault: ", &["[#"]),
+    // arch/powerpc/kernel/{mce,traps}.c
+    sure(Kind::MachineCheck, "Oops: Machine check", &["[#"]),
+    body(Kind::MachineCheck, "Machine check in kernel mode.", &[]),
     sure(Kind::KernelBug, "Internal error: Oops - BUG", &["[#"]),
     sure(Kind::KernelBug, "Kernel bug detected[#", &["]"]),
     sure(Kind::KernelBug, "Kernel BUG [#", &["]"]),
@@ -173,7 +184,8 @@ pub(super) const FORMS: &[Form] = &[
     // drivers/watchdog/softdog.c, pretimeout governors, Qualcomm's and Google's trees
     sure(Kind::WatchdogBite, "softdog: Initiating system reboot", &[]),
     sure(Kind::WatchdogBite, "Watchdog bite", &[]),
-    sure(Kind::WatchdogBite, "Causing a watchdog bite!", &[]),
+    sure(Kind::WatchdogBite, "", &["atchdog bark!"]),
+    sure(Kind::WatchdogBite, "", &["Causing a ", "atchdog bite!"]),
     sure(Kind::WatchdogBite, "watchdog", &[": pretimeout event"]),
     // kernel/panic.c
     sure(Kind::Panic, "Kernel panic - not syncing", &[]),
@@ -191,10 +203,10 @@ pub(super) const TRIGGERS: &[&str] = &[
     "WARNING: ", "INFO: ", "BUG:", "BUG ", "Oops", "UBSAN: ", "unreferenced object 0x", "new suspected memory leaks",
     "turning off the lock", "corruption", "slab error in ", "list_add double", "pagealloc: ", "pgtable-generic.c",
     "usercopy: ", "detected buffer overflow", "Insufficient stack", "stack overflow", "PANIC: double",
-    "Unable to handle", "Unhandled fault", "SError Int", "Bad mode in", "bad: scheduling", "hard LOCKUP", "Hard LOCKUP", "Division by zero in k", "Unhandled prefetch",
+    "Unable to handle", "Unhandled fault", "SError Int", "Bad mode in", "bad: scheduling", "ard LOCKUP", "Division by zero in k", "Unhandled prefetch",
     "systemd-shutdown", "going down for", "equesting system re",
     "starved for", "timer wakeup didn", "unregister_netdevice: ", "invoked oom-killer", "ut of memory: Kill",
-    "nobody cared", "VFS: Busy inodes", "[Hardware Error]: CPU", "softdog: Init", "atchdog bite", "pretimeout event",
+    "nobody cared", "VFS: Busy inodes", "[Hardware Error]: CPU", "softdog: Init", "atchdog b", "pretimeout event", "unchecked MSR", "Bad Address (", "Kernel Fault: ", "Machine check",
     "Kernel panic - not", "[ cut here ]", "Linux version ", "reboot: ", "Starting new kernel", "-- Boot ",
     "printk messages dropped", "general protection fault", "Internal error: ",
     // Oopses count themselves. Who has had nine has been noticed.

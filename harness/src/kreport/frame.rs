@@ -35,7 +35,12 @@ pub(super) fn parse(text: &str) -> Option<Frame> {
     if name.is_empty() {
         return None;
     }
-    if let Some(from) = after.trim_start_matches(')').strip_prefix(" from ") {
+    // `(flexcan_open [flexcan]) from [<bf0a2d3c>] (...)`
+    let callee = match after.strip_prefix(" [").and_then(|tail| tail.split_once("])")) {
+        Some((module, tail)) if addresses > 0 && !module.contains(' ') => tail,
+        _ => after,
+    };
+    if let Some(from) = callee.trim_start_matches(')').strip_prefix(" from ") {
         let caller = from.trim_start();
         let caller = address(caller).map_or(caller, str::trim_start).trim_start_matches('(');
         let known = &caller[symbol_len(caller)..];

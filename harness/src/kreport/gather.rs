@@ -10,9 +10,13 @@ use super::{Corruption, Kind, Report};
 
 /// Reports open at once, each of another caller.
 const OPEN_LIMIT: usize = 16;
+/// Complete reports that wait for an earlier one.
+const WAITING_LIMIT: usize = 64;
 /// Lines without anything of a report's in them, after which it is over; more patience before its stack came.
 const IDLE_LINES: u32 = 12;
 const IDLE_LINES_EARLY: u32 = 40;
+/// The memory and the tasks that the out-of-memory killer lists, a line each, before it says whom it kills.
+const IDLE_LINES_OOM: u32 = 400;
 /// Lines after a report in which a panic is still its doing.
 const PANIC_REACH: u32 = 120;
 /// Lines of the log, of all callers, between "cut here" and its first line.
@@ -47,6 +51,8 @@ pub(super) struct Gatherer {
     /// The kernel has said goodbye: a start after that is expected.
     goodbye: bool,
     running: bool,
+    /// The device that was waited for last, and when: the kernel says so again every ten seconds (net/core/dev.c).
+    waited_for: (String, u64),
 }
 
 impl Gatherer {
@@ -55,9 +61,17 @@ impl Gatherer {
         self.open.is_empty() && self.cuts.is_empty()
     }
 
-    /// Takes what is complete.
+    /// Takes what is complete, in the order of the log: a report waits for those that began before it, unless that
+    /// would be many.
     pub(super) fn take_done(&mut self) -> std::vec::Drain<'_, Report> {
-        self.done.drain(..)
+        let limit = match self.open.iter().map(|open| open.gathered.first).min() {
+            _ if self.done.len() <= 1 && self.open.is_empty() => return self.done.drain(..),
+            Some(first) if self.done.len() < WAITING_LIMIT => first,
+            _ => u64::MAX,
+        };
+        self.done.sort_by_key(|report| *report.lines.start());
+        let ready = self.done.partition_point(|report| *report.lines.start() < limit);
+        self.done.drain(..ready)
     }
 
     /// Looks at a line that the scanner skipped, only for what it may mean to the next one.
@@ -100,6 +114,7 @@ impl Gatherer {
             self.timed = true;
             self.last_time = line.time;
         }
+        self.running |= line.time.is_some_and(|time| time > 1_000_000);
         let Some(now) = line.time else { return };
         for index in (0..self.open.len()).rev() {
             let open = &self.open[index];
@@ -170,8 +185,6 @@ impl Gatherer {
             self.close_all(Corruption::CutByReboot);
             self.goodbye = false;
             self.running = true;
-        } else if line.time.is_some_and(|time| time > 1_000_000) {
-            self.running = true;
         }
         start
     }
@@ -193,6 +206,9 @@ impl Gatherer {
         number: u64,
         whole: bool,
     ) -> bool {
+        if form.kind == Kind::UnregisterNetdevice && self.waited_before(text, line.time) {
+            return true;
+        }
         let mine = self.open.iter().position(|open| open.callers.contains(&line.caller));
         if form.kind == Kind::Panic {
             self.goodbye = true;
@@ -210,7 +226,7 @@ impl Gatherer {
         }
         if let Some(index) = mine {
             let open = &mut self.open[index];
-            if !open.ended && continues(open, form, text, number) {
+            if !open.ended && continues(open, form, text, number, line.time) {
                 open.die |= is_die(text);
                 open.proved = true;
                 push(open, text, number);
@@ -235,6 +251,18 @@ impl Gatherer {
         }
         self.start(form, line, text, number);
         true
+    }
+
+    /// Whether the kernel said a moment ago that it waits for this device.
+    fn waited_before(&mut self, text: &str, time: Option<u64>) -> bool {
+        let Some(now) = time else { return false };
+        let device =
+            text.split_once("waiting for ").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or("");
+        let (last, then) = &mut self.waited_for;
+        let before = last == device && (*then + 1..*then + 30_000_000).contains(&now);
+        device.clone_into(last);
+        *then = now;
+        before
     }
 
     fn start(&mut self, form: &'static Form, line: &Line<'_>, text: &str, number: u64) {
@@ -330,7 +358,10 @@ impl Gatherer {
 
     /// Another CPU answers to a stall's call for backtraces.
     fn adopt(&mut self, line: &Line<'_>, text: &str, number: u64) {
-        if !text.starts_with("NMI backtrace for cpu ") {
+        let answers = text.starts_with("NMI backtrace for cpu ")
+            // The line above it may have gone out under the name of the CPU that asked.
+            || text.starts_with("CPU: ") && matches!(line.caller, Some(Caller::Cpu(_)));
+        if !answers {
             return;
         }
         let asks =
@@ -352,6 +383,7 @@ impl Gatherer {
         open.idle += 1;
         let limit = match (open.ended, open.stack) {
             _ if !open.proved => PROOF_LINES,
+            _ if open.gathered.form.kind == Kind::OutOfMemory => IDLE_LINES_OOM,
             (true, _) => PANIC_REACH,
             (false, true) => IDLE_LINES,
             (false, false) => IDLE_LINES_EARLY,

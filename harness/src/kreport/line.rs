@@ -146,6 +146,10 @@ impl<'a> Line<'a> {
         }
         if let Some(tail) = android_cpu(rest) {
             rest = tail;
+        } else if let Some((pid, tail)) = mediatek_task(rest) {
+            self.caller = Some(Caller::Task(pid));
+            self.text = tail;
+            return;
         }
         self.text = rest.strip_prefix(b" ").unwrap_or(rest);
     }
@@ -239,9 +243,23 @@ fn android_cpu(text: &[u8]) -> Option<&[u8]> {
     if cpu == 0 || pid == 0 { None } else { rest.get(pid..)?.strip_prefix(b" ") }
 }
 
+/// Mediatek's kernels: ` (7)[312:kworker/7:2]text`, with `-(7)` where interrupts are off.
+fn mediatek_task(text: &[u8]) -> Option<(u32, &[u8])> {
+    let rest = text.trim_ascii_start();
+    let rest = rest.strip_prefix(b"-").unwrap_or(rest).strip_prefix(b"(")?;
+    let cpu = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+    let rest = rest.get(cpu..)?.strip_prefix(b")[")?;
+    let pid = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+    // The task's name may hold a bracket, but not at its end.
+    let end = memchr::memchr(b']', &rest[..rest.len().min(40)])?;
+    (cpu > 0 && rest.get(pid) == Some(&b':')).then_some(())?;
+    Some((u32::try_from(number(&rest[..pid])?).ok()?, &rest[end + 1..]))
+}
+
 /// `<4>`.
 fn level(text: &[u8]) -> Option<&[u8]> {
-    let rest = text.strip_prefix(b"<")?;
+    // Some CI systems put two spaces behind their clock.
+    let rest = text.trim_ascii_start().strip_prefix(b"<")?;
     let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
     if (1..=3).contains(&digits) { rest[digits..].strip_prefix(b">") } else { None }
 }
@@ -354,6 +372,9 @@ mod tests {
             "[    1.234567] BUG: x",
             "[    1.234567][   T12] BUG: x",
             "[    1.234567] [   C0] BUG: x",
+            "<4>[    1.234567]  (7)[312:kworker/7:2]BUG: x",
+            "<4>[    1.234567] -(0)[1:init]BUG: x",
+            "18:41:58  <3>[    1.234567] BUG: x",
             "<4>[    1.234567] BUG: x",
             "\x1b[1;31m[    1.234567] \x1b[0mBUG: x\r",
             "6,339,5140900,-,caller=T1;BUG: x",

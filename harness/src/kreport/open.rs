@@ -78,7 +78,7 @@ pub(super) fn is_die(text: &str) -> bool {
 
 /// Reasons that say that another report came first.
 pub(super) fn consequence(reason: &str) -> bool {
-    const REASONS: [&str; 13] = [
+    const REASONS: [&str; 18] = [
         "Fatal exception",
         "panic_on_warn set",
         "Attempted to kill init!",
@@ -90,6 +90,11 @@ pub(super) fn consequence(reason: &str) -> bool {
         "RCU Stall",
         "KFENCE: ",
         "System is deadlocked on memory",
+        "Out of memory",
+        "Asynchronous SError Interrupt",
+        "kmsan.panic set",
+        "kasan.fault=panic set",
+        "corrupted stack end detected",
         "kernel: panic_on_warn",
         "Fatal hardware error",
     ];
@@ -97,9 +102,11 @@ pub(super) fn consequence(reason: &str) -> bool {
 }
 
 /// Whether a headline is a further line of the report that is open.
-pub(super) fn continues(open: &Open, form: &Form, text: &str, number: u64) -> bool {
+pub(super) fn continues(open: &Open, form: &Form, text: &str, number: u64, time: Option<u64>) -> bool {
     let kind = open.gathered.form.kind;
-    let near = number - open.gathered.last <= 12;
+    // Close in the log and on the kernel's clock, which another log behind this one would set back.
+    let soon = open.time.zip(time).is_none_or(|(then, now)| (then..=then + 2_000_000).contains(&now));
+    let near = soon && number - open.gathered.last <= 12;
     let prelude = matches!(
         kind,
         Kind::NullDeref
@@ -123,8 +130,31 @@ pub(super) fn continues(open: &Open, form: &Form, text: &str, number: u64) -> bo
     }
     match form.kind {
         Kind::KernelBug | Kind::Warning => {
-            matches!(kind, Kind::ListCorruption | Kind::Usercopy) && !open.stack && near
+            // SLUB ends its own reports with a WARN since 6.16 (mm/slub.c: slab_err(), object_err()).
+            let slub = kind == Kind::SlabCorruption && text.contains("mm/slub.c");
+            // "BUG: key ... has not been registered!", then DEBUG_LOCKS_WARN_ON (kernel/locking/lockdep.c).
+            let key = kind == Kind::LockdepDisarmed && text.contains("kernel/locking/lockdep.c");
+            // The dump of the object is in between, 16 bytes a line.
+            slub && !open.stack
+                || (key || matches!(kind, Kind::ListCorruption | Kind::Usercopy)) && !open.stack && near
         }
+        // Every CPU tells what its banks hold.
+        Kind::MachineCheck => kind == Kind::MachineCheck && !open.stack && near,
+        // It barks before it bites (drivers/watchdog/qcom-wdt.c and its kin).
+        Kind::WatchdogBite => {
+            let barked = open.gathered.texts.first().is_some_and(|(_, first)| first.contains("bark"));
+            kind == Kind::WatchdogBite && barked && text.contains("bite") && near
+        }
+        // WARN prints its text below the line that says where.
+        Kind::ListCorruption => {
+            matches!(kind, Kind::Warning | Kind::KernelBug | Kind::ListCorruption) && !open.stack && near
+        }
+        // The CPU that saw it, then the CPU that is stuck (arch/powerpc/kernel/watchdog.c).
+        Kind::HardLockup => kind == Kind::HardLockup && !open.stack && near,
+        // One line a pool, then all of them in detail.
+        Kind::WorkqueueLockup => kind == Kind::WorkqueueLockup && soon && number == open.gathered.last + 1,
+        // KASAN before 4.8 had SLUB print the object (mm/kasan/report.c: object_err()).
+        Kind::SlabCorruption => kind == Kind::Kasan && text.contains("kasan: bad access detected"),
         Kind::LockdepDisarmed => text.starts_with("turning off") && (kind.is_lockdep() && near),
         Kind::RcuStall => kind == Kind::RcuStall && text.contains(" kthread "),
         Kind::MemoryLeak => kind == Kind::MemoryLeak && !open.stack && text.starts_with("unreferenced"),

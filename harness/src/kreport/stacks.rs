@@ -68,6 +68,7 @@ impl Reader {
                     self.named(others.unwrap_or_else(|| "Call Trace".to_owned()));
                 }
             }
+            Part::Own if body.frames.is_empty() => self.into = Into::Task,
             Part::Heading(title) => {
                 // These print no "Call Trace:": the first named stack is the task's.
                 let own = matches!(self.kind, Kind::Kcsan | Kind::Kfence | Kind::MemoryLeak)
@@ -96,7 +97,7 @@ impl Reader {
                 body.process = body.process.take().or(process);
             }
             Part::Ip(frame) => {
-                if self.into == Into::Task && !body.frames.is_empty() && self.open {
+                if self.into == Into::Task && !body.frames.is_empty() && (self.open || body.interrupted > 0) {
                     body.frames.push(frame);
                 } else if body.ip.is_none() && body.frames.is_empty() {
                     body.ip = Some(frame);
@@ -104,7 +105,7 @@ impl Reader {
             }
             Part::End => body.ended = true,
             Part::Blank => self.blank(),
-            Part::Leave(_) | Part::Known | Part::Text => {}
+            Part::Leave(_) | Part::Known | Part::Own | Part::Text => {}
         }
     }
 
@@ -144,8 +145,12 @@ impl Reader {
         let mut body = self.body;
         body.unclosed = self.open;
         body.stacks.retain(|stack| !stack.frames.is_empty());
-        // Registers are printed before the trace, which then begins with the caller.
+        // Registers are printed before the trace. Either it begins where they were, in an interrupt or not; or with the
+        // interrupt that printed it, and what that interrupted comes after.
         if let Some(ip) = body.ip.clone() {
+            if !body.frames[..body.interrupted].iter().any(|frame| prints(plain_name(&frame.function))) {
+                body.interrupted = 0;
+            }
             let name = plain_name(&ip.function);
             let known = |frame: &Frame| frame.reliable && plain_name(&frame.function) == name;
             if !body.frames.iter().take(12).any(known) {
@@ -154,4 +159,21 @@ impl Reader {
         }
         body
     }
+}
+
+/// Functions of the interrupts that look for stalls and print what they interrupted (kernel/watchdog.c, kernel/rcu,
+/// lib/nmi_backtrace.c).
+fn prints(function: &str) -> bool {
+    const PRINTERS: [&str; 9] = [
+        "dump_stack",
+        "show_stack",
+        "show_regs",
+        "dump_backtrace",
+        "watchdog_timer_fn",
+        "watchdog_overflow_callback",
+        "rcu_sched_clock_irq",
+        "rcu_check_callbacks",
+        "nmi_cpu_backtrace",
+    ];
+    PRINTERS.iter().any(|printer| function.starts_with(printer))
 }

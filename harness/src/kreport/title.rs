@@ -88,12 +88,29 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
             facts.class =
                 facts.source.as_deref().and_then(|source| source.split(':').next()).map(str::to_owned);
         }
+        // Half of the architectures call only some of them so; the rest print the address.
+        Kind::PageFault if small_address(headline) || next().take(3).any(small_address) => {
+            facts.kind = Kind::NullDeref;
+        }
         // Old kernels print the rest of the sentence as a line of its own.
         Kind::PageFault if next().next().is_some_and(|text| text.starts_with("NULL pointer dereference")) => {
             facts.kind = Kind::NullDeref;
         }
+        Kind::LockdepDisarmed if next().any(|text| text.starts_with("DEBUG_LOCKS_WARN_ON(")) => {
+            facts.kind = Kind::DebugLocksWarning;
+            facts.detail = Some(letters(headline));
+            facts.class.clone_from(&facts.detail);
+        }
         Kind::Panic => panic(&mut facts, headline),
         Kind::UnregisterNetdevice => facts.class = Some("refcount".to_owned()),
+        Kind::WorkqueueLeak => {
+            facts.class = Some("leaked lock or atomic".to_owned());
+            // `last function: f`, since 6.10 `workfn=f` (kernel/workqueue.c, process_one_work()).
+            facts.function = next().take(3).find_map(|text| {
+                let (_, rest) = text.split_once("last function: ").or_else(|| text.split_once("workfn="))?;
+                named_in(&format!(" in {}", rest.split_whitespace().next()?))
+            });
+        }
         Kind::Bug
         | Kind::Oops
         | Kind::LockdepDisarmed
@@ -101,8 +118,7 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
         | Kind::SpinlockBug
         | Kind::DmaApi
         | Kind::Usercopy
-        | Kind::ListCorruption
-        | Kind::WorkqueueLeak => {
+        | Kind::ListCorruption => {
             // The process and die()'s count and flags are not the bug's.
             let words = headline.split(" in process ").next().unwrap_or(headline);
             facts.class = Some(letters(words.split("[#").next().unwrap_or(words)));
@@ -116,6 +132,17 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
         facts.detail.clone_from(&facts.class);
     }
     facts
+}
+
+/// An address in the first page, behind the words that the architectures put before it: x86 and s390 mostly say a line
+/// of their own, mips, loongarch, riscv and arm the headline.
+fn small_address(text: &str) -> bool {
+    const WORDS: [&str; 4] = [" at virtual address ", "Failing address: ", " at address ", "address: 0x"];
+    WORDS.iter().filter_map(|words| text.split_once(words)).any(|(_, rest)| {
+        let rest = rest.trim_start_matches("0x");
+        let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+        digits >= 8 && u64::from_str_radix(&rest[..digits.min(16)], 16).is_ok_and(|address| address < 4096)
+    })
 }
 
 fn warning(facts: &mut Facts, headline: &str, texts: &[(u64, Box<str>)], at: usize) {
@@ -192,9 +219,12 @@ fn panic(facts: &mut Facts, headline: &str) {
     if reason.contains("stack-protector") {
         facts.kind = Kind::StackCorruption;
         facts.function = named_in(reason);
-    } else if reason.contains("kernel stack overflow") {
+    } else if reason.contains("kernel stack overflow") || reason.starts_with("corrupted stack end") {
         facts.kind = Kind::StackOverflow;
-    } else if reason.contains("achine check") {
+    } else if reason.contains("achine check")
+        || reason.contains("broadcast exception handler")
+        || reason.starts_with("Fatal hardware error")
+    {
         facts.kind = Kind::MachineCheck;
     } else if reason.starts_with("Out of memory") || reason.starts_with("System is deadlocked on memory") {
         facts.kind = Kind::OutOfMemory;
@@ -226,7 +256,12 @@ pub(super) fn letters(text: &str) -> String {
     for word in text.split_whitespace().take(24) {
         let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
         let digits = bare.bytes().filter(u8::is_ascii_digit).count();
-        let hex = bare.len() >= 8 && bare.bytes().all(|b| b.is_ascii_hexdigit());
+        // Also inside a word: `ffffffff829ecdf0->next`.
+        let hex = bare.split(|c: char| !c.is_ascii_alphanumeric()).any(|run| {
+            run.len() >= 8
+                && run.bytes().all(|b| b.is_ascii_hexdigit())
+                && run.bytes().any(|b| b.is_ascii_digit())
+        });
         if digits > 0
             && (hex
                 || bare.starts_with("0x")
