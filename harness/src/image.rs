@@ -61,8 +61,10 @@ mod tests {
 
     use super::*;
 
-    /// Name, mode in octal, device and contents of each entry.
-    fn entries(mut rest: &[u8]) -> Vec<(String, String, (u32, u32), Vec<u8>)> {
+    /// Name, mode in octal, device and contents.
+    type Entry = (String, String, (u32, u32), Vec<u8>);
+
+    fn entries(mut rest: &[u8]) -> Vec<Entry> {
         let mut all = Vec::new();
         loop {
             let mut reader = cpio::NewcReader::new(rest).unwrap();

@@ -9,7 +9,7 @@ use common::{Run, SCENARIO, patch};
 use nix::sys::signal::{Signal, kill};
 use predicates::prelude::*;
 
-const TRIALS: &str = "4";
+const TRIALS: &str = "5";
 
 #[test]
 fn the_seed_patch_regresses_by_one_report_in_every_trial() {
@@ -20,13 +20,21 @@ fn the_seed_patch_regresses_by_one_report_in_every_trial() {
     assert_eq!(result["schema"], 1);
     assert_eq!(result["verdict"], "regressed");
     let reports = result["reports"].as_array().unwrap();
-    assert_eq!(reports.len(), 1, "{reports:#?}");
-    let report = &reports[0];
-    assert_eq!(report["class"], "new");
-    assert_eq!(report["kind"], "warning");
-    assert!(report["title"].as_str().unwrap().contains("lockdep_assert_cpus_held"), "{report:#}");
-    assert_eq!(report["before"], serde_json::json!({ "seen": 0, "trials": 4 }));
-    assert_eq!(report["after"], serde_json::json!({ "seen": 4, "trials": 4 }));
+    let release = result["run"]["kernels"]["after"]["release"].as_str().unwrap();
+    // On 6.12 a second callback relies on the lock that the patch takes away: cpuset_handle_hotplug().
+    let expected = if release.starts_with("6.1.") { 1 } else { 2 };
+    assert_eq!(reports.len(), expected, "{release}: {reports:#?}");
+    for report in reports {
+        assert_eq!(report["class"], "new");
+        assert_eq!(report["kind"], "warning");
+        assert!(report["title"].as_str().unwrap().contains("lockdep_assert_cpus_held"), "{report:#}");
+        assert_eq!(report["before"], serde_json::json!({ "seen": 0, "trials": 5 }));
+        assert_eq!(report["after"], serde_json::json!({ "seen": 5, "trials": 5 }));
+    }
+    let report = reports
+        .iter()
+        .find(|report| report["title"].as_str().unwrap().ends_with("in flush_all_cpus_locked"))
+        .unwrap();
     let frames: Vec<&str> = report["frames"].as_array().unwrap().iter().filter_map(|f| f.as_str()).collect();
     let place =
         |name| frames.iter().position(|f| *f == name).unwrap_or_else(|| panic!("no {name} in {frames:?}"));
@@ -35,12 +43,12 @@ fn the_seed_patch_regresses_by_one_report_in_every_trial() {
     // Folded: one for each slab cache and block, shown once.
     assert!(report["times"].as_u64().unwrap() > 100, "{report:#}");
     for side in ["before", "after"] {
-        assert_eq!(result["trials"][side]["armed"], 4, "{result:#}");
+        assert_eq!(result["trials"][side]["armed"], 5, "{result:#}");
         assert_eq!(result["trials"][side]["operations_refused"], 0, "{result:#}");
     }
     let screen = String::from_utf8(output.stdout).unwrap();
     assert!(screen.lines().count() <= 25, "{screen}");
-    assert!(screen.contains("REGRESSED   1 new, 0 fixed, 0 common"), "{screen}");
+    assert!(screen.contains(&format!("REGRESSED   {expected} new, 0 fixed, 0 common")), "{screen}");
     for file in [
         "run.json",
         "scenario.toml",
@@ -129,6 +137,17 @@ fn ctrl_c_leaves_nothing_running_and_readable_results() {
     let result = run.result();
     assert_eq!(result["verdict"], "inconclusive");
     assert!(result["reason"].as_str().unwrap().starts_with("interrupted after"), "{result:#}");
+}
+
+#[test]
+fn a_full_disk_ends_the_run_and_is_told_once() {
+    let run = Run::new();
+    let output = run.on_small_disk(run.compare().args(["--trials", "2"]), "200k");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{stderr}");
+    let told = stderr.matches("No space left on device").count();
+    assert!(told == 1 && stderr.contains("mend: free some space"), "{stderr}");
+    run.assert_nothing_left();
 }
 
 #[test]

@@ -11,11 +11,13 @@ use super::kernel::{BuildReporter, PairArgs};
 use crate::compare::{Judgement, Sides, Verdict, judge};
 use crate::host::{self, Accelerator, System};
 use crate::kernel::{Kernel, KernelPair, build_pair};
+use crate::kreport::KnownIssues;
+use crate::kreport::symbols::Symbols;
 use crate::present::{Progress, terminal};
 use crate::qemu::{Identity, Platform, PrivateFolder, has_sandbox};
 use crate::record::{Host, KernelNote, Run, RunFolder, RunResult, SCHEMA};
 use crate::scenario::{DEFAULT, Scenario, Seed};
-use crate::trial::{Setting, run_all};
+use crate::trial::{Setting, Side, TrialRecord, run_all};
 use crate::{Error, Result};
 
 /// Options of `hotplug compare`.
@@ -39,6 +41,9 @@ pub struct CompareArgs {
     /// Where results go
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
+    /// TOML file of known issues: they are shown apart and have no say in the verdict
+    #[arg(long, value_name = "FILE")]
+    pub known: Option<PathBuf>,
     /// How guest code is run
     #[arg(long, value_enum, default_value_t)]
     pub accel: host::Choice,
@@ -48,13 +53,14 @@ pub struct CompareArgs {
 struct Asked {
     scenario: Scenario,
     scenario_text: String,
+    known: KnownIssues,
     host: host::Host,
     qemu: host::Qemu,
 }
 
 /// Runs the comparison, prints the screen to `out`, returns the exit status.
 pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
-    let asked = read(args).await?;
+    let mut asked = read(args).await?;
     let request = args.pair.request()?;
     let pair = {
         let reporter = BuildReporter::new();
@@ -105,10 +111,11 @@ pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &Cancellation
     let progress = Progress::of_trials(u64::from(run.trials) * 2);
     let began = Instant::now();
     let tell = |happened| progress.tell(&happened);
-    let ran =
+    let mut ran =
         run_all(&setting, run.trials, run.seed, workers(args.workers), &folder.trials(), cancel, &tell).await;
     progress.finish();
-    let mut judgement = judge(&ran.records);
+    find_lines(&pair, &mut ran.records);
+    let mut judgement = judge(&ran.records, &mut asked.known);
     if let Some(error) = &ran.stopped {
         let planned = run.trials * 2;
         let reason = format!("{error} after {} of {planned} trials", ran.records.len());
@@ -134,9 +141,10 @@ async fn read(args: &CompareArgs) -> Result<Asked> {
         Some(path) => Scenario::read(path)?,
         None => (Scenario::parse(DEFAULT.0, DEFAULT.1)?, DEFAULT.1.to_owned()),
     };
+    let known = super::known_issues(args.known.as_deref())?;
     let host = host::survey(&System::this_machine()).await?;
     let qemu = host.qemu()?.clone();
-    Ok(Asked { scenario, scenario_text, host, qemu })
+    Ok(Asked { scenario, scenario_text, known, host, qemu })
 }
 
 /// What the scenario does, this QEMU can do.
@@ -154,6 +162,23 @@ fn fits(asked: &Asked, accelerator: Accelerator) -> Result<()> {
         return Err(Error::user(what).mend(format!("max_cpus = {started}, or fewer repeats")));
     }
     Ok(())
+}
+
+/// Gives the frames of all reports their file, line and inlined callers, from the vmlinux of the kernel that printed
+/// them. An image that the user gave has none, and its frames stay as they were printed.
+fn find_lines(pair: &KernelPair, records: &mut [TrialRecord]) {
+    for (side, kernel) in [(Side::Before, &pair.before), (Side::After, &pair.after)] {
+        let mut reports = records
+            .iter_mut()
+            .filter(|record| record.side == side)
+            .flat_map(|record| &mut record.reports)
+            .peekable();
+        let Some(vmlinux) = kernel.vmlinux.as_ref().filter(|_| reports.peek().is_some()) else { continue };
+        match Symbols::open(vmlinux) {
+            Ok(symbols) => reports.for_each(|seen| symbols.resolve(&mut seen.first)),
+            Err(error) => tracing::warn!(%error, "frames get no lines"),
+        }
+    }
 }
 
 fn workers(asked: Option<u32>) -> usize {

@@ -33,7 +33,7 @@ pub struct PairArgs {
     /// Patches: files, mboxes or folders of a series, applied in order.
     #[arg(value_name = "PATCH")]
     pub patches: Vec<PathBuf>,
-    /// Kernel source: linux-source-6.1, a tarball, a folder, or repository@revision [default: linux-source-6.1]
+    /// Kernel source: linux-source-6.1, a tarball, a folder, or repository@revision [default: linux-source-6.1, else the newest installed]
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<String>,
     /// Revision of the source's repository for the before side.

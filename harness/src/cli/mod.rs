@@ -6,10 +6,13 @@ pub mod kernel;
 pub mod scan;
 mod scan_out;
 
+use std::path::Path;
+
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use crate::Result;
+use crate::kreport::KnownIssues;
+use crate::{Error, Result};
 
 /// Shows what a Linux kernel patch does to memory and CPU hotplug.
 #[derive(Debug, Parser)]
@@ -44,4 +47,13 @@ pub async fn run(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
         // Reads files only, as fast as it can: nothing to wait for.
         Command::Scan(args) => scan::run(&args, &mut out),
     }
+}
+
+/// Reads the file of known issues that `--known` names, if it names one. Today's date decides what has expired.
+fn known_issues(file: Option<&Path>) -> Result<KnownIssues> {
+    let Some(file) = file else { return Ok(KnownIssues::default()) };
+    let text = fs_err::read_to_string(file).map_err(|error| {
+        Error::user(format!("cannot read the known issues: {error}")).mend("check the path given to --known")
+    })?;
+    KnownIssues::parse(&file.display().to_string(), &text, jiff::ZonedDateTime::now().date())
 }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::scan_out::Sink;
 use crate::kreport::symbols::Symbols;
-use crate::kreport::{KnownIssues, Report, Scanner};
+use crate::kreport::{Report, Scanner};
 use crate::{Error, Result};
 
 /// Bytes read at once.
@@ -34,7 +34,7 @@ pub struct ScanArgs {
 /// What cannot be read is an error, whose exit status is 2.
 pub fn run(args: &ScanArgs, out: &mut impl Write) -> Result<u8> {
     let symbols = args.vmlinux.as_deref().map(Symbols::open).transpose()?;
-    let known = args.known.as_deref().map(read_known).transpose()?.unwrap_or_default();
+    let known = super::known_issues(args.known.as_deref())?;
     let mut sink = Sink::new(args.json, known, args.files.len() > 1);
     let mut out = std::io::BufWriter::new(out);
     sink.start(&mut out)?;
@@ -50,11 +50,6 @@ pub fn run(args: &ScanArgs, out: &mut impl Write) -> Result<u8> {
     let status = sink.finish(&mut out)?;
     out.flush()?;
     Ok(status)
-}
-
-fn read_known(path: &Path) -> Result<KnownIssues> {
-    let text = fs_err::read_to_string(path).map_err(Error::user)?;
-    KnownIssues::parse(&path.display().to_string(), &text, jiff::ZonedDateTime::now().date())
 }
 
 /// Reads one file in bounded memory.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::exact::fisher_two_sided;
-use crate::kreport;
+use crate::kreport::{self, KnownIssues};
 use crate::trial::{Outcome, Seen, Side, TrialOutcome, TrialRecord};
 
 /// The chance of crying wolf over one comparison of equal kernels, all its findings together (Holm's correction).
@@ -54,6 +54,10 @@ pub struct Finding {
     pub title: String,
     /// Functions of the call stack, innermost first, without those the unwinder marked `?`.
     pub frames: Vec<String>,
+    /// The same with file, line and inlined callers, where the kernel's vmlinux tells them.
+    pub call_path: Vec<kreport::Frame>,
+    /// The function to blame, `None` where the kernel named none.
+    pub blame: Option<String>,
     /// Trials without the patch.
     pub before: Count,
     /// Trials with it.
@@ -64,6 +68,8 @@ pub struct Finding {
     pub decided: bool,
     /// How often it came in the trial that showed it most.
     pub times: u64,
+    /// Why it is tolerated, where the file of known issues names it. It then has no say in the verdict.
+    pub known: Option<String>,
     /// Operations that were in flight when the example was collected, in words.
     pub during: String,
     /// Folder of a trial that shows it, below the run's.
@@ -73,12 +79,12 @@ pub struct Finding {
 impl Finding {
     /// The patch made it likelier, beyond chance.
     pub fn is_worse(&self) -> bool {
-        self.decided && rate(self.after) > rate(self.before)
+        self.known.is_none() && self.decided && rate(self.after) > rate(self.before)
     }
 
     /// The patch made it rarer, beyond chance.
     pub fn is_better(&self) -> bool {
-        self.decided && rate(self.after) < rate(self.before)
+        self.known.is_none() && self.decided && rate(self.after) < rate(self.before)
     }
 }
 
@@ -95,18 +101,20 @@ struct Shown {
     key: String,
     kind: String,
     title: String,
-    frames: Vec<String>,
+    call_path: Vec<kreport::Frame>,
+    blame: Option<String>,
+    known: Option<String>,
     needs_armed: bool,
     /// Only a complete kernel log shows that it was not there.
     needs_log: bool,
     during: String,
 }
 
-/// All findings of a comparison: new first, then fixed, then common, the surest first.
-pub fn findings(records: &[TrialRecord]) -> Vec<Finding> {
+/// All findings of a comparison: new first, then fixed, then common, the surest first; known ones last.
+pub fn findings(records: &[TrialRecord], known: &mut KnownIssues) -> Vec<Finding> {
     let usable: Vec<&TrialRecord> =
         records.iter().filter(|r| r.outcome != TrialOutcome::Infrastructure).collect();
-    let mut shown: Vec<(Shown, Times<'_>)> = kernel_reports(&usable);
+    let mut shown: Vec<(Shown, Times<'_>)> = kernel_reports(&usable, known);
     let mut own: BTreeMap<String, (Shown, Times<'_>)> = BTreeMap::new();
     for record in &usable {
         for (what, times) in seen_by_the_harness(record) {
@@ -142,7 +150,10 @@ pub fn findings(records: &[TrialRecord]) -> Vec<Finding> {
                 key: what.key,
                 kind: what.kind,
                 title: what.title,
-                frames: what.frames,
+                frames: what.call_path.iter().filter(|f| !f.inlined).map(|f| f.function.clone()).collect(),
+                call_path: what.call_path,
+                blame: what.blame,
+                known: what.known,
                 before,
                 after,
                 p: fisher_two_sided(before.seen, before.trials, after.seen, after.trials),
@@ -154,13 +165,14 @@ pub fn findings(records: &[TrialRecord]) -> Vec<Finding> {
         })
         .collect();
     decide(&mut all);
-    all.sort_by(|a, b| (a.class, a.p).partial_cmp(&(b.class, b.p)).unwrap_or(std::cmp::Ordering::Equal));
+    let order = |f: &Finding| (f.known.is_some(), f.class, f.p);
+    all.sort_by(|a, b| order(a).partial_cmp(&order(b)).unwrap_or(std::cmp::Ordering::Equal));
     all
 }
 
 /// Holm's step-down: the smallest p against alpha / n, the next against alpha / (n - 1), until one fails.
 fn decide(findings: &mut [Finding]) {
-    let mut order: Vec<usize> = (0..findings.len()).collect();
+    let mut order: Vec<usize> = (0..findings.len()).filter(|i| findings[*i].known.is_none()).collect();
     order.sort_by(|a, b| findings[*a].p.total_cmp(&findings[*b].p));
     let mut left = u32::try_from(order.len()).unwrap_or(u32::MAX);
     for index in order {
@@ -173,7 +185,7 @@ fn decide(findings: &mut [Finding]) {
 }
 
 /// What the kernels reported, one entry for each bug, whichever side and print of it came first.
-fn kernel_reports<'a>(records: &[&'a TrialRecord]) -> Vec<(Shown, Times<'a>)> {
+fn kernel_reports<'a>(records: &[&'a TrialRecord], known: &mut KnownIssues) -> Vec<(Shown, Times<'a>)> {
     let all: Vec<(&TrialRecord, &Seen)> =
         records.iter().flat_map(|r| r.reports.iter().map(move |seen| (*r, seen))).collect();
     kreport::fold(all.iter().map(|(_, seen)| &seen.first))
@@ -186,7 +198,9 @@ fn kernel_reports<'a>(records: &[&'a TrialRecord]) -> Vec<(Shown, Times<'a>)> {
                 key: report.signature.key.clone(),
                 kind: report.kind.to_string(),
                 title: report.title.clone(),
-                frames: report.frames.iter().filter(|f| f.reliable).map(|f| f.function.clone()).collect(),
+                call_path: report.frames.iter().filter(|frame| frame.reliable).cloned().collect(),
+                blame: report.blame.clone(),
+                known: known.find(report).map(|issue| issue.reason.clone()),
                 needs_armed: report.needs_armed_lockdep(),
                 needs_log: true,
                 during: during.cloned().unwrap_or_default(),
@@ -242,7 +256,9 @@ fn own(kind: &str, what: &str, title: String) -> Shown {
         key,
         kind: kind.into(),
         title,
-        frames: Vec::new(),
+        call_path: Vec::new(),
+        blame: None,
+        known: None,
         needs_armed: false,
         needs_log: false,
         during: String::new(),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exact::detectable_rate;
 use super::finding::{Class, Finding, findings};
+use crate::kreport::KnownIssues;
 use crate::trial::{Outcome, Side, TrialOutcome, TrialRecord};
 
 /// The four verdicts.
@@ -83,6 +84,8 @@ pub struct Judgement {
     pub findings: Vec<Finding>,
     /// How the trials ended.
     pub tally: Sides<Tally>,
+    /// What is to be said of the file of known issues: entries that have expired or that matched nothing.
+    pub remarks: Vec<String>,
 }
 
 impl Judgement {
@@ -92,12 +95,12 @@ impl Judgement {
     }
 }
 
-/// Judges the records of a comparison.
-pub fn judge(records: &[TrialRecord]) -> Judgement {
-    let findings = findings(records);
+/// Judges the records of a comparison. What is known already is listed and has no say.
+pub fn judge(records: &[TrialRecord], known: &mut KnownIssues) -> Judgement {
+    let findings = findings(records, known);
     let tally = Sides { before: tally(records, Side::Before), after: tally(records, Side::After) };
     let (verdict, reason) = decide(records, &findings, &tally);
-    Judgement { verdict, reason, findings, tally }
+    Judgement { verdict, reason, findings, tally, remarks: known.remarks() }
 }
 
 fn decide(records: &[TrialRecord], findings: &[Finding], tally: &Sides<Tally>) -> (Option<Verdict>, String) {
@@ -118,13 +121,14 @@ fn decide(records: &[TrialRecord], findings: &[Finding], tally: &Sides<Tally>) -
             );
         }
     }
-    let count = |class: Class| findings.iter().filter(|f| f.class == class).count();
+    let unknown = || findings.iter().filter(|f| f.known.is_none());
+    let count = |class: Class| unknown().filter(|f| f.class == class).count();
     let counts =
         format!("{} new, {} fixed, {} common", count(Class::New), count(Class::Fixed), count(Class::Common));
     if findings.iter().any(Finding::is_worse) {
         return (Some(Verdict::Regressed), counts);
     }
-    if let Some(f) = findings.iter().find(|f| f.class == Class::New) {
+    if let Some(f) = unknown().find(|f| f.class == Class::New) {
         let reason =
             format!("seen only after, but {} against {} may be chance: run more trials", f.after, f.before);
         return (Some(Verdict::Inconclusive), reason);
@@ -187,3 +191,7 @@ fn tally(records: &[TrialRecord], side: Side) -> Tally {
     tally.detectable_rate = detectable_rate(tally.armed);
     tally
 }
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;

@@ -140,6 +140,8 @@ pub(super) fn classify(text: &str) -> Part {
         || bare.starts_with("task:") && bare.contains("state:")
         || bare.starts_with("Backtrace for blocked task")
         || bare.starts_with("Showing backtraces of running workers")
+        || bare.starts_with("Showing backtraces of busy workers")
+        || bare.starts_with("Backtrace of last woken worker")
     {
         return Part::Other(bare.trim_end_matches(':').to_owned());
     }

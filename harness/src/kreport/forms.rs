@@ -70,6 +70,8 @@ pub(super) const FORMS: &[Form] = &[
     sure(Kind::LockdepDisarmed, "BUG: looking up invalid subclass: ", &[]),
     sure(Kind::LockdepDisarmed, "BUG: key ", &[" has not been registered!"]),
     sure(Kind::LockdepDisarmed, "turning off the locking correctness validator.", &[]),
+    // lockdep_cleanup_dead_cpu(), since 6.13: a line and no stack
+    sure(Kind::Bug, "CPU ", &[" left hardirqs enabled!"]),
     // kernel/panic.c, before and after the rewording of 6.17; lib/bug.c
     sure(Kind::Warning, "WARNING: CPU: ", &[" PID: ", " at "]),
     sure(Kind::Warning, "WARNING: ", &[" at ", ", CPU#"]),
@@ -169,7 +171,8 @@ pub(super) const FORMS: &[Form] = &[
     sure(Kind::RcuStall, "rcu_", &[" kthread starved for ", " jiffies!"]),
     sure(Kind::RcuStall, "rcu_", &[" kthread timer wakeup didn't happen for "]),
     // kernel/hung_task.c
-    sure(Kind::HungTask, "INFO: task ", &[" blocked ", "for more than "]),
+    sure(Kind::HungTask, "INFO: task ", &[" blocked", "for more than "]),
+    sure(Kind::HungTask, "INFO: task ", &[" blocked on a"]),
     sure(Kind::HungTask, "INFO: task ", &[" can't die for more than "]),
     // net/core/dev.c, mm/oom_kill.c, kernel/irq/spurious.c, fs/super.c
     sure(Kind::UnregisterNetdevice, "unregister_netdevice: waiting for ", &["Usage count"]),
@@ -209,8 +212,9 @@ pub(super) const TRIGGERS: &[&str] = &[
     "nobody cared", "VFS: Busy inodes", "[Hardware Error]: CPU", "softdog: Init", "atchdog b", "pretimeout event", "unchecked MSR", "Bad Address (", "Kernel Fault: ", "Machine check",
     "Kernel panic - not", "[ cut here ]", "Linux version ", "reboot: ", "Starting new kernel", "-- Boot ",
     "printk messages dropped", "general protection fault", "Internal error: ",
-    // Oopses count themselves. Who has had nine has been noticed.
-    "[#1]", "[#2]", "[#3]", "[#4]", "[#5]", "[#6]", "[#7]", "[#8]", "[#9]",
+    "left hardirqs enabled",
+    // Oopses count themselves. Who has had eight has been noticed.
+    "[#1]", "[#2]", "[#3]", "[#4]", "[#5]", "[#6]", "[#7]", "[#8]",
 ];
 
 /// Which form a text begins, if any.

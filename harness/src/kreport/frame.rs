@@ -36,11 +36,11 @@ pub(super) fn parse(text: &str) -> Option<Frame> {
         return None;
     }
     // `(flexcan_open [flexcan]) from [<bf0a2d3c>] (...)`
-    let callee = match after.strip_prefix(" [").and_then(|tail| tail.split_once("])")) {
+    let behind = match after.strip_prefix(" [").and_then(|tail| tail.split_once("])")) {
         Some((module, tail)) if addresses > 0 && !module.contains(' ') => tail,
         _ => after,
     };
-    if let Some(from) = callee.trim_start_matches(')').strip_prefix(" from ") {
+    if let Some(from) = behind.trim_start_matches(')').strip_prefix(" from ") {
         let caller = from.trim_start();
         let caller = address(caller).map_or(caller, str::trim_start).trim_start_matches('(');
         let known = &caller[symbol_len(caller)..];

@@ -93,7 +93,7 @@ pub(super) fn consequence(reason: &str) -> bool {
         "Out of memory",
         "Asynchronous SError Interrupt",
         "kmsan.panic set",
-        "kasan.fault=panic set",
+        "kasan.fault=panic",
         "corrupted stack end detected",
         "kernel: panic_on_warn",
         "Fatal hardware error",
@@ -151,6 +151,8 @@ pub(super) fn continues(open: &Open, form: &Form, text: &str, number: u64, time:
         }
         // The CPU that saw it, then the CPU that is stuck (arch/powerpc/kernel/watchdog.c).
         Kind::HardLockup => kind == Kind::HardLockup && !open.stack && near,
+        // Who holds what the task waits for, and that one's stack.
+        Kind::HungTask => kind == Kind::HungTask && text.contains(" blocked on a"),
         // One line a pool, then all of them in detail.
         Kind::WorkqueueLockup => kind == Kind::WorkqueueLockup && soon && number == open.gathered.last + 1,
         // KASAN before 4.8 had SLUB print the object (mm/kasan/report.c: object_err()).

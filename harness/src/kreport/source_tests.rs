@@ -52,6 +52,8 @@ const FILES: &[&str] = &[
 const NOT_REPORTS: &[(&str, &str)] = &[
     ("INFO: lockdep is turned off.", "a remark inside other reports"),
     ("INFO: Stall ended before state dump start", "says that there is nothing to report"),
+    ("INFO: Stall ended during stack backtracing", "a remark inside a stall's report"),
+    ("INFO: Expedited stall ended before state dump start", "says that there is nothing to report"),
     ("messages suppressed", "a count of reports that were printed before"),
     ("WARNING: Flushing system-wide workqueues", "an advice to authors, without a stack"),
     ("WARNING: workqueue cpumask", "about the machine's description, without a stack"),

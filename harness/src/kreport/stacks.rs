@@ -162,7 +162,7 @@ impl Reader {
 }
 
 /// Functions of the interrupts that look for stalls and print what they interrupted (kernel/watchdog.c, kernel/rcu,
-/// lib/nmi_backtrace.c).
+/// `lib/nmi_backtrace.c`).
 fn prints(function: &str) -> bool {
     const PRINTERS: [&str; 9] = [
         "dump_stack",

@@ -105,11 +105,7 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
         Kind::UnregisterNetdevice => facts.class = Some("refcount".to_owned()),
         Kind::WorkqueueLeak => {
             facts.class = Some("leaked lock or atomic".to_owned());
-            // `last function: f`, since 6.10 `workfn=f` (kernel/workqueue.c, process_one_work()).
-            facts.function = next().take(3).find_map(|text| {
-                let (_, rest) = text.split_once("last function: ").or_else(|| text.split_once("workfn="))?;
-                named_in(&format!(" in {}", rest.split_whitespace().next()?))
-            });
+            facts.function = next().take(3).find_map(work_function);
         }
         Kind::Bug
         | Kind::Oops
@@ -143,6 +139,12 @@ fn small_address(text: &str) -> bool {
         let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
         digits >= 8 && u64::from_str_radix(&rest[..digits.min(16)], 16).is_ok_and(|address| address < 4096)
     })
+}
+
+/// `last function: f`, since 6.10 `workfn=f` (kernel/workqueue.c, `process_one_work()`).
+fn work_function(text: &str) -> Option<Frame> {
+    let (_, rest) = text.split_once("last function: ").or_else(|| text.split_once("workfn="))?;
+    named_in(&format!(" in {}", rest.split_whitespace().next()?))
 }
 
 fn warning(facts: &mut Facts, headline: &str, texts: &[(u64, Box<str>)], at: usize) {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{duration, harmless};
 use crate::compare::{Class, Finding, Verdict};
+use crate::kreport::plain_name;
 use crate::record::{KernelNote, RunResult};
 
 /// Findings shown in full; the rest are counted.
@@ -61,21 +62,30 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     );
     line(format!("          {done} operations done, {refused} refused by the guest{}", repeated(result)));
     line(String::new());
-    let counts =
-        if result.reports.is_empty() { "nothing was reported".to_owned() } else { result.reason.clone() };
+    let (known, unknown): (Vec<&Finding>, Vec<&Finding>) =
+        result.reports.iter().partition(|finding| finding.known.is_some());
+    let counts = if unknown.is_empty() { "nothing was reported".to_owned() } else { result.reason.clone() };
     line(match result.verdict {
         Some(verdict @ Verdict::Unchanged) => format!("{verdict}   {counts}"),
         Some(verdict) => format!("{verdict}   {}", result.reason),
         None => format!("NO VERDICT   {}", harmless(&result.reason, 200)),
     });
     line(String::new());
-    for finding in result.reports.iter().take(SHOWN) {
+    for finding in unknown.iter().take(SHOWN) {
         for text in show(finding) {
             line(text);
         }
     }
-    if result.reports.len() > SHOWN {
-        line(format!("      and {} more in result.json", result.reports.len() - SHOWN));
+    if unknown.len() > SHOWN {
+        line(format!("       and {} more in result.json", unknown.len() - SHOWN));
+    }
+    for finding in &known {
+        let reason = harmless(finding.known.as_deref().unwrap_or_default(), WIDTH);
+        line(format!("known  {}", harmless(&finding.title, WIDTH - 7)));
+        line(format!("       before {}   after {}   {reason}", finding.before, finding.after));
+    }
+    for remark in &result.remarks {
+        line(format!("note   {}", harmless(remark, 2 * WIDTH)));
     }
     if matches!(result.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
         let rate = before.detectable_rate.max(after.detectable_rate) * 100.0;
@@ -88,7 +98,7 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
         ));
     }
     line(format!("result    {}/result.json", folder.display()));
-    if let Some(finding) = result.reports.first() {
+    if let Some(finding) = unknown.first().or(known.first()) {
         line(format!("look at   {}/{}/kmsg.log", folder.display(), finding.example));
     }
     out
@@ -117,6 +127,7 @@ fn show(finding: &Finding) -> Vec<String> {
         probability(finding.p)
     ));
     all.extend(path(&finding.frames).into_iter().map(|text| format!("       {text}")));
+    all.extend(place(finding).map(|text| format!("       {text}")));
     let mut how = Vec::new();
     if !finding.during.is_empty() {
         how.push(format!("during {}", harmless(&finding.during, 50)));
@@ -128,6 +139,13 @@ fn show(finding: &Finding) -> Vec<String> {
         all.push(format!("       {}", how.join("; ")));
     }
     all
+}
+
+/// File and line of the function to blame.
+fn place(finding: &Finding) -> Option<String> {
+    let blame = finding.blame.as_deref()?;
+    let frame = finding.call_path.iter().find(|frame| plain_name(&frame.function) == blame)?;
+    Some(format!("{} at {}", harmless(blame, 48), harmless(frame.source.as_deref()?, 60)))
 }
 
 /// The call path, caller first, without plumbing, in at most two lines.

@@ -25,7 +25,7 @@ pub struct Boot {
 /// Kernels since 6.9 fix the set of possible CPUs at boot (`topology_hotplug_apic()`), and take ACPI's entries of CPUs
 /// that are not there yet for possible ones only in a virtual machine (6.12.117, arch/x86/kernel/acpi/boot.c,
 /// `acpi_is_processor_usable()`). TCG's own signature is none that Linux knows, so that each CPU that is plugged ends
-/// in "Unable to map lapic to logical cpu number". What Linux can be shown without KVM is VMware's backdoor port and
+/// in "Unable to map lapic to logical cpu number". What Linux can be shown without KVM is `VMware`'s backdoor port and
 /// serial number, looked for when CPUID does not speak of a hypervisor (arch/x86/kernel/cpu/vmware.c).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Platform {

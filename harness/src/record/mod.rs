@@ -100,6 +100,8 @@ pub struct RunResult {
     pub exit_status: u8,
     /// Everything that was seen.
     pub reports: Vec<Finding>,
+    /// What is to be said of the file of known issues: entries that have expired or that matched nothing.
+    pub remarks: Vec<String>,
     /// How the trials ended.
     pub trials: Sides<Tally>,
     /// Trials that were tried again and do not count: infrastructure failed, or the guest hung before it was ready.
@@ -114,13 +116,14 @@ impl RunResult {
     /// Puts a judgement and its run together.
     pub fn new(run: Run, judgement: Judgement, repeated: Vec<Repeated>, trials_seconds: f64) -> Self {
         let exit_status = judgement.exit_status();
-        let Judgement { verdict, reason, findings, tally } = judgement;
+        let Judgement { verdict, reason, findings, tally, remarks } = judgement;
         Self {
             schema: SCHEMA,
             verdict,
             reason,
             exit_status,
             reports: findings,
+            remarks,
             trials: tally,
             repeated,
             trials_seconds,

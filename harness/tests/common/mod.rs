@@ -52,6 +52,28 @@ impl Run {
         plain.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
+    /// Runs it with the results folder on a disk of `size`, a tmpfs that no other process sees.
+    ///
+    /// A mount wants root's rights. Without them, a user namespace gives them, and a second one takes them away again.
+    pub(crate) fn on_small_disk(&self, command: &assert_cmd::Command, size: &str) -> std::process::Output {
+        std::fs::create_dir(self.results()).unwrap();
+        let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        let mount =
+            format!("mount -t tmpfs -o size={size},mode=0755,uid={user},gid={group} tmpfs \"$0\" && exec");
+        let mut unshare = Command::new("unshare");
+        let script = if user.is_root() {
+            unshare.arg("--mount");
+            format!("{mount} \"$@\"")
+        } else {
+            unshare.args(["--map-root-user", "--mount"]);
+            let mount = mount.replace(&format!("uid={user},gid={group}"), "uid=0,gid=0");
+            format!("{mount} unshare --user --map-user={user} --map-group={group} \"$@\"")
+        };
+        unshare.args(["sh", "-c", &script]).arg(self.results());
+        unshare.arg(command.get_program()).args(command.get_args()).env("TMPDIR", self.tmp());
+        unshare.output().unwrap()
+    }
+
     pub(crate) fn results(&self) -> PathBuf {
         self.home.path().join("results")
     }

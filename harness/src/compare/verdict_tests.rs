@@ -1,0 +1,124 @@
+//! Verdicts over made-up records: what counts, what is decided, what is known.
+
+use super::*;
+use crate::journal::HostTime;
+use crate::kreport::scan;
+use crate::scenario::{Schedule, Seed};
+use crate::trial::{Armed, Seen};
+
+const WARNING: &str = "WARNING: CPU: 0 PID: 1 at mm/a.c:1 alpha+0x1/0x2\nCall Trace:\n caller+0x1/0x2\n";
+const OTHER: &str = "WARNING: CPU: 0 PID: 1 at mm/b.c:1 beta+0x1/0x2\nCall Trace:\n caller+0x1/0x2\n";
+
+/// A trial that ended as it should, with these reports.
+fn trial(side: Side, number: u32, logs: &[&str]) -> TrialRecord {
+    let reports: Vec<Seen> = logs
+        .iter()
+        .flat_map(|log| scan(log.as_bytes()))
+        .map(|first| Seen { first, times: 3, during: String::new() })
+        .collect();
+    TrialRecord {
+        side,
+        folder: format!("{side}-{number:03}"),
+        number,
+        seed: Seed(1),
+        schedule: Schedule { lanes: Vec::new() },
+        outcome: if reports.is_empty() { TrialOutcome::Clean } else { TrialOutcome::Reported },
+        why: String::new(),
+        armed: Armed { start: Some(true), end: Some(true) },
+        lost_records: 0,
+        booted: Some(HostTime(1)),
+        ended: HostTime(2),
+        operations: Vec::new(),
+        mismatches: Vec::new(),
+        load_loops: Vec::new(),
+        reports,
+        qemu: None,
+    }
+}
+
+/// `n` trials a side, those after with these reports.
+fn trials(n: u32, before: &[&str], after: &[&str]) -> Vec<TrialRecord> {
+    let of = |side, logs: &[&str]| (0..n).map(|number| trial(side, number, logs)).collect::<Vec<_>>();
+    [of(Side::Before, before), of(Side::After, after)].concat()
+}
+
+fn judged(records: &[TrialRecord]) -> Judgement {
+    judge(records, &mut KnownIssues::default())
+}
+
+#[test]
+fn five_against_none_is_decided_and_three_is_not() {
+    let judgement = judged(&trials(5, &[], &[WARNING]));
+    assert_eq!((judgement.verdict, judgement.exit_status()), (Some(Verdict::Regressed), 1));
+    assert_eq!(judgement.reason, "1 new, 0 fixed, 0 common");
+    assert_eq!(judgement.findings[0].times, 3);
+    let judgement = judged(&trials(3, &[], &[WARNING]));
+    assert_eq!((judgement.verdict, judgement.exit_status()), (Some(Verdict::Inconclusive), 3));
+    assert!(judgement.reason.contains("3/3 against 0/3 may be chance"), "{}", judgement.reason);
+}
+
+#[test]
+fn two_reports_at_once_are_decided_by_five_trials_and_not_by_four() {
+    assert_eq!(judged(&trials(5, &[], &[WARNING, OTHER])).verdict, Some(Verdict::Regressed));
+    assert_eq!(judged(&trials(4, &[], &[WARNING, OTHER])).verdict, Some(Verdict::Inconclusive));
+}
+
+#[test]
+fn a_report_that_goes_is_a_fix_and_one_that_stays_is_nothing() {
+    assert_eq!(judged(&trials(5, &[WARNING], &[])).verdict, Some(Verdict::Fixed));
+    let judgement = judged(&trials(5, &[WARNING], &[WARNING]));
+    assert_eq!((judgement.verdict, judgement.findings[0].class), (Some(Verdict::Unchanged), Class::Common));
+}
+
+#[test]
+fn a_trial_that_was_cut_short_is_no_evidence_of_absence() {
+    let mut records = trials(5, &[], &[WARNING]);
+    records[0].outcome = TrialOutcome::Hung;
+    records[1].lost_records = 4;
+    let findings = judged(&records).findings;
+    assert_eq!(findings.iter().find(|f| f.kind == "warning").unwrap().before.trials, 3);
+}
+
+#[test]
+fn blind_trials_are_not_called_unchanged() {
+    let mut records = trials(5, &[], &[]);
+    for record in &mut records[..3] {
+        record.armed.end = Some(false);
+    }
+    let judgement = judged(&records);
+    assert_eq!(judgement.verdict, Some(Verdict::Inconclusive));
+    assert!(judgement.reason.starts_with("blind: "), "{}", judgement.reason);
+}
+
+#[test]
+fn a_known_report_is_listed_and_has_no_say() {
+    let text =
+        "[[known]]\nreason = \"ours\"\ntitle = 'alpha$'\n\n[[known]]\nreason = \"gone\"\ntitle = 'gamma'\n";
+    let judge_with = |records: &[TrialRecord]| {
+        let mut known = KnownIssues::parse("known.toml", text, jiff::civil::date(2026, 1, 1)).unwrap();
+        judge(records, &mut known)
+    };
+    let judgement = judge_with(&trials(5, &[], &[WARNING]));
+    assert_eq!(
+        (judgement.verdict, judgement.reason.as_str()),
+        (Some(Verdict::Unchanged), "0 new, 0 fixed, 0 common")
+    );
+    assert_eq!(judgement.findings[0].known.as_deref(), Some("ours"));
+    assert!(judgement.remarks.len() == 1 && judgement.remarks[0].contains("matched nothing: gone"));
+    // Beside one that is not known, it neither counts nor costs that one its decision.
+    let judgement = judge_with(&trials(4, &[], &[OTHER, WARNING]));
+    assert_eq!(judgement.verdict, Some(Verdict::Regressed));
+    assert_eq!(judgement.findings.iter().map(|f| f.known.is_some()).collect::<Vec<_>>(), [false, true]);
+}
+
+#[test]
+fn infrastructure_that_fails_more_often_than_not_gives_no_verdict() {
+    let mut records = trials(3, &[], &[]);
+    for record in &mut records[..2] {
+        record.outcome = TrialOutcome::Infrastructure;
+        record.why = "QEMU was killed".into();
+    }
+    let judgement = judged(&records);
+    assert_eq!((judgement.verdict, judgement.exit_status()), (None, 4));
+    assert!(judgement.reason.contains("QEMU was killed"));
+}
