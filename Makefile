@@ -4,7 +4,9 @@
 #                  PATCH=file-or-folder  SOURCE=package-tarball-folder-or-repo@rev  SCENARIO=file  ARGS=more options
 #   make test      every test, those with real kernels and real QEMU included
 #
-# and one for the figures: make bench [ONLY=name]. All set up what they need; everything else is the binary.
+# and three for those who work on it: make bench [ONLY=name] for the figures; make fixtures [SOURCE=...] for the logs of
+# kernels that misbehave; make fuzz [SECONDS=600] for bytes that no kernel printed. All set up what they need; everything
+# else is the binary.
 
 PATCH    ?= guest-images/patches/seed/0001-mm-memory_hotplug-Don-t-take-the-cpu_hotplug_lock.patch
 SCENARIO ?= scenarios/dimm-and-cpu.toml
@@ -13,7 +15,7 @@ ARGS     ?=
 
 HOTPLUG = target/release/hotplug
 
-.PHONY: compare test bench setup build linker
+.PHONY: compare test bench fixtures fuzz setup build linker
 
 # The binary's status is the verdict; here only a comparison that did not work is a failure.
 compare: setup
@@ -26,6 +28,18 @@ test: setup
 
 bench: setup
 	cargo bench --locked --bench figures -- $(ONLY)
+
+fixtures: setup
+	HOTPLUG_WRITE_FIXTURES=1 $(if $(SOURCE),HOTPLUG_FIXTURE_SOURCE='$(SOURCE)') cargo test --release --locked --test provoke
+
+# cargo-fuzz wants a nightly for its sanitizers; the code under test has no unsafe, so they would find nothing.
+FUZZ_TOOLS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hotplug-ci
+fuzz: SECONDS = 600
+fuzz: linker
+	@$(FUZZ_TOOLS)/bin/cargo-fuzz --version >/dev/null 2>&1 || cargo install --locked --debug --quiet --root '$(FUZZ_TOOLS)' cargo-fuzz
+	@mkdir -p target/fuzz-corpus
+	cd harness && $(FUZZ_TOOLS)/bin/cargo-fuzz run --sanitizer none kernel_log \
+	  ../target/fuzz-corpus tests/fixtures/kreport -- -max_total_time=$(SECONDS) -max_len=65536 -timeout=10
 
 setup: build
 	@$(HOTPLUG) doctor --install
