@@ -1,7 +1,7 @@
 //! From the lines of one report to a [`Report`].
 
 use super::forms::{Form, Proof};
-use super::frame::{self, plain_name};
+use super::frame::plain_name;
 use super::stacks::{self, Body};
 use super::{Corruption, Frame, Kind, Locks, Report, blame, locks, signature, title};
 
@@ -154,22 +154,4 @@ fn incomplete(kind: Kind, form: &Form, body: &Body, ended_by: Corruption) -> Opt
         cut if no_stack || unclosed => Some(cut),
         _ => None,
     }
-}
-
-/// A frame that a headline names, as `in func+0x1/0x2` or `in func`.
-pub(super) fn named_in(text: &str) -> Option<Frame> {
-    if let Some(frame) = frame::find(text) {
-        return Some(frame);
-    }
-    let name = text.rsplit(" in ").next()?.trim();
-    let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
-    plain.then(|| Frame {
-        function: name.to_owned(),
-        offset: None,
-        size: None,
-        module: None,
-        reliable: true,
-        source: None,
-        inlined: false,
-    })
 }

@@ -118,6 +118,24 @@ pub(super) fn find(text: &str) -> Option<Frame> {
     offsets(&text[start..plus], &text[plus + 3..], true)
 }
 
+/// A frame that a headline names, as `in func+0x1/0x2` or `in func`.
+pub(super) fn named_in(text: &str) -> Option<Frame> {
+    if let Some(frame) = find(text) {
+        return Some(frame);
+    }
+    let name = text.rsplit(" in ").next()?.trim();
+    let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
+    plain.then(|| Frame {
+        function: name.to_owned(),
+        offset: None,
+        size: None,
+        module: None,
+        reliable: true,
+        source: None,
+        inlined: false,
+    })
+}
+
 /// The same where `scripts/decode_stacktrace.sh` put the place: `at mm/x.c:1 func (mm/x.c:1 (discriminator 1))`.
 fn find_decoded(text: &str) -> Option<Frame> {
     let open = text.find(" (")?;

@@ -3,9 +3,10 @@
 use super::assemble::{self, Gathered, assemble};
 use super::body::{self, Part};
 use super::forms::{self, Form, Proof};
-use super::line::{Caller, Line};
+use super::line::{self, Line};
 use super::open::{Open, consequence, continues, has_banner, is_banner, is_die, push};
-use super::scanner::{self, Triggers};
+use super::prefix::Caller;
+use super::triggers::Triggers;
 use super::{Corruption, Kind, Report};
 
 /// Reports open at once, each of another caller.
@@ -77,7 +78,7 @@ impl Gatherer {
     /// Looks at a line that the scanner skipped, only for what it may mean to the next one.
     pub(super) fn saw(&mut self, raw: &[u8], number: u64) {
         self.last_seq = None;
-        scanner::with_texts(&raw[..raw.len().min(512)], |line, text| {
+        line::with_texts(&raw[..raw.len().min(512)], |line, text| {
             self.banner = is_banner(text).then_some((line.caller, number));
         });
     }
@@ -90,7 +91,7 @@ impl Gatherer {
         // A caller that never prints again must not keep the reader from skipping lines.
         self.cuts.retain(|cut| number - cut.first < CUT_REACH);
         let mut first = true;
-        scanner::with_texts(raw, |line, text| {
+        line::with_texts(raw, |line, text| {
             if first {
                 self.meta(line);
                 first = false;

@@ -2,14 +2,7 @@
 
 use std::borrow::Cow;
 
-/// Who printed a line (`CONFIG_PRINTK_CALLER`, kernel/printk/printk.c `print_caller()`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Caller {
-    /// `T12`: task 12.
-    Task(u32),
-    /// `C0`: interrupt context on CPU 0.
-    Cpu(u32),
-}
+use super::prefix::{self, Caller, number, timestamp};
 
 /// A line taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +103,7 @@ impl<'a> Line<'a> {
         };
         for field in fields {
             if let Some(caller) = field.strip_prefix(b"caller=") {
-                self.caller = caller_id(caller);
+                self.caller = prefix::caller_id(caller);
             }
         }
         self.user = prio >> 3 != 0;
@@ -134,19 +127,19 @@ impl<'a> Line<'a> {
         let mut rest = self.text;
         if let [b'[', tail @ ..] | [b' ', b'[', tail @ ..] = rest
             && let Some(end) = memchr::memchr(b']', &tail[..tail.len().min(24)])
-            && let Some(caller) = caller_id(tail[..end].trim_ascii())
+            && let Some(caller) = prefix::caller_id(tail[..end].trim_ascii())
         {
             self.caller = Some(caller);
             rest = &tail[end + 1..];
         }
         // journalctl -o short-monotonic puts host and tag behind the time.
-        if let Some((tail, false)) = syslog(rest.strip_prefix(b" ").unwrap_or(rest)) {
+        if let Some((tail, false)) = prefix::syslog(rest.strip_prefix(b" ").unwrap_or(rest)) {
             self.text = tail;
             return;
         }
-        if let Some(tail) = android_cpu(rest) {
+        if let Some(tail) = prefix::android_cpu(rest) {
             rest = tail;
-        } else if let Some((pid, tail)) = mediatek_task(rest) {
+        } else if let Some((pid, tail)) = prefix::mediatek_task(rest) {
             self.caller = Some(Caller::Task(pid));
             self.text = tail;
             return;
@@ -157,9 +150,12 @@ impl<'a> Line<'a> {
     /// Drops one prefix that is not the kernel's; false when there is none.
     fn take_prefix(&mut self) -> bool {
         let rest = self.text;
-        let dated = level(rest).or_else(|| weekday(rest)).or_else(|| date(rest)).or_else(|| columns(rest));
+        let dated = prefix::level(rest)
+            .or_else(|| prefix::weekday(rest))
+            .or_else(|| prefix::date(rest))
+            .or_else(|| prefix::columns(rest));
         let taken = dated.map(|rest| (rest, false));
-        if let Some((rest, user)) = taken.or_else(|| syslog(rest)) {
+        if let Some((rest, user)) = taken.or_else(|| prefix::syslog(rest)) {
             self.syslog |= taken.is_none();
             self.text = rest;
             self.user |= user;
@@ -195,165 +191,42 @@ impl<'a> Line<'a> {
     }
 }
 
-fn number(bytes: &[u8]) -> Option<u64> {
-    std::str::from_utf8(bytes).ok()?.parse().ok()
-}
-
-fn caller_id(bytes: &[u8]) -> Option<Caller> {
-    let (kind, digits) = bytes.split_first()?;
-    let id = u32::try_from(number(digits)?).ok()?;
-    match kind {
-        b'T' => Some(Caller::Task(id)),
-        b'C' => Some(Caller::Cpu(id)),
-        _ => None,
-    }
-}
-
-/// Seconds and decimals in brackets: microseconds and what follows the bracket.
-fn timestamp(text: &[u8]) -> Option<(u64, &[u8])> {
-    let rest = text.strip_prefix(b"[")?;
-    let rest = rest.trim_ascii_start();
-    let rest = rest.strip_prefix(b"+").unwrap_or(rest);
-    let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-    if digits == 0 || digits > 9 || rest.get(digits) != Some(&b'.') {
-        return None;
-    }
-    let seconds = number(&rest[..digits])?;
-    let decimals = &rest[digits + 1..];
-    let places = decimals.iter().take_while(|b| b.is_ascii_digit()).count();
-    let mut after = &decimals[places..];
-    // dmesg --show-delta: `[   12.345678 <    0.000012>]`.
-    if let Some(delta) = after.strip_prefix(b" <") {
-        after = &delta[memchr::memchr(b'>', &delta[..delta.len().min(24)])? + 1..];
-    }
-    let after = after.strip_prefix(b"]").filter(|_| (3..=9).contains(&places))?;
-    let mut micros = 0;
-    for place in 0..6 {
-        micros = micros * 10 + decimals[..places].get(place).map_or(0, |d| u64::from(d - b'0'));
-    }
-    Some((seconds * 1_000_000 + micros, after))
-}
-
-/// Android: ` c0   1234 text`.
-fn android_cpu(text: &[u8]) -> Option<&[u8]> {
-    let rest = text.trim_ascii_start().strip_prefix(b"c")?;
-    let cpu = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-    let rest = rest.get(cpu..)?.strip_prefix(b" ")?.trim_ascii_start();
-    let pid = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-    if cpu == 0 || pid == 0 { None } else { rest.get(pid..)?.strip_prefix(b" ") }
-}
-
-/// Mediatek's kernels: ` (7)[312:kworker/7:2]text`, with `-(7)` where interrupts are off.
-fn mediatek_task(text: &[u8]) -> Option<(u32, &[u8])> {
-    let rest = text.trim_ascii_start();
-    let rest = rest.strip_prefix(b"-").unwrap_or(rest).strip_prefix(b"(")?;
-    let cpu = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-    let rest = rest.get(cpu..)?.strip_prefix(b")[")?;
-    let pid = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-    // The task's name may hold a bracket, but not at its end.
-    let end = memchr::memchr(b']', &rest[..rest.len().min(40)])?;
-    (cpu > 0 && rest.get(pid) == Some(&b':')).then_some(())?;
-    Some((u32::try_from(number(&rest[..pid])?).ok()?, &rest[end + 1..]))
-}
-
-/// `<4>`.
-fn level(text: &[u8]) -> Option<&[u8]> {
-    // Some CI systems put two spaces behind their clock.
-    let rest = text.trim_ascii_start().strip_prefix(b"<")?;
-    let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-    if (1..=3).contains(&digits) { rest[digits..].strip_prefix(b">") } else { None }
-}
-
-/// Dates and times of day, bare or in brackets, with one space after.
-fn date(text: &[u8]) -> Option<&[u8]> {
-    let (open, body) = match text {
-        [b'[', body @ ..] => (true, body),
-        _ => (false, text),
-    };
-    if open {
-        // `[Mon Nov  3 10:00:00 2025]` (dmesg -T), `[2024-01-01T00:00:00.000Z]`, `[12:34:56]`, `[Nov 3 10:00]`.
-        let end = memchr::memchr(b']', &body[..body.len().min(48)])?;
-        let inside = &body[..end];
-        let colon = memchr::memchr(b':', inside)?;
-        let clock = colon >= 2 && inside[colon - 2..colon].iter().all(u8::is_ascii_digit);
-        let known = inside.iter().all(|b| b.is_ascii_alphanumeric() || b" :.,+-/".contains(b));
-        return (clock && known && inside.len() >= 8).then(|| one_space(&body[end + 1..]));
-    }
-    let word = body.iter().take_while(|b| b.is_ascii_digit() || b"-:.,+TZ/".contains(b)).count();
-    let inside = &body[..word];
-    let colons = memchr::memchr_iter(b':', inside).count();
-    let dashes = memchr::memchr_iter(b'-', inside).count();
-    let starts =
-        inside.first().is_some_and(u8::is_ascii_digit) && matches!(body.get(word), Some(b' ' | b'\t'));
-    let date_time = dashes >= 2 && inside.len() >= 10;
-    let clock = colons >= 2 && inside.len() >= 8;
-    (starts && (date_time || clock)).then(|| one_space(&body[word..]))
-}
-
-/// `Mon 2025-11-03 10:00:00 UTC ` of journalctl -o short-full: the weekday, and the zone behind the time.
-fn weekday(text: &[u8]) -> Option<&[u8]> {
-    const WORDS: [&[u8]; 9] =
-        [b"Mon ", b"Tue ", b"Wed ", b"Thu ", b"Fri ", b"Sat ", b"Sun ", b"UTC ", b"CEST "];
-    let rest = WORDS.iter().find_map(|word| text.strip_prefix(*word))?;
-    let next = rest.first()?;
-    (next.is_ascii_digit() || text.starts_with(b"UTC ") || text.starts_with(b"CEST ")).then_some(rest)
-}
-
-fn one_space(text: &[u8]) -> &[u8] {
-    text.strip_prefix(b" ").or_else(|| text.strip_prefix(b"\t")).unwrap_or(text)
-}
-
-/// `kern  :warn  : ` of dmesg -x. Another facility is a program's (`user`), which `syslog` sees to.
-fn columns(text: &[u8]) -> Option<&[u8]> {
-    let rest = text.strip_prefix(b"kern")?.trim_ascii_start().strip_prefix(b":")?;
-    let end = memchr::memchr(b':', &rest[..rest.len().min(12)])?;
-    Some(one_space(&rest[end + 1..]))
-}
-
-/// `Nov  3 10:00:00 host kernel: ` or, its date gone already, `host kernel: `; dmesg -x's `user  :info  : `.
-/// The second value says that a program printed it.
-fn syslog(text: &[u8]) -> Option<(&[u8], bool)> {
-    const MONTHS: [&[u8; 3]; 12] =
-        [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
-    for facility in [b"user ".as_slice(), b"daemon", b"syslog", b"auth"] {
-        if let Some(rest) = text.strip_prefix(facility)
-            && let Some(rest) = rest.trim_ascii_start().strip_prefix(b":")
-            && let Some(end) = memchr::memchr(b':', &rest[..rest.len().min(12)])
-        {
-            return Some((one_space(&rest[end + 1..]), true));
-        }
-    }
+/// Undoes `/dev/kmsg`'s escapes (`\x0a`, `msg_add_ext_text()` in kernel/printk/printk.c); a record may hold several
+/// lines.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
-    let month = text.get(..3).is_some_and(|m| MONTHS.iter().any(|known| known.as_slice() == m));
-    if month {
-        rest = rest[3..].trim_ascii_start();
-        let day = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-        rest = rest.get(day..)?.strip_prefix(b" ")?;
-        let clock = rest.iter().take_while(|b| b.is_ascii_digit() || b":.".contains(b)).count();
-        if day == 0 || clock < 8 {
-            return None;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        out.extend_from_slice(&rest[..at]);
+        rest = &rest[at..];
+        let value = match rest {
+            [b'\\', b'x', high, low, ..] => {
+                std::str::from_utf8(&[*high, *low]).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok())
+            }
+            _ => None,
+        };
+        if let Some(value) = value {
+            out.push(value);
+            rest = &rest[4..];
+        } else {
+            out.push(b'\\');
+            rest = &rest[1..];
         }
-        rest = rest.get(clock..)?.strip_prefix(b" ")?;
     }
-    if let Some(tail) = rest.strip_prefix(b"kernel: ") {
-        return Some((tail, false));
-    }
-    // host, then tag.
-    let host = rest.iter().take_while(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b)).count();
-    let tail = rest.get(host..)?.strip_prefix(b" ")?;
-    if let Some(tail) = tail.strip_prefix(b"kernel: ") {
-        return (host > 0).then_some((tail, false));
-    }
-    let tag = tail.iter().take_while(|b| b.is_ascii_alphanumeric() || b"-_./()@".contains(b)).count();
-    let after = &tail[tag..];
-    let pid = after.strip_prefix(b"[").and_then(|a| {
-        let digits = a.iter().take_while(|b| b.is_ascii_digit()).count();
-        a[digits..].strip_prefix(b"]: ")
-    });
-    match (month, pid, after.strip_prefix(b": ")) {
-        (true, Some(rest), _) | (true, None, Some(rest)) if tag > 0 => Some((rest, true)),
-        (false, Some(rest), _) if tag > 0 && host > 0 => Some((rest, true)),
-        _ => None,
+    out.extend_from_slice(rest);
+    out
+}
+
+/// Takes a raw line apart and hands on what it holds, cleaned: one text, or those of a /dev/kmsg record.
+pub(super) fn with_texts(raw: &[u8], mut each: impl FnMut(&Line<'_>, &str)) {
+    let cleaned = clean(raw);
+    let parsed = Line::parse(&cleaned);
+    if parsed.record && memchr::memmem::find(parsed.text, b"\\x").is_some() {
+        for text in unescape(parsed.text).split(|byte| *byte == b'\n') {
+            each(&parsed, &String::from_utf8_lossy(text));
+        }
+    } else {
+        each(&parsed, &String::from_utf8_lossy(parsed.text));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Kernel log -> reports -> signatures. Pure: bytes come in by [`Scanner::feed`], reports go out.
 //!
 //! `docs/kernel-reports.md` lists the kinds and says how a signature is made. Inside: [`Scanner`] finds lines that
-//! can begin a report, `line` strips what is not the kernel's, `gather` sorts lines into reports by caller, `forms`
+//! can begin a report (`triggers`), `line` and `prefix` strip what is not the kernel's, `gather` sorts lines into reports by caller, `forms`
 //! is the table of first lines, `body` knows the lines behind them, and `assemble` makes the [`Report`].
 
 mod assemble;
@@ -16,6 +16,7 @@ mod known;
 mod line;
 mod locks;
 mod open;
+mod prefix;
 mod report;
 mod ring;
 mod scanner;
@@ -27,6 +28,7 @@ pub mod symbols;
 #[cfg(test)]
 mod tests;
 mod title;
+mod triggers;
 
 pub use fold::{Folded, fold};
 pub use frame::plain_name;

@@ -2,7 +2,7 @@
 
 use super::assemble::Gathered;
 use super::forms::Form;
-use super::line::Caller;
+use super::prefix::Caller;
 use super::{Corruption, Kind};
 
 /// Lines and bytes kept of one report.

@@ -1,12 +1,10 @@
 //! The streaming reader: bytes in, whole lines out to the gatherer, harmless lines skipped at memory speed.
 
 use std::collections::VecDeque;
-use std::sync::OnceLock;
 
-use aho_corasick::{AhoCorasick, packed};
-
+use super::Report;
 use super::gather::Gatherer;
-use super::{Report, forms, line};
+use super::triggers::Triggers;
 
 /// Bytes of a line that are looked at; the rest of a longer one is dropped as it comes.
 const LINE_LIMIT: usize = 16 * 1024;
@@ -34,37 +32,6 @@ pub struct Scanner {
     /// Finished lines so far.
     lines: u64,
     done: VecDeque<Report>,
-}
-
-/// Finds [`forms::TRIGGERS`]: by SIMD where the processor has it, which is three times as fast as an automaton.
-#[derive(Debug)]
-pub(super) enum Triggers {
-    Packed(packed::Searcher),
-    Automaton(AhoCorasick),
-}
-
-impl Triggers {
-    /// Where the first trigger begins.
-    pub(super) fn find(&self, bytes: &[u8]) -> Option<usize> {
-        match self {
-            Triggers::Packed(searcher) => searcher.find(bytes).map(|found| found.start()),
-            Triggers::Automaton(automaton) => automaton.find(bytes).map(|found| found.start()),
-        }
-    }
-
-    /// Made once; which substrings it has is the form table's business.
-    pub(super) fn get() -> &'static Self {
-        static TRIGGERS: OnceLock<Triggers> = OnceLock::new();
-        TRIGGERS.get_or_init(|| {
-            let mut builder = packed::Config::new().match_kind(packed::MatchKind::LeftmostFirst).builder();
-            if let Some(searcher) = builder.extend(forms::TRIGGERS).build() {
-                return Triggers::Packed(searcher);
-            }
-            // Cannot fail: the patterns are few and constant.
-            let automaton = AhoCorasick::new(forms::TRIGGERS);
-            Triggers::Automaton(automaton.unwrap_or_else(|error| unreachable!("constant patterns: {error}")))
-        })
-    }
 }
 
 impl Default for Scanner {
@@ -176,48 +143,9 @@ impl Scanner {
     }
 }
 
-/// Undoes `/dev/kmsg`'s escapes (`\x0a`, `msg_add_ext_text()` in kernel/printk/printk.c); a record may hold several
-/// lines.
-pub(super) fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = memchr::memchr(b'\\', rest) {
-        out.extend_from_slice(&rest[..at]);
-        rest = &rest[at..];
-        let value = match rest {
-            [b'\\', b'x', high, low, ..] => {
-                std::str::from_utf8(&[*high, *low]).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok())
-            }
-            _ => None,
-        };
-        if let Some(value) = value {
-            out.push(value);
-            rest = &rest[4..];
-        } else {
-            out.push(b'\\');
-            rest = &rest[1..];
-        }
-    }
-    out.extend_from_slice(rest);
-    out
-}
-
 /// Reads a whole log at once.
 pub fn scan(log: &[u8]) -> Vec<Report> {
     let mut scanner = Scanner::new();
     scanner.feed(log);
     scanner.finish()
-}
-
-/// Takes a line apart and hands it on, cleaned; the gatherer's helper, here to keep the escapes in one place.
-pub(super) fn with_texts(raw: &[u8], mut each: impl FnMut(&line::Line<'_>, &str)) {
-    let cleaned = line::clean(raw);
-    let parsed = line::Line::parse(&cleaned);
-    if parsed.record && memchr::memmem::find(parsed.text, b"\\x").is_some() {
-        for text in unescape(parsed.text).split(|byte| *byte == b'\n') {
-            each(&parsed, &String::from_utf8_lossy(text));
-        }
-    } else {
-        each(&parsed, &String::from_utf8_lossy(parsed.text));
-    }
 }

@@ -1,7 +1,6 @@
 //! What the first lines of a report say: its words, its place, its process; and the title made of them.
 
-use super::assemble::named_in;
-use super::frame::{self, is_source};
+use super::frame::{self, is_source, named_in};
 use super::{Frame, Kind, Locks, Process};
 
 /// What the first lines said.
