@@ -18,6 +18,7 @@ pub mod qemu;
 pub mod qmp;
 pub mod record;
 pub mod scenario;
+pub mod side;
 pub mod trial;
 
 pub use error::{Blame, Error, Result};

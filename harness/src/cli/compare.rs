@@ -17,7 +17,8 @@ use crate::present::{Progress, terminal};
 use crate::qemu::{Identity, Platform, PrivateFolder, has_sandbox};
 use crate::record::{Host, KernelNote, Run, RunFolder, RunResult, SCHEMA};
 use crate::scenario::{DEFAULT, Scenario, Seed};
-use crate::trial::{Setting, Side, TrialRecord, run_all};
+use crate::side::Side;
+use crate::trial::{Setting, TrialRecord, run_all};
 use crate::{Error, Result};
 
 /// Options of `hotplug compare`.

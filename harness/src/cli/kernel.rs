@@ -11,9 +11,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use crate::kernel::{
-    BuildEvent, Cache, Change, Config, Events, Kernel, KernelPair, Listing, PairRequest, Prune, Pruned, Side,
-    Source, Which, build_pair, list, prune,
+    BuildEvent, Cache, Change, Config, Events, Kernel, KernelPair, Listing, PairRequest, Prune, Pruned,
+    Source, Wanted, build_pair, list, prune,
 };
+use crate::side::Side;
 use crate::{Error, Result};
 
 /// Builds kernel pairs, and looks after those that were built.
@@ -114,10 +115,10 @@ impl PairArgs {
         };
         let mut request = PairRequest::new(source, change)?;
         if let Some(image) = &self.before_image {
-            request.before = Side::Ready(image.clone());
+            request.before = Wanted::Ready(image.clone());
         }
         if let Some(image) = &self.after_image {
-            request.after = Side::Ready(image.clone());
+            request.after = Wanted::Ready(image.clone());
         }
         let base = if self.no_default_config { Config::bare() } else { Config::default() };
         request.config = base.with_files(&self.config)?;
@@ -172,11 +173,11 @@ fn json(out: &mut impl std::io::Write, value: &impl serde::Serialize) -> Result<
 }
 
 fn pair_text(pair: &KernelPair) -> String {
-    let line = |which: Which, kernel: &Kernel| {
+    let line = |which: Side, kernel: &Kernel| {
         let Kernel { id, release, built, image, .. } = kernel;
         format!("{which:<7} {id}  {release}  {:<18} {}\n", built.to_string(), image.display())
     };
-    let mut text = line(Which::Before, &pair.before) + &line(Which::After, &pair.after);
+    let mut text = line(Side::Before, &pair.before) + &line(Side::After, &pair.after);
     if pair.same_image() && pair.before.id != pair.after.id {
         text.push_str("the two images are the same, bit for bit\n");
     }
@@ -276,7 +277,7 @@ fn spinner() -> ProgressStyle {
 }
 
 impl Events for BuildReporter {
-    fn event(&self, which: Which, event: BuildEvent) {
+    fn event(&self, which: Side, event: BuildEvent) {
         match event {
             BuildEvent::Waiting { tree } => {
                 self.stage(format!("{which}: waiting for another run that builds in {}", tree.display()));

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::exact::fisher_two_sided;
 use crate::kreport::{self, KnownIssues};
-use crate::trial::{Outcome, Seen, Side, TrialOutcome, TrialRecord};
+use crate::side::Side;
+use crate::trial::{Outcome, Seen, TrialOutcome, TrialRecord};
 
 /// The chance of crying wolf over one comparison of equal kernels, all its findings together (Holm's correction).
 pub(super) const ALPHA: f64 = 0.05;

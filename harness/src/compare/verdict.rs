@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::exact::detectable_rate;
 use super::finding::{Class, Finding, findings};
 use crate::kreport::KnownIssues;
-use crate::trial::{Outcome, Side, TrialOutcome, TrialRecord};
+use crate::side::Side;
+use crate::trial::{Outcome, TrialOutcome, TrialRecord};
 
 /// The four verdicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

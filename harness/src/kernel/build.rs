@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::side::Side;
 use crate::{Error, Result};
 
 use super::apply::{self, Overlay};
@@ -15,8 +16,8 @@ use super::config::Config;
 use super::diagnose::{failed_make, kbuild_step};
 use super::make::{Ended, Make};
 use super::patch::{self, Patch};
-use super::progress::{BuildEvent, Events, Which};
-use super::request::{PairRequest, Side};
+use super::progress::{BuildEvent, Events};
+use super::request::{PairRequest, Wanted};
 use super::source::{self, Located, blocking};
 use super::store::{self, Built, Kernel, KernelId, KernelPair, PatchRecord, Record};
 use super::sync;
@@ -49,7 +50,7 @@ struct Context<'a> {
 
 /// A kernel that is to be built, or found.
 struct Plan {
-    which: Which,
+    which: Side,
     located: Located,
     patches: Vec<Patch>,
     id: KernelId,
@@ -78,10 +79,10 @@ pub async fn build_pair(
     };
     let mut given = Vec::new();
     let mut plans = Vec::new();
-    for (which, side) in [(Which::Before, &request.before), (Which::After, &request.after)] {
+    for (which, side) in [(Side::Before, &request.before), (Side::After, &request.after)] {
         match side {
-            Side::Ready(file) => given.push((which, Kernel::given(file)?)),
-            Side::Build { source, patches } => {
+            Wanted::Ready(file) => given.push((which, Kernel::given(file)?)),
+            Wanted::Build { source, patches } => {
                 let patches = patch::read(patches, cancel).await?;
                 let located = source::locate(source, cache, cancel).await?;
                 let id = context.id(&located, &patches);
@@ -98,7 +99,7 @@ pub async fn build_pair(
             .cloned()
             .ok_or_else(|| Error::infrastructure(format!("the {which} kernel was lost")))
     };
-    Ok(KernelPair { before: side(Which::Before)?, after: side(Which::After)? })
+    Ok(KernelPair { before: side(Side::Before)?, after: side(Side::After)? })
 }
 
 fn processors() -> usize {
@@ -129,7 +130,7 @@ impl Context<'_> {
         KernelId::new(hash_parts(fixed.into_iter().chain(patches.iter().map(|patch| patch.diff.as_str()))))
     }
 
-    fn tell(&self, which: Which, event: BuildEvent) {
+    fn tell(&self, which: Side, event: BuildEvent) {
         self.events.event(which, event);
     }
 

@@ -2,26 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
-
-/// Which kernel of the pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Which {
-    /// Without the patch.
-    Before,
-    /// With it.
-    After,
-}
-
-impl std::fmt::Display for Which {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Before => "before",
-            Self::After => "after",
-        })
-    }
-}
+use crate::side::Side;
 
 /// One step of a build.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,11 +50,11 @@ pub enum BuildEvent {
 /// Who wants to know of the steps.
 pub trait Events: Send + Sync {
     /// Called for each step, from the thread that builds; should return at once.
-    fn event(&self, which: Which, event: BuildEvent);
+    fn event(&self, which: Side, event: BuildEvent);
 }
 
-impl<F: Fn(Which, BuildEvent) + Send + Sync> Events for F {
-    fn event(&self, which: Which, event: BuildEvent) {
+impl<F: Fn(Side, BuildEvent) + Send + Sync> Events for F {
+    fn event(&self, which: Side, event: BuildEvent) {
         self(which, event);
     }
 }
@@ -83,5 +64,5 @@ impl<F: Fn(Which, BuildEvent) + Send + Sync> Events for F {
 pub struct Quiet;
 
 impl Events for Quiet {
-    fn event(&self, _: Which, _: BuildEvent) {}
+    fn event(&self, _: Side, _: BuildEvent) {}
 }

@@ -9,7 +9,7 @@ use super::source::Source;
 
 /// Where one kernel of a pair comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Side {
+pub enum Wanted {
     /// A bzImage somebody else built.
     Ready(PathBuf),
     /// To be built.
@@ -36,9 +36,9 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PairRequest {
     /// The kernel without the patch.
-    pub before: Side,
+    pub before: Wanted,
     /// The kernel with it.
-    pub after: Side,
+    pub after: Wanted,
     /// Options for the sides that are built.
     pub config: Config,
     /// Compilations at once; `None`: as many as there are processors for us.
@@ -63,8 +63,8 @@ impl PairRequest {
                 }
             },
         };
-        let before = Side::Build { source, patches: Vec::new() };
-        let after = Side::Build { source: after, patches };
+        let before = Wanted::Build { source, patches: Vec::new() };
+        let after = Wanted::Build { source: after, patches };
         Ok(Self { before, after, config: Config::default(), jobs: None })
     }
 }

@@ -10,6 +10,6 @@ mod workers;
 
 pub use accounting::Mismatch;
 pub use operation::OperationRecord;
-pub use outcome::{Armed, Outcome, Seen, Side, TrialOutcome, TrialRecord};
+pub use outcome::{Armed, Outcome, Seen, TrialOutcome, TrialRecord};
 pub use run::{Setting, TrialPlan};
 pub use workers::{Again, Happened, Ran, Repeated, run_all};

@@ -7,25 +7,7 @@ use crate::journal::HostTime;
 use crate::kreport::Report;
 use crate::qemu::Ended;
 use crate::scenario::{Schedule, Seed};
-
-/// Which kernel of the pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Side {
-    /// Without the patch.
-    Before,
-    /// With it.
-    After,
-}
-
-impl std::fmt::Display for Side {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Before => "before",
-            Self::After => "after",
-        })
-    }
-}
+use crate::side::Side;
 
 /// What came of an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

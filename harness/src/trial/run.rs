@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 use super::accounting::Ledger;
 use super::lanes::{Lanes, Log};
 use super::operation::OperationRecord;
-use super::outcome::{Armed, Outcome, Seen, Side, TrialOutcome, TrialRecord};
+use super::outcome::{Armed, Outcome, Seen, TrialOutcome, TrialRecord};
 use super::vm::{Cut, Vm};
 use crate::host::Accelerator;
 use crate::journal::{Happening, HostTime, Journal, Stage};
 use crate::qemu::{Boot, Ended, Platform, PrivateFolder};
 use crate::scenario::{Scenario, Schedule, Seed, Verb};
+use crate::side::Side;
 use crate::{Error, Result, guest, kreport};
 
 /// How long the last questions of a trial may take; a guest that still flushes thousands of records needs some.

@@ -9,9 +9,10 @@ use futures::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::outcome::{Side, TrialOutcome, TrialRecord};
+use super::outcome::{TrialOutcome, TrialRecord};
 use super::run::{Setting, TrialPlan, run};
 use crate::scenario::Seed;
+use crate::side::Side;
 use crate::{Error, Result};
 
 /// How often a trial is tried again whose infrastructure failed, or whose guest hung before it was ready.
