@@ -24,11 +24,11 @@ pub(super) struct Form {
     pub kind: Kind,
     /// What it proves.
     pub proof: Proof,
-    /// `head` comes behind one of [`TAGS`]; the tag changed over the years (4.11 turned INFO into WARNING).
+    /// `head` comes behind one of [`TAGS`]; the tag changed over the years (4.11 turned INFO into WARNING, after a week of ERR).
     pub tagged: bool,
 }
 
-const TAGS: [&str; 3] = ["WARNING: ", "INFO: ", "BUG: "];
+const TAGS: [&str; 4] = ["WARNING: ", "INFO: ", "BUG: ", "ERR: "];
 
 /// `pr_fmt` prefixes that stand before some of the first lines.
 const SUBSYSTEMS: [&str; 7] =
@@ -203,7 +203,7 @@ pub(super) const FORMS: &[Form] = &[
 /// harmless logs, and fewer than 64: that is what the SIMD search is quick with.
 #[rustfmt::skip]
 pub(super) const TRIGGERS: &[&str] = &[
-    "WARNING: ", "INFO: ", "BUG:", "BUG ", "Oops", "UBSAN: ", "unreferenced object 0x", "new suspected memory leaks",
+    "WARNING: ", "INFO: ", "ERR: ", "BUG:", "BUG ", "Oops", "UBSAN: ", "unreferenced object 0x", "new suspected memory leaks",
     "turning off the lock", "corruption", "slab error in ", "list_add double", "pagealloc: ", "pgtable-generic.c",
     "usercopy: ", "detected buffer overflow", "Insufficient stack", "stack overflow", "PANIC: double",
     "Unable to handle", "Unhandled fault", "SError Int", "Bad mode in", "bad: scheduling", "ard LOCKUP", "Division by zero in k", "Unhandled prefetch",
@@ -213,8 +213,8 @@ pub(super) const TRIGGERS: &[&str] = &[
     "Kernel panic - not", "[ cut here ]", "Linux version ", "reboot: ", "Starting new kernel", "-- Boot ",
     "printk messages dropped", "general protection fault", "Internal error: ",
     "left hardirqs enabled",
-    // Oopses count themselves. Who has had eight has been noticed.
-    "[#1]", "[#2]", "[#3]", "[#4]", "[#5]", "[#6]", "[#7]", "[#8]",
+    // Oopses count themselves. Who has had seven has been noticed.
+    "[#1]", "[#2]", "[#3]", "[#4]", "[#5]", "[#6]", "[#7]",
 ];
 
 /// Which form a text begins, if any.

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use serde::Deserialize;
+
 use super::prefix::{self, Caller, number, timestamp};
 
 /// A line taken apart.
@@ -217,9 +219,41 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A line of `journalctl -o json` (systemd.journal-fields(7)): what is known of it, and its message.
+fn journal_entry(text: &[u8]) -> Option<(Line<'static>, String)> {
+    #[derive(Deserialize)]
+    struct Entry {
+        #[serde(rename = "MESSAGE")]
+        message: String,
+        #[serde(rename = "_TRANSPORT")]
+        transport: String,
+        #[serde(rename = "_SOURCE_MONOTONIC_TIMESTAMP")]
+        monotonic_us: Option<String>,
+    }
+    if !text.starts_with(b"{\"") || memchr::memmem::find(text, b"\"MESSAGE\"").is_none() {
+        return None;
+    }
+    let entry: Entry = serde_json::from_slice(text).ok()?;
+    let line = Line {
+        text: b"",
+        time: entry.monotonic_us.and_then(|us| us.parse().ok()),
+        user: entry.transport != "kernel",
+        prefixed: true,
+        syslog: true,
+        caller: None,
+        seq: None,
+        record: false,
+    };
+    Some((line, entry.message))
+}
+
 /// Takes a raw line apart and hands on what it holds, cleaned: one text, or those of a /dev/kmsg record.
 pub(super) fn with_texts(raw: &[u8], mut each: impl FnMut(&Line<'_>, &str)) {
     let cleaned = clean(raw);
+    if let Some((line, message)) = journal_entry(&cleaned) {
+        message.split('\n').for_each(|text| each(&line, text));
+        return;
+    }
     let parsed = Line::parse(&cleaned);
     if parsed.record && memchr::memmem::find(parsed.text, b"\\x").is_some() {
         for text in unescape(parsed.text).split(|byte| *byte == b'\n') {
@@ -236,6 +270,16 @@ mod tests {
 
     fn text(raw: &str) -> String {
         String::from_utf8_lossy(Line::parse(&clean(raw.as_bytes())).text).into_owned()
+    }
+
+    #[test]
+    fn the_journal_speaks_json_too() {
+        let raw = br#"{"_TRANSPORT":"kernel","MESSAGE":"BUG: x","_SOURCE_MONOTONIC_TIMESTAMP":"1234567","PRIORITY":"4"}"#;
+        let mut seen = Vec::new();
+        with_texts(raw, |line, text| seen.push((line.time, line.user, text.to_owned())));
+        assert_eq!(seen, [(Some(1_234_567), false, "BUG: x".to_owned())]);
+        let program = String::from_utf8_lossy(raw).replace("\"kernel\"", "\"stdout\"");
+        with_texts(program.as_bytes(), |line, _| assert!(line.user));
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
         Kind::HungTask => {
             facts.process = headline
                 .strip_prefix("INFO: task ")
-                .and_then(|rest| rest.split(" blocked ").next())
+                .and_then(|rest| rest.split(" blocked ").next()?.split(" is").next())
                 .and_then(|task| {
                     let task = task.split(" can't die").next()?;
                     let (comm, pid) = task.rsplit_once(':')?;
