@@ -63,6 +63,8 @@ pub(super) const FORMS: &[Form] = &[
     tagged(Kind::LockdepHeldAtExit, "lock held at task exit time!", &[]),
     tagged(Kind::LockdepNestedNotHeld, "Nested lock was not taken", &[]),
     tagged(Kind::LockdepChainCollision, "chain_key collision", &[]),
+    // before 4.11
+    sure(Kind::LockdepChainCollision, "[chain_key collision ]", &[]),
     tagged(Kind::SuspiciousRcu, "suspicious RCU usage", &[]),
     tagged(Kind::LockdepNonStaticKey, "trying to register non-static key", &[]),
     sure(Kind::LockdepDisarmed, "BUG: MAX_LOCK", &[" too low!"]),
@@ -212,9 +214,9 @@ pub(super) const TRIGGERS: &[&str] = &[
     "nobody cared", "VFS: Busy inodes", "[Hardware Error]: CPU", "softdog: Init", "atchdog b", "pretimeout event", "unchecked MSR", "Bad Address (", "Kernel Fault: ", "Machine check",
     "Kernel panic - not", "[ cut here ]", "Linux version ", "reboot: ", "Starting new kernel", "-- Boot ",
     "printk messages dropped", "general protection fault", "Internal error: ",
-    "left hardirqs enabled",
-    // Oopses count themselves. Who has had seven has been noticed.
-    "[#1]", "[#2]", "[#3]", "[#4]", "[#5]", "[#6]", "[#7]",
+    "left hardirqs enabled", "[chain_key col",
+    // Oopses count themselves. Who has had six has been noticed.
+    "[#1]", "[#2]", "[#3]", "[#4]", "[#5]", "[#6]",
 ];
 
 /// Which form a text begins, if any.

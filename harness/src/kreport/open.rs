@@ -124,7 +124,7 @@ pub(super) fn continues(open: &Open, form: &Form, text: &str, number: u64, time:
         return near;
     }
     // Symbolised logs give the inlined place and the function it was inlined into a headline each.
-    let inlined = open.gathered.texts.last().is_some_and(|(_, text)| text.ends_with("[inline]"));
+    let inlined = open.gathered.texts.last().is_some_and(|(_, text)| text.contains("[inline]"));
     if form.kind == kind && inlined && number == open.gathered.last + 1 {
         return true;
     }
