@@ -227,7 +227,8 @@ impl Gatherer {
         }
         if let Some(index) = mine {
             let open = &mut self.open[index];
-            if !open.ended && continues(open, form, text, number, line.time) {
+            // Half a line cannot tell whether it belongs to the report above it, and begins nothing.
+            if !open.ended && (!whole || continues(open, form, text, number, line.time)) {
                 open.die |= is_die(text);
                 open.proved = true;
                 push(open, text, number);

@@ -134,9 +134,11 @@ pub(super) fn continues(open: &Open, form: &Form, text: &str, number: u64, time:
             let slub = kind == Kind::SlabCorruption && text.contains("mm/slub.c");
             // "BUG: key ... has not been registered!", then DEBUG_LOCKS_WARN_ON (kernel/locking/lockdep.c).
             let key = kind == Kind::LockdepDisarmed && text.contains("kernel/locking/lockdep.c");
-            // The dump of the object is in between, 16 bytes a line.
-            slub && !open.stack
-                || (key || matches!(kind, Kind::ListCorruption | Kind::Usercopy)) && !open.stack && near
+            // "BUG: Dentry ... still in use", then a WARN (fs/dcache.c: umount_check()).
+            let dentry = kind == Kind::Bug && text.contains("fs/dcache.c");
+            let bare = key || dentry || matches!(kind, Kind::ListCorruption | Kind::Usercopy);
+            // The stacks of allocation and release and a dump of the object are in between.
+            slub && soon || bare && !open.stack && near
         }
         // Every CPU tells what its banks hold.
         Kind::MachineCheck => kind == Kind::MachineCheck && !open.stack && near,
@@ -156,7 +158,7 @@ pub(super) fn continues(open: &Open, form: &Form, text: &str, number: u64, time:
         // One line a pool, then all of them in detail.
         Kind::WorkqueueLockup => kind == Kind::WorkqueueLockup && soon && number == open.gathered.last + 1,
         // KASAN before 4.8 had SLUB print the object (mm/kasan/report.c: object_err()).
-        Kind::SlabCorruption => kind == Kind::Kasan && text.contains("kasan: bad access detected"),
+        Kind::SlabCorruption => kind == Kind::Kasan && !open.stack && near,
         Kind::LockdepDisarmed => text.starts_with("turning off") && (kind.is_lockdep() && near),
         Kind::RcuStall => kind == Kind::RcuStall && text.contains(" kthread "),
         Kind::MemoryLeak => kind == Kind::MemoryLeak && !open.stack && text.starts_with("unreferenced"),
