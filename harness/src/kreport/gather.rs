@@ -78,7 +78,7 @@ impl Gatherer {
     /// Looks at a line that the scanner skipped, only for what it may mean to the next one.
     pub(super) fn saw(&mut self, raw: &[u8], number: u64) {
         self.last_seq = None;
-        line::with_texts(&raw[..raw.len().min(512)], |line, text| {
+        line::with_texts(&raw[..raw.len().min(line::GLANCE)], |line, text| {
             self.banner = is_banner(text).then_some((line.caller, number));
         });
     }

@@ -6,6 +6,10 @@ use serde::Deserialize;
 
 use super::prefix::{self, Caller, number, timestamp};
 
+/// Bytes of a skipped line that are looked at when the next one may begin a report. A line of the journal's JSON, with a
+/// banner in it, has some 300.
+pub(super) const GLANCE: usize = 1024;
+
 /// A line taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about a prefix")]

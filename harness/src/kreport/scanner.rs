@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::Report;
 use super::gather::Gatherer;
 use super::triggers::Triggers;
+use super::{Report, line};
 
 /// Bytes of a line that are looked at; the rest of a longer one is dropped as it comes.
 const LINE_LIMIT: usize = 16 * 1024;
@@ -139,7 +139,7 @@ impl Scanner {
         }
         let last = memchr::memrchr(b'\n', bytes).map_or(0, |newline| newline + 1);
         self.previous.clear();
-        self.previous.extend_from_slice(&bytes[last..bytes.len().min(last + 256)]);
+        self.previous.extend_from_slice(&bytes[last..bytes.len().min(last + line::GLANCE)]);
     }
 }
 

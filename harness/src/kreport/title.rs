@@ -62,7 +62,12 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
                 });
         }
         Kind::SlabCorruption => {
-            facts.class = headline.rsplit("): ").next().filter(|_| headline.starts_with("BUG ")).map(letters);
+            // 6.12 calls what older kernels say in the headline "Object corrupt", and says it a line below.
+            let below = next().take(4).find_map(|text| text.strip_prefix('[')?.split_once(" overwritten] "));
+            facts.class = match below {
+                Some((what, _)) => Some(format!("{what} overwritten")),
+                None => headline.rsplit("): ").next().filter(|_| headline.starts_with("BUG ")).map(letters),
+            };
         }
         Kind::RcuStall => {
             facts.class = Some(
@@ -175,6 +180,9 @@ fn warning(facts: &mut Facts, headline: &str, texts: &[(u64, Box<str>)], at: usi
         || says("list_del corruption")
     {
         facts.kind = Kind::ListCorruption;
+    } else if says("detected buffer overflow") {
+        // lib/string_helpers.c, since 6.9
+        facts.kind = Kind::Usercopy;
     } else if says("DEBUG_LOCKS_WARN_ON(") {
         facts.kind = Kind::DebugLocksWarning;
     } else if says("DMA-API: ") {
