@@ -62,12 +62,9 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
                 });
         }
         Kind::SlabCorruption => {
-            // 6.12 calls what older kernels say in the headline "Object corrupt", and says it a line below.
-            let below = next().take(4).find_map(|text| text.strip_prefix('[')?.split_once(" overwritten] "));
-            facts.class = match below {
-                Some((what, _)) => Some(format!("{what} overwritten")),
-                None => headline.rsplit("): ").next().filter(|_| headline.starts_with("BUG ")).map(letters),
-            };
+            facts.class = next().take(4).find_map(overwritten).or_else(|| {
+                headline.rsplit("): ").next().filter(|_| headline.starts_with("BUG ")).map(letters)
+            });
         }
         Kind::RcuStall => {
             facts.class = Some(
@@ -143,6 +140,12 @@ fn small_address(text: &str) -> bool {
         let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
         digits >= 8 && u64::from_str_radix(&rest[..digits.min(16)], 16).is_ok_and(|address| address < 4096)
     })
+}
+
+/// 6.12 says "Object corrupt" in the headline where older kernels say how, and how a line below.
+fn overwritten(text: &str) -> Option<String> {
+    let (what, _) = text.strip_prefix('[')?.split_once(" overwritten] ")?;
+    Some(format!("{what} overwritten"))
 }
 
 /// `last function: f`, since 6.10 `workfn=f` (kernel/workqueue.c, `process_one_work()`).
