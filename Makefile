@@ -36,6 +36,7 @@ fixtures: setup
 FUZZ_TOOLS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hotplug-ci
 fuzz: SECONDS = 600
 fuzz: linker
+	@command -v c++ >/dev/null || { echo "make: no C++ compiler, which libFuzzer needs: install g++" >&2; exit 2; }
 	@$(FUZZ_TOOLS)/bin/cargo-fuzz --version >/dev/null 2>&1 || cargo install --locked --debug --quiet --root '$(FUZZ_TOOLS)' cargo-fuzz
 	@mkdir -p target/fuzz-corpus
 	cd harness && $(FUZZ_TOOLS)/bin/cargo-fuzz run --sanitizer none kernel_log \

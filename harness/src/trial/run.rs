@@ -223,7 +223,7 @@ fn conclude(
     let failed = operations.iter().find(|o| matches!(o.outcome, Outcome::FailedInQemu { .. }));
     let (outcome, why) = match &course.cut {
         Some(Cut::Panicked) => (TrialOutcome::Panicked, "the kernel panicked".to_owned()),
-        Some(Cut::Hung(what)) => (TrialOutcome::Hung, what.clone()),
+        Some(Cut::Hung(what)) => (TrialOutcome::Hung, format!("{what}{}", unknown_machine(&kernel_log))),
         Some(Cut::Broken(what)) => (TrialOutcome::Infrastructure, what.clone()),
         // A panic's reboot may be seen before its words.
         Some(Cut::Ended(_))
@@ -263,6 +263,17 @@ fn conclude(
         load_loops: course.load_loops,
         reports,
         qemu,
+    }
+}
+
+/// Why no CPU ever comes online in a kernel that does not know that its machine is virtual (qemu/command_line.rs):
+/// `acpi_processor_hotadd_init()` fails, and `_OST` says success all the same.
+fn unknown_machine(kernel_log: &[u8]) -> &'static str {
+    const WORDS: &[u8] = b"ACPI: Unable to map lapic to logical cpu number";
+    if memchr::memmem::find(kernel_log, WORDS).is_some() {
+        ": the kernel takes its machine for bare metal and no further CPUs; it needs CONFIG_DMI and CONFIG_HYPERVISOR_GUEST"
+    } else {
+        ""
     }
 }
 
