@@ -6,7 +6,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use crate::Result;
-use crate::kreport::{KnownIssues, Report, draw_ring, plain_name};
+use crate::kreport::{Frame, KnownIssues, Report, draw_ring, is_machinery, plain_name};
 
 /// Where reports go.
 #[derive(Debug)]
@@ -124,6 +124,7 @@ impl Sink {
         let different = self.bugs.len() - known.len();
         match (self.news, self.knowns) {
             (0, 0) => writeln!(out, "no reports")?,
+            (1, 0) => writeln!(out, "1 report")?,
             (news, 0) => writeln!(out, "{news} reports, {different} different")?,
             (news, knowns) => writeln!(out, "{news} reports, {different} different; {knowns} known")?,
         }
@@ -152,7 +153,8 @@ impl Sink {
         if let Some(panic) = &report.panic {
             writeln!(out, "    led to a panic: {panic}")?;
         }
-        let frames = report.frames.iter().filter(|frame| frame.reliable).take(16);
+        let reliable: Vec<&Frame> = report.frames.iter().filter(|frame| frame.reliable).collect();
+        let frames = reliable.iter().skip(checkers_own(&reliable)).take(16);
         let places: Vec<String> = frames
             .map(|frame| {
                 let name = plain_name(&frame.function);
@@ -175,6 +177,15 @@ impl Sink {
         }
         Ok(writeln!(out)?)
     }
+}
+
+/// How many frames at the head of a stack are the checker's own; none where all of them are. What was inlined comes before
+/// the frame that it was inlined into.
+fn checkers_own(frames: &[&Frame]) -> usize {
+    let Some(first) = frames.iter().position(|frame| !frame.inlined && !is_machinery(&frame.function)) else {
+        return 0;
+    };
+    first - frames[..first].iter().rev().take_while(|frame| frame.inlined).count()
 }
 
 fn row<'a>(file: &'a str, report: &'a Report, known: Option<&'a str>) -> Row<'a> {

@@ -65,6 +65,11 @@ pub(super) fn is_helper(kind: Kind, function: &str) -> bool {
         .any(|section| SECTIONS.get(*section).is_some_and(|names| names.has(name)))
 }
 
+/// Whether a function only prints or raises reports: nobody needs to read it at the head of a stack.
+pub fn is_machinery(function: &str) -> bool {
+    SECTIONS.get("machinery").is_some_and(|names| names.has(plain_name(function)))
+}
+
 /// The first function of a stack that is to blame. Where all are helpers, the innermost one. Frames that the unwinder
 /// is not sure of count only where it is sure of none, as in the dump of a task that runs elsewhere.
 pub(super) fn blame(kind: Kind, frames: &[Frame]) -> Option<&str> {

@@ -30,6 +30,7 @@ mod tests;
 mod title;
 mod triggers;
 
+pub use blame::is_machinery;
 pub use fold::{Folded, fold};
 pub use frame::plain_name;
 pub use kind::Kind;

@@ -266,7 +266,7 @@ fn conclude(
     }
 }
 
-/// Why no CPU ever comes online in a kernel that does not know that its machine is virtual (qemu/command_line.rs):
+/// Why no CPU ever comes online in a kernel that does not know that its machine is virtual (`qemu/command_line.rs`):
 /// `acpi_processor_hotadd_init()` fails, and `_OST` says success all the same.
 fn unknown_machine(kernel_log: &[u8]) -> &'static str {
     const WORDS: &[u8] = b"ACPI: Unable to map lapic to logical cpu number";
