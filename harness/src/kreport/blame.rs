@@ -70,14 +70,19 @@ pub fn is_machinery(function: &str) -> bool {
     SECTIONS.get("machinery").is_some_and(|names| names.has(plain_name(function)))
 }
 
-/// The first function of a stack that is to blame. Where all are helpers, the innermost one. Frames that the unwinder
-/// is not sure of count only where it is sure of none, as in the dump of a task that runs elsewhere.
+/// The first function of a stack that is to blame. Frames that the unwinder is not sure of count where the others are
+/// helpers, as in the dump of a task that was preempted; where all are helpers, it is the innermost one.
 pub(super) fn blame(kind: Kind, frames: &[Frame]) -> Option<&str> {
-    let none = frames.iter().all(|frame| !frame.reliable);
-    let reliable = || frames.iter().filter(|frame| frame.reliable || none);
-    reliable()
-        .find(|frame| !is_helper(kind, &frame.function))
-        .or_else(|| reliable().next())
+    // `f+0x20/0x20` is no return address: %pB takes one off, so that it is a pointer to the function behind f.
+    let pointer = |frame: &Frame| !frame.reliable && frame.offset.is_some() && frame.offset == frame.size;
+    let culprit = |sure: bool| {
+        let mut suspects = frames.iter().filter(|frame| frame.reliable == sure && !pointer(frame));
+        suspects.find(|frame| !is_helper(kind, &frame.function))
+    };
+    culprit(true)
+        .or_else(|| culprit(false))
+        .or_else(|| frames.iter().find(|frame| frame.reliable))
+        .or_else(|| frames.first())
         .map(|frame| plain_name(&frame.function))
 }
 
