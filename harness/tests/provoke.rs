@@ -181,14 +181,13 @@ impl Kernel {
 
     /// Boots it and lets it misbehave: everything on its console until it reboots.
     fn provoke(&self, point: &Point, initrd: &Path) -> Vec<u8> {
-        let boots = (0..ATTEMPTS).map(|_| self.boot(point, initrd));
         let mut hung = String::new();
-        for boot in boots {
-            match boot {
+        for _ in 0..ATTEMPTS {
+            match self.boot(point, initrd) {
                 Ok(log) => return log,
-                // One that hangs where it was provoked is what it was asked for, and not asked again.
                 Err(log) => hung = String::from_utf8_lossy(&log).into_owned(),
             }
+            // One that hangs where it was provoked is not asked again.
             assert!(!hung.contains("provoke: "), "{}: no reboot:\n{hung}", point.name);
         }
         panic!("{}: did not boot, {ATTEMPTS} times:\n{hung}", point.name)
@@ -311,8 +310,8 @@ fn check(name: &str, point: &Point, log: &[u8]) -> Vec<String> {
         }
         wrong.push(text);
     }
-    let whole = |report: &&Report| report.corrupted.is_some();
-    wrong.extend(reports.iter().find(whole).map(|report| format!("{name}: corrupted: {}", report.title)));
+    let cut = |report: &&Report| report.corrupted.is_some();
+    wrong.extend(reports.iter().find(cut).map(|report| format!("{name}: corrupted: {}", report.title)));
     let Ok(text) = std::fs::read_to_string(fixture(name, "json")) else { return wrong };
     let expected: Value = serde_json::from_str(&text).unwrap();
     let mut keys: Vec<_> =

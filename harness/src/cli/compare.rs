@@ -80,7 +80,7 @@ pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &Cancellation
         qemu: asked.qemu.path.clone(),
         sandbox: has_sandbox(&asked.qemu.path).await,
         accelerator: probed.accelerator,
-        identity: Platform::for_releases([&*pair.before.release, &*pair.after.release]),
+        platform: Platform::for_releases([&*pair.before.release, &*pair.after.release]),
         scenario: asked.scenario,
     };
     let folder = RunFolder::create(&args.results, &name(args, &pair))?;

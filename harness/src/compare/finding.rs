@@ -65,7 +65,7 @@ pub struct Finding {
     pub after: Count,
     /// Fisher's exact test, two-sided, of the two rates.
     pub p: f64,
-    /// `p` holds after Holm's correction for all findings of this comparison, at 0.05.
+    /// `p` holds after Holm's correction for all findings of this comparison, at 0.05. Never of what is known.
     pub decided: bool,
     /// How often it came in the trial that showed it most.
     pub times: u64,
@@ -80,12 +80,12 @@ pub struct Finding {
 impl Finding {
     /// The patch made it likelier, beyond chance.
     pub fn is_worse(&self) -> bool {
-        self.known.is_none() && self.decided && rate(self.after) > rate(self.before)
+        self.decided && rate(self.after) > rate(self.before)
     }
 
     /// The patch made it rarer, beyond chance.
     pub fn is_better(&self) -> bool {
-        self.known.is_none() && self.decided && rate(self.after) < rate(self.before)
+        self.decided && rate(self.after) < rate(self.before)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Kernel log -> reports -> signatures. Pure: bytes come in by [`Scanner::feed`], reports go out.
 //!
 //! `docs/kernel-reports.md` lists the kinds and says how a signature is made. Inside: [`Scanner`] finds lines that
-//! can begin a report (`triggers`), `line` and `prefix` strip what is not the kernel's, `gather` sorts lines into reports by caller, `forms`
-//! is the table of first lines, `body` knows the lines behind them, and `assemble` makes the [`Report`].
+//! can begin a report (`triggers`), `line` and `prefix` strip what is not the kernel's, `gather` sorts lines into
+//! reports by caller, `forms` is the table of first lines, `body` knows the lines behind them, and `assemble` makes
+//! the [`Report`].
 
 mod assemble;
 mod blame;

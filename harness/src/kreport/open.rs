@@ -140,8 +140,9 @@ pub(super) fn continues(open: &Open, form: &Form, text: &str, number: u64, time:
             // The stacks of allocation and release and a dump of the object are in between.
             slub && soon || bare && !open.stack && near
         }
-        // Every CPU tells what its banks hold.
-        Kind::MachineCheck => kind == Kind::MachineCheck && !open.stack && near,
+        // Every CPU tells what its banks hold; the CPU that saw a lockup, and the one that is stuck
+        // (arch/powerpc/kernel/watchdog.c).
+        Kind::MachineCheck | Kind::HardLockup => kind == form.kind && !open.stack && near,
         // It barks before it bites (drivers/watchdog/qcom-wdt.c and its kin).
         Kind::WatchdogBite => {
             let barked = open.gathered.texts.first().is_some_and(|(_, first)| first.contains("bark"));
@@ -151,8 +152,6 @@ pub(super) fn continues(open: &Open, form: &Form, text: &str, number: u64, time:
         Kind::ListCorruption => {
             matches!(kind, Kind::Warning | Kind::KernelBug | Kind::ListCorruption) && !open.stack && near
         }
-        // The CPU that saw it, then the CPU that is stuck (arch/powerpc/kernel/watchdog.c).
-        Kind::HardLockup => kind == Kind::HardLockup && !open.stack && near,
         // Who holds what the task waits for, and that one's stack.
         Kind::HungTask => kind == Kind::HungTask && text.contains(" blocked on a"),
         // One line a pool, then all of them in detail.

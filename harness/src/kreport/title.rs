@@ -54,7 +54,8 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
         Kind::HungTask => {
             facts.process = headline
                 .strip_prefix("INFO: task ")
-                .and_then(|rest| rest.split(" blocked ").next()?.split(" is").next())
+                .and_then(|rest| rest.split(" blocked ").next())
+                .map(|task| task.strip_suffix(" is").unwrap_or(task))
                 .and_then(|task| {
                     let task = task.split(" can't die").next()?;
                     let (comm, pid) = task.rsplit_once(':')?;
@@ -99,8 +100,7 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
         }
         Kind::LockdepDisarmed if next().any(|text| text.starts_with("DEBUG_LOCKS_WARN_ON(")) => {
             facts.kind = Kind::DebugLocksWarning;
-            facts.detail = Some(letters(headline));
-            facts.class.clone_from(&facts.detail);
+            facts.class = Some(letters(headline));
         }
         Kind::Panic => panic(&mut facts, headline),
         Kind::UnregisterNetdevice => facts.class = Some("refcount".to_owned()),

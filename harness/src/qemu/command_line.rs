@@ -17,7 +17,7 @@ pub struct Boot {
     /// Whether this QEMU was built with its seccomp sandbox.
     pub sandbox: bool,
     /// Who the machine says it is.
-    pub identity: Platform,
+    pub platform: Platform,
 }
 
 /// Who the machine says it is, under TCG.
@@ -91,24 +91,17 @@ pub fn command_line(machine: &Machine, guest: &Guest, boot: &Boot, channels: &Ch
     // Commas separate QEMU's options; doubled, they stand for themselves.
     let path = |path: &Path| path.display().to_string().replace(',', ",,");
 
-    match (boot.accelerator, boot.identity) {
-        (Accelerator::Kvm, _) => {
-            add("-machine", "q35".into());
-            add("-accel", "kvm".into());
-            add("-cpu", "host".into());
-        }
-        (Accelerator::Tcg, Platform::Qemu) => {
-            add("-machine", "q35".into());
-            add("-accel", "tcg,thread=multi".into());
-            add("-cpu", "max".into());
-        }
-        (Accelerator::Tcg, Platform::Vmware) => {
-            add("-machine", "q35,vmport=on".into());
-            add("-smbios", "type=1,serial=VMware-".into());
-            add("-accel", "tcg,thread=multi".into());
-            add("-cpu", "max,-hypervisor".into());
-        }
+    let poses = boot.accelerator == Accelerator::Tcg && boot.platform == Platform::Vmware;
+    add("-machine", if poses { "q35,vmport=on" } else { "q35" }.into());
+    if poses {
+        add("-smbios", "type=1,serial=VMware-".into());
     }
+    let (accelerator, cpu) = match boot.accelerator {
+        Accelerator::Kvm => ("kvm", "host"),
+        Accelerator::Tcg => ("tcg,thread=multi", if poses { "max,-hypervisor" } else { "max" }),
+    };
+    add("-accel", accelerator.into());
+    add("-cpu", cpu.into());
     add(
         "-smp",
         format!("{},sockets=1,cores={2},maxcpus={1}", machine.cpus, machine.max_cpus, machine.max_cpus),
@@ -156,11 +149,26 @@ mod tests {
             initrd: "/run/initrd".into(),
             accelerator: Accelerator::Tcg,
             sandbox: true,
-            identity: Platform::Qemu,
+            platform: Platform::Qemu,
         };
         let line =
             command_line(&scenario.machine, &scenario.guest, &boot, &Channels::below(Path::new("/run/a,b")));
         insta::assert_snapshot!(line.join("\n"));
+    }
+
+    #[test]
+    fn only_tcg_poses() {
+        let scenario = Scenario::parse(DEFAULT.0, DEFAULT.1).unwrap();
+        let words = |accelerator, platform| {
+            let boot =
+                Boot { kernel: "/k".into(), initrd: "/i".into(), accelerator, sandbox: false, platform };
+            let channels = Channels::below(Path::new("/run"));
+            command_line(&scenario.machine, &scenario.guest, &boot, &channels).join(" ")
+        };
+        let posing = words(Accelerator::Tcg, Platform::Vmware);
+        let start = "-machine q35,vmport=on -smbios type=1,serial=VMware- -accel tcg,thread=multi -cpu max,-hypervisor ";
+        assert!(posing.starts_with(start), "{posing}");
+        assert_eq!(words(Accelerator::Kvm, Platform::Vmware), words(Accelerator::Kvm, Platform::Qemu));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct Setting {
     /// Whether QEMU has its seccomp sandbox.
     pub sandbox: bool,
     /// Who the machine says it is.
-    pub identity: Platform,
+    pub platform: Platform,
     /// Where sockets live, and what QEMU reads.
     pub private: PrivateFolder,
     /// The agent's initramfs, in the private folder.
@@ -53,7 +53,7 @@ impl Setting {
             initrd: self.initrd.clone(),
             accelerator: self.accelerator,
             sandbox: self.sandbox,
-            identity: self.identity,
+            platform: self.platform,
         }
     }
 }
