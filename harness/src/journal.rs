@@ -97,13 +97,15 @@ pub enum Happening {
 pub enum Stage {
     /// QEMU was started.
     Started,
-    /// The agent answers.
+    /// A worker took the trial up; its QEMU may have been started ahead of need.
+    Taken,
+    /// The guest is booted, or restored, and its agent can be asked.
     Ready,
     /// Loads run; the lanes begin.
     Lanes,
     /// All lanes have ended.
     Settling,
-    /// The last kernel record was received; QEMU is asked to quit.
+    /// The last kernel record was received.
     Collected,
 }
 

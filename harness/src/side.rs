@@ -12,11 +12,48 @@ pub enum Side {
     After,
 }
 
+impl Side {
+    /// Both, in their order.
+    pub const BOTH: [Self; 2] = [Self::Before, Self::After];
+}
+
 impl std::fmt::Display for Side {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
             Self::Before => "before",
             Self::After => "after",
         })
+    }
+}
+
+/// One value a side.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sides<T> {
+    /// Without the patch.
+    pub before: T,
+    /// With it.
+    pub after: T,
+}
+
+impl<T> Sides<T> {
+    /// One side's.
+    pub fn of(&self, side: Side) -> &T {
+        match side {
+            Side::Before => &self.before,
+            Side::After => &self.after,
+        }
+    }
+
+    /// One side's, to be changed.
+    pub fn of_mut(&mut self, side: Side) -> &mut T {
+        match side {
+            Side::Before => &mut self.before,
+            Side::After => &mut self.after,
+        }
+    }
+
+    /// The same of each.
+    pub fn map<U>(self, mut to: impl FnMut(T) -> U) -> Sides<U> {
+        Sides { before: to(self.before), after: to(self.after) }
     }
 }

@@ -1,24 +1,28 @@
 //! `hotplug compare`: from a patch to a verdict.
 
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::kernel::{BuildReporter, PairArgs};
-use crate::compare::{Judgement, Sides, Verdict, judge};
+use crate::bytes::Bytes;
+use crate::compare::{Judge, Judgement, Verdict};
 use crate::host::{self, Accelerator, System};
-use crate::kernel::{Kernel, KernelPair, build_pair};
+use crate::kernel::{Cache, Kernel, KernelPair, build_pair};
 use crate::kreport::KnownIssues;
 use crate::kreport::symbols::Symbols;
 use crate::present::{Progress, terminal};
-use crate::qemu::{Identity, Platform, PrivateFolder, has_sandbox};
-use crate::record::{Host, KernelNote, Run, RunFolder, RunResult, SCHEMA};
+use crate::qemu::{Identity, Platform, Sealed, has_sandbox};
+use crate::record::{Host, KernelNote, Run, RunFolder, RunResult, SCHEMA, Start};
 use crate::scenario::{DEFAULT, Scenario, Seed};
-use crate::side::Side;
-use crate::trial::{Setting, TrialRecord, run_all};
+use crate::side::{Side, Sides};
+use crate::trial::checkpoint::{self, Checkpoints};
+use crate::trial::{Again, Happened, Setting, run_all};
 use crate::{Error, Result};
 
 /// Options of `hotplug compare`.
@@ -30,10 +34,22 @@ pub struct CompareArgs {
     /// Scenario file [default: dimm-and-cpu, which is built in]
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
-    /// Trials a side [default: the scenario's]
+    /// Trials a side [default: the scenario's; with --for or --until-report as many as it takes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub trials: Option<u32>,
-    /// Guests at once [default: number of processors]
+    /// Begin no trial after this time, such as 90s, 10m or 8h
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub time: Option<Duration>,
+    /// Begin no trial after the first report, or other finding, that is not known
+    #[arg(long)]
+    pub until_report: bool,
+    /// Begin no trial once the verdict cannot change: a regression that the trials still planned could not undo
+    #[arg(long, conflicts_with = "time")]
+    pub until_decided: bool,
+    /// Boot for each trial, instead of restoring a checkpoint
+    #[arg(long)]
+    pub cold: bool,
+    /// Guests at once [default: number of processors, less where memory is short]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub workers: Option<u32>,
     /// What all schedules are drawn from; a run's is in its run.json [default: a random one]
@@ -61,28 +77,34 @@ struct Asked {
 
 /// Runs the comparison, prints the screen to `out`, returns the exit status.
 pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
-    let mut asked = read(args).await?;
+    let asked = read(args).await?;
     let request = args.pair.request()?;
+    let cache = args.pair.open_cache()?;
     let pair = {
         let reporter = BuildReporter::new();
-        build_pair(&args.pair.open_cache()?, &request, &reporter, cancel).await?
+        build_pair(&cache, &request, &reporter, cancel).await?
     };
     let probed = host::probe_accelerator(&asked.qemu, args.accel, Some(&pair.before.image), cancel).await?;
     fits(&asked, probed.accelerator)?;
 
-    let private = PrivateFolder::create(Identity::choose(probed.accelerator)?)?;
     let initramfs = crate::image::initramfs()?;
-    let setting = Setting {
-        initrd: private.write("initramfs", &initramfs)?,
-        before: private.take_in(&pair.before.image, "before")?,
-        after: private.take_in(&pair.after.image, "after")?,
-        private,
-        qemu: asked.qemu.path.clone(),
+    let mut setting = Setting {
+        initrd: Sealed::of(&initramfs)?,
+        kernels: Sides {
+            before: Sealed::copy_of(&pair.before.image)?,
+            after: Sealed::copy_of(&pair.after.image)?,
+        },
+        identity: Identity::choose(probed.accelerator)?,
         sandbox: has_sandbox(&asked.qemu.path).await,
+        qemu: asked.qemu,
         accelerator: probed.accelerator,
+        host_cpu: asked.host.cpu.clone(),
         platform: Platform::for_releases([&*pair.before.release, &*pair.after.release]),
         scenario: asked.scenario,
+        checkpoints: None,
     };
+    let open_ended = args.time.is_some() || args.until_report;
+    let trials = args.trials.or_else(|| (!open_ended).then_some(setting.scenario.trials));
     let folder = RunFolder::create(&args.results, &name(args, &pair))?;
     let run = Run {
         schema: SCHEMA,
@@ -91,7 +113,7 @@ pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &Cancellation
         started: jiff::Timestamp::now(),
         command: std::env::args().collect(),
         host: Host {
-            qemu: asked.qemu.version.to_string(),
+            qemu: setting.qemu.version.to_string(),
             accelerator: probed.accelerator.to_string(),
             accelerator_reason: probed.to_string(),
             cores: asked.host.cores,
@@ -104,25 +126,46 @@ pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &Cancellation
         scenario_hash: blake3::hash(asked.scenario_text.as_bytes()).to_hex().to_string(),
         initramfs_hash: blake3::hash(&initramfs).to_hex().to_string(),
         seed: Seed(args.seed.unwrap_or_else(rand::random)),
-        trials: args.trials.unwrap_or(setting.scenario.trials),
+        trials,
     };
     keep_inputs(&folder, args, &asked.scenario_text)?;
     folder.write("run.json", &run)?;
 
-    let progress = Progress::of_trials(u64::from(run.trials) * 2);
+    let start = start(args, &mut setting, &cache, &folder, cancel).await?;
+    let workers = match args.workers {
+        Some(n) => usize::try_from(n).unwrap_or(1),
+        None => workers(&setting.scenario, &asked.host),
+    };
+    let progress = Progress::of_trials(trials.map(|n| u64::from(n) * 2));
+    let judge = Mutex::new(Judge::new(asked.known));
     let began = Instant::now();
-    let tell = |happened| progress.tell(&happened);
-    let mut ran =
-        run_all(&setting, run.trials, run.seed, workers(args.workers), &folder.trials(), cancel, &tell).await;
+    let tell = |happened: Happened| {
+        progress.tell(&happened);
+        if let Happened::Ended(record, Again::No) = &happened {
+            let mut judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
+            judge.add(record);
+            let left = trials.map_or(0, |all| all.saturating_sub(judge.trials_seen()));
+            let enough = args.time.is_some_and(|time| began.elapsed() >= time)
+                || args.until_report && judge.has_findings()
+                || args.until_decided && judge.is_settled(left);
+            return if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        }
+        ControlFlow::Continue(())
+    };
+    let ran =
+        run_all(&setting, trials.unwrap_or(u32::MAX), run.seed, workers, &folder.trials(), cancel, &tell)
+            .await;
     progress.finish();
-    find_lines(&pair, &mut ran.records);
-    let mut judgement = judge(&ran.records, &mut asked.known);
+    let mut judge = judge.into_inner().unwrap_or_else(PoisonError::into_inner);
+    find_lines(&pair, &mut judge);
+    let mut judgement = judge.judgement();
     if let Some(error) = &ran.stopped {
-        let planned = run.trials * 2;
-        let reason = format!("{error} after {} of {planned} trials", ran.records.len());
+        let done = judgement.tally.before.all() + judgement.tally.after.all();
+        let planned = trials.map_or_else(String::new, |n| format!(" of {}", n * 2));
+        let reason = format!("{error} after {done}{planned} trials");
         judgement = Judgement { verdict: Some(Verdict::Inconclusive), reason, ..judgement };
     }
-    let result = RunResult::new(run, judgement, ran.repeated, began.elapsed().as_secs_f64());
+    let result = RunResult::new(run, start, judgement, ran.repeated, began.elapsed().as_secs_f64());
     let written = folder.write("result.json", &result);
     if let Some(error) = ran.stopped {
         // What stopped it is what is told, also where the result could not be written either.
@@ -134,6 +177,28 @@ pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &Cancellation
     written?;
     out.write_all(terminal::screen(&result, folder.path()).as_bytes())?;
     Ok(result.exit_status)
+}
+
+/// Has checkpoints made where trials are to be restored; says how trials start.
+async fn start(
+    args: &CompareArgs,
+    setting: &mut Setting,
+    cache: &Cache,
+    folder: &RunFolder,
+    cancel: &CancellationToken,
+) -> Result<Start> {
+    if args.cold {
+        return Ok(Start::Cold { why: "--cold".into() });
+    }
+    match checkpoint::prepare(setting, cache, &folder.checkpoints(), cancel).await? {
+        Checkpoints::Ready(checkpoints) => {
+            setting.checkpoints = Some(checkpoints);
+            Ok(Start::Restored)
+        }
+        Checkpoints::Unfit(side, why) => {
+            Ok(Start::Cold { why: format!("no checkpoint of the {side} kernel: {why}") })
+        }
+    }
 }
 
 /// Everything that can be wrong without a kernel is found before one is built.
@@ -167,26 +232,33 @@ fn fits(asked: &Asked, accelerator: Accelerator) -> Result<()> {
 
 /// Gives the frames of all reports their file, line and inlined callers, from the vmlinux of the kernel that printed
 /// them. An image that the user gave has none, and its frames stay as they were printed.
-fn find_lines(pair: &KernelPair, records: &mut [TrialRecord]) {
+fn find_lines(pair: &KernelPair, judge: &mut Judge) {
     for (side, kernel) in [(Side::Before, &pair.before), (Side::After, &pair.after)] {
-        let mut reports = records
-            .iter_mut()
-            .filter(|record| record.side == side)
-            .flat_map(|record| &mut record.reports)
-            .peekable();
+        let mut reports = judge.examples_mut(side).peekable();
         let Some(vmlinux) = kernel.vmlinux.as_ref().filter(|_| reports.peek().is_some()) else { continue };
         match Symbols::open(vmlinux) {
-            Ok(symbols) => reports.for_each(|seen| symbols.resolve(&mut seen.first)),
+            Ok(symbols) => reports.for_each(|report| symbols.resolve(report)),
             Err(error) => tracing::warn!(%error, "frames get no lines"),
         }
     }
 }
 
-fn workers(asked: Option<u32>) -> usize {
-    match asked {
-        Some(n) => usize::try_from(n).unwrap_or(1),
-        None => std::thread::available_parallelism().map_or(1, usize::from),
-    }
+/// What a QEMU needs beside its guest's memory: 60 MiB resident, and the translated code of a busy guest.
+const QEMU_ITSELF: Bytes = Bytes(256 * Bytes::MIB);
+
+/// One guest for each processor, as long as all of them find room when everything is plugged and touched.
+fn workers(scenario: &Scenario, host: &host::Host) -> usize {
+    let one = scenario.largest().0 + QEMU_ITSELF.0;
+    // A quarter is left to whoever else is there.
+    let room = host.memory_available.0 / 4 * 3 / one;
+    host.cores.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1)
+}
+
+/// A time as people write it.
+fn duration(text: &str) -> std::result::Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a time; write it as 90s, 10m or 8h");
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(parsed).map_err(|_| wrong())
 }
 
 /// The run's name: its first patch, or what else it compares.

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::exact::fisher_two_sided;
-use crate::kreport::{self, KnownIssues};
-use crate::side::Side;
-use crate::trial::{Outcome, Seen, TrialOutcome, TrialRecord};
+use crate::kreport::{self, Bugs, KnownIssues, Report};
+use crate::side::{Side, Sides};
+use crate::trial::{Outcome, TrialOutcome, TrialRecord};
 
 /// The chance of crying wolf over one comparison of equal kernels, all its findings together (Holm's correction).
 pub(super) const ALPHA: f64 = 0.05;
@@ -32,6 +32,13 @@ pub struct Count {
     /// Trials that showed it or were watched well enough to show it: a trial that ends early, loses records, or for
     /// what only lockdep sees ends disarmed, is no evidence of absence.
     pub trials: u32,
+}
+
+impl Count {
+    /// Of the trials that could have shown it, those that did; 0 without trials.
+    pub fn rate(self) -> f64 {
+        if self.trials == 0 { 0.0 } else { f64::from(self.seen) / f64::from(self.trials) }
+    }
 }
 
 impl std::fmt::Display for Count {
@@ -71,7 +78,7 @@ pub struct Finding {
     pub times: u64,
     /// Why it is tolerated, where the file of known issues names it. It then has no say in the verdict.
     pub known: Option<String>,
-    /// Operations that were in flight when the example was collected, in words.
+    /// Operations that were in flight when it was first printed, in words.
     pub during: String,
     /// Folder of a trial that shows it, below the run's.
     pub example: String,
@@ -80,24 +87,239 @@ pub struct Finding {
 impl Finding {
     /// The patch made it likelier, beyond chance.
     pub fn is_worse(&self) -> bool {
-        self.decided && rate(self.after) > rate(self.before)
+        self.decided && self.after.rate() > self.before.rate()
     }
 
     /// The patch made it rarer, beyond chance.
     pub fn is_better(&self) -> bool {
-        self.decided && rate(self.after) < rate(self.before)
+        self.decided && self.after.rate() < self.before.rate()
     }
 }
 
-fn rate(count: Count) -> f64 {
-    if count.trials == 0 { 0.0 } else { f64::from(count.seen) / f64::from(count.trials) }
+/// What a trial must have been to be evidence that something was not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Evident {
+    /// Any: the harness itself would have seen it.
+    Always,
+    /// Every kernel record was received.
+    WithLog,
+    /// The same, and lockdep was checking all the time.
+    WithLockdep,
 }
 
-/// The trials that showed something, and how often each.
-type Times<'a> = Vec<(&'a TrialRecord, u64)>;
+/// How many trials of one side were watched how well.
+#[derive(Debug, Clone, Copy, Default)]
+struct Watched {
+    trials: u32,
+    with_log: u32,
+    with_lockdep: u32,
+}
 
-/// Something one trial showed.
-struct Shown {
+impl Watched {
+    fn count(&mut self, record: &TrialRecord) {
+        let counts = |evident| u32::from(evident_in(evident, record));
+        self.trials += counts(Evident::Always);
+        self.with_log += counts(Evident::WithLog);
+        self.with_lockdep += counts(Evident::WithLockdep);
+    }
+
+    fn of(self, evident: Evident) -> u32 {
+        match evident {
+            Evident::Always => self.trials,
+            Evident::WithLog => self.with_log,
+            Evident::WithLockdep => self.with_lockdep,
+        }
+    }
+}
+
+fn evident_in(evident: Evident, record: &TrialRecord) -> bool {
+    match evident {
+        Evident::Always => true,
+        Evident::WithLog => record.watched_to_the_end(),
+        Evident::WithLockdep => record.watched_to_the_end() && record.armed_to_the_end(),
+    }
+}
+
+/// Something that trials showed, counted as they came.
+#[derive(Debug)]
+struct Found {
+    /// Signature, key, kind, title and frames, and everything else that does not change.
+    what: What,
+    evident: Evident,
+    /// Trials that showed it.
+    seen: Sides<u32>,
+    /// Of these, trials that would have been evidence of its absence.
+    seen_evidently: Sides<u32>,
+    times: u64,
+    during: String,
+    /// The side and folder of the first trial that showed it.
+    example: (Side, String),
+}
+
+#[derive(Debug)]
+enum What {
+    /// A kernel report, and why it is tolerated.
+    Report(Box<Report>, Option<String>),
+    /// The harness's own: its kind, a key and a title.
+    Own { kind: &'static str, key: String, title: String },
+}
+
+/// What all trials so far have shown. It grows with what is found, not with the number of trials.
+#[derive(Debug, Default)]
+pub(super) struct Evidence {
+    known: KnownIssues,
+    bugs: Bugs,
+    /// Kernel reports, by the number of their bug.
+    reports: Vec<Found>,
+    /// The harness's own findings, by their key.
+    own: BTreeMap<String, Found>,
+    watched: Sides<Watched>,
+}
+
+impl Evidence {
+    pub(super) fn new(known: KnownIssues) -> Self {
+        Self { known, ..Self::default() }
+    }
+
+    /// Takes in a trial that infrastructure did not spoil.
+    pub(super) fn add(&mut self, record: &TrialRecord) {
+        self.watched.of_mut(record.side).count(record);
+        // Two prints of one bug in one trial are one trial.
+        let mut shown: BTreeMap<usize, u64> = BTreeMap::new();
+        for seen in &record.reports {
+            let number = self.bugs.number(&seen.first);
+            if number == self.reports.len() {
+                let report = &seen.first;
+                let evident =
+                    if report.needs_armed_lockdep() { Evident::WithLockdep } else { Evident::WithLog };
+                let known = self.known.find(report).map(|issue| issue.reason.clone());
+                let what = What::Report(Box::new(report.clone()), known);
+                self.reports.push(Found::new(what, evident, record));
+            }
+            let found = &mut self.reports[number];
+            if found.during.is_empty() {
+                found.during.clone_from(&seen.during);
+            }
+            *shown.entry(number).or_default() += seen.times;
+        }
+        for (number, times) in shown {
+            self.reports[number].count(record, times);
+        }
+        let mut own: BTreeMap<String, u64> = BTreeMap::new();
+        for what in seen_by_the_harness(record) {
+            let What::Own { key, .. } = &what else { continue };
+            let key = key.clone();
+            *own.entry(key.clone()).or_default() += 1;
+            self.own.entry(key).or_insert_with(|| Found::new(what, Evident::Always, record));
+        }
+        for (key, times) in own {
+            if let Some(found) = self.own.get_mut(&key) {
+                found.count(record, times);
+            }
+        }
+    }
+
+    /// The first report of each bug that `side` showed first: their frames can be given lines by its kernel's vmlinux.
+    pub(super) fn examples_mut(&mut self, side: Side) -> impl Iterator<Item = &mut Report> {
+        self.reports.iter_mut().filter(move |found| found.example.0 == side).filter_map(|found| {
+            match &mut found.what {
+                What::Report(report, _) => Some(&mut **report),
+                What::Own { .. } => None,
+            }
+        })
+    }
+
+    /// What is to be said of the file of known issues.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        self.known.remarks()
+    }
+
+    /// All findings: new first, then fixed, then common, the surest first; known ones last.
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let found = self.reports.iter().chain(self.own.values());
+        let mut all: Vec<Finding> = found.map(|found| found.finding(&self.watched)).collect();
+        decide(&mut all);
+        let order = |f: &Finding| (f.known.is_some(), f.class, f.p);
+        all.sort_by(|a, b| order(a).partial_cmp(&order(b)).unwrap_or(std::cmp::Ordering::Equal));
+        all
+    }
+}
+
+impl Found {
+    fn new(what: What, evident: Evident, first: &TrialRecord) -> Self {
+        Self {
+            what,
+            evident,
+            seen: Sides::default(),
+            seen_evidently: Sides::default(),
+            times: 0,
+            during: String::new(),
+            example: (first.side, first.folder.clone()),
+        }
+    }
+
+    /// One more trial that showed it, so many times.
+    fn count(&mut self, record: &TrialRecord, times: u64) {
+        *self.seen.of_mut(record.side) += 1;
+        *self.seen_evidently.of_mut(record.side) += u32::from(evident_in(self.evident, record));
+        self.times = self.times.max(times);
+    }
+
+    fn finding(&self, watched: &Sides<Watched>) -> Finding {
+        let count = |side: Side| {
+            let seen = *self.seen.of(side);
+            let clean = watched.of(side).of(self.evident) - self.seen_evidently.of(side);
+            Count { seen, trials: seen + clean }
+        };
+        let (before, after) = (count(Side::Before), count(Side::After));
+        let class = match (before.seen, after.seen) {
+            (0, _) => Class::New,
+            (_, 0) => Class::Fixed,
+            _ => Class::Common,
+        };
+        let named = match &self.what {
+            What::Report(report, known) => Named {
+                signature: report.signature.hash.clone(),
+                key: report.signature.key.clone(),
+                kind: report.kind.to_string(),
+                title: report.title.clone(),
+                call_path: report.frames.iter().filter(|frame| frame.reliable).cloned().collect(),
+                blame: report.blame.clone(),
+                known: known.clone(),
+            },
+            What::Own { kind, key, title } => Named {
+                signature: blake3::hash(key.as_bytes()).to_hex()[..12].to_owned(),
+                key: key.clone(),
+                kind: (*kind).to_owned(),
+                title: title.clone(),
+                ..Named::default()
+            },
+        };
+        let Named { signature, key, kind, title, call_path, blame, known } = named;
+        Finding {
+            class,
+            signature,
+            key,
+            kind,
+            title,
+            frames: call_path.iter().filter(|f| !f.inlined).map(|f| f.function.clone()).collect(),
+            call_path,
+            blame,
+            known,
+            before,
+            after,
+            p: fisher_two_sided(before.seen, before.trials, after.seen, after.trials),
+            decided: false,
+            times: self.times,
+            during: self.during.clone(),
+            example: format!("trials/{}", self.example.1),
+        }
+    }
+}
+
+/// The part of a finding that says what it is.
+#[derive(Default)]
+struct Named {
     signature: String,
     key: String,
     kind: String,
@@ -105,70 +327,6 @@ struct Shown {
     call_path: Vec<kreport::Frame>,
     blame: Option<String>,
     known: Option<String>,
-    needs_armed: bool,
-    /// Only a complete kernel log shows that it was not there.
-    needs_log: bool,
-    during: String,
-}
-
-/// All findings of a comparison: new first, then fixed, then common, the surest first; known ones last.
-pub fn findings(records: &[TrialRecord], known: &mut KnownIssues) -> Vec<Finding> {
-    let usable: Vec<&TrialRecord> =
-        records.iter().filter(|r| r.outcome != TrialOutcome::Infrastructure).collect();
-    let mut shown: Vec<(Shown, Times<'_>)> = kernel_reports(&usable, known);
-    let mut own: BTreeMap<String, (Shown, Times<'_>)> = BTreeMap::new();
-    for record in &usable {
-        for (what, times) in seen_by_the_harness(record) {
-            own.entry(what.signature.clone()).or_insert_with(|| (what, Vec::new())).1.push((record, times));
-        }
-    }
-    shown.extend(own.into_values());
-    let mut all: Vec<Finding> = shown
-        .into_iter()
-        .map(|(what, by)| {
-            let count = |side: Side| {
-                let seen = by.iter().filter(|(r, _)| r.side == side).count();
-                let could = |r: &&&TrialRecord| {
-                    r.side == side
-                        && !by.iter().any(|(s, _)| s.number == r.number && s.side == side)
-                        && (!what.needs_log || r.watched_to_the_end())
-                        && (!what.needs_armed || r.armed_to_the_end())
-                };
-                let clean = usable.iter().filter(could).count();
-                let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-                Count { seen: number(seen), trials: number(seen + clean) }
-            };
-            let (before, after) = (count(Side::Before), count(Side::After));
-            let class = match (before.seen, after.seen) {
-                (0, _) => Class::New,
-                (_, 0) => Class::Fixed,
-                _ => Class::Common,
-            };
-            let (example, _) = by[0];
-            Finding {
-                class,
-                signature: what.signature,
-                key: what.key,
-                kind: what.kind,
-                title: what.title,
-                frames: what.call_path.iter().filter(|f| !f.inlined).map(|f| f.function.clone()).collect(),
-                call_path: what.call_path,
-                blame: what.blame,
-                known: what.known,
-                before,
-                after,
-                p: fisher_two_sided(before.seen, before.trials, after.seen, after.trials),
-                decided: false,
-                times: by.iter().map(|(_, times)| *times).max().unwrap_or(0),
-                during: what.during,
-                example: format!("trials/{}", example.folder),
-            }
-        })
-        .collect();
-    decide(&mut all);
-    let order = |f: &Finding| (f.known.is_some(), f.class, f.p);
-    all.sort_by(|a, b| order(a).partial_cmp(&order(b)).unwrap_or(std::cmp::Ordering::Equal));
-    all
 }
 
 /// Holm's step-down: the smallest p against alpha / n, the next against alpha / (n - 1), until one fails.
@@ -185,42 +343,8 @@ fn decide(findings: &mut [Finding]) {
     }
 }
 
-/// What the kernels reported, one entry for each bug, whichever side and print of it came first.
-fn kernel_reports<'a>(records: &[&'a TrialRecord], known: &mut KnownIssues) -> Vec<(Shown, Times<'a>)> {
-    let all: Vec<(&TrialRecord, &Seen)> =
-        records.iter().flat_map(|r| r.reports.iter().map(move |seen| (*r, seen))).collect();
-    kreport::fold(all.iter().map(|(_, seen)| &seen.first))
-        .into_iter()
-        .map(|group| {
-            let report = group.first;
-            let during = group.members.iter().map(|i| &all[*i].1.during).find(|during| !during.is_empty());
-            let shown = Shown {
-                signature: report.signature.hash.clone(),
-                key: report.signature.key.clone(),
-                kind: report.kind.to_string(),
-                title: report.title.clone(),
-                call_path: report.frames.iter().filter(|frame| frame.reliable).cloned().collect(),
-                blame: report.blame.clone(),
-                known: known.find(report).map(|issue| issue.reason.clone()),
-                needs_armed: report.needs_armed_lockdep(),
-                needs_log: true,
-                during: during.cloned().unwrap_or_default(),
-            };
-            // Two prints of one bug in one trial are one trial.
-            let mut by: Times<'_> = Vec::new();
-            for (record, seen) in group.members.iter().map(|i| all[*i]) {
-                match by.iter_mut().find(|(known, _)| std::ptr::eq(*known, record)) {
-                    Some((_, times)) => *times += seen.times,
-                    None => by.push((record, seen.times)),
-                }
-            }
-            (shown, by)
-        })
-        .collect()
-}
-
-/// What went wrong in one trial without a word of the kernel, and how often.
-fn seen_by_the_harness(record: &TrialRecord) -> Vec<(Shown, u64)> {
+/// What went wrong in one trial without a word of the kernel, each time it did.
+fn seen_by_the_harness(record: &TrialRecord) -> Vec<What> {
     let mut all = Vec::new();
     if record.outcome == TrialOutcome::Hung {
         let stuck = record.operations.iter().find(|o| o.outcome == Outcome::TimedOut);
@@ -236,32 +360,13 @@ fn seen_by_the_harness(record: &TrialRecord) -> Vec<(Shown, u64)> {
     for wrong in &record.mismatches {
         let counter = wrong.what.split(" is ").next().unwrap_or(&wrong.what);
         let counter: String = counter.chars().filter(|c| !c.is_ascii_digit()).collect();
-        all.push(own(
-            "accounting-mismatch",
-            counter.trim(),
-            format!("after {}: {}", wrong.after, wrong.what),
-        ));
+        let title = format!("after {}: {}", wrong.after, wrong.what);
+        all.push(own("accounting-mismatch", counter.trim(), title));
     }
-    let mut once: BTreeMap<String, (Shown, u64)> = BTreeMap::new();
-    for shown in all {
-        once.entry(shown.signature.clone()).and_modify(|(_, times)| *times += 1).or_insert((shown, 1));
-    }
-    once.into_values().collect()
+    all
 }
 
 /// A finding of the harness's own.
-fn own(kind: &str, what: &str, title: String) -> Shown {
-    let key = format!("{kind}: {what}");
-    Shown {
-        signature: blake3::hash(key.as_bytes()).to_hex()[..12].to_owned(),
-        key,
-        kind: kind.into(),
-        title,
-        call_path: Vec::new(),
-        blame: None,
-        known: None,
-        needs_armed: false,
-        needs_log: false,
-        during: String::new(),
-    }
+fn own(kind: &'static str, what: &str, title: String) -> What {
+    What::Own { kind, key: format!("{kind}: {what}"), title }
 }

@@ -5,5 +5,5 @@ mod finding;
 mod verdict;
 
 pub use exact::{detectable_rate, fisher_two_sided};
-pub use finding::{Class, Count, Finding, findings};
-pub use verdict::{Judgement, Sides, Tally, Verdict, judge};
+pub use finding::{Class, Count, Finding};
+pub use verdict::{Judge, Judgement, Tally, Verdict};

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::exact::detectable_rate;
-use super::finding::{Class, Finding, findings};
-use crate::kreport::KnownIssues;
-use crate::side::Side;
+use super::exact::{detectable_rate, fisher_two_sided};
+use super::finding::{ALPHA, Class, Count, Evidence, Finding};
+use crate::kreport::{KnownIssues, Report};
+use crate::side::{Side, Sides};
 use crate::trial::{Outcome, TrialOutcome, TrialRecord};
 
 /// The four verdicts.
@@ -65,13 +65,11 @@ pub struct Tally {
     pub detectable_rate: f64,
 }
 
-/// One value a side.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sides<T> {
-    /// Without the patch.
-    pub before: T,
-    /// With it.
-    pub after: T,
+impl Tally {
+    /// All trials, those that infrastructure spoilt too.
+    pub fn all(&self) -> u32 {
+        self.trials + self.infrastructure
+    }
 }
 
 /// A verdict with its arithmetic.
@@ -96,101 +94,153 @@ impl Judgement {
     }
 }
 
-/// Judges the records of a comparison. What is known already is listed and has no say.
-pub fn judge(records: &[TrialRecord], known: &mut KnownIssues) -> Judgement {
-    let findings = findings(records, known);
-    let tally = Sides { before: tally(records, Side::Before), after: tally(records, Side::After) };
-    let (verdict, reason) = decide(records, &findings, &tally);
-    Judgement { verdict, reason, findings, tally, remarks: known.remarks() }
+/// Judges trials as they come. What it holds grows with what is found, not with the number of trials.
+#[derive(Debug, Default)]
+pub struct Judge {
+    evidence: Evidence,
+    tally: Sides<Tally>,
+    /// Why the first trial was lost that infrastructure spoilt.
+    spoilt: Sides<Option<String>>,
+    /// Trials of kernels that have lockdep.
+    with_lockdep: Sides<u32>,
+    /// Operations that were planned, and done at least once, such as `unplug dimm`.
+    planned: BTreeSet<String>,
+    done: Sides<BTreeSet<String>>,
 }
 
-fn decide(records: &[TrialRecord], findings: &[Finding], tally: &Sides<Tally>) -> (Option<Verdict>, String) {
-    let sides = [(Side::Before, &tally.before), (Side::After, &tally.after)];
-    for (side, t) in sides {
-        if t.trials == 0 || t.infrastructure > t.trials {
-            let why = records
-                .iter()
-                .find(|r| r.side == side && r.outcome == TrialOutcome::Infrastructure)
-                .map_or("no trial ran".into(), |r| r.why.clone());
-            return (
-                None,
-                format!(
-                    "{} of {} {side} trials failed for reasons outside the kernel: {why}",
-                    t.infrastructure,
-                    t.infrastructure + t.trials
-                ),
-            );
-        }
+impl Judge {
+    /// What `known` names is listed and has no say.
+    pub fn new(known: KnownIssues) -> Self {
+        Self { evidence: Evidence::new(known), ..Self::default() }
     }
-    let unknown = || findings.iter().filter(|f| f.known.is_none());
-    let count = |class: Class| unknown().filter(|f| f.class == class).count();
-    let counts =
-        format!("{} new, {} fixed, {} common", count(Class::New), count(Class::Fixed), count(Class::Common));
-    if findings.iter().any(Finding::is_worse) {
-        return (Some(Verdict::Regressed), counts);
-    }
-    if let Some(f) = unknown().find(|f| f.class == Class::New) {
-        let reason =
-            format!("seen only after, but {} against {} may be chance: run more trials", f.after, f.before);
-        return (Some(Verdict::Inconclusive), reason);
-    }
-    if let Some(never) = never_done(records) {
-        return (Some(Verdict::Inconclusive), format!("not tested: {never}"));
-    }
-    for (side, t) in sides {
-        let without_lockdep = records.iter().filter(|r| r.side == side).all(|r| r.armed.start.is_none());
-        if t.armed * 2 < t.trials && !without_lockdep {
-            let reason =
-                format!("blind: lockdep stayed armed in only {} of {} {side} trials", t.armed, t.trials);
-            return (Some(Verdict::Inconclusive), reason);
-        }
-    }
-    if findings.iter().any(Finding::is_better) {
-        return (Some(Verdict::Fixed), counts);
-    }
-    (Some(Verdict::Unchanged), counts)
-}
 
-/// A kind of operation that one side never got done: silence about it would mean nothing.
-fn never_done(records: &[TrialRecord]) -> Option<String> {
-    let wanted: BTreeSet<String> = records
-        .iter()
-        .flat_map(|r| r.schedule.lanes.iter().flat_map(|l| &l.batches))
-        .flat_map(|b| b.devices.iter().map(|d| format!("{} {}", b.verb, d.group())))
-        .collect();
-    for side in [Side::Before, Side::After] {
-        let done: BTreeSet<String> = records
-            .iter()
-            .filter(|r| r.side == side)
-            .flat_map(|r| &r.operations)
-            .filter(|o| o.outcome == Outcome::Done)
-            .map(|o| format!("{} {}", o.verb, o.device.group()))
-            .collect();
-        if let Some(never) = wanted.difference(&done).next() {
-            return Some(format!("no {never} ever succeeded in the {side} trials"));
-        }
-    }
-    None
-}
-
-fn tally(records: &[TrialRecord], side: Side) -> Tally {
-    let mut tally = Tally::default();
-    for record in records.iter().filter(|r| r.side == side) {
+    /// Takes in one trial.
+    pub fn add(&mut self, record: &TrialRecord) {
+        let tally = self.tally.of_mut(record.side);
+        let batches = record.schedule.lanes.iter().flat_map(|lane| &lane.batches);
+        self.planned
+            .extend(batches.flat_map(|b| b.devices.iter().map(move |d| format!("{} {}", b.verb, d.group()))));
         if record.outcome == TrialOutcome::Infrastructure {
             tally.infrastructure += 1;
-            continue;
+            self.spoilt.of_mut(record.side).get_or_insert_with(|| record.why.clone());
+            return;
         }
         tally.trials += 1;
         tally.armed += u32::from(record.armed_to_the_end() && record.watched_to_the_end());
         tally.clean += u32::from(record.outcome == TrialOutcome::Clean);
         for operation in &record.operations {
-            tally.operations_done += u32::from(operation.outcome == Outcome::Done);
-            tally.operations_refused +=
-                u32::from(matches!(operation.outcome, Outcome::RefusedByGuest { .. }));
+            match &operation.outcome {
+                Outcome::Done => {
+                    tally.operations_done += 1;
+                    let done = format!("{} {}", operation.verb, operation.device.group());
+                    self.done.of_mut(record.side).insert(done);
+                }
+                Outcome::RefusedByGuest { .. } => tally.operations_refused += 1,
+                _ => {}
+            }
         }
+        tally.detectable_rate = detectable_rate(tally.armed);
+        *self.with_lockdep.of_mut(record.side) += u32::from(record.armed.start.is_some());
+        self.evidence.add(record);
     }
-    tally.detectable_rate = detectable_rate(tally.armed);
-    tally
+
+    /// The first report of each bug that `side` showed first, to be given lines by its kernel's vmlinux.
+    pub fn examples_mut(&mut self, side: Side) -> impl Iterator<Item = &mut Report> {
+        self.evidence.examples_mut(side)
+    }
+
+    /// The verdict over the trials so far.
+    pub fn judgement(&self) -> Judgement {
+        let findings = self.evidence.findings();
+        let (verdict, reason) = self.decide(&findings);
+        Judgement { verdict, reason, findings, tally: self.tally, remarks: self.evidence.remarks() }
+    }
+
+    /// Trials taken in of the side that had fewer.
+    pub fn trials_seen(&self) -> u32 {
+        self.tally.before.all().min(self.tally.after.all())
+    }
+
+    /// Whether anything was found that is not known.
+    pub fn has_findings(&self) -> bool {
+        self.evidence.findings().iter().any(|f| f.known.is_none())
+    }
+
+    /// Whether `left` further trials a side can no longer change the verdict. Only a regression is ever settled early: any
+    /// other verdict a report that nobody has seen yet can change with the last trial.
+    pub fn is_settled(&self, left: u32) -> bool {
+        let findings = self.evidence.findings();
+        // Each trial to come may bring one more finding for Holm's correction to divide by.
+        let most = f64::from(left * 2)
+            + f64::from(
+                u32::try_from(findings.iter().filter(|f| f.known.is_none()).count()).unwrap_or(u32::MAX),
+            );
+        findings.iter().filter(|f| f.is_worse()).any(|f| {
+            let worst_before = Count { seen: f.before.seen + left, trials: f.before.trials + left };
+            let worst_after = Count { seen: f.after.seen, trials: f.after.trials + left };
+            let p = fisher_two_sided(
+                worst_before.seen,
+                worst_before.trials,
+                worst_after.seen,
+                worst_after.trials,
+            );
+            worst_after.rate() > worst_before.rate() && p <= ALPHA / most
+        })
+    }
+
+    fn decide(&self, findings: &[Finding]) -> (Option<Verdict>, String) {
+        for side in Side::BOTH {
+            let t = self.tally.of(side);
+            if t.trials == 0 || t.infrastructure > t.trials {
+                let why = self.spoilt.of(side).as_deref().unwrap_or("no trial ran");
+                return (
+                    None,
+                    format!(
+                        "{} of {} {side} trials failed for reasons outside the kernel: {why}",
+                        t.infrastructure,
+                        t.infrastructure + t.trials
+                    ),
+                );
+            }
+        }
+        let unknown = || findings.iter().filter(|f| f.known.is_none());
+        let count = |class: Class| unknown().filter(|f| f.class == class).count();
+        let counts = format!(
+            "{} new, {} fixed, {} common",
+            count(Class::New),
+            count(Class::Fixed),
+            count(Class::Common)
+        );
+        if findings.iter().any(Finding::is_worse) {
+            return (Some(Verdict::Regressed), counts);
+        }
+        if let Some(f) = unknown().find(|f| f.class == Class::New) {
+            let reason = format!(
+                "seen only after, but {} against {} may be chance: run more trials",
+                f.after, f.before
+            );
+            return (Some(Verdict::Inconclusive), reason);
+        }
+        for side in Side::BOTH {
+            // A kind of operation that one side never got done: silence about it would mean nothing.
+            if let Some(never) = self.planned.difference(self.done.of(side)).next() {
+                let reason = format!("not tested: no {never} ever succeeded in the {side} trials");
+                return (Some(Verdict::Inconclusive), reason);
+            }
+        }
+        for side in Side::BOTH {
+            let t = self.tally.of(side);
+            if t.armed * 2 < t.trials && *self.with_lockdep.of(side) > 0 {
+                let reason =
+                    format!("blind: lockdep stayed armed in only {} of {} {side} trials", t.armed, t.trials);
+                return (Some(Verdict::Inconclusive), reason);
+            }
+        }
+        if findings.iter().any(Finding::is_better) {
+            return (Some(Verdict::Fixed), counts);
+        }
+        (Some(Verdict::Unchanged), counts)
+    }
 }
 
 #[cfg(test)]

@@ -32,9 +32,10 @@ pub struct Kmsg {
 }
 
 impl Kmsg {
-    /// Appends everything to `file` until the stream ends.
-    pub fn read(stream: UnixStream, file: &Path, journal: Arc<Journal>) -> Self {
-        let (tell, progress) = watch::channel(Progress::default());
+    /// Appends everything to `file` until the stream ends. `newest` is the sequence number after which it begins, where
+    /// the guest's earlier records were read by somebody else.
+    pub fn read(stream: UnixStream, file: &Path, newest: Option<u64>, journal: Arc<Journal>) -> Self {
+        let (tell, progress) = watch::channel(Progress { newest, lost: 0 });
         let file = file.to_owned();
         let task = tokio::spawn(async move {
             let mut log = Capped::create(&file).await?;
@@ -74,6 +75,12 @@ impl Kmsg {
         tokio::time::timeout(limit, wait).await.is_ok_and(|reached| reached.is_ok())
     }
 
+    /// Waits until no record has come for `quiet`. Safe to cancel.
+    pub async fn silent_for(&self, quiet: Duration) {
+        let mut progress = self.progress.clone();
+        while tokio::time::timeout(quiet, progress.changed()).await.is_ok_and(|changed| changed.is_ok()) {}
+    }
+
     /// Records lost so far.
     pub fn lost(&self) -> u64 {
         self.progress.borrow().lost
@@ -107,7 +114,7 @@ mod tests {
         let path = dir.path().join("kmsg.log");
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let journal = Journal::create(&dir.path().join("events.jsonl")).unwrap();
-        let kmsg = Kmsg::read(ours, &path, journal);
+        let kmsg = Kmsg::read(ours, &path, Some(0), journal);
         let text = b"6,1,10,-;a\n SUBSYSTEM=cpu\n4,2,11,-,caller=T1;b\xff\nnonsense\n3,7,12,-;c\n";
         // Cut where it hurts: inside a sequence number.
         for piece in [&text[..2], &text[2..31], &text[31..]] {

@@ -6,6 +6,7 @@
 //!   trees/<id>/       lock, state.json, src/, obj/<config>/ : one source, see `tree`
 //!   kernels/<id>/     bzImage, vmlinux, System.map, config, kernel.json, build.log
 //!   failed/<id>.log   what make said of a build that failed
+//!   checkpoints/<id>/ booted guests, see `trial::checkpoint`
 //! ```
 
 use std::io::Write;
@@ -76,7 +77,7 @@ impl Cache {
             .mend(format!("hotplug kernel prune --all --cache {}", root.display())));
         }
         let cache = Self { root };
-        for folder in [cache.trees(), cache.kernels(), cache.failed()] {
+        for folder in [cache.trees(), cache.kernels(), cache.failed(), cache.checkpoints()] {
             fs_err::create_dir_all(folder)?;
         }
         Ok(cache)
@@ -97,6 +98,10 @@ impl Cache {
 
     pub(crate) fn kernel(&self, id: &KernelId) -> PathBuf {
         self.kernels().join(id.as_str())
+    }
+
+    pub(crate) fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
     }
 
     pub(crate) fn failed(&self) -> PathBuf {

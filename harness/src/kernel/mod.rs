@@ -30,3 +30,4 @@ pub use prune::{Listed, ListedTree, Listing, Prune, Pruned, list, prune};
 pub use request::{Change, PairRequest, Wanted};
 pub use source::Source;
 pub use store::{Built, Kernel, KernelId, KernelPair, PatchRecord, Record};
+pub(crate) use tree::try_lock;

@@ -15,6 +15,12 @@ use super::tree::{remove_file, remove_tree, try_lock};
 /// Ending of a folder that is being removed.
 const GONE: &str = "gone";
 
+/// Folders of the cache whose sub-folders are removed one by one.
+const KINDS: [&str; 3] = ["kernels", "trees", "checkpoints"];
+
+/// What is locked by whoever uses a tree or a checkpoint; of a kernel it is the record.
+const LOCK: &str = "lock";
+
 /// What is in the cache.
 #[derive(Debug, Clone, Serialize)]
 pub struct Listing {
@@ -87,7 +93,7 @@ pub fn prune(root: &Path, what: Prune) -> Result<Pruned> {
         Cache::open(root)?;
     }
     let mut pruned = Pruned::default();
-    for kind in ["kernels", "trees"] {
+    for kind in KINDS {
         for folder in folders(&root.join(kind))? {
             if folder.extension().is_some_and(|end| end == GONE) {
                 // An earlier prune was killed.
@@ -101,7 +107,7 @@ pub fn prune(root: &Path, what: Prune) -> Result<Pruned> {
             if !old {
                 continue;
             }
-            let file = folder.join(if kind == "trees" { "lock" } else { RECORD });
+            let file = folder.join(if kind == "kernels" { RECORD } else { LOCK });
             match try_lock(&file, FlockArg::LockExclusiveNonblock)? {
                 None => pruned.in_use.push(folder),
                 Some(lock) => {
@@ -118,7 +124,7 @@ pub fn prune(root: &Path, what: Prune) -> Result<Pruned> {
     }
     if what == Prune::All {
         remove_tree(&root.join("failed"))?;
-        for kind in ["kernels", "trees"] {
+        for kind in KINDS {
             // Stays where something in it is in use.
             let _ = std::fs::remove_dir(root.join(kind));
         }
@@ -148,7 +154,7 @@ fn folders(of: &Path) -> Result<Vec<PathBuf>> {
 
 fn used(folder: &Path) -> SystemTime {
     let time = |name: &str| std::fs::metadata(folder.join(name)).and_then(|meta| meta.modified()).ok();
-    time(RECORD).or_else(|| time("lock")).unwrap_or(SystemTime::UNIX_EPOCH)
+    [RECORD, "checkpoint.json", LOCK].into_iter().find_map(time).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn timestamp(time: SystemTime) -> jiff::Timestamp {

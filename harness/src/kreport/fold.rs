@@ -4,6 +4,33 @@ use std::collections::HashMap;
 
 use super::{Kind, Report, Signature, same_bug};
 
+/// The bugs seen so far, numbered from 0 in the order of first appearance. Takes reports one by one, so that a night's
+/// trials need no more room than the bugs they found.
+#[derive(Debug, Default)]
+pub struct Bugs {
+    /// The first report of each.
+    firsts: Vec<Report>,
+    by_key: HashMap<String, usize>,
+}
+
+impl Bugs {
+    /// The number of the bug that `report` is about. Give it the reports of both sides of a pair: only then are two
+    /// prints of one lock cycle seen as one.
+    pub fn number(&mut self, report: &Report) -> usize {
+        if let Some(known) = self.by_key.get(&report.signature.key) {
+            return *known;
+        }
+        let cycle = report.kind == Kind::LockdepCircular;
+        let same = |first: &Report| cycle && same_bug(first, report);
+        let number = self.firsts.iter().position(same).unwrap_or(self.firsts.len());
+        if number == self.firsts.len() {
+            self.firsts.push(report.clone());
+        }
+        self.by_key.insert(report.signature.key.clone(), number);
+        number
+    }
+}
+
 /// All reports of one bug.
 #[derive(Debug, Clone)]
 pub struct Folded<'a> {
@@ -17,19 +44,12 @@ pub struct Folded<'a> {
     pub members: Vec<usize>,
 }
 
-/// Groups reports by bug, in the order of first appearance. Fold the reports of both sides of a pair together:
-/// only then are two prints of one lock cycle seen as one.
+/// Groups reports by bug, in the order of first appearance.
 pub fn fold<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Vec<Folded<'a>> {
+    let mut bugs = Bugs::default();
     let mut groups: Vec<Folded<'a>> = Vec::new();
-    let mut by_key: HashMap<&'a str, usize> = HashMap::new();
     for (index, report) in reports.into_iter().enumerate() {
-        let known = by_key.get(report.signature.key.as_str()).copied().or_else(|| {
-            let cycle = report.kind == Kind::LockdepCircular;
-            cycle.then(|| groups.iter().position(|group| same_bug(group.first, report))).flatten()
-        });
-        let group = known.unwrap_or(groups.len());
-        by_key.insert(&report.signature.key, group);
-        if let Some(group) = groups.get_mut(group) {
+        if let Some(group) = groups.get_mut(bugs.number(report)) {
             group.count += 1;
             group.members.push(index);
         } else {

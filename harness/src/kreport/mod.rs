@@ -32,7 +32,7 @@ mod title;
 mod triggers;
 
 pub use blame::is_machinery;
-pub use fold::{Folded, fold};
+pub use fold::{Bugs, Folded, fold};
 pub use frame::plain_name;
 pub use kind::Kind;
 pub use known::{KnownIssue, KnownIssues};

@@ -25,12 +25,15 @@ struct Tally {
 }
 
 impl Progress {
-    /// For `trials` trials in all.
-    pub fn of_trials(trials: u64) -> Self {
+    /// For `trials` trials in all, or as many as there will be.
+    pub fn of_trials(trials: Option<u64>) -> Self {
         let plain = !std::io::stderr().is_terminal();
         let target = if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let bar = ProgressBar::with_draw_target(Some(trials), target);
-        let style = ProgressStyle::with_template("trials    [{bar:30}] {pos}/{len}  {msg}  {elapsed}");
+        let bar = ProgressBar::with_draw_target(trials, target);
+        let style = ProgressStyle::with_template(match trials {
+            Some(_) => "trials    [{bar:30}] {pos}/{len}  {msg}  {elapsed}",
+            None => "trials    {pos}  {msg}  {elapsed}",
+        });
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         Self { bar, plain, tally: Mutex::default() }
     }

@@ -1,23 +1,32 @@
 //! QEMU's command line for a scenario's machine. Pure: the same machine gives the same words.
 
-use std::path::{Path, PathBuf};
-
 use crate::host::Accelerator;
 use crate::scenario::{Guest, Machine};
 
-/// What is booted.
-#[derive(Debug, Clone)]
+use super::Inherited;
+
+/// How a guest is run.
+#[derive(Debug, Clone, Copy)]
 pub struct Boot {
-    /// The bzImage.
-    pub kernel: PathBuf,
-    /// The agent's initramfs.
-    pub initrd: PathBuf,
     /// How guest code is run.
     pub accelerator: Accelerator,
     /// Whether this QEMU was built with its seccomp sandbox.
     pub sandbox: bool,
     /// Who the machine says it is.
     pub platform: Platform,
+    /// Where the guest begins.
+    pub start: Start,
+}
+
+/// Where a guest begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the kernel's entry.
+    Cold,
+    /// The same, with its memory in a file, to be saved as a checkpoint.
+    Template,
+    /// Where a checkpoint was saved. QEMU waits to be told to load it.
+    Restored,
 }
 
 /// Who the machine says it is, under TCG.
@@ -47,27 +56,6 @@ impl Platform {
     }
 }
 
-/// Paths of the sockets that the harness listens on. QEMU connects to them, so that nothing has to be waited for.
-#[derive(Debug, Clone)]
-pub struct Channels {
-    /// The monitor.
-    pub qmp: PathBuf,
-    /// The serial console.
-    pub serial: PathBuf,
-    /// Requests to the agent.
-    pub agent: PathBuf,
-    /// Kernel records.
-    pub kmsg: PathBuf,
-}
-
-impl Channels {
-    /// Sockets in a private folder.
-    pub fn below(folder: &Path) -> Self {
-        let at = |name| folder.join(name);
-        Self { qmp: at("qmp"), serial: at("serial"), agent: at("agent"), kmsg: at("kmsg") }
-    }
-}
-
 /// The kernel's command line.
 ///
 /// `idle=halt` spares TCG from emulated MWAIT, in which idle vCPUs starve the busy ones. `panic=-1` reboots at once,
@@ -84,15 +72,21 @@ fn kernel_arguments(machine: &Machine, guest: &Guest) -> String {
     all
 }
 
-/// All of QEMU's arguments, without its own name.
-pub fn command_line(machine: &Machine, guest: &Guest, boot: &Boot, channels: &Channels) -> Vec<String> {
+/// All of QEMU's arguments, without its own name. Files are named by the numbers under which it inherits them.
+pub fn command_line(machine: &Machine, guest: &Guest, boot: Boot) -> Vec<String> {
     let mut line: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| line.extend([option.to_owned(), value]);
-    // Commas separate QEMU's options; doubled, they stand for themselves.
-    let path = |path: &Path| path.display().to_string().replace(',', ",,");
 
     let poses = boot.accelerator == Accelerator::Tcg && boot.platform == Platform::Vmware;
-    add("-machine", if poses { "q35,vmport=on" } else { "q35" }.into());
+    let vmport = if poses { ",vmport=on" } else { "" };
+    // A restored guest writes to pages of its own; the checkpoint's stay as they are.
+    let memory_in_file = match boot.start {
+        Start::Cold => None,
+        Start::Template => Some("on"),
+        Start::Restored => Some("off"),
+    };
+    let backend = if memory_in_file.is_some() { ",memory-backend=ram" } else { "" };
+    add("-machine", format!("q35{vmport}{backend}"));
     if poses {
         add("-smbios", "type=1,serial=VMware-".into());
     }
@@ -106,28 +100,39 @@ pub fn command_line(machine: &Machine, guest: &Guest, boot: &Boot, channels: &Ch
         "-smp",
         format!("{},sockets=1,cores={2},maxcpus={1}", machine.cpus, machine.max_cpus, machine.max_cpus),
     );
+    if let Some(share) = memory_in_file {
+        let file = Inherited::Memory.path();
+        add(
+            "-object",
+            format!("memory-backend-file,id=ram,size={},mem-path={file},share={share}", machine.memory),
+        );
+    }
     add("-m", format!("{},slots={},maxmem={}", machine.memory, machine.slots, machine.max_memory));
-    add("-kernel", boot.kernel.display().to_string());
-    add("-initrd", boot.initrd.display().to_string());
+    add("-kernel", Inherited::Kernel.path());
+    add("-initrd", Inherited::Initrd.path());
     add("-append", kernel_arguments(machine, guest));
 
-    add("-chardev", format!("socket,id=qmp,path={},server=off", path(&channels.qmp)));
+    let socket = |id: &str, file: Inherited| format!("socket,id={id},fd={}", file.number());
+    add("-chardev", socket("qmp", Inherited::Qmp));
     add("-mon", "chardev=qmp,mode=control".into());
-    add("-chardev", format!("socket,id=serial,path={},server=off", path(&channels.serial)));
+    add("-chardev", socket("serial", Inherited::Serial));
     add("-serial", "chardev:serial".into());
     add("-device", "virtio-serial-pci,id=channels".into());
     let ports = [
-        ("agent", &channels.agent, hotplug_protocol::AGENT_PORT),
-        ("kmsg", &channels.kmsg, hotplug_protocol::KMSG_PORT),
+        ("agent", Inherited::Agent, hotplug_protocol::AGENT_PORT),
+        ("kmsg", Inherited::Kmsg, hotplug_protocol::KMSG_PORT),
     ];
-    for (id, socket, name) in ports {
-        add("-chardev", format!("socket,id={id},path={},server=off", path(socket)));
+    for (id, file, name) in ports {
+        add("-chardev", socket(id, file));
         add("-device", format!("virtserialport,chardev={id},name={name}"));
     }
     add("-device", "virtio-rng-pci".into());
     // No network, no display, no default devices: a guest that can reach nothing.
     add("-nic", "none".into());
     add("-display", "none".into());
+    if boot.start == Start::Restored {
+        add("-incoming", "defer".into());
+    }
     if boot.sandbox {
         add("-sandbox", super::sandbox::SANDBOX.into());
     }
@@ -141,30 +146,36 @@ mod tests {
     use crate::host::Accelerator;
     use crate::scenario::{DEFAULT, Scenario};
 
+    fn boot(accelerator: Accelerator, platform: Platform, start: Start) -> Boot {
+        Boot { accelerator, sandbox: true, platform, start }
+    }
+
+    fn words(boot: Boot) -> Vec<String> {
+        let scenario = Scenario::parse(DEFAULT.0, DEFAULT.1).unwrap();
+        command_line(&scenario.machine, &scenario.guest, boot)
+    }
+
     #[test]
     fn the_command_line_of_the_first_scenario() {
-        let scenario = Scenario::parse(DEFAULT.0, DEFAULT.1).unwrap();
-        let boot = Boot {
-            kernel: "/cache/bzImage".into(),
-            initrd: "/run/initrd".into(),
-            accelerator: Accelerator::Tcg,
-            sandbox: true,
-            platform: Platform::Qemu,
+        let cold = boot(Accelerator::Tcg, Platform::Qemu, Start::Cold);
+        insta::assert_snapshot!(words(cold).join("\n"));
+    }
+
+    #[test]
+    fn a_checkpoint_is_restored_into_the_machine_it_was_made_on() {
+        let [template, restored] =
+            [Start::Template, Start::Restored].map(|s| words(boot(Accelerator::Tcg, Platform::Qemu, s)));
+        let only = |of: &[String], other: &[String]| -> Vec<String> {
+            of.iter().filter(|word| !other.contains(word)).cloned().collect()
         };
-        let line =
-            command_line(&scenario.machine, &scenario.guest, &boot, &Channels::below(Path::new("/run/a,b")));
-        insta::assert_snapshot!(line.join("\n"));
+        let memory = "memory-backend-file,id=ram,size=512M,mem-path=/proc/self/fd/26,share=";
+        assert_eq!(only(&template, &restored), [format!("{memory}on")]);
+        assert_eq!(only(&restored, &template), [format!("{memory}off"), "-incoming".into(), "defer".into()]);
     }
 
     #[test]
     fn only_tcg_poses() {
-        let scenario = Scenario::parse(DEFAULT.0, DEFAULT.1).unwrap();
-        let words = |accelerator, platform| {
-            let boot =
-                Boot { kernel: "/k".into(), initrd: "/i".into(), accelerator, sandbox: false, platform };
-            let channels = Channels::below(Path::new("/run"));
-            command_line(&scenario.machine, &scenario.guest, &boot, &channels).join(" ")
-        };
+        let words = |accelerator, platform| words(boot(accelerator, platform, Start::Cold)).join(" ");
         let posing = words(Accelerator::Tcg, Platform::Vmware);
         let start = "-machine q35,vmport=on -smbios type=1,serial=VMware- -accel tcg,thread=multi -cpu max,-hypervisor ";
         assert!(posing.starts_with(start), "{posing}");

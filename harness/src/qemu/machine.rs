@@ -1,18 +1,25 @@
 //! A running QEMU: started with its sockets connected, watched until it ends, never left behind.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
+use command_fds::CommandFdExt;
+use command_fds::FdMapping;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Channels, PrivateFolder};
+use super::{Identity, Inherited};
+use crate::Result;
 use crate::process::Group;
-use crate::{Error, Result};
+
+fn mapping(file: Inherited, fd: OwnedFd) -> FdMapping {
+    FdMapping { parent_fd: fd, child_fd: file.number() }
+}
 
 /// How QEMU ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,53 +74,38 @@ impl Drop for Machine {
 }
 
 impl Machine {
-    /// Starts `program` with `arguments` and waits until it has connected to all of `channels`.
+    /// Starts `program` with `arguments`, `files` beside its sockets, and its standard error in the file `stderr`.
     ///
-    /// Its standard error goes to the file `stderr`. An error is infrastructure's, with the last of what it wrote.
-    pub async fn start(
+    /// An error is the user's where there is no such program, else the host's. A QEMU that does not like its arguments
+    /// ends, which is told by [`Machine::ended`].
+    pub fn start(
         program: &Path,
         arguments: &[String],
-        channels: &Channels,
-        private: &PrivateFolder,
+        files: Vec<(Inherited, OwnedFd)>,
+        identity: Identity,
         stderr: &Path,
     ) -> Result<(Self, Streams)> {
-        let listen = |path: &Path| -> Result<UnixListener> {
-            let listener = UnixListener::bind(path).map_err(|error| {
-                Error::infrastructure(format!("cannot listen on {}: {error}", path.display()))
-            })?;
-            private.share(path)?;
-            Ok(listener)
+        let mut mappings: Vec<FdMapping> = files.into_iter().map(|(file, fd)| mapping(file, fd)).collect();
+        let mut connect = |file| -> Result<UnixStream> {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            mappings.push(mapping(file, theirs.into()));
+            Ok(UnixStream::from_std(ours)?)
         };
-        let listeners =
-            [&channels.qmp, &channels.serial, &channels.agent, &channels.kmsg].map(|path| listen(path));
-        let [qmp, serial, agent, kmsg] = listeners;
-        let (qmp, serial, agent, kmsg) = (qmp?, serial?, agent?, kmsg?);
-
+        let streams = Streams {
+            qmp: connect(Inherited::Qmp)?,
+            serial: connect(Inherited::Serial)?,
+            agent: connect(Inherited::Agent)?,
+            kmsg: connect(Inherited::Kmsg)?,
+        };
         let mut command = Command::new(program);
         command.args(arguments).stdout(std::process::Stdio::null());
         command.stderr(fs_err::File::create(stderr)?.into_parts().0);
-        private.identity().apply(&mut command);
+        command.fd_mappings(mappings).map_err(crate::Error::infrastructure)?;
+        identity.apply(&mut command);
+        // The command goes with it, and with the command our copies of QEMU's ends: its death then ends the streams.
         let group = Group::spawn(command, Signal::SIGKILL)?;
-        let machine = Self::watch(group);
-
-        let connect = async {
-            let accept = async |listener: UnixListener| listener.accept().await.map(|(stream, _)| stream);
-            // In the order of the command line.
-            Ok::<_, std::io::Error>(Streams {
-                qmp: accept(qmp).await?,
-                serial: accept(serial).await?,
-                agent: accept(agent).await?,
-                kmsg: accept(kmsg).await?,
-            })
-        };
-        tokio::select! {
-            streams = connect => Ok((machine, streams?)),
-            ended = machine.ended() => {
-                let said = fs_err::read(stderr).unwrap_or_default();
-                let said = String::from_utf8_lossy(&said).into_owned();
-                Err(Error::infrastructure(format!("{ended} before it was ready")).detail(said))
-            }
-        }
+        Ok((Self::watch(group), streams))
     }
 
     fn watch(mut group: Group) -> Self {

@@ -1,11 +1,13 @@
-//! QEMU: its command line, made by a pure function, and its process, which tells how it ended.
+//! QEMU: its command line, made by a pure function, the files it is handed, and its process, which tells how it ended.
 
 mod command_line;
+mod files;
+mod identity;
 mod machine;
-mod private;
 mod sandbox;
 
-pub use command_line::{Boot, Channels, Platform, command_line};
+pub use command_line::{Boot, Platform, Start, command_line};
+pub use files::{Inherited, Scratch, Sealed};
+pub use identity::Identity;
 pub use machine::{Ended, Machine, Streams};
-pub use private::{Identity, PrivateFolder};
 pub use sandbox::has_sandbox;

@@ -5,17 +5,22 @@
 //! results/<run>/result.json       the verdict, written last
 //! results/<run>/scenario.toml     as it was read
 //! results/<run>/patches/          as they were given
+//! results/<run>/checkpoints/       what the boots said that trials were restored from, one folder a side
 //! results/<run>/trials/<trial>/   schedule.json, qemu.cmd, events.jsonl, qmp.log, serial.log, kmsg.log,
 //!                                 qemu.stderr, trial.json
 //! ```
 
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+
+use fs_err::os::unix::fs::OpenOptionsExt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::compare::{Finding, Judgement, Sides, Tally, Verdict};
+use crate::compare::{Finding, Judgement, Tally, Verdict};
 use crate::scenario::Seed;
+use crate::side::Sides;
 use crate::trial::Repeated;
 use crate::{Error, Result};
 
@@ -49,8 +54,8 @@ pub struct Run {
     pub initramfs_hash: String,
     /// What all schedules are drawn from.
     pub seed: Seed,
-    /// Trials planned, a side.
-    pub trials: u32,
+    /// Trials planned, a side; null where time or a report ends the run.
+    pub trials: Option<u32>,
 }
 
 /// The machine a run ran on.
@@ -87,6 +92,19 @@ pub struct KernelNote {
     pub image: PathBuf,
 }
 
+/// How the trials of a run started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// Each from its side's checkpoint.
+    Restored,
+    /// Each booted.
+    Cold {
+        /// It was asked for, or a side has no checkpoint.
+        why: String,
+    },
+}
+
 /// `result.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunResult {
@@ -102,6 +120,8 @@ pub struct RunResult {
     pub reports: Vec<Finding>,
     /// What is to be said of the file of known issues: entries that have expired or that matched nothing.
     pub remarks: Vec<String>,
+    /// How the trials started.
+    pub start: Start,
     /// How the trials ended.
     pub trials: Sides<Tally>,
     /// Trials that were tried again and do not count: infrastructure failed, or the guest hung before it was ready.
@@ -114,7 +134,13 @@ pub struct RunResult {
 
 impl RunResult {
     /// Puts a judgement and its run together.
-    pub fn new(run: Run, judgement: Judgement, repeated: Vec<Repeated>, trials_seconds: f64) -> Self {
+    pub fn new(
+        run: Run,
+        start: Start,
+        judgement: Judgement,
+        repeated: Vec<Repeated>,
+        trials_seconds: f64,
+    ) -> Self {
         let exit_status = judgement.exit_status();
         let Judgement { verdict, reason, findings, tally, remarks } = judgement;
         Self {
@@ -124,6 +150,7 @@ impl RunResult {
             exit_status,
             reports: findings,
             remarks,
+            start,
             trials: tally,
             repeated,
             trials_seconds,
@@ -173,6 +200,11 @@ impl RunFolder {
         self.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
+    /// Where the evidence of checkpoints is.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
     /// Where the trials are.
     pub fn trials(&self) -> PathBuf {
         self.path.join("trials")
@@ -186,13 +218,34 @@ impl RunFolder {
     }
 }
 
-/// Writes a file whole or not at all: a reader never sees half of it, and a full disk leaves the old one.
+/// Writes a file whole or not at all: a reader never sees half of it, a full disk leaves none, and a killed harness
+/// leaves no temporary file, because the new one has no name until it is whole (open(2), `O_TMPFILE`).
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    use nix::fcntl::{AT_FDCWD, AtFlags};
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let unnamed =
+        fs_err::OpenOptions::new().write(true).mode(0o644).custom_flags(nix::libc::O_TMPFILE).open(folder);
+    let mut file = match unnamed {
+        Ok(file) => file,
+        // Not every file system has such files: a named one then, and a rename.
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            file.write_all(bytes)?;
+            file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+            return file.persist(path).map(drop).map_err(|error| Error::from(error.error));
+        }
+        Err(error) => return Err(error.into()),
+    };
     file.write_all(bytes)?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(mode)?;
-    file.persist(path).map_err(|error| Error::from(error.error))?;
-    Ok(())
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link = || nix::unistd::linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW);
+    let linked = match link() {
+        // A link replaces nothing.
+        Err(nix::errno::Errno::EEXIST) => {
+            fs_err::remove_file(path)?;
+            link()
+        }
+        linked => linked,
+    };
+    linked.map_err(|error| Error::infrastructure(format!("cannot write {}: {error}", path.display())))
 }

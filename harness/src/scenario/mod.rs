@@ -256,6 +256,15 @@ impl Scenario {
         self.lanes.iter().map(plugs).fold(self.machine.cpus, u32::saturating_add)
     }
 
+    /// Memory of a guest with everything plugged.
+    pub fn largest(&self) -> Bytes {
+        let dimms = self.devices.values().map(|device| match device {
+            Device::Dimm { size } => size.0,
+            Device::Cpu => 0,
+        });
+        Bytes(dimms.fold(self.machine.memory.0, u64::saturating_add))
+    }
+
     /// True where a CPU is ever removed, which QEMU before 9 cannot do under TCG.
     pub fn removes_cpus(&self) -> bool {
         self.lanes.iter().flat_map(|lane| &lane.steps).any(|step| {

@@ -1,6 +1,7 @@
-//! A trial: one boot, one schedule of operations, one outcome.
+//! A trial: one restored checkpoint or one boot, one schedule of operations, one outcome.
 
 mod accounting;
+pub mod checkpoint;
 mod lanes;
 mod operation;
 mod outcome;
@@ -12,4 +13,4 @@ pub use accounting::Mismatch;
 pub use operation::OperationRecord;
 pub use outcome::{Armed, Outcome, Seen, TrialOutcome, TrialRecord};
 pub use run::{Setting, TrialPlan};
-pub use workers::{Again, Happened, Ran, Repeated, run_all};
+pub use workers::{Again, Happened, Ran, Repeated, Tell, run_all};

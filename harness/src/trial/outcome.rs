@@ -95,9 +95,11 @@ pub struct TrialRecord {
     pub armed: Armed,
     /// Kernel records that never reached the host.
     pub lost_records: u64,
-    /// From QEMU's start until the agent answered; none when it never did.
-    pub booted: Option<HostTime>,
-    /// From QEMU's start until its end.
+    /// When a worker took it up. Its QEMU, whose start is the clock's zero, may have been started ahead of need.
+    pub taken: HostTime,
+    /// When the guest was booted or restored, and its agent there to be asked; none when it never was.
+    pub ready: Option<HostTime>,
+    /// When its QEMU had ended.
     pub ended: HostTime,
     /// Every operation, in the order of their beginning.
     pub operations: Vec<OperationRecord>,
@@ -107,7 +109,7 @@ pub struct TrialRecord {
     pub load_loops: Vec<u64>,
     /// Kernel reports, one for each signature.
     pub reports: Vec<Seen>,
-    /// How QEMU ended.
+    /// How QEMU ended, where it was not we who ended it.
     pub qemu: Option<Ended>,
 }
 

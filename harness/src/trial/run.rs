@@ -1,23 +1,24 @@
-//! One trial from its boot to its record.
+//! One trial from its start to its record.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hotplug_protocol::{Answer, GuestTime, Request};
+use hotplug_protocol::{Answer, GuestTime, Hello, Request, Snapshot};
 use tokio_util::sync::CancellationToken;
 
 use super::accounting::Ledger;
+use super::checkpoint::Checkpoint;
 use super::lanes::{Lanes, Log};
 use super::operation::OperationRecord;
 use super::outcome::{Armed, Outcome, Seen, TrialOutcome, TrialRecord};
-use super::vm::{Cut, Vm};
-use crate::host::Accelerator;
-use crate::journal::{Happening, HostTime, Journal, Stage};
-use crate::qemu::{Boot, Ended, Platform, PrivateFolder};
+use super::vm::{Cut, Origin, Vm};
+use crate::host::{Accelerator, Qemu};
+use crate::journal::{Happening, HostTime, Journal, Listener, Stage};
+use crate::qemu::{Ended, Identity, Platform, Sealed};
 use crate::scenario::{Scenario, Schedule, Seed, Verb};
-use crate::side::Side;
+use crate::side::{Side, Sides};
 use crate::{Error, Result, guest, kreport};
 
 /// How long the last questions of a trial may take; a guest that still flushes thousands of records needs some.
@@ -28,34 +29,24 @@ const LAST_QUESTIONS: Duration = Duration::from_secs(60);
 pub struct Setting {
     /// The scenario.
     pub scenario: Scenario,
-    /// QEMU's program.
-    pub qemu: PathBuf,
+    /// QEMU.
+    pub qemu: Qemu,
     /// How guest code is run.
     pub accelerator: Accelerator,
+    /// The host's processor, by name.
+    pub host_cpu: String,
     /// Whether QEMU has its seccomp sandbox.
     pub sandbox: bool,
     /// Who the machine says it is.
     pub platform: Platform,
-    /// Where sockets live, and what QEMU reads.
-    pub private: PrivateFolder,
-    /// The agent's initramfs, in the private folder.
-    pub initrd: PathBuf,
-    /// The kernel without the patch, in the private folder.
-    pub before: PathBuf,
-    /// The kernel with it.
-    pub after: PathBuf,
-}
-
-impl Setting {
-    pub(super) fn boot(&self, kernel: &Path) -> Boot {
-        Boot {
-            kernel: kernel.to_owned(),
-            initrd: self.initrd.clone(),
-            accelerator: self.accelerator,
-            sandbox: self.sandbox,
-            platform: self.platform,
-        }
-    }
+    /// As whom QEMU runs.
+    pub identity: Identity,
+    /// The agent's initramfs.
+    pub initrd: Sealed,
+    /// The two kernels' images.
+    pub kernels: Sides<Sealed>,
+    /// What trials are restored from; none where each boots.
+    pub checkpoints: Option<Sides<Checkpoint>>,
 }
 
 /// One trial to be run.
@@ -80,109 +71,185 @@ impl TrialPlan {
 #[derive(Debug, Default)]
 struct Course {
     cut: Option<Cut>,
+    /// When the guest was there to be asked.
+    ready: Option<HostTime>,
     armed: Armed,
     load_loops: Vec<u64>,
 }
 
-/// Runs one trial in the folder `dir`. An error is an interruption, or our own disk's; everything a guest or QEMU
-/// does is an outcome.
-pub(super) async fn run(
+/// A trial whose QEMU was started, ahead of need where that costs nothing: a guest from a checkpoint waits.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) plan: TrialPlan,
+    dir: PathBuf,
+    schedule: Schedule,
+    journal: Arc<Journal>,
+    /// Listens since before QEMU was started.
+    heard: Listener,
+    /// An error is infrastructure's.
+    vm: Result<Vm>,
+}
+
+/// Makes the trial's folder `dir` and starts its QEMU. An error is an interruption, or our own disk's; everything a
+/// guest or QEMU does is an outcome of the trial.
+pub(super) async fn prepare(
     setting: &Setting,
-    plan: &TrialPlan,
-    dir: &Path,
+    plan: TrialPlan,
+    dir: PathBuf,
     cancel: &CancellationToken,
-) -> Result<TrialRecord> {
+) -> Result<Prepared> {
+    fs_err::create_dir_all(&dir)?;
     let schedule = setting.scenario.schedule(plan.seed);
     // Evidence first: what is about to be done is on disk before it is done.
-    fs_err::write(
-        dir.join("schedule.json"),
-        serde_json::to_vec_pretty(&schedule).map_err(Error::infrastructure)?,
-    )?;
+    let text = serde_json::to_vec_pretty(&schedule).map_err(Error::infrastructure)?;
+    fs_err::write(dir.join("schedule.json"), text)?;
     let journal = Journal::create(&dir.join("events.jsonl"))?;
-    let kernel = if plan.side == Side::Before { &setting.before } else { &setting.after };
-    let socket_folder = format!(
-        "{}-{}",
-        plan.name(),
-        blake3::hash(dir.as_os_str().as_encoded_bytes()).to_hex().split_at(6).0
-    );
-
-    let booted = tokio::select! {
-        booted = Vm::boot(setting, kernel, &socket_folder, dir, &journal) => booted,
+    let heard = journal.listen();
+    let origin = match &setting.checkpoints {
+        Some(checkpoints) => Origin::Checkpoint(checkpoints.of(plan.side)),
+        None => Origin::Kernel,
+    };
+    let vm = tokio::select! {
+        vm = Vm::start(setting, plan.side, origin, &dir, &journal) => vm,
         () = cancel.cancelled() => return Err(Error::interrupted()),
         () = journal.failed() => return Err(journal.check().err().unwrap_or_else(Error::interrupted)),
     };
-    let log = Log::default();
-    let (course, booted, lost, ended) = match booted {
-        Err(error) => {
-            let course = Course { cut: Some(Cut::Broken(error.to_string())), ..Course::default() };
-            (course, None, 0, None)
+    Ok(Prepared { plan, dir, schedule, journal, heard, vm })
+}
+
+impl Prepared {
+    /// Ends its QEMU and removes its folder: it will not be run.
+    pub(super) async fn discard(self) -> Result<()> {
+        if let Ok(vm) = self.vm {
+            vm.shut_down(None).await?;
         }
-        Ok((vm, cut)) => {
-            let mut course = Course { cut, ..Course::default() };
-            if course.cut.is_none() {
-                let whole = lead(&vm, setting, &schedule, &log, &mut course);
+        Ok(fs_err::remove_dir_all(&self.dir)?)
+    }
+
+    /// Runs it. `under_way` is told when its first operation was accepted.
+    pub(super) async fn run(
+        self,
+        setting: &Setting,
+        cancel: &CancellationToken,
+        under_way: &CancellationToken,
+    ) -> Result<TrialRecord> {
+        let Self { plan, dir, schedule, journal, heard, vm } = self;
+        let taken = journal.now();
+        journal.record(Happening::Stage(Stage::Taken));
+        let log = Log::default();
+        let mut course = Course::default();
+        let (lost, ended) = match vm {
+            Err(error) => {
+                course.cut = Some(Cut::Broken(error.to_string()));
+                (0, None)
+            }
+            Ok(vm) => {
+                let whole = lead(&vm, setting, &plan, heard, &schedule, &log, &mut course, under_way);
                 tokio::select! {
-                    done = whole => done?,
+                    () = whole => {}
                     () = cancel.cancelled() => {}
                     () = journal.failed() => {}
                 }
+                if matches!(course.cut, Some(Cut::Hung(_))) && !cancel.is_cancelled() {
+                    vm.diagnose().await;
+                }
+                let lost = vm.kmsg.lost();
+                let ended = vm.shut_down(course.cut.as_ref()).await;
+                // Without room for its evidence a trial says nothing, and says so first.
+                journal.check()?;
+                (lost, ended?)
             }
-            if course.cut.as_ref().is_some_and(|cut| matches!(cut, Cut::Hung(_))) && !cancel.is_cancelled() {
-                vm.diagnose().await;
-            }
-            let (booted, lost) = (vm.booted, vm.kmsg.lost());
-            let ended = vm.shut_down(course.cut.as_ref(), cancel).await;
-            // Without room for its evidence a trial says nothing, and says so first.
-            journal.check()?;
-            let ended = ended?;
-            (course, booted, lost, Some(ended))
-        }
-    };
-    let record = conclude(plan, schedule, dir, &journal, log, course, ended);
-    let record = TrialRecord { booted, lost_records: lost, ..record };
-    write_record(dir, &record)?;
-    if cancel.is_cancelled() { Err(Error::interrupted()) } else { Ok(record) }
+        };
+        let mut record = conclude(&plan, schedule, &dir, &journal, log, course, ended);
+        record.taken = taken;
+        record.lost_records = lost;
+        write_record(&dir, &record)?;
+        if cancel.is_cancelled() { Err(Error::interrupted()) } else { Ok(record) }
+    }
 }
 
-/// Load, lanes, last questions. Sets `course.cut` when something ends it early.
-async fn lead(vm: &Vm, setting: &Setting, schedule: &Schedule, log: &Log, course: &mut Course) -> Result<()> {
-    // `cut` and the work borrow the machine, and the work writes the course: so the cut is set after the race.
-    let cut = tokio::select! {
-        biased;
-        cut = vm.cut() => Some(cut),
-        done = work(vm, setting, schedule, log, course) => done?,
-    };
-    course.cut = cut;
-    Ok(())
-}
-
-async fn work(
+/// Start, load, lanes, last questions. Sets `course.cut` when something ends it early.
+#[expect(clippy::too_many_arguments, reason = "the one place where all parts of a trial meet")]
+async fn lead(
     vm: &Vm,
     setting: &Setting,
+    plan: &TrialPlan,
+    heard: Listener,
     schedule: &Schedule,
     log: &Log,
     course: &mut Course,
-) -> Result<Option<Cut>> {
-    let scenario = &setting.scenario;
-    let hung = |what: &str| Ok(Some(Cut::Hung(what.to_owned())));
-    let Some(hello) = &vm.hello else { return hung("the agent never said who it is") };
-    let Ok(Ok(baseline)) = tokio::time::timeout(LAST_QUESTIONS, vm.agent.snapshot()).await else {
-        return hung("no answer to the first question");
+    under_way: &CancellationToken,
+) {
+    let start = async {
+        match &setting.checkpoints {
+            Some(checkpoints) => {
+                let checkpoint = checkpoints.of(plan.side);
+                vm.restore().await?;
+                Ok((checkpoint.hello().clone(), checkpoint.baseline().clone()))
+            }
+            None => {
+                let hello = vm.boot(heard).await?;
+                match tokio::time::timeout(LAST_QUESTIONS, vm.agent.snapshot()).await {
+                    Ok(Ok(baseline)) => Ok((hello, baseline)),
+                    _ => Err(Cut::Hung("no answer to the first question".into())),
+                }
+            }
+        }
     };
+    let (hello, baseline) = match start.await {
+        Ok(known) => known,
+        Err(cut) => {
+            course.cut = Some(cut);
+            return;
+        }
+    };
+    course.ready = Some(vm.journal.now());
+    // `cut` and the work borrow the machine, and the work writes the course: so the cut is set after the race.
+    let cut = tokio::select! {
+        biased;
+        cut = vm.cut() => Err(cut),
+        done = work(vm, setting, &hello, baseline, schedule, log, course, under_way) => done,
+    };
+    course.cut = cut.err();
+}
+
+#[expect(clippy::too_many_arguments, reason = "as above")]
+async fn work(
+    vm: &Vm,
+    setting: &Setting,
+    hello: &Hello,
+    baseline: Snapshot,
+    schedule: &Schedule,
+    log: &Log,
+    course: &mut Course,
+    under_way: &CancellationToken,
+) -> Result<(), Cut> {
+    let scenario = &setting.scenario;
+    let hung = |what: &str| Cut::Hung(what.to_owned());
     course.armed.start = baseline.lockdep_armed;
     let ledger = Ledger::new(baseline, hello, scenario.guest.memory_online);
     if !scenario.guest.load.is_empty() {
         let start = vm.agent.ask(Request::StartLoad { loads: scenario.guest.load.clone() });
         match tokio::time::timeout(LAST_QUESTIONS, start).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Ok(Some(Cut::Broken(format!("the load does not start: {error}")))),
-            Err(_) => return hung("the load does not start"),
+            Ok(Err(error)) => return Err(Cut::Broken(format!("the load does not start: {error}"))),
+            Err(_) => return Err(hung("the load does not start")),
         }
     }
     vm.journal.record(Happening::Stage(Stage::Lanes));
-    if let Err(error) = Lanes::new(vm, scenario, &ledger, log).run(schedule).await {
-        return hung(&error.to_string());
+    let lanes = Lanes::new(vm, scenario, &ledger, log);
+    let mut heard = vm.journal.listen();
+    let accepted = async {
+        let first = |what: &Happening| matches!(what, Happening::OperationAccepted { .. }).then_some(());
+        let _ = heard.until(first).await;
+        under_way.cancel();
+        std::future::pending().await
+    };
+    tokio::select! {
+        done = lanes.run(schedule) => done.map_err(|error| hung(&error.to_string()))?,
+        never = accepted => never,
     }
+    under_way.cancel();
     vm.journal.record(Happening::Stage(Stage::Settling));
     let questions = async {
         if let Ok(Answer::LoadEnded(loops)) = vm.agent.ask(Request::StopLoad).await {
@@ -192,10 +259,10 @@ async fn work(
         vm.drain(LAST_QUESTIONS).await.then_some(())
     };
     if !matches!(tokio::time::timeout(LAST_QUESTIONS, questions).await, Ok(Some(()))) {
-        return hung("no answer to the last questions");
+        return Err(hung("no answer to the last questions"));
     }
     vm.journal.record(Happening::Stage(Stage::Collected));
-    Ok(None)
+    Ok(())
 }
 
 /// Reads the log and decides.
@@ -256,7 +323,8 @@ fn conclude(
         why,
         armed: course.armed,
         lost_records: 0,
-        booted: None,
+        taken: HostTime(0),
+        ready: course.ready,
         ended: journal.now(),
         operations,
         mismatches,

@@ -1,18 +1,27 @@
-//! A booted guest: QEMU, its monitor, and the guest's three voices.
+//! A guest: QEMU, its monitor, and the guest's three voices.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hotplug_protocol::{Event, Hello, Request};
-use tokio_util::sync::CancellationToken;
+use qapi::qmp;
 
 use super::Setting;
+use super::checkpoint::Checkpoint;
 use crate::guest::{Agent, Kmsg, Serial};
-use crate::journal::{Happening, HostTime, Journal, Stage};
-use crate::qemu::{Channels, Ended, Machine, command_line};
-use crate::qmp::Qmp;
+use crate::journal::{Happening, Journal, Stage};
+use crate::qemu::{Boot, Ended, Inherited, Machine, Scratch, Start, command_line};
+use crate::qmp::{Qmp, QmpError};
+use crate::side::Side;
 use crate::{Error, Result};
+
+/// How long QEMU may take to start and to answer its monitor. It takes 40 ms.
+const START: Duration = Duration::from_secs(60);
+
+/// How long QEMU may take to save or load a checkpoint. It takes 5 ms.
+const MIGRATION: Duration = Duration::from_secs(60);
 
 /// A guest that prints nothing for this long while it boots hangs. Under TCG with both cores busy the longest pause
 /// seen is 4 s.
@@ -24,17 +33,45 @@ const BOOT: Duration = Duration::from_secs(180);
 /// How long a panicking kernel may take to print and reboot, and QEMU to obey `quit`.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 
-/// A booted guest.
+/// A guest. Dropping it ends its QEMU.
 #[derive(Debug)]
 pub(super) struct Vm {
     pub(super) qmp: Qmp,
     pub(super) agent: Agent,
     pub(super) kmsg: Kmsg,
-    serial: Serial,
-    pub(super) machine: Machine,
+    pub(super) serial: Serial,
+    machine: Machine,
     pub(super) journal: Arc<Journal>,
-    pub(super) hello: Option<Hello>,
-    pub(super) booted: Option<HostTime>,
+}
+
+/// What a guest begins with.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// Its kernel's entry.
+    Kernel,
+    /// The same, with its memory, and its state at last, in these files.
+    Template { memory: &'a Scratch, state: &'a Scratch },
+    /// A checkpoint.
+    Checkpoint(&'a Checkpoint),
+}
+
+impl Origin<'_> {
+    fn start(self) -> Start {
+        match self {
+            Self::Kernel => Start::Cold,
+            Self::Template { .. } => Start::Template,
+            Self::Checkpoint(_) => Start::Restored,
+        }
+    }
+
+    fn files(self) -> Result<Vec<(Inherited, OwnedFd)>> {
+        let (memory, state) = match self {
+            Self::Kernel => return Ok(Vec::new()),
+            Self::Template { memory, state } => (memory.handle()?, state.handle()?),
+            Self::Checkpoint(checkpoint) => (checkpoint.memory.handle()?, checkpoint.state.handle()?),
+        };
+        Ok(vec![(Inherited::Memory, memory), (Inherited::State, state)])
+    }
 }
 
 /// Why a stage ended before it was done.
@@ -50,64 +87,149 @@ pub(super) enum Cut {
     Broken(String),
 }
 
+impl Cut {
+    /// For people.
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::Ended(ended) => ended.to_string(),
+            Self::Panicked => "the kernel panicked".into(),
+            Self::Hung(what) | Self::Broken(what) => what.clone(),
+        }
+    }
+}
+
 impl Vm {
-    /// Starts QEMU on `kernel` in the trial's folder `dir` and boots until the agent is ready.
+    /// Starts QEMU for one side's kernel in the trial's folder `dir`, until its monitor answers.
     ///
-    /// The machine is returned even when the boot was cut short, for its evidence; an error is infrastructure's.
-    pub(super) async fn boot(
+    /// A guest from a checkpoint waits for [`Vm::restore`]; any other boots. An error is infrastructure's.
+    pub(super) async fn start(
         setting: &Setting,
-        kernel: &Path,
-        name: &str,
+        side: Side,
+        origin: Origin<'_>,
         dir: &Path,
         journal: &Arc<Journal>,
-    ) -> Result<(Self, Option<Cut>)> {
-        let channels = Channels::below(&setting.private.folder(name)?);
-        let boot = setting.boot(kernel);
-        let arguments = command_line(&setting.scenario.machine, &setting.scenario.guest, &boot, &channels);
-        write_command(dir, &setting.qemu, &arguments)?;
-        let mut heard = journal.listen();
+    ) -> Result<Self> {
+        let boot = Boot {
+            accelerator: setting.accelerator,
+            sandbox: setting.sandbox,
+            platform: setting.platform,
+            start: origin.start(),
+        };
+        let arguments = command_line(&setting.scenario.machine, &setting.scenario.guest, boot);
+        write_command(dir, &setting.qemu.path, &arguments)?;
         journal.record(Happening::Stage(Stage::Started));
+        let mut files = origin.files()?;
+        files.push((Inherited::Kernel, setting.kernels.of(side).handle()?));
+        files.push((Inherited::Initrd, setting.initrd.handle()?));
         let stderr = dir.join("qemu.stderr");
         let (machine, streams) =
-            Machine::start(&setting.qemu, &arguments, &channels, &setting.private, &stderr).await?;
+            Machine::start(&setting.qemu.path, &arguments, files, setting.identity, &stderr)?;
         let serial = Serial::read(streams.serial, &dir.join("serial.log"), journal.clone());
-        let kmsg = Kmsg::read(streams.kmsg, &dir.join("kmsg.log"), journal.clone());
+        let newest = match origin {
+            Origin::Checkpoint(checkpoint) => checkpoint.newest_record(),
+            _ => None,
+        };
+        let kmsg = Kmsg::read(streams.kmsg, &dir.join("kmsg.log"), newest, journal.clone());
         let agent = Agent::connect(streams.agent, journal.clone());
         let transcript = dir.join("qmp.log");
+        let connect = async {
+            let qmp = Qmp::connect(streams.qmp, journal.clone(), &transcript).await?;
+            if boot.start == Start::Restored {
+                ignore_shared_memory(&qmp).await?;
+            }
+            Ok::<_, QmpError>(qmp)
+        };
         let qmp = tokio::select! {
-            qmp = Qmp::connect(streams.qmp, journal.clone(), &transcript) => {
-                qmp.map_err(Error::infrastructure)?
-            }
-            ended = machine.ended() => return Err(Error::infrastructure(ended)),
-        };
-        let mut vm =
-            Self { qmp, agent, kmsg, serial, machine, journal: journal.clone(), hello: None, booted: None };
-        let ready = async {
-            loop {
-                if let Happening::Agent { event: Event::Ready(hello), .. } = &heard.next().await?.what {
-                    return Ok::<_, Error>(hello.clone());
+            biased;
+            ended = machine.ended() => Err(Error::infrastructure(format!("{ended} before it was ready"))),
+            qmp = tokio::time::timeout(START, connect) => match qmp {
+                Ok(Ok(qmp)) => Ok(qmp),
+                // A monitor that is gone is QEMU's end, which is told better by the end itself.
+                Ok(Err(QmpError::Gone(_))) => {
+                    let ended = machine.kill().await;
+                    Err(Error::infrastructure(format!("{ended} before it was ready")))
                 }
-            }
+                Ok(Err(error)) => Err(Error::infrastructure(error)),
+                Err(_) => Err(Error::infrastructure(format!(
+                    "QEMU's monitor did not answer within {} s",
+                    START.as_secs()
+                ))),
+            },
         };
-        let cut = tokio::select! {
+        let qmp = qmp.map_err(|error| {
+            let said = fs_err::read(&stderr).unwrap_or_default();
+            error.detail(String::from_utf8_lossy(&said))
+        })?;
+        Ok(Self { qmp, agent, kmsg, serial, machine, journal: journal.clone() })
+    }
+
+    /// Waits until the agent of a booting guest is ready.
+    pub(super) async fn boot(&self, mut heard: crate::journal::Listener) -> Result<Hello, Cut> {
+        let ready = heard.until(|what| match what {
+            Happening::Agent { event: Event::Ready(hello), .. } => Some(hello.clone()),
+            _ => None,
+        });
+        tokio::select! {
             hello = ready => {
-                vm.hello = Some(hello?);
-                None
+                self.journal.record(Happening::Stage(Stage::Ready));
+                hello.map_err(|error| Cut::Broken(error.to_string()))
             }
-            cut = vm.cut() => Some(cut),
-            () = vm.serial.silent_for(SILENCE) => {
-                Some(Cut::Hung(format!("silent for {} s at boot", SILENCE.as_secs())))
+            cut = self.cut() => Err(cut),
+            () = self.serial.silent_for(SILENCE) => {
+                Err(Cut::Hung(format!("silent for {} s at boot", SILENCE.as_secs())))
             }
             () = tokio::time::sleep(BOOT) => {
-                Some(Cut::Hung(format!("not ready {} s after the start of its boot", BOOT.as_secs())))
+                Err(Cut::Hung(format!("not ready {} s after the start of its boot", BOOT.as_secs())))
+            }
+        }
+    }
+
+    /// Saves the state of a guest that was started as a template. It does not run afterwards.
+    pub(super) async fn save(&self) -> Result<(), Cut> {
+        let save = async {
+            self.qmp.execute(qmp::stop {}).await?;
+            ignore_shared_memory(&self.qmp).await?;
+            let uri = Some(format!("file:{}", Inherited::State.path()));
+            self.qmp.execute(qmp::migrate { channels: None, detach: None, resume: None, uri }).await
+        };
+        self.migrated(save).await
+    }
+
+    /// Loads the checkpoint that this guest was started from, and lets it run.
+    pub(super) async fn restore(&self) -> Result<(), Cut> {
+        let uri = Some(format!("file:{}", Inherited::State.path()));
+        let load = self.qmp.execute(qmp::migrate_incoming { channels: None, exit_on_error: None, uri });
+        self.migrated(load).await?;
+        self.qmp.execute(qmp::cont {}).await.map_err(|error| Cut::Broken(error.to_string()))?;
+        self.journal.record(Happening::Stage(Stage::Ready));
+        Ok(())
+    }
+
+    /// Waits until a migration that `begin` starts is done.
+    async fn migrated<T>(&self, begin: impl Future<Output = Result<T, QmpError>>) -> Result<(), Cut> {
+        let mut heard = self.journal.listen();
+        let broken = |what: String| Cut::Broken(format!("the checkpoint: {what}"));
+        let done = async {
+            begin.await.map_err(|error| broken(error.to_string()))?;
+            let status = heard.until(|what| match what {
+                Happening::Qmp { event, data } if event == "MIGRATION" => {
+                    data["status"].as_str().filter(|s| ["completed", "failed"].contains(s)).map(str::to_owned)
+                }
+                _ => None,
+            });
+            match status.await {
+                Ok(status) if status == "completed" => Ok(()),
+                Ok(status) => Err(broken(format!("QEMU's migration {status}"))),
+                Err(error) => Err(broken(error.to_string())),
             }
         };
-        if cut.is_some() {
-            return Ok((vm, cut));
+        tokio::select! {
+            biased;
+            cut = self.cut() => Err(cut),
+            done = tokio::time::timeout(MIGRATION, done) => {
+                done.unwrap_or_else(|_| Err(broken(format!("not done within {} s", MIGRATION.as_secs()))))
+            }
         }
-        vm.booted = Some(journal.now());
-        journal.record(Happening::Stage(Stage::Ready));
-        Ok((vm, None))
     }
 
     /// Waits for whatever ends a trial early. Safe to cancel.
@@ -142,7 +264,7 @@ impl Vm {
             let request = Request::Write { path: "/proc/sysrq-trigger".into(), data: key.into() };
             if !matches!(tokio::time::timeout(limit, self.agent.ask(request)).await, Ok(Ok(_))) {
                 // No agent: an NMI makes the kernel print where its CPUs are (arch/x86/kernel/nmi.c).
-                let _ = tokio::time::timeout(limit, self.qmp.execute(qapi::qmp::inject_nmi {})).await;
+                let _ = tokio::time::timeout(limit, self.qmp.execute(qmp::inject_nmi {})).await;
                 let _ = tokio::time::timeout(limit, self.serial.silent_for(Duration::from_secs(1))).await;
                 return;
             }
@@ -150,24 +272,28 @@ impl Vm {
         self.drain(limit).await;
     }
 
-    /// Ends QEMU: `quit` where it is asked nicely, a kill after that; then waits for all streams to reach their files.
-    pub(super) async fn shut_down(self, cut: Option<&Cut>, cancel: &CancellationToken) -> Result<Ended> {
-        if cut == Some(&Cut::Panicked) {
+    /// Ends QEMU, and waits for all streams to reach their files. How QEMU ended, where it was not we who ended it.
+    pub(super) async fn shut_down(self, cut: Option<&Cut>) -> Result<Option<Ended>> {
+        let by_itself = match cut {
             // panic=-1 reboots, -no-reboot exits. A kernel that dies while it prints gets no more than this.
-            let _ = tokio::time::timeout(LAST_WORDS, self.machine.ended()).await;
-        } else if !cancel.is_cancelled() {
-            let quit = async {
-                // The answer may never come: QEMU is free to exit first.
-                let _ = self.qmp.execute(qapi::qmp::quit {}).await;
-                self.machine.ended().await
-            };
-            let _ = tokio::time::timeout(LAST_WORDS, quit).await;
-        }
-        let ended = self.machine.kill().await;
+            Some(Cut::Panicked) => tokio::time::timeout(LAST_WORDS, self.machine.ended()).await.ok(),
+            Some(Cut::Ended(ended)) => Some(ended.clone()),
+            _ => None,
+        };
+        // Whatever there was to ask was asked: QEMU's own way out would only take longer.
+        self.machine.kill().await;
         self.serial.finish().await?;
         self.kmsg.finish().await?;
-        Ok(ended)
+        Ok(by_itself)
     }
+}
+
+/// Memory in a shared file is no part of the state, neither when it is saved nor when it is loaded, and the end of a
+/// migration is told by an event (qapi/migration.json: `x-ignore-shared`, `events`).
+async fn ignore_shared_memory(qmp: &Qmp) -> Result<(), QmpError> {
+    let capabilities = [qmp::MigrationCapability::x_ignore_shared, qmp::MigrationCapability::events]
+        .map(|capability| qmp::MigrationCapabilityStatus { capability, state: true });
+    qmp.execute(qmp::migrate_set_capabilities { capabilities: capabilities.into() }).await.map(drop)
 }
 
 /// Keeps QEMU's command line as a script that can be read, and run by whoever listens on the sockets.

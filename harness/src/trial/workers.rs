@@ -1,8 +1,9 @@
 //! All trials of a run: the sides interleaved, a few at a time, those that infrastructure spoilt tried again.
 
-use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::outcome::{TrialOutcome, TrialRecord};
-use super::run::{Setting, TrialPlan, run};
+use super::run::{Prepared, Setting, TrialPlan, prepare};
 use crate::scenario::Seed;
 use crate::side::Side;
 use crate::{Error, Result};
@@ -41,22 +42,18 @@ pub enum Again {
 }
 
 /// The order of trials: before, after, after, before, ... so that a machine that warms up or tires favours no side.
-fn plan(trials: u32, seed: Seed) -> VecDeque<TrialPlan> {
-    let of = |side, number| TrialPlan { side, number, seed: seed.of_trial(number) };
-    (0..trials)
-        .flat_map(|n| {
-            let (first, second) =
-                if n % 2 == 0 { (Side::Before, Side::After) } else { (Side::After, Side::Before) };
-            [of(first, n), of(second, n)]
-        })
-        .collect()
+fn plan(trials: u32, seed: Seed) -> impl Iterator<Item = TrialPlan> {
+    let of = move |side, number| TrialPlan { side, number, seed: seed.of_trial(number) };
+    (0..trials).flat_map(move |n| {
+        let (first, second) =
+            if n % 2 == 0 { (Side::Before, Side::After) } else { (Side::After, Side::Before) };
+        [of(first, n), of(second, n)]
+    })
 }
 
-/// The trials of a run.
+/// What became of the trials of a run. Their records were told one by one.
 #[derive(Debug, Default)]
 pub struct Ran {
-    /// Records that count, before then after, by number.
-    pub records: Vec<TrialRecord>,
     /// Trials that do not count, because they were tried again.
     pub repeated: Vec<Repeated>,
     /// Why not all trials ran: an interruption, a full disk.
@@ -74,7 +71,103 @@ pub struct Repeated {
     pub why: String,
 }
 
-/// Runs `trials` trials a side in folders below `folder`, `workers` at a time.
+/// What the caller of [`run_all`] hears, and answers: no further trials after a break.
+pub type Tell<'a> = &'a (dyn Fn(Happened) -> ControlFlow<()> + Sync);
+
+/// Trials still to be run, shared by all workers.
+struct Supply<'a> {
+    setting: &'a Setting,
+    folder: &'a Path,
+    cancel: &'a CancellationToken,
+    tell: Tell<'a>,
+    plans: Mutex<Box<dyn Iterator<Item = TrialPlan> + Send + 'a>>,
+    /// The caller wants no further trials.
+    closed: AtomicBool,
+}
+
+impl Supply<'_> {
+    /// The next trial, its QEMU started.
+    async fn next(&self) -> Option<Result<Prepared>> {
+        let plan = match self.plans.lock() {
+            Ok(mut plans) if !self.closed.load(Ordering::Relaxed) => plans.next()?,
+            _ => return None,
+        };
+        let dir = self.folder.join(plan.name());
+        Some(prepare(self.setting, plan, dir, self.cancel).await)
+    }
+
+    fn tell(&self, happened: Happened) {
+        if (self.tell)(happened).is_break() {
+            self.closed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Runs a trial, and again what infrastructure spoils.
+    async fn run(
+        &self,
+        mut trial: Prepared,
+        under_way: &CancellationToken,
+        repeated: &mut Vec<Repeated>,
+    ) -> Result<()> {
+        let plan = trial.plan.clone();
+        for attempt in 1.. {
+            self.tell(Happened::Began(plan.clone()));
+            let record = trial.run(self.setting, self.cancel, under_way).await?;
+            let hung_at_boot = record.outcome == TrialOutcome::Hung && record.ready.is_none();
+            let spoilt = record.outcome == TrialOutcome::Infrastructure || hung_at_boot;
+            if !spoilt || attempt > RETRIES {
+                self.tell(Happened::Ended(Box::new(record), Again::No));
+                break;
+            }
+            let (folder, outcome, why) = (record.folder.clone(), record.outcome, record.why.clone());
+            repeated.push(Repeated { folder, outcome, why });
+            self.tell(Happened::Ended(Box::new(record), Again::Yes));
+            let dir = self.folder.join(format!("{}-again{attempt}", plan.name()));
+            trial = prepare(self.setting, plan.clone(), dir, self.cancel).await?;
+        }
+        Ok(())
+    }
+
+    /// One worker: trial after trial, the next one's QEMU started while one runs.
+    async fn work(&self) -> Ran {
+        let mut ran = Ran::default();
+        // A guest that boots does so as soon as its QEMU starts. Only a checkpoint's waits.
+        let ahead = self.setting.checkpoints.is_some();
+        let mut next = self.next().await;
+        while let Some(trial) = next.take() {
+            let under_way = CancellationToken::new();
+            let one = async {
+                // The next is started even where this one never comes to an operation.
+                let _guard = under_way.clone().drop_guard();
+                match trial {
+                    Ok(trial) if self.closed.load(Ordering::Relaxed) => trial.discard().await,
+                    Ok(trial) => self.run(trial, &under_way, &mut ran.repeated).await,
+                    Err(error) => Err(error),
+                }
+            };
+            let following = async {
+                under_way.cancelled().await;
+                if ahead { self.next().await } else { None }
+            };
+            let (ended, prepared) = tokio::join!(one, following);
+            next = prepared;
+            if let Err(error) = ended {
+                ran.stopped = Some(error);
+                if let Some(Ok(trial)) = next.take() {
+                    // Its folder may be on the disk that is full; the first error is the one to tell.
+                    let _ = trial.discard().await;
+                }
+                break;
+            }
+            if next.is_none() {
+                next = self.next().await;
+            }
+        }
+        ran
+    }
+}
+
+/// Runs up to `trials` trials a side in folders below `folder`, `workers` at a time.
 ///
 /// An interruption ends all trials at once, with what was collected left in the folder.
 pub async fn run_all(
@@ -84,59 +177,18 @@ pub async fn run_all(
     workers: usize,
     folder: &Path,
     cancel: &CancellationToken,
-    tell: &(dyn Fn(Happened) + Sync),
+    tell: Tell<'_>,
 ) -> Ran {
-    let queue = Mutex::new(plan(trials, seed));
-    let take = || queue.lock().map_or(None, |mut queue| queue.pop_front());
-    let worker = async || {
-        let mut mine = Ran::default();
-        while let Some(plan) = take() {
-            match try_trial(setting, &plan, folder, cancel, tell, &mut mine.repeated).await {
-                Ok(record) => mine.records.push(record),
-                Err(error) => {
-                    mine.stopped = Some(error);
-                    break;
-                }
-            }
-        }
-        mine
-    };
-    let mut running: FuturesUnordered<_> = (0..workers.max(1)).map(|_| worker()).collect();
+    let plans = Mutex::new(Box::new(plan(trials, seed)) as Box<dyn Iterator<Item = TrialPlan> + Send>);
+    let supply = Supply { setting, folder, cancel, tell, plans, closed: AtomicBool::new(false) };
+    let mut running: FuturesUnordered<_> = (0..workers.max(1)).map(|_| supply.work()).collect();
     let mut all = Ran::default();
     while let Some(mine) = running.next().await {
-        all.records.extend(mine.records);
         all.repeated.extend(mine.repeated);
         // The others see the same cancellation, or the same disk.
         all.stopped = all.stopped.or(mine.stopped);
     }
-    all.records.sort_by_key(|r| (r.side, r.number));
     all
-}
-
-async fn try_trial(
-    setting: &Setting,
-    plan: &TrialPlan,
-    folder: &Path,
-    cancel: &CancellationToken,
-    tell: &(dyn Fn(Happened) + Sync),
-    repeated: &mut Vec<Repeated>,
-) -> Result<TrialRecord> {
-    for attempt in 0.. {
-        let name = if attempt == 0 { plan.name() } else { format!("{}-again{attempt}", plan.name()) };
-        let dir = folder.join(name);
-        fs_err::create_dir_all(&dir)?;
-        tell(Happened::Began(plan.clone()));
-        let record = run(setting, plan, &dir, cancel).await?;
-        let hung_at_boot = record.outcome == TrialOutcome::Hung && record.booted.is_none();
-        let spoilt = record.outcome == TrialOutcome::Infrastructure || hung_at_boot;
-        let again = spoilt && attempt < RETRIES;
-        tell(Happened::Ended(Box::new(record.clone()), if again { Again::Yes } else { Again::No }));
-        if !again {
-            return Ok(record);
-        }
-        repeated.push(Repeated { folder: record.folder, outcome: record.outcome, why: record.why });
-    }
-    Err(Error::infrastructure("the count of attempts ran out"))
 }
 
 #[cfg(test)]
@@ -145,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_sides_take_turns_in_going_first_and_share_seeds() {
-        let plan: Vec<_> = plan(2, Seed(1)).into();
+        let plan: Vec<_> = plan(2, Seed(1)).collect();
         let names: Vec<_> = plan.iter().map(TrialPlan::name).collect();
         assert_eq!(names, ["before-000", "after-000", "after-001", "before-001"]);
         assert_eq!(plan[0].seed, plan[1].seed);

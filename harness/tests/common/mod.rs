@@ -124,15 +124,15 @@ impl Run {
         path
     }
 
-    /// QEMUs of this run's trials: their sockets are below our folder.
+    /// QEMUs of this run's trials: they inherit our folder's name in their environment.
     pub(crate) fn qemus(&self) -> Vec<Pid> {
-        let ours = self.tmp().display().to_string();
+        let ours = format!("TMPDIR={}", self.tmp().display());
         let mut all = Vec::new();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).into_owned();
-            if line.contains(&ours) && line.contains("qemu") {
+            let file = |name| std::fs::read(entry.path().join(name)).unwrap_or_default();
+            let ours = file("environ").split(|byte| *byte == 0).any(|variable| variable == ours.as_bytes());
+            if ours && String::from_utf8_lossy(&file("comm")).contains("qemu") {
                 all.push(Pid::from_raw(pid));
             }
         }

@@ -1,0 +1,222 @@
+//! What QEMU is handed: open files under fixed numbers, never paths.
+//!
+//! A guest's sockets, images and memory have no name in any file system. So nothing is left behind however the harness
+//! ends, nobody else can open them, QEMU may run as a user who can go nowhere, and every trial has the same command
+//! line. What QEMU wants to open by name it finds below `/proc/self/fd`, where each opening has a position of its own.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{Whence, lseek};
+
+use crate::bytes::Bytes;
+use crate::{Error, Result};
+
+/// The files that a QEMU inherits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inherited {
+    /// The monitor's socket.
+    Qmp,
+    /// The serial console's socket.
+    Serial,
+    /// The socket for requests to the agent.
+    Agent,
+    /// The socket for kernel records.
+    Kmsg,
+    /// The bzImage.
+    Kernel,
+    /// The agent's initramfs.
+    Initrd,
+    /// The guest's memory: shared while a checkpoint is made, mapped privately by each guest restored from it.
+    Memory,
+    /// The state of the machine beside its memory.
+    State,
+}
+
+impl Inherited {
+    /// Its number in QEMU.
+    pub fn number(self) -> RawFd {
+        // Above what a process uses by itself, so that a list of QEMU's files is easy to read.
+        20 + self as RawFd
+    }
+
+    /// Its path in QEMU.
+    pub fn path(self) -> String {
+        format!("/proc/self/fd/{}", self.number())
+    }
+}
+
+/// A file in memory that a QEMU writes, a guest's memory or a machine's state: to become a [`Sealed`] one.
+#[derive(Debug)]
+pub struct Scratch(File);
+
+impl Scratch {
+    /// All zeros, which take no memory yet.
+    pub fn new(size: Bytes) -> Result<Self> {
+        let file = unnamed("hotplug-memory")?;
+        file.set_len(size.0)?;
+        Ok(Self(file))
+    }
+
+    /// A handle for QEMU.
+    pub fn handle(&self) -> Result<OwnedFd> {
+        Ok(self.0.try_clone()?.into())
+    }
+
+    /// From now on nobody can change it. An error where a process still has it mapped for writing.
+    pub fn seal(self) -> Result<Sealed> {
+        Sealed::seal(self.0)
+    }
+}
+
+/// A file in memory that nobody can change any more, however it is opened (fcntl(2), `F_ADD_SEALS`).
+#[derive(Debug, Clone)]
+pub struct Sealed(Arc<File>);
+
+impl Sealed {
+    /// With these contents.
+    pub fn of(bytes: &[u8]) -> Result<Self> {
+        let mut file = unnamed("hotplug-file")?;
+        file.write_all(bytes)?;
+        Self::seal(file)
+    }
+
+    /// A copy of the file at `path`, its holes left as holes.
+    pub fn copy_of(path: &Path) -> Result<Self> {
+        let from = fs_err::File::open(path)?.into_parts().0;
+        let to = unnamed("hotplug-file")?;
+        copy(&from, &to)?;
+        Self::seal(to)
+    }
+
+    fn seal(file: File) -> Result<Self> {
+        let seals =
+            SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(seals))
+            .map_err(|error| Error::infrastructure(format!("cannot seal a file in memory: {error}")))?;
+        Ok(Self(Arc::new(file)))
+    }
+
+    /// A handle for QEMU, which opens it anew.
+    pub fn handle(&self) -> Result<OwnedFd> {
+        Ok(self.0.try_clone()?.into())
+    }
+
+    /// Writes it to `path`, its holes left as holes.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        copy(&self.reopened()?, fs_err::File::create(path)?.file())
+    }
+
+    /// BLAKE3 of its length and of all that is in it, with the places of its data; zeros may be data or a hole.
+    pub fn hash(&self) -> Result<String> {
+        let file = self.reopened()?;
+        let mut hash = blake3::Hasher::new();
+        hash.update(&file.metadata()?.len().to_le_bytes());
+        let mut page = vec![0; PAGE];
+        each_page(&file, &mut page, |at, bytes| {
+            hash.update(&at.to_le_bytes());
+            hash.update(bytes);
+            Ok(())
+        })?;
+        Ok(hash.finalize().to_hex().to_string())
+    }
+
+    /// Bytes that are not a hole.
+    pub fn taken(&self) -> Result<Bytes> {
+        use std::os::unix::fs::MetadataExt;
+        Ok(Bytes(self.0.metadata()?.blocks() * 512))
+    }
+
+    /// With a position of its own.
+    fn reopened(&self) -> Result<File> {
+        Ok(fs_err::File::open(format!("/proc/self/fd/{}", self.0.as_raw_fd()))?.into_parts().0)
+    }
+}
+
+/// What is copied and hashed at a time.
+const PAGE: usize = 4096;
+
+fn unnamed(name: &str) -> Result<File> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let file = memfd_create(name, flags)
+        .map_err(|error| Error::infrastructure(format!("cannot make a file in memory: {error}")))?;
+    Ok(file.into())
+}
+
+/// Copies data, not holes, and no pages of zeros: what a guest once touched is mostly zero again.
+fn copy(from: &File, to: &File) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    to.set_len(from.metadata()?.len())?;
+    let mut page = vec![0; PAGE];
+    each_page(from, &mut page, |at, bytes| to.write_all_at(bytes, at))
+}
+
+/// Calls `with` for each page of data that is not all zero.
+fn each_page(
+    file: &File,
+    page: &mut [u8],
+    mut with: impl FnMut(u64, &[u8]) -> std::io::Result<()>,
+) -> Result<()> {
+    let end = file.metadata()?.len();
+    let seek = |at: u64, to| match lseek(file.as_fd(), at.cast_signed(), to) {
+        Ok(place) => Ok(place.cast_unsigned()),
+        // No more data behind this place.
+        Err(nix::errno::Errno::ENXIO) => Ok(end),
+        Err(error) => Err(std::io::Error::from(error)),
+    };
+    let mut at = 0;
+    while at < end {
+        // Extents begin and end at pages, but for the end of the file.
+        let start = seek(at, Whence::SeekData)?;
+        at = seek(start, Whence::SeekHole)?;
+        let mut reader = std::io::BufReader::with_capacity(1 << 20, file);
+        reader.seek(SeekFrom::Start(start))?;
+        let mut place = start;
+        while place < at {
+            let length = usize::try_from(at - place).unwrap_or(PAGE).min(PAGE);
+            let bytes = &mut page[..length];
+            reader.read_exact(bytes)?;
+            if bytes.iter().any(|byte| *byte != 0) {
+                with(place, bytes)?;
+            }
+            place += length as u64;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_stay_holes_and_contents_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ram");
+        let memory = Scratch::new(Bytes(64 * Bytes::MIB)).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&memory.0, b"guest", 5 * Bytes::MIB + 7).unwrap();
+        let sealed = memory.seal().unwrap();
+        sealed.save(&path).unwrap();
+        assert!(sealed.taken().unwrap() <= Bytes(Bytes::MIB));
+        let copy = Sealed::copy_of(&path).unwrap();
+        assert_eq!(copy.hash().unwrap(), sealed.hash().unwrap());
+        assert!(copy.taken().unwrap() <= Bytes(Bytes::MIB));
+        assert_ne!(Sealed::of(b"guest").unwrap().hash().unwrap(), copy.hash().unwrap());
+    }
+
+    #[test]
+    fn what_is_sealed_cannot_be_written() {
+        let sealed = Sealed::of(b"kernel").unwrap();
+        let path = format!("/proc/self/fd/{}", sealed.0.as_raw_fd());
+        let mut opened = File::options().read(true).write(true).open(path).unwrap();
+        assert_eq!(opened.write(b"x").unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
+        let mut text = String::new();
+        opened.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "kernel");
+    }
+}

@@ -1,0 +1,41 @@
+//! As whom QEMU runs: never as root.
+
+use nix::unistd::{Gid, Uid, User};
+
+use crate::host::Accelerator;
+use crate::{Error, Result};
+
+/// As whom QEMU runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    /// None: as whoever runs the harness.
+    drop_to: Option<(Uid, Gid)>,
+}
+
+impl Identity {
+    /// The caller's own, or `nobody` where that is root. With KVM the group is the one of `/dev/kvm`.
+    pub fn choose(accelerator: Accelerator) -> Result<Self> {
+        if !Uid::effective().is_root() {
+            return Ok(Self { drop_to: None });
+        }
+        let nobody = User::from_name("nobody").ok().flatten();
+        let nobody = nobody.ok_or_else(|| {
+            Error::infrastructure("there is no user `nobody` to run QEMU as").mend("run as an ordinary user")
+        })?;
+        let gid = match accelerator {
+            Accelerator::Tcg => nobody.gid,
+            Accelerator::Kvm => {
+                use std::os::unix::fs::MetadataExt;
+                Gid::from_raw(fs_err::metadata("/dev/kvm")?.gid())
+            }
+        };
+        Ok(Self { drop_to: Some((nobody.uid, gid)) })
+    }
+
+    /// Makes `command` run as this identity. Supplementary groups go too (std's `CommandExt::uid`).
+    pub(super) fn apply(self, command: &mut tokio::process::Command) {
+        if let Some((uid, gid)) = self.drop_to {
+            command.gid(gid.as_raw()).uid(uid.as_raw());
+        }
+    }
+}

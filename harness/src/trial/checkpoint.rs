@@ -1,0 +1,311 @@
+//! Checkpoints: a booted, idle guest, kept as a file of memory and 300 KiB of state, from which trials are restored.
+//!
+//! Memory is a file that the guest has mapped shared while it boots and that no migration carries (`x-ignore-shared`).
+//! Each restored guest maps it privately: it starts within milliseconds, whatever the guest's size, and pays for the
+//! pages it writes to.
+//!
+//! ```text
+//! ~/.cache/hotplug/checkpoints/<key>/
+//!   lock, checkpoint.json           who makes or reads it; what it is. Written last
+//!   memory, state                   of the guest
+//!   kmsg.log, serial.log, qemu.cmd  what its boot said, and how it was started
+//! ```
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use hotplug_protocol::{Hello, Snapshot};
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::Setting;
+use super::vm::{Cut, Origin, Vm};
+use crate::bytes::Bytes;
+use crate::host::Accelerator;
+use crate::journal::Journal;
+use crate::kernel::Cache;
+use crate::qemu::{Boot, Scratch, Sealed, Start, command_line};
+use crate::side::{Side, Sides};
+use crate::{Error, Result, guest, kreport};
+
+/// Version of the files. Raised when an older harness's would be misread.
+const FORMAT: u32 = 1;
+
+/// A guest that has printed nothing for this long after its boot has settled.
+const SETTLED: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// How long the guest may take to answer a question.
+const QUESTION: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// How often a boot is tried whose infrastructure failed or that hung; see [`super::workers`]. Trials that boot try more.
+const ATTEMPTS: u32 = 2;
+
+/// What is kept of the boot beside the guest itself.
+const EVIDENCE: [&str; 3] = ["kmsg.log", "serial.log", "qemu.cmd"];
+
+/// A booted, idle guest.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    pub(super) memory: Sealed,
+    pub(super) state: Sealed,
+    about: About,
+}
+
+/// `checkpoint.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct About {
+    /// Hashes of `memory` and `state`.
+    memory_hash: String,
+    state_hash: String,
+    /// Who the agent is.
+    hello: Hello,
+    /// What the guest had when it was saved, and so what a restored one begins with.
+    baseline: Snapshot,
+    /// The last kernel record of the boot.
+    newest_record: Option<u64>,
+}
+
+impl Checkpoint {
+    pub(super) fn hello(&self) -> &Hello {
+        &self.about.hello
+    }
+
+    pub(super) fn baseline(&self) -> &Snapshot {
+        &self.about.baseline
+    }
+
+    pub(super) fn newest_record(&self) -> Option<u64> {
+        self.about.newest_record
+    }
+
+    /// Memory of the host that all guests restored from it share.
+    pub fn taken(&self) -> Result<Bytes> {
+        self.memory.taken()
+    }
+
+    /// The one in `folder`, if it is whole.
+    fn load(folder: &Path) -> Option<Self> {
+        let about: About =
+            serde_json::from_slice(&fs_err::read(folder.join("checkpoint.json")).ok()?).ok()?;
+        let file = |name: &str, hash: &str| {
+            let file = Sealed::copy_of(&folder.join(name)).ok()?;
+            (file.hash().ok()? == hash).then_some(file)
+        };
+        let memory = file("memory", &about.memory_hash)?;
+        let state = file("state", &about.state_hash)?;
+        // Its age is the time since its last use.
+        let json = fs_err::File::open(folder.join("checkpoint.json")).ok()?;
+        json.file().set_modified(std::time::SystemTime::now()).ok()?;
+        Some(Self { memory, state, about })
+    }
+
+    fn save(&self, folder: &Path, evidence: &Path) -> Result<()> {
+        self.memory.save(&folder.join("memory"))?;
+        self.state.save(&folder.join("state"))?;
+        copy_evidence(evidence, folder)?;
+        let text = serde_json::to_vec_pretty(&self.about).map_err(Error::infrastructure)?;
+        crate::record::write_whole(&folder.join("checkpoint.json"), &text)
+    }
+}
+
+/// What came of preparing checkpoints.
+#[derive(Debug)]
+pub enum Checkpoints {
+    /// There is one for each side.
+    Ready(Sides<Checkpoint>),
+    /// Why a side has none: its boot hung, panicked or printed a report. Trials must then be cold boots.
+    Unfit(Side, String),
+}
+
+/// Has a checkpoint for both kernels of `setting`, from the cache or newly made. What their boots said is below
+/// `evidence`, one folder a side. An error is an interruption, or our own disk's.
+pub async fn prepare(
+    setting: &Setting,
+    cache: &Cache,
+    evidence: &Path,
+    cancel: &CancellationToken,
+) -> Result<Checkpoints> {
+    let one = async |side: Side| one(setting, side, cache, &evidence.join(side.to_string()), cancel).await;
+    let (before, after) = if key(setting, Side::Before)? == key(setting, Side::After)? {
+        let before = one(Side::Before).await?;
+        let after = before.clone();
+        (before, after)
+    } else {
+        tokio::try_join!(one(Side::Before), one(Side::After))?
+    };
+    Ok(match (before, after) {
+        (Ok(before), Ok(after)) => Checkpoints::Ready(Sides { before, after }),
+        (Err(why), _) => Checkpoints::Unfit(Side::Before, why),
+        (_, Err(why)) => Checkpoints::Unfit(Side::After, why),
+    })
+}
+
+/// One side's, or why there is none.
+async fn one(
+    setting: &Setting,
+    side: Side,
+    cache: &Cache,
+    evidence: &Path,
+    cancel: &CancellationToken,
+) -> Result<Result<Checkpoint, String>> {
+    fs_err::create_dir_all(evidence)?;
+    let folder = cache.checkpoints().join(key(setting, side)?);
+    // Whoever else makes the same one now is waited for, and its checkpoint then taken.
+    let lock = tokio::select! {
+        lock = lock(folder.clone()) => lock?,
+        () = cancel.cancelled() => return Err(Error::interrupted()),
+    };
+    if let Some(checkpoint) = Checkpoint::load(&folder) {
+        copy_evidence(&folder, evidence)?;
+        return Ok(Ok(checkpoint));
+    }
+    // Stale, or half of one. Without this file it is none.
+    let _ = std::fs::remove_file(folder.join("checkpoint.json"));
+    let mut why = String::new();
+    for attempt in 1..=ATTEMPTS {
+        match make(setting, side, evidence, cancel).await? {
+            Ok(checkpoint) => {
+                checkpoint.save(&folder, evidence)?;
+                drop(lock);
+                return Ok(Ok(checkpoint));
+            }
+            Err(Unfit::Flaw(flaw)) => return Ok(Err(flaw)),
+            Err(Unfit::Cut(cut @ Cut::Panicked)) => return Ok(Err(cut.words())),
+            Err(Unfit::Cut(cut)) => why = format!("{} (in {attempt} boots)", cut.words()),
+        }
+    }
+    Ok(Err(why))
+}
+
+/// Why a boot gave no checkpoint.
+enum Unfit {
+    /// It ended early; another boot may not.
+    Cut(Cut),
+    /// The booted guest is not fit: this kernel's never will be.
+    Flaw(String),
+}
+
+/// Boots, waits until the guest is idle, looks whether it is fit, saves it.
+async fn make(
+    setting: &Setting,
+    side: Side,
+    dir: &Path,
+    cancel: &CancellationToken,
+) -> Result<Result<Checkpoint, Unfit>> {
+    let journal = Journal::create(&dir.join("events.jsonl"))?;
+    let memory = Scratch::new(setting.scenario.machine.memory)?;
+    let state = Scratch::new(Bytes(0))?;
+    let origin = Origin::Template { memory: &memory, state: &state };
+    let heard = journal.listen();
+    let whole = async {
+        let vm = match Vm::start(setting, side, origin, dir, &journal).await {
+            Ok(vm) => vm,
+            Err(error) => return Ok(Err(Unfit::Cut(Cut::Broken(error.to_string())))),
+        };
+        let led = lead(&vm, heard, dir).await;
+        let cut = match &led {
+            Err(Unfit::Cut(cut)) => Some(cut),
+            _ => None,
+        };
+        vm.shut_down(cut).await?;
+        Ok::<_, Error>(led)
+    };
+    let led = tokio::select! {
+        led = whole => led?,
+        () = cancel.cancelled() => return Err(Error::interrupted()),
+        () = journal.failed() => return Err(journal.check().err().unwrap_or_else(Error::interrupted)),
+    };
+    journal.check()?;
+    let (hello, baseline, newest_record) = match led {
+        Ok(led) => led,
+        Err(unfit) => return Ok(Err(unfit)),
+    };
+    let (memory, state) = (memory.seal()?, state.seal()?);
+    let about =
+        About { memory_hash: memory.hash()?, state_hash: state.hash()?, hello, baseline, newest_record };
+    Ok(Ok(Checkpoint { memory, state, about }))
+}
+
+async fn lead(
+    vm: &Vm,
+    heard: crate::journal::Listener,
+    dir: &Path,
+) -> Result<(Hello, Snapshot, Option<u64>), Unfit> {
+    let hello = vm.boot(heard).await.map_err(Unfit::Cut)?;
+    let settled = async {
+        vm.kmsg.silent_for(SETTLED).await;
+        let baseline = vm.agent.snapshot().await.map_err(|error| Unfit::Flaw(error.to_string()))?;
+        let newest = vm.agent.drain().await.map_err(|error| Unfit::Flaw(error.to_string()))?;
+        if let Some(newest) = newest {
+            vm.kmsg.reached(newest, QUESTION).await;
+        }
+        Ok((baseline, newest))
+    };
+    let (baseline, newest) = tokio::select! {
+        biased;
+        cut = vm.cut() => return Err(Unfit::Cut(cut)),
+        settled = tokio::time::timeout(QUESTION, settled) => {
+            settled.unwrap_or_else(|_| Err(Unfit::Cut(Cut::Hung("does not settle after its boot".into()))))?
+        }
+    };
+    if baseline.lockdep_armed == Some(false) {
+        return Err(Unfit::Flaw("lockdep is off after the boot".into()));
+    }
+    // A report now would leave every trial blind, and a warning that comes once would never come again.
+    let read = |name: &str| fs_err::read(dir.join(name)).unwrap_or_default();
+    let log = guest::merge(&read("kmsg.log"), &read("serial.log"));
+    if let Some(report) = kreport::scan(&log).first() {
+        return Err(Unfit::Flaw(format!("its boot reports: {}", report.title)));
+    }
+    vm.save().await.map_err(Unfit::Cut)?;
+    Ok((hello, baseline, newest))
+}
+
+/// What a checkpoint depends on: the command line, and everything that it names or that runs it.
+fn key(setting: &Setting, side: Side) -> Result<String> {
+    let boot = Boot {
+        accelerator: setting.accelerator,
+        sandbox: setting.sandbox,
+        platform: setting.platform,
+        start: Start::Template,
+    };
+    let line = command_line(&setting.scenario.machine, &setting.scenario.guest, boot);
+    let host_cpu = match setting.accelerator {
+        // `-cpu host`: another host's guest would find other features than it booted with.
+        Accelerator::Kvm => Some(&setting.host_cpu),
+        Accelerator::Tcg => None,
+    };
+    let program = blake3::hash(&fs_err::read(&setting.qemu.path)?).to_hex().to_string();
+    let parts = serde_json::json!({
+        "format": FORMAT,
+        "protocol": hotplug_protocol::VERSION,
+        "command-line": line,
+        "kernel": setting.kernels.of(side).hash()?,
+        "initramfs": setting.initrd.hash()?,
+        "qemu": [setting.qemu.version.to_string(), program],
+        "host-cpu": host_cpu,
+    });
+    Ok(blake3::hash(parts.to_string().as_bytes()).to_hex()[..32].to_owned())
+}
+
+/// Locks the checkpoint in `folder` for us alone.
+async fn lock(folder: PathBuf) -> Result<Flock<File>> {
+    let locked = tokio::task::spawn_blocking(move || {
+        loop {
+            fs_err::create_dir_all(&folder)?;
+            // None: a prune took the folder away in between.
+            if let Some(lock) = crate::kernel::try_lock(&folder.join("lock"), FlockArg::LockExclusive)? {
+                return Ok(lock);
+            }
+        }
+    });
+    locked.await.unwrap_or_else(|error| Err(Error::infrastructure(error)))
+}
+
+fn copy_evidence(from: &Path, to: &Path) -> Result<()> {
+    for name in EVIDENCE {
+        fs_err::copy(from.join(name), to.join(name))?;
+    }
+    Ok(())
+}
