@@ -79,10 +79,10 @@ fn report(datagram: &[u8], out: &Outbox) {
     };
     let (action, devpath) = (uevent.action.to_owned(), uevent.devpath.to_owned());
     out.event(Event::Uevent { action, devpath });
-    if let ("add", Some(cpu)) = (uevent.action, uevent.cpu()) {
-        if AUTOMATIC.load(Ordering::Relaxed) {
-            bring_online(cpu, out);
-        }
+    if let ("add", Some(cpu)) = (uevent.action, uevent.cpu())
+        && AUTOMATIC.load(Ordering::Relaxed)
+    {
+        bring_online(cpu, out);
     }
 }
 

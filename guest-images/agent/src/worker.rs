@@ -131,8 +131,8 @@ impl Work {
     }
 }
 
-/// Keeps the process on these CPUs, on any when there are none. sched_setaffinity(2) would take those that are there
-/// and forget the others.
+/// Keeps the process on these CPUs, on any when there are none. `sched_setaffinity(2)` would take those that
+/// are there and forget the others.
 fn stay_on(cpus: &[u32]) -> io::Result<()> {
     if cpus.is_empty() {
         return Ok(());
@@ -206,7 +206,7 @@ impl Mapping {
     fn protect(&mut self, page: usize, pages: usize, protection: ProtFlags) -> io::Result<()> {
         self.page(page + pages - 1);
         // SAFETY: the pages are inside the mapping, to which no reference was ever made.
-        Ok(unsafe { mprotect(self.page(page), pages * PAGE_BYTES, protection)? })
+        unsafe { mprotect(self.page(page), pages * PAGE_BYTES, protection) }.map_err(Into::into)
     }
 
     /// Unmaps a page, and leaves a hole.
@@ -214,7 +214,7 @@ impl Mapping {
     fn punch(&mut self, page: usize) -> io::Result<()> {
         // SAFETY: the page is inside the mapping, to which no reference was ever made. Nothing maps memory between
         // now and the end of the mapping, so that its end unmaps nobody else's.
-        Ok(unsafe { munmap(self.page(page), PAGE_BYTES)? })
+        unsafe { munmap(self.page(page), PAGE_BYTES) }.map_err(Into::into)
     }
 }
 
