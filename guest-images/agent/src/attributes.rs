@@ -4,9 +4,11 @@
 //! fs/kernfs/dir.c: it returns early without active references), so only a tight loop, with the files open and no
 //! fork in it, shows that an attribute is removed under a lock which its reader takes too.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -14,8 +16,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::glob;
 
-/// After so many loops newcomers are looked for.
-const FRESH_LOOPS: u32 = 1024;
+/// After so many loops newcomers are looked for, ...
+const FRESH_LOOPS: usize = 1024;
+
+/// ... or after so many rounds of all files, if that is more: to list a folder takes longer than to read from it.
+const FRESH_ROUNDS: usize = 16;
 
 /// A page, which an attribute of sysfs fits in.
 const READ_BYTES: usize = 4096;
@@ -70,13 +75,13 @@ enum Way {
 struct Files {
     pattern: String,
     way: Way,
-    open: Vec<File>,
+    open: Vec<(PathBuf, File)>,
     /// Which one is next.
     next: usize,
     /// How often all of them had their turn.
     round: usize,
     /// Loops until the path is looked at again.
-    fresh: u32,
+    fresh: usize,
 }
 
 impl Files {
@@ -93,21 +98,23 @@ impl Files {
         }
     }
 
-    /// Opens what the path names now; why the last of those did not open that did not.
+    /// Opens what the path names now and is not open yet; why the last of those did not open that did not.
     fn look_again(&mut self) -> Option<io::Error> {
         let mut refused = None;
-        self.open.clear();
+        let mut known: BTreeMap<_, _> = std::mem::take(&mut self.open).into_iter().collect();
         for path in glob::expand(&self.pattern) {
-            let opened = match self.way {
-                Way::Read => File::open(path),
-                Way::Write => File::options().write(true).open(path),
+            let opened = match (known.remove(&path), self.way) {
+                (Some(file), _) => Ok(file),
+                (None, Way::Read) => File::open(&path),
+                (None, Way::Write) => File::options().write(true).open(&path),
             };
             match opened {
-                Ok(file) => self.open.push(file),
+                Ok(file) => self.open.push((path, file)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => refused = Some(error),
             }
         }
-        self.fresh = FRESH_LOOPS;
+        self.fresh = FRESH_LOOPS.max(FRESH_ROUNDS * self.open.len());
         refused
     }
 
@@ -122,16 +129,19 @@ impl Files {
         if self.fresh == 0 {
             self.look_again();
         }
-        let Some(file) = self.open.get(self.next) else {
+        let Some((_, file)) = self.open.get(self.next) else {
             std::thread::sleep(PAUSE);
             self.fresh = 0;
             return Err(Errno::ENOENT.into());
         };
         self.fresh = self.fresh.saturating_sub(1);
-        self.next += 1;
         let result = one(file, self.round).map(drop);
         if result.as_ref().is_err_and(is_gone) {
+            // An attribute of the same name that has come since is another file.
+            self.open.remove(self.next);
             self.fresh = 0;
+        } else {
+            self.next += 1;
         }
         result
     }
