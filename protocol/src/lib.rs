@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// Raised by any change that an older peer would misread. The agent is carried inside the harness, so the two
 /// differ only when a checkpoint outlived an update; the host then boots anew.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Name of the virtio-serial port for [`Ask`] and [`Say`], as `/sys/class/virtio-ports/*/name` shows it.
 pub const AGENT_PORT: &str = "hotplug.agent";
@@ -45,6 +45,12 @@ pub enum Request {
     Read {
         /// Absolute path in the guest.
         path: String,
+        /// Where to begin, in bytes: a huge file, such as `/proc/kpageflags`, is read at a place.
+        #[serde(default)]
+        offset: u64,
+        /// How many bytes at most; all there are when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        length: Option<u64>,
     },
     /// One `write(2)` of `data` to a file, as sysfs wants it: [`Answer::Done`] or [`Answer::Failed`].
     Write {
@@ -62,6 +68,20 @@ pub enum Request {
     StopLoad,
     /// Send every kernel record printed so far: [`Answer::Drained`] with the newest sequence number sent.
     Drain,
+    /// Have the kernel's random numbers begin anew from what it has and `seed`, so that guests restored from one
+    /// checkpoint do not all draw the same: [`Answer::Done`] or [`Answer::Failed`].
+    Reseed {
+        /// 32 bytes, in hexadecimal.
+        seed: String,
+    },
+    /// Whether the agent brings CPUs online that come from now on, as it does unless told otherwise:
+    /// [`Answer::Done`].
+    OnlineCpus {
+        /// True: it does, and says [`Event::CpuOnline`].
+        automatic: bool,
+    },
+    /// Restart the machine at once. No answer is promised; one that comes is [`Answer::Failed`].
+    Reboot,
 }
 
 /// Work that keeps the guest busy while devices come and go.
@@ -72,6 +92,21 @@ pub struct Load {
     pub kind: LoadKind,
     /// How many processes do it, at least one.
     pub workers: u32,
+    /// Loops a second of each worker; as fast as it can when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
+    /// CPUs that the workers may run on, all of them online at the start; any when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cpus: Vec<u32>,
+    /// Of [`LoadKind::Read`] and [`LoadKind::Write`]: the files, by an absolute path whose components may have `*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Of [`LoadKind::Write`]: what is written, in turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<String>,
+    /// Of [`LoadKind::ResidentMemory`]: how much each worker keeps, in bytes; 64 MiB when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// What a load does, in an endless loop.
@@ -84,6 +119,20 @@ pub enum LoadKind {
     PageCache,
     /// Forks a child that exits at once, and waits for it.
     Fork,
+    /// Reads one of the files at `path`, which stay open: somebody is inside an attribute when it vanishes.
+    Read,
+    /// Writes one of `data` to one of the files at `path`, which stay open.
+    Write,
+    /// Splits one mapping into many by protection, merges them, splits it by holes, unmaps it.
+    Mmap,
+    /// Keeps `bytes` of anonymous memory and writes to each of its pages: what an offline has to migrate.
+    ResidentMemory,
+    /// Creates files in tmpfs, looks at them, renames and removes them: dentries and inodes.
+    Files,
+    /// Has the kernel make a slab cache and destroy it, by a mount of 9p that fails.
+    KmemCache,
+    /// Makes a cgroup, moves into it, changes its cpuset, moves out and removes it.
+    Cgroup,
 }
 
 /// One line of the agent.
@@ -212,4 +261,39 @@ pub struct Block {
     pub number: u64,
     /// `online`, `offline` or `going-offline` (`state_show()` in drivers/base/memory.c).
     pub state: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_load_does_not_say_is_not_sent() {
+        let line = r#"{"kind":"fork","workers":2}"#;
+        let load: Load = serde_json::from_str(line).unwrap();
+        assert_eq!((load.rate, load.bytes, load.cpus.len()), (None, None, 0));
+        assert_eq!(serde_json::to_string(&load).unwrap(), line);
+        serde_json::from_str::<Load>(r#"{"kind":"fork","workers":2,"nice":1}"#).unwrap_err();
+    }
+
+    #[test]
+    fn a_load_arrives_as_it_was_sent() {
+        let load = Load {
+            kind: LoadKind::Write,
+            workers: 1,
+            rate: Some(10),
+            cpus: vec![0, 3],
+            path: Some("/proc/sys/vm/numa_stat".into()),
+            data: vec!["0".into(), "1".into()],
+            bytes: None,
+        };
+        let line = serde_json::to_string(&Request::StartLoad { loads: vec![load.clone()] }).unwrap();
+        assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), Request::StartLoad { loads: vec![load] });
+    }
+
+    #[test]
+    fn a_file_is_read_whole_unless_a_place_is_named() {
+        let request: Request = serde_json::from_str(r#"{"read":{"path":"/proc/meminfo"}}"#).unwrap();
+        assert_eq!(request, Request::Read { path: "/proc/meminfo".into(), offset: 0, length: None });
+    }
 }

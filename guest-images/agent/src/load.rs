@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-use hotplug_protocol::{Load, LoadKind};
+use hotplug_protocol::Load;
 use nix::fcntl::OFlag;
 
 use crate::channel::Outbox;
@@ -23,7 +23,7 @@ impl Loads {
         for load in wanted {
             let mut workers = Vec::new();
             for _ in 0..load.workers.max(1) {
-                workers.push(Worker::start(load.kind)?);
+                workers.push(Worker::start(load)?);
             }
             started.push(workers);
         }
@@ -56,18 +56,21 @@ impl Loads {
 #[derive(Debug)]
 struct Worker {
     child: Child,
-    /// The worker writes its count here, so that it is readable whatever ends the worker.
+    /// The worker has its count here, so that it is readable whatever ends the worker.
     loops: File,
 }
 
 impl Worker {
-    fn start(kind: LoadKind) -> io::Result<Self> {
-        let name = serde_json::to_value(kind)?;
-        let name = name.as_str().ok_or_else(|| io::Error::other("a load without a name"))?;
+    fn start(load: &Load) -> io::Result<Self> {
         let unnamed = OFlag::O_TMPFILE.bits();
         let loops = File::options().read(true).write(true).custom_flags(unnamed).open("/run")?;
         let mut command = Command::new("/init");
-        command.args(["load", name]).stdin(Stdio::null()).stdout(loops.try_clone()?).stderr(Stdio::piped());
+        command
+            .arg("load")
+            .arg(serde_json::to_string(load)?)
+            .stdin(Stdio::null())
+            .stdout(loops.try_clone()?)
+            .stderr(Stdio::piped());
         Ok(Self { child: command.spawn()?, loops })
     }
 
@@ -102,8 +105,8 @@ impl Worker {
     /// Waits for the killed process; its completed loops.
     fn end(mut self) -> u64 {
         let _ = self.child.wait();
-        let mut count = [0; 8];
-        // Shorter before the first loop is done.
+        let mut count = [0; worker::COUNT_BYTES.get()];
+        // Shorter before the worker has come to its loop.
         if self.loops.read_exact_at(&mut count, 0).is_ok() { u64::from_ne_bytes(count) } else { 0 }
     }
 }

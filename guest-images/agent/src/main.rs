@@ -1,10 +1,11 @@
-//! The guest's PID 1, and all else that runs in the guest: one static binary, three roles.
+//! The guest's PID 1, and all else that runs in the guest: one static binary, four roles.
 //!
 //! | started as | role |
 //! | --- | --- |
 //! | `/init` by the kernel | [`supervisor`]: mounts, starts the agent, reaps orphans, outlives the agent |
 //! | `/init agent` | the agent proper: answers the host, forwards kernel records, brings CPUs online |
-//! | `/init load KIND` | [`worker`]: one process of a load |
+//! | `/init load JSON` | [`worker`]: one process of a load |
+//! | `/init mount PATH` | [`slab_cache`]: the process of one of the loads that mounts |
 //!
 //! Why a supervisor: an oops ends the task it hits, and the kernel panics when that was the last thread of
 //! PID 1 (6.1 kernel/exit.c:840-849, `group_dead && is_global_init()`). So PID 1 does nothing that could oops.
@@ -12,10 +13,17 @@
 //! `make_task_dead()` -> `do_exit()` (6.1 arch/x86/kernel/dumpstack.c:410, kernel/exit.c:992), which takes that
 //! one thread and not its group.
 
+mod attributes;
+mod cgroup;
 mod channel;
+mod churn;
+mod glob;
 mod kmsg;
 mod load;
+mod pace;
+mod plan9;
 mod serve;
+mod slab_cache;
 mod snapshot;
 mod supervisor;
 mod uevents;
@@ -31,7 +39,8 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match (arguments.next().as_deref(), arguments.next()) {
         (Some("agent"), None) => complain("agent", agent()),
-        (Some("load"), Some(kind)) => complain("load", worker::run(&kind).map(drop)),
+        (Some("load"), Some(load)) => complain("load", worker::run(&load).map(drop)),
+        (Some("mount"), Some(path)) => complain("mount", slab_cache::mount_for_ever(path.as_ref()).map(drop)),
         // The kernel hands words of its command line that it does not know to init as arguments.
         _ => supervisor::run(),
     }

@@ -2,17 +2,18 @@
 //! or oops, and the others go on. So requests that must not overtake each other wait for their answers.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
 use hotplug_protocol::{Answer, Ask, Hello, Request, VERSION};
 use nix::errno::Errno;
+use nix::sys::reboot::{RebootMode, reboot};
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::channel::{Lines, Outbox};
 use crate::kmsg::Drainer;
 use crate::load::Loads;
-use crate::snapshot;
+use crate::{snapshot, uevents, worker};
 
 /// Serves until the port is gone.
 pub(crate) fn run(mut lines: Lines, out: &Outbox, drainer: &Drainer, loads: &Arc<Loads>) -> io::Result<()> {
@@ -38,6 +39,12 @@ fn accept(Ask { id, request }: Ask, out: &Outbox, drainer: &Drainer, loads: &Arc
             out.answer(id, Answer::Hello(hello()));
             Ok(())
         }
+        // Here, so that it holds for all that comes after the answer.
+        Request::OnlineCpus { automatic } => {
+            uevents::online_cpus(automatic);
+            out.answer(id, Answer::Done);
+            Ok(())
+        }
         Request::Drain => drainer.ask(id),
         other => {
             let (out, loads) = (out.clone(), Arc::clone(loads));
@@ -58,6 +65,9 @@ fn thread_name(request: &Request) -> &'static str {
         Request::Write { .. } => "agent-write",
         Request::StartLoad { .. } | Request::StopLoad => "agent-load",
         Request::Drain => "agent-drain",
+        Request::Reseed { .. } => "agent-reseed",
+        Request::OnlineCpus { .. } => "agent-cpus",
+        Request::Reboot => "agent-reboot",
     }
 }
 
@@ -68,7 +78,7 @@ fn perform(request: Request, loads: &Loads, out: &Outbox) -> Answer {
             Ok(snapshot) => Answer::Snapshot(snapshot),
             Err(error) => failed("take a snapshot", &error),
         },
-        Request::Read { path } => match std::fs::read(&path) {
+        Request::Read { path, offset, length } => match read(&path, offset, length) {
             Ok(bytes) => Answer::Contents(String::from_utf8_lossy(&bytes).into_owned()),
             Err(error) => failed(&format!("read {path}"), &error),
         },
@@ -81,9 +91,39 @@ fn perform(request: Request, loads: &Loads, out: &Outbox) -> Answer {
             Err(error) => failed("start a load", &error),
         },
         Request::StopLoad => Answer::LoadEnded(loads.stop(out)),
-        // Answered by the reader of kernel records; see accept().
-        Request::Drain => failed("drain", &Errno::EINVAL.into()),
+        Request::Reseed { seed } => match bytes(&seed).map(worker::reseed) {
+            Some(Ok(())) => Answer::Done,
+            Some(Err(error)) => failed("reseed", &error),
+            None => failed("reseed", &Errno::EINVAL.into()),
+        },
+        Request::Reboot => match reboot(RebootMode::RB_AUTOBOOT) {
+            Ok(never) => match never {},
+            Err(error) => failed("reboot", &error.into()),
+        },
+        // Answered before a thread was started; see accept().
+        Request::OnlineCpus { .. } | Request::Drain => failed("do it here", &Errno::EINVAL.into()),
     }
+}
+
+/// What a file has at a place, to its end unless a length is given.
+fn read(path: &str, offset: u64, length: Option<u64>) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    if offset != 0 {
+        file.seek(SeekFrom::Start(offset))?;
+    }
+    let mut bytes = Vec::new();
+    file.take(length.unwrap_or(u64::MAX)).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// 64 hexadecimal digits.
+fn bytes(seed: &str) -> Option<[u8; 32]> {
+    let digits = seed.chars().map(|digit| digit.to_digit(16)).collect::<Option<Vec<_>>>()?;
+    let bytes = digits.chunks(2).map(|pair| match pair {
+        [high, low] => u8::try_from(high << 4 | low).ok(),
+        _ => None,
+    });
+    bytes.collect::<Option<Vec<_>>>()?.try_into().ok()
 }
 
 /// One write(2): an attribute takes its value whole or not at all.
@@ -124,5 +164,32 @@ pub(crate) fn hello() -> Hello {
         release: release.trim_end().to_owned(),
         page_bytes: page_bytes.unwrap_or(PAGE_BYTES),
         block_bytes: snapshot::block_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_32_bytes_in_hexadecimal() {
+        let seed = "00ff".to_owned() + &"5A".repeat(30);
+        let seed = bytes(&seed).unwrap();
+        assert_eq!((seed[0], seed[1], seed[31]), (0, 0xff, 0x5a));
+        for wrong in [String::new(), "0".repeat(63), "0".repeat(66), "g0".repeat(32), "+1".repeat(32)] {
+            assert_eq!(bytes(&wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_at_a_place() {
+        let path = std::env::temp_dir().join(format!("hotplug-read-{}", std::process::id()));
+        std::fs::write(&path, "0123456789").unwrap();
+        let read = |offset, length| read(path.to_str().unwrap(), offset, length).unwrap();
+        assert_eq!(read(0, None), b"0123456789");
+        assert_eq!(read(4, Some(3)), b"456");
+        assert_eq!(read(8, Some(30)), b"89");
+        assert_eq!(read(20, None), b"");
+        std::fs::remove_file(&path).unwrap();
     }
 }

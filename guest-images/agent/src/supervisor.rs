@@ -9,11 +9,12 @@ use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{Pid, pause};
 
 /// Source, target, type; the first three are needed, the others depend on the kernel's configuration.
-const MOUNTS: [(&str, &str, Need); 7] = [
+const MOUNTS: [(&str, &str, Need); 8] = [
     ("proc", "/proc", Need::Must),
     ("sysfs", "/sys", Need::Must),
     ("devtmpfs", "/dev", Need::Must),
     ("debugfs", "/sys/kernel/debug", Need::May),
+    ("tracefs", "/sys/kernel/tracing", Need::May),
     ("cgroup2", "/sys/fs/cgroup", Need::May),
     ("tmpfs", "/tmp", Need::May),
     ("tmpfs", "/run", Need::May),

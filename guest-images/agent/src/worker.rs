@@ -1,61 +1,151 @@
-//! `/init load KIND`: one process of a load, in an endless loop until it is killed.
+//! `/init load JSON`: one process of a load, in an endless loop until it is killed.
 //!
-//! The one module with `unsafe`: mapping memory and forking without exec, which are the point of two of the loads.
+//! The one module with `unsafe`: mapping memory and forking without exec, which are the point of some of the loads, and
+//! the two ioctls that no safe call covers.
 
 use std::convert::Infallible;
+use std::ffi::c_void;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use hotplug_protocol::LoadKind;
+use hotplug_protocol::{Load, LoadKind};
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, fork};
+use nix::unistd::{ForkResult, Pid, fork};
+
+use crate::attributes::{Readers, Writers};
+use crate::cgroup::Cgroup;
+use crate::pace::Pace;
+use crate::slab_cache::SlabCache;
+use crate::{churn, snapshot};
 
 /// Said on standard error when the loop begins. Anything else there is an error.
 pub(crate) const STARTED: u8 = b'.';
 
+/// What the file for the count holds: completed loops, in the machine's own order of bytes.
+pub(crate) const COUNT_BYTES: NonZeroUsize = NonZeroUsize::new(size_of::<AtomicU64>()).expect("not zero");
+
 const MAPPING_BYTES: NonZeroUsize = NonZeroUsize::new(4 << 20).expect("not zero");
+const RESIDENT_BYTES: u64 = 64 << 20;
 const FILE_BYTES: usize = 1 << 20;
 
 /// The smallest page there is: a larger one is touched more than once, which does no harm.
 const PAGE_BYTES: usize = 4096;
 
+const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
+
 /// Loops until killed. Standard output is the file that the count goes to.
-pub(crate) fn run(kind: &str) -> io::Result<Infallible> {
-    let kind: LoadKind = serde_json::from_value(kind.into())?;
+pub(crate) fn run(load: &str) -> io::Result<Infallible> {
+    let load: Load = serde_json::from_str(load)?;
     // When memory runs out, this is what must go, not the agent.
     std::fs::write("/proc/self/oom_score_adj", "1000")?;
-    let count = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let scratch = scratch(std::process::id());
-    let mut buffer = vec![0x5a; FILE_BYTES];
+    stay_on(&load.cpus)?;
+    let done = count(&File::from(io::stdout().as_fd().try_clone_to_owned()?))?;
+    let mut work = Work::new(&load, std::process::id())?;
     io::stderr().write_all(&[STARTED])?;
-    let mut done = 0_u64;
+    let mut pace = Pace::new(load.rate);
     loop {
-        let result = match kind {
-            LoadKind::AnonymousMemory => map_touch_unmap(),
-            LoadKind::PageCache => write_read_remove(&scratch, &mut buffer),
-            LoadKind::Fork => fork_and_wait(),
-        };
-        match result {
-            Ok(()) => {
-                done += 1;
-                count.write_all_at(&done.to_ne_bytes(), 0)?;
-            }
-            // Memory may run out while DIMMs go: that is what a load is for. Such a loop does not count.
-            Err(error) if is_shortage(&error) => {}
+        pace.wait();
+        match work.once() {
+            Ok(()) => done.fetch_add(1, Ordering::Relaxed),
+            // Memory may run out while DIMMs go, and an attribute may refuse: that is what a load is for. Such a loop
+            // does not count.
+            Err(error) if work.is_expected(&error) => continue,
             Err(error) => return Err(error),
+        };
+    }
+}
+
+/// A load that is ready to loop.
+enum Work {
+    AnonymousMemory,
+    PageCache { scratch: PathBuf, buffer: Vec<u8> },
+    Fork,
+    Read(Readers),
+    Write(Writers),
+    Mmap,
+    ResidentMemory(Mapping),
+    Files(PathBuf),
+    KmemCache(SlabCache),
+    Cgroup(Cgroup),
+}
+
+impl Work {
+    fn new(load: &Load, worker: u32) -> io::Result<Self> {
+        let path = || {
+            load.path.as_deref().ok_or_else(|| io::Error::other("a load that reads or writes needs a path"))
+        };
+        Ok(match load.kind {
+            LoadKind::AnonymousMemory => Self::AnonymousMemory,
+            LoadKind::PageCache => {
+                Self::PageCache { scratch: scratch(worker), buffer: vec![0x5a; FILE_BYTES] }
+            }
+            LoadKind::Fork => Self::Fork,
+            LoadKind::Read => Self::Read(Readers::open(path()?)?),
+            LoadKind::Write => Self::Write(Writers::open(path()?, &load.data)?),
+            LoadKind::Mmap => Self::Mmap,
+            LoadKind::ResidentMemory => {
+                let bytes = usize::try_from(load.bytes.unwrap_or(RESIDENT_BYTES)).ok();
+                let bytes = bytes.and_then(NonZeroUsize::new).ok_or(Errno::EINVAL)?;
+                Self::ResidentMemory(Mapping::new(bytes, READ_WRITE)?)
+            }
+            LoadKind::Files => Self::Files(churn::folder(worker)?),
+            LoadKind::KmemCache => Self::KmemCache(SlabCache::new(worker)?),
+            LoadKind::Cgroup => Self::Cgroup(Cgroup::new(worker)?),
+        })
+    }
+
+    fn once(&mut self) -> io::Result<()> {
+        match self {
+            Self::AnonymousMemory => Mapping::new(MAPPING_BYTES, READ_WRITE).map(|mut new| new.touch()),
+            Self::PageCache { scratch, buffer } => write_read_remove(scratch, buffer),
+            Self::Fork => fork_and_wait(),
+            Self::Read(readers) => readers.once(),
+            Self::Write(writers) => writers.once(),
+            Self::Mmap => split_and_merge(),
+            Self::ResidentMemory(memory) => {
+                memory.touch();
+                Ok(())
+            }
+            Self::Files(folder) => churn::once(folder),
+            Self::KmemCache(cache) => cache.once(),
+            Self::Cgroup(cgroup) => cgroup.once(),
+        }
+    }
+
+    fn is_expected(&self, error: &io::Error) -> bool {
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        match self {
+            // The attribute's own answers. Only this says that the file is not one that can be read at a place.
+            Self::Read(_) | Self::Write(_) => errno != Some(Errno::ESPIPE),
+            _ => matches!(errno, Some(Errno::ENOMEM | Errno::EAGAIN | Errno::ENOSPC)),
         }
     }
 }
 
-fn is_shortage(error: &io::Error) -> bool {
-    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::ENOMEM | Errno::EAGAIN | Errno::ENOSPC))
+/// Keeps the process on these CPUs, on any when there are none. `sched_setaffinity(2)` would take those that
+/// are there and forget the others.
+fn stay_on(cpus: &[u32]) -> io::Result<()> {
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    let online = snapshot::cpus("online")?;
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        if !online.contains(cpu) {
+            return Err(io::Error::other(format!("CPU {cpu} is not online")));
+        }
+        set.set(usize::try_from(*cpu).map_err(io::Error::other)?)?;
+    }
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
 fn scratch(worker: u32) -> PathBuf {
@@ -65,19 +155,91 @@ fn scratch(worker: u32) -> PathBuf {
 /// Removes what a killed worker left behind.
 pub(crate) fn clean_up(worker: u32) {
     let _ = std::fs::remove_file(scratch(worker));
+    churn::clean_up(worker);
+    SlabCache::clean_up(worker);
+    Cgroup::clean_up(worker);
 }
 
-#[expect(unsafe_code, reason = "an allocator would keep the pages; only mmap(2) gives new ones each time")]
-fn map_touch_unmap() -> io::Result<()> {
-    let (protection, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE);
-    // SAFETY: the kernel chooses the place of a new anonymous mapping, so nothing of ours is in it.
-    let start = unsafe { mmap_anonymous(None, MAPPING_BYTES, protection, flags)? };
-    for offset in (0..MAPPING_BYTES.get()).step_by(PAGE_BYTES) {
-        // SAFETY: the offset is inside the mapping, which is writable and known to nobody else.
-        unsafe { start.cast::<u8>().add(offset).write_volatile(1) };
+/// The count, in memory that is the file's: a system call for each loop would be half of what a reader does.
+#[expect(unsafe_code, reason = "only a shared mapping is the file's memory")]
+fn count(file: &File) -> io::Result<&'static AtomicU64> {
+    file.set_len(u64::try_from(COUNT_BYTES.get()).map_err(io::Error::other)?)?;
+    // SAFETY: the kernel chooses the place of a new mapping, so nothing of ours is in it.
+    let start = unsafe { mmap(None, COUNT_BYTES, READ_WRITE, MapFlags::MAP_SHARED, file, 0)? };
+    // SAFETY: a mapping is aligned to a page and never unmapped here; the file has the bytes, and nobody shortens it.
+    // The agent reads them by read(2) only.
+    Ok(unsafe { start.cast::<AtomicU64>().as_ref() })
+}
+
+/// Anonymous memory of its own, unmapped when dropped. An allocator would keep the pages.
+struct Mapping {
+    start: NonNull<c_void>,
+    bytes: NonZeroUsize,
+}
+
+impl Mapping {
+    #[expect(unsafe_code, reason = "only mmap(2) gives new pages each time")]
+    fn new(bytes: NonZeroUsize, protection: ProtFlags) -> io::Result<Self> {
+        // SAFETY: the kernel chooses the place of a new anonymous mapping, so nothing of ours is in it.
+        let start = unsafe { mmap_anonymous(None, bytes, protection, MapFlags::MAP_PRIVATE)? };
+        Ok(Self { start, bytes })
     }
-    // SAFETY: exactly the mapping made above, to which no reference was ever made.
-    unsafe { munmap(start, MAPPING_BYTES.get())? };
+
+    /// Writes to each page. Only for a mapping that is writable everywhere.
+    #[expect(unsafe_code, reason = "the mapping is known by its address alone")]
+    fn touch(&mut self) {
+        for offset in (0..self.bytes.get()).step_by(PAGE_BYTES) {
+            // SAFETY: the offset is inside the mapping, which is writable and known to nobody else.
+            unsafe { self.start.cast::<u8>().add(offset).write_volatile(1) };
+        }
+    }
+
+    /// The place of a page.
+    #[expect(unsafe_code, reason = "the mapping is known by its address alone")]
+    fn page(&self, number: usize) -> NonNull<c_void> {
+        assert!(number < self.bytes.get() / PAGE_BYTES, "no such page");
+        // SAFETY: the page is inside the mapping.
+        unsafe { self.start.byte_add(number * PAGE_BYTES) }
+    }
+
+    #[expect(unsafe_code, reason = "the protection of mapped memory is the load")]
+    fn protect(&mut self, page: usize, pages: usize, protection: ProtFlags) -> io::Result<()> {
+        self.page(page + pages - 1);
+        // SAFETY: the pages are inside the mapping, to which no reference was ever made.
+        unsafe { mprotect(self.page(page), pages * PAGE_BYTES, protection) }.map_err(Into::into)
+    }
+
+    /// Unmaps a page, and leaves a hole.
+    #[expect(unsafe_code, reason = "holes in mapped memory are the load")]
+    fn punch(&mut self, page: usize) -> io::Result<()> {
+        // SAFETY: the page is inside the mapping, to which no reference was ever made. Nothing maps memory between
+        // now and the end of the mapping, so that its end unmaps nobody else's.
+        unsafe { munmap(self.page(page), PAGE_BYTES) }.map_err(Into::into)
+    }
+}
+
+impl Drop for Mapping {
+    #[expect(unsafe_code, reason = "the counterpart of mmap(2)")]
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping made above, to which no reference was ever made.
+        let _ = unsafe { munmap(self.start, self.bytes.get()) };
+    }
+}
+
+/// One area becomes 128 by protection and one again, then 32 by holes (mm/mmap.c: `vma_merge`, `__split_vma`).
+fn split_and_merge() -> io::Result<()> {
+    const PAGES: usize = 128;
+    const BYTES: NonZeroUsize = NonZeroUsize::new(PAGES * PAGE_BYTES).expect("not zero");
+    let mut mapping = Mapping::new(BYTES, READ_WRITE)?;
+    // Page tables and an anon_vma, which the parts then share.
+    mapping.touch();
+    for page in (1..PAGES).step_by(2) {
+        mapping.protect(page, 1, ProtFlags::PROT_READ)?;
+    }
+    mapping.protect(0, PAGES, READ_WRITE)?;
+    for page in (1..PAGES).step_by(4) {
+        mapping.punch(page)?;
+    }
     Ok(())
 }
 
@@ -91,10 +253,35 @@ fn fork_and_wait() -> io::Result<()> {
     }
 }
 
-fn write_read_remove(path: &PathBuf, buffer: &mut [u8]) -> io::Result<()> {
+fn write_read_remove(path: &Path, buffer: &mut [u8]) -> io::Result<()> {
     let mut file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
     file.write_all(buffer)?;
     io::Seek::rewind(&mut file)?;
     file.read_exact(buffer)?;
     std::fs::remove_file(path)
+}
+
+/// Mixes `seed` into the kernel's entropy and has its generator take a new key from there, for all CPUs
+/// (6.1 drivers/char/random.c, `crng_reseed`: each CPU's own key and batches are of a generation that is over).
+///
+/// Writing to `/dev/urandom` would mix but not credit, and a generator that is not ready yet refuses to be reseeded.
+#[expect(unsafe_code, reason = "no safe call covers these ioctls")]
+pub(crate) fn reseed(seed: [u8; 32]) -> io::Result<()> {
+    /// `struct rand_pool_info` (include/uapi/linux/random.h).
+    #[repr(C)]
+    struct PoolInfo {
+        entropy_bits: libc::c_int,
+        bytes: libc::c_int,
+        seed: [u8; 32],
+    }
+    /// By the size of the two numbers before the bytes.
+    const RNDADDENTROPY: libc::c_ulong = nix::request_code_write!(b'R', 3, 2 * size_of::<libc::c_int>());
+    const RNDRESEEDCRNG: libc::c_ulong = nix::request_code_none!(b'R', 7);
+    let device = File::options().write(true).open("/dev/random")?;
+    let info = PoolInfo { entropy_bits: 256, bytes: 32, seed };
+    // SAFETY: the kernel reads the two numbers and the 32 bytes after them, which outlive the call.
+    Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), RNDADDENTROPY, &raw const info) })?;
+    // SAFETY: this one takes no argument.
+    Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), RNDRESEEDCRNG) })?;
+    Ok(())
 }

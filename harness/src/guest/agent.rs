@@ -89,7 +89,7 @@ impl Agent {
 
     /// Contents of a file in the guest.
     pub async fn read(&self, path: String) -> Result<String, AgentError> {
-        match self.ask(Request::Read { path }).await? {
+        match self.ask(Request::Read { path, offset: 0, length: None }).await? {
             Answer::Contents(text) => Ok(text),
             other => Err(odd(&other)),
         }

@@ -3,6 +3,7 @@
 //! `docs/scenarios.md` is the reference, key by key.
 
 mod check;
+mod load;
 mod schedule;
 
 use std::collections::BTreeMap;
@@ -66,7 +67,7 @@ pub struct Guest {
     #[serde(default)]
     pub memory_online: MemoryOnline,
     /// Loads that run from before the first operation until after the last.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "load::list")]
     pub load: Vec<Load>,
 }
 

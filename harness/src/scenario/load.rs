@@ -1,0 +1,105 @@
+//! The `load` tables of a scenario: what they must be beyond their syntax.
+
+use hotplug_protocol::{Load, LoadKind};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::bytes::Bytes;
+
+/// One table as it is written: a size has a unit there.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoadTable {
+    kind: LoadKind,
+    workers: u32,
+    rate: Option<u32>,
+    #[serde(default)]
+    cpus: Vec<u32>,
+    path: Option<String>,
+    #[serde(default)]
+    data: Vec<String>,
+    bytes: Option<Bytes>,
+}
+
+/// A load that can be started. An error is pointed at by the parser, as one of syntax is.
+pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Load>, D::Error> {
+    let tables = Vec::<LoadTable>::deserialize(deserializer)?;
+    tables.into_iter().map(|table| table.check().map_err(D::Error::custom)).collect()
+}
+
+impl LoadTable {
+    fn check(self) -> Result<Load, &'static str> {
+        let Self { kind, workers, rate, cpus, path, data, bytes } = self;
+        let has_path = matches!(kind, LoadKind::Read | LoadKind::Write);
+        if workers == 0 {
+            return Err("a load has at least one worker");
+        }
+        if rate == Some(0) {
+            return Err(
+                "a load's rate is at least 1 loop a second; leave it out for as many as there can be",
+            );
+        }
+        match &path {
+            None if has_path => return Err("a load that reads or writes needs a path"),
+            Some(_) if !has_path => return Err("only a load that reads or writes has a path"),
+            Some(path) if !path.starts_with('/') => return Err("a load's path is absolute"),
+            _ => {}
+        }
+        if (kind == LoadKind::Write) == data.is_empty() {
+            return Err("a load that writes needs data, and no other has it");
+        }
+        match bytes {
+            Some(_) if kind != LoadKind::ResidentMemory => {
+                return Err("only a load of resident-memory has bytes");
+            }
+            Some(Bytes(0)) => return Err("a load of resident-memory keeps more than no bytes"),
+            _ => {}
+        }
+        Ok(Load { kind, workers, rate, cpus, path, data, bytes: bytes.map(|Bytes(bytes)| bytes) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hotplug_protocol::{Load, LoadKind};
+
+    use crate::scenario::Guest;
+
+    fn loads(table: &str) -> Result<Vec<Load>, String> {
+        let guest: Result<Guest, _> = toml::from_str(&format!("load = [{{ {table} }}]"));
+        guest.map(|guest| guest.load).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_load_says_how_fast_where_and_on_what() {
+        let write =
+            r#"kind = "write", workers = 2, rate = 50, cpus = [0, 1], path = "/sys/a*/b", data = ["0", "1"]"#;
+        let [load] = loads(write).unwrap().try_into().unwrap();
+        assert_eq!((load.kind, load.rate, load.cpus), (LoadKind::Write, Some(50), vec![0, 1]));
+        assert_eq!((load.path.as_deref(), load.data), (Some("/sys/a*/b"), vec!["0".into(), "1".into()]));
+        let [load] =
+            loads(r#"kind = "resident-memory", workers = 1, bytes = "64M""#).unwrap().try_into().unwrap();
+        assert_eq!(load.bytes, Some(64 << 20));
+    }
+
+    #[test]
+    fn what_no_worker_could_do_is_refused() {
+        for (table, fault) in [
+            (r#"kind = "fork", workers = 0"#, "at least one worker"),
+            (r#"kind = "fork", workers = 1, rate = 0"#, "at least 1 loop"),
+            (r#"kind = "fork", workers = 1, path = "/proc""#, "only a load that reads or writes"),
+            (r#"kind = "fork", workers = 1, bytes = "1M""#, "only a load of resident-memory"),
+            (r#"kind = "fork", workers = 1, data = ["1"]"#, "needs data, and no other"),
+            (r#"kind = "read", workers = 1"#, "needs a path"),
+            (r#"kind = "read", workers = 1, path = "sys""#, "is absolute"),
+            (r#"kind = "write", workers = 1, path = "/sys""#, "needs data"),
+            (r#"kind = "resident-memory", workers = 1, bytes = "0""#, "more than no bytes"),
+            (r#"kind = "resident-memory", workers = 1, bytes = 64"#, "expected a string"),
+            (r#"kind = "fork", workers = 1, nice = 1"#, "unknown field"),
+        ] {
+            let error = loads(table).unwrap_err();
+            assert!(error.contains(fault), "{error}");
+            assert!(error.contains("line 1"), "{error}");
+        }
+    }
+}
