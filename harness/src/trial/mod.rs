@@ -5,6 +5,7 @@ pub mod checkpoint;
 mod lanes;
 mod operation;
 mod outcome;
+mod phases;
 mod run;
 mod vm;
 mod workers;

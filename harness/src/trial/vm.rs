@@ -115,7 +115,7 @@ impl Vm {
             platform: setting.platform,
             start: origin.start(),
         };
-        let arguments = command_line(&setting.scenario.machine, &setting.scenario.guest, boot);
+        let arguments = command_line(&setting.scenario, boot);
         write_command(dir, &setting.qemu.path, &arguments)?;
         journal.record(Happening::Stage(Stage::Started));
         let mut files = origin.files()?;
