@@ -91,6 +91,15 @@ pub enum MemoryOnline {
 }
 
 impl MemoryOnline {
+    /// Where new blocks come online by themselves; none where they do not.
+    pub fn policy(self) -> Option<Policy> {
+        match self {
+            Self::Movable => Some(Policy::Movable),
+            Self::Kernel => Some(Policy::Kernel),
+            Self::Offline => None,
+        }
+    }
+
     /// The value of `memhp_default_state=` (Documentation/admin-guide/mm/memory-hotplug.rst).
     pub fn kernel_word(self) -> &'static str {
         match self {
