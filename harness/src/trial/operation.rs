@@ -313,13 +313,13 @@ async fn bring(
     let cpu = match place {
         Place::Cpu(number) => Some(*number),
         Place::Device(id) => match scenario.devices.get(id) {
-            Some(Device::Cpu { slot }) => match bench.cpus.number(vm, *slot).await {
-                Some(number) => Some(number),
-                None => {
+            Some(Device::Cpu { slot }) => {
+                let Some(number) = bench.cpus.number(vm, *slot).await else {
                     let how = format!("no CPU of the guest is in slot {slot}");
                     return Ok(End::nothing(Outcome::RefusedByGuest { how }));
-                }
-            },
+                };
+                Some(number)
+            }
             _ => None,
         },
         Place::Block(_) => None,

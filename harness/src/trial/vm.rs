@@ -119,9 +119,9 @@ impl Vm {
         write_command(dir, &setting.qemu.path, &arguments)?;
         journal.record(Happening::Stage(Stage::Started));
         let mut files = origin.files()?;
-        let (_, size) = setting.scenario.dimm_file();
-        if size.0 > 0 {
-            files.push((Inherited::DimmFile, Scratch::new(size)?.handle()?));
+        let (_, dimm_file) = setting.scenario.dimm_file();
+        if dimm_file.0 > 0 {
+            files.push((Inherited::DimmFile, Scratch::new(dimm_file)?.handle()?));
         }
         files.push((Inherited::Kernel, setting.kernels.of(side).handle()?));
         files.push((Inherited::Initrd, setting.initrd.handle()?));
