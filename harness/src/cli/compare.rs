@@ -195,9 +195,7 @@ async fn start(
             setting.checkpoints = Some(*checkpoints);
             Ok(Start::Restored)
         }
-        Checkpoints::Unfit(side, why) => {
-            Ok(Start::Cold { why: format!("no checkpoint of the {side} kernel: {why}") })
-        }
+        Checkpoints::None(why) => Ok(Start::Cold { why: format!("no checkpoint: {why}") }),
     }
 }
 
