@@ -18,7 +18,7 @@ use super::vm::{Cut, Origin, Vm};
 use crate::host::{Accelerator, Qemu};
 use crate::journal::{Happening, HostTime, Journal, Listener, Stage};
 use crate::qemu::{Ended, Identity, Platform, Sealed};
-use crate::scenario::{Expect, Phase, Scenario, Schedule, Seed, Start};
+use crate::scenario::{Expect, Operation, Phase, Scenario, Schedule, Seed, Start};
 use crate::side::{Side, Sides};
 use crate::{Error, Result, guest, kreport};
 
@@ -321,7 +321,11 @@ fn conclude(
     let read = |name: &str| fs_err::read(dir.join(name)).unwrap_or_default();
     let kernel_log = guest::merge(&read("kmsg.log"), &read("serial.log"));
     let (operations, mismatches) = log.into_parts();
-    let all = kreport::scan(&kernel_log);
+    let mut all = kreport::scan(&kernel_log);
+    if operations.iter().any(|o| o.operation == Operation::Reboot && o.outcome == Outcome::Done) {
+        // It was asked for.
+        all.retain(|report| report.kind != kreport::Kind::Reboot);
+    }
     let reports: Vec<Seen> = kreport::fold(&all)
         .into_iter()
         .map(|folded| {
@@ -330,13 +334,10 @@ fn conclude(
             Seen { first: folded.first.clone(), times: folded.count as u64, during }
         })
         .collect();
-    let failed = operations
-        .iter()
-        .filter(|o| o.expect == Expect::Done)
-        .find_map(|o| match &o.outcome {
-            Outcome::FailedInQemu { error } => Some(format!("QEMU refused to {}: {error}", o.operation)),
-            _ => None,
-        });
+    let failed = operations.iter().filter(|o| o.expect == Expect::Done).find_map(|o| match &o.outcome {
+        Outcome::FailedInQemu { error } => Some(format!("QEMU refused to {}: {error}", o.operation)),
+        _ => None,
+    });
     let (outcome, why) = match &course.cut {
         Some(Cut::Panicked) => (TrialOutcome::Panicked, "the kernel panicked".to_owned()),
         Some(Cut::Hung(what)) => (TrialOutcome::Hung, format!("{what}{}", unknown_machine(&kernel_log))),
@@ -402,7 +403,8 @@ fn in_flight(operations: &[OperationRecord], at: HostTime) -> String {
     for operation in operations.iter().filter(running).map(|o| &o.operation) {
         let words = format!("{} {}", operation.verb(), operation.object());
         let group = operation.kind();
-        let number: Option<u32> = words.trim_end().strip_prefix(&group).and_then(|n| n.trim_start_matches(':').parse().ok());
+        let number: Option<u32> =
+            words.trim_end().strip_prefix(&group).and_then(|n| n.trim_start_matches(':').parse().ok());
         groups.entry(group).or_default().extend(number);
     }
     let words: Vec<String> = groups.into_iter().map(|(kind, n)| format!("{kind}{}", ranges(n))).collect();
