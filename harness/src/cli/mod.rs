@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod doctor;
+mod ground;
 pub mod kernel;
 pub mod scan;
 mod scan_out;
