@@ -12,6 +12,7 @@
 //!                                 qemu.stderr, trial.json
 //! ```
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::compare::{Finding, Judgement, Tally, Verdict};
+use crate::compare::{Finding, Judgement, Recurrence, Tally, Verdict};
 use crate::scenario::Seed;
 use crate::side::Sides;
 use crate::trial::Repeated;
@@ -175,6 +176,25 @@ impl RunResult {
             run,
         }
     }
+}
+
+/// `replay.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReplayResult {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The exit status that goes with it.
+    pub exit_status: u8,
+    /// What the recorded trials showed, and what else came, by recorded trial.
+    pub findings: Vec<Recurrence>,
+    /// For each recorded trial, the folder of a replay that was not clean.
+    pub examples: BTreeMap<String, String>,
+    /// Trials that were tried again and do not count.
+    pub repeated: Vec<Repeated>,
+    /// Seconds from the first trial's start to the last one's end.
+    pub trials_seconds: f64,
+    /// What was run.
+    pub run: Run,
 }
 
 /// The folder of one run.
