@@ -113,7 +113,7 @@ pub(super) async fn start(
     }
     match checkpoint::prepare(setting, cache, &folder.checkpoints(), cancel).await? {
         Checkpoints::Ready(checkpoints) => {
-            setting.checkpoints = Some(checkpoints);
+            setting.checkpoints = Some(*checkpoints);
             Ok(Start::Restored)
         }
         Checkpoints::Unfit(side, why) => {

@@ -113,7 +113,7 @@ impl Checkpoint {
 #[derive(Debug)]
 pub enum Checkpoints {
     /// There is one for each side.
-    Ready(Sides<Checkpoint>),
+    Ready(Box<Sides<Checkpoint>>),
     /// Why a side has none: its boot hung, panicked or printed a report. Trials must then be cold boots.
     Unfit(Side, String),
 }
@@ -135,7 +135,7 @@ pub async fn prepare(
         tokio::try_join!(one(Side::Before), one(Side::After))?
     };
     Ok(match (before, after) {
-        (Ok(before), Ok(after)) => Checkpoints::Ready(Sides { before, after }),
+        (Ok(before), Ok(after)) => Checkpoints::Ready(Box::new(Sides { before, after })),
         (Err(why), _) => Checkpoints::Unfit(Side::Before, why),
         (_, Err(why)) => Checkpoints::Unfit(Side::After, why),
     })
@@ -270,7 +270,7 @@ fn key(setting: &Setting, side: Side) -> Result<String> {
         platform: setting.platform,
         start: Start::Template,
     };
-    let line = command_line(&setting.scenario.machine, &setting.scenario.guest, boot);
+    let line = command_line(&setting.scenario, boot);
     let host_cpu = match setting.accelerator {
         // `-cpu host`: another host's guest would find other features than it booted with.
         Accelerator::Kvm => Some(&setting.host_cpu),

@@ -2,13 +2,16 @@
 
 mod accounting;
 pub mod checkpoint;
+mod cpus;
 mod lanes;
 mod operation;
 mod outcome;
 mod past;
+mod phases;
 mod repeat;
 mod run;
 mod vm;
+mod waiting;
 mod workers;
 
 pub use accounting::Mismatch;

@@ -1,9 +1,10 @@
 //! `repeat.sh`: a trial that was not clean, as a script that repeats it with QEMU and socat alone.
 //!
 //! The script is for who does not have the harness, so it is written to be read: the machine is booted cold, and what
-//! the monitor was told is told again, in the order of `qmp.log`, each command after the events that came before it.
+//! monitor and agent were told is told again, in the order of `qmp.log` and `agent.log`, each command after the events
+//! that came before it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use super::run::Setting;
 use crate::Result;
 use crate::journal::{Happening, Stage, Stamped};
 use crate::qemu::{Boot, Inherited, Start, command_line, shell_words};
+use crate::scenario;
 use crate::side::Sides;
 
 /// Kernels and initramfs as files, for scripts to name.
@@ -69,6 +71,11 @@ const OURS: [&str; 7] = [
     "inject-nmi",
 ];
 
+/// Numbers of the script's own requests to the agent; the trial's have their own.
+const LOAD: u64 = 1_000_000;
+const STOP: u64 = LOAD + 1;
+const DRAIN: u64 = LOAD + 2;
+
 /// Pauses from here on are repeated, microseconds; shorter ones are lost in what a shell takes.
 const PAUSE: u64 = 10_000;
 
@@ -77,22 +84,27 @@ const PAUSE: u64 = 10_000;
 enum Step {
     /// A command to the monitor.
     Send(String),
+    /// A request to the agent.
+    Ask(String),
     /// Waits until a stream has carried a text so many times.
     Await { stream: &'static str, text: String, times: u32 },
 }
 
 /// Writes the script for the trial in `dir`, whose streams are there.
 pub(super) fn write(setting: &Setting, dir: &Path, record: &TrialRecord) -> Result<()> {
-    let read = |name: &str| fs_err::read(dir.join(name)).unwrap_or_default();
-    let events = String::from_utf8_lossy(&read("events.jsonl")).into_owned();
-    let monitor = String::from_utf8_lossy(&read("qmp.log")).into_owned();
+    let read =
+        |name: &str| String::from_utf8_lossy(&fs_err::read(dir.join(name)).unwrap_or_default()).into_owned();
+    // A guest that is ready when the lanes begin has said so once before.
+    let before = u32::from(setting.scenario.start == scenario::Start::Ready);
+    let steps = steps(&read("qmp.log"), &read("agent.log"), &read("events.jsonl"), before);
     let path = dir.join("repeat.sh");
-    crate::record::write_whole(&path, script(setting, record, &steps(&monitor, &events)).as_bytes())?;
+    crate::record::write_whole(&path, script(setting, record, &steps).as_bytes())?;
     Ok(fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?)
 }
 
-/// What was done and waited for since the lanes began, with the host's times.
-fn steps(monitor: &str, events: &str) -> Vec<(u64, Step)> {
+/// What was done and waited for since the lanes began, with the host's times. `ready`: how often the agent had come up
+/// before.
+fn steps(monitor: &str, agent: &str, events: &str, ready: u32) -> Vec<(u64, Step)> {
     let mut all: Vec<(u64, Step)> = Vec::new();
     let mut lanes = None;
     for stamped in events.lines().filter_map(|line| serde_json::from_str::<Stamped>(line).ok()) {
@@ -103,17 +115,21 @@ fn steps(monitor: &str, events: &str) -> Vec<(u64, Step)> {
                 let text = format!("{{\"cpu-online\":{{\"cpu\":{cpu},");
                 all.push((stamped.at.0, Step::Await { stream: "agent", text, times: 1 }));
             }
+            Happening::Agent { event: Event::Ready(_), .. } => {
+                all.push((stamped.at.0, Step::Await { stream: "agent", text: READY.into(), times: 1 }));
+            }
             _ => {}
         }
     }
     all.extend(monitor.lines().filter_map(said));
+    all.extend(asked(agent));
     let lanes = lanes.unwrap_or(u64::MAX);
     all.retain(|(at, _)| *at >= lanes);
     all.sort_by_key(|(at, _)| *at);
-    let mut seen: HashMap<(&'static str, String), u32> = HashMap::new();
+    let mut seen = HashMap::from([(("agent", READY.to_owned()), ready)]);
     for (_, step) in &mut all {
         if let Step::Await { stream, text, times } = step {
-            let count = seen.entry((stream, text.clone())).or_default();
+            let count: &mut u32 = seen.entry((*stream, text.clone())).or_default();
             *count += 1;
             *times = *count;
         }
@@ -140,6 +156,45 @@ fn said(line: &str) -> Option<(u64, Step)> {
     Some((at, Step::Await { stream: "qmp", text, times: 1 }))
 }
 
+/// The agent's word that it is there.
+const READY: &str = "{\"ready\":";
+
+/// What was done in the guest, by `agent.log`, and when it was.
+fn asked(log: &str) -> Vec<(u64, Step)> {
+    let mut all = Vec::new();
+    let mut ours = HashSet::new();
+    for line in log.lines() {
+        let mut words = line.splitn(3, ' ');
+        let (Some(at), Some(direction), Some(text)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
+        let Ok(at) = at.parse() else { continue };
+        if direction == "<" {
+            if ours.contains(text) {
+                let text = answer(text);
+                all.push((at, Step::Await { stream: "agent", text, times: 1 }));
+            }
+        } else if let Ok(ask) = serde_json::from_str::<Ask>(text) {
+            let does = match ask.request {
+                Request::Write { .. } | Request::OnlineCpus { .. } | Request::Reboot => true,
+                // Which CPU came is the harness's own question.
+                Request::Read { path, .. } => !path.ends_with("/firmware_node/path"),
+                _ => false,
+            };
+            if does {
+                ours.insert(ask.id.to_string());
+                all.push((at, Step::Ask(text.to_owned())));
+            }
+        }
+    }
+    all
+}
+
+/// How the agent's answer to request `id` begins.
+fn answer(id: impl std::fmt::Display) -> String {
+    format!("{{\"answer\":{{\"id\":{id},")
+}
+
 fn script(setting: &Setting, record: &TrialRecord, steps: &[(u64, Step)]) -> String {
     let (kernel, kernel_hash) = setting.on_disk.kernels.of(record.side);
     let mut out = HEAD
@@ -151,12 +206,19 @@ fn script(setting: &Setting, record: &TrialRecord, steps: &[(u64, Step)]) -> Str
         .replace("@INITRAMFS@", OnDisk::INITRAMFS)
         .replace("@INITRAMFS_HASH@", &setting.on_disk.initramfs)
         .replace("@QEMU@", &qemu(setting));
+    if setting.scenario.start == scenario::Start::Ready {
+        out.push_str(BOOTED);
+    }
+    let (_, dimm_file) = setting.scenario.dimm_file();
+    if dimm_file.0 > 0 {
+        let _ = writeln!(out, "\n# Memory of DIMMs.\ntruncate -s {} \"$dir/dimms\"", dimm_file.0);
+    }
     let ask = |id, request| serde_json::to_string(&Ask { id, request }).unwrap_or_default();
     let loads = &setting.scenario.guest.load;
     if !loads.is_empty() && record.ready.is_some() {
-        let request = ask(0, Request::StartLoad { loads: loads.clone() });
+        let request = ask(LOAD, Request::StartLoad { loads: loads.clone() });
         let _ = writeln!(out, "\n# The load.\nask {}", quoted(&request));
-        let _ = writeln!(out, "await 1 agent '{{\"answer\":{{\"id\":0,'");
+        let _ = writeln!(out, "await 1 agent {}", quoted(&answer(LOAD)));
     }
     if !steps.is_empty() {
         out.push_str("\n# The operations.\n");
@@ -164,19 +226,26 @@ fn script(setting: &Setting, record: &TrialRecord, steps: &[(u64, Step)]) -> Str
     let mut last = steps.first().map_or(0, |(at, _)| *at);
     for (at, step) in steps {
         let pause = at.saturating_sub(std::mem::replace(&mut last, *at));
+        // What passed since an event was our reaction and the pause of the schedule; both belong to the trial.
+        if !matches!(step, Step::Await { .. }) && (PAUSE..10_000_000).contains(&pause) {
+            let _ = writeln!(out, "sleep {}.{:03}", pause / 1_000_000, pause / 1000 % 1000);
+        }
         let _ = match step {
             Step::Send(command) => {
-                // After an event, what passed was our own reaction and the pause of the schedule; both belong to the trial.
-                if (PAUSE..10_000_000).contains(&pause) {
-                    let _ = writeln!(out, "sleep {}.{:03}", pause / 1_000_000, pause / 1000 % 1000);
-                }
-                writeln!(out, "send {}", quoted(command))
+                // Closes the quotes around the name that the shell knows.
+                let command = quoted(command).replace(&Inherited::DimmFile.path(), "'\"$dir\"'/dimms");
+                writeln!(out, "send {command}")
             }
+            Step::Ask(request) => writeln!(out, "ask {}", quoted(request)),
             Step::Await { stream, text, times } => writeln!(out, "await {times} {stream} {}", quoted(text)),
         };
     }
-    let (stop, drain) = (ask(1, Request::StopLoad), ask(2, Request::Drain));
-    out + &TAIL.replace("@STOP@", &quoted(&stop)).replace("@DRAIN@", &quoted(&drain))
+    let tail = TAIL
+        .replace("@STOP@", &quoted(&ask(STOP, Request::StopLoad)))
+        .replace("@STOPPED@", &quoted(&answer(STOP)))
+        .replace("@DRAIN@", &quoted(&ask(DRAIN, Request::Drain)))
+        .replace("@DRAINED@", &quoted(&answer(DRAIN)));
+    out + &tail
 }
 
 /// QEMU's words for a cold boot, with sockets and files by name.
@@ -187,7 +256,7 @@ fn qemu(setting: &Setting) -> String {
         platform: setting.platform,
         start: Start::Cold,
     };
-    let arguments = command_line(&setting.scenario.machine, &setting.scenario.guest, boot);
+    let arguments = command_line(&setting.scenario, boot);
     let mut text = shell_words(&setting.qemu.path, &arguments);
     for (name, file) in [("kernel", Inherited::Kernel), ("initramfs", Inherited::Initrd)] {
         text = text.replace(&file.path(), &format!("\"${name}\""));
@@ -216,7 +285,7 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-/// The script until the guest is ready.
+/// The script until QEMU listens.
 const HEAD: &str = r#"#!/bin/sh
 # Repeats trial @TRIAL@ with QEMU and socat alone. It ended so: @OUTCOME@:
 #   @WHY@
@@ -274,8 +343,12 @@ socat - "$(connect agent)" <requests >agent &
 socat -u "$(connect kmsg)" - &
 exec 3>commands 4>requests
 
+limit=75
 send '{"execute":"qmp_capabilities"}'
-say 'boots'
+"#;
+
+/// What waits for the guest.
+const BOOTED: &str = r#"say 'boots'
 limit=180
 await 1 agent '{"ready":'
 limit=75
@@ -285,9 +358,9 @@ limit=75
 const TAIL: &str = r#"
 # The end: every record, then QEMU's own.
 ask @STOP@
-await 1 agent '{"answer":{"id":1,'
+await 1 agent @STOPPED@
 ask @DRAIN@
-await 1 agent '{"answer":{"id":2,'
+await 1 agent @DRAINED@
 sleep 1
 send '{"execute":"quit"}'
 wait $qemu
