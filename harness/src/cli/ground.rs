@@ -29,6 +29,9 @@ pub(super) async fn machine() -> Result<Machine> {
     Ok(Machine { host, qemu })
 }
 
+/// Documentation/admin-guide/mm/hugetlbpage.rst
+const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+
 impl Machine {
     /// What a result says of it.
     pub(super) fn note(&self, acceleration: &Acceleration) -> Host {
@@ -55,8 +58,6 @@ impl Machine {
             );
             return Err(Error::user(what).mend(format!("max_cpus = {started}, or fewer repeats")));
         }
-        // Documentation/admin-guide/mm/hugetlbpage.rst
-        const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
         let free = fs_err::read_to_string(FREE).ok().and_then(|text| text.trim().parse::<u64>().ok());
         let (need, free) = (scenario.huge_pages(), free.unwrap_or(0));
         if need > free {

@@ -19,7 +19,7 @@ use crate::qmp::hotplug::DimmPlace;
 use crate::scenario::{Device, DeviceId, Expect, MemoryOnline, Operation, Phase, Place, Policy, Scenario};
 
 /// A virtio-mem device has its size before the guest has added the memory, or removed its blocks, and no event tells of
-/// the latter (drivers/virtio/virtio_mem.c, `virtio_mem_run_wq`): what does not add up is looked at again for so long.
+/// the latter (`virtio_mem_run_wq()` in the guest's driver): what does not add up is looked at again for so long.
 const GUEST_FOLLOWS: Duration = Duration::from_secs(10);
 /// How often.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);

@@ -1,17 +1,15 @@
 //! Every scenario, once on each side of the same kernel: each operation does what it should, and the accounts add up.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::Run;
 use serde_json::Value;
+
+use crate::common::Run;
 
 fn folder(name: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|end| end == "toml"));
     files.sort();
     assert!(!files.is_empty(), "{name}");
     files
