@@ -1,5 +1,7 @@
 //! Every scenario, once on each side of the same kernel: each operation does what it should, and the accounts add up.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
