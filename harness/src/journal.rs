@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 
-use crate::scenario::{DeviceId, Verb};
+use crate::scenario::{Operation, Phase};
 use crate::trial::Outcome;
 use crate::{Error, Result};
 
@@ -64,26 +64,24 @@ pub enum Happening {
     },
     /// An operation began: its request is about to be sent.
     OperationBegan {
+        /// Its number within the trial.
+        number: usize,
         /// The lane it belongs to.
         lane: String,
         /// What is done.
-        verb: Verb,
-        /// To whom.
-        device: DeviceId,
+        operation: Operation,
     },
-    /// QEMU accepted the request.
-    OperationAccepted {
-        /// To whom.
-        device: DeviceId,
+    /// An operation came so far.
+    OperationReached {
+        /// Its number within the trial.
+        number: usize,
+        /// How far.
+        phase: Phase,
     },
     /// An operation ended.
     OperationEnded {
-        /// The lane it belongs to.
-        lane: String,
-        /// What was done.
-        verb: Verb,
-        /// To whom.
-        device: DeviceId,
+        /// Its number within the trial.
+        number: usize,
         /// What came of it.
         outcome: Outcome,
     },

@@ -223,7 +223,7 @@ pub enum Event {
 }
 
 /// The machine as the guest sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// `MemTotal` of `/proc/meminfo`, KiB.
     pub mem_total_kib: u64,

@@ -3,7 +3,7 @@
 
 use std::io::{self, Read, Write};
 
-/// size[4] type[1] tag[2].
+/// `size[4] type[1] tag[2]`.
 const HEADER_BYTES: usize = 7;
 
 /// Both messages that a client sends until it is refused are far shorter.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exact::fisher_two_sided;
 use crate::kreport::{self, Bugs, KnownIssues, Report};
+use crate::scenario::Expect;
 use crate::side::{Side, Sides};
 use crate::trial::{Outcome, TrialOutcome, TrialRecord};
 
@@ -56,7 +57,7 @@ pub struct Finding {
     pub signature: String,
     /// The signature's readable key.
     pub key: String,
-    /// The kernel checker's kind, or `hung`, `refused`, `accounting-mismatch` for what the harness saw.
+    /// The kernel checker's kind, or `hung`, `refused`, `not-refused`, `accounting-mismatch` for what the harness saw.
     pub kind: String,
     /// One line.
     pub title: String,
@@ -348,13 +349,20 @@ fn seen_by_the_harness(record: &TrialRecord) -> Vec<What> {
     let mut all = Vec::new();
     if record.outcome == TrialOutcome::Hung {
         let stuck = record.operations.iter().find(|o| o.outcome == Outcome::TimedOut);
-        let place = stuck.map_or_else(|| record.why.clone(), |o| format!("{} {}", o.verb, o.device.group()));
+        let place = stuck.map_or_else(|| record.why.clone(), |o| o.operation.kind());
         all.push(own("hung", &place, record.why.clone()));
     }
-    for operation in &record.operations {
-        if let Outcome::RefusedByGuest { how } = &operation.outcome {
-            let what = format!("{} {}", operation.verb, operation.device.group());
-            all.push(own("refused", &what, format!("the guest refused to {what}: {how}")));
+    for record in &record.operations {
+        let what = record.operation.kind();
+        match (&record.outcome, record.expect) {
+            (Outcome::RefusedByGuest { how }, Expect::Done) => {
+                all.push(own("refused", &what, format!("the guest refused to {what}: {how}")));
+            }
+            (Outcome::Done, Expect::Refused) => {
+                let title = format!("{} was done, and should have been refused", record.operation);
+                all.push(own("not-refused", &what, title));
+            }
+            _ => {}
         }
     }
     for wrong in &record.mismatches {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::exact::{detectable_rate, fisher_two_sided};
 use super::finding::{ALPHA, Class, Count, Evidence, Finding};
 use crate::kreport::{KnownIssues, Report};
+use crate::scenario::{Expect, Operation};
 use crate::side::{Side, Sides};
 use crate::trial::{Outcome, TrialOutcome, TrialRecord};
 
@@ -59,7 +60,7 @@ pub struct Tally {
     pub infrastructure: u32,
     /// Operations that ended as done.
     pub operations_done: u32,
-    /// Operations that the guest refused.
+    /// Operations that the guest or QEMU refused.
     pub operations_refused: u32,
     /// The rate at which a report would have been seen at least once with probability 0.95, given the armed trials.
     pub detectable_rate: f64,
@@ -118,8 +119,8 @@ impl Judge {
     pub fn add(&mut self, record: &TrialRecord) {
         let tally = self.tally.of_mut(record.side);
         let batches = record.schedule.lanes.iter().flat_map(|lane| &lane.batches);
-        self.planned
-            .extend(batches.flat_map(|b| b.devices.iter().map(move |d| format!("{} {}", b.verb, d.group()))));
+        let wanted = batches.filter(|batch| batch.expect == Expect::Done);
+        self.planned.extend(wanted.flat_map(|batch| &batch.operations).map(Operation::kind));
         if record.outcome == TrialOutcome::Infrastructure {
             tally.infrastructure += 1;
             self.spoilt.of_mut(record.side).get_or_insert_with(|| record.why.clone());
@@ -132,10 +133,9 @@ impl Judge {
             match &operation.outcome {
                 Outcome::Done => {
                     tally.operations_done += 1;
-                    let done = format!("{} {}", operation.verb, operation.device.group());
-                    self.done.of_mut(record.side).insert(done);
+                    self.done.of_mut(record.side).insert(operation.operation.kind());
                 }
-                Outcome::RefusedByGuest { .. } => tally.operations_refused += 1,
+                outcome if outcome.is_refusal() => tally.operations_refused += 1,
                 _ => {}
             }
         }

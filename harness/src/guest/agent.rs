@@ -79,6 +79,12 @@ impl Agent {
         }
     }
 
+    /// Asks without waiting. What is asked later is read later.
+    pub fn tell(&self, request: Request) {
+        // Gone is what whoever asks next learns.
+        let _ = self.calls.send((request, oneshot::channel().0));
+    }
+
     /// The machine as the guest sees it.
     pub async fn snapshot(&self) -> Result<Snapshot, AgentError> {
         match self.ask(Request::Snapshot).await? {

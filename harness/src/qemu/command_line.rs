@@ -1,7 +1,8 @@
 //! QEMU's command line for a scenario's machine. Pure: the same machine gives the same words.
 
+use crate::bytes::Bytes;
 use crate::host::Accelerator;
-use crate::scenario::{Guest, Machine};
+use crate::scenario::{Device, Guest, Machine, Scenario, Topology};
 
 use super::Inherited;
 
@@ -73,7 +74,8 @@ fn kernel_arguments(machine: &Machine, guest: &Guest) -> String {
 }
 
 /// All of QEMU's arguments, without its own name. Files are named by the numbers under which it inherits them.
-pub fn command_line(machine: &Machine, guest: &Guest, boot: Boot) -> Vec<String> {
+pub fn command_line(scenario: &Scenario, boot: Boot) -> Vec<String> {
+    let machine = &scenario.machine;
     let mut line: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| line.extend([option.to_owned(), value]);
 
@@ -85,8 +87,11 @@ pub fn command_line(machine: &Machine, guest: &Guest, boot: Boot) -> Vec<String>
         Start::Template => Some("on"),
         Start::Restored => Some("off"),
     };
-    let backend = if memory_in_file.is_some() { ",memory-backend=ram" } else { "" };
-    add("-machine", format!("q35{vmport}{backend}"));
+    let one_node = machine.nodes.is_empty();
+    let backend = if memory_in_file.is_some() && one_node { ",memory-backend=ram" } else { "" };
+    let nvdimms = scenario.devices.values().any(|device| matches!(device, Device::Nvdimm { .. }));
+    let nvdimm = if nvdimms { ",nvdimm=on" } else { "" };
+    add("-machine", format!("{}{vmport}{nvdimm}{backend}", machine.kind.name()));
     if poses {
         add("-smbios", "type=1,serial=VMware-".into());
     }
@@ -95,22 +100,39 @@ pub fn command_line(machine: &Machine, guest: &Guest, boot: Boot) -> Vec<String>
         Accelerator::Tcg => ("tcg,thread=multi", if poses { "max,-hypervisor" } else { "max" }),
     };
     add("-accel", accelerator.into());
-    add("-cpu", cpu.into());
-    add(
-        "-smp",
-        format!("{},sockets=1,cores={2},maxcpus={1}", machine.cpus, machine.max_cpus, machine.max_cpus),
-    );
-    if let Some(share) = memory_in_file {
-        let file = Inherited::Memory.path();
-        add(
-            "-object",
-            format!("memory-backend-file,id=ram,size={},mem-path={file},share={share}", machine.memory),
-        );
+    add("-cpu", machine.cpu_model.as_deref().unwrap_or(cpu).to_owned());
+    add("-smp", topology(machine));
+    // Each node's memory is a part of the same file.
+    let memory = |id: &str, size: Bytes, offset: u64| match memory_in_file {
+        Some(share) => {
+            let file = Inherited::Memory.path();
+            let offset = if offset == 0 { String::new() } else { format!(",offset={offset}") };
+            format!("memory-backend-file,id={id},size={size},mem-path={file},share={share}{offset}")
+        }
+        None => format!("memory-backend-ram,id={id},size={size}"),
+    };
+    if memory_in_file.is_some() && one_node {
+        add("-object", memory("ram", machine.memory, 0));
+    }
+    let mut offset = 0;
+    for (number, node) in machine.nodes.iter().enumerate() {
+        let size = node.memory();
+        if size.0 == 0 {
+            add("-numa", format!("node,nodeid={number}"));
+        } else {
+            add("-object", memory(&format!("ram{number}"), size, offset));
+            add("-numa", format!("node,nodeid={number},memdev=ram{number}"));
+        }
+        offset += size.0;
+    }
+    for slot in (0..machine.max_cpus).filter(|_| !one_node) {
+        let named = machine.nodes.iter().position(|node| node.cpus.contains(&slot));
+        add("-numa", format!("cpu,node-id={},{}", named.unwrap_or(0), place(machine, slot)));
     }
     add("-m", format!("{},slots={},maxmem={}", machine.memory, machine.slots, machine.max_memory));
     add("-kernel", Inherited::Kernel.path());
     add("-initrd", Inherited::Initrd.path());
-    add("-append", kernel_arguments(machine, guest));
+    add("-append", kernel_arguments(machine, &scenario.guest));
 
     let socket = |id: &str, file: Inherited| format!("socket,id={id},fd={}", file.number());
     add("-chardev", socket("qmp", Inherited::Qmp));
@@ -127,6 +149,16 @@ pub fn command_line(machine: &Machine, guest: &Guest, boot: Boot) -> Vec<String>
         add("-device", format!("virtserialport,chardev={id},name={name}"));
     }
     add("-device", "virtio-rng-pci".into());
+    for (id, device) in &scenario.devices {
+        if let Device::VirtioMem(device) = device {
+            add("-object", format!("memory-backend-ram,id=mem-{id},size={}", device.size));
+            let (block, node) = (device.block, device.node);
+            add(
+                "-device",
+                format!("virtio-mem-pci,id={id},memdev=mem-{id},node={node},block-size={block},requested-size=0"),
+            );
+        }
+    }
     // No network, no display, no default devices: a guest that can reach nothing.
     add("-nic", "none".into());
     add("-display", "none".into());
@@ -138,6 +170,25 @@ pub fn command_line(machine: &Machine, guest: &Guest, boot: Boot) -> Vec<String>
     }
     line.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
     line
+}
+
+/// `-smp`.
+fn topology(machine: &Machine) -> String {
+    let Topology { sockets, dies, threads, .. } = machine.topology;
+    let cores = machine.topology.cores(machine.max_cpus).unwrap_or(machine.max_cpus);
+    let dies = if dies == 1 { String::new() } else { format!(",dies={dies}") };
+    let threads = if threads == 1 { String::new() } else { format!(",threads={threads}") };
+    format!("{},sockets={sockets}{dies},cores={cores}{threads},maxcpus={}", machine.cpus, machine.max_cpus)
+}
+
+/// Where a CPU slot is in the topology; slots are numbered from threads up to sockets.
+fn place(machine: &Machine, slot: u32) -> String {
+    let Topology { dies, threads, .. } = machine.topology;
+    let cores = machine.topology.cores(machine.max_cpus).unwrap_or(1);
+    let (thread, core) = (slot % threads, slot / threads % cores);
+    let (die, socket) = (slot / threads / cores % dies, slot / threads / cores / dies);
+    let die = if dies == 1 { String::new() } else { format!(",die-id={die}") };
+    format!("socket-id={socket}{die},core-id={core},thread-id={thread}")
 }
 
 #[cfg(test)]
@@ -152,7 +203,7 @@ mod tests {
 
     fn words(boot: Boot) -> Vec<String> {
         let scenario = Scenario::parse(DEFAULT.0, DEFAULT.1).unwrap();
-        command_line(&scenario.machine, &scenario.guest, boot)
+        command_line(&scenario, boot)
     }
 
     #[test]

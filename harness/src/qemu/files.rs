@@ -36,6 +36,8 @@ pub enum Inherited {
     Memory,
     /// The state of the machine beside its memory.
     State,
+    /// Memory of DIMMs that are backed by a file.
+    DimmFile,
 }
 
 impl Inherited {

@@ -6,7 +6,8 @@ use qapi::qmp;
 
 use super::{Qmp, QmpError};
 use crate::bytes::Bytes;
-use crate::scenario::DeviceId;
+use crate::qemu::Inherited;
+use crate::scenario::{Backend, DeviceId, Dimm};
 
 /// Where a plugged DIMM landed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,32 +48,100 @@ fn backend(id: &DeviceId) -> String {
     format!("mem-{id}")
 }
 
+/// The object behind a device's memory.
+fn memory(id: &DeviceId, size: Bytes, kind: Backend, file_offset: Bytes) -> qmp::ObjectOptions {
+    let base = qmp::MemoryBackendProperties {
+        size: size.0,
+        dump: None,
+        host_nodes: None,
+        merge: None,
+        policy: None,
+        prealloc: None,
+        prealloc_context: None,
+        prealloc_threads: None,
+        reserve: None,
+        share: (kind == Backend::File).then_some(true),
+        x_use_canonical_path_for_ramblock_id: None,
+    };
+    let id = backend(id);
+    let memfd = |huge: bool| qmp::MemoryBackendMemfdProperties {
+        base: base.clone(),
+        hugetlb: huge.then_some(true),
+        hugetlbsize: huge.then_some(2 * Bytes::MIB),
+        seal: None,
+    };
+    match kind {
+        Backend::Ram => qmp::ObjectOptions::memory_backend_ram { id, memory_backend_ram: base },
+        Backend::Memfd => {
+            qmp::ObjectOptions::memory_backend_memfd { id, memory_backend_memfd: memfd(false) }
+        }
+        Backend::HugePages => {
+            qmp::ObjectOptions::memory_backend_memfd { id, memory_backend_memfd: memfd(true) }
+        }
+        Backend::File => {
+            let memory_backend_file = qmp::MemoryBackendFileProperties {
+                base,
+                align: None,
+                discard_data: None,
+                offset: Some(file_offset.0),
+                pmem: None,
+                readonly: None,
+                rom: None,
+                mem_path: Inherited::DimmFile.path(),
+            };
+            qmp::ObjectOptions::memory_backend_file { id, memory_backend_file }
+        }
+    }
+}
+
 impl Qmp {
-    /// Adds a `pc-dimm` over fresh `memory-backend-ram`.
-    pub async fn plug_dimm(&self, id: &DeviceId, size: Bytes) -> Result<(), QmpError> {
-        let memory = qmp::MemoryBackendProperties {
-            size: size.0,
-            dump: None,
-            host_nodes: None,
-            merge: None,
-            policy: None,
-            prealloc: None,
-            prealloc_context: None,
-            prealloc_threads: None,
-            reserve: None,
-            share: None,
-            x_use_canonical_path_for_ramblock_id: None,
-        };
-        let object = qmp::ObjectOptions::memory_backend_ram { id: backend(id), memory_backend_ram: memory };
-        self.execute(qmp::object_add(object)).await?;
+    /// Adds a `pc-dimm` over memory of its own; one that is backed by a file begins there at `file_offset`.
+    pub async fn plug_dimm(&self, id: &DeviceId, dimm: &Dimm, file_offset: Bytes) -> Result<(), QmpError> {
         let mut arguments = qapi::Dictionary::new();
-        arguments.insert("memdev".into(), backend(id).into());
-        let added = self.device_add("pc-dimm", id, arguments).await;
+        arguments.insert("node".into(), dimm.node.into());
+        if let Some(Bytes(address)) = dimm.address {
+            arguments.insert("addr".into(), address.into());
+        }
+        self.plug_memory("pc-dimm", id, dimm.size, dimm.backend, file_offset, arguments).await
+    }
+
+    /// Adds an `nvdimm`.
+    pub async fn plug_nvdimm(&self, id: &DeviceId, size: Bytes, node: u32) -> Result<(), QmpError> {
+        let mut arguments = qapi::Dictionary::new();
+        arguments.insert("node".into(), node.into());
+        self.plug_memory("nvdimm", id, size, Backend::Ram, Bytes(0), arguments).await
+    }
+
+    async fn plug_memory(
+        &self,
+        driver: &str,
+        id: &DeviceId,
+        size: Bytes,
+        backend: Backend,
+        file_offset: Bytes,
+        mut arguments: qapi::Dictionary,
+    ) -> Result<(), QmpError> {
+        self.execute(qmp::object_add(memory(id, size, backend, file_offset))).await?;
+        arguments.insert("memdev".into(), self::backend(id).into());
+        let added = self.device_add(driver, id, arguments).await;
         if added.is_err() {
             // Nothing refers to the backend now. Its own failure would only hide the first.
             let _ = self.remove_backend(id).await;
         }
         added
+    }
+
+    /// Asks a virtio-mem device to give `size` in all. It answers by `MEMORY_DEVICE_SIZE_CHANGE`.
+    pub async fn resize(&self, id: &DeviceId, size: Bytes) -> Result<(), QmpError> {
+        let (path, property) = (format!("/machine/peripheral/{id}"), "requested-size".into());
+        self.execute(qmp::qom_set { path, property, value: size.0.into() }).await.map(drop)
+    }
+
+    /// Whether a guest that restarts may: QEMU otherwise ends, so that a panic is an end.
+    pub async fn allow_reboot(&self, allowed: bool) -> Result<(), QmpError> {
+        let reboot = if allowed { qmp::RebootAction::reset } else { qmp::RebootAction::shutdown };
+        let action = qmp::set_action { panic: None, reboot: Some(reboot), shutdown: None, watchdog: None };
+        self.execute(action).await.map(drop)
     }
 
     /// Where a DIMM sits.

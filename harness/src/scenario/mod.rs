@@ -3,7 +3,12 @@
 //! `docs/scenarios.md` is the reference, key by key.
 
 mod check;
+mod device;
+mod file;
 mod load;
+mod machine;
+mod operation;
+mod random;
 mod schedule;
 
 use std::collections::BTreeMap;
@@ -11,9 +16,12 @@ use std::path::Path;
 
 use hotplug_protocol::Load;
 use serde::{Deserialize, Serialize};
-use toml::Spanned;
 
-pub use schedule::{Batch, LaneSchedule, Schedule, Seed, Verb};
+pub use device::{Backend, Device, DeviceId, Dimm, VirtioMem};
+pub use machine::{Machine, MachineKind, Node, Topology};
+pub use operation::{Expect, Offset, Operation, Phase, Place, Policy, Trigger};
+pub use random::{Move, Random};
+pub use schedule::{Batch, LaneSchedule, Schedule, Seed};
 
 use crate::bytes::Bytes;
 use crate::{Error, Result};
@@ -30,6 +38,10 @@ pub struct Scenario {
     pub about: String,
     /// Trials a side, unless the command line says otherwise.
     pub trials: u32,
+    /// Where a trial begins.
+    pub start: Start,
+    /// An operation that neither ends nor is refused for this long has hung, seconds.
+    pub time_limit_s: u32,
     /// The machine before anything is plugged.
     pub machine: Machine,
     /// What the guest does meanwhile.
@@ -38,25 +50,19 @@ pub struct Scenario {
     pub devices: BTreeMap<DeviceId, Device>,
     /// Lanes, which run at the same time.
     pub lanes: Vec<Lane>,
+    /// More lanes, made up for each trial.
+    pub random: Option<Random>,
 }
 
-/// The machine before anything is plugged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Machine {
-    /// CPUs at boot.
-    pub cpus: u32,
-    /// CPUs at most: QEMU's `maxcpus`.
-    pub max_cpus: u32,
-    /// Memory at boot.
-    pub memory: Bytes,
-    /// Memory at most: QEMU's `maxmem`.
-    pub max_memory: Bytes,
-    /// DIMM slots.
-    pub slots: u32,
-    /// Appended to the kernel's command line.
-    #[serde(default)]
-    pub kernel_args: String,
+/// Where a trial begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// When the guest is there to be asked: restored from a checkpoint, or booted.
+    #[default]
+    Ready,
+    /// With QEMU: the lanes run while the guest boots. Every trial then boots.
+    Boot,
 }
 
 /// What the guest does while devices come and go.
@@ -80,47 +86,28 @@ pub enum MemoryOnline {
     Movable,
     /// In a kernel zone: an unplug may then be refused, rightly.
     Kernel,
+    /// Not by themselves.
+    Offline,
 }
 
 impl MemoryOnline {
+    /// Where new blocks come online by themselves; none where they do not.
+    pub fn policy(self) -> Option<Policy> {
+        match self {
+            Self::Movable => Some(Policy::Movable),
+            Self::Kernel => Some(Policy::Kernel),
+            Self::Offline => None,
+        }
+    }
+
     /// The value of `memhp_default_state=` (Documentation/admin-guide/mm/memory-hotplug.rst).
     pub fn kernel_word(self) -> &'static str {
         match self {
             Self::Movable => "online_movable",
             Self::Kernel => "online_kernel",
+            Self::Offline => "offline",
         }
     }
-}
-
-/// Name of one device in a scenario, and its QEMU id.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct DeviceId(pub String);
-
-impl DeviceId {
-    /// The name of its group: `dimm` of `dimm3`.
-    pub fn group(&self) -> &str {
-        self.0.trim_end_matches(|c: char| c.is_ascii_digit())
-    }
-}
-
-impl std::fmt::Display for DeviceId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Something that can be plugged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Device {
-    /// A `pc-dimm` over `memory-backend-ram`.
-    Dimm {
-        /// A multiple of 128 MiB, x86's section size (arch/x86/include/asm/sparsemem.h).
-        size: Bytes,
-    },
-    /// The next free slot of `query-hotpluggable-cpus`.
-    Cpu,
 }
 
 /// A sequence of steps.
@@ -134,19 +121,23 @@ pub struct Lane {
     pub steps: Vec<Step>,
 }
 
-/// One move of a lane: the same verb for one device or a group of them.
+/// One step of a lane: operations of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// Plug or unplug.
-    pub verb: Verb,
-    /// Whom, in the order of their numbers.
-    pub devices: Vec<DeviceId>,
+    /// What is done, in the order of the devices' numbers. Empty where the step only waits.
+    pub operations: Vec<Operation>,
+    /// A barrier that all lanes which name it pass together.
+    pub barrier: Option<String>,
+    /// A phase of another lane's operation that it waits for.
+    pub after: Option<Trigger>,
     /// Requests that may be in flight at once.
     pub in_flight: usize,
     /// In which order they are asked for.
     pub order: Order,
     /// Longest wait before the step, in milliseconds; each trial's seed draws from 0 to this.
     pub pause_up_to_ms: u32,
+    /// What should come of each.
+    pub expect: Expect,
 }
 
 /// In which order the requests of a step go out.
@@ -158,64 +149,6 @@ pub enum Order {
     Given,
     /// Drawn from the trial's seed.
     Shuffled,
-}
-
-/// The file as it is written; [`check`] makes a [`Scenario`] of it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    about: String,
-    trials: Spanned<u32>,
-    machine: Spanned<Machine>,
-    #[serde(default)]
-    guest: Guest,
-    #[serde(default)]
-    dimm: Vec<Spanned<DimmGroup>>,
-    #[serde(default)]
-    cpu: Vec<Spanned<CpuGroup>>,
-    lane: Vec<Spanned<LaneTable>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DimmGroup {
-    name: Spanned<String>,
-    #[serde(default = "one")]
-    count: u32,
-    size: Spanned<Bytes>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CpuGroup {
-    name: Spanned<String>,
-    #[serde(default = "one")]
-    count: u32,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LaneTable {
-    name: String,
-    #[serde(default = "one")]
-    repeat: u32,
-    steps: Vec<Spanned<StepTable>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StepTable {
-    plug: Option<Spanned<String>>,
-    unplug: Option<Spanned<String>>,
-    in_flight: Option<Spanned<usize>>,
-    #[serde(default)]
-    order: Order,
-    #[serde(default)]
-    pause_up_to_ms: u32,
-}
-
-fn one() -> u32 {
-    1
 }
 
 impl Scenario {
@@ -230,7 +163,7 @@ impl Scenario {
 
     /// Checks the text of a scenario; `file` names it in messages.
     pub fn parse(file: &str, text: &str) -> Result<Self> {
-        let table: File = toml::from_str(text).map_err(|error| {
+        let table: file::File = toml::from_str(text).map_err(|error| {
             Error::user(format!("{file} is not a scenario"))
                 .detail(error)
                 .mend("docs/scenarios.md lists every key")
@@ -244,33 +177,52 @@ impl Scenario {
     /// threads in its life, removed ones included, and aborts at the next (tcg/tcg.c: `tcg_register_thread`).
     pub fn cpus_ever_started(&self) -> u32 {
         let plugs = |lane: &Lane| {
-            let of = |step: &Step| match step.verb {
-                Verb::Plug => {
-                    step.devices.iter().filter(|id| self.devices.get(id) == Some(&Device::Cpu)).count()
-                }
-                Verb::Unplug => 0,
-            };
+            let of = |step: &Step| step.operations.iter().filter(|o| self.plugs_cpu(o)).count();
             u32::try_from(lane.steps.iter().map(of).sum::<usize>())
                 .unwrap_or(u32::MAX)
                 .saturating_mul(lane.repeat)
         };
+        // Random lanes keep to what is left (`random::Model::cpu_plugs`).
         self.lanes.iter().map(plugs).fold(self.machine.cpus, u32::saturating_add)
+    }
+
+    fn plugs_cpu(&self, operation: &Operation) -> bool {
+        matches!(operation, Operation::Plug(id) if self.is_cpu(id))
+    }
+
+    fn is_cpu(&self, id: &DeviceId) -> bool {
+        matches!(self.devices.get(id), Some(Device::Cpu { .. }))
+    }
+
+    /// DIMMs that are backed by a file, and where each begins there; the end of the last is the file's size.
+    pub fn dimm_file(&self) -> (BTreeMap<&DeviceId, Bytes>, Bytes) {
+        let mut end = Bytes(0);
+        let mut places = BTreeMap::new();
+        for (id, device) in &self.devices {
+            if let Device::Dimm(Dimm { size, backend: Backend::File, .. }) = device {
+                places.insert(id, end);
+                end = Bytes(end.0 + size.0);
+            }
+        }
+        (places, end)
     }
 
     /// Memory of a guest with everything plugged.
     pub fn largest(&self) -> Bytes {
-        let dimms = self.devices.values().map(|device| match device {
-            Device::Dimm { size } => size.0,
-            Device::Cpu => 0,
+        let sizes = self.devices.values().map(|device| match device {
+            Device::Dimm(Dimm { size, .. })
+            | Device::VirtioMem(VirtioMem { size, .. })
+            | Device::Nvdimm { size, .. } => size.0,
+            Device::Cpu { .. } => 0,
         });
-        Bytes(dimms.fold(self.machine.memory.0, u64::saturating_add))
+        Bytes(sizes.fold(self.machine.memory.0, u64::saturating_add))
     }
 
     /// True where a CPU is ever removed, which QEMU before 9 cannot do under TCG.
     pub fn removes_cpus(&self) -> bool {
-        self.lanes.iter().flat_map(|lane| &lane.steps).any(|step| {
-            step.verb == Verb::Unplug
-                && step.devices.iter().any(|id| matches!(self.devices.get(id), Some(Device::Cpu)))
+        let moves = self.random.iter().flat_map(|random| &random.of).map(|one| &one.step);
+        self.lanes.iter().flat_map(|lane| &lane.steps).chain(moves).any(|step| {
+            step.operations.iter().any(|o| matches!(o, Operation::Unplug(id) if self.is_cpu(id)))
         })
     }
 }

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceId, Order, Scenario};
+use super::{Expect, Offset, Operation, Order, Scenario, Trigger};
 
 /// What a trial's schedule is drawn from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,25 +22,6 @@ impl Seed {
         let mut first = [0; 8];
         first.copy_from_slice(&hash.as_bytes()[..8]);
         Self(u64::from_le_bytes(first))
-    }
-}
-
-/// What is done to a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verb {
-    /// Add it, and see it online in the guest.
-    Plug,
-    /// Ask the guest for it, and see it gone.
-    Unplug,
-}
-
-impl std::fmt::Display for Verb {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Plug => "plug",
-            Self::Unplug => "unplug",
-        })
     }
 }
 
@@ -60,17 +41,23 @@ pub struct LaneSchedule {
     pub batches: Vec<Batch>,
 }
 
-/// Operations of one verb; the next batch starts when all have ended.
+/// Operations that are asked for together; the next batch starts when all have ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
-    /// Wait before it, in microseconds.
+    /// Wait before it, in microseconds, after the barrier and the trigger.
     pub pause_us: u64,
-    /// What is done.
-    pub verb: Verb,
-    /// To whom, in this order.
-    pub devices: Vec<DeviceId>,
+    /// A barrier that all lanes which name it pass together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub barrier: Option<String>,
+    /// What it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Trigger>,
+    /// What is done, in this order.
+    pub operations: Vec<Operation>,
     /// Requests in flight at once.
     pub in_flight: usize,
+    /// What should come of it.
+    pub expect: Expect,
 }
 
 impl Batch {
@@ -81,24 +68,49 @@ impl Batch {
 }
 
 impl Scenario {
-    /// The schedule that `seed` gives.
-    pub fn schedule(&self, seed: Seed) -> Schedule {
+    /// The schedule of trial `number`, drawn from its `seed`. The number matters to sweeps alone.
+    pub fn schedule(&self, seed: Seed, number: u32) -> Schedule {
         // ChaCha's stream is fixed across versions and machines, which StdRng's is not.
         let mut random = ChaCha8Rng::seed_from_u64(seed.0);
         let mut lanes = Vec::new();
         for lane in &self.lanes {
             let mut batches = Vec::new();
             for step in (0..lane.repeat).flat_map(|_| &lane.steps) {
-                let mut devices = step.devices.clone();
+                let mut operations = step.operations.clone();
                 if step.order == Order::Shuffled {
-                    devices.shuffle(&mut random);
+                    operations.shuffle(&mut random);
                 }
                 let pause_us = random.random_range(0..=u64::from(step.pause_up_to_ms) * 1000);
-                batches.push(Batch { pause_us, verb: step.verb, devices, in_flight: step.in_flight });
+                let after = step.after.clone().map(|trigger| {
+                    let offset = Offset::Fixed(drawn(trigger.offset, number, &mut random));
+                    Trigger { offset, ..trigger }
+                });
+                batches.push(Batch {
+                    pause_us,
+                    barrier: step.barrier.clone(),
+                    after,
+                    operations,
+                    in_flight: step.in_flight,
+                    expect: step.expect,
+                });
             }
             lanes.push(LaneSchedule { name: lane.name.clone(), batches });
         }
+        if let Some(grammar) = &self.random {
+            lanes.extend(grammar.lanes(self, &mut random));
+        }
         Schedule { lanes }
+    }
+}
+
+fn drawn(offset: Offset, number: u32, random: &mut ChaCha8Rng) -> u64 {
+    match offset {
+        Offset::Fixed(us) => us,
+        Offset::Random(from, to) => random.random_range(from..=to),
+        Offset::Sweep(from, to, step) => {
+            let steps = (to - from) / step.max(1) + 1;
+            from + u64::from(number) % steps * step
+        }
     }
 }
 
@@ -111,9 +123,17 @@ mod tests {
     fn a_seed_is_a_schedule() {
         let scenario = Scenario::parse(DEFAULT.0, DEFAULT.1).unwrap();
         let run = Seed(7);
-        assert_eq!(scenario.schedule(run.of_trial(0)), scenario.schedule(run.of_trial(0)));
-        assert_ne!(scenario.schedule(run.of_trial(0)), scenario.schedule(run.of_trial(1)));
+        assert_eq!(scenario.schedule(run.of_trial(0), 0), scenario.schedule(run.of_trial(0), 0));
+        assert_ne!(scenario.schedule(run.of_trial(0), 0), scenario.schedule(run.of_trial(1), 1));
         // Written down: a release that draws otherwise cannot replay what an older one recorded.
         assert_eq!(run.of_trial(3), Seed(13_358_204_744_154_157_552));
+    }
+
+    #[test]
+    fn a_sweep_goes_from_end_to_end_and_begins_again() {
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let at = |number, random: &mut ChaCha8Rng| drawn(Offset::Sweep(100, 300, 100), number, random);
+        let swept: Vec<u64> = (0..5).map(|number| at(number, &mut random)).collect();
+        assert_eq!(swept, [100, 200, 300, 100, 200]);
     }
 }

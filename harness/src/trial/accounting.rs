@@ -1,14 +1,14 @@
 //! Does what the guest has add up to what was plugged, to the page?
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hotplug_protocol::{Hello, Snapshot};
 use serde::{Deserialize, Serialize};
 
+use crate::bytes::Bytes;
 use crate::journal::HostTime;
-use crate::scenario::MemoryOnline;
+use crate::scenario::{DeviceId, MemoryOnline, Policy};
 
 /// Something that does not add up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,21 +30,55 @@ pub(super) enum Resource {
     Cpus,
 }
 
+/// A node and a zone of it.
+type Zone = (u32, &'static str);
+
+/// What an operation has changed once it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Nothing, or nothing that is counted here.
+    Nothing,
+    /// Nobody knows, because it never ended or ended half-way.
+    Unknown,
+    /// Memory blocks and what became of them.
+    Blocks(Vec<(u64, Became)>),
+    /// So many more CPUs are online.
+    Cpus(i64),
+    /// A virtio-mem device gives this much now.
+    Gives(DeviceId, Bytes),
+}
+
+/// What became of a memory block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Became {
+    /// It came, to this node, and comes online by itself or not, as the guest has it.
+    Plugged(u32),
+    /// It went.
+    Gone,
+    /// It was brought online in this zone; its node is known.
+    Online(Policy),
+    /// It was taken offline.
+    Offline,
+}
+
 /// What the guest should have: what it booted with, and what came and went since.
 #[derive(Debug)]
 pub(super) struct Ledger {
     baseline: Snapshot,
     page_bytes: u64,
     pub(super) block_bytes: u64,
-    /// The zone into which new blocks go.
-    zone: &'static str,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    plugged_pages: i64,
-    plugged_cpus: i64,
+    /// Blocks that were plugged: their node, and while they are online their zone.
+    blocks: BTreeMap<u64, (u32, Option<&'static str>)>,
+    /// The zone that new blocks come to by themselves.
+    zone: Option<&'static str>,
+    /// What virtio-mem devices give.
+    given: BTreeMap<DeviceId, Bytes>,
+    cpus_online: i64,
     memory: Traffic,
     cpus: Traffic,
 }
@@ -54,16 +88,33 @@ struct State {
 struct Traffic {
     in_flight: u32,
     begun: u64,
-    /// An operation's effect is not known, because it never ended: nothing can be checked any more.
+    /// An operation's effect is not known: nothing can be checked any more.
     unknown: bool,
 }
 
 impl Ledger {
     pub(super) fn new(baseline: Snapshot, hello: &Hello, online: MemoryOnline) -> Self {
-        // 512 MiB of boot memory end below 4 GiB, and q35 puts DIMMs above, where the kernel's zone is Normal.
-        let zone = if online == MemoryOnline::Movable { "Movable" } else { "Normal" };
         let block_bytes = hello.block_bytes.unwrap_or(128 << 20);
-        Self { baseline, page_bytes: hello.page_bytes.max(1), block_bytes, zone, state: Mutex::default() }
+        let state = State {
+            blocks: BTreeMap::new(),
+            zone: zone(online.policy()),
+            given: BTreeMap::new(),
+            cpus_online: 0,
+            memory: Traffic::default(),
+            cpus: Traffic::default(),
+        };
+        Self { baseline, page_bytes: hello.page_bytes.max(1), block_bytes, state: Mutex::new(state) }
+    }
+
+    /// One that checks nothing: nobody knows what the guest began with.
+    pub(super) fn closed(hello: &Hello) -> Self {
+        let ledger = Self::new(Snapshot::default(), hello, MemoryOnline::Offline);
+        {
+            let mut state = ledger.state();
+            state.memory.unknown = true;
+            state.cpus.unknown = true;
+        }
+        ledger
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -78,17 +129,29 @@ impl Ledger {
         traffic.begun += 1;
     }
 
-    /// It ended and changed memory by `bytes` or CPUs by `cpus`; None where nobody knows.
-    pub(super) fn end(&self, resource: Resource, change: Option<i64>) {
-        let page_bytes = i64::try_from(self.page_bytes).unwrap_or(i64::MAX);
+    /// It ended.
+    pub(super) fn end(&self, resource: Resource, change: &Change) {
         let mut state = self.state();
-        let traffic = state.traffic(resource);
-        traffic.in_flight -= 1;
-        traffic.unknown |= change.is_none();
-        match (resource, change.unwrap_or(0)) {
-            (Resource::Memory, bytes) => state.plugged_pages += bytes / page_bytes,
-            (Resource::Cpus, cpus) => state.plugged_cpus += cpus,
+        state.traffic(resource).in_flight -= 1;
+        match change {
+            Change::Nothing => {}
+            Change::Unknown => state.traffic(resource).unknown = true,
+            Change::Cpus(more) => state.cpus_online += more,
+            Change::Gives(id, bytes) => drop(state.given.insert(id.clone(), *bytes)),
+            Change::Blocks(blocks) => blocks.iter().for_each(|(number, became)| state.block(*number, *became)),
         }
+    }
+
+    /// From now on new blocks come online like this.
+    pub(super) fn set_online(&self, online: MemoryOnline) {
+        self.state().zone = zone(online.policy());
+    }
+
+    /// Nothing is checked any more.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        state.memory.unknown = true;
+        state.cpus.unknown = true;
     }
 
     /// What may be compared with a snapshot asked for now.
@@ -97,16 +160,16 @@ impl Ledger {
         Quiet { memory: state.memory, cpus: state.cpus }
     }
 
-    /// Compares a snapshot with the ledger. Only what did not change meanwhile is compared; `own` blocks must be in
-    /// state `online`, or, when `present` is false, be gone.
-    pub(super) fn check(&self, quiet: Quiet, now: &Snapshot, own: Range<u64>, present: bool) -> Vec<String> {
-        let mut wrong = check_blocks(now, own, present);
+    /// Compares a snapshot with the ledger. Only what did not change meanwhile is compared, and an operation's `own`
+    /// blocks, which nobody else changes.
+    pub(super) fn check(&self, quiet: Quiet, now: &Snapshot, own: &[u64]) -> Vec<String> {
         let state = self.state();
+        let mut wrong = check_blocks(&state, now, own);
         if quiet.memory.is_still(state.memory) {
-            wrong.extend(self.check_memory(now, state.plugged_pages));
+            wrong.extend(self.check_memory(now, &state));
         }
         if quiet.cpus.is_still(state.cpus) {
-            let should = i64::try_from(self.baseline.cpus_online.len()).unwrap_or(0) + state.plugged_cpus;
+            let should = i64::try_from(self.baseline.cpus_online.len()).unwrap_or(0) + state.cpus_online;
             let is = i64::try_from(now.cpus_online.len()).unwrap_or(0);
             if is != should {
                 wrong.push(format!("{is} CPUs online, should be {should}"));
@@ -115,31 +178,42 @@ impl Ledger {
         wrong
     }
 
-    fn check_memory(&self, now: &Snapshot, plugged: i64) -> Vec<String> {
+    fn check_memory(&self, now: &Snapshot, state: &State) -> Vec<String> {
         let mut wrong = Vec::new();
-        let mut compare = |what: String, is: u64, was: u64, change: i64| {
-            let should = was.saturating_add_signed(change);
+        let mut compare = |what: String, is: u64, was: u64, change: u64| {
+            let should = was + change;
             if is != should {
                 let off = i128::from(is) - i128::from(should);
                 wrong.push(format!("{what} is {is}, should be {should} ({off:+})"));
             }
         };
-        let kib = plugged * i64::try_from(self.page_bytes / 1024).unwrap_or(4);
-        compare("MemTotal in KiB".into(), now.mem_total_kib, self.baseline.mem_total_kib, kib);
+        let mut online: BTreeMap<Zone, u64> = BTreeMap::new();
+        for (node, zone) in state.blocks.values() {
+            if let Some(zone) = zone {
+                *online.entry((*node, zone)).or_default() += self.block_bytes / self.page_bytes;
+            }
+        }
+        let plugged: u64 = online.values().sum::<u64>() * (self.page_bytes / 1024);
+        let given: u64 = state.given.values().map(|bytes| bytes.0 / 1024).sum();
+        compare("MemTotal in KiB".into(), now.mem_total_kib, self.baseline.mem_total_kib, plugged + given);
+        if given > 0 {
+            // Its zones have whole blocks present of which only a part is managed.
+            return wrong;
+        }
         let pages = |snapshot: &Snapshot| -> BTreeMap<(u32, String), (u64, u64)> {
             let key = |z: &hotplug_protocol::Zone| (z.node, z.name.clone());
             snapshot.zones.iter().map(|z| (key(z), (z.present_pages, z.managed_pages))).collect()
         };
         let (was, is) = (pages(&self.baseline), pages(now));
-        let mut zones: Vec<_> = was.keys().chain(is.keys()).collect();
+        let added = online.keys().map(|(node, zone)| (*node, (*zone).to_owned()));
+        let mut zones: Vec<_> = was.keys().chain(is.keys()).cloned().chain(added).collect();
         zones.sort();
         zones.dedup();
         for key in zones {
-            let (node, zone) = key;
-            // All DIMMs of today's scenarios go to node 0.
-            let change = if *node == 0 && zone == self.zone { plugged } else { 0 };
-            let (present_was, managed_was) = was.get(key).copied().unwrap_or_default();
-            let (present, managed) = is.get(key).copied().unwrap_or_default();
+            let (node, zone) = &key;
+            let change = online.iter().find(|((n, z), _)| n == node && z == zone).map_or(0, |(_, pages)| *pages);
+            let (present_was, managed_was) = was.get(&key).copied().unwrap_or_default();
+            let (present, managed) = is.get(&key).copied().unwrap_or_default();
             compare(format!("node {node} zone {zone} present pages"), present, present_was, change);
             compare(format!("node {node} zone {zone} managed pages"), managed, managed_was, change);
         }
@@ -147,15 +221,25 @@ impl Ledger {
     }
 }
 
-fn check_blocks(now: &Snapshot, own: Range<u64>, present: bool) -> Vec<String> {
+/// The zone a policy names. DIMMs sit above 4 GiB, where the kernel's zone is Normal.
+fn zone(policy: Option<Policy>) -> Option<&'static str> {
+    policy.map(|policy| if policy == Policy::Movable { "Movable" } else { "Normal" })
+}
+
+fn check_blocks(state: &State, now: &Snapshot, own: &[u64]) -> Vec<String> {
     let states: BTreeMap<u64, &str> = now.blocks.iter().map(|b| (b.number, b.state.as_str())).collect();
     let mut wrong = Vec::new();
     for number in own {
-        match (states.get(&number), present) {
-            (Some(&"online"), true) | (None, false) => {}
-            (Some(state), true) => wrong.push(format!("memory block {number} is {state}, should be online")),
-            (None, true) => wrong.push(format!("memory block {number} is missing")),
-            (Some(state), false) => wrong.push(format!("memory block {number} is {state}, should be gone")),
+        let should = match state.blocks.get(number) {
+            None => None,
+            Some((_, Some(_))) => Some("online"),
+            Some((_, None)) => Some("offline"),
+        };
+        match (states.get(number).copied(), should) {
+            (is, should) if is == should => {}
+            (Some(is), Some(should)) => wrong.push(format!("memory block {number} is {is}, should be {should}")),
+            (None, _) => wrong.push(format!("memory block {number} is missing")),
+            (Some(is), None) => wrong.push(format!("memory block {number} is {is}, should be gone")),
         }
     }
     wrong
@@ -166,6 +250,27 @@ impl State {
         match resource {
             Resource::Memory => &mut self.memory,
             Resource::Cpus => &mut self.cpus,
+        }
+    }
+
+    fn block(&mut self, number: u64, became: Became) {
+        match became {
+            Became::Plugged(node) => {
+                self.blocks.insert(number, (node, self.zone));
+            }
+            Became::Gone => {
+                self.blocks.remove(&number);
+            }
+            Became::Online(_) | Became::Offline => match self.blocks.get_mut(&number) {
+                Some((_, place)) => {
+                    *place = match became {
+                        Became::Online(policy) => zone(Some(policy)),
+                        _ => None,
+                    };
+                }
+                // A block of the boot: how many of its pages are managed, and in which zone, nobody has said.
+                None => self.memory.unknown = true,
+            },
         }
     }
 }
@@ -210,32 +315,38 @@ mod tests {
         }
     }
 
-    fn ledger() -> Ledger {
+    fn ledger(online: MemoryOnline) -> Ledger {
         let hello = Hello { version: 1, release: "6.1".into(), page_bytes: 4096, block_bytes: Some(BLOCK) };
-        Ledger::new(guest(0, 2), &hello, MemoryOnline::Movable)
+        Ledger::new(guest(0, 2), &hello, online)
+    }
+
+    fn after(ledger: &Ledger, resource: Resource, change: &Change) -> Quiet {
+        ledger.begin(resource);
+        ledger.end(resource, change);
+        ledger.before_snapshot()
     }
 
     fn plug_one(ledger: &Ledger) -> Quiet {
-        ledger.begin(Resource::Memory);
-        ledger.end(Resource::Memory, Some(BLOCK.cast_signed()));
-        ledger.before_snapshot()
+        after(ledger, Resource::Memory, &Change::Blocks(vec![(32, Became::Plugged(0))]))
     }
 
     #[test]
     fn what_adds_up_is_silent() {
-        let ledger = ledger();
+        let ledger = ledger(MemoryOnline::Movable);
         let quiet = plug_one(&ledger);
-        assert_eq!(ledger.check(quiet, &guest(1, 2), 32..33, true), Vec::<String>::new());
+        assert_eq!(ledger.check(quiet, &guest(1, 2), &[32]), Vec::<String>::new());
+        let quiet = after(&ledger, Resource::Memory, &Change::Blocks(vec![(32, Became::Gone)]));
+        assert_eq!(ledger.check(quiet, &guest(0, 2), &[32]), Vec::<String>::new());
     }
 
     #[test]
     fn each_counter_is_watched_by_itself() {
-        let ledger = ledger();
+        let ledger = ledger(MemoryOnline::Movable);
         let quiet = plug_one(&ledger);
         let broken = |change: fn(&mut Snapshot)| {
             let mut now = guest(1, 2);
             change(&mut now);
-            let wrong = ledger.check(quiet, &now, 32..33, true);
+            let wrong = ledger.check(quiet, &now, &[32]);
             assert_eq!(wrong.len(), 1, "{wrong:?}");
             wrong[0].clone()
         };
@@ -247,13 +358,40 @@ mod tests {
     }
 
     #[test]
+    fn blocks_change_zones_and_may_wait_offline() {
+        let ledger = ledger(MemoryOnline::Offline);
+        let quiet = plug_one(&ledger);
+        let mut now = guest(0, 2);
+        now.blocks.push(Block { number: 32, state: "offline".into() });
+        assert_eq!(ledger.check(quiet, &now, &[32]), Vec::<String>::new());
+        let online = Change::Blocks(vec![(32, Became::Online(Policy::Kernel))]);
+        let quiet = after(&ledger, Resource::Memory, &online);
+        let mut now = guest(1, 2);
+        now.zones[1].name = "Normal".into();
+        assert_eq!(ledger.check(quiet, &now, &[32]), Vec::<String>::new());
+        // The right number of pages in the wrong zone.
+        assert_eq!(ledger.check(quiet, &guest(1, 2), &[32]).len(), 4);
+    }
+
+    #[test]
+    fn what_virtio_mem_gives_counts_as_memory() {
+        let ledger = ledger(MemoryOnline::Movable);
+        let gives = Change::Gives(DeviceId("vmem0".into()), Bytes(6 << 20));
+        let quiet = after(&ledger, Resource::Memory, &gives);
+        let mut now = guest(0, 2);
+        now.mem_total_kib += 6 << 10;
+        assert_eq!(ledger.check(quiet, &now, &[]), Vec::<String>::new());
+        assert_eq!(ledger.check(quiet, &guest(0, 2), &[]).len(), 1);
+    }
+
+    #[test]
     fn what_changes_meanwhile_is_not_compared() {
-        let ledger = ledger();
+        let ledger = ledger(MemoryOnline::Movable);
         let quiet = plug_one(&ledger);
         ledger.begin(Resource::Memory);
-        assert_eq!(ledger.check(quiet, &guest(2, 2), 32..33, true), Vec::<String>::new());
-        ledger.end(Resource::Memory, None);
+        assert_eq!(ledger.check(quiet, &guest(2, 2), &[32]), Vec::<String>::new());
+        ledger.end(Resource::Memory, &Change::Unknown);
         let quiet = ledger.before_snapshot();
-        assert_eq!(ledger.check(quiet, &guest(9, 2), 32..33, true), Vec::<String>::new());
+        assert_eq!(ledger.check(quiet, &guest(9, 2), &[32]), Vec::<String>::new());
     }
 }

@@ -270,7 +270,7 @@ fn key(setting: &Setting, side: Side) -> Result<String> {
         platform: setting.platform,
         start: Start::Template,
     };
-    let line = command_line(&setting.scenario.machine, &setting.scenario.guest, boot);
+    let line = command_line(&setting.scenario, boot);
     let host_cpu = match setting.accelerator {
         // `-cpu host`: another host's guest would find other features than it booted with.
         Accelerator::Kvm => Some(&setting.host_cpu),

@@ -2,11 +2,14 @@
 
 mod accounting;
 pub mod checkpoint;
+mod cpus;
 mod lanes;
 mod operation;
 mod outcome;
+mod phases;
 mod run;
 mod vm;
+mod waiting;
 mod workers;
 
 pub use accounting::Mismatch;

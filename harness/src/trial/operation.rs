@@ -1,32 +1,22 @@
-//! One operation, from its request to its end: what QEMU accepted, what the guest did, whether it adds up.
+//! One operation, from its request to its end: what QEMU or the agent accepted, what the guest did, whether it adds up.
 
 use std::time::Duration;
 
-use qapi::qmp::{ACPI_DEVICE_OST, ACPIOSTInfo, ACPISlotType};
+use hotplug_protocol::{Event, Request};
 use serde::{Deserialize, Serialize};
 
-use super::accounting::{Ledger, Mismatch, Resource};
+use super::accounting::{Became, Change, Ledger, Mismatch, Resource};
+use super::cpus::Cpus;
 use super::outcome::Outcome;
 use super::vm::Vm;
+use super::waiting::{Ears, Slot};
 use crate::Result;
 use crate::bytes::Bytes;
-use crate::journal::{Happening, HostTime, Listener};
+use crate::guest::AgentError;
+use crate::journal::{Happening, HostTime};
 use crate::qmp::QmpError;
 use crate::qmp::hotplug::DimmPlace;
-use crate::scenario::{Device, DeviceId, Verb};
-
-/// An operation that neither ends nor is refused for this long has hung. Longer than the kernel's own limits, so that
-/// a hung task or a stall is reported by the guest before we give up on it (see `kernel_arguments`).
-pub(super) const DEADLINE: Duration = Duration::from_secs(75);
-
-/// ACPI 6.5, 6.3.5 _OST: the source of an insertion's status is the notification it answers.
-const OST_INSERTION: [i64; 2] = [0, 1];
-/// The source of an ejection's status (`ACPI_NOTIFY_EJECT_REQUEST`, include/acpi/actypes.h).
-const OST_EJECTION: i64 = 3;
-/// `ACPI_OST_SC_SUCCESS` (include/linux/acpi.h).
-const OST_SUCCESS: i64 = 0;
-/// In progress: `ACPI_OST_SC_EJECT_IN_PROGRESS`, `ACPI_OST_SC_INSERT_IN_PROGRESS`.
-const OST_IN_PROGRESS: [i64; 2] = [0x84, 0x80];
+use crate::scenario::{Device, DeviceId, Expect, MemoryOnline, Operation, Phase, Place, Policy, Scenario};
 
 /// One operation of a trial, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,229 +24,366 @@ pub struct OperationRecord {
     /// The lane it belongs to.
     pub lane: String,
     /// What was done.
-    pub verb: Verb,
-    /// To whom.
-    pub device: DeviceId,
+    pub operation: Operation,
+    /// What should come of it.
+    pub expect: Expect,
     /// When the request was sent.
     pub asked: HostTime,
-    /// When QEMU accepted it.
-    pub accepted: Option<HostTime>,
+    /// When it came how far, each phase once, in order.
+    pub phases: Vec<(Phase, HostTime)>,
     /// When it ended.
     pub ended: Option<HostTime>,
     /// What came of it.
     pub outcome: Outcome,
 }
 
-/// One device of a trial and where it lives while it is plugged.
+/// What an operation works with.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Target<'a> {
-    pub(super) id: &'a DeviceId,
-    pub(super) device: Device,
-    /// The ACPI slot of a CPU; DIMMs get theirs from QEMU.
-    pub(super) cpu_slot: u32,
+pub(super) struct Bench<'a> {
+    pub(super) vm: &'a Vm,
+    pub(super) scenario: &'a Scenario,
+    pub(super) ledger: &'a Ledger,
+    pub(super) cpus: &'a Cpus,
 }
 
-impl Target<'_> {
-    fn resource(&self) -> Resource {
-        match self.device {
-            Device::Dimm { .. } => Resource::Memory,
-            Device::Cpu => Resource::Cpus,
+/// What came of an operation, before the accounts are checked.
+struct End {
+    outcome: Outcome,
+    change: Change,
+}
+
+impl End {
+    fn done(change: Change) -> Self {
+        Self { outcome: Outcome::Done, change }
+    }
+
+    fn nothing(outcome: Outcome) -> Self {
+        Self { outcome, change: Change::Nothing }
+    }
+
+    /// QEMU refused it, or is gone.
+    fn of_qmp(error: QmpError) -> Self {
+        match error {
+            QmpError::Gone(_) => Self { outcome: Outcome::CutOff, change: Change::Unknown },
+            error => Self::nothing(Outcome::FailedInQemu { error: error.to_string() }),
         }
     }
 
-    /// How much more of its resource the guest has once it is plugged: bytes, or CPUs.
-    fn amount(&self) -> i64 {
-        match self.device {
-            Device::Dimm { size: Bytes(bytes) } => bytes.cast_signed(),
-            Device::Cpu => 1,
+    /// The guest refused it, or is gone.
+    fn of_agent(error: AgentError) -> Self {
+        match error {
+            AgentError::Gone => Self { outcome: Outcome::CutOff, change: Change::Unknown },
+            error => Self::nothing(Outcome::RefusedByGuest { how: error.to_string() }),
         }
     }
 }
 
-/// Performs one operation and checks the guest's accounts. `accepted` is called when QEMU has taken the request.
+/// Performs one operation and checks the guest's accounts. `reached` is told each phase.
 pub(super) async fn perform(
-    vm: &Vm,
-    ledger: &Ledger,
-    verb: Verb,
-    target: Target<'_>,
-    accepted: impl FnOnce(),
+    bench: Bench<'_>,
+    operation: &Operation,
+    reached: &(dyn Fn(Phase) + Sync),
 ) -> Result<(Outcome, Vec<Mismatch>)> {
-    let resource = target.resource();
-    ledger.begin(resource);
-    let end = tokio::time::timeout(DEADLINE, until_end(vm, verb, target, accepted)).await;
-    let (outcome, place) = match end {
-        Ok(end) => end?,
-        Err(_) => (Outcome::TimedOut, None),
-    };
-    let change = match (&outcome, verb) {
-        (Outcome::Done, Verb::Plug) => Some(target.amount()),
-        (Outcome::Done, Verb::Unplug) => Some(-target.amount()),
-        (Outcome::RefusedByGuest { .. }, Verb::Unplug) | (Outcome::FailedInQemu { .. }, _) => Some(0),
-        // After a refused insertion the device is in QEMU and not in the guest; who knows what half of it is.
-        (Outcome::RefusedByGuest { .. }, Verb::Plug) | (Outcome::TimedOut | Outcome::CutOff, _) => None,
-    };
-    ledger.end(resource, change);
-    if outcome == Outcome::TimedOut || outcome == Outcome::CutOff {
-        return Ok((outcome, Vec::new()));
+    let limit = Duration::from_secs(bench.scenario.time_limit_s.into());
+    let resource = resource(bench.scenario, operation);
+    if let Some(resource) = resource {
+        bench.ledger.begin(resource);
     }
-    let quiet = ledger.before_snapshot();
+    let end = match tokio::time::timeout(limit, until_end(bench, operation, reached)).await {
+        Ok(end) => end?,
+        Err(_) => End { outcome: Outcome::TimedOut, change: Change::Unknown },
+    };
+    if let Some(resource) = resource {
+        bench.ledger.end(resource, &end.change);
+    }
+    let looks = resource.is_some() && bench.scenario.start == crate::scenario::Start::Ready;
+    if !looks || [Outcome::TimedOut, Outcome::CutOff].contains(&end.outcome) {
+        return Ok((end.outcome, Vec::new()));
+    }
+    let quiet = bench.ledger.before_snapshot();
     // A guest that hangs here is found by its next operation, or by the trial's last question.
-    let Ok(Ok(now)) = tokio::time::timeout(DEADLINE, vm.agent.snapshot()).await else {
+    let Ok(Ok(now)) = tokio::time::timeout(limit, bench.vm.agent.snapshot()).await else {
         return Ok((Outcome::TimedOut, Vec::new()));
     };
-    let own = match place {
-        Some(place) if outcome == Outcome::Done => place.blocks(ledger.block_bytes),
-        _ => 0..0,
+    let own: Vec<u64> = match &end.change {
+        Change::Blocks(blocks) => blocks.iter().map(|(number, _)| *number).collect(),
+        _ => Vec::new(),
     };
-    let at = vm.journal.now();
-    let after = format!("{verb} {}", target.id);
-    let wrong = ledger.check(quiet, &now, own, verb == Verb::Plug);
-    Ok((outcome, wrong.into_iter().map(|what| Mismatch { at, after: after.clone(), what }).collect()))
+    let at = bench.vm.journal.now();
+    let wrong = bench.ledger.check(quiet, &now, &own);
+    let mismatch = |what| Mismatch { at, after: operation.to_string(), what };
+    Ok((end.outcome, wrong.into_iter().map(mismatch).collect()))
+}
+
+/// What the counters of a snapshot must be kept from, while this goes on.
+fn resource(scenario: &Scenario, operation: &Operation) -> Option<Resource> {
+    match operation {
+        Operation::Plug(id) | Operation::Unplug(id) | Operation::Resize(id, _) => {
+            match scenario.devices.get(id)? {
+                Device::Cpu { .. } => Some(Resource::Cpus),
+                Device::Dimm(_) | Device::VirtioMem(_) => Some(Resource::Memory),
+                // Persistent memory is none of the kernel's own.
+                Device::Nvdimm { .. } => None,
+            }
+        }
+        Operation::Online(place, _) | Operation::Offline(place) => match place {
+            Place::Device(id) if matches!(scenario.devices.get(id)?, Device::Cpu { .. }) => Some(Resource::Cpus),
+            Place::Device(_) | Place::Block(_) => Some(Resource::Memory),
+            Place::Cpu(_) => Some(Resource::Cpus),
+        },
+        // Suspend takes CPUs away and brings them back (kernel/cpu.c, freeze_secondary_cpus).
+        Operation::Write { path, .. } if path == "/sys/power/state" => Some(Resource::Cpus),
+        Operation::Write { .. } | Operation::Read { .. } | Operation::Reboot => None,
+    }
 }
 
 async fn until_end(
-    vm: &Vm,
-    verb: Verb,
-    target: Target<'_>,
-    accepted: impl FnOnce(),
-) -> Result<(Outcome, Option<DimmPlace>)> {
+    bench: Bench<'_>,
+    operation: &Operation,
+    reached: &(dyn Fn(Phase) + Sync),
+) -> Result<End> {
+    let Bench { vm, scenario, .. } = bench;
+    let device = |id: &DeviceId| {
+        let missing = || crate::Error::user(format!("the schedule moves `{id}`, which the scenario lacks"));
+        scenario.devices.get(id).ok_or_else(missing)
+    };
     // Listening starts before the request, so that no answer can slip through.
-    let heard = vm.journal.listen();
-    let (request, place) = match (verb, target.device) {
-        (Verb::Plug, Device::Dimm { size }) => match vm.qmp.plug_dimm(target.id, size).await {
-            Ok(()) => split(vm.qmp.dimm_place(target.id).await),
-            Err(error) => (Err(error), None),
+    let ears = Ears::new(vm, reached);
+    match operation {
+        Operation::Plug(id) => match device(id)? {
+            Device::Dimm(dimm) => {
+                let (places, _) = scenario.dimm_file();
+                let offset = places.get(id).copied().unwrap_or(Bytes(0));
+                let added = async {
+                    vm.qmp.plug_dimm(id, dimm, offset).await?;
+                    vm.qmp.dimm_place(id).await
+                };
+                let place = match added.await {
+                    Ok(place) => place,
+                    Err(error) => return Ok(End::of_qmp(error)),
+                };
+                reached(Phase::Accepted);
+                let blocks: Vec<u64> = place.blocks(bench.ledger.block_bytes).collect();
+                let outcome = ears.inserted(Slot::dimm(place.slot, &blocks)).await?;
+                Ok(came(outcome, blocks, dimm.node))
+            }
+            Device::Cpu { slot } => {
+                if let Err(error) = plug_cpu(vm, id, *slot).await {
+                    return Ok(End::of_qmp(error));
+                }
+                reached(Phase::Accepted);
+                let outcome = ears.inserted(Slot::cpu(*slot, bench.cpus)).await?;
+                // After a refusal the device is in QEMU and not in the guest; who knows what half of it is.
+                let change = if outcome == Outcome::Done { Change::Cpus(1) } else { Change::Unknown };
+                Ok(End { outcome, change })
+            }
+            Device::Nvdimm { size, node } => {
+                if let Err(error) = vm.qmp.plug_nvdimm(id, *size, *node).await {
+                    return Ok(End::of_qmp(error));
+                }
+                reached(Phase::Accepted);
+                ears.region().await?;
+                Ok(End::done(Change::Nothing))
+            }
+            Device::VirtioMem(_) => Ok(End::nothing(Outcome::FailedInQemu { error: "it is plugged".into() })),
         },
-        (Verb::Unplug, Device::Dimm { .. }) => match vm.qmp.dimm_place(target.id).await {
-            Ok(place) => (vm.qmp.unplug(target.id).await, Some(place)),
-            Err(error) => (Err(error), None),
+        Operation::Unplug(id) => match device(id)? {
+            Device::Dimm(_) => unplug_dimm(bench, ears, id, reached).await,
+            device => {
+                if let Err(error) = vm.qmp.unplug(id).await {
+                    return Ok(End::of_qmp(error));
+                }
+                reached(Phase::Accepted);
+                let Device::Cpu { slot } = device else { return Ok(End::done(Change::Nothing)) };
+                let was_online = bench.cpus.is_online(*slot);
+                let outcome = ears.ejected(id, Slot::cpu(*slot, bench.cpus)).await?;
+                if outcome == Outcome::Done {
+                    bench.cpus.gone(*slot);
+                    return Ok(End::done(Change::Cpus(-i64::from(was_online))));
+                }
+                Ok(End::nothing(outcome))
+            }
         },
-        (Verb::Plug, Device::Cpu) => (plug_cpu(vm, target).await, None),
-        (Verb::Unplug, Device::Cpu) => (vm.qmp.unplug(target.id).await, None),
-    };
-    match request {
-        Ok(()) => accepted(),
-        Err(QmpError::Gone(_)) => return Ok((Outcome::CutOff, place)),
-        Err(error) => return Ok((Outcome::FailedInQemu { error: error.to_string() }, place)),
-    }
-    let outcome = match (verb, place) {
-        (Verb::Plug, Some(place)) => inserted(heard, ACPISlotType::DIMM, place.slot, true).await?,
-        (Verb::Plug, None) => inserted(heard, ACPISlotType::CPU, target.cpu_slot, false).await?,
-        (Verb::Unplug, Some(place)) => ejected(vm, heard, target, ACPISlotType::DIMM, place.slot).await?,
-        (Verb::Unplug, None) => ejected(vm, heard, target, ACPISlotType::CPU, target.cpu_slot).await?,
-    };
-    if outcome == Outcome::Done && verb == Verb::Unplug && place.is_some() {
-        match vm.qmp.remove_backend(target.id).await {
-            Ok(()) => {}
-            Err(QmpError::Gone(_)) => return Ok((Outcome::CutOff, place)),
-            Err(error) => return Ok((Outcome::FailedInQemu { error: error.to_string() }, place)),
+        Operation::Resize(id, size) => {
+            if let Err(error) = vm.qmp.resize(id, *size).await {
+                return Ok(End::of_qmp(error));
+            }
+            reached(Phase::Accepted);
+            ears.resized(id, *size).await?;
+            Ok(End::done(Change::Gives(id.clone(), *size)))
         }
+        Operation::Online(place, policy) => {
+            reached(Phase::Accepted);
+            bring(bench, place, Some(*policy), reached).await
+        }
+        Operation::Offline(place) => {
+            reached(Phase::Accepted);
+            bring(bench, place, None, reached).await
+        }
+        Operation::Write { path, data } => {
+            reached(Phase::Accepted);
+            let request = Request::Write { path: path.clone(), data: data.clone() };
+            match vm.agent.ask(request).await {
+                Ok(_) => {
+                    if path.ends_with("/memory/auto_online_blocks") {
+                        bench.ledger.set_online(auto_online(data));
+                    }
+                    Ok(End::done(Change::Nothing))
+                }
+                Err(error) => Ok(End::of_agent(error)),
+            }
+        }
+        Operation::Read { path, offset, length } => {
+            reached(Phase::Accepted);
+            let request = Request::Read { path: path.clone(), offset: *offset, length: *length };
+            Ok(vm.agent.ask(request).await.map_or_else(End::of_agent, |_| End::done(Change::Nothing)))
+        }
+        Operation::Reboot => reboot(bench, reached).await,
     }
-    Ok((outcome, place))
 }
 
-fn split<T>(place: Result<T, QmpError>) -> (Result<(), QmpError>, Option<T>) {
-    match place {
-        Ok(place) => (Ok(()), Some(place)),
-        Err(error) => (Err(error), None),
+/// What `auto_online_blocks` says (Documentation/admin-guide/mm/memory-hotplug.rst).
+fn auto_online(data: &str) -> MemoryOnline {
+    match data.trim_end() {
+        "online_movable" => MemoryOnline::Movable,
+        "offline" => MemoryOnline::Offline,
+        _ => MemoryOnline::Kernel,
     }
 }
 
-async fn plug_cpu(vm: &Vm, target: Target<'_>) -> Result<(), QmpError> {
+fn came(outcome: Outcome, blocks: Vec<u64>, node: u32) -> End {
+    let change = if outcome == Outcome::Done {
+        Change::Blocks(blocks.into_iter().map(|number| (number, Became::Plugged(node))).collect())
+    } else {
+        Change::Unknown
+    };
+    End { outcome, change }
+}
+
+async fn plug_cpu(vm: &Vm, id: &DeviceId, wanted: u32) -> Result<(), QmpError> {
     let slots = vm.qmp.cpu_slots().await?;
-    match slots.iter().find(|slot| slot.slot == target.cpu_slot) {
-        Some(slot) if slot.is_free() => vm.qmp.plug_cpu(target.id, slot).await,
-        _ => Err(QmpError::Refused {
-            class: "harness".into(),
-            desc: format!("CPU slot {} is taken", target.cpu_slot),
-        }),
+    match slots.iter().find(|slot| slot.slot == wanted) {
+        Some(slot) if slot.is_free() => vm.qmp.plug_cpu(id, slot).await,
+        _ => Err(QmpError::Refused { class: "harness".into(), desc: format!("CPU slot {wanted} is taken") }),
     }
 }
 
-/// Waits until the guest has taken a device in. For a CPU, `_OST` comes when it is present; it is done when the agent
-/// has brought it online. Memory comes online before its `_OST` (`add_memory_resource`).
-async fn inserted(mut heard: Listener, kind: ACPISlotType, slot: u32, online: bool) -> Result<Outcome> {
-    let (mut present, mut online) = (false, online);
-    loop {
-        let stamped = heard.next().await?;
-        if let Some(ost) = status_of(&stamped.what, kind, slot)
-            && OST_INSERTION.contains(&ost.source)
-        {
-            if ost.status == OST_SUCCESS {
-                present = true;
-            } else if !OST_IN_PROGRESS.contains(&ost.status) {
-                return Ok(refused(ost.status));
-            }
-        }
-        if let Happening::CpuReady { slot: ready, errno, .. } = stamped.what
-            && ready == slot
-            && kind == ACPISlotType::CPU
-        {
-            if errno != 0 {
-                let name = nix::errno::Errno::from_raw(errno);
-                return Ok(Outcome::RefusedByGuest { how: format!("bringing it online failed with {name}") });
-            }
-            online = true;
-        }
-        if present && online {
-            return Ok(Outcome::Done);
-        }
+async fn unplug_dimm(
+    bench: Bench<'_>,
+    ears: Ears<'_>,
+    id: &DeviceId,
+    reached: &(dyn Fn(Phase) + Sync),
+) -> Result<End> {
+    let qmp = &bench.vm.qmp;
+    let asked = async {
+        let place = qmp.dimm_place(id).await;
+        // Also of a DIMM that is not there: QEMU's own words are wanted.
+        qmp.unplug(id).await?;
+        place
+    };
+    let place: DimmPlace = match asked.await {
+        Ok(place) => place,
+        Err(error) => return Ok(End::of_qmp(error)),
+    };
+    reached(Phase::Accepted);
+    let blocks: Vec<u64> = place.blocks(bench.ledger.block_bytes).collect();
+    let outcome = ears.ejected(id, Slot::dimm(place.slot, &blocks)).await?;
+    if outcome != Outcome::Done {
+        return Ok(End::nothing(outcome));
+    }
+    let change = Change::Blocks(blocks.into_iter().map(|number| (number, Became::Gone)).collect());
+    match qmp.remove_backend(id).await {
+        Ok(()) => Ok(End::done(change)),
+        Err(error) => Ok(End { change, ..End::of_qmp(error) }),
     }
 }
 
-/// Waits until a device is gone, or the guest has refused to give it.
-async fn ejected(
-    vm: &Vm,
-    mut heard: Listener,
-    target: Target<'_>,
-    kind: ACPISlotType,
-    slot: u32,
-) -> Result<Outcome> {
-    loop {
-        let stamped = heard.next().await?;
-        if let Happening::Qmp { event, data } = &stamped.what {
-            let ours = data["device"].as_str() == Some(&target.id.0);
-            match event.as_str() {
-                "DEVICE_DELETED" if ours => return Ok(Outcome::Done),
-                "DEVICE_UNPLUG_GUEST_ERROR" | "MEM_UNPLUG_ERROR" if ours => {
-                    let how =
-                        data["msg"].as_str().map_or_else(|| event.clone(), |msg| format!("{event}: {msg}"));
-                    return Ok(Outcome::RefusedByGuest { how });
+/// Brings a place online with `policy`, or takes it offline without one, by sysfs.
+async fn bring(
+    bench: Bench<'_>,
+    place: &Place,
+    policy: Option<Policy>,
+    reached: &(dyn Fn(Phase) + Sync),
+) -> Result<End> {
+    let Bench { vm, scenario, .. } = bench;
+    let phase = if policy.is_some() { Phase::Online } else { Phase::Offline };
+    let write = async |path: String, data: &str| {
+        vm.agent.ask(Request::Write { path, data: data.to_owned() }).await
+    };
+    let cpu = match place {
+        Place::Cpu(number) => Some(*number),
+        Place::Device(id) => match scenario.devices.get(id) {
+            Some(Device::Cpu { slot }) => match bench.cpus.number(vm, *slot).await {
+                Some(number) => Some(number),
+                None => {
+                    let how = format!("no CPU of the guest is in slot {slot}");
+                    return Ok(End::nothing(Outcome::RefusedByGuest { how }));
                 }
-                _ => {}
+            },
+            _ => None,
+        },
+        Place::Block(_) => None,
+    };
+    if let Some(number) = cpu {
+        let path = format!("/sys/devices/system/cpu/cpu{number}/online");
+        return Ok(match write(path, if policy.is_some() { "1" } else { "0" }).await {
+            Ok(_) => {
+                reached(phase);
+                // A CPU that is online already comes online once more without a word (drivers/base/core.c).
+                let changed = bench.cpus.set_online(number, policy.is_some());
+                let more = if policy.is_some() { 1 } else { -1 };
+                End::done(if changed { Change::Cpus(more) } else { Change::Nothing })
             }
-        }
-        if let Some(ost) = status_of(&stamped.what, kind, slot)
-            && ost.source == OST_EJECTION
-        {
-            if ost.status == OST_SUCCESS && kind == ACPISlotType::CPU {
-                // Some QEMUs report only the CPU's APIC as deleted; the slot tells.
-                let free = vm
-                    .qmp
-                    .cpu_slots()
-                    .await
-                    .is_ok_and(|all| all.iter().any(|s| s.slot == slot && s.is_free()));
-                if free {
-                    return Ok(Outcome::Done);
-                }
-            } else if ost.status != OST_SUCCESS && !OST_IN_PROGRESS.contains(&ost.status) {
-                return Ok(refused(ost.status));
-            }
-        }
+            Err(error) => End::of_agent(error),
+        });
     }
-}
-
-fn refused(status: i64) -> Outcome {
-    Outcome::RefusedByGuest { how: format!("_OST status {status:#x}") }
-}
-
-/// The `_OST` that a happening carries, if it is about this slot. Its `device` is missing once the device is gone.
-fn status_of(what: &Happening, kind: ACPISlotType, slot: u32) -> Option<ACPIOSTInfo> {
-    match what {
-        Happening::Qmp { event, data } if event == "ACPI_DEVICE_OST" => {
-            let ost: ACPI_DEVICE_OST = serde_json::from_value(data.clone()).ok()?;
-            (ost.info.slot_type == kind && ost.info.slot == slot.to_string()).then_some(ost.info)
+    let blocks: Vec<u64> = match place {
+        Place::Device(id) => match vm.qmp.dimm_place(id).await {
+            Ok(place) => place.blocks(bench.ledger.block_bytes).collect(),
+            Err(error) => return Ok(End::of_qmp(error)),
+        },
+        Place::Block(number) => vec![*number],
+        Place::Cpu(_) => Vec::new(),
+    };
+    let (word, became) = match policy {
+        Some(policy) => (policy.kernel_word(), Became::Online(policy)),
+        None => ("offline", Became::Offline),
+    };
+    let mut changed = Vec::new();
+    for number in blocks {
+        let path = format!("/sys/devices/system/memory/memory{number}/state");
+        if let Err(error) = write(path, word).await {
+            return Ok(End { change: Change::Blocks(changed), ..End::of_agent(error) });
         }
-        _ => None,
+        reached(phase);
+        changed.push((number, became));
+    }
+    Ok(End::done(Change::Blocks(changed)))
+}
+
+/// Restarts the guest. QEMU is told to let it for this once: otherwise a restart is the end of a panic.
+async fn reboot(bench: Bench<'_>, reached: &(dyn Fn(Phase) + Sync)) -> Result<End> {
+    let vm = bench.vm;
+    let mut heard = vm.journal.listen();
+    // What was plugged is the new boot's own memory.
+    bench.ledger.close();
+    if let Err(error) = vm.qmp.allow_reboot(true).await {
+        return Ok(End::of_qmp(error));
+    }
+    let again = async {
+        heard.until(|what| matches!(what, Happening::Agent { event: Event::Ready(_), .. }).then_some(())).await
+    };
+    reached(Phase::Accepted);
+    let ended = tokio::select! {
+        ready = again => {
+            ready?;
+            End::done(Change::Nothing)
+        }
+        // No answer is promised; one that comes says why not.
+        Err(error) = vm.agent.ask(Request::Reboot) => End::of_agent(error),
+    };
+    match vm.qmp.allow_reboot(false).await {
+        Ok(()) => Ok(ended),
+        Err(error) => Ok(End::of_qmp(error)),
     }
 }

@@ -27,8 +27,20 @@ pub enum Outcome {
     },
     /// Neither an end nor a refusal came in time.
     TimedOut,
+    /// It was not asked for: an earlier one was refused, or what it waits for did not come.
+    Skipped {
+        /// Which.
+        why: String,
+    },
     /// The trial ended first: the guest panicked, QEMU died, another operation timed out.
     CutOff,
+}
+
+impl Outcome {
+    /// The guest or QEMU said no.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::RefusedByGuest { .. } | Self::FailedInQemu { .. })
+    }
 }
 
 /// What came of a trial. Of several that hold, the first in this order.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::accounting::Ledger;
 use super::checkpoint::Checkpoint;
+use super::cpus::Cpus;
 use super::lanes::{Lanes, Log};
 use super::operation::OperationRecord;
 use super::outcome::{Armed, Outcome, Seen, TrialOutcome, TrialRecord};
@@ -17,7 +18,7 @@ use super::vm::{Cut, Origin, Vm};
 use crate::host::{Accelerator, Qemu};
 use crate::journal::{Happening, HostTime, Journal, Listener, Stage};
 use crate::qemu::{Ended, Identity, Platform, Sealed};
-use crate::scenario::{Scenario, Schedule, Seed, Verb};
+use crate::scenario::{Expect, Phase, Scenario, Schedule, Seed, Start};
 use crate::side::{Side, Sides};
 use crate::{Error, Result, guest, kreport};
 
@@ -99,7 +100,7 @@ pub(super) async fn prepare(
     cancel: &CancellationToken,
 ) -> Result<Prepared> {
     fs_err::create_dir_all(&dir)?;
-    let schedule = setting.scenario.schedule(plan.seed);
+    let schedule = setting.scenario.schedule(plan.seed, plan.number);
     // Evidence first: what is about to be done is on disk before it is done.
     let text = serde_json::to_vec_pretty(&schedule).map_err(Error::infrastructure)?;
     fs_err::write(dir.join("schedule.json"), text)?;
@@ -180,86 +181,128 @@ async fn lead(
     course: &mut Course,
     under_way: &CancellationToken,
 ) {
-    let start = async {
-        match &setting.checkpoints {
-            Some(checkpoints) => {
-                let checkpoint = checkpoints.of(plan.side);
-                vm.restore().await?;
-                Ok((checkpoint.hello().clone(), checkpoint.baseline().clone()))
-            }
-            None => {
-                let hello = vm.boot(heard).await?;
-                match tokio::time::timeout(LAST_QUESTIONS, vm.agent.snapshot()).await {
-                    Ok(Ok(baseline)) => Ok((hello, baseline)),
-                    _ => Err(Cut::Hung("no answer to the first question".into())),
-                }
-            }
+    let lanes = async {
+        if setting.scenario.start == Start::Boot {
+            return during_boot(vm, setting, heard, schedule, log, course).await;
         }
+        let (hello, baseline) = begin(vm, setting, plan, heard).await?;
+        course.ready = Some(vm.journal.now());
+        course.armed.start = baseline.lockdep_armed;
+        from_ready(vm, setting, &hello, baseline, schedule, log, under_way).await
     };
-    let (hello, baseline) = match start.await {
-        Ok(known) => known,
-        Err(cut) => {
-            course.cut = Some(cut);
-            return;
-        }
-    };
-    course.ready = Some(vm.journal.now());
     // `cut` and the work borrow the machine, and the work writes the course: so the cut is set after the race.
     let cut = tokio::select! {
         biased;
         cut = vm.cut() => Err(cut),
-        done = work(vm, setting, &hello, baseline, schedule, log, course, under_way) => done,
+        done = lanes => done,
     };
-    course.cut = cut.err();
+    under_way.cancel();
+    let done = match cut {
+        Ok(()) => tokio::select! {
+            biased;
+            cut = vm.cut() => Err(cut),
+            done = settle(vm, course) => done,
+        },
+        cut => cut,
+    };
+    course.cut = done.err();
 }
 
-#[expect(clippy::too_many_arguments, reason = "as above")]
-async fn work(
+/// The guest is restored or boots, and what it begins with is known.
+async fn begin(
+    vm: &Vm,
+    setting: &Setting,
+    plan: &TrialPlan,
+    heard: Listener,
+) -> Result<(Hello, Snapshot), Cut> {
+    if let Some(checkpoints) = &setting.checkpoints {
+        let checkpoint = checkpoints.of(plan.side);
+        vm.restore().await?;
+        // Not waited for: it comes before anything else that is asked. Else every restored guest would go on from the
+        // same random numbers.
+        vm.reseed(&blake3::hash(&plan.seed.0.to_le_bytes()).to_hex());
+        return Ok((checkpoint.hello().clone(), checkpoint.baseline().clone()));
+    }
+    let hello = vm.boot(heard).await?;
+    match tokio::time::timeout(LAST_QUESTIONS, vm.agent.snapshot()).await {
+        Ok(Ok(baseline)) => Ok((hello, baseline)),
+        _ => Err(Cut::Hung("no answer to the first question".into())),
+    }
+}
+
+/// The lanes of a guest that is there to be asked, under load.
+async fn from_ready(
     vm: &Vm,
     setting: &Setting,
     hello: &Hello,
     baseline: Snapshot,
     schedule: &Schedule,
     log: &Log,
-    course: &mut Course,
     under_way: &CancellationToken,
 ) -> Result<(), Cut> {
     let scenario = &setting.scenario;
-    let hung = |what: &str| Cut::Hung(what.to_owned());
-    course.armed.start = baseline.lockdep_armed;
+    let cpus = Cpus::of_boot(&baseline.cpus_online);
     let ledger = Ledger::new(baseline, hello, scenario.guest.memory_online);
     if !scenario.guest.load.is_empty() {
         let start = vm.agent.ask(Request::StartLoad { loads: scenario.guest.load.clone() });
         match tokio::time::timeout(LAST_QUESTIONS, start).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(Cut::Broken(format!("the load does not start: {error}"))),
-            Err(_) => return Err(hung("the load does not start")),
+            Err(_) => return Err(Cut::Hung("the load does not start".into())),
         }
     }
     vm.journal.record(Happening::Stage(Stage::Lanes));
-    let lanes = Lanes::new(vm, scenario, &ledger, log);
+    let lanes = Lanes::new(vm, scenario, &ledger, &cpus, log);
     let mut heard = vm.journal.listen();
     let accepted = async {
-        let first = |what: &Happening| matches!(what, Happening::OperationAccepted { .. }).then_some(());
+        let first = |what: &Happening| matches!(what, Happening::OperationReached { .. }).then_some(());
         let _ = heard.until(first).await;
         under_way.cancel();
         std::future::pending().await
     };
     tokio::select! {
-        done = lanes.run(schedule) => done.map_err(|error| hung(&error.to_string()))?,
+        done = lanes.run(schedule) => done.map_err(|error| Cut::Hung(error.to_string())),
         never = accepted => never,
     }
-    under_way.cancel();
+}
+
+/// The lanes of a guest that boots meanwhile. Nobody knows what it would have had without them, so nothing is accounted.
+async fn during_boot(
+    vm: &Vm,
+    setting: &Setting,
+    heard: Listener,
+    schedule: &Schedule,
+    log: &Log,
+    course: &mut Course,
+) -> Result<(), Cut> {
+    // Of x86: what the agent would say if it were there.
+    let hello = Hello { version: 0, release: String::new(), page_bytes: 4096, block_bytes: Some(128 << 20) };
+    let (ledger, cpus) = (Ledger::closed(&hello), Cpus::default());
+    vm.journal.record(Happening::Stage(Stage::Lanes));
+    let lanes = Lanes::new(vm, &setting.scenario, &ledger, &cpus, log);
+    let boot = async {
+        let hello = vm.boot(heard).await;
+        course.ready = hello.is_ok().then(|| vm.journal.now());
+        hello
+    };
+    let lanes = async { lanes.run(schedule).await.map_err(|error| Cut::Hung(error.to_string())) };
+    tokio::try_join!(boot, lanes).map(drop)
+}
+
+/// The last questions.
+async fn settle(vm: &Vm, course: &mut Course) -> Result<(), Cut> {
     vm.journal.record(Happening::Stage(Stage::Settling));
     let questions = async {
         if let Ok(Answer::LoadEnded(loops)) = vm.agent.ask(Request::StopLoad).await {
             course.load_loops = loops;
         }
         course.armed.end = vm.agent.snapshot().await.ok()?.lockdep_armed;
+        // Of a guest that was never asked before: what is armed now always was.
+        course.armed.start = course.armed.start.or(course.armed.end);
         vm.drain(LAST_QUESTIONS).await.then_some(())
     };
     if !matches!(tokio::time::timeout(LAST_QUESTIONS, questions).await, Ok(Some(()))) {
-        return Err(hung("no answer to the last questions"));
+        return Err(Cut::Hung("no answer to the last questions".into()));
     }
     vm.journal.record(Happening::Stage(Stage::Collected));
     Ok(())
@@ -287,7 +330,13 @@ fn conclude(
             Seen { first: folded.first.clone(), times: folded.count as u64, during }
         })
         .collect();
-    let failed = operations.iter().find(|o| matches!(o.outcome, Outcome::FailedInQemu { .. }));
+    let failed = operations
+        .iter()
+        .filter(|o| o.expect == Expect::Done)
+        .find_map(|o| match &o.outcome {
+            Outcome::FailedInQemu { error } => Some(format!("QEMU refused to {}: {error}", o.operation)),
+            _ => None,
+        });
     let (outcome, why) = match &course.cut {
         Some(Cut::Panicked) => (TrialOutcome::Panicked, "the kernel panicked".to_owned()),
         Some(Cut::Hung(what)) => (TrialOutcome::Hung, format!("{what}{}", unknown_machine(&kernel_log))),
@@ -300,9 +349,7 @@ fn conclude(
         }
         Some(Cut::Ended(ended)) => (TrialOutcome::Infrastructure, ended.to_string()),
         None => match (reports.first(), mismatches.first(), failed) {
-            (_, _, Some(OperationRecord { verb, device, outcome: Outcome::FailedInQemu { error }, .. })) => {
-                (TrialOutcome::Infrastructure, format!("QEMU refused to {verb} {device}: {error}"))
-            }
+            (_, _, Some(failed)) => (TrialOutcome::Infrastructure, failed),
             (Some(seen), ..) => (TrialOutcome::Reported, seen.first.title.clone()),
             (_, Some(wrong), _) => {
                 (TrialOutcome::AccountingMismatch, format!("after {}: {}", wrong.after, wrong.what))
@@ -347,14 +394,18 @@ fn unknown_machine(kernel_log: &[u8]) -> &'static str {
 
 /// Operations in flight at a moment, in words: `unplug dimm0..3 and plug cpu1`.
 fn in_flight(operations: &[OperationRecord], at: HostTime) -> String {
-    let mut groups: BTreeMap<(Verb, &str), Vec<u32>> = BTreeMap::new();
-    for o in operations.iter().filter(|o| o.asked <= at && o.ended.is_none_or(|ended| at <= ended)) {
-        let group = o.device.group();
-        let number = o.device.0[group.len()..].parse().unwrap_or(0);
-        groups.entry((o.verb, group)).or_default().push(number);
+    let mut groups: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    let running = |o: &&OperationRecord| {
+        let accepted = o.phases.iter().any(|(phase, _)| *phase == Phase::Accepted);
+        accepted && o.asked <= at && o.ended.is_none_or(|ended| at <= ended)
+    };
+    for operation in operations.iter().filter(running).map(|o| &o.operation) {
+        let words = format!("{} {}", operation.verb(), operation.object());
+        let group = operation.kind();
+        let number: Option<u32> = words.trim_end().strip_prefix(&group).and_then(|n| n.trim_start_matches(':').parse().ok());
+        groups.entry(group).or_default().extend(number);
     }
-    let words: Vec<String> =
-        groups.into_iter().map(|((verb, group), n)| format!("{verb} {group}{}", ranges(n))).collect();
+    let words: Vec<String> = groups.into_iter().map(|(kind, n)| format!("{kind}{}", ranges(n))).collect();
     words.join(" and ")
 }
 

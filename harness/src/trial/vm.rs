@@ -115,10 +115,14 @@ impl Vm {
             platform: setting.platform,
             start: origin.start(),
         };
-        let arguments = command_line(&setting.scenario.machine, &setting.scenario.guest, boot);
+        let arguments = command_line(&setting.scenario, boot);
         write_command(dir, &setting.qemu.path, &arguments)?;
         journal.record(Happening::Stage(Stage::Started));
         let mut files = origin.files()?;
+        let (_, size) = setting.scenario.dimm_file();
+        if size.0 > 0 {
+            files.push((Inherited::DimmFile, Scratch::new(size)?.handle()?));
+        }
         files.push((Inherited::Kernel, setting.kernels.of(side).handle()?));
         files.push((Inherited::Initrd, setting.initrd.handle()?));
         let stderr = dir.join("qemu.stderr");
@@ -203,6 +207,11 @@ impl Vm {
         self.qmp.execute(qmp::cont {}).await.map_err(|error| Cut::Broken(error.to_string()))?;
         self.journal.record(Happening::Stage(Stage::Ready));
         Ok(())
+    }
+
+    /// Has the guest draw other random numbers than every other guest of its checkpoint. The answer is not waited for.
+    pub(super) fn reseed(&self, seed: &str) {
+        self.agent.tell(Request::Reseed { seed: seed.to_owned() });
     }
 
     /// Waits until a migration that `begin` starts is done.

@@ -1,0 +1,84 @@
+//! What can be plugged, and where it goes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bytes::Bytes;
+
+/// Name of one device in a scenario, and its QEMU id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeviceId(pub String);
+
+impl DeviceId {
+    /// The name of its group: `dimm` of `dimm3`.
+    pub fn group(&self) -> &str {
+        self.0.trim_end_matches(|c: char| c.is_ascii_digit())
+    }
+}
+
+impl std::fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Something that comes and goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Device {
+    /// A `pc-dimm`.
+    Dimm(Dimm),
+    /// The CPU of one slot of `query-hotpluggable-cpus`.
+    Cpu {
+        /// Its place in ACPI's list of possible CPUs. It keeps it, so that a replayed trial moves the same CPU.
+        slot: u32,
+    },
+    /// A `virtio-mem-pci`, there from the start; what comes and goes is the memory it gives.
+    VirtioMem(VirtioMem),
+    /// An `nvdimm`, which QEMU plugs and never unplugs.
+    Nvdimm {
+        /// A multiple of 128 MiB.
+        size: Bytes,
+        /// NUMA node.
+        node: u32,
+    },
+}
+
+/// A `pc-dimm`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dimm {
+    /// A multiple of 128 MiB, x86's section size (arch/x86/include/asm/sparsemem.h).
+    pub size: Bytes,
+    /// NUMA node.
+    pub node: u32,
+    /// Guest-physical address; QEMU's choice where none is given.
+    pub address: Option<Bytes>,
+    /// What is behind it.
+    pub backend: Backend,
+}
+
+/// The memory behind a DIMM.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// `memory-backend-ram`: anonymous memory of QEMU's.
+    #[default]
+    Ram,
+    /// `memory-backend-memfd`: shared memory.
+    Memfd,
+    /// `memory-backend-memfd` with huge pages of 2 MiB, of which the host must have enough.
+    HugePages,
+    /// `memory-backend-file` over a file of the harness's own, mapped shared.
+    File,
+}
+
+/// A `virtio-mem-pci`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtioMem {
+    /// The most it can give.
+    pub size: Bytes,
+    /// It gives and takes multiples of this.
+    pub block: Bytes,
+    /// NUMA node.
+    pub node: u32,
+}

@@ -1,0 +1,148 @@
+//! A scenario file as it is written; `check` makes a [`super::Scenario`] of it.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{Backend, Expect, Guest, Machine, Order, Phase, Policy};
+use crate::bytes::Bytes;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) about: String,
+    pub(super) trials: Spanned<u32>,
+    #[serde(default)]
+    pub(super) start: super::Start,
+    pub(super) time_limit_s: Option<Spanned<u32>>,
+    pub(super) machine: Spanned<Machine>,
+    #[serde(default)]
+    pub(super) guest: Guest,
+    #[serde(default)]
+    pub(super) dimm: Vec<Spanned<DimmGroup>>,
+    #[serde(default)]
+    pub(super) cpu: Vec<Spanned<CpuGroup>>,
+    #[serde(default)]
+    pub(super) virtio_mem: Vec<Spanned<VirtioMemGroup>>,
+    #[serde(default)]
+    pub(super) nvdimm: Vec<Spanned<NvdimmGroup>>,
+    #[serde(default)]
+    pub(super) lane: Vec<Spanned<LaneTable>>,
+    pub(super) random: Option<Spanned<RandomTable>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DimmGroup {
+    pub(super) name: Spanned<String>,
+    #[serde(default = "one")]
+    pub(super) count: u32,
+    pub(super) size: Spanned<Bytes>,
+    pub(super) node: Option<Spanned<u32>>,
+    pub(super) address: Option<Spanned<Bytes>>,
+    #[serde(default)]
+    pub(super) backend: Backend,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CpuGroup {
+    pub(super) name: Spanned<String>,
+    #[serde(default = "one")]
+    pub(super) count: u32,
+    #[serde(default)]
+    pub(super) slots: Vec<Spanned<u32>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VirtioMemGroup {
+    pub(super) name: Spanned<String>,
+    #[serde(default = "one")]
+    pub(super) count: u32,
+    pub(super) size: Spanned<Bytes>,
+    pub(super) block: Option<Spanned<Bytes>>,
+    pub(super) node: Option<Spanned<u32>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NvdimmGroup {
+    pub(super) name: Spanned<String>,
+    #[serde(default = "one")]
+    pub(super) count: u32,
+    pub(super) size: Spanned<Bytes>,
+    pub(super) node: Option<Spanned<u32>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LaneTable {
+    pub(super) name: String,
+    #[serde(default = "one")]
+    pub(super) repeat: u32,
+    pub(super) steps: Vec<Spanned<StepTable>>,
+}
+
+/// One of its first keys says what is done.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StepTable {
+    pub(super) plug: Option<Spanned<String>>,
+    pub(super) unplug: Option<Spanned<String>>,
+    pub(super) resize: Option<Spanned<String>>,
+    pub(super) online: Option<Spanned<String>>,
+    pub(super) offline: Option<Spanned<String>>,
+    pub(super) write: Option<Spanned<String>>,
+    pub(super) read: Option<Spanned<String>>,
+    pub(super) reboot: Option<Spanned<bool>>,
+    pub(super) barrier: Option<Spanned<String>>,
+
+    /// Of resize.
+    pub(super) to: Option<Spanned<Bytes>>,
+    /// Of online.
+    pub(super) policy: Option<Spanned<Policy>>,
+    /// Of write.
+    pub(super) data: Option<Spanned<String>>,
+    /// Of read.
+    pub(super) offset: Option<u64>,
+    pub(super) length: Option<u64>,
+
+    pub(super) in_flight: Option<Spanned<usize>>,
+    #[serde(default)]
+    pub(super) order: Order,
+    #[serde(default)]
+    pub(super) pause_up_to_ms: u32,
+    #[serde(default)]
+    pub(super) expect: Expect,
+    pub(super) after: Option<Spanned<AfterTable>>,
+    /// Of a random move.
+    pub(super) weight: Option<Spanned<u32>>,
+    pub(super) at_most: Option<Spanned<u32>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AfterTable {
+    /// `unplug dimm0`: a step of another lane.
+    pub(super) step: Spanned<String>,
+    pub(super) phase: Phase,
+    pub(super) offset_us: Option<u64>,
+    pub(super) random_us: Option<[u64; 2]>,
+    pub(super) sweep_us: Option<[u64; 3]>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RandomTable {
+    pub(super) lanes: Spanned<u32>,
+    pub(super) moves: Spanned<u32>,
+    #[serde(default)]
+    pub(super) pause_up_to_ms: u32,
+    pub(super) illegal_percent: Option<Spanned<u32>>,
+    #[serde(rename = "move")]
+    pub(super) of: Vec<Spanned<StepTable>>,
+}
+
+pub(super) fn one() -> u32 {
+    1
+}

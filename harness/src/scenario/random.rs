@@ -1,0 +1,165 @@
+//! Lanes made up from weighted moves: what each trial of a random scenario does, kept legal by a model of the machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::RngExt;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use super::{Batch, Device, DeviceId, Expect, LaneSchedule, Operation, Place, Scenario, Step};
+
+/// A grammar of moves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Random {
+    /// Lanes, which run at the same time. Devices are dealt among them anew for each trial.
+    pub lanes: u32,
+    /// Moves of each lane.
+    pub moves: u32,
+    /// Longest wait before a move, milliseconds.
+    pub pause_up_to_ms: u32,
+    /// Of a hundred moves, those that are illegal on purpose: their refusal is expected.
+    pub illegal_percent: u32,
+    /// What a move may be.
+    pub of: Vec<Move>,
+}
+
+/// One kind of move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Move {
+    /// How likely it is, against the other weights.
+    pub weight: u32,
+    /// How often a lane may make it.
+    pub at_most: u32,
+    /// What it does; one of its operations is taken.
+    pub step: Step,
+}
+
+/// What a lane's devices are like, were all its moves done.
+#[derive(Debug, Default)]
+struct Model {
+    plugged: BTreeSet<DeviceId>,
+    offline: BTreeSet<DeviceId>,
+    /// Plugs of CPUs that this lane may still make: QEMU under TCG starts only so many vCPU threads in its life.
+    cpu_plugs: u32,
+}
+
+impl Random {
+    /// The lanes of one trial.
+    pub(super) fn lanes(&self, scenario: &Scenario, random: &mut ChaCha8Rng) -> Vec<LaneSchedule> {
+        let count = self.lanes.max(1);
+        let mut devices: Vec<&DeviceId> = scenario.devices.keys().collect();
+        devices.shuffle(random);
+        let spare = scenario.machine.max_cpus - scenario.machine.cpus;
+        (0..count)
+            .map(|lane| {
+                let index = usize::try_from(lane).unwrap_or(0);
+                let step = usize::try_from(count).unwrap_or(1);
+                let own: BTreeSet<&DeviceId> = devices.iter().skip(index).step_by(step).copied().collect();
+                let cpu_plugs = spare / count + u32::from(lane < spare % count);
+                let model = Model { cpu_plugs, ..Model::default() };
+                let batches = self.lane(scenario, &own, model, random);
+                LaneSchedule { name: format!("random{lane}"), batches }
+            })
+            .collect()
+    }
+
+    fn lane(
+        &self,
+        scenario: &Scenario,
+        own: &BTreeSet<&DeviceId>,
+        mut model: Model,
+        random: &mut ChaCha8Rng,
+    ) -> Vec<Batch> {
+        let mut made: BTreeMap<usize, u32> = BTreeMap::new();
+        let mut batches = Vec::new();
+        for _ in 0..self.moves {
+            let illegal = random.random_range(0..100) < self.illegal_percent;
+            // Every operation that is possible now, with its move's weight shared among them.
+            let mut choices: Vec<(usize, Operation, f64)> = Vec::new();
+            for (index, kind) in self.of.iter().enumerate() {
+                if made.get(&index).is_some_and(|times| *times >= kind.at_most) {
+                    continue;
+                }
+                let fits = |operation: &&Operation| match operation.device() {
+                    Some(id) => own.contains(id) && model.allows(operation, scenario, illegal),
+                    None => !illegal,
+                };
+                let fitting: Vec<_> = kind.step.operations.iter().filter(fits).collect();
+                let share = f64::from(kind.weight) / f64::from(u32::try_from(fitting.len()).unwrap_or(1).max(1));
+                choices.extend(fitting.into_iter().map(|operation| (index, operation.clone(), share)));
+            }
+            let Ok((index, operation, _)) = choices.choose_weighted(random, |(_, _, share)| *share) else {
+                continue;
+            };
+            let kind = &self.of[*index].step;
+            let expect = if illegal { Expect::Refused } else { kind.expect };
+            if !illegal {
+                model.does(operation, scenario);
+            }
+            *made.entry(*index).or_default() += 1;
+            let pause = self.pause_up_to_ms.max(kind.pause_up_to_ms);
+            batches.push(Batch {
+                pause_us: random.random_range(0..=u64::from(pause) * 1000),
+                barrier: None,
+                after: None,
+                operations: vec![operation.clone()],
+                in_flight: 1,
+                expect,
+            });
+        }
+        batches
+    }
+}
+
+impl Model {
+    /// Whether a move is legal now; or, asked for an illegal one, whether it is illegal and certain to be refused.
+    fn allows(&self, operation: &Operation, scenario: &Scenario, illegal: bool) -> bool {
+        let plugged = |id: &DeviceId| self.plugged.contains(id);
+        let of = |id: &DeviceId| scenario.devices.get(id);
+        match operation {
+            Operation::Plug(id) if illegal => plugged(id),
+            Operation::Plug(id) => {
+                let cpu = matches!(of(id), Some(Device::Cpu { .. }));
+                !plugged(id) && (!cpu || self.cpu_plugs > 0)
+            }
+            Operation::Unplug(id) => {
+                // QEMU has no way to take one out.
+                let stays = matches!(of(id), Some(Device::Nvdimm { .. }));
+                if illegal { !plugged(id) || stays } else { plugged(id) && !stays }
+            }
+            Operation::Resize(..) => !illegal,
+            // A CPU that is online already comes online once more without a word (drivers/base/core.c, online_store);
+            // a memory block does not (drivers/base/memory.c, state_store).
+            Operation::Online(Place::Device(id), _) | Operation::Offline(Place::Device(id)) => {
+                let offline = self.offline.contains(id);
+                let wanted = matches!(operation, Operation::Online(..));
+                let memory = matches!(of(id), Some(Device::Dimm(_)));
+                plugged(id) && if illegal { memory && offline != wanted } else { offline == wanted }
+            }
+            _ => !illegal,
+        }
+    }
+
+    fn does(&mut self, operation: &Operation, scenario: &Scenario) {
+        match operation {
+            Operation::Plug(id) => {
+                self.plugged.insert(id.clone());
+                self.offline.remove(id);
+                if matches!(scenario.devices.get(id), Some(Device::Cpu { .. })) {
+                    self.cpu_plugs = self.cpu_plugs.saturating_sub(1);
+                }
+            }
+            Operation::Unplug(id) => {
+                self.plugged.remove(id);
+            }
+            Operation::Online(Place::Device(id), _) => {
+                self.offline.remove(id);
+            }
+            Operation::Offline(Place::Device(id)) => {
+                self.offline.insert(id.clone());
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Which CPU of the guest sits in which of QEMU's slots, and which of them are online.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::vm::Vm;
+
+/// The CPUs of one trial's guest.
+#[derive(Debug, Default)]
+pub(super) struct Cpus(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// The guest's number by slot.
+    numbers: BTreeMap<u32, u32>,
+    online: BTreeSet<u32>,
+}
+
+impl Cpus {
+    /// Those that are online when the lanes begin, all in the slot of their number.
+    pub(super) fn of_boot(online: &[u32]) -> Self {
+        let numbers = online.iter().map(|number| (*number, *number)).collect();
+        Self(Mutex::new(Inner { numbers, online: online.iter().copied().collect() }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A CPU has come.
+    pub(super) fn came(&self, slot: u32, number: u32, online: bool) {
+        self.lock().numbers.insert(slot, number);
+        self.set_online(number, online);
+    }
+
+    /// The CPU of a slot has gone.
+    pub(super) fn gone(&self, slot: u32) {
+        let mut inner = self.lock();
+        if let Some(number) = inner.numbers.remove(&slot) {
+            inner.online.remove(&number);
+        }
+    }
+
+    /// A CPU is online now, or not; whether that is new.
+    pub(super) fn set_online(&self, number: u32, online: bool) -> bool {
+        let mut inner = self.lock();
+        if online { inner.online.insert(number) } else { inner.online.remove(&number) }
+    }
+
+    /// The guest's number of the CPU in a slot, if it is known already.
+    pub(super) fn known(&self, slot: u32) -> Option<u32> {
+        self.lock().numbers.get(&slot).copied()
+    }
+
+    /// Whether the CPU in a slot is online.
+    pub(super) fn is_online(&self, slot: u32) -> bool {
+        let inner = self.lock();
+        inner.numbers.get(&slot).is_some_and(|number| inner.online.contains(number))
+    }
+
+    /// The guest's number of the CPU in a slot; the guest is asked where it is not known.
+    pub(super) async fn number(&self, vm: &Vm, slot: u32) -> Option<u32> {
+        if let Some(number) = self.known(slot) {
+            return Some(number);
+        }
+        for number in vm.agent.snapshot().await.ok()?.cpus_present {
+            if slot_of(vm, number).await == Some(slot) {
+                self.lock().numbers.insert(slot, number);
+                return Some(number);
+            }
+        }
+        None
+    }
+}
+
+/// The agent knows CPUs by their number, QEMU by their slot. ACPI's device tells: `\_SB_.CPUS.C003` is slot 3
+/// (QEMU, hw/acpi/cpu.c: `CPU_NAME_FMT`).
+pub(super) async fn slot_of(vm: &Vm, number: u32) -> Option<u32> {
+    let path = format!("/sys/devices/system/cpu/cpu{number}/firmware_node/path");
+    let name = vm.agent.read(path).await.ok()?;
+    let (_, slot) = name.trim_end().rsplit_once(".C")?;
+    u32::from_str_radix(slot, 16).ok()
+}

@@ -1,0 +1,215 @@
+//! Waiting for what the guest makes of a request: `_OST` codes, deletions, uevents, each phase told as it comes.
+
+use hotplug_protocol::Event;
+use qapi::qmp::{ACPI_DEVICE_OST, ACPIOSTInfo, ACPISlotType};
+
+use super::cpus::Cpus;
+use super::outcome::Outcome;
+use super::vm::Vm;
+use crate::Result;
+use crate::bytes::Bytes;
+use crate::journal::{Happening, Listener};
+use crate::scenario::{DeviceId, Phase};
+
+/// ACPI 6.5, 6.3.5 _OST: the source of an insertion's status is the notification it answers.
+const OST_INSERTION: [i64; 2] = [0, 1];
+/// The source of an ejection's status (`ACPI_NOTIFY_EJECT_REQUEST`, include/acpi/actypes.h).
+const OST_EJECTION: i64 = 3;
+/// `ACPI_OST_SC_SUCCESS` (include/linux/acpi.h).
+const OST_SUCCESS: i64 = 0;
+/// In progress: `ACPI_OST_SC_EJECT_IN_PROGRESS`, `ACPI_OST_SC_INSERT_IN_PROGRESS`.
+const OST_IN_PROGRESS: [i64; 2] = [0x84, 0x80];
+
+/// Where a device sits, as events name it.
+#[derive(Debug)]
+pub(super) struct Slot<'a> {
+    kind: ACPISlotType,
+    number: u32,
+    /// Memory blocks of a DIMM.
+    blocks: &'a [u64],
+    /// Which CPU of the guest sits where.
+    cpus: Option<&'a Cpus>,
+}
+
+impl<'a> Slot<'a> {
+    pub(super) fn dimm(number: u32, blocks: &'a [u64]) -> Self {
+        Self { kind: ACPISlotType::DIMM, number, blocks, cpus: None }
+    }
+
+    pub(super) fn cpu(number: u32, cpus: &'a Cpus) -> Self {
+        Self { kind: ACPISlotType::CPU, number, blocks: &[], cpus: Some(cpus) }
+    }
+
+    /// What a uevent says of what sits here: `add`, `online`, `offline`, `remove`.
+    fn action<'h>(&self, what: &'h Happening) -> Option<&'h str> {
+        let Happening::Agent { event: Event::Uevent { action, devpath }, .. } = what else { return None };
+        let ours = match self.cpus {
+            None => devpath
+                .strip_prefix("/devices/system/memory/memory")
+                .and_then(|number| number.parse().ok())
+                .is_some_and(|number| self.blocks.contains(&number)),
+            Some(cpus) => devpath
+                .strip_prefix("/devices/system/cpu/cpu")
+                .and_then(|number| number.parse().ok())
+                .is_some_and(|number| cpus.known(self.number) == Some(number)),
+        };
+        ours.then_some(action.as_str())
+    }
+
+    /// The `_OST` that a happening carries, if it is about this slot. Its `device` is missing once the device is gone.
+    fn status(&self, what: &Happening) -> Option<ACPIOSTInfo> {
+        match what {
+            Happening::Qmp { event, data } if event == "ACPI_DEVICE_OST" => {
+                let ost: ACPI_DEVICE_OST = serde_json::from_value(data.clone()).ok()?;
+                (ost.info.slot_type == self.kind && ost.info.slot == self.number.to_string())
+                    .then_some(ost.info)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Hears what happens since before a request was sent.
+pub(super) struct Ears<'a> {
+    vm: &'a Vm,
+    heard: Listener,
+    reached: &'a (dyn Fn(Phase) + Sync),
+}
+
+impl<'a> Ears<'a> {
+    pub(super) fn new(vm: &'a Vm, reached: &'a (dyn Fn(Phase) + Sync)) -> Self {
+        Self { vm, heard: vm.journal.listen(), reached }
+    }
+
+    /// Waits until the guest has taken a device in. For a CPU, `_OST` comes when it is present; it is done when the agent
+    /// has brought it online. Memory comes online before its `_OST` (`add_memory_resource`).
+    pub(super) async fn inserted(mut self, slot: Slot<'_>) -> Result<Outcome> {
+        let (mut present, mut online) = (false, slot.cpus.is_none());
+        loop {
+            let stamped = self.heard.next().await?;
+            if let Some(ost) = slot.status(&stamped.what)
+                && OST_INSERTION.contains(&ost.source)
+            {
+                (self.reached)(Phase::Notified);
+                if ost.status == OST_SUCCESS {
+                    present = true;
+                } else if !OST_IN_PROGRESS.contains(&ost.status) {
+                    return Ok(refused(ost.status));
+                }
+            }
+            match slot.action(&stamped.what) {
+                Some("add") => (self.reached)(Phase::Notified),
+                Some("online") => (self.reached)(Phase::Online),
+                _ => {}
+            }
+            if let Happening::CpuReady { slot: ready, errno, .. } = stamped.what
+                && slot.cpus.is_some()
+                && ready == slot.number
+            {
+                if errno != 0 {
+                    let name = nix::errno::Errno::from_raw(errno);
+                    return Ok(Outcome::RefusedByGuest {
+                        how: format!("bringing it online failed with {name}"),
+                    });
+                }
+                (self.reached)(Phase::Online);
+                online = true;
+            }
+            if present && online {
+                return Ok(Outcome::Done);
+            }
+        }
+    }
+
+    /// Waits until a device is gone, or the guest has refused to give it.
+    pub(super) async fn ejected(mut self, id: &DeviceId, slot: Slot<'_>) -> Result<Outcome> {
+        loop {
+            let stamped = self.heard.next().await?;
+            if slot.action(&stamped.what) == Some("offline") {
+                (self.reached)(Phase::Offline);
+            }
+            if let Happening::Qmp { event, data } = &stamped.what {
+                let ours = data["device"].as_str() == Some(&id.0);
+                match event.as_str() {
+                    "DEVICE_DELETED" if ours => {
+                        (self.reached)(Phase::Ejected);
+                        return Ok(Outcome::Done);
+                    }
+                    "DEVICE_UNPLUG_GUEST_ERROR" | "MEM_UNPLUG_ERROR" if ours => {
+                        let how = data["msg"]
+                            .as_str()
+                            .map_or_else(|| event.clone(), |msg| format!("{event}: {msg}"));
+                        return Ok(Outcome::RefusedByGuest { how });
+                    }
+                    _ => {}
+                }
+            }
+            if let Some(ost) = slot.status(&stamped.what)
+                && ost.source == OST_EJECTION
+            {
+                if OST_IN_PROGRESS.contains(&ost.status) {
+                    (self.reached)(Phase::Notified);
+                } else if ost.status != OST_SUCCESS {
+                    return Ok(refused(ost.status));
+                } else if slot.cpus.is_some() && self.is_free(slot.number).await {
+                    // Some QEMUs report only the CPU's APIC as deleted; the slot tells.
+                    (self.reached)(Phase::Ejected);
+                    return Ok(Outcome::Done);
+                }
+            }
+        }
+    }
+
+    async fn is_free(&self, slot: u32) -> bool {
+        let slots = self.vm.qmp.cpu_slots().await;
+        slots.is_ok_and(|all| all.iter().any(|s| s.slot == slot && s.is_free()))
+    }
+
+    /// Waits until a virtio-mem device gives `size`.
+    pub(super) async fn resized(mut self, id: &DeviceId, size: Bytes) -> Result<()> {
+        let reached = self.reached;
+        let done = |what: &Happening| match what {
+            Happening::Qmp { event, data } if event == "MEMORY_DEVICE_SIZE_CHANGE" => {
+                let ours = data["id"].as_str() == Some(&id.0);
+                if ours {
+                    reached(Phase::Notified);
+                }
+                (ours && data["size"].as_u64() == Some(size.0)).then_some(())
+            }
+            _ => None,
+        };
+        // Asked for what it gives already, it says nothing.
+        let given = async {
+            let devices = self.vm.qmp.execute(qapi::qmp::query_memory_devices {}).await;
+            devices.is_ok_and(|all| {
+                all.iter().any(|device| {
+                    matches!(device, qapi::qmp::MemoryDeviceInfo::virtio_mem(info)
+                        if info.data.id.as_ref() == Some(&id.0) && info.data.size == size.0)
+                })
+            })
+        };
+        if given.await {
+            return Ok(());
+        }
+        self.heard.until(done).await
+    }
+
+    /// Waits for the region of an nvdimm (drivers/acpi/nfit/core.c, `acpi_nfit_register_regions`).
+    pub(super) async fn region(mut self) -> Result<()> {
+        let reached = self.reached;
+        let region = |what: &Happening| match what {
+            Happening::Agent { event: Event::Uevent { action, devpath }, .. } => {
+                let name = devpath.rsplit('/').next().unwrap_or_default();
+                (action == "add" && name.starts_with("region")).then_some(())
+            }
+            _ => None,
+        };
+        self.heard.until(region).await?;
+        reached(Phase::Notified);
+        Ok(())
+    }
+}
+
+fn refused(status: i64) -> Outcome {
+    Outcome::RefusedByGuest { how: format!("_OST status {status:#x}") }
+}
