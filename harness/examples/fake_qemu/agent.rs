@@ -33,14 +33,15 @@ fn answer(guest: &Guest, request: Request) -> Answer {
             Some(slot) => Answer::Contents(format!("\\_SB_.CPUS.C{slot:03X}\n")),
             None => unknown(format!("open {path}: ENOENT")),
         },
-        Request::Write { .. } => Answer::Done,
         Request::StartLoad { loads } => {
             guest.books().loads += loads.len();
             Answer::Done
         }
         Request::StopLoad => Answer::LoadEnded(vec![1000; guest.books().loads]),
         Request::Drain => Answer::Drained(guest.newest()),
-        Request::Reseed { .. } | Request::OnlineCpus { .. } | Request::Reboot => Answer::Done,
+        Request::Write { .. } | Request::Reseed { .. } | Request::OnlineCpus { .. } | Request::Reboot => {
+            Answer::Done
+        }
     }
 }
 

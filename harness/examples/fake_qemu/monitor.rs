@@ -24,9 +24,9 @@ pub(crate) fn serve(guest: &Guest, monitor: UnixStream) -> io::Result<()> {
     let _ = guest.monitor().write_all(format!("{greeting}\n").as_bytes());
     guest.boot()?;
     for line in BufReader::new(monitor).lines() {
-        let message: Value = serde_json::from_str(&line?)?;
-        // What fails after this is a socket: its other end is gone, or a fault has closed it.
-        if obey(guest, &message).is_err() {
+        // What fails is a socket: its other end is gone, or a fault has closed it.
+        let Ok(line) = line else { break };
+        if obey(guest, &serde_json::from_str(&line)?).is_err() {
             break;
         }
     }

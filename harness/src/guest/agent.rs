@@ -9,6 +9,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::sync::CancellationToken;
 
 use crate::journal::{Happening, Journal};
 
@@ -38,12 +39,15 @@ pub enum AgentError {
 #[derive(Debug, Clone)]
 pub struct Agent {
     calls: mpsc::UnboundedSender<(Request, oneshot::Sender<Answer>)>,
+    gone: CancellationToken,
 }
 
 impl Agent {
     /// Takes over a connected socket. The agent's events go to `journal`, and so does what cannot be understood.
     pub fn connect(stream: UnixStream, journal: Arc<Journal>) -> Self {
         let (calls, mut inbox) = mpsc::unbounded_channel::<(Request, oneshot::Sender<Answer>)>();
+        let gone = CancellationToken::new();
+        let ended = gone.clone();
         tokio::spawn(async move {
             let (read, mut write) = stream.into_split();
             let mut lines = FramedRead::new(read, LinesCodec::new_with_max_length(LONGEST_LINE));
@@ -65,8 +69,20 @@ impl Agent {
                     }
                 }
             }
+            // Before those who wait for an answer learn it.
+            ended.cancel();
         });
-        Self { calls }
+        Self { calls, gone }
+    }
+
+    /// Waits until the channel has ended. Safe to cancel.
+    pub async fn gone(&self) {
+        self.gone.cancelled().await;
+    }
+
+    /// Whether the channel has ended.
+    pub fn is_gone(&self) -> bool {
+        self.gone.is_cancelled()
     }
 
     /// Asks and waits for the answer. Safe to cancel. A failed system call is an error.

@@ -155,7 +155,9 @@ pub fn command_line(scenario: &Scenario, boot: Boot) -> Vec<String> {
             let (block, node) = (device.block, device.node);
             add(
                 "-device",
-                format!("virtio-mem-pci,id={id},memdev=mem-{id},node={node},block-size={block},requested-size=0"),
+                format!(
+                    "virtio-mem-pci,id={id},memdev=mem-{id},node={node},block-size={block},requested-size=0"
+                ),
             );
         }
     }

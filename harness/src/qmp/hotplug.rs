@@ -72,9 +72,7 @@ fn memory(id: &DeviceId, size: Bytes, kind: Backend, file_offset: Bytes) -> qmp:
     };
     match kind {
         Backend::Ram => qmp::ObjectOptions::memory_backend_ram { id, memory_backend_ram: base },
-        Backend::Memfd => {
-            qmp::ObjectOptions::memory_backend_memfd { id, memory_backend_memfd: memfd(false) }
-        }
+        Backend::Memfd => qmp::ObjectOptions::memory_backend_memfd { id, memory_backend_memfd: memfd(false) },
         Backend::HugePages => {
             qmp::ObjectOptions::memory_backend_memfd { id, memory_backend_memfd: memfd(true) }
         }

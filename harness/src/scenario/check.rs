@@ -171,7 +171,8 @@ fn devices(file: &File) -> Result<(Groups, BTreeMap<DeviceId, Device>), Wrong> {
     for group in file.dimm.iter().map(Spanned::get_ref) {
         let size = sections(&group.size, "a DIMM")?;
         let node = node(&group.node)?;
-        let address = group.address.as_ref().map(|address| sections(address, "a DIMM's address")).transpose()?;
+        let address =
+            group.address.as_ref().map(|address| sections(address, "a DIMM's address")).transpose()?;
         if let (Some(address), true) = (&group.address, group.count > 1) {
             let mend = "give each its own group";
             return Err(Wrong::new(address.span(), "two DIMMs cannot share an address", mend));
@@ -192,7 +193,8 @@ fn devices(file: &File) -> Result<(Groups, BTreeMap<DeviceId, Device>), Wrong> {
         let (size, node) = (sections(&group.size, "virtio-mem")?, node(&group.node)?);
         // The smallest that Linux takes is a huge page (QEMU, hw/virtio/virtio-mem.c: VIRTIO_MEM_MIN_BLOCK_SIZE).
         let block = group.block.as_ref().map_or(Bytes(2 * Bytes::MIB), |block| *block.get_ref());
-        if let Some(wrong) = group.block.as_ref().filter(|_| !block.0.is_power_of_two() || block.0 < 2 << 20) {
+        if let Some(wrong) = group.block.as_ref().filter(|_| !block.0.is_power_of_two() || block.0 < 2 << 20)
+        {
             let what = format!("virtio-mem's block of {block} is not a power of two from 2M on");
             return Err(Wrong::new(wrong.span(), what, "block = \"2M\", \"4M\", ..."));
         }
@@ -205,8 +207,7 @@ fn devices(file: &File) -> Result<(Groups, BTreeMap<DeviceId, Device>), Wrong> {
 }
 
 /// Adds a group of devices, each made from its number in the group.
-type Add<'a> =
-    dyn FnMut(&Spanned<String>, u32, &mut dyn FnMut(u32) -> Device) -> Result<(), Wrong> + 'a;
+type Add<'a> = dyn FnMut(&Spanned<String>, u32, &mut dyn FnMut(u32) -> Device) -> Result<(), Wrong> + 'a;
 
 /// CPUs sit in the slots that they name, or in the next that nobody has, behind the boot CPUs. How many slots it takes.
 fn cpu_slots(file: &File, add: &mut Add<'_>) -> Result<u32, Wrong> {
@@ -341,11 +342,7 @@ fn step(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> Result<
 }
 
 /// What a step does: the first of its keys that says so, and no other.
-fn operations(
-    raw: &Spanned<StepTable>,
-    groups: &Groups,
-    devices: &Devices,
-) -> Result<Vec<Operation>, Wrong> {
+fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> Result<Vec<Operation>, Wrong> {
     let table = raw.get_ref();
     let reboot = table.reboot.as_ref().filter(|reboot| *reboot.get_ref());
     let verbs = [
@@ -467,7 +464,9 @@ fn trigger(table: &Spanned<AfterTable>) -> Result<Trigger, Wrong> {
         (None, None, _) => {
             return wrong("a sweep goes up, by more than nothing", "sweep_us = [0, 5000, 250]");
         }
-        _ => return wrong("an offset is fixed, random or swept", "give one of offset_us, random_us, sweep_us"),
+        _ => {
+            return wrong("an offset is fixed, random or swept", "give one of offset_us, random_us, sweep_us");
+        }
     };
     Ok(Trigger { operation: raw.step.get_ref().clone(), phase: raw.phase, offset })
 }
@@ -488,7 +487,8 @@ fn meetings(file: &File, lanes: &[Lane]) -> Result<(), Wrong> {
             if let Some(name) = &step.barrier {
                 let times = &barriers[name.get_ref().as_str()];
                 if times.len() < 2 || times.iter().any(|n| *n != times[0]) {
-                    let what = format!("barrier `{}` is not named by two lanes equally often", name.get_ref());
+                    let what =
+                        format!("barrier `{}` is not named by two lanes equally often", name.get_ref());
                     let mend = "name it in each lane, with the same repeat";
                     return Err(Wrong::new(name.span(), what, mend));
                 }
@@ -536,7 +536,9 @@ fn random(
             let what = "a reboot cuts off whatever else is in flight";
             return Err(Wrong::new(one.span(), what, "leave it to a scenario with one lane"));
         }
-        if let Some(id) = step.operations.iter().filter_map(Operation::device).find(|id| owner.contains_key(id)) {
+        if let Some(id) =
+            step.operations.iter().filter_map(Operation::device).find(|id| owner.contains_key(id))
+        {
             let what = format!("`{id}` is moved by lane `{}`", owner[id]);
             return Err(Wrong::new(one.span(), what, "give the random lanes devices of their own"));
         }

@@ -221,8 +221,10 @@ impl Scenario {
     /// True where a CPU is ever removed, which QEMU before 9 cannot do under TCG.
     pub fn removes_cpus(&self) -> bool {
         let moves = self.random.iter().flat_map(|random| &random.of).map(|one| &one.step);
-        self.lanes.iter().flat_map(|lane| &lane.steps).chain(moves).any(|step| {
-            step.operations.iter().any(|o| matches!(o, Operation::Unplug(id) if self.is_cpu(id)))
-        })
+        self.lanes
+            .iter()
+            .flat_map(|lane| &lane.steps)
+            .chain(moves)
+            .any(|step| step.operations.iter().any(|o| matches!(o, Operation::Unplug(id) if self.is_cpu(id))))
     }
 }

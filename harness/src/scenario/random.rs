@@ -86,7 +86,8 @@ impl Random {
                     None => !illegal,
                 };
                 let fitting: Vec<_> = kind.step.operations.iter().filter(fits).collect();
-                let share = f64::from(kind.weight) / f64::from(u32::try_from(fitting.len()).unwrap_or(1).max(1));
+                let share =
+                    f64::from(kind.weight) / f64::from(u32::try_from(fitting.len()).unwrap_or(1).max(1));
                 choices.extend(fitting.into_iter().map(|operation| (index, operation.clone(), share)));
             }
             let Ok((index, operation, _)) = choices.choose_weighted(random, |(_, _, share)| *share) else {

@@ -138,7 +138,9 @@ impl Ledger {
             Change::Unknown => state.traffic(resource).unknown = true,
             Change::Cpus(more) => state.cpus_online += more,
             Change::Gives(id, bytes) => drop(state.given.insert(id.clone(), *bytes)),
-            Change::Blocks(blocks) => blocks.iter().for_each(|(number, became)| state.block(*number, *became)),
+            Change::Blocks(blocks) => {
+                blocks.iter().for_each(|(number, became)| state.block(*number, *became))
+            }
         }
     }
 
@@ -211,7 +213,8 @@ impl Ledger {
         zones.dedup();
         for key in zones {
             let (node, zone) = &key;
-            let change = online.iter().find(|((n, z), _)| n == node && z == zone).map_or(0, |(_, pages)| *pages);
+            let change =
+                online.iter().find(|((n, z), _)| n == node && z == zone).map_or(0, |(_, pages)| *pages);
             let (present_was, managed_was) = was.get(&key).copied().unwrap_or_default();
             let (present, managed) = is.get(&key).copied().unwrap_or_default();
             compare(format!("node {node} zone {zone} present pages"), present, present_was, change);
@@ -237,7 +240,9 @@ fn check_blocks(state: &State, now: &Snapshot, own: &[u64]) -> Vec<String> {
         };
         match (states.get(number).copied(), should) {
             (is, should) if is == should => {}
-            (Some(is), Some(should)) => wrong.push(format!("memory block {number} is {is}, should be {should}")),
+            (Some(is), Some(should)) => {
+                wrong.push(format!("memory block {number} is {is}, should be {should}"))
+            }
             (None, _) => wrong.push(format!("memory block {number} is missing")),
             (Some(is), None) => wrong.push(format!("memory block {number} is {is}, should be gone")),
         }

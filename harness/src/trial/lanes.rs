@@ -131,10 +131,11 @@ impl<'a> Lanes<'a> {
                 self.phases.reached(operation, phase);
             }
         };
-        let (outcome, mismatches) = match missed.map(str::to_owned).or_else(|| self.pointless(operation, expect)) {
-            Some(why) => (Outcome::Skipped { why }, Vec::new()),
-            None => perform(self.bench, operation, &reached).await?,
-        };
+        let (outcome, mismatches) =
+            match missed.map(str::to_owned).or_else(|| self.pointless(operation, expect)) {
+                Some(why) => (Outcome::Skipped { why }, Vec::new()),
+                None => perform(self.bench, operation, &reached).await?,
+            };
         {
             let (operations, all) = &mut *self.log.lock();
             operations[number].ended = Some(journal.now());

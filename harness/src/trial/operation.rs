@@ -127,7 +127,9 @@ fn resource(scenario: &Scenario, operation: &Operation) -> Option<Resource> {
             }
         }
         Operation::Online(place, _) | Operation::Offline(place) => match place {
-            Place::Device(id) if matches!(scenario.devices.get(id)?, Device::Cpu { .. }) => Some(Resource::Cpus),
+            Place::Device(id) if matches!(scenario.devices.get(id)?, Device::Cpu { .. }) => {
+                Some(Resource::Cpus)
+            }
             Place::Device(_) | Place::Block(_) => Some(Resource::Memory),
             Place::Cpu(_) => Some(Resource::Cpus),
         },
@@ -137,11 +139,7 @@ fn resource(scenario: &Scenario, operation: &Operation) -> Option<Resource> {
     }
 }
 
-async fn until_end(
-    bench: Bench<'_>,
-    operation: &Operation,
-    reached: &(dyn Fn(Phase) + Sync),
-) -> Result<End> {
+async fn until_end(bench: Bench<'_>, operation: &Operation, reached: &(dyn Fn(Phase) + Sync)) -> Result<End> {
     let Bench { vm, scenario, .. } = bench;
     let device = |id: &DeviceId| {
         let missing = || crate::Error::user(format!("the schedule moves `{id}`, which the scenario lacks"));
@@ -307,9 +305,8 @@ async fn bring(
 ) -> Result<End> {
     let Bench { vm, scenario, .. } = bench;
     let phase = if policy.is_some() { Phase::Online } else { Phase::Offline };
-    let write = async |path: String, data: &str| {
-        vm.agent.ask(Request::Write { path, data: data.to_owned() }).await
-    };
+    let write =
+        async |path: String, data: &str| vm.agent.ask(Request::Write { path, data: data.to_owned() }).await;
     let cpu = match place {
         Place::Cpu(number) => Some(*number),
         Place::Device(id) => match scenario.devices.get(id) {
@@ -371,7 +368,9 @@ async fn reboot(bench: Bench<'_>, reached: &(dyn Fn(Phase) + Sync)) -> Result<En
         return Ok(End::of_qmp(error));
     }
     let again = async {
-        heard.until(|what| matches!(what, Happening::Agent { event: Event::Ready(_), .. }).then_some(())).await
+        heard
+            .until(|what| matches!(what, Happening::Agent { event: Event::Ready(_), .. }).then_some(()))
+            .await
     };
     reached(Phase::Accepted);
     let ended = tokio::select! {
