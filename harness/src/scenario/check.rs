@@ -465,7 +465,10 @@ fn trigger(table: &Spanned<AfterTable>) -> Result<Trigger, Wrong> {
             return wrong("a sweep goes up, by more than nothing", "sweep_us = [0, 5000, 250]");
         }
         _ => {
-            return wrong("an offset is fixed, random or swept", "give one of offset_us, random_us, sweep_us");
+            return wrong(
+                "an offset is fixed, random or swept",
+                "give one of offset_us, random_us, sweep_us",
+            );
         }
     };
     Ok(Trigger { operation: raw.step.get_ref().clone(), phase: raw.phase, offset })
