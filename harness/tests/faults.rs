@@ -302,7 +302,7 @@ fn memory(child: &Child, figure: &str) -> Option<u64> {
 /// Memory of the harness after `early` and after `late` trials a side, KiB.
 fn growth(early: u32, late: u32) -> (u64, u64) {
     let faulty = Faulty::new();
-    let mut child = faulty.spawn("", &["--trials", &late.to_string(), "--workers", "2"]);
+    let mut child = faulty.spawn("", &["--trials", &late.to_string()]);
     let ended = |number: u32| {
         let mut runs = std::fs::read_dir(faulty.0.results()).into_iter().flatten().flatten();
         runs.any(|run| run.path().join(format!("trials/after-{number:03}/trial.json")).exists())
