@@ -19,6 +19,10 @@ use crate::{Error, Result};
 /// journal, so a trial has a few hundred.
 const BACKLOG: usize = 1 << 14;
 
+/// What a trial's journal may take, bytes: of memory too, because listeners lag behind by no more than all of it. A
+/// trial takes some kilobytes.
+const LIMIT: usize = 16 << 20;
+
 /// Microseconds of the host's monotonic clock since the trial began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -107,6 +111,15 @@ pub enum Stage {
     Collected,
 }
 
+/// Why a trial cannot go on, as far as the guest's voices tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// The console carried a panic.
+    Panicked,
+    /// What is heard cannot be believed, or cannot be followed.
+    Broken(String),
+}
+
 /// The journal of one trial.
 #[derive(Debug)]
 pub struct Journal {
@@ -115,11 +128,14 @@ pub struct Journal {
     listeners: broadcast::Sender<Arc<Stamped>>,
     /// The first error of writing a trial's evidence.
     failure: watch::Sender<Option<(std::io::ErrorKind, String)>>,
+    /// The first reason to end the trial. Kept, because it may come while nobody listens.
+    ending: watch::Sender<Option<Ending>>,
 }
 
 #[derive(Debug)]
 struct Inner {
     file: fs_err::File,
+    room: usize,
     /// Host's clock less the guest's, in microseconds: the least seen, which is the one delayed least.
     offset: Option<i64>,
 }
@@ -127,12 +143,13 @@ struct Inner {
 impl Journal {
     /// Starts a journal that is also appended to `path`, one JSON object a line.
     pub fn create(path: &Path) -> Result<Arc<Self>> {
-        let inner = Mutex::new(Inner { file: fs_err::File::create(path)?, offset: None });
+        let inner = Mutex::new(Inner { file: fs_err::File::create(path)?, room: LIMIT, offset: None });
         Ok(Arc::new(Self {
             began: Instant::now(),
             inner,
             listeners: broadcast::Sender::new(BACKLOG),
             failure: watch::Sender::new(None),
+            ending: watch::Sender::new(None),
         }))
     }
 
@@ -141,7 +158,7 @@ impl Journal {
         HostTime(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// Records `what` and tells all listeners.
+    /// Records `what` and tells all listeners. Nothing more once the journal is full: the trial then ends.
     pub fn record(&self, what: Happening) {
         // Stamped under the lock, so that times never run backwards in the file.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,8 +167,21 @@ impl Journal {
             let offset = stamped.at.0.cast_signed().saturating_sub(guest.cast_signed());
             inner.offset = Some(inner.offset.map_or(offset, |least| least.min(offset)));
         }
+        match &stamped.what {
+            Happening::Panic => end(&self.ending, Ending::Panicked),
+            Happening::Agent { event: hotplug_protocol::Event::Broken { what }, .. } => {
+                end(&self.ending, Ending::Broken(what.clone()));
+            }
+            _ => {}
+        }
         if let Ok(mut line) = serde_json::to_vec(&stamped) {
             line.push(b'\n');
+            let Some(room) = inner.room.checked_sub(line.len()) else {
+                inner.room = 0;
+                let what = format!("the guest or its QEMU says more than {} MiB of events", LIMIT >> 20);
+                return end(&self.ending, Ending::Broken(what));
+            };
+            inner.room = room;
             if let Err(error) = inner.file.write_all(&line) {
                 self.fail(&error);
             }
@@ -193,18 +223,51 @@ impl Journal {
 
     /// Hears everything recorded from now on.
     pub fn listen(&self) -> Listener {
-        Listener(self.listeners.subscribe())
+        Listener { heard: self.listeners.subscribe(), ending: self.ending.clone() }
+    }
+
+    /// Waits for a reason to end the trial, which may have come before. Safe to cancel.
+    pub async fn ending(&self) -> Ending {
+        let mut ending = self.ending.subscribe();
+        match ending.wait_for(Option::is_some).await.map(|ending| ending.clone()) {
+            Ok(Some(ending)) => ending,
+            // The sender is ours, so the wait cannot fail.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Whether there is a reason to end the trial.
+    pub fn has_ending(&self) -> bool {
+        self.ending.borrow().is_some()
     }
 }
 
 /// One waiter's ear on the journal.
 #[derive(Debug)]
-pub struct Listener(broadcast::Receiver<Arc<Stamped>>);
+pub struct Listener {
+    heard: broadcast::Receiver<Arc<Stamped>>,
+    ending: watch::Sender<Option<Ending>>,
+}
+
+/// Keeps the first reason to end a trial.
+fn end(ending: &watch::Sender<Option<Ending>>, why: Ending) {
+    ending.send_if_modified(|first| {
+        let new = first.is_none();
+        first.get_or_insert(why);
+        new
+    });
+}
 
 impl Listener {
     /// The next happening. An error where some were missed: whoever waited for one of them would wait for ever.
     pub async fn next(&mut self) -> Result<Arc<Stamped>> {
-        self.0.recv().await.map_err(|error| Error::infrastructure(format!("the trial's journal: {error}")))
+        self.heard.recv().await.map_err(|error| {
+            if let broadcast::error::RecvError::Lagged(missed) = error {
+                let what = format!("events come faster than they can be followed: {missed} were missed");
+                end(&self.ending, Ending::Broken(what));
+            }
+            Error::infrastructure(format!("the trial's journal: {error}"))
+        })
     }
 
     /// Waits until `find` returns something for a happening.
@@ -214,5 +277,56 @@ impl Listener {
                 return Ok(found);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uevent(at: u64, devpath: &str) -> Happening {
+        let event = hotplug_protocol::Event::Uevent { action: "change".into(), devpath: devpath.into() };
+        Happening::Agent { at: GuestTime(at), event }
+    }
+
+    #[tokio::test]
+    async fn a_flood_ends_the_trial_and_fills_no_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let journal = Journal::create(&path).unwrap();
+        let devpath = "x".repeat(1 << 20);
+        for _ in 0..80 {
+            journal.record(uevent(1, &devpath));
+        }
+        assert!(journal.has_ending());
+        assert!(matches!(journal.ending().await, Ending::Broken(what) if what.contains("16 MiB")));
+        let length = fs_err::metadata(&path).unwrap().len();
+        assert!((8 << 20..=16 << 20).contains(&length), "{length}");
+        // What was to be told is told once, and the first reason stays.
+        journal.record(Happening::Panic);
+        assert!(matches!(journal.ending().await, Ending::Broken(_)));
+    }
+
+    #[tokio::test]
+    async fn who_missed_something_ends_the_trial() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::create(&dir.path().join("events.jsonl")).unwrap();
+        let mut heard = journal.listen();
+        for _ in 0..=BACKLOG {
+            journal.record(uevent(1, "/devices"));
+        }
+        heard.next().await.unwrap_err();
+        assert!(matches!(journal.ending().await, Ending::Broken(what) if what.contains("1 were missed")));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_is_no_harm() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::create(&dir.path().join("events.jsonl")).unwrap();
+        for at in [0, u64::MAX, 1, u64::MAX / 2, 3_600_000_000] {
+            journal.record(uevent(at, "/devices"));
+        }
+        // The furthest jump ahead is taken for the least delay: what is asked for then lies before the trial.
+        assert_eq!(journal.host_time(GuestTime(5_000_000)), Some(HostTime(0)));
     }
 }

@@ -6,6 +6,7 @@
 
 mod compare;
 mod scan;
+mod trials;
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -30,6 +31,36 @@ const FIGURES: &[Figure] = &[
         measure: compare::pair_build_ratio,
     },
     Figure { name: "compare_seconds", unit: "s", goal: "at most 60", measure: compare::compare_seconds },
+    Figure {
+        name: "restore_to_first_op_ms",
+        unit: "ms",
+        goal: "at most 60, goal 20",
+        measure: trials::restore_to_first_op_ms,
+    },
+    Figure {
+        name: "restore_8g_over_512m_ratio",
+        unit: "ratio",
+        goal: "at most 1.2",
+        measure: trials::restore_8g_over_512m_ratio,
+    },
+    Figure {
+        name: "trials_per_minute",
+        unit: "1/min",
+        goal: "at least 150, goal 300",
+        measure: trials::trials_per_minute,
+    },
+    Figure {
+        name: "trials_vs_cold_ratio",
+        unit: "ratio",
+        goal: "at least 10",
+        measure: trials::trials_vs_cold_ratio,
+    },
+    Figure {
+        name: "harness_cpu_share",
+        unit: "ratio",
+        goal: "at most 0.03",
+        measure: trials::harness_cpu_share,
+    },
     Figure { name: "scan_clean_mb_per_s", unit: "MB/s", goal: "at least 300", measure: scan::clean },
     Figure { name: "scan_vs_grep_ratio", unit: "ratio", goal: "at least 1", measure: scan::against_grep },
     Figure { name: "scan_dense_mb_per_s", unit: "MB/s", goal: "at least 30", measure: scan::dense },

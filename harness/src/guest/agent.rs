@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::sync::CancellationToken;
 
 use crate::journal::{Happening, HostTime, Journal};
 
@@ -40,6 +41,7 @@ pub enum AgentError {
 #[derive(Debug, Clone)]
 pub struct Agent {
     calls: mpsc::UnboundedSender<(Request, oneshot::Sender<Answer>)>,
+    gone: CancellationToken,
 }
 
 impl Agent {
@@ -49,6 +51,8 @@ impl Agent {
         let (calls, mut inbox) = mpsc::unbounded_channel::<(Request, oneshot::Sender<Answer>)>();
         // A full disk is the journal's to tell.
         let mut note = move |at: HostTime, text: &dyn Display| drop(writeln!(transcript, "{} {text}", at.0));
+        let gone = CancellationToken::new();
+        let ended = gone.clone();
         tokio::spawn(async move {
             let (read, mut write) = stream.into_split();
             let mut lines = FramedRead::new(read, LinesCodec::new_with_max_length(LONGEST_LINE));
@@ -73,8 +77,20 @@ impl Agent {
                     }
                 }
             }
+            // Before those who wait for an answer learn it.
+            ended.cancel();
         });
-        Self { calls }
+        Self { calls, gone }
+    }
+
+    /// Waits until the channel has ended. Safe to cancel.
+    pub async fn gone(&self) {
+        self.gone.cancelled().await;
+    }
+
+    /// Whether the channel has ended.
+    pub fn is_gone(&self) -> bool {
+        self.gone.is_cancelled()
     }
 
     /// Asks and waits for the answer. Safe to cancel. A failed system call is an error.

@@ -20,8 +20,18 @@ const HEAD: usize = 80;
 struct Progress {
     /// Newest sequence number received.
     newest: Option<u64>,
-    /// Records that are missing between received ones: overwritten in the kernel before the agent read them.
+    /// Records that are missing between received ones, overwritten in the kernel before the agent read them; and those
+    /// for which the file had no room.
     lost: u64,
+}
+
+impl Progress {
+    /// The record `sequence` has come: what the guest says it is, which may be anything.
+    fn take(&mut self, sequence: u64) {
+        let missing = self.newest.map_or(0, |newest| sequence.saturating_sub(newest.saturating_add(1)));
+        self.lost = self.lost.saturating_add(missing);
+        self.newest = Some(sequence);
+    }
 }
 
 /// The reader of one guest's records.
@@ -48,20 +58,21 @@ impl Kmsg {
                     Ok([]) | Err(_) => break,
                     Ok(chunk) => chunk,
                 };
-                let end = memchr::memchr(b'\n', chunk).map_or(chunk.len(), |i| i + 1);
-                let piece = &chunk[..end];
-                head.extend_from_slice(&piece[..piece.len().min(HEAD - head.len())]);
-                log.append(piece).await.inspect_err(|error| journal.fail(error))?;
-                if piece.ends_with(b"\n") {
-                    if let Some(sequence) = sequence(&head) {
-                        tell.send_modify(|p| {
-                            p.lost += p.newest.map_or(0, |newest| sequence.saturating_sub(newest + 1));
-                            p.newest = Some(sequence);
-                        });
+                log.append(chunk).await.inspect_err(|error| journal.fail(error))?;
+                let mut so_far = *tell.borrow();
+                for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
+                    head.extend_from_slice(&piece[..piece.len().min(HEAD - head.len())]);
+                    if piece.ends_with(b"\n") {
+                        if let Some(sequence) = sequence(&head) {
+                            so_far.take(sequence);
+                            so_far.lost = so_far.lost.saturating_add(log.is_full().into());
+                        }
+                        head.clear();
                     }
-                    head.clear();
                 }
-                stream.consume(end);
+                tell.send_replace(so_far);
+                let taken = chunk.len();
+                stream.consume(taken);
             }
             log.finish().await
         });
@@ -107,6 +118,15 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
+
+    #[test]
+    fn numbers_that_no_kernel_gives_are_no_harm() {
+        let mut progress = Progress { newest: Some(u64::MAX), lost: u64::MAX };
+        for sequence in [u64::MAX, 0, u64::MAX] {
+            progress.take(sequence);
+        }
+        assert_eq!((progress.newest, progress.lost), (Some(u64::MAX), u64::MAX));
+    }
 
     #[tokio::test]
     async fn gaps_are_counted_and_bytes_kept() {

@@ -8,6 +8,8 @@ mod kmsg;
 mod log;
 mod serial;
 
+pub(crate) use capped::Capped;
+
 pub use agent::{Agent, AgentError};
 pub use kmsg::Kmsg;
 pub use log::merge;

@@ -13,7 +13,7 @@ use tokio::process::Command;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Identity, Inherited};
+use super::{Identity, Inherited, core};
 use crate::Result;
 use crate::process::Group;
 
@@ -28,6 +28,9 @@ pub struct Ended {
     pub code: Option<i32>,
     /// The signal that killed it, such as `SIGABRT`.
     pub signal: Option<String>,
+    /// Where its core is, if one was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core: Option<String>,
 }
 
 impl Ended {
@@ -40,7 +43,10 @@ impl Ended {
 impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (&self.signal, self.code) {
-            (Some(signal), _) => write!(f, "QEMU was killed by {signal}"),
+            (Some(signal), _) => {
+                write!(f, "QEMU was killed by {signal}")?;
+                self.core.iter().try_for_each(|core| write!(f, " (core: {core})"))
+            }
             (None, Some(code)) => write!(f, "QEMU exited with status {code}"),
             (None, None) => f.write_str("QEMU ended in a way that its parent could not read"),
         }
@@ -112,6 +118,7 @@ impl Machine {
         let (tell, ended) = watch::channel(None);
         let kill = CancellationToken::new();
         let asked = kill.clone();
+        let pid = group.id();
         tokio::spawn(async move {
             let status = tokio::select! {
                 status = group.wait() => status,
@@ -124,8 +131,12 @@ impl Machine {
                 status.signal().map(|n| Signal::try_from(n).map_or_else(|_| n.to_string(), |s| s.to_string()))
             };
             let ended = match status {
-                Ok(status) => Ended { code: status.code(), signal: signal(&status) },
-                Err(_) => Ended { code: None, signal: None },
+                Ok(status) => Ended {
+                    code: status.code(),
+                    signal: signal(&status),
+                    core: status.core_dumped().then(|| core::place(pid)),
+                },
+                Err(_) => Ended { code: None, signal: None, core: None },
             };
             tell.send_replace(Some(ended));
         });
@@ -135,7 +146,7 @@ impl Machine {
     /// Waits until it has ended. Safe to cancel, and to call again.
     pub async fn ended(&self) -> Ended {
         let mut ended = self.ended.clone();
-        let lost = Ended { code: None, signal: None };
+        let lost = Ended { code: None, signal: None, core: None };
         match ended.wait_for(Option::is_some).await {
             Ok(ended) => (*ended).clone().unwrap_or(lost),
             // The runtime is shutting down; the process group died with the watcher.

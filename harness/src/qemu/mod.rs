@@ -1,6 +1,7 @@
 //! QEMU: its command line, made by a pure function, the files it is handed, and its process, which tells how it ended.
 
 mod command_line;
+mod core;
 mod files;
 mod identity;
 mod machine;

@@ -8,15 +8,19 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, LinesCodec};
 
 use crate::Result;
+use crate::guest::Capped;
 use crate::journal::{Happening, HostTime, Journal};
 
 /// The longest line taken. The largest reply, `query-qmp-schema`, has 0.3 MB.
 const LONGEST_LINE: usize = 16 << 20;
+
+/// How long QEMU may take to answer a command. It takes 1 ms, and 50 ms where its guest keeps all processors busy.
+const REPLY: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Why a command gave no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +50,8 @@ pub enum QmpError {
 #[derive(Debug, Clone)]
 pub struct Qmp {
     calls: mpsc::UnboundedSender<Call>,
+    /// Why there is no more to be had of it.
+    gone: Arc<watch::Sender<Option<String>>>,
 }
 
 #[derive(Debug)]
@@ -56,23 +62,33 @@ struct Call {
 
 impl Qmp {
     /// Takes over a connected socket: negotiates, then serves. Every line in either direction is appended to
-    /// `transcript` with the host's time; events also go to `journal`.
+    /// `transcript` with the host's time; events also go to `journal`, and so does the failure to write.
     pub async fn connect(
         stream: UnixStream,
         journal: Arc<Journal>,
         transcript: &Path,
     ) -> Result<Self, QmpError> {
-        let gone = |error: &dyn std::fmt::Display| QmpError::Gone(error.to_string());
-        let transcript = fs_err::tokio::File::create(transcript).await.map_err(|e| gone(&e))?;
+        let transcript = Capped::create(transcript).await.map_err(|error| {
+            journal.fail(&error);
+            QmpError::Gone(error.to_string())
+        })?;
+        let gone = Arc::new(watch::Sender::new(None));
         let (calls, inbox) = mpsc::unbounded_channel();
         let (read, write) = stream.into_split();
         let lines = FramedRead::new(read, LinesCodec::new_with_max_length(LONGEST_LINE));
         let (greeted, greeting) = oneshot::channel();
-        let owner =
-            Owner { write, journal, transcript, pending: HashMap::new(), next: 0, greeted: Some(greeted) };
+        let owner = Owner {
+            write,
+            journal,
+            transcript,
+            pending: HashMap::new(),
+            next: 0,
+            greeted: Some(greeted),
+            gone: gone.clone(),
+        };
         tokio::spawn(owner.serve(lines, inbox));
-        greeting.await.map_err(|_| QmpError::Gone("no greeting".into()))?;
-        let qmp = Self { calls };
+        let qmp = Self { calls, gone };
+        greeting.await.map_err(|_| qmp.why_gone())?;
         qmp.execute(qapi::qmp::qmp_capabilities { enable: None }).await?;
         Ok(qmp)
     }
@@ -86,10 +102,33 @@ impl Qmp {
             message["arguments"] = arguments;
         }
         let (reply, answer) = oneshot::channel();
-        let closed = || QmpError::Gone("connection closed".into());
-        self.calls.send(Call { command: message, reply }).map_err(|_| closed())?;
-        let value = answer.await.map_err(|_| closed())??;
+        self.calls.send(Call { command: message, reply }).map_err(|_| self.why_gone())?;
+        let Ok(answer) = tokio::time::timeout(REPLY, answer).await else {
+            let why = format!("it did not answer {} within {} s", C::NAME, REPLY.as_secs());
+            self.gone.send_if_modified(|gone| gone.is_none() && gone.replace(why).is_none());
+            return Err(self.why_gone());
+        };
+        let value = answer.map_err(|_| self.why_gone())??;
         serde_json::from_value(value).map_err(odd)
+    }
+
+    /// Waits until there is no more to be had of it; why. Safe to cancel.
+    pub async fn gone(&self) -> String {
+        let mut gone = self.gone.subscribe();
+        match gone.wait_for(Option::is_some).await.map(|gone| gone.clone()) {
+            Ok(Some(why)) => why,
+            // The sender is ours, so the wait cannot fail.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Whether there is no more to be had of it.
+    pub fn is_gone(&self) -> bool {
+        self.gone.borrow().is_some()
+    }
+
+    fn why_gone(&self) -> QmpError {
+        QmpError::Gone(self.gone.borrow().clone().unwrap_or_else(|| "connection closed".into()))
     }
 }
 
@@ -97,11 +136,12 @@ impl Qmp {
 struct Owner {
     write: OwnedWriteHalf,
     journal: Arc<Journal>,
-    transcript: fs_err::tokio::File,
+    transcript: Capped,
     pending: HashMap<u64, oneshot::Sender<Result<Value, QmpError>>>,
     next: u64,
     /// Taken when the greeting came. Events may come before it.
     greeted: Option<oneshot::Sender<()>>,
+    gone: Arc<watch::Sender<Option<String>>>,
 }
 
 impl Owner {
@@ -123,11 +163,13 @@ impl Owner {
                 },
             }
         };
+        // Before those who wait for an answer learn it.
+        self.gone.send_if_modified(|gone| gone.is_none() && gone.replace(why.clone()).is_none());
         for (_, reply) in self.pending.drain() {
             // Whoever waited may have been cancelled.
             let _ = reply.send(Err(QmpError::Gone(why.clone())));
         }
-        let _ = self.transcript.flush().await;
+        let _ = self.transcript.finish().await;
     }
 
     async fn say(&mut self, call: Call) -> std::io::Result<()> {
@@ -170,7 +212,10 @@ impl Owner {
 
     async fn note(&mut self, direction: char, line: &str) {
         let HostTime(at) = self.journal.now();
-        let _ = self.transcript.write_all(format!("{at} {direction} {line}\n").as_bytes()).await;
+        let line = format!("{at} {direction} {line}\n");
+        if let Err(error) = self.transcript.append(line.as_bytes()).await {
+            self.journal.fail(&error);
+        }
     }
 }
 
@@ -245,5 +290,17 @@ mod tests {
             drop(qemu);
             assert!(matches!(ask.await.unwrap(), Err(QmpError::Gone(_))), "{text}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_monitor_that_never_answers_is_gone() {
+        let (client, theirs, _journal, _dir) = pair();
+        let mut qemu = BufReader::new(theirs);
+        greet(&mut qemu).await;
+        let qmp = client.await.unwrap().unwrap();
+        let error = qmp.execute(qapi::qmp::stop {}).await.unwrap_err();
+        assert_eq!(error, QmpError::Gone("it did not answer stop within 60 s".into()));
+        assert!(qmp.is_gone());
+        assert_eq!(qmp.gone().await, "it did not answer stop within 60 s");
     }
 }

@@ -239,20 +239,19 @@ async fn lead(
     let hello = vm.boot(heard).await.map_err(Unfit::Cut)?;
     let settled = async {
         vm.kmsg.silent_for(SETTLED).await;
-        let baseline = vm.agent.snapshot().await.map_err(|error| Unfit::Flaw(error.to_string()))?;
-        let newest = vm.agent.drain().await.map_err(|error| Unfit::Flaw(error.to_string()))?;
+        let broken = |error: guest::AgentError| Cut::Broken(error.to_string());
+        let baseline = vm.agent.snapshot().await.map_err(broken)?;
+        let newest = vm.agent.drain().await.map_err(broken)?;
         if let Some(newest) = newest {
             vm.kmsg.reached(newest, QUESTION).await;
         }
         Ok((baseline, newest))
     };
-    let (baseline, newest) = tokio::select! {
-        biased;
-        cut = vm.cut() => return Err(Unfit::Cut(cut)),
-        settled = tokio::time::timeout(QUESTION, settled) => {
-            settled.unwrap_or_else(|_| Err(Unfit::Cut(Cut::Hung("does not settle after its boot".into()))))?
-        }
+    let in_time = async {
+        let settled = tokio::time::timeout(QUESTION, settled).await;
+        settled.unwrap_or_else(|_| Err(Cut::Hung("does not settle after its boot".into())))
     };
+    let (baseline, newest) = vm.unless_cut(in_time).await.map_err(Unfit::Cut)?;
     if baseline.lockdep_armed == Some(false) {
         return Err(Unfit::Flaw("lockdep is off after the boot".into()));
     }

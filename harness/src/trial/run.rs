@@ -15,7 +15,7 @@ use super::lanes::{Lanes, Log};
 use super::operation::OperationRecord;
 use super::outcome::{Armed, Outcome, Seen, TrialOutcome, TrialRecord};
 use super::repeat::{self, OnDisk};
-use super::vm::{Cut, Origin, Vm};
+use super::vm::{Cut, Origin, Vm, last_words};
 use crate::host::{Accelerator, Qemu};
 use crate::journal::{Happening, HostTime, Journal, Listener, Stage};
 use crate::qemu::{Ended, Identity, Platform, Sealed};
@@ -122,7 +122,11 @@ pub(super) async fn prepare(
     dir: PathBuf,
     cancel: &CancellationToken,
 ) -> Result<Prepared> {
-    fs_err::create_dir_all(&dir)?;
+    // Not its parents: a run's folder that was removed meanwhile is not made anew.
+    match fs_err::create_dir(&dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        made => made?,
+    }
     let schedule = match &plan.replay {
         None => setting.scenario.schedule(plan.seed, plan.number),
         Some(original) => original.schedule.clone(),
@@ -141,6 +145,7 @@ pub(super) async fn prepare(
         () = cancel.cancelled() => return Err(Error::interrupted()),
         () = journal.failed() => return Err(journal.check().err().unwrap_or_else(Error::interrupted)),
     };
+    journal.check()?;
     Ok(Prepared { plan, dir, schedule, journal, heard, vm })
 }
 
@@ -165,10 +170,10 @@ impl Prepared {
         journal.record(Happening::Stage(Stage::Taken));
         let log = Log::default();
         let mut course = Course::default();
-        let (lost, ended) = match vm {
+        let (lost, ended, kernel_log) = match vm {
             Err(error) => {
                 course.cut = Some(Cut::Broken(error.to_string()));
-                (0, None)
+                (0, None, Vec::new())
             }
             Ok(vm) => {
                 let whole = lead(&vm, setting, &plan, heard, &schedule, &log, &mut course, under_way);
@@ -184,16 +189,15 @@ impl Prepared {
                 let ended = vm.shut_down(course.cut.as_ref()).await;
                 // Without room for its evidence a trial says nothing, and says so first.
                 journal.check()?;
-                (lost, ended?)
+                (lost, ended?, kernel_log(&dir)?)
             }
         };
         if cancel.is_cancelled() {
             // Cut off: without a record it does not count, and is run anew where the run is continued.
             return Err(Error::interrupted());
         }
-        let mut record = conclude(&plan, schedule, &dir, &journal, log, course, ended);
+        let mut record = conclude(&plan, schedule, &dir, &journal, &kernel_log, lost, log, course, ended);
         record.taken = taken;
-        record.lost_records = lost;
         if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
             repeat::write(setting, &dir, &record)?;
         }
@@ -224,18 +228,10 @@ async fn lead(
         from_ready(vm, setting, &hello, baseline, schedule, log, under_way).await
     };
     // `cut` and the work borrow the machine, and the work writes the course: so the cut is set after the race.
-    let cut = tokio::select! {
-        biased;
-        cut = vm.cut() => Err(cut),
-        done = lanes => done,
-    };
+    let cut = vm.unless_cut(lanes).await;
     under_way.cancel();
     let done = match cut {
-        Ok(()) => tokio::select! {
-            biased;
-            cut = vm.cut() => Err(cut),
-            done = settle(vm, course) => done,
-        },
+        Ok(()) => vm.unless_cut(settle(vm, course)).await,
         cut => cut,
     };
     course.cut = done.err();
@@ -341,20 +337,26 @@ async fn settle(vm: &Vm, course: &mut Course) -> Result<(), Cut> {
     Ok(())
 }
 
+/// All that the kernel said. A file that cannot be read is an error, not a kernel that said nothing.
+fn kernel_log(dir: &Path) -> Result<Vec<u8>> {
+    Ok(guest::merge(&fs_err::read(dir.join("kmsg.log"))?, &fs_err::read(dir.join("serial.log"))?))
+}
+
 /// Reads the log and decides.
+#[expect(clippy::too_many_arguments, reason = "a record is made of all parts of a trial")]
 fn conclude(
     plan: &TrialPlan,
     schedule: Schedule,
     dir: &Path,
     journal: &Arc<Journal>,
+    kernel_log: &[u8],
+    lost_records: u64,
     log: Log,
     course: Course,
     qemu: Option<Ended>,
 ) -> TrialRecord {
-    let read = |name: &str| fs_err::read(dir.join(name)).unwrap_or_default();
-    let kernel_log = guest::merge(&read("kmsg.log"), &read("serial.log"));
     let (operations, mismatches) = log.into_parts();
-    let mut all = kreport::scan(&kernel_log);
+    let mut all = kreport::scan(kernel_log);
     if operations.iter().any(|o| o.operation == Operation::Reboot && o.outcome == Outcome::Done) {
         // It was asked for.
         all.retain(|report| report.kind != kreport::Kind::Reboot);
@@ -373,7 +375,7 @@ fn conclude(
     });
     let (outcome, why) = match &course.cut {
         Some(Cut::Panicked) => (TrialOutcome::Panicked, "the kernel panicked".to_owned()),
-        Some(Cut::Hung(what)) => (TrialOutcome::Hung, format!("{what}{}", unknown_machine(&kernel_log))),
+        Some(Cut::Hung(what)) => (TrialOutcome::Hung, format!("{what}{}", unknown_machine(kernel_log))),
         Some(Cut::Broken(what)) => (TrialOutcome::Infrastructure, what.clone()),
         // A panic's reboot may be seen before its words.
         Some(Cut::Ended(_))
@@ -381,7 +383,13 @@ fn conclude(
         {
             (TrialOutcome::Panicked, "the kernel panicked".to_owned())
         }
-        Some(Cut::Ended(ended)) => (TrialOutcome::Infrastructure, ended.to_string()),
+        Some(Cut::Ended(ended)) => {
+            let why = match last_words(dir) {
+                words if words.is_empty() => ended.to_string(),
+                words => format!("{ended}: {words}"),
+            };
+            (TrialOutcome::Infrastructure, why)
+        }
         None => match (reports.first(), mismatches.first(), failed) {
             (_, _, Some(failed)) => (TrialOutcome::Infrastructure, failed),
             (Some(seen), ..) => (TrialOutcome::Reported, seen.first.title.clone()),
@@ -390,6 +398,9 @@ fn conclude(
             }
             _ if course.armed.end == Some(false) => {
                 (TrialOutcome::Blind, "lockdep was off at the end, and no report says why".to_owned())
+            }
+            _ if lost_records > 0 => {
+                (TrialOutcome::Blind, format!("{lost_records} kernel records were lost, or not kept"))
             }
             _ => (TrialOutcome::Clean, "watched to the end".to_owned()),
         },
@@ -403,7 +414,7 @@ fn conclude(
         outcome,
         why,
         armed: course.armed,
-        lost_records: 0,
+        lost_records,
         taken: HostTime(0),
         ready: course.ready,
         ended: journal.now(),

@@ -11,7 +11,7 @@ use qapi::qmp;
 use super::Setting;
 use super::checkpoint::Checkpoint;
 use crate::guest::{Agent, Kmsg, Serial};
-use crate::journal::{Happening, Journal, Stage};
+use crate::journal::{Ending, Happening, Journal, Stage};
 use crate::qemu::{Boot, Ended, Inherited, Machine, Scratch, Start, command_line, shell_words};
 use crate::qmp::{Qmp, QmpError};
 use crate::side::Side;
@@ -32,6 +32,12 @@ const BOOT: Duration = Duration::from_secs(180);
 
 /// How long a panicking kernel may take to print and reboot, and QEMU to obey `quit`.
 const LAST_WORDS: Duration = Duration::from_secs(20);
+
+/// How long QEMU may take to end after a connection of its has. It takes 20 ms; a core is written before.
+const PARTING: Duration = Duration::from_secs(2);
+
+/// How much of QEMU's last words is repeated, bytes.
+const WORDS: usize = 1000;
 
 /// A guest. Dropping it ends its QEMU.
 #[derive(Debug)]
@@ -98,6 +104,15 @@ impl Cut {
     }
 }
 
+impl From<Ending> for Cut {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Panicked => Self::Panicked,
+            Ending::Broken(what) => Self::Broken(what),
+        }
+    }
+}
+
 impl Vm {
     /// Starts QEMU for one side's kernel in the trial's folder `dir`, until its monitor answers.
     ///
@@ -149,10 +164,11 @@ impl Vm {
             ended = machine.ended() => Err(Error::infrastructure(format!("{ended} before it was ready"))),
             qmp = tokio::time::timeout(START, connect) => match qmp {
                 Ok(Ok(qmp)) => Ok(qmp),
-                // A monitor that is gone is QEMU's end, which is told better by the end itself.
-                Ok(Err(QmpError::Gone(_))) => {
-                    let ended = machine.kill().await;
-                    Err(Error::infrastructure(format!("{ended} before it was ready")))
+                // Mostly QEMU's end, which is told better by the end itself.
+                Ok(Err(error @ QmpError::Gone(_))) => {
+                    let ended = tokio::time::timeout(PARTING, machine.ended()).await;
+                    let what = ended.map_or_else(|_| error.to_string(), |ended| ended.to_string());
+                    Err(Error::infrastructure(format!("{what} before it was ready")))
                 }
                 Ok(Err(error)) => Err(Error::infrastructure(error)),
                 Err(_) => Err(Error::infrastructure(format!(
@@ -162,8 +178,11 @@ impl Vm {
             },
         };
         let qmp = qmp.map_err(|error| {
-            let said = fs_err::read(&stderr).unwrap_or_default();
-            error.detail(String::from_utf8_lossy(&said))
+            // Whatever else it would say now is no cause.
+            match last_words(dir) {
+                words if words.is_empty() => error,
+                words => error.detail(words),
+            }
         })?;
         Ok(Self { qmp, agent, kmsg, serial, machine, journal: journal.clone() })
     }
@@ -205,7 +224,9 @@ impl Vm {
         let uri = Some(format!("file:{}", Inherited::State.path()));
         let load = self.qmp.execute(qmp::migrate_incoming { channels: None, exit_on_error: None, uri });
         self.migrated(load).await?;
-        self.qmp.execute(qmp::cont {}).await.map_err(|error| Cut::Broken(error.to_string()))?;
+        let go_on =
+            async { self.qmp.execute(qmp::cont {}).await.map_err(|error| Cut::Broken(error.to_string())) };
+        self.unless_cut(go_on).await?;
         self.journal.record(Happening::Stage(Stage::Ready));
         Ok(())
     }
@@ -233,28 +254,49 @@ impl Vm {
                 Err(error) => Err(broken(error.to_string())),
             }
         };
+        let in_time = async {
+            let done = tokio::time::timeout(MIGRATION, done).await;
+            done.unwrap_or_else(|_| Err(broken(format!("not done within {} s", MIGRATION.as_secs()))))
+        };
+        self.unless_cut(in_time).await
+    }
+
+    /// Waits for whatever ends a trial early; what has happened already counts. Safe to cancel.
+    pub(super) async fn cut(&self) -> Cut {
+        let severed = async {
+            let why = tokio::select! {
+                why = self.qmp.gone() => format!("QEMU's monitor is gone: {why}"),
+                () = self.agent.gone() => "QEMU closed the agent's channel".to_owned(),
+            };
+            // Mostly the first sign of QEMU's end, which says more.
+            let ended = tokio::time::timeout(PARTING, self.machine.ended()).await;
+            ended.map_or(Cut::Broken(why), Cut::Ended)
+        };
         tokio::select! {
             biased;
-            cut = self.cut() => Err(cut),
-            done = tokio::time::timeout(MIGRATION, done) => {
-                done.unwrap_or_else(|_| Err(broken(format!("not done within {} s", MIGRATION.as_secs()))))
-            }
+            ending = self.journal.ending() => ending.into(),
+            ended = self.machine.ended() => Cut::Ended(ended),
+            cut = severed => cut,
         }
     }
 
-    /// Waits for whatever ends a trial early. Safe to cancel.
-    pub(super) async fn cut(&self) -> Cut {
-        let mut heard = self.journal.listen();
-        let said = heard.until(|what| match what {
-            Happening::Panic => Some(Cut::Panicked),
-            Happening::Agent { event: Event::Broken { what }, .. } => Some(Cut::Broken(what.clone())),
-            _ => None,
-        });
-        tokio::select! {
+    /// Does `work`, as long as nothing ends the trial. Work that fails because a connection is gone, or because what it
+    /// waited for was missed, does not say why: then the cut is told.
+    pub(super) async fn unless_cut<T>(&self, work: impl Future<Output = Result<T, Cut>>) -> Result<T, Cut> {
+        let done = tokio::select! {
             biased;
-            cut = said => cut.unwrap_or_else(|error| Cut::Broken(error.to_string())),
-            ended = self.machine.ended() => Cut::Ended(ended),
+            cut = self.cut() => Err(cut),
+            done = work => done,
+        };
+        match done {
+            Err(Cut::Hung(_) | Cut::Broken(_)) if self.is_cut() => Err(self.cut().await),
+            done => done,
         }
+    }
+
+    /// Whether [`Vm::cut`] has something to tell, at once or soon.
+    fn is_cut(&self) -> bool {
+        self.journal.has_ending() || self.qmp.is_gone() || self.agent.is_gone()
     }
 
     /// Has every kernel record fetched; false where the agent or the stream does not answer in time.
@@ -296,6 +338,13 @@ impl Vm {
         self.kmsg.finish().await?;
         Ok(by_itself)
     }
+}
+
+/// The end of what QEMU wrote to its standard error in the trial's folder `dir`.
+pub(super) fn last_words(dir: &Path) -> String {
+    let said = fs_err::read(dir.join("qemu.stderr")).unwrap_or_default();
+    let end = said.trim_ascii_end();
+    String::from_utf8_lossy(&end[end.len().saturating_sub(WORDS)..]).into_owned()
 }
 
 /// Memory in a shared file is no part of the state, neither when it is saved nor when it is loaded, and the end of a

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::outcome::{TrialOutcome, TrialRecord};
 use super::run::{Prepared, Setting, TrialPlan, prepare};
+use crate::error::Blame;
 use crate::scenario::Seed;
 use crate::side::Side;
 use crate::{Error, Result};
@@ -133,6 +134,15 @@ impl Supply<'_> {
         }
     }
 
+    /// What stopped the run, where it is more than the file that it was found by.
+    fn cause(&self, error: Error) -> Error {
+        if error.blame() == Blame::Infrastructure && !self.folder.is_dir() {
+            let what = format!("{} is gone: it was removed while its trials ran", self.folder.display());
+            return Error::infrastructure(what).detail(error);
+        }
+        error
+    }
+
     /// One worker: trial after trial, the next one's QEMU started while one runs.
     async fn work(&self) -> Ran {
         let mut ran = Ran::default();
@@ -157,7 +167,7 @@ impl Supply<'_> {
             let (ended, prepared) = tokio::join!(one, following);
             next = prepared;
             if let Err(error) = ended {
-                ran.stopped = Some(error);
+                ran.stopped = Some(self.cause(error));
                 if let Some(Ok(trial)) = next.take() {
                     // Its folder may be on the disk that is full; the first error is the one to tell.
                     let _ = trial.discard().await;

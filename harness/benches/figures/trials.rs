@@ -1,0 +1,136 @@
+//! What a trial costs: the standard one of `standard.toml`, under TCG, the same kernel on both sides.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::hotplug;
+
+const SCENARIO: &str = include_str!("standard.toml");
+
+/// Guests at once, wherever a rate is measured.
+const WORKERS: &str = "2";
+
+/// One comparison that went well.
+struct Run {
+    home: TempDir,
+    result: Value,
+    /// CPU time in clock ticks: the harness's own, and that of all processes it waited for.
+    cpu: (f64, f64),
+}
+
+/// Runs `trials` standard trials a side, in a guest of this much memory.
+fn run(root: &Path, memory: &str, trials: u32, more: &[&str]) -> Result<Run, String> {
+    let home = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let scenario = home.path().join("standard.toml");
+    std::fs::write(&scenario, SCENARIO.replace("\"512M\"", &format!("\"{memory}\"")))
+        .map_err(|e| e.to_string())?;
+    let mut command = hotplug(root);
+    command.args(["compare", "--accel", "tcg", "--trials", &trials.to_string()]).args(more);
+    command.arg("--scenario").arg(&scenario).arg("--results").arg(home.path().join("results"));
+    let mut child = command.stdout(Stdio::null()).spawn().map_err(|e| e.to_string())?;
+    // Its figures can be read between its end and the wait for it.
+    let pid = i32::try_from(child.id()).map_err(|e| e.to_string())?;
+    waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
+        .map_err(|e| e.to_string())?;
+    let cpu = cpu_time(pid)?;
+    let status = child.wait().map_err(|e| e.to_string())?;
+    if !status.success() {
+        return Err(format!("compare ended with {status}, not with `unchanged`"));
+    }
+    let result = parsed(&only(&home.path().join("results"))?.join("result.json"))?;
+    Ok(Run { home, result, cpu })
+}
+
+/// `utime + stime` and `cutime + cstime` of proc(5).
+fn cpu_time(pid: i32) -> Result<(f64, f64), String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|e| e.to_string())?;
+    let fields = stat.rsplit_once(") ").map(|(_, fields)| fields.split(' ').collect::<Vec<_>>());
+    let ticks = |field: usize| {
+        let text = fields.as_ref().and_then(|fields| fields.get(field - 3));
+        text.and_then(|text| text.parse::<f64>().ok()).ok_or_else(|| format!("/proc/{pid}/stat: {stat}"))
+    };
+    Ok((ticks(14)? + ticks(15)?, ticks(16)? + ticks(17)?))
+}
+
+fn parsed(path: &Path) -> Result<Value, String> {
+    let text = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    serde_json::from_slice(&text).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let entries = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    entries.map(|entry| entry.map(|e| e.path()).map_err(|e| e.to_string())).collect()
+}
+
+fn only(folder: &Path) -> Result<PathBuf, String> {
+    entries(folder)?.pop().ok_or_else(|| format!("{} is empty", folder.display()))
+}
+
+impl Run {
+    /// Of each trial, milliseconds from when a worker took it up until QEMU had accepted its first operation.
+    fn to_first_operation(&self) -> Result<Vec<f64>, String> {
+        let trials = entries(&only(&self.home.path().join("results"))?.join("trials"))?;
+        let one = |folder: &PathBuf| {
+            let trial = parsed(&folder.join("trial.json"))?;
+            let phases = trial["operations"][0]["phases"].as_array();
+            let accepted = phases.into_iter().flatten().find(|phase| phase[0] == "accepted");
+            let times = (accepted.and_then(|phase| phase[1].as_f64()), trial["taken"].as_f64());
+            match times {
+                (Some(accepted), Some(taken)) => Ok((accepted - taken) / 1000.0),
+                _ => Err(format!("{}: no operation was accepted", folder.display())),
+            }
+        };
+        trials.iter().map(one).collect()
+    }
+
+    fn per_minute(&self) -> Result<f64, String> {
+        let trials = |side: &str| self.result["trials"][side]["trials"].as_f64();
+        let (before, after) = (trials("before"), trials("after"));
+        match (before, after, self.result["trials_seconds"].as_f64()) {
+            (Some(before), Some(after), Some(seconds)) => Ok((before + after) / seconds * 60.0),
+            _ => Err("result.json does not say how many trials took how long".into()),
+        }
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// From a worker's taking a trial up to QEMU's accepting its first operation. One guest at a time.
+pub(crate) fn restore_to_first_op_ms(root: &Path) -> Result<Vec<f64>, String> {
+    run(root, "512M", 10, &["--workers", "1"])?.to_first_operation()
+}
+
+/// The same for a guest of 8 GiB, over one of 512 MiB.
+pub(crate) fn restore_8g_over_512m_ratio(root: &Path) -> Result<Vec<f64>, String> {
+    let of =
+        |memory| Ok::<_, String>(median(run(root, memory, 10, &["--workers", "1"])?.to_first_operation()?));
+    Ok(vec![of("8G")? / of("512M")?])
+}
+
+/// Standard trials a minute.
+pub(crate) fn trials_per_minute(root: &Path) -> Result<Vec<f64>, String> {
+    Ok(vec![run(root, "512M", 20, &["--workers", WORKERS])?.per_minute()?])
+}
+
+/// How many times faster restored trials come than those that boot.
+pub(crate) fn trials_vs_cold_ratio(root: &Path) -> Result<Vec<f64>, String> {
+    let restored = run(root, "512M", 10, &["--workers", WORKERS])?.per_minute()?;
+    let cold = run(root, "512M", 3, &["--workers", WORKERS, "--cold"])?.per_minute()?;
+    Ok(vec![restored / cold])
+}
+
+/// CPU time of the harness over that of its QEMUs. What a run costs before its first trial is left out: a short run is
+/// taken from a long one.
+pub(crate) fn harness_cpu_share(root: &Path) -> Result<Vec<f64>, String> {
+    let of = |trials| Ok::<_, String>(run(root, "512M", trials, &["--workers", WORKERS])?.cpu);
+    let (short, long) = (of(2)?, of(22)?);
+    Ok(vec![(long.0 - short.0) / (long.1 - short.1)])
+}

@@ -1,0 +1,51 @@
+//! The agent's side of its channel.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
+
+use hotplug_protocol::{Answer, Ask, Request};
+
+use crate::fault::{Moment, strike};
+use crate::guest::{Guest, hello};
+
+/// Answers until the channel ends.
+pub(crate) fn serve(guest: &Guest, channel: UnixStream) {
+    for line in BufReader::new(channel).lines() {
+        let Some(Ask { id, request }) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else {
+            return;
+        };
+        if request == Request::StopLoad && strike(guest, Moment::Collect).is_err() {
+            return;
+        }
+        if !guest.is_mute() && guest.answer(id, answer(guest, request)).is_err() {
+            return;
+        }
+    }
+}
+
+fn answer(guest: &Guest, request: Request) -> Answer {
+    let unknown = |what: String| Answer::Failed { errno: 2, what };
+    match request {
+        Request::Hello => Answer::Hello(hello()),
+        Request::Snapshot => Answer::Snapshot(guest.snapshot()),
+        Request::Read { path, .. } => match slot(&path) {
+            // QEMU, hw/acpi/cpu.c: CPU_NAME_FMT.
+            Some(slot) => Answer::Contents(format!("\\_SB_.CPUS.C{slot:03X}\n")),
+            None => unknown(format!("open {path}: ENOENT")),
+        },
+        Request::StartLoad { loads } => {
+            guest.books().loads += loads.len();
+            Answer::Done
+        }
+        Request::StopLoad => Answer::LoadEnded(vec![1000; guest.books().loads]),
+        Request::Drain => Answer::Drained(guest.newest()),
+        Request::Write { .. } | Request::Reseed { .. } | Request::OnlineCpus { .. } | Request::Reboot => {
+            Answer::Done
+        }
+    }
+}
+
+/// The CPU whose ACPI name is asked for; in this guest its number is its slot's.
+fn slot(path: &str) -> Option<u32> {
+    path.strip_prefix("/sys/devices/system/cpu/cpu")?.strip_suffix("/firmware_node/path")?.parse().ok()
+}

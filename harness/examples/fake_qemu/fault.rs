@@ -1,0 +1,175 @@
+//! How it fails: `HOTPLUG_FAKE=what@moment`. With `HOTPLUG_FAKE_ONCE=path` only the first process to make that file does.
+
+use std::io::{self, Write};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use hotplug_protocol::Event;
+
+use crate::guest::Guest;
+
+/// When a fault strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Before the monitor's greeting, in a guest that boots.
+    Boot,
+    /// Before the monitor's greeting, in a guest to be restored.
+    Start,
+    /// While the checkpoint is loaded.
+    Restore,
+    /// A device was taken in by QEMU; the guest has not heard of it.
+    Accepted,
+    /// The harness asks its last questions.
+    Collect,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    Kill,
+    Abort,
+    CloseMonitor,
+    GarbageOnMonitor,
+    HalfLineOnMonitor,
+    UnknownEvent,
+    FloodOfMonitor,
+    MuteAgent,
+    CloseAgent,
+    GarbageOfAgent,
+    FloodOfAgent,
+    FloodOfKernel,
+    Clock,
+}
+
+/// A fault of this process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fault {
+    what: What,
+    moment: Moment,
+}
+
+impl Fault {
+    /// The one in the environment, if this process is to have it.
+    pub(crate) fn chosen() -> io::Result<Option<Self>> {
+        let Ok(text) = std::env::var("HOTPLUG_FAKE") else { return Ok(None) };
+        // A test that names none would pass for the wrong reason.
+        let unknown = || io::Error::other(format!("HOTPLUG_FAKE={text} is no fault"));
+        let (what, moment) = text.split_once('@').ok_or_else(unknown)?;
+        let fault = Self {
+            what: Self::what(what).ok_or_else(unknown)?,
+            moment: Self::moment(moment).ok_or_else(unknown)?,
+        };
+        Ok(Some(fault))
+    }
+
+    fn what(name: &str) -> Option<What> {
+        Some(match name {
+            "kill" => What::Kill,
+            "abort" => What::Abort,
+            "close-monitor" => What::CloseMonitor,
+            "garbage-on-monitor" => What::GarbageOnMonitor,
+            "half-line-on-monitor" => What::HalfLineOnMonitor,
+            "unknown-event" => What::UnknownEvent,
+            "flood-of-monitor" => What::FloodOfMonitor,
+            "mute-agent" => What::MuteAgent,
+            "close-agent" => What::CloseAgent,
+            "garbage-of-agent" => What::GarbageOfAgent,
+            "flood-of-agent" => What::FloodOfAgent,
+            "flood-of-kernel" => What::FloodOfKernel,
+            "clock" => What::Clock,
+            _ => return None,
+        })
+    }
+
+    fn moment(name: &str) -> Option<Moment> {
+        Some(match name {
+            "boot" => Moment::Boot,
+            "start" => Moment::Start,
+            "restore" => Moment::Restore,
+            "accepted" => Moment::Accepted,
+            "collect" => Moment::Collect,
+            _ => return None,
+        })
+    }
+
+    /// Whether this process is the one to fail, where only one is to.
+    fn is_ours() -> bool {
+        match std::env::var_os("HOTPLUG_FAKE_ONCE") {
+            Some(path) => std::fs::File::create_new(path).is_ok(),
+            None => true,
+        }
+    }
+}
+
+/// Fails, if it is time to.
+pub(crate) fn strike(guest: &Guest, moment: Moment) -> io::Result<()> {
+    let Some(fault) = guest.fault.filter(|fault| fault.moment == moment && Fault::is_ours()) else {
+        return Ok(());
+    };
+    match fault.what {
+        What::Kill => {
+            eprintln!("qemu-system-x86_64: a word before it is killed");
+            Ok(nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)?)
+        }
+        What::Abort => {
+            eprintln!("qemu-system-x86_64: ../hw/fake.c:1: fake: Assertion `false' failed.");
+            std::process::abort()
+        }
+        What::CloseMonitor => guest.monitor().shutdown(Shutdown::Both),
+        What::GarbageOnMonitor => guest.monitor().write_all(b"\x7fELF\x1b[2J no JSON\n"),
+        What::HalfLineOnMonitor => {
+            guest.monitor().write_all(b"{\"return\": {}, \"id")?;
+            guest.monitor().shutdown(Shutdown::Both)
+        }
+        What::UnknownEvent => guest.event("NEW_IN_QEMU_12", &serde_json::json!({ "x": [1, 2] })),
+        What::FloodOfMonitor => loop {
+            guest.event("NEW_IN_QEMU_12", &serde_json::json!({ "x": [1, 2] }))?;
+        },
+        What::MuteAgent => {
+            guest.mute();
+            Ok(())
+        }
+        What::CloseAgent => guest.agent().shutdown(Shutdown::Both),
+        What::GarbageOfAgent => guest.agent().write_all(b"\x1b]0;title\x07 not of the protocol\n"),
+        What::FloodOfAgent => loop {
+            guest.uevent("change", "/devices/system/memory/memory0")?;
+        },
+        What::FloodOfKernel => flood_of_kernel(guest),
+        What::Clock => {
+            guest.record(4, "WARNING: CPU: 0 PID: 1 at mm/fake.c:1 fake_function+0x1/0x2")?;
+            for at in [0, u64::MAX, 5 * 3_600_000_000, 1, u64::MAX / 2] {
+                let devpath = "/devices/system/memory/memory0".into();
+                guest.say_at(at, Event::Uevent { action: "change".into(), devpath })?;
+            }
+            guest.record(4, "---[ end trace 0000000000000000 ]---")
+        }
+    }
+}
+
+/// Prints to the log and to the console as fast as they are read, much more than is kept of either.
+fn flood_of_kernel(guest: &Guest) -> io::Result<()> {
+    const BYTES: usize = 100 << 20;
+    const LIMIT: Duration = Duration::from_secs(20);
+    let end = Instant::now() + LIMIT;
+    let text = "a line of a kernel that has much to say, and says it again and again and again and again";
+    std::thread::scope(|scope| {
+        let console = scope.spawn(|| -> io::Result<()> {
+            let line = format!("[    5.000000][    T1] {text}\r\n");
+            let many = line.repeat(500);
+            for _ in 0..BYTES / many.len() {
+                guest.serial().write_all(many.as_bytes())?;
+                if Instant::now() > end {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        for _ in 0..BYTES / text.len() / 500 {
+            guest.records(6, text, 500)?;
+            if Instant::now() > end {
+                break;
+            }
+        }
+        console.join().unwrap_or_else(|_| Err(io::Error::other("the console's thread panicked")))
+    })
+}

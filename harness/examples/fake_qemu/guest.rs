@@ -1,0 +1,259 @@
+//! What a guest would have: its books, its voices, its clock.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use hotplug_protocol::{Block, Event, GuestTime, Hello, Say, Snapshot, VERSION, Zone};
+use serde_json::{Value, json};
+
+use crate::fault::Fault;
+
+/// A memory block.
+pub(crate) const BLOCK: u64 = 128 << 20;
+/// Where q35 puts DIMMs.
+const DIMMS: u64 = 4 << 30;
+/// What the kernel keeps of a guest's memory for itself, KiB.
+const KEPT: u64 = 30_000;
+
+/// A plugged DIMM.
+#[derive(Debug, Clone)]
+pub(crate) struct Dimm {
+    pub(crate) id: String,
+    pub(crate) memdev: String,
+    pub(crate) slot: usize,
+    pub(crate) address: u64,
+    pub(crate) size: u64,
+}
+
+impl Dimm {
+    /// Numbers of its memory blocks.
+    pub(crate) fn blocks(&self) -> std::ops::Range<u64> {
+        self.address / BLOCK..(self.address + self.size) / BLOCK
+    }
+}
+
+/// What comes and goes.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    /// Size of each memory backend, by its id.
+    pub(crate) backends: Vec<(String, u64)>,
+    pub(crate) dimms: Vec<Dimm>,
+    /// Who sits in each slot.
+    pub(crate) cpus: Vec<Option<String>>,
+    pub(crate) loads: usize,
+}
+
+impl Books {
+    /// Puts a DIMM over the backend `memdev` where there is room for it.
+    pub(crate) fn plug_dimm(&mut self, id: &str, memdev: &str) -> Option<Dimm> {
+        let (_, size) = *self.backends.iter().find(|(id, _)| id == memdev)?;
+        let slot = (0..).find(|slot| self.dimms.iter().all(|dimm| dimm.slot != *slot))?;
+        let free = |at: &u64| self.dimms.iter().all(|d| at + size <= d.address || d.address + d.size <= *at);
+        let address = (0..).map(|n| DIMMS + n * BLOCK).find(free)?;
+        let dimm = Dimm { id: id.into(), memdev: memdev.into(), slot, address, size };
+        self.dimms.push(dimm.clone());
+        Some(dimm)
+    }
+}
+
+/// The guest, and how each part of the harness is reached.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) fault: Option<Fault>,
+    pub(crate) restored: bool,
+    template: bool,
+    books: Mutex<Books>,
+    memory: u64,
+    zone: &'static str,
+    began: Instant,
+    muted: AtomicBool,
+    monitor: Mutex<UnixStream>,
+    serial: Mutex<UnixStream>,
+    agent: Mutex<UnixStream>,
+    /// With the next record's sequence number.
+    kmsg: Mutex<(UnixStream, u64)>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Guest {
+    /// The guest that QEMU's command line asks for.
+    pub(crate) fn new(
+        arguments: &[String],
+        fault: Option<Fault>,
+        [monitor, serial, agent, kmsg]: [&UnixStream; 4],
+    ) -> io::Result<Self> {
+        let value = |option: &str| -> io::Result<&str> {
+            let pair = arguments.windows(2).find(|pair| pair[0] == option);
+            pair.map(|pair| &*pair[1]).ok_or_else(|| io::Error::other(format!("no {option}")))
+        };
+        let number = |text: Option<&str>| text.and_then(|text| text.parse::<usize>().ok());
+        let smp = value("-smp")?;
+        let max = smp.split(',').find_map(|part| part.strip_prefix("maxcpus="));
+        let (Some(cpus), Some(max)) = (number(smp.split(',').next()), number(max)) else {
+            return Err(io::Error::other(format!("-smp {smp}")));
+        };
+        let memory = value("-m")?.split(',').next().and_then(bytes);
+        let movable = value("-append")?.contains("memhp_default_state=online_movable");
+        let restored = arguments.iter().any(|word| word == "-incoming");
+        let books =
+            Books { cpus: (0..max).map(|n| (n < cpus).then(String::new)).collect(), ..Books::default() };
+        Ok(Self {
+            fault,
+            restored,
+            template: arguments.iter().any(|word| word.ends_with("share=on")),
+            books: Mutex::new(books),
+            memory: memory.ok_or_else(|| io::Error::other("-m"))?,
+            zone: if movable { "Movable" } else { "Normal" },
+            began: Instant::now(),
+            muted: AtomicBool::new(false),
+            monitor: Mutex::new(monitor.try_clone()?),
+            serial: Mutex::new(serial.try_clone()?),
+            agent: Mutex::new(agent.try_clone()?),
+            // A restored guest goes on where its boot, of two records, left off.
+            kmsg: Mutex::new((kmsg.try_clone()?, if restored { 2 } else { 0 })),
+        })
+    }
+
+    pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
+        lock(&self.books)
+    }
+
+    pub(crate) fn monitor(&self) -> MutexGuard<'_, UnixStream> {
+        lock(&self.monitor)
+    }
+
+    pub(crate) fn serial(&self) -> MutexGuard<'_, UnixStream> {
+        lock(&self.serial)
+    }
+
+    pub(crate) fn agent(&self) -> MutexGuard<'_, UnixStream> {
+        lock(&self.agent)
+    }
+
+    /// The agent answers no more.
+    pub(crate) fn mute(&self) {
+        self.muted.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_mute(&self) -> bool {
+        self.muted.load(Ordering::Relaxed)
+    }
+
+    /// Microseconds since its boot.
+    fn now(&self) -> u64 {
+        5_000_000 + u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX / 2)
+    }
+
+    /// Boots, unless it was restored.
+    pub(crate) fn boot(&self) -> io::Result<()> {
+        if self.restored {
+            return Ok(());
+        }
+        self.record(5, "Linux version 6.1.0-fake")?;
+        self.record(6, if self.template { "booted as a template" } else { "booted" })?;
+        self.say(Event::Ready(hello()))
+    }
+
+    /// An event of the monitor.
+    pub(crate) fn event(&self, name: &str, data: &Value) -> io::Result<()> {
+        let timestamp = json!({ "seconds": 0, "microseconds": 0 });
+        let event = json!({ "timestamp": timestamp, "event": name, "data": data });
+        self.monitor().write_all(format!("{event}\n").as_bytes())
+    }
+
+    /// A kernel record.
+    pub(crate) fn record(&self, level: u32, text: &str) -> io::Result<()> {
+        self.records(level, text, 1)
+    }
+
+    /// Many of them, alike.
+    pub(crate) fn records(&self, level: u32, text: &str, count: usize) -> io::Result<()> {
+        let now = self.now();
+        let (stream, next) = &mut *lock(&self.kmsg);
+        let mut lines = String::new();
+        for _ in 0..count {
+            // Writing to a string does not fail.
+            let _ = writeln!(lines, "{level},{next},{now},-,caller=T1;{text}");
+            *next += 1;
+        }
+        stream.write_all(lines.as_bytes())
+    }
+
+    /// The newest record's sequence number.
+    pub(crate) fn newest(&self) -> Option<u64> {
+        lock(&self.kmsg).1.checked_sub(1)
+    }
+
+    /// An event of the agent.
+    pub(crate) fn say(&self, event: Event) -> io::Result<()> {
+        self.say_at(self.now(), event)
+    }
+
+    pub(crate) fn say_at(&self, at: u64, event: Event) -> io::Result<()> {
+        self.line(&Say::Event { at: GuestTime(at), event })
+    }
+
+    pub(crate) fn answer(&self, id: u64, answer: hotplug_protocol::Answer) -> io::Result<()> {
+        self.line(&Say::Answer { id, at: GuestTime(self.now()), answer })
+    }
+
+    fn line(&self, say: &Say) -> io::Result<()> {
+        let mut line = serde_json::to_vec(say)?;
+        line.push(b'\n');
+        self.agent().write_all(&line)
+    }
+
+    pub(crate) fn uevent(&self, action: &str, devpath: &str) -> io::Result<()> {
+        self.say(Event::Uevent { action: action.into(), devpath: devpath.into() })
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let books = self.books();
+        let plugged: u64 = books.dimms.iter().map(|dimm| dimm.size).sum();
+        let zone = |name: &str, bytes: u64, kept: u64| Zone {
+            node: 0,
+            name: name.into(),
+            present_pages: bytes / 4096,
+            managed_pages: bytes / 4096 - kept / 4,
+        };
+        let mut zones = vec![zone("DMA32", self.memory, KEPT)];
+        if plugged > 0 {
+            zones.push(zone(self.zone, plugged, 0));
+        }
+        let numbers = (0..self.memory / BLOCK).chain(books.dimms.iter().flat_map(Dimm::blocks));
+        let cpus: Vec<u32> = (0..).zip(&books.cpus).filter_map(|(n, cpu)| cpu.as_ref().map(|_| n)).collect();
+        Snapshot {
+            mem_total_kib: (self.memory + plugged) / 1024 - KEPT,
+            zones,
+            blocks: numbers.map(|number| Block { number, state: "online".into() }).collect(),
+            cpus_present: cpus.clone(),
+            cpus_online: cpus,
+            lockdep_armed: Some(true),
+            tainted: 0,
+        }
+    }
+}
+
+pub(crate) fn hello() -> Hello {
+    Hello { version: VERSION, release: "6.1.0-fake".into(), page_bytes: 4096, block_bytes: Some(BLOCK) }
+}
+
+/// `512M`, as the harness writes sizes.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        _ => return None,
+    };
+    Some(digits.parse::<u64>().ok()? * unit)
+}

@@ -1,0 +1,71 @@
+//! A program in QEMU's place, which never runs a guest and says what QEMU and a guest would say: so a test can have
+//! either of them fail at a moment of its choice, and a thousand trials take seconds. See [`fault`] for how it fails.
+//!
+//! Nothing of it is for anybody but the tests.
+
+mod agent;
+mod fault;
+mod guest;
+mod monitor;
+
+use std::io::{self, BufRead, Write};
+use std::os::fd::{FromRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use fault::Fault;
+use guest::Guest;
+
+fn main() -> ExitCode {
+    match run(std::env::args().skip(1).collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fake_qemu: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Vec<String>) -> io::Result<()> {
+    let has = |option: &str, value: &str| arguments.windows(2).any(|pair| pair == [option, value]);
+    if arguments.iter().any(|word| word == "--version") {
+        return writeln!(io::stdout(), "QEMU emulator version 10.0.2 (fake)");
+    }
+    if has("-monitor", "stdio") {
+        let quit = |line: io::Result<String>| line.is_ok_and(|line| line == "quit");
+        return if io::stdin().lock().lines().any(quit) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        };
+    }
+    if has("-serial", "stdio") {
+        // The stages that the probe's boot sector tells of.
+        io::stdout().write_all(b"RPLD")?;
+        io::stdout().flush()?;
+        forever()
+    }
+    let fault = Fault::chosen()?;
+    // The numbers of harness/src/qemu/files.rs.
+    let [monitor, serial, agent, kmsg] = [20, 21, 22, 23].map(inherited);
+    let guest = Arc::new(Guest::new(&arguments, fault, [&monitor, &serial, &agent, &kmsg])?);
+    let answering = guest.clone();
+    std::thread::spawn(move || agent::serve(&answering, agent));
+    monitor::serve(&guest, monitor)?;
+    // QEMU outlives its monitor's connection.
+    forever()
+}
+
+/// Until it is killed.
+fn forever() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+#[expect(unsafe_code, reason = "a socket that was inherited has no name by which it could be opened")]
+fn inherited(number: RawFd) -> UnixStream {
+    // SAFETY: nothing else in this process knows the number, and each is taken once.
+    unsafe { UnixStream::from_raw_fd(number) }
+}
