@@ -3,6 +3,7 @@
 
 mod common;
 mod replay;
+mod scenarios;
 
 use std::time::Duration;
 

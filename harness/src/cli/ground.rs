@@ -29,6 +29,9 @@ pub(super) async fn machine() -> Result<Machine> {
     Ok(Machine { host, qemu })
 }
 
+/// Documentation/admin-guide/mm/hugetlbpage.rst
+const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+
 impl Machine {
     /// What a result says of it.
     pub(super) fn note(&self, acceleration: &Acceleration) -> Host {
@@ -54,6 +57,16 @@ impl Machine {
                 scenario.name
             );
             return Err(Error::user(what).mend(format!("max_cpus = {started}, or fewer repeats")));
+        }
+        let free = fs_err::read_to_string(FREE).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let (need, free) = (scenario.huge_pages(), free.unwrap_or(0));
+        if need > free {
+            let what = format!(
+                "a guest of scenario {} takes {need} huge pages of 2 MiB, this machine has {free} free",
+                scenario.name
+            );
+            return Err(Error::user(what)
+                .mend(format!("sysctl vm.nr_hugepages={need}, and as many for each further guest at once")));
         }
         Ok(())
     }
@@ -116,9 +129,7 @@ pub(super) async fn start(
             setting.checkpoints = Some(*checkpoints);
             Ok(Start::Restored)
         }
-        Checkpoints::Unfit(side, why) => {
-            Ok(Start::Cold { why: format!("no checkpoint of the {side} kernel: {why}") })
-        }
+        Checkpoints::None(why) => Ok(Start::Cold { why: format!("no checkpoint: {why}") }),
     }
 }
 

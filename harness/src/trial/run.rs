@@ -19,7 +19,7 @@ use super::vm::{Cut, Origin, Vm};
 use crate::host::{Accelerator, Qemu};
 use crate::journal::{Happening, HostTime, Journal, Listener, Stage};
 use crate::qemu::{Ended, Identity, Platform, Sealed};
-use crate::scenario::{Expect, Phase, Scenario, Schedule, Seed, Start};
+use crate::scenario::{Expect, Operation, Phase, Scenario, Schedule, Seed, Start};
 use crate::side::{Side, Sides};
 use crate::{Error, Result, guest, kreport};
 
@@ -354,7 +354,11 @@ fn conclude(
     let read = |name: &str| fs_err::read(dir.join(name)).unwrap_or_default();
     let kernel_log = guest::merge(&read("kmsg.log"), &read("serial.log"));
     let (operations, mismatches) = log.into_parts();
-    let all = kreport::scan(&kernel_log);
+    let mut all = kreport::scan(&kernel_log);
+    if operations.iter().any(|o| o.operation == Operation::Reboot && o.outcome == Outcome::Done) {
+        // It was asked for.
+        all.retain(|report| report.kind != kreport::Kind::Reboot);
+    }
     let reports: Vec<Seen> = kreport::fold(&all)
         .into_iter()
         .map(|folded| {
