@@ -2,6 +2,8 @@
 //! apart. Nothing here is skipped: a machine that lacks something fails, and the message says what.
 
 mod common;
+mod replay;
+mod scenarios;
 
 use std::time::Duration;
 

@@ -201,7 +201,7 @@ pub struct Hello {
 pub enum Event {
     /// The agent serves requests.
     Ready(Hello),
-    /// A kernel uevent of the `cpu` or `memory` subsystem (`lib/kobject_uevent.c`).
+    /// A kernel uevent of the `cpu`, `memory` or `nd` subsystem (`lib/kobject_uevent.c`).
     Uevent {
         /// `add`, `remove`, `online`, `offline`, `change`.
         action: String,

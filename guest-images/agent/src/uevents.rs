@@ -52,7 +52,8 @@ pub(crate) fn receive(socket: &OwnedFd, datagram: &mut [u8]) -> nix::Result<usiz
     }
 }
 
-/// Reports uevents of CPUs and memory, and brings new CPUs online unless told otherwise, from a thread of its own.
+/// Reports uevents of CPUs, memory and persistent memory, and brings new CPUs online unless told otherwise, from a
+/// thread of its own.
 pub(crate) fn start(socket: OwnedFd, out: Outbox) -> std::io::Result<()> {
     // A CPU may have come while the kernel booted, with nobody there to hear of it.
     let online = snapshot::cpus("online").unwrap_or_default();
@@ -113,7 +114,7 @@ impl<'a> Uevent<'a> {
             datagram.split(|byte| *byte == 0).map(|string| std::str::from_utf8(string).unwrap_or_default());
         let (action, devpath) = strings.next()?.split_once('@')?;
         strings
-            .any(|entry| matches!(entry, "SUBSYSTEM=cpu" | "SUBSYSTEM=memory"))
+            .any(|entry| matches!(entry, "SUBSYSTEM=cpu" | "SUBSYSTEM=memory" | "SUBSYSTEM=nd"))
             .then_some(Self { action, devpath })
     }
 

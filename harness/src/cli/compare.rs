@@ -9,20 +9,17 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use super::ground;
 use super::kernel::{BuildReporter, PairArgs};
-use crate::bytes::Bytes;
 use crate::compare::{Judge, Judgement, Verdict};
-use crate::host::{self, Accelerator, System};
+use crate::host;
 use crate::kernel::{Cache, Kernel, KernelPair, build_pair};
-use crate::kreport::KnownIssues;
 use crate::kreport::symbols::Symbols;
 use crate::present::{Progress, terminal};
-use crate::qemu::{Identity, Platform, Sealed, has_sandbox};
-use crate::record::{Host, KernelNote, Run, RunFolder, RunResult, SCHEMA, Start};
+use crate::record::{Plan, Run, RunFolder, RunResult, SCHEMA, Start, read_run};
 use crate::scenario::{DEFAULT, Scenario, Seed};
 use crate::side::{Side, Sides};
-use crate::trial::checkpoint::{self, Checkpoints};
-use crate::trial::{Again, Happened, Setting, run_all};
+use crate::trial::{self, Again, Happened, Past, Ran, Setting, run_all};
 use crate::{Error, Result};
 
 /// Options of `hotplug compare`.
@@ -31,10 +28,21 @@ pub struct CompareArgs {
     /// The two kernels.
     #[command(flatten)]
     pub pair: PairArgs,
+    /// Go on with the run in this folder: trials that ended count, those that were cut off are run again
+    #[arg(
+        long = "continue",
+        value_name = "RESULT",
+        conflicts_with_all = [
+            "patches", "source", "before", "after", "before_image", "after_image", "config", "no_default_config",
+            "jobs", "scenario", "time", "until_report", "until_decided", "cold", "seed", "results", "accel"
+        ]
+    )]
+    pub resume: Option<PathBuf>,
     /// Scenario file [default: dimm-and-cpu, which is built in]
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
-    /// Trials a side [default: the scenario's; with --for or --until-report as many as it takes]
+    /// Trials a side [default: the scenario's; with --for or --until-report as many as it takes; with --continue the
+    /// run's, of which there can be more]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub trials: Option<u32>,
     /// Begin no trial after this time, such as 90s, 10m or 8h
@@ -66,174 +74,209 @@ pub struct CompareArgs {
     pub accel: host::Choice,
 }
 
-/// What was asked for, read and checked before anything is built.
-struct Asked {
-    scenario: Scenario,
-    scenario_text: String,
-    known: KnownIssues,
-    host: host::Host,
-    qemu: host::Qemu,
+/// A run that is ready to begin, or to go on.
+struct Ready {
+    folder: RunFolder,
+    run: Run,
+    setting: Setting,
+    /// Held, so that no prune takes them away.
+    kernels: Sides<Kernel>,
+    judge: Judge,
+    /// What was done of it; nothing of a new one.
+    past: Past,
+    /// How long that took, seconds.
+    earlier: f64,
 }
 
 /// Runs the comparison, prints the screen to `out`, returns the exit status.
 pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
-    let asked = read(args).await?;
-    let request = args.pair.request()?;
     let cache = args.pair.open_cache()?;
-    let pair = {
-        let reporter = BuildReporter::new();
-        build_pair(&cache, &request, &reporter, cancel).await?
+    let mut ready = match &args.resume {
+        None => begin(args, &cache, cancel).await?,
+        Some(folder) => resume(args, folder, &cache, cancel).await?,
     };
-    let probed = host::probe_accelerator(&asked.qemu, args.accel, Some(&pair.before.image), cancel).await?;
-    fits(&asked, probed.accelerator)?;
-
-    let initramfs = crate::image::initramfs()?;
-    let mut setting = Setting {
-        initrd: Sealed::of(&initramfs)?,
-        kernels: Sides {
-            before: Sealed::copy_of(&pair.before.image)?,
-            after: Sealed::copy_of(&pair.after.image)?,
-        },
-        identity: Identity::choose(probed.accelerator)?,
-        sandbox: has_sandbox(&asked.qemu.path).await,
-        qemu: asked.qemu,
-        accelerator: probed.accelerator,
-        host_cpu: asked.host.cpu.clone(),
-        platform: Platform::for_releases([&*pair.before.release, &*pair.after.release]),
-        scenario: asked.scenario,
-        checkpoints: None,
+    let Run { plan, trials, seed, .. } = ready.run.clone();
+    let enough = |judge: &Judge, seconds: f64| {
+        let left = trials.map_or(0, |all| all.saturating_sub(judge.trials_seen()));
+        plan.seconds.is_some_and(|most| seconds >= most)
+            || plan.until_report && judge.has_findings()
+            || plan.until_decided && judge.is_settled(left)
     };
-    let open_ended = args.time.is_some() || args.until_report;
-    let trials = args.trials.or_else(|| (!open_ended).then_some(setting.scenario.trials));
-    let folder = RunFolder::create(&args.results, &name(args, &pair))?;
-    let run = Run {
-        schema: SCHEMA,
-        hotplug: env!("CARGO_PKG_VERSION").into(),
-        id: folder.id(),
-        started: jiff::Timestamp::now(),
-        command: std::env::args().collect(),
-        host: Host {
-            qemu: setting.qemu.version.to_string(),
-            accelerator: probed.accelerator.to_string(),
-            accelerator_reason: probed.to_string(),
-            cores: asked.host.cores,
-            cpu: asked.host.cpu.clone(),
-            kernel: asked.host.kernel.clone(),
-        },
-        kernels: Sides { before: note(&pair.before), after: note(&pair.after) },
-        patches: args.pair.patches.iter().map(|p| p.display().to_string()).collect(),
-        scenario: setting.scenario.name.clone(),
-        scenario_hash: blake3::hash(asked.scenario_text.as_bytes()).to_hex().to_string(),
-        initramfs_hash: blake3::hash(&initramfs).to_hex().to_string(),
-        seed: Seed(args.seed.unwrap_or_else(rand::random)),
-        trials,
-    };
-    keep_inputs(&folder, args, &asked.scenario_text)?;
-    folder.write("run.json", &run)?;
-
-    let start = start(args, &mut setting, &cache, &folder, cancel).await?;
-    let workers = match args.workers {
-        Some(n) => usize::try_from(n).unwrap_or(1),
-        None => workers(&setting.scenario, &asked.host),
-    };
-    let progress = Progress::of_trials(trials.map(|n| u64::from(n) * 2));
-    let judge = Mutex::new(Judge::new(asked.known));
-    let began = Instant::now();
-    let tell = |happened: Happened| {
-        progress.tell(&happened);
-        if let Happened::Ended(record, Again::No) = &happened {
-            let mut judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
-            judge.add(record);
-            let left = trials.map_or(0, |all| all.saturating_sub(judge.trials_seen()));
-            let enough = args.time.is_some_and(|time| began.elapsed() >= time)
-                || args.until_report && judge.has_findings()
-                || args.until_decided && judge.is_settled(left);
-            return if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        }
-        ControlFlow::Continue(())
-    };
-    let ran =
-        run_all(&setting, trials.unwrap_or(u32::MAX), run.seed, workers, &folder.trials(), cancel, &tell)
-            .await;
-    progress.finish();
-    let mut judge = judge.into_inner().unwrap_or_else(PoisonError::into_inner);
-    find_lines(&pair, &mut judge);
-    let mut judgement = judge.judgement();
+    let past = std::mem::take(&mut ready.past);
+    let new = past.next..trials.unwrap_or(u32::MAX);
+    let over = past.left.is_empty() && new.is_empty() || enough(&ready.judge, ready.earlier);
+    let mut ran = Ran::default();
+    let mut seconds = ready.earlier;
+    if over {
+        eprintln!("trials    all {} were done before; they are judged again", past.done);
+    } else {
+        settle_start(&mut ready, args.resume.is_some(), &cache, cancel).await?;
+        let progress = Progress::of_trials(trials.map(|n| u64::from(n) * 2), past.done.into());
+        let judge = Mutex::new(&mut ready.judge);
+        let began = Instant::now();
+        let tell = |happened: Happened| {
+            progress.tell(&happened);
+            if let Happened::Ended(record, Again::No) = &happened {
+                let mut judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
+                judge.add(record);
+                if enough(&judge, ready.earlier + began.elapsed().as_secs_f64()) {
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        };
+        let plans = past.left.into_iter().chain(trial::plan(new, seed));
+        ran = run_all(&ready.setting, plans, plan.workers, &ready.folder.trials(), cancel, &tell).await;
+        seconds += began.elapsed().as_secs_f64();
+        progress.finish();
+    }
+    find_lines(&ready.kernels, &mut ready.judge);
+    let mut judgement = ready.judge.judgement();
     if let Some(error) = &ran.stopped {
         let done = judgement.tally.before.all() + judgement.tally.after.all();
         let planned = trials.map_or_else(String::new, |n| format!(" of {}", n * 2));
         let reason = format!("{error} after {done}{planned} trials");
         judgement = Judgement { verdict: Some(Verdict::Inconclusive), reason, ..judgement };
     }
-    let result = RunResult::new(run, start, judgement, ran.repeated, began.elapsed().as_secs_f64());
-    let written = folder.write("result.json", &result);
+    let repeated = [past.repeated, ran.repeated].concat();
+    let result = RunResult::new(ready.run, judgement, repeated, seconds);
+    let written = ready.folder.write("result.json", &result);
     if let Some(error) = ran.stopped {
         // What stopped it is what is told, also where the result could not be written either.
         if written.is_ok() {
-            out.write_all(terminal::screen(&result, folder.path()).as_bytes())?;
+            out.write_all(terminal::screen(&result, ready.folder.path()).as_bytes())?;
         }
         return Err(error);
     }
     written?;
-    out.write_all(terminal::screen(&result, folder.path()).as_bytes())?;
+    out.write_all(terminal::screen(&result, ready.folder.path()).as_bytes())?;
     Ok(result.exit_status)
 }
 
-/// Has checkpoints made where trials are to be restored; says how trials start.
-async fn start(
-    args: &CompareArgs,
-    setting: &mut Setting,
-    cache: &Cache,
-    folder: &RunFolder,
-    cancel: &CancellationToken,
-) -> Result<Start> {
-    if args.cold {
-        return Ok(Start::Cold { why: "--cold".into() });
-    }
-    match checkpoint::prepare(setting, cache, &folder.checkpoints(), cancel).await? {
-        Checkpoints::Ready(checkpoints) => {
-            setting.checkpoints = Some(checkpoints);
-            Ok(Start::Restored)
-        }
-        Checkpoints::Unfit(side, why) => {
-            Ok(Start::Cold { why: format!("no checkpoint of the {side} kernel: {why}") })
-        }
-    }
-}
-
-/// Everything that can be wrong without a kernel is found before one is built.
-async fn read(args: &CompareArgs) -> Result<Asked> {
+/// A new run: everything that can be wrong without a kernel is found before one is built.
+async fn begin(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) -> Result<Ready> {
     let (scenario, scenario_text) = match &args.scenario {
         Some(path) => Scenario::read(path)?,
         None => (Scenario::parse(DEFAULT.0, DEFAULT.1)?, DEFAULT.1.to_owned()),
     };
     let known = super::known_issues(args.known.as_deref())?;
-    let host = host::survey(&System::this_machine()).await?;
-    let qemu = host.qemu()?.clone();
-    Ok(Asked { scenario, scenario_text, known, host, qemu })
+    let machine = ground::machine().await?;
+    let request = args.pair.request()?;
+    let pair = {
+        let reporter = BuildReporter::new();
+        build_pair(cache, &request, &reporter, cancel).await?
+    };
+    let probed = host::probe_accelerator(&machine.qemu, args.accel, Some(&pair.before.image), cancel).await?;
+    machine.fits(&scenario, probed.accelerator)?;
+
+    let initramfs = crate::image::initramfs()?;
+    let name = name(args, &pair);
+    let kernels = Sides { before: pair.before, after: pair.after };
+    let open_ended = args.time.is_some() || args.until_report;
+    let folder = RunFolder::create(&args.results, &name)?;
+    let run = Run {
+        schema: SCHEMA,
+        hotplug: env!("CARGO_PKG_VERSION").into(),
+        id: folder.id(),
+        started: jiff::Timestamp::now(),
+        command: std::env::args().collect(),
+        host: machine.note(&probed),
+        kernels: Sides { before: ground::note(&kernels.before), after: ground::note(&kernels.after) },
+        patches: args.pair.patches.iter().map(|p| p.display().to_string()).collect(),
+        scenario: scenario.name.clone(),
+        scenario_hash: blake3::hash(scenario_text.as_bytes()).to_hex().to_string(),
+        initramfs_hash: blake3::hash(&initramfs).to_hex().to_string(),
+        seed: Seed(args.seed.unwrap_or_else(rand::random)),
+        trials: args.trials.or_else(|| (!open_ended).then_some(scenario.trials)),
+        plan: Plan {
+            seconds: args.time.map(|time| time.as_secs_f64()),
+            until_report: args.until_report,
+            until_decided: args.until_decided,
+            cold: args.cold,
+            workers: machine.workers(args.workers, &scenario),
+        },
+        pair: args.pair.words(),
+        start: None,
+        continued: Vec::new(),
+        replays: None,
+    };
+    // Who finds a run.json finds all of a run.
+    ground::keep(&folder, &scenario_text, &initramfs)?;
+    keep_inputs(&folder, args)?;
+    folder.write("run.json", &run)?;
+    let setting = machine.setting(scenario, probed.accelerator, &kernels, &run, &initramfs).await?;
+    Ok(Ready { folder, run, setting, kernels, judge: Judge::new(known), past: Past::default(), earlier: 0.0 })
 }
 
-/// What the scenario does, this QEMU can do.
-fn fits(asked: &Asked, accelerator: Accelerator) -> Result<()> {
-    let scenario = &asked.scenario;
-    if scenario.removes_cpus() {
-        asked.qemu.check_cpu_removal(accelerator)?;
+/// A run that ended, however it did: what counts of it is judged, and what was cut off goes.
+async fn resume(args: &CompareArgs, path: &Path, cache: &Cache, cancel: &CancellationToken) -> Result<Ready> {
+    let mut run = read_run(path)?;
+    if let Some(original) = &run.replays {
+        return Err(Error::user(format!("{} holds replays, which are not continued", path.display()))
+            .mend(format!("hotplug replay {}", original.display())));
     }
-    let (started, max) = (scenario.cpus_ever_started(), scenario.machine.max_cpus);
-    if accelerator == Accelerator::Tcg && started > max {
-        let what = format!(
-            "scenario {} starts {started} vCPUs in a trial, counting every plug; under TCG QEMU starts at most max_cpus = {max} in its life",
-            scenario.name
-        );
-        return Err(Error::user(what).mend(format!("max_cpus = {started}, or fewer repeats")));
+    let (scenario, _) = ground::kept_scenario(path, &run)?;
+    let kept = path.join("known.toml");
+    let known = match &args.known {
+        Some(file) => super::known_issues(Some(file))?,
+        None => super::known_issues(kept.exists().then_some(&*kept))?,
+    };
+    let machine = ground::machine().await?;
+    let kernels = Sides {
+        before: ground::same_kernel(cache, &run, Side::Before)?,
+        after: ground::same_kernel(cache, &run, Side::After)?,
+    };
+    let initramfs = crate::image::initramfs()?;
+    let accelerator = ground::alike(&run, &machine, &initramfs)?;
+    host::probe_accelerator(&machine.qemu, accelerator.into(), Some(&kernels.before.image), cancel).await?;
+
+    // From here on something changes in the folder.
+    let folder = RunFolder::reopen(path)?;
+    let mut judge = Judge::new(known);
+    let past = trial::look_back(&folder.trials(), run.seed, |record| judge.add(&record))?;
+    if let Some(trials) = args.trials {
+        let least = run.trials.unwrap_or(past.next);
+        if trials < least {
+            return Err(Error::user(format!("--trials {trials}, but this run has {least} a side"))
+                .mend(format!("--trials {least} or more, or none at all")));
+        }
+        run.trials = Some(trials);
     }
-    Ok(())
+    #[expect(clippy::cast_precision_loss, reason = "guests at once are few")]
+    let earlier = past.seconds / run.plan.workers.max(1) as f64;
+    if args.workers.is_some() {
+        run.plan.workers = machine.workers(args.workers, &scenario);
+    }
+    let setting = machine.setting(scenario, accelerator, &kernels, &run, &initramfs).await?;
+    Ok(Ready { folder, run, setting, kernels, judge, past, earlier })
+}
+
+/// Settles how trials start, as those before them did if there are any, and writes it down.
+async fn settle_start(
+    ready: &mut Ready,
+    resumed: bool,
+    cache: &Cache,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let earlier = ready.run.start.take();
+    let start = match &earlier {
+        Some(cold @ Start::Cold { .. }) => cold.clone(),
+        _ => ground::start(ready.run.plan.cold, &mut ready.setting, cache, &ready.folder, cancel).await?,
+    };
+    if let (Some(Start::Restored), Start::Cold { why }) = (&earlier, &start) {
+        return Err(Error::infrastructure(format!("the run's trials were restored from checkpoints: {why}")));
+    }
+    ready.run.start = Some(start);
+    if resumed {
+        ready.run.continued.push(jiff::Timestamp::now());
+    }
+    ready.folder.write("run.json", &ready.run)
 }
 
 /// Gives the frames of all reports their file, line and inlined callers, from the vmlinux of the kernel that printed
 /// them. An image that the user gave has none, and its frames stay as they were printed.
-fn find_lines(pair: &KernelPair, judge: &mut Judge) {
-    for (side, kernel) in [(Side::Before, &pair.before), (Side::After, &pair.after)] {
+fn find_lines(kernels: &Sides<Kernel>, judge: &mut Judge) {
+    for (side, kernel) in [(Side::Before, &kernels.before), (Side::After, &kernels.after)] {
         let mut reports = judge.examples_mut(side).peekable();
         let Some(vmlinux) = kernel.vmlinux.as_ref().filter(|_| reports.peek().is_some()) else { continue };
         match Symbols::open(vmlinux) {
@@ -241,17 +284,6 @@ fn find_lines(pair: &KernelPair, judge: &mut Judge) {
             Err(error) => tracing::warn!(%error, "frames get no lines"),
         }
     }
-}
-
-/// What a QEMU needs beside its guest's memory: 60 MiB resident, and the translated code of a busy guest.
-const QEMU_ITSELF: Bytes = Bytes(256 * Bytes::MIB);
-
-/// One guest for each processor, as long as all of them find room when everything is plugged and touched.
-fn workers(scenario: &Scenario, host: &host::Host) -> usize {
-    let one = scenario.largest().0 + QEMU_ITSELF.0;
-    // A quarter is left to whoever else is there.
-    let room = host.memory_available.0 / 4 * 3 / one;
-    host.cores.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1)
 }
 
 /// A time as people write it.
@@ -273,24 +305,11 @@ fn name(args: &CompareArgs, pair: &KernelPair) -> String {
     }
 }
 
-fn note(kernel: &Kernel) -> KernelNote {
-    let source = match &kernel.record {
-        Some(record) => record.source.clone(),
-        None => kernel.image.display().to_string(),
-    };
-    KernelNote {
-        id: kernel.id.as_str().to_owned(),
-        release: kernel.release.clone(),
-        source,
-        built: kernel.built.to_string(),
-        image_hash: kernel.image_hash.clone(),
-        image: kernel.image.clone(),
+/// Keeps the patches and the known issues beside the results, as they were.
+fn keep_inputs(folder: &RunFolder, args: &CompareArgs) -> Result<()> {
+    if let Some(known) = &args.known {
+        fs_err::copy(known, folder.path().join("known.toml"))?;
     }
-}
-
-/// Keeps the scenario and the patches beside the results, as they were.
-fn keep_inputs(folder: &RunFolder, args: &CompareArgs, scenario_text: &str) -> Result<()> {
-    fs_err::write(folder.path().join("scenario.toml"), scenario_text)?;
     let patches = folder.path().join("patches");
     for patch in &args.pair.patches {
         fs_err::create_dir_all(&patches)?;

@@ -105,6 +105,29 @@ impl PairArgs {
         Cache::open(cache_path(self.cache.as_deref())?)
     }
 
+    /// The words that ask for the same pair again, wherever they are typed; without the cache.
+    pub fn words(&self) -> Vec<String> {
+        let absolute =
+            |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
+        let mut words: Vec<String> = self.patches.iter().map(absolute).collect();
+        let mut option = |name: &str, value: Option<String>| {
+            words.extend(value.into_iter().flat_map(|value| [format!("--{name}"), value]));
+        };
+        let source = self.source.as_ref().map(PathBuf::from);
+        option("source", source.map(|s| if s.exists() { absolute(&s) } else { s.display().to_string() }));
+        option("before", self.before.clone());
+        option("after", self.after.clone());
+        option("before-image", self.before_image.as_ref().map(absolute));
+        option("after-image", self.after_image.as_ref().map(absolute));
+        for file in &self.config {
+            option("config", Some(absolute(file)));
+        }
+        if self.no_default_config {
+            words.push("--no-default-config".into());
+        }
+        words
+    }
+
     /// What they ask for.
     pub fn request(&self) -> Result<PairRequest> {
         let source = self.source.as_deref().map_or(Ok(Source::Package { version: None }), Source::parse)?;
@@ -137,7 +160,7 @@ fn at_revision(source: Source, revision: &str) -> Result<Source> {
     }
 }
 
-fn cache_path(given: Option<&std::path::Path>) -> Result<PathBuf> {
+pub(super) fn cache_path(given: Option<&std::path::Path>) -> Result<PathBuf> {
     given.map_or_else(Cache::default_path, |path| Ok(path.to_owned()))
 }
 

@@ -2,7 +2,9 @@
 
 pub mod compare;
 pub mod doctor;
+mod ground;
 pub mod kernel;
+pub mod replay;
 pub mod scan;
 mod scan_out;
 
@@ -33,6 +35,8 @@ pub enum Command {
     /// Build kernel pairs, and look after those that were built.
     #[command(subcommand)]
     Kernel(kernel::KernelCommand),
+    /// Run recorded trials again, and say how often their findings come again.
+    Replay(replay::ReplayArgs),
     /// Read any kernel log and name, sign and explain its reports.
     Scan(scan::ScanArgs),
 }
@@ -44,6 +48,7 @@ pub async fn run(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
         Command::Compare(args) => compare::run(&args, &mut out, cancel).await,
         Command::Doctor(args) => doctor::run(args, cancel.clone()).await,
         Command::Kernel(command) => kernel::run(&command, &mut out, cancel).await.map(|()| 0),
+        Command::Replay(args) => replay::run(&args, &mut out, cancel).await,
         // Reads files only, as fast as it can: nothing to wait for.
         Command::Scan(args) => scan::run(&args, &mut out),
     }

@@ -26,6 +26,46 @@ pub fn detectable_rate(trials: u32) -> f64 {
     if trials == 0 { 1.0 } else { 1.0 - 0.05_f64.powf(1.0 / f64::from(trials)) }
 }
 
+/// The exact 95 % confidence interval of a rate of which `k` of `n` were seen (Clopper and Pearson, 1934).
+///
+/// Its ends are the rates at which seeing so many, or so few, has a probability of 2.5 %.
+pub fn interval(k: u32, n: u32) -> (f64, f64) {
+    const TAIL: f64 = 0.025;
+    // P(at least k) rises with the rate, and so does P(more than k), which is 1 less P(at most k).
+    let low = if k == 0 { 0.0 } else { bisect(|rate| at_least(k, n, rate) < TAIL) };
+    let high = if k == n { 1.0 } else { bisect(|rate| at_least(k + 1, n, rate) < 1.0 - TAIL) };
+    (low, high)
+}
+
+/// Where `below`, which holds at 0 and not at 1, ceases to hold.
+fn bisect(below: impl Fn(f64) -> bool) -> f64 {
+    let (mut low, mut high) = (0.0, 1.0);
+    // Each round is one bit; an f64 below 1 has no more.
+    for _ in 0..60 {
+        let middle = f64::midpoint(low, high);
+        if below(middle) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
+/// The probability of `k` or more of `n` at this rate, which is neither 0 nor 1: the binomial distribution's tail.
+fn at_least(k: u32, n: u32, rate: f64) -> f64 {
+    let (yes, no) = (rate.ln(), (-rate).ln_1p());
+    let mut choose = 0.0;
+    let mut sum = 0.0;
+    for i in 0..=n {
+        if i >= k {
+            sum += (choose + f64::from(i) * yes + f64::from(n - i) * no).exp();
+        }
+        choose += f64::from(n - i).ln() - f64::from(i + 1).ln();
+    }
+    sum.min(1.0)
+}
+
 fn ln_choose(n: u64, k: u64) -> f64 {
     ln_factorial(n) - ln_factorial(k) - ln_factorial(n - k)
 }
@@ -53,6 +93,25 @@ mod tests {
         close(fisher_two_sided(1, 10, 11, 14), 0.002_759_456_185);
         close(fisher_two_sided(0, 8, 1, 8), 1.0);
         close(fisher_two_sided(0, 0, 3, 3), 1.0);
+    }
+
+    #[test]
+    fn known_intervals() {
+        // R: binom.test(7, 10)$conf.int, and so on.
+        for (k, n, low, high) in [
+            (7, 10, 0.347_547_1, 0.933_260_5),
+            (1, 20, 0.001_265_1, 0.248_732_8),
+            (5, 10, 0.187_086_0, 0.812_914_0),
+        ] {
+            let (is_low, is_high) = interval(k, n);
+            assert!((is_low - low).abs() < 1e-6 && (is_high - high).abs() < 1e-6, "{is_low} to {is_high}");
+        }
+        // Without a tail on one side the other end has a closed form.
+        close(interval(0, 10).1, 1.0 - 0.025_f64.powf(0.1));
+        close(interval(10, 10).0, 0.025_f64.powf(0.1));
+        close(interval(1000, 1000).0, 0.025_f64.powf(0.001));
+        assert_eq!((interval(0, 10).0, interval(10, 10).1), (0.0, 1.0));
+        assert_eq!(interval(0, 0), (0.0, 1.0));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Two sets of trials -> what differs -> a verdict that carries its arithmetic. Pure: works from records alone.
 
+mod again;
 mod exact;
 mod finding;
 mod verdict;
 
-pub use exact::{detectable_rate, fisher_two_sided};
+pub use again::{Recurrence, Replays};
+pub use exact::{detectable_rate, fisher_two_sided, interval};
 pub use finding::{Class, Count, Finding};
 pub use verdict::{Judge, Judgement, Tally, Verdict};

@@ -45,7 +45,9 @@ fn trials(n: u32, before: &[&str], after: &[&str]) -> Vec<TrialRecord> {
 
 fn judge_of(records: &[TrialRecord], known: KnownIssues) -> Judge {
     let mut judge = Judge::new(known);
-    records.iter().for_each(|record| judge.add(record));
+    for record in records {
+        judge.add(record);
+    }
     judge
 }
 

@@ -1,6 +1,8 @@
 //! The host's side of the agent's channel: requests and answers by id, events to the journal.
 
 use std::collections::HashMap;
+use std::fmt::Display;
+use std::io::Write;
 use std::sync::Arc;
 
 use hotplug_protocol::{Answer, Ask, Event, Request, Say, Snapshot};
@@ -11,7 +13,7 @@ use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::sync::CancellationToken;
 
-use crate::journal::{Happening, Journal};
+use crate::journal::{Happening, HostTime, Journal};
 
 /// The longest line taken, bytes. `/proc/lockdep` of a large kernel has 2 MB.
 const LONGEST_LINE: usize = 32 << 20;
@@ -43,9 +45,12 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Takes over a connected socket. The agent's events go to `journal`, and so does what cannot be understood.
-    pub fn connect(stream: UnixStream, journal: Arc<Journal>) -> Self {
+    /// Takes over a connected socket. The agent's events go to `journal`, and so does what cannot be understood. Each
+    /// request, and when it was answered, is appended to `transcript` with the host's time.
+    pub fn connect(stream: UnixStream, journal: Arc<Journal>, mut transcript: fs_err::File) -> Self {
         let (calls, mut inbox) = mpsc::unbounded_channel::<(Request, oneshot::Sender<Answer>)>();
+        // A full disk is the journal's to tell.
+        let mut note = move |at: HostTime, text: &dyn Display| drop(writeln!(transcript, "{} {text}", at.0));
         let gone = CancellationToken::new();
         let ended = gone.clone();
         tokio::spawn(async move {
@@ -58,11 +63,14 @@ impl Agent {
                     line = lines.next() => match line {
                         None => break,
                         Some(Err(error)) => { broken(&journal, &error.to_string()); break }
-                        Some(Ok(line)) => hear(&line, &mut pending, &journal),
+                        Some(Ok(line)) => if let Some(id) = hear(&line, &mut pending, &journal) {
+                            note(journal.now(), &format_args!("< {id}"));
+                        },
                     },
                     call = inbox.recv() => {
                         let Some((request, reply)) = call else { break };
                         let Ok(line) = serde_json::to_string(&Ask { id: next, request }) else { break };
+                        note(journal.now(), &format_args!("> {line}"));
                         pending.insert(next, reply);
                         next += 1;
                         if write.write_all(format!("{line}\n").as_bytes()).await.is_err() { break }
@@ -135,17 +143,20 @@ fn broken(journal: &Journal, what: &str) {
     journal.record(Happening::Agent { at: hotplug_protocol::GuestTime(0), event });
 }
 
-fn hear(line: &str, pending: &mut HashMap<u64, oneshot::Sender<Answer>>, journal: &Journal) {
+/// The number of the request, where the line is an answer.
+fn hear(line: &str, pending: &mut HashMap<u64, oneshot::Sender<Answer>>, journal: &Journal) -> Option<u64> {
     match serde_json::from_str(line) {
         Ok(Say::Event { at, event }) => journal.record(Happening::Agent { at, event }),
         Ok(Say::Answer { id, answer, .. }) => {
             if let Some(reply) = pending.remove(&id) {
                 let _ = reply.send(answer);
             }
+            return Some(id);
         }
         Err(_) => {
             let start: String = line.chars().take(80).flat_map(char::escape_debug).collect();
             broken(journal, &format!("the agent said what is not of the protocol: {start}"));
         }
     }
+    None
 }

@@ -75,6 +75,15 @@ pub enum Choice {
     Tcg,
 }
 
+impl From<Accelerator> for Choice {
+    fn from(accelerator: Accelerator) -> Self {
+        match accelerator {
+            Accelerator::Kvm => Self::Kvm,
+            Accelerator::Tcg => Self::Tcg,
+        }
+    }
+}
+
 /// The accelerator of a run, and why it is this one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Acceleration {

@@ -30,9 +30,15 @@ fn root(os_release: &str, sources: (&str, &str)) -> tempfile::TempDir {
 
 /// All but QEMU.
 fn complete(root: &Path) {
-    for there in
-        ["bin/flex", "bin/bison", "bin/bc", "bin/git", "include/gelf.h", "src/linux-source-6.1.tar.xz"]
-    {
+    for there in [
+        "bin/flex",
+        "bin/bison",
+        "bin/bc",
+        "bin/git",
+        "bin/socat",
+        "include/gelf.h",
+        "src/linux-source-6.1.tar.xz",
+    ] {
         put(root, &format!("usr/{there}"), "");
     }
 }
@@ -62,7 +68,7 @@ fn debian_12_takes_qemu_from_backports() {
     Signed-By: /k.gpg
     END
     sudo env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get update
-    sudo env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 linux-source flex bison bc libelf-dev git
+    sudo env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 linux-source flex bison bc libelf-dev git socat
     sudo env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 -t bookworm-backports qemu-system-x86
     "#);
 }
@@ -93,7 +99,7 @@ fn debian_13_takes_everything_from_the_release() {
     let root = root(DEBIAN_13, ("sources.list.d/debian.sources", source));
     insta::assert_snapshot!(plan_for(root.path(), None).unwrap().shell(Rights::Root), @r#"
     env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get update
-    env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 qemu-system-x86 linux-source flex bison bc libelf-dev git
+    env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 qemu-system-x86 linux-source flex bison bc libelf-dev git socat
     "#);
 }
 
@@ -127,7 +133,7 @@ fn fedora_gets_names_and_no_commands() {
     let root = root(FEDORA, ("unused", ""));
     insta::assert_snapshot!(plan_for(root.path(), None).unwrap_err(), @r#"
     Fedora Linux: packages can be installed only with apt
-        lacking, by their names in Debian: qemu-system-x86 linux-source flex bison bc libelf-dev git
+        lacking, by their names in Debian: qemu-system-x86 linux-source flex bison bc libelf-dev git socat
       mend: install your distribution's packages of these, then: hotplug doctor
     "#);
 }

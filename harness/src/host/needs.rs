@@ -39,7 +39,7 @@ const fn program(name: &'static str, package: &'static str, purpose: &'static st
 }
 
 /// Everything that can be installed.
-pub const NEEDS: [Need; 11] = [
+pub const NEEDS: [Need; 12] = [
     Need {
         what: "QEMU",
         found: Found::Qemu,
@@ -72,6 +72,7 @@ pub const NEEDS: [Need; 11] = [
     },
     program("xz", "xz-utils", "unpacks the source, packs the kernel"),
     program("git", "git", "applies patches"),
+    program("socat", "socat", "repeat.sh, beside each failing trial"),
 ];
 
 /// Room a run takes in the cache folder: a kernel tree is 1.4 GiB, its objects 0.2 GiB a kernel without debug

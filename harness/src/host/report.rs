@@ -226,6 +226,8 @@ mod tests {
                mend:   apt-get install --no-install-recommends xz-utils
         LACKS  git               missing                               applies patches
                mend:   apt-get install --no-install-recommends git
+        LACKS  socat             missing                               repeat.sh, beside each failing trial
+               mend:   apt-get install --no-install-recommends socat
         LACKS  accelerator       not known without QEMU                a guest that answers
                mend:   install QEMU, then: hotplug doctor
         ok     cores             2, Intel(R) Xeon(R) Processor @       any number

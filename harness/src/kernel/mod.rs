@@ -29,5 +29,5 @@ pub use progress::{BuildEvent, Events, Quiet};
 pub use prune::{Listed, ListedTree, Listing, Prune, Pruned, list, prune};
 pub use request::{Change, PairRequest, Wanted};
 pub use source::Source;
-pub use store::{Built, Kernel, KernelId, KernelPair, PatchRecord, Record};
+pub use store::{Built, Kernel, KernelId, KernelPair, PatchRecord, Record, recall};
 pub(crate) use tree::try_lock;

@@ -177,6 +177,20 @@ impl Kernel {
     }
 }
 
+/// The kernel that an earlier run used: from the cache, or else at its path. None where neither has that image.
+pub fn recall(cache: &Cache, id: &str, image: &Path, image_hash: &str) -> Result<Option<Kernel>> {
+    let same = |file: &Path| {
+        fs_err::read(file).is_ok_and(|bytes| blake3::hash(&bytes).to_hex().as_str() == image_hash)
+    };
+    // It becomes a path, and comes from a file.
+    let plain = !id.is_empty() && id.chars().all(|c| c.is_ascii_hexdigit());
+    let cached = if plain { load(cache, &KernelId(id.to_owned()), Built::Cached)? } else { None };
+    if let Some(kernel) = cached.filter(|kernel| same(&kernel.image)) {
+        return Ok(Some(kernel));
+    }
+    same(image).then(|| Kernel::given(image)).transpose()
+}
+
 /// The kernel called `id`, if it is there.
 pub(crate) fn load(cache: &Cache, id: &KernelId, built: Built) -> Result<Option<Kernel>> {
     let folder = cache.kernel(id);

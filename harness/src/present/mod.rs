@@ -1,6 +1,7 @@
 //! What people and machines read of a run: all of it made from the same record.
 
 mod progress;
+pub mod replay;
 pub mod terminal;
 
 pub use progress::Progress;

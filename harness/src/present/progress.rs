@@ -13,6 +13,7 @@ use crate::trial::{Again, Happened, TrialOutcome};
 pub struct Progress {
     bar: ProgressBar,
     plain: bool,
+    done: u64,
     tally: Mutex<Tally>,
 }
 
@@ -25,8 +26,8 @@ struct Tally {
 }
 
 impl Progress {
-    /// For `trials` trials in all, or as many as there will be.
-    pub fn of_trials(trials: Option<u64>) -> Self {
+    /// For `trials` trials in all, or as many as there will be, of which `done` ended in an earlier process.
+    pub fn of_trials(trials: Option<u64>, done: u64) -> Self {
         let plain = !std::io::stderr().is_terminal();
         let target = if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(trials, target);
@@ -35,7 +36,8 @@ impl Progress {
             None => "trials    {pos}  {msg}  {elapsed}",
         });
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
-        Self { bar, plain, tally: Mutex::default() }
+        bar.set_position(done);
+        Self { bar, plain, done, tally: Mutex::default() }
     }
 
     /// Takes note of what happened.
@@ -67,7 +69,7 @@ impl Progress {
                         harmless(&record.why, 120)
                     ));
                 }
-                self.bar.set_position(tally.ended);
+                self.bar.set_position(self.done + tally.ended);
                 self.bar
                     .set_message(format!("{} reported, {} otherwise not clean", tally.reported, tally.other));
             }

@@ -1,5 +1,7 @@
 //! QEMU's command line for a scenario's machine. Pure: the same machine gives the same words.
 
+use std::path::Path;
+
 use crate::bytes::Bytes;
 use crate::host::Accelerator;
 use crate::scenario::{Device, Guest, Machine, Scenario, Topology};
@@ -172,6 +174,21 @@ pub fn command_line(scenario: &Scenario, boot: Boot) -> Vec<String> {
     }
     line.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
     line
+}
+
+/// QEMU with these arguments as a shell takes it, an option a line.
+pub fn shell_words(program: &Path, arguments: &[String]) -> String {
+    let quote = |word: &str| {
+        let plain =
+            word.chars().all(|c| c.is_ascii_alphanumeric() || "-_=,./:".contains(c)) && !word.is_empty();
+        if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    };
+    let mut text = quote(&program.display().to_string());
+    for word in arguments {
+        text.push_str(if word.starts_with('-') { " \\\n  " } else { " " });
+        text.push_str(&quote(word));
+    }
+    text
 }
 
 /// `-smp`.

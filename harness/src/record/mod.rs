@@ -5,20 +5,23 @@
 //! results/<run>/result.json       the verdict, written last
 //! results/<run>/scenario.toml     as it was read
 //! results/<run>/patches/          as they were given
+//! results/<run>/known.toml         the file of known issues, if there is one
+//! results/<run>/initramfs.cpio.gz  the guest's, for who boots without the harness
 //! results/<run>/checkpoints/       what the boots said that trials were restored from, one folder a side
 //! results/<run>/trials/<trial>/   schedule.json, qemu.cmd, events.jsonl, qmp.log, serial.log, kmsg.log,
 //!                                 qemu.stderr, trial.json
 //! ```
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use fs_err::os::unix::fs::OpenOptionsExt;
-
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::compare::{Finding, Judgement, Tally, Verdict};
+use crate::compare::{Finding, Judgement, Recurrence, Tally, Verdict};
 use crate::scenario::Seed;
 use crate::side::Sides;
 use crate::trial::Repeated;
@@ -56,6 +59,31 @@ pub struct Run {
     pub seed: Seed,
     /// Trials planned, a side; null where time or a report ends the run.
     pub trials: Option<u32>,
+    /// What else was asked for: with the files beside it, all that a continued run goes by.
+    pub plan: Plan,
+    /// The words that name the pair to `hotplug kernel build`.
+    pub pair: Vec<String>,
+    /// How the trials start; null until that is settled.
+    pub start: Option<Start>,
+    /// When it was continued, in UTC.
+    pub continued: Vec<jiff::Timestamp>,
+    /// The run whose trials it replays, by the path that was given.
+    pub replays: Option<PathBuf>,
+}
+
+/// What ends a run beside the number of its trials, and how they are run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// No trial begins after so many seconds of trials.
+    pub seconds: Option<f64>,
+    /// No trial begins after the first finding that is not known.
+    pub until_report: bool,
+    /// No trial begins once the verdict cannot change.
+    pub until_decided: bool,
+    /// Each trial boots.
+    pub cold: bool,
+    /// Guests at once.
+    pub workers: usize,
 }
 
 /// The machine a run ran on.
@@ -120,8 +148,6 @@ pub struct RunResult {
     pub reports: Vec<Finding>,
     /// What is to be said of the file of known issues: entries that have expired or that matched nothing.
     pub remarks: Vec<String>,
-    /// How the trials started.
-    pub start: Start,
     /// How the trials ended.
     pub trials: Sides<Tally>,
     /// Trials that were tried again and do not count: infrastructure failed, or the guest hung before it was ready.
@@ -134,13 +160,7 @@ pub struct RunResult {
 
 impl RunResult {
     /// Puts a judgement and its run together.
-    pub fn new(
-        run: Run,
-        start: Start,
-        judgement: Judgement,
-        repeated: Vec<Repeated>,
-        trials_seconds: f64,
-    ) -> Self {
+    pub fn new(run: Run, judgement: Judgement, repeated: Vec<Repeated>, trials_seconds: f64) -> Self {
         let exit_status = judgement.exit_status();
         let Judgement { verdict, reason, findings, tally, remarks } = judgement;
         Self {
@@ -150,7 +170,6 @@ impl RunResult {
             exit_status,
             reports: findings,
             remarks,
-            start,
             trials: tally,
             repeated,
             trials_seconds,
@@ -159,10 +178,31 @@ impl RunResult {
     }
 }
 
+/// `replay.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReplayResult {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The exit status that goes with it.
+    pub exit_status: u8,
+    /// What the recorded trials showed, and what else came, by recorded trial.
+    pub findings: Vec<Recurrence>,
+    /// For each recorded trial, the folder of a replay that was not clean.
+    pub examples: BTreeMap<String, String>,
+    /// Trials that were tried again and do not count.
+    pub repeated: Vec<Repeated>,
+    /// Seconds from the first trial's start to the last one's end.
+    pub trials_seconds: f64,
+    /// What was run.
+    pub run: Run,
+}
+
 /// The folder of one run.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    /// Held by whoever writes into it, until that process ends, however it does.
+    _lock: Flock<std::fs::File>,
 }
 
 impl RunFolder {
@@ -180,14 +220,33 @@ impl RunFolder {
             let path = results.join(format!("{now}-{plain}{suffix}"));
             match fs_err::create_dir(&path) {
                 Ok(()) => {
-                    fs_err::create_dir(path.join("trials"))?;
-                    return Ok(Self { path });
+                    let folder = Self::lock(path)?;
+                    fs_err::create_dir(folder.trials())?;
+                    return Ok(folder);
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Err(Error::infrastructure(format!("{} has no free name for a run", results.display())))
+    }
+
+    /// The folder of a run that ended, to go on in it.
+    pub fn reopen(path: &Path) -> Result<Self> {
+        Self::lock(path.to_owned())
+    }
+
+    fn lock(path: PathBuf) -> Result<Self> {
+        let folder = fs_err::File::open(&path)?.into_parts().0;
+        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self { path, _lock: lock }),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(Error::user(format!(
+                "the run in {} goes on: another hotplug writes there",
+                path.display()
+            ))
+            .mend("wait for it, or end it first")),
+            Err((_, error)) => Err(Error::infrastructure(format!("cannot lock {}: {error}", path.display()))),
+        }
     }
 
     /// Its path.
@@ -218,8 +277,23 @@ impl RunFolder {
     }
 }
 
-/// Writes a file whole or not at all: a reader never sees half of it, a full disk leaves none, and a killed harness
-/// leaves no temporary file, because the new one has no name until it is whole (open(2), `O_TMPFILE`).
+/// Reads the `run.json` of the run in `folder`.
+pub fn read_run(folder: &Path) -> Result<Run> {
+    let path = folder.join("run.json");
+    let text = fs_err::read(&path).map_err(|error| {
+        Error::user(format!("{} is no run's folder: {error}", folder.display())).mend(
+            "name a folder below results/; one without run.json ended before its first trial: start it anew",
+        )
+    })?;
+    serde_json::from_slice(&text).map_err(|error| {
+        Error::user(format!("cannot read {}: {error}", path.display()))
+            .mend("use the version of hotplug that wrote it")
+    })
+}
+
+/// Writes a file whole or not at all: a reader never sees half of it, a full disk leaves none or the old one, and a
+/// killed harness leaves no temporary file where there was none of that name, because the new one has no name until it
+/// is whole (open(2), `O_TMPFILE`).
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     use nix::fcntl::{AT_FDCWD, AtFlags};
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -238,12 +312,21 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     };
     file.write_all(bytes)?;
     let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let link = || nix::unistd::linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW);
-    let linked = match link() {
-        // A link replaces nothing.
+    let link =
+        |to: &Path| nix::unistd::linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, to, AtFlags::AT_SYMLINK_FOLLOW);
+    let linked = match link(path) {
+        // A link replaces nothing, a rename does, and at no moment is there neither.
         Err(nix::errno::Errno::EEXIST) => {
-            fs_err::remove_file(path)?;
-            link()
+            let mut name = path.file_name().unwrap_or_default().to_owned();
+            name.push(format!(".{}", std::process::id()));
+            let beside = folder.join(name);
+            // Left by a process of this number that was killed right here.
+            let _ = std::fs::remove_file(&beside);
+            let linked = link(&beside);
+            if linked.is_ok() {
+                fs_err::rename(&beside, path)?;
+            }
+            linked
         }
         linked => linked,
     };

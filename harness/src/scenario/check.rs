@@ -229,7 +229,7 @@ fn cpu_slots(file: &File, add: &mut Add<'_>) -> Result<u32, Wrong> {
             let named = usize::try_from(index).ok().and_then(|index| group.slots.get(index));
             let slot = named.map_or_else(
                 || {
-                    let free = (0..).find(|slot| !taken.contains(slot)).unwrap_or(u32::MAX);
+                    let free = (0..u32::MAX).find(|slot| !taken.contains(slot)).unwrap_or(u32::MAX);
                     taken.insert(free);
                     free
                 },
@@ -482,7 +482,9 @@ fn meetings(file: &File, lanes: &[Lane]) -> Result<(), Wrong> {
         for name in lane.steps.iter().filter_map(|step| step.barrier.as_deref()) {
             *own.entry(name).or_default() += lane.repeat;
         }
-        own.into_iter().for_each(|(name, times)| barriers.entry(name).or_default().push(times));
+        for (name, times) in own {
+            barriers.entry(name).or_default().push(times);
+        }
     }
     for (table, lane) in file.lane.iter().zip(lanes) {
         for raw in &table.get_ref().steps {
@@ -599,6 +601,28 @@ steps = [{ plug = "dimm", in_flight = 2 }, { plug = "cpu0" }, { unplug = "cpu" }
     }
 
     #[test]
+    fn every_shipped_scenario_is_good_and_drawn_legally() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+        let mut shipped = 0;
+        for entry in fs_err::read_dir(folder).unwrap() {
+            let (scenario, text) = Scenario::read(&entry.unwrap().path()).unwrap();
+            assert!(text.starts_with("# "), "{} does not say what it is for", scenario.name);
+            for number in 0..50 {
+                let schedule = scenario.schedule(crate::scenario::Seed(u64::from(number)), number);
+                assert!(schedule.lanes.iter().any(|lane| !lane.batches.is_empty()), "{}", scenario.name);
+                let plugs = schedule.lanes.iter().flat_map(|lane| &lane.batches).filter(|batch| {
+                    batch.expect != super::super::Expect::Refused
+                        && batch.operations.iter().any(|o| scenario.plugs_cpu(o))
+                });
+                let most = scenario.machine.max_cpus - scenario.machine.cpus;
+                assert!(scenario.random.is_none() || plugs.count() <= most as usize, "{}", scenario.name);
+            }
+            shipped += 1;
+        }
+        assert!(shipped >= 10, "{shipped} scenarios");
+    }
+
+    #[test]
     fn every_fault_is_pointed_at() {
         insta::assert_snapshot!(fault("in_flight = 2", "inflight = 2"));
         insta::assert_snapshot!(fault("\"256M\"", "\"100M\""));
@@ -609,5 +633,14 @@ steps = [{ plug = "dimm", in_flight = 2 }, { plug = "cpu0" }, { unplug = "cpu" }
         insta::assert_snapshot!(fault("max_memory = \"1G\"", "max_memory = \"768M\""));
         insta::assert_snapshot!(fault("max_cpus = 2", "max_cpus = 1"));
         insta::assert_snapshot!(fault("in_flight = 2", "in_flight = 0"));
+        insta::assert_snapshot!(fault("{ plug = \"cpu0\" }", "{ plug = \"cpu0\", unplug = \"dimm0\" }"));
+        insta::assert_snapshot!(fault("{ plug = \"cpu0\" }", "{ barrier = \"alone\" }"));
+        insta::assert_snapshot!(fault("{ plug = \"cpu0\" }", "{ write = \"sys\", data = \"1\" }"));
+        insta::assert_snapshot!(fault("{ plug = \"cpu0\" }", "{ offline = \"block:1\" }"));
+        let after = "{ plug = \"cpu0\", after = { step = \"unplug dimm\", phase = \"accepted\" } }";
+        insta::assert_snapshot!(fault("{ plug = \"cpu0\" }", after));
+        insta::assert_snapshot!(fault("slots = 2", "slots = 2\ntopology = { threads = 3 }"));
+        insta::assert_snapshot!(fault("slots = 2", "slots = 2\nnode = [{ memory = \"256M\" }]"));
+        insta::assert_snapshot!(fault("size = \"256M\"", "size = \"256M\"\nnode = 1"));
     }
 }

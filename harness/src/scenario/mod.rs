@@ -207,6 +207,15 @@ impl Scenario {
         (places, end)
     }
 
+    /// Huge pages of 2 MiB that a guest takes from the host with everything plugged.
+    pub fn huge_pages(&self) -> u64 {
+        let pages = self.devices.values().map(|device| match device {
+            Device::Dimm(Dimm { size, backend: Backend::HugePages, .. }) => size.0 / (2 * Bytes::MIB),
+            _ => 0,
+        });
+        pages.sum()
+    }
+
     /// Memory of a guest with everything plugged.
     pub fn largest(&self) -> Bytes {
         let sizes = self.devices.values().map(|device| match device {

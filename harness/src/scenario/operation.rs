@@ -89,8 +89,11 @@ impl Operation {
     /// The device it moves.
     pub fn device(&self) -> Option<&DeviceId> {
         match self {
-            Self::Plug(id) | Self::Unplug(id) | Self::Resize(id, _) => Some(id),
-            Self::Online(Place::Device(id), _) | Self::Offline(Place::Device(id)) => Some(id),
+            Self::Plug(id)
+            | Self::Unplug(id)
+            | Self::Resize(id, _)
+            | Self::Online(Place::Device(id), _)
+            | Self::Offline(Place::Device(id)) => Some(id),
             _ => None,
         }
     }

@@ -129,7 +129,6 @@ impl Model {
                 let stays = matches!(of(id), Some(Device::Nvdimm { .. }));
                 if illegal { !plugged(id) || stays } else { plugged(id) && !stays }
             }
-            Operation::Resize(..) => !illegal,
             // A CPU that is online already comes online once more without a word (drivers/base/core.c, online_store);
             // a memory block does not (drivers/base/memory.c, state_store).
             Operation::Online(Place::Device(id), _) | Operation::Offline(Place::Device(id)) => {

@@ -139,7 +139,9 @@ impl Ledger {
             Change::Cpus(more) => state.cpus_online += more,
             Change::Gives(id, bytes) => drop(state.given.insert(id.clone(), *bytes)),
             Change::Blocks(blocks) => {
-                blocks.iter().for_each(|(number, became)| state.block(*number, *became))
+                for (number, became) in blocks {
+                    state.block(*number, *became);
+                }
             }
         }
     }
@@ -241,7 +243,7 @@ fn check_blocks(state: &State, now: &Snapshot, own: &[u64]) -> Vec<String> {
         match (states.get(number).copied(), should) {
             (is, should) if is == should => {}
             (Some(is), Some(should)) => {
-                wrong.push(format!("memory block {number} is {is}, should be {should}"))
+                wrong.push(format!("memory block {number} is {is}, should be {should}"));
             }
             (None, _) => wrong.push(format!("memory block {number} is missing")),
             (Some(is), None) => wrong.push(format!("memory block {number} is {is}, should be gone")),

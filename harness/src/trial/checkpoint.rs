@@ -113,9 +113,10 @@ impl Checkpoint {
 #[derive(Debug)]
 pub enum Checkpoints {
     /// There is one for each side.
-    Ready(Sides<Checkpoint>),
-    /// Why a side has none: its boot hung, panicked or printed a report. Trials must then be cold boots.
-    Unfit(Side, String),
+    Ready(Box<Sides<Checkpoint>>),
+    /// Why there is none: a side's boot hung, panicked or printed a report, or the scenario begins with the boot. Trials
+    /// must then be cold boots.
+    None(String),
 }
 
 /// Has a checkpoint for both kernels of `setting`, from the cache or newly made. What their boots said is below
@@ -126,6 +127,9 @@ pub async fn prepare(
     evidence: &Path,
     cancel: &CancellationToken,
 ) -> Result<Checkpoints> {
+    if setting.scenario.start == crate::scenario::Start::Boot {
+        return Ok(Checkpoints::None("the scenario begins with the boot".into()));
+    }
     let one = async |side: Side| one(setting, side, cache, &evidence.join(side.to_string()), cancel).await;
     let (before, after) = if key(setting, Side::Before)? == key(setting, Side::After)? {
         let before = one(Side::Before).await?;
@@ -135,9 +139,9 @@ pub async fn prepare(
         tokio::try_join!(one(Side::Before), one(Side::After))?
     };
     Ok(match (before, after) {
-        (Ok(before), Ok(after)) => Checkpoints::Ready(Sides { before, after }),
-        (Err(why), _) => Checkpoints::Unfit(Side::Before, why),
-        (_, Err(why)) => Checkpoints::Unfit(Side::After, why),
+        (Ok(before), Ok(after)) => Checkpoints::Ready(Box::new(Sides { before, after })),
+        (Err(why), _) => Checkpoints::None(format!("the before kernel: {why}")),
+        (_, Err(why)) => Checkpoints::None(format!("the after kernel: {why}")),
     })
 }
 

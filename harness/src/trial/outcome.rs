@@ -132,6 +132,13 @@ impl TrialRecord {
         !cut.contains(&self.outcome) && self.lost_records == 0
     }
 
+    /// It says nothing about the kernel and is worth another try: infrastructure failed, or the guest hung before it
+    /// was ready.
+    pub fn is_spoilt(&self) -> bool {
+        self.outcome == TrialOutcome::Infrastructure
+            || self.outcome == TrialOutcome::Hung && self.ready.is_none()
+    }
+
     /// Lockdep was checking all the time.
     pub fn armed_to_the_end(&self) -> bool {
         self.armed.start == Some(true) && self.armed.end == Some(true)

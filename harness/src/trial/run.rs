@@ -14,11 +14,12 @@ use super::cpus::Cpus;
 use super::lanes::{Lanes, Log};
 use super::operation::OperationRecord;
 use super::outcome::{Armed, Outcome, Seen, TrialOutcome, TrialRecord};
+use super::repeat::{self, OnDisk};
 use super::vm::{Cut, Origin, Vm, last_words};
 use crate::host::{Accelerator, Qemu};
 use crate::journal::{Happening, HostTime, Journal, Listener, Stage};
 use crate::qemu::{Ended, Identity, Platform, Sealed};
-use crate::scenario::{Expect, Phase, Scenario, Schedule, Seed, Start};
+use crate::scenario::{Expect, Operation, Phase, Scenario, Schedule, Seed, Start};
 use crate::side::{Side, Sides};
 use crate::{Error, Result, guest, kreport};
 
@@ -46,6 +47,8 @@ pub struct Setting {
     pub initrd: Sealed,
     /// The two kernels' images.
     pub kernels: Sides<Sealed>,
+    /// Where kernels and initramfs are, for who repeats a trial without the harness.
+    pub on_disk: OnDisk,
     /// What trials are restored from; none where each boots.
     pub checkpoints: Option<Sides<Checkpoint>>,
 }
@@ -59,12 +62,32 @@ pub struct TrialPlan {
     pub number: u32,
     /// What its schedule is drawn from.
     pub seed: Seed,
+    /// The recorded trial that it replays, if it replays one.
+    pub replay: Option<Original>,
+    /// How often it was tried already, and spoilt each time.
+    pub attempt: u32,
+}
+
+/// A recorded trial that is replayed.
+#[derive(Debug, Clone)]
+pub struct Original {
+    /// The name of its folder.
+    pub folder: String,
+    /// Its schedule, as it was recorded: a newer harness may draw another from the same seed.
+    pub schedule: Schedule,
 }
 
 impl TrialPlan {
-    /// The name of its folder, such as `before-003`.
-    pub fn name(&self) -> String {
-        format!("{}-{:03}", self.side, self.number)
+    /// The name of its folder, such as `before-003`, or `before-003-again1` where it is tried again.
+    pub fn folder(&self) -> String {
+        let name = match &self.replay {
+            None => format!("{}-{:03}", self.side, self.number),
+            Some(original) => format!("{}-replay-{:03}", original.folder, self.number),
+        };
+        match self.attempt {
+            0 => name,
+            attempt => format!("{name}-again{attempt}"),
+        }
     }
 }
 
@@ -104,7 +127,10 @@ pub(super) async fn prepare(
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         made => made?,
     }
-    let schedule = setting.scenario.schedule(plan.seed, plan.number);
+    let schedule = match &plan.replay {
+        None => setting.scenario.schedule(plan.seed, plan.number),
+        Some(original) => original.schedule.clone(),
+    };
     // Evidence first: what is about to be done is on disk before it is done.
     let text = serde_json::to_vec_pretty(&schedule).map_err(Error::infrastructure)?;
     fs_err::write(dir.join("schedule.json"), text)?;
@@ -166,10 +192,17 @@ impl Prepared {
                 (lost, ended?, kernel_log(&dir)?)
             }
         };
+        if cancel.is_cancelled() {
+            // Cut off: without a record it does not count, and is run anew where the run is continued.
+            return Err(Error::interrupted());
+        }
         let mut record = conclude(&plan, schedule, &dir, &journal, &kernel_log, lost, log, course, ended);
         record.taken = taken;
+        if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
+            repeat::write(setting, &dir, &record)?;
+        }
         write_record(&dir, &record)?;
-        if cancel.is_cancelled() { Err(Error::interrupted()) } else { Ok(record) }
+        Ok(record)
     }
 }
 
@@ -323,7 +356,11 @@ fn conclude(
     qemu: Option<Ended>,
 ) -> TrialRecord {
     let (operations, mismatches) = log.into_parts();
-    let all = kreport::scan(kernel_log);
+    let mut all = kreport::scan(kernel_log);
+    if operations.iter().any(|o| o.operation == Operation::Reboot && o.outcome == Outcome::Done) {
+        // It was asked for.
+        all.retain(|report| report.kind != kreport::Kind::Reboot);
+    }
     let reports: Vec<Seen> = kreport::fold(&all)
         .into_iter()
         .map(|folded| {

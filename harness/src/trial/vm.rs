@@ -12,7 +12,7 @@ use super::Setting;
 use super::checkpoint::Checkpoint;
 use crate::guest::{Agent, Kmsg, Serial};
 use crate::journal::{Ending, Happening, Journal, Stage};
-use crate::qemu::{Boot, Ended, Inherited, Machine, Scratch, Start, command_line};
+use crate::qemu::{Boot, Ended, Inherited, Machine, Scratch, Start, command_line, shell_words};
 use crate::qmp::{Qmp, QmpError};
 use crate::side::Side;
 use crate::{Error, Result};
@@ -134,9 +134,9 @@ impl Vm {
         write_command(dir, &setting.qemu.path, &arguments)?;
         journal.record(Happening::Stage(Stage::Started));
         let mut files = origin.files()?;
-        let (_, size) = setting.scenario.dimm_file();
-        if size.0 > 0 {
-            files.push((Inherited::DimmFile, Scratch::new(size)?.handle()?));
+        let (_, dimm_file) = setting.scenario.dimm_file();
+        if dimm_file.0 > 0 {
+            files.push((Inherited::DimmFile, Scratch::new(dimm_file)?.handle()?));
         }
         files.push((Inherited::Kernel, setting.kernels.of(side).handle()?));
         files.push((Inherited::Initrd, setting.initrd.handle()?));
@@ -149,7 +149,8 @@ impl Vm {
             _ => None,
         };
         let kmsg = Kmsg::read(streams.kmsg, &dir.join("kmsg.log"), newest, journal.clone());
-        let agent = Agent::connect(streams.agent, journal.clone());
+        let transcript = fs_err::File::create(dir.join("agent.log"))?;
+        let agent = Agent::connect(streams.agent, journal.clone(), transcript);
         let transcript = dir.join("qmp.log");
         let connect = async {
             let qmp = Qmp::connect(streams.qmp, journal.clone(), &transcript).await?;
@@ -356,16 +357,5 @@ async fn ignore_shared_memory(qmp: &Qmp) -> Result<(), QmpError> {
 
 /// Keeps QEMU's command line as a script that can be read, and run by whoever listens on the sockets.
 fn write_command(dir: &Path, program: &Path, arguments: &[String]) -> Result<()> {
-    let quote = |word: &str| {
-        let plain =
-            word.chars().all(|c| c.is_ascii_alphanumeric() || "-_=,./:".contains(c)) && !word.is_empty();
-        if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
-    };
-    let mut text = quote(&program.display().to_string());
-    for word in arguments {
-        text.push_str(if word.starts_with('-') { " \\\n  " } else { " " });
-        text.push_str(&quote(word));
-    }
-    text.push('\n');
-    Ok(fs_err::write(dir.join("qemu.cmd"), text)?)
+    Ok(fs_err::write(dir.join("qemu.cmd"), shell_words(program, arguments) + "\n")?)
 }

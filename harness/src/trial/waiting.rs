@@ -1,6 +1,6 @@
 //! Waiting for what the guest makes of a request: `_OST` codes, deletions, uevents, each phase told as it comes.
 
-use hotplug_protocol::Event;
+use hotplug_protocol::{Event, Snapshot};
 use qapi::qmp::{ACPI_DEVICE_OST, ACPIOSTInfo, ACPISlotType};
 
 use super::cpus::Cpus;
@@ -83,10 +83,18 @@ impl<'a> Ears<'a> {
 
     /// Waits until the guest has taken a device in. For a CPU, `_OST` comes when it is present; it is done when the agent
     /// has brought it online. Memory comes online before its `_OST` (`add_memory_resource`).
+    ///
+    /// What a booting kernel finds by ACPI's first scan (drivers/acpi/scan.c, `acpi_scan_init`) was not notified, and has
+    /// no `_OST`: it is done when the guest that is there to be asked has it.
     pub(super) async fn inserted(mut self, slot: Slot<'_>) -> Result<Outcome> {
         let (mut present, mut online) = (false, slot.cpus.is_none());
+        let mut booted = false;
         loop {
             let stamped = self.heard.next().await?;
+            if matches!(stamped.what, Happening::Agent { event: Event::Ready(_), .. }) {
+                booted = true;
+                present |= slot.cpus.is_none() && self.has(slot.blocks).await;
+            }
             if let Some(ost) = slot.status(&stamped.what)
                 && OST_INSERTION.contains(&ost.source)
             {
@@ -114,6 +122,8 @@ impl<'a> Ears<'a> {
                 }
                 (self.reached)(Phase::Online);
                 online = true;
+                // It came before the guest was there, and it is there now.
+                present |= booted;
             }
             if present && online {
                 return Ok(Outcome::Done);
@@ -158,6 +168,12 @@ impl<'a> Ears<'a> {
                 }
             }
         }
+    }
+
+    async fn has(&self, blocks: &[u64]) -> bool {
+        let there = |now: &Snapshot, number: &u64| now.blocks.iter().any(|block| block.number == *number);
+        let now = self.vm.agent.snapshot().await;
+        now.is_ok_and(|now| blocks.iter().all(|number| there(&now, number)))
     }
 
     async fn is_free(&self, slot: u32) -> bool {

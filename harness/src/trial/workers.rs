@@ -1,6 +1,6 @@
 //! All trials of a run: the sides interleaved, a few at a time, those that infrastructure spoilt tried again.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,12 +17,12 @@ use crate::scenario::Seed;
 use crate::side::Side;
 use crate::{Error, Result};
 
-/// How often a trial is tried again whose infrastructure failed, or whose guest hung before it was ready.
+/// How often a trial is tried again that was spoilt ([`TrialRecord::is_spoilt`]).
 ///
-/// The latter because under TCG on a busy host a vCPU sometimes gets no timer interrupt any more while the guest boots
+/// Guests that hang before they are ready are among them because under TCG on a busy host a vCPU sometimes gets no timer interrupt any more while the guest boots
 /// (QEMU 10.0.2, 6.1: "rcu: Possible timer handling issue on cpu=1"; once in some 40 boots at a load of 8, never in 72
 /// at a load of 3). A kernel that cannot boot hangs every time.
-const RETRIES: u32 = 2;
+pub(super) const RETRIES: u32 = 2;
 
 /// What the caller hears while trials run.
 #[derive(Debug)]
@@ -42,10 +42,12 @@ pub enum Again {
     No,
 }
 
-/// The order of trials: before, after, after, before, ... so that a machine that warms up or tires favours no side.
-fn plan(trials: u32, seed: Seed) -> impl Iterator<Item = TrialPlan> {
-    let of = move |side, number| TrialPlan { side, number, seed: seed.of_trial(number) };
-    (0..trials).flat_map(move |n| {
+/// The trials of these numbers in their order: before, after, after, before, ... so that a machine that warms up or
+/// tires favours no side.
+pub fn plan(numbers: Range<u32>, seed: Seed) -> impl Iterator<Item = TrialPlan> + Send {
+    let of =
+        move |side, number| TrialPlan { side, number, seed: seed.of_trial(number), replay: None, attempt: 0 };
+    numbers.flat_map(move |n| {
         let (first, second) =
             if n % 2 == 0 { (Side::Before, Side::After) } else { (Side::After, Side::Before) };
         [of(first, n), of(second, n)]
@@ -72,6 +74,12 @@ pub struct Repeated {
     pub why: String,
 }
 
+impl Repeated {
+    pub(super) fn of(record: &TrialRecord) -> Self {
+        Self { folder: record.folder.clone(), outcome: record.outcome, why: record.why.clone() }
+    }
+}
+
 /// What the caller of [`run_all`] hears, and answers: no further trials after a break.
 pub type Tell<'a> = &'a (dyn Fn(Happened) -> ControlFlow<()> + Sync);
 
@@ -93,7 +101,7 @@ impl Supply<'_> {
             Ok(mut plans) if !self.closed.load(Ordering::Relaxed) => plans.next()?,
             _ => return None,
         };
-        let dir = self.folder.join(plan.name());
+        let dir = self.folder.join(plan.folder());
         Some(prepare(self.setting, plan, dir, self.cancel).await)
     }
 
@@ -110,23 +118,20 @@ impl Supply<'_> {
         under_way: &CancellationToken,
         repeated: &mut Vec<Repeated>,
     ) -> Result<()> {
-        let plan = trial.plan.clone();
-        for attempt in 1.. {
+        let mut plan = trial.plan.clone();
+        loop {
             self.tell(Happened::Began(plan.clone()));
             let record = trial.run(self.setting, self.cancel, under_way).await?;
-            let hung_at_boot = record.outcome == TrialOutcome::Hung && record.ready.is_none();
-            let spoilt = record.outcome == TrialOutcome::Infrastructure || hung_at_boot;
-            if !spoilt || attempt > RETRIES {
+            if !record.is_spoilt() || plan.attempt >= RETRIES {
                 self.tell(Happened::Ended(Box::new(record), Again::No));
-                break;
+                return Ok(());
             }
-            let (folder, outcome, why) = (record.folder.clone(), record.outcome, record.why.clone());
-            repeated.push(Repeated { folder, outcome, why });
+            repeated.push(Repeated::of(&record));
             self.tell(Happened::Ended(Box::new(record), Again::Yes));
-            let dir = self.folder.join(format!("{}-again{attempt}", plan.name()));
+            plan.attempt += 1;
+            let dir = self.folder.join(plan.folder());
             trial = prepare(self.setting, plan.clone(), dir, self.cancel).await?;
         }
-        Ok(())
     }
 
     /// What stopped the run, where it is more than the file that it was found by.
@@ -177,19 +182,18 @@ impl Supply<'_> {
     }
 }
 
-/// Runs up to `trials` trials a side in folders below `folder`, `workers` at a time.
+/// Runs `plans` in their order, in folders below `folder`, `workers` at a time.
 ///
 /// An interruption ends all trials at once, with what was collected left in the folder.
 pub async fn run_all(
     setting: &Setting,
-    trials: u32,
-    seed: Seed,
+    plans: impl Iterator<Item = TrialPlan> + Send,
     workers: usize,
     folder: &Path,
     cancel: &CancellationToken,
     tell: Tell<'_>,
 ) -> Ran {
-    let plans = Mutex::new(Box::new(plan(trials, seed)) as Box<dyn Iterator<Item = TrialPlan> + Send>);
+    let plans = Mutex::new(Box::new(plans) as Box<dyn Iterator<Item = TrialPlan> + Send>);
     let supply = Supply { setting, folder, cancel, tell, plans, closed: AtomicBool::new(false) };
     let mut running: FuturesUnordered<_> = (0..workers.max(1)).map(|_| supply.work()).collect();
     let mut all = Ran::default();
@@ -207,8 +211,8 @@ mod tests {
 
     #[test]
     fn the_sides_take_turns_in_going_first_and_share_seeds() {
-        let plan: Vec<_> = plan(2, Seed(1)).collect();
-        let names: Vec<_> = plan.iter().map(TrialPlan::name).collect();
+        let plan: Vec<_> = plan(0..2, Seed(1)).collect();
+        let names: Vec<_> = plan.iter().map(TrialPlan::folder).collect();
         assert_eq!(names, ["before-000", "after-000", "after-001", "before-001"]);
         assert_eq!(plan[0].seed, plan[1].seed);
         assert_ne!(plan[1].seed, plan[2].seed);

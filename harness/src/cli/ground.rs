@@ -1,0 +1,222 @@
+//! What `compare` and `replay` do before their first trial: the host's part, the setting that all trials share, and
+//! finding again what an earlier run used.
+
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::bytes::Bytes;
+use crate::host::{self, Acceleration, Accelerator, System};
+use crate::kernel::{self, Cache, Kernel};
+use crate::qemu::{Identity, Platform, Sealed, has_sandbox};
+use crate::record::{Host, KernelNote, Run, RunFolder, Start};
+use crate::scenario::Scenario;
+use crate::side::{Side, Sides};
+use crate::trial::checkpoint::{self, Checkpoints};
+use crate::trial::{OnDisk, Setting};
+use crate::{Error, Result};
+
+/// This machine, and its QEMU.
+pub(super) struct Machine {
+    pub(super) host: host::Host,
+    pub(super) qemu: host::Qemu,
+}
+
+/// Looks around.
+pub(super) async fn machine() -> Result<Machine> {
+    let host = host::survey(&System::this_machine()).await?;
+    let qemu = host.qemu()?.clone();
+    Ok(Machine { host, qemu })
+}
+
+/// Documentation/admin-guide/mm/hugetlbpage.rst
+const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+
+impl Machine {
+    /// What a result says of it.
+    pub(super) fn note(&self, acceleration: &Acceleration) -> Host {
+        Host {
+            qemu: self.qemu.version.to_string(),
+            accelerator: acceleration.accelerator.to_string(),
+            accelerator_reason: acceleration.to_string(),
+            cores: self.host.cores,
+            cpu: self.host.cpu.clone(),
+            kernel: self.host.kernel.clone(),
+        }
+    }
+
+    /// What the scenario does, this QEMU can do.
+    pub(super) fn fits(&self, scenario: &Scenario, accelerator: Accelerator) -> Result<()> {
+        if scenario.removes_cpus() {
+            self.qemu.check_cpu_removal(accelerator)?;
+        }
+        let (started, max) = (scenario.cpus_ever_started(), scenario.machine.max_cpus);
+        if accelerator == Accelerator::Tcg && started > max {
+            let what = format!(
+                "scenario {} starts {started} vCPUs in a trial, counting every plug; under TCG QEMU starts at most max_cpus = {max} in its life",
+                scenario.name
+            );
+            return Err(Error::user(what).mend(format!("max_cpus = {started}, or fewer repeats")));
+        }
+        let free = fs_err::read_to_string(FREE).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let (need, free) = (scenario.huge_pages(), free.unwrap_or(0));
+        if need > free {
+            let what = format!(
+                "a guest of scenario {} takes {need} huge pages of 2 MiB, this machine has {free} free",
+                scenario.name
+            );
+            return Err(Error::user(what)
+                .mend(format!("sysctl vm.nr_hugepages={need}, and as many for each further guest at once")));
+        }
+        Ok(())
+    }
+
+    /// Guests at once: as asked, or one for each processor, as long as all of them find room when everything is
+    /// plugged and touched.
+    pub(super) fn workers(&self, asked: Option<u32>, scenario: &Scenario) -> usize {
+        /// What a QEMU needs beside its guest's memory: 60 MiB resident, and the translated code of a busy guest.
+        const QEMU_ITSELF: Bytes = Bytes(256 * Bytes::MIB);
+        if let Some(asked) = asked {
+            return usize::try_from(asked).unwrap_or(1);
+        }
+        let one = scenario.largest().0 + QEMU_ITSELF.0;
+        // A quarter is left to whoever else is there.
+        let room = self.host.memory_available.0 / 4 * 3 / one;
+        self.host.cores.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1)
+    }
+
+    /// What all trials share, checkpoints aside. Both sides' releases make the machine, whichever of them is booted.
+    pub(super) async fn setting(
+        self,
+        scenario: Scenario,
+        accelerator: Accelerator,
+        kernels: &Sides<Kernel>,
+        run: &Run,
+        initramfs: &[u8],
+    ) -> Result<Setting> {
+        self.fits(&scenario, accelerator)?;
+        let images = Sides { before: &*kernels.before.image, after: &*kernels.after.image };
+        let releases = [&*run.kernels.before.release, &*run.kernels.after.release];
+        Ok(Setting {
+            initrd: Sealed::of(initramfs)?,
+            kernels: Sides { before: Sealed::copy_of(images.before)?, after: Sealed::copy_of(images.after)? },
+            on_disk: OnDisk::new(images, initramfs)?,
+            identity: Identity::choose(accelerator)?,
+            sandbox: has_sandbox(&self.qemu.path).await,
+            qemu: self.qemu,
+            accelerator,
+            host_cpu: self.host.cpu,
+            platform: Platform::for_releases(releases),
+            scenario,
+            checkpoints: None,
+        })
+    }
+}
+
+/// Has checkpoints made where trials are to be restored; says how trials start.
+pub(super) async fn start(
+    cold: bool,
+    setting: &mut Setting,
+    cache: &Cache,
+    folder: &RunFolder,
+    cancel: &CancellationToken,
+) -> Result<Start> {
+    if cold {
+        return Ok(Start::Cold { why: "--cold".into() });
+    }
+    match checkpoint::prepare(setting, cache, &folder.checkpoints(), cancel).await? {
+        Checkpoints::Ready(checkpoints) => {
+            setting.checkpoints = Some(*checkpoints);
+            Ok(Start::Restored)
+        }
+        Checkpoints::None(why) => Ok(Start::Cold { why: format!("no checkpoint: {why}") }),
+    }
+}
+
+/// What a result says of a kernel.
+pub(super) fn note(kernel: &Kernel) -> KernelNote {
+    let source = match &kernel.record {
+        Some(record) => record.source.clone(),
+        None => kernel.image.display().to_string(),
+    };
+    KernelNote {
+        id: kernel.id.as_str().to_owned(),
+        release: kernel.release.clone(),
+        source,
+        built: kernel.built.to_string(),
+        image_hash: kernel.image_hash.clone(),
+        image: kernel.image.clone(),
+    }
+}
+
+/// The scenario of an earlier run, as it is kept in its folder, and its text.
+pub(super) fn kept_scenario(folder: &Path, run: &Run) -> Result<(Scenario, String)> {
+    let path = folder.join("scenario.toml");
+    let text = fs_err::read_to_string(&path)
+        .map_err(|error| Error::user(format!("the run's scenario is gone: {error}")))?;
+    if blake3::hash(text.as_bytes()).to_hex().as_str() != run.scenario_hash {
+        return Err(Error::user(format!("{} is no more what the run read", path.display()))
+            .mend("put it back as it was"));
+    }
+    Ok((Scenario::parse(&format!("{}.toml", run.scenario), &text)?, text))
+}
+
+/// A kernel of an earlier run, the same bit for bit.
+pub(super) fn same_kernel(cache: &Cache, run: &Run, side: Side) -> Result<Kernel> {
+    let note = run.kernels.of(side);
+    kernel::recall(cache, &note.id, &note.image, &note.image_hash)?.ok_or_else(|| {
+        let what = format!(
+            "the run's {side} kernel, {} ({}), is no more: there is no image with its hash at {}",
+            note.release,
+            note.source,
+            note.image.display()
+        );
+        let quoted = |word: &String| if word.contains(' ') { format!("'{word}'") } else { word.clone() };
+        let words: Vec<String> = run.pair.iter().map(quoted).collect();
+        Error::user(what)
+            .detail("the same source, config and compiler give the same image again, bit for bit")
+            .mend(format!("hotplug kernel build {}", words.join(" ")).trim_end())
+    })
+}
+
+/// Checks that trials run here are like those of an earlier run; the accelerator that it had.
+pub(super) fn alike(run: &Run, machine: &Machine, initramfs: &[u8]) -> Result<Accelerator> {
+    let differs = |what: &str, was: &str, is: &str, mend: &str| {
+        let text = format!("the run's trials had {what} {was}, here it is {is}: they would not be alike");
+        Err(Error::user(text).mend(mend))
+    };
+    let qemu = machine.qemu.version.to_string();
+    if run.host.qemu != qemu {
+        let mend = format!("set {} to a QEMU {}, or compare anew", host::OVERRIDE, run.host.qemu);
+        return differs("QEMU", &run.host.qemu, &qemu, &mend);
+    }
+    let hash = blake3::hash(initramfs).to_hex();
+    if run.initramfs_hash != hash.as_str() {
+        let mend = format!("use the hotplug {} that began it, or compare anew", run.hotplug);
+        return differs(
+            "the guest agent",
+            &run.initramfs_hash[..12.min(run.initramfs_hash.len())],
+            &hash[..12],
+            &mend,
+        );
+    }
+    if run.host.accelerator != Accelerator::Kvm.to_string() {
+        return Ok(Accelerator::Tcg);
+    }
+    // `-cpu host`: a guest sees the processor.
+    if run.host.cpu != machine.host.cpu {
+        return differs(
+            "the processor",
+            &run.host.cpu,
+            &machine.host.cpu,
+            "go on where it began, or compare anew",
+        );
+    }
+    Ok(Accelerator::Kvm)
+}
+
+/// Keeps in the folder of a run what its trials are made of, beside the kernels.
+pub(super) fn keep(folder: &RunFolder, scenario: &str, initramfs: &[u8]) -> Result<()> {
+    fs_err::write(folder.path().join("scenario.toml"), scenario)?;
+    Ok(fs_err::write(folder.path().join(OnDisk::INITRAMFS), initramfs)?)
+}

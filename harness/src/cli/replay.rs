@@ -1,0 +1,227 @@
+//! `hotplug replay`: recorded trials once more, and how often their findings come again.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::ground;
+use super::kernel::cache_path;
+use crate::compare::{Recurrence, Replays};
+use crate::host;
+use crate::kernel::{Cache, Kernel};
+use crate::present::{Progress, replay as present};
+use crate::record::{Plan, ReplayResult, Run, RunFolder, RunResult, SCHEMA, read_run};
+use crate::side::{Side, Sides};
+use crate::trial::{Again, Happened, Original, TrialOutcome, TrialPlan, TrialRecord, run_all};
+use crate::{Error, Result};
+
+/// Options of `hotplug replay`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Exit status: 0 every finding came again at least once; 1 some finding never did; 2 your mistake; 4 infrastructure; \
+130 interrupted.")]
+pub struct ReplayArgs {
+    /// A trial's folder, such as results/RUN/trials/after-003; or a run's: the example trial of each of its findings
+    #[arg(value_name = "RESULT[/TRIAL]")]
+    pub recorded: PathBuf,
+    /// How often each trial is run
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub times: u32,
+    /// Boot for each trial, instead of restoring a checkpoint
+    #[arg(long)]
+    pub cold: bool,
+    /// Guests at once [default: number of processors, less where memory is short]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub workers: Option<u32>,
+    /// Where results go
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub results: PathBuf,
+    /// How guest code is run
+    #[arg(long, value_enum, default_value_t)]
+    pub accel: host::Choice,
+    /// Kernel cache [default: ~/.cache/hotplug]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+}
+
+/// Replays, prints the screen to `out`, returns the exit status.
+pub async fn run(args: &ReplayArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
+    let (source, records) = recorded(&args.recorded)?;
+    let recorded = read_run(&source)?;
+    let mut replays: BTreeMap<String, Replays> = BTreeMap::new();
+    for record in &records {
+        let of = Replays::of(record).ok_or_else(|| {
+            Error::user(format!(
+                "trial {} showed nothing that could come again: {}",
+                record.folder, record.why
+            ))
+            .mend("name a trial that was reported, panicked or hung; result.json names one for each finding")
+        })?;
+        replays.insert(record.folder.clone(), of);
+    }
+    let (scenario, scenario_text) = ground::kept_scenario(&source, &recorded)?;
+    let machine = ground::machine().await?;
+    let cache = Cache::open(cache_path(args.cache.as_deref())?)?;
+    let kernels = kernels(&records, &cache, &recorded)?;
+    let probed =
+        host::probe_accelerator(&machine.qemu, args.accel, Some(&kernels.after.image), cancel).await?;
+    machine.fits(&scenario, probed.accelerator)?;
+
+    let initramfs = crate::image::initramfs()?;
+    let what = match records.as_slice() {
+        [one] => one.folder.clone(),
+        _ => recorded.id.chars().skip("2026-01-01T00-00-00-".len()).collect(),
+    };
+    let folder = RunFolder::create(&args.results, &format!("replay-{what}"))?;
+    let mut run = Run {
+        schema: SCHEMA,
+        hotplug: env!("CARGO_PKG_VERSION").into(),
+        id: folder.id(),
+        started: jiff::Timestamp::now(),
+        command: std::env::args().collect(),
+        host: machine.note(&probed),
+        initramfs_hash: blake3::hash(&initramfs).to_hex().to_string(),
+        trials: Some(args.times),
+        plan: Plan { cold: args.cold, workers: machine.workers(args.workers, &scenario), ..Plan::default() },
+        start: None,
+        continued: Vec::new(),
+        replays: Some(fs_err::canonicalize(&source)?),
+        ..recorded
+    };
+    ground::keep(&folder, &scenario_text, &initramfs)?;
+    folder.write("run.json", &run)?;
+    let mut setting = machine.setting(scenario, probed.accelerator, &kernels, &run, &initramfs).await?;
+    run.start = Some(ground::start(args.cold, &mut setting, &cache, &folder, cancel).await?);
+    folder.write("run.json", &run)?;
+
+    // In turns, so that a run that is interrupted has replayed each trial.
+    let plans = (0..args.times).flat_map(|time| records.iter().map(move |record| plan(record, time)));
+    let total = u64::from(args.times) * replays.len() as u64;
+    let progress = Progress::of_trials(Some(total), 0);
+    let replays = Mutex::new(replays);
+    let examples: Mutex<BTreeMap<String, String>> = Mutex::default();
+    let began = Instant::now();
+    let tell = |happened: Happened| {
+        progress.tell(&happened);
+        if let Happened::Ended(record, Again::No) = &happened {
+            let mut replays = replays.lock().unwrap_or_else(PoisonError::into_inner);
+            let of = record.folder.rsplit_once("-replay-").map_or("", |(of, _)| of);
+            if let Some(replay) = replays.get_mut(of) {
+                replay.add(record);
+            }
+            if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
+                let mut examples = examples.lock().unwrap_or_else(PoisonError::into_inner);
+                examples.entry(of.to_owned()).or_insert_with(|| format!("trials/{}", record.folder));
+            }
+        }
+        ControlFlow::Continue(())
+    };
+    let workers = run.plan.workers;
+    let ran = run_all(&setting, plans, workers, &folder.trials(), cancel, &tell).await;
+    progress.finish();
+    let replays = replays.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let findings: Vec<Recurrence> = replays.values().flat_map(Replays::recurrences).collect();
+    let result = ReplayResult {
+        schema: SCHEMA,
+        exit_status: exit_status(&findings),
+        findings,
+        examples: examples.into_inner().unwrap_or_else(PoisonError::into_inner),
+        repeated: ran.repeated,
+        trials_seconds: began.elapsed().as_secs_f64(),
+        run,
+    };
+    let written = folder.write("replay.json", &result);
+    if written.is_ok() {
+        out.write_all(present::screen(&result, folder.path()).as_bytes())?;
+    }
+    // What stopped it is what is told, also where the result could not be written either.
+    match ran.stopped {
+        Some(error) => Err(error),
+        None => written.map(|()| result.exit_status),
+    }
+}
+
+/// The kernels of these trials.
+fn kernels(records: &[TrialRecord], cache: &Cache, run: &Run) -> Result<Sides<Kernel>> {
+    let kernel = |side| {
+        let wanted = records.iter().any(|record| record.side == side);
+        wanted.then(|| ground::same_kernel(cache, run, side)).transpose()
+    };
+    match (kernel(Side::Before)?, kernel(Side::After)?) {
+        (Some(before), Some(after)) => Ok(Sides { before, after }),
+        // A side that is not replayed needs no kernel: the other's stands in, and no checkpoint is made for it.
+        (Some(one), None) | (None, Some(one)) => Ok(Sides { before: one.clone(), after: one }),
+        (None, None) => Err(Error::user("there is nothing to replay")),
+    }
+}
+
+/// One replay of a recorded trial, numbered among its replays.
+fn plan(record: &TrialRecord, number: u32) -> TrialPlan {
+    let original = Original { folder: record.folder.clone(), schedule: record.schedule.clone() };
+    TrialPlan { side: record.side, number, seed: record.seed, replay: Some(original), attempt: 0 }
+}
+
+/// Every recorded finding again: 0. Some never: 1. Not one trial that could have shown it: 4.
+fn exit_status(findings: &[Recurrence]) -> u8 {
+    let recorded = || findings.iter().filter(|finding| finding.recorded);
+    if recorded().all(|finding| finding.again.seen > 0) {
+        0
+    } else if recorded().all(|finding| finding.again.trials == 0) {
+        4
+    } else {
+        1
+    }
+}
+
+/// The folder of the run, and the records of the trials that are replayed: the one in `path`, or where that is a run's
+/// folder, the example of each finding that is not known.
+fn recorded(path: &Path) -> Result<(PathBuf, Vec<TrialRecord>)> {
+    if let Some(run) = run_of(path) {
+        return Ok((run, vec![read(&path.join("trial.json"))?]));
+    }
+    read_run(path)?;
+    let file = path.join("result.json");
+    let text = fs_err::read(&file).map_err(|error| {
+        Error::user(format!("this run has no verdict that would name trials: {error}")).mend(format!(
+            "hotplug compare --continue {0}, or name a trial: hotplug replay {0}/trials/TRIAL",
+            path.display()
+        ))
+    })?;
+    let result: RunResult = serde_json::from_slice(&text).map_err(|error| {
+        Error::user(format!("cannot read {}: {error}", file.display()))
+            .mend("use the version of hotplug that wrote it")
+    })?;
+    let mut examples: Vec<String> =
+        result.reports.into_iter().filter(|finding| finding.known.is_none()).map(|f| f.example).collect();
+    examples.sort();
+    examples.dedup();
+    if examples.is_empty() {
+        return Err(Error::user(format!("the run in {} found nothing", path.display()))
+            .mend("name a trial: hotplug replay RESULT/trials/TRIAL"));
+    }
+    let records = examples.iter().map(|example| read(&path.join(example).join("trial.json")));
+    Ok((path.to_owned(), records.collect::<Result<_>>()?))
+}
+
+/// The run that a trial's folder belongs to: `results/RUN` of `results/RUN/trials/TRIAL`.
+fn run_of(trial: &Path) -> Option<PathBuf> {
+    let trials = fs_err::canonicalize(trial).ok()?.parent()?.to_owned();
+    let run = trials.parent()?.to_owned();
+    (trials.file_name()? == "trials" && run.join("run.json").exists()).then_some(run)
+}
+
+fn read(path: &Path) -> Result<TrialRecord> {
+    let text = fs_err::read(path).map_err(|error| {
+        Error::user(format!("the trial has no record: {error}")).mend("name a trial that ran to its end")
+    })?;
+    serde_json::from_slice(&text).map_err(|error| {
+        Error::user(format!("cannot read {}: {error}", path.display()))
+            .mend("use the version of hotplug that wrote it")
+    })
+}

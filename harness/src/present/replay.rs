@@ -1,0 +1,91 @@
+//! The screen of a replay: for each finding, how often it came again.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::{duration, harmless};
+use crate::compare::Recurrence;
+use crate::record::{ReplayResult, Start};
+
+/// Widest line, characters.
+const WIDTH: usize = 100;
+
+/// The screen. `folder` is the replay's, as the reader can open it.
+pub fn screen(result: &ReplayResult, folder: &Path) -> String {
+    let run = &result.run;
+    let mut out = String::new();
+    let mut line = |text: String| {
+        let _ = writeln!(out, "{}", text.trim_end());
+    };
+    let of = run.replays.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
+    line(format!("hotplug replay   {of}"));
+    line(format!(
+        "host      QEMU {}, {}, {} cores",
+        run.host.qemu, run.host.accelerator_reason, run.host.cores
+    ));
+    let start = match &run.start {
+        Some(Start::Restored) => "restored from a checkpoint".to_owned(),
+        Some(Start::Cold { why }) => format!("booted ({})", harmless(why, 60)),
+        None => String::new(),
+    };
+    let times = run.trials.unwrap_or_default();
+    line(format!(
+        "trials    {}: {times} times each, {start}, in {}",
+        run.scenario,
+        duration(result.trials_seconds)
+    ));
+    let mut trial = "";
+    for finding in &result.findings {
+        if finding.trial != trial {
+            trial = &finding.trial;
+            line(format!("\n{trial}"));
+        }
+        let class = if finding.recorded { "" } else { "also   " };
+        line(format!("  {class}{}", harmless(&finding.title, WIDTH - 9)));
+        line(format!("       {}", words(finding)));
+    }
+    line(String::new());
+    line(format!("result    {}/replay.json", folder.display()));
+    if let Some(example) = result.examples.values().next() {
+        line(format!("look at   {}/{example}/kmsg.log", folder.display()));
+    }
+    out
+}
+
+/// Such as `came again in 7 of 10 (35 % to 93 %)`.
+fn words(finding: &Recurrence) -> String {
+    let (low, high) = finding.interval;
+    let (seen, trials) = (finding.again.seen, finding.again.trials);
+    let range = format!("({:.0} % to {:.0} %)", low * 100.0, high * 100.0);
+    match (finding.recorded, trials) {
+        (_, 0) => "no trial could have shown it".into(),
+        (true, _) if seen == 0 => format!("did not come again in {trials} {range}"),
+        (true, _) => format!("came again in {seen} of {trials} {range}"),
+        (false, _) => format!("new, in {seen} of {trials} {range}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::{Count, interval};
+
+    #[test]
+    fn a_rate_is_told_with_its_interval() {
+        let finding = |recorded, seen, trials| Recurrence {
+            trial: "after-000".into(),
+            signature: String::new(),
+            key: String::new(),
+            kind: "warning".into(),
+            title: "WARNING in x".into(),
+            recorded,
+            again: Count { seen, trials },
+            interval: interval(seen, trials),
+            times: 1,
+        };
+        assert_eq!(words(&finding(true, 7, 10)), "came again in 7 of 10 (35 % to 93 %)");
+        assert_eq!(words(&finding(true, 0, 10)), "did not come again in 10 (0 % to 31 %)");
+        assert_eq!(words(&finding(false, 1, 10)), "new, in 1 of 10 (0 % to 45 %)");
+        assert_eq!(words(&finding(true, 0, 0)), "no trial could have shown it");
+    }
+}

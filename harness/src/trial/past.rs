@@ -1,0 +1,104 @@
+//! What an earlier harness left of a run: trials that count, attempts that were spoilt, and folders that were cut off.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::outcome::TrialRecord;
+use super::run::TrialPlan;
+use super::workers::{RETRIES, Repeated, plan};
+use crate::scenario::Seed;
+use crate::{Error, Result};
+
+/// What is there of a run.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// Trials that count.
+    pub done: u32,
+    /// Trials of the numbers below `next` that do not count yet, in their order.
+    pub left: Vec<TrialPlan>,
+    /// Of this number and higher ones, no trial ever began.
+    pub next: u32,
+    /// Attempts that were spoilt, and tried again.
+    pub repeated: Vec<Repeated>,
+    /// Seconds that all trials took together, spoilt ones too, each from its beginning to its end.
+    pub seconds: f64,
+}
+
+/// Looks through the trials of a run below `folder`, in the order of their numbers. `each` is given every trial that
+/// counts, before first. What was cut off, and so has no record, is removed.
+pub fn look_back(folder: &Path, seed: Seed, mut each: impl FnMut(TrialRecord)) -> Result<Past> {
+    let mut names = BTreeSet::new();
+    for entry in fs_err::read_dir(folder)? {
+        names.insert(entry?.file_name().to_string_lossy().into_owned());
+    }
+    let mut past = Past {
+        next: names.iter().filter_map(|name| number(name)).max().map_or(0, |n| n + 1),
+        ..Past::default()
+    };
+    // Looked at before first, run in turns.
+    let mut plans: Vec<(usize, TrialPlan)> = plan(0..past.next, seed).enumerate().collect();
+    plans.sort_by_key(|(_, plan)| (plan.number, plan.side));
+    let mut left = Vec::new();
+    for (place, plan) in plans {
+        match last_attempt(folder, plan, &mut past)? {
+            Ok(record) => {
+                past.done += 1;
+                each(record);
+            }
+            Err(plan) => left.push((place, plan)),
+        }
+    }
+    left.sort_by_key(|(place, _)| *place);
+    past.left = left.into_iter().map(|(_, plan)| plan).collect();
+    Ok(past)
+}
+
+/// The number of a trial's folder: 3 of `before-003` and of `before-003-again1`.
+fn number(folder: &str) -> Option<u32> {
+    folder.split('-').nth(1)?.parse().ok()
+}
+
+/// The record of `plan` that counts, or the attempt that is to be made next.
+fn last_attempt(
+    folder: &Path,
+    mut plan: TrialPlan,
+    past: &mut Past,
+) -> Result<Result<TrialRecord, TrialPlan>> {
+    loop {
+        let dir = folder.join(plan.folder());
+        let Some(record) = read(&dir, &plan)? else {
+            if dir.exists() {
+                fs_err::remove_dir_all(&dir)?;
+            }
+            return Ok(Err(plan));
+        };
+        #[expect(clippy::cast_precision_loss, reason = "microseconds of a trial")]
+        let seconds = record.ended.0.saturating_sub(record.taken.0) as f64 / 1e6;
+        past.seconds += seconds;
+        if !record.is_spoilt() || plan.attempt >= RETRIES {
+            return Ok(Ok(record));
+        }
+        past.repeated.push(Repeated::of(&record));
+        plan.attempt += 1;
+    }
+}
+
+/// The record in `dir`, if there is one: it is written whole, as the last thing of a trial.
+fn read(dir: &Path, plan: &TrialPlan) -> Result<Option<TrialRecord>> {
+    let path = dir.join("trial.json");
+    let text = match fs_err::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let foreign = |why: &dyn std::fmt::Display| {
+        Error::user(format!("{} is no record of this run: {why}", path.display()))
+            .mend("continue with the version of hotplug that began the run, or remove the trial's folder to have it run anew")
+    };
+    let record: TrialRecord = serde_json::from_slice(&text).map_err(|error| foreign(&error))?;
+    if (record.side, record.number, record.seed) == (plan.side, plan.number, plan.seed) {
+        Ok(Some(record))
+    } else {
+        Err(foreign(&format!("it is of trial {}-{:03}, seed {}", record.side, record.number, record.seed.0)))
+    }
+}

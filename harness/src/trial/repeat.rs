@@ -1,0 +1,368 @@
+//! `repeat.sh`: a trial that was not clean, as a script that repeats it with QEMU and socat alone.
+//!
+//! The script is for who does not have the harness, so it is written to be read: the machine is booted cold, and what
+//! monitor and agent were told is told again, in the order of `qmp.log` and `agent.log`, each command after the events
+//! that came before it.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use hotplug_protocol::{Ask, Event, Request};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::outcome::TrialRecord;
+use super::run::Setting;
+use crate::Result;
+use crate::journal::{Happening, Stage, Stamped};
+use crate::qemu::{Boot, Inherited, Start, command_line, shell_words};
+use crate::scenario;
+use crate::side::Sides;
+
+/// Kernels and initramfs as files, for scripts to name.
+#[derive(Debug, Clone)]
+pub struct OnDisk {
+    kernels: Sides<(PathBuf, String)>,
+    /// SHA-256 of the initramfs, which is in the run's folder.
+    initramfs: String,
+}
+
+impl OnDisk {
+    /// The initramfs's name in the run's folder.
+    pub const INITRAMFS: &str = "initramfs.cpio.gz";
+
+    /// Reads the files once.
+    pub fn new(kernels: Sides<&Path>, initramfs: &[u8]) -> Result<Self> {
+        let kernel = |path: &Path| Ok::<_, crate::Error>((path.to_owned(), sha256(&fs_err::read(path)?)));
+        let kernels = Sides { before: kernel(kernels.before)?, after: kernel(kernels.after)? };
+        Ok(Self { kernels, initramfs: sha256(initramfs) })
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Events of QEMU that an operation waits for.
+const ENDS: [&str; 5] = [
+    "ACPI_DEVICE_OST",
+    "DEVICE_DELETED",
+    "DEVICE_UNPLUG_GUEST_ERROR",
+    "MEM_UNPLUG_ERROR",
+    "MEMORY_DEVICE_SIZE_CHANGE",
+];
+
+/// `_OST` of an operation that still goes on: it ends nothing.
+const GOES_ON: [u64; 2] = [0x80, 0x84];
+
+/// Commands of the harness's own: how a guest is restored, and looked at.
+const OURS: [&str; 7] = [
+    "qmp_capabilities",
+    "migrate-set-capabilities",
+    "migrate",
+    "migrate-incoming",
+    "stop",
+    "cont",
+    "inject-nmi",
+];
+
+/// Numbers of the script's own requests to the agent; the trial's have their own.
+const LOAD: u64 = 1_000_000;
+const STOP: u64 = LOAD + 1;
+const DRAIN: u64 = LOAD + 2;
+
+/// Pauses from here on are repeated, microseconds; shorter ones are lost in what a shell takes.
+const PAUSE: u64 = 10_000;
+
+/// Something that the script does.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// A command to the monitor.
+    Send(String),
+    /// A request to the agent.
+    Ask(String),
+    /// Waits until a stream has carried a text so many times.
+    Await { stream: &'static str, text: String, times: u32 },
+}
+
+/// Writes the script for the trial in `dir`, whose streams are there.
+pub(super) fn write(setting: &Setting, dir: &Path, record: &TrialRecord) -> Result<()> {
+    let read =
+        |name: &str| String::from_utf8_lossy(&fs_err::read(dir.join(name)).unwrap_or_default()).into_owned();
+    // A guest that is ready when the lanes begin has said so once before.
+    let before = u32::from(setting.scenario.start == scenario::Start::Ready);
+    let steps = steps(&read("qmp.log"), &read("agent.log"), &read("events.jsonl"), before);
+    let path = dir.join("repeat.sh");
+    crate::record::write_whole(&path, script(setting, record, &steps).as_bytes())?;
+    Ok(fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?)
+}
+
+/// What was done and waited for since the lanes began, with the host's times. `ready`: how often the agent had come up
+/// before.
+fn steps(monitor: &str, agent: &str, events: &str, ready: u32) -> Vec<(u64, Step)> {
+    let mut all: Vec<(u64, Step)> = Vec::new();
+    let mut lanes = None;
+    for stamped in events.lines().filter_map(|line| serde_json::from_str::<Stamped>(line).ok()) {
+        match stamped.what {
+            Happening::Stage(Stage::Lanes) => lanes = Some(stamped.at.0),
+            // A CPU's plug ends when the agent has brought it online.
+            Happening::Agent { event: Event::CpuOnline { cpu, .. }, .. } => {
+                let text = format!("{{\"cpu-online\":{{\"cpu\":{cpu},");
+                all.push((stamped.at.0, Step::Await { stream: "agent", text, times: 1 }));
+            }
+            Happening::Agent { event: Event::Ready(_), .. } => {
+                all.push((stamped.at.0, Step::Await { stream: "agent", text: READY.into(), times: 1 }));
+            }
+            _ => {}
+        }
+    }
+    all.extend(monitor.lines().filter_map(said));
+    all.extend(asked(agent));
+    let lanes = lanes.unwrap_or(u64::MAX);
+    all.retain(|(at, _)| *at >= lanes);
+    all.sort_by_key(|(at, _)| *at);
+    let mut seen = HashMap::from([(("agent", READY.to_owned()), ready)]);
+    for (_, step) in &mut all {
+        if let Step::Await { stream, text, times } = step {
+            let count: &mut u32 = seen.entry((*stream, text.clone())).or_default();
+            *count += 1;
+            *times = *count;
+        }
+    }
+    all
+}
+
+/// What one line of `qmp.log` is to the script.
+fn said(line: &str) -> Option<(u64, Step)> {
+    let mut words = line.splitn(3, ' ');
+    let (at, direction, json) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
+    let value: Value = serde_json::from_str(json).ok()?;
+    if direction == ">" {
+        let command = value["execute"].as_str()?;
+        let ours = OURS.contains(&command) || command.starts_with("query-");
+        return (!ours).then(|| (at, Step::Send(json.to_owned())));
+    }
+    let event = value["event"].as_str().filter(|event| ENDS.contains(event))?;
+    if event == "ACPI_DEVICE_OST" && GOES_ON.iter().any(|status| value["data"]["info"]["status"] == *status) {
+        return None;
+    }
+    // As QEMU wrote it, without the time before it.
+    let text = json[json.find("\"event\"")?..].trim_end_matches('}').to_owned();
+    Some((at, Step::Await { stream: "qmp", text, times: 1 }))
+}
+
+/// The agent's word that it is there.
+const READY: &str = "{\"ready\":";
+
+/// What was done in the guest, by `agent.log`, and when it was.
+fn asked(log: &str) -> Vec<(u64, Step)> {
+    let mut all = Vec::new();
+    let mut ours = HashSet::new();
+    for line in log.lines() {
+        let mut words = line.splitn(3, ' ');
+        let (Some(at), Some(direction), Some(text)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
+        let Ok(at) = at.parse() else { continue };
+        if direction == "<" {
+            if ours.contains(text) {
+                let text = answer(text);
+                all.push((at, Step::Await { stream: "agent", text, times: 1 }));
+            }
+        } else if let Ok(ask) = serde_json::from_str::<Ask>(text) {
+            let does = match ask.request {
+                Request::Write { .. } | Request::OnlineCpus { .. } | Request::Reboot => true,
+                // Which CPU came is the harness's own question.
+                Request::Read { path, .. } => !path.ends_with("/firmware_node/path"),
+                _ => false,
+            };
+            if does {
+                ours.insert(ask.id.to_string());
+                all.push((at, Step::Ask(text.to_owned())));
+            }
+        }
+    }
+    all
+}
+
+/// How the agent's answer to request `id` begins.
+fn answer(id: impl std::fmt::Display) -> String {
+    format!("{{\"answer\":{{\"id\":{id},")
+}
+
+fn script(setting: &Setting, record: &TrialRecord, steps: &[(u64, Step)]) -> String {
+    let (kernel, kernel_hash) = setting.on_disk.kernels.of(record.side);
+    let mut out = HEAD
+        .replace("@TRIAL@", &one_line(&record.folder))
+        .replace("@OUTCOME@", &record.outcome.to_string())
+        .replace("@WHY@", &one_line(&record.why))
+        .replace("@KERNEL@", &quoted(&kernel.display().to_string()))
+        .replace("@KERNEL_HASH@", kernel_hash)
+        .replace("@INITRAMFS@", OnDisk::INITRAMFS)
+        .replace("@INITRAMFS_HASH@", &setting.on_disk.initramfs)
+        .replace("@QEMU@", &qemu(setting));
+    if setting.scenario.start == scenario::Start::Ready {
+        out.push_str(BOOTED);
+    }
+    let (_, dimm_file) = setting.scenario.dimm_file();
+    if dimm_file.0 > 0 {
+        let _ = writeln!(out, "\n# Memory of DIMMs.\ntruncate -s {} \"$dir/dimms\"", dimm_file.0);
+    }
+    let ask = |id, request| serde_json::to_string(&Ask { id, request }).unwrap_or_default();
+    let loads = &setting.scenario.guest.load;
+    if !loads.is_empty() && record.ready.is_some() {
+        let request = ask(LOAD, Request::StartLoad { loads: loads.clone() });
+        let _ = writeln!(out, "\n# The load.\nask {}", quoted(&request));
+        let _ = writeln!(out, "await 1 agent {}", quoted(&answer(LOAD)));
+    }
+    if !steps.is_empty() {
+        out.push_str("\n# The operations.\n");
+    }
+    let mut last = steps.first().map_or(0, |(at, _)| *at);
+    for (at, step) in steps {
+        let pause = at.saturating_sub(std::mem::replace(&mut last, *at));
+        // What passed since an event was our reaction and the pause of the schedule; both belong to the trial.
+        if !matches!(step, Step::Await { .. }) && (PAUSE..10_000_000).contains(&pause) {
+            let _ = writeln!(out, "sleep {}.{:03}", pause / 1_000_000, pause / 1000 % 1000);
+        }
+        let _ = match step {
+            Step::Send(command) => {
+                // Closes the quotes around the name that the shell knows.
+                let command = quoted(command).replace(&Inherited::DimmFile.path(), "'\"$dir\"'/dimms");
+                writeln!(out, "send {command}")
+            }
+            Step::Ask(request) => writeln!(out, "ask {}", quoted(request)),
+            Step::Await { stream, text, times } => writeln!(out, "await {times} {stream} {}", quoted(text)),
+        };
+    }
+    let tail = TAIL
+        .replace("@STOP@", &quoted(&ask(STOP, Request::StopLoad)))
+        .replace("@STOPPED@", &quoted(&answer(STOP)))
+        .replace("@DRAIN@", &quoted(&ask(DRAIN, Request::Drain)))
+        .replace("@DRAINED@", &quoted(&answer(DRAIN)));
+    out + &tail
+}
+
+/// QEMU's words for a cold boot, with sockets and files by name.
+fn qemu(setting: &Setting) -> String {
+    let boot = Boot {
+        accelerator: setting.accelerator,
+        sandbox: setting.sandbox,
+        platform: setting.platform,
+        start: Start::Cold,
+    };
+    let arguments = command_line(&setting.scenario, boot);
+    let mut text = shell_words(&setting.qemu.path, &arguments);
+    for (name, file) in [("kernel", Inherited::Kernel), ("initramfs", Inherited::Initrd)] {
+        text = text.replace(&file.path(), &format!("\"${name}\""));
+    }
+    let sockets = [
+        ("qmp", Inherited::Qmp),
+        ("serial", Inherited::Serial),
+        ("agent", Inherited::Agent),
+        ("kmsg", Inherited::Kmsg),
+    ];
+    for (name, file) in sockets {
+        text = text.replace(
+            &format!("socket,id={name},fd={}", file.number()),
+            &format!("socket,id={name},path=\"$dir\"/{name}.socket,server=on"),
+        );
+    }
+    text
+}
+
+/// For a comment: a guest's words may have anything in them.
+fn one_line(text: &str) -> String {
+    crate::present::harmless(text, 120)
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// The script until QEMU listens.
+const HEAD: &str = r#"#!/bin/sh
+# Repeats trial @TRIAL@ with QEMU and socat alone. It ended so: @OUTCOME@:
+#   @WHY@
+#
+# Prints the guest's kernel records as /dev/kmsg has them (priority, number, microseconds; text) on standard output,
+# and what it does on standard error. A race need not come every time. The trial itself may have begun from a
+# checkpoint of the booted guest; here it boots.
+set -u
+
+kernel=@KERNEL@
+kernel=$(realpath "${KERNEL:-$kernel}")
+initramfs=$(realpath "${INITRAMFS:-"$(dirname "$0")/../../@INITRAMFS@"}")
+sha256sum --check --quiet >&2 <<EOF || exit 2
+@KERNEL_HASH@  $kernel
+@INITRAMFS_HASH@  $initramfs
+EOF
+command -v socat >/dev/null || { echo 'repeat: no socat: apt-get install socat' >&2; exit 2; }
+
+dir=$(mktemp -d)
+qemu=
+trap 'kill $qemu 2>/dev/null; wait; rm -rf "$dir"' EXIT
+trap 'exit 130' INT TERM
+
+say() { printf 'repeat: %s\n' "$*" >&2; }
+# One command to QEMU's monitor, one request to the agent in the guest.
+send() { say "> $1"; printf '%s\n' "$1" >&3; }
+ask() { say "> agent: $1"; printf '%s\n' "$1" >&4; }
+# await TIMES STREAM TEXT: until STREAM has carried TEXT that many times, for $limit seconds at most.
+await() {
+    tries=0
+    until [ "$(grep -cF -e "$3" "$dir/$2")" -ge "$1" ]; do
+        kill -0 $qemu 2>/dev/null || finish 'QEMU has ended'
+        tries=$((tries + 1))
+        [ $tries -lt $((limit * 20)) ] || { say "does not come: $3"; return; }
+        sleep 0.05
+    done
+}
+finish() {
+    say "$1"
+    # The last words of a kernel that panicked or hangs are on its console only.
+    [ "$1" = done ] || cat "$dir/serial"
+    exit 0
+}
+
+# QEMU waits for somebody at each of its four sockets.
+cd "$dir"
+@QEMU@ &
+qemu=$!
+connect() { echo "UNIX-CONNECT:$dir/$1.socket,retry=200,interval=0.05"; }
+mkfifo commands requests
+touch qmp agent serial
+socat - "$(connect qmp)" <commands >qmp &
+socat -u "$(connect serial)" - >serial &
+socat - "$(connect agent)" <requests >agent &
+socat -u "$(connect kmsg)" - &
+exec 3>commands 4>requests
+
+limit=75
+send '{"execute":"qmp_capabilities"}'
+"#;
+
+/// What waits for the guest.
+const BOOTED: &str = r#"say 'boots'
+limit=180
+await 1 agent '{"ready":'
+limit=75
+"#;
+
+/// The end of the script.
+const TAIL: &str = r#"
+# The end: every record, then QEMU's own.
+ask @STOP@
+await 1 agent @STOPPED@
+ask @DRAIN@
+await 1 agent @DRAINED@
+sleep 1
+send '{"execute":"quit"}'
+wait $qemu
+finish 'done'
+"#;
