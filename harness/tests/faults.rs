@@ -1,6 +1,8 @@
 //! What comes of a QEMU or a guest that fails in a way that real ones hardly can be made to: the binary with a fake in
 //! QEMU's place (`examples/fake_qemu`). Whatever happens, no process and no temporary file is left.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+
 #[expect(dead_code, reason = "real kernels and patches are other tests' business")]
 mod common;
 
@@ -47,7 +49,7 @@ impl Faulty {
         self.0.results().with_file_name(name)
     }
 
-    /// The comparison; `fault` is what goes wrong and when, as examples/fake_qemu/fault.rs has it.
+    /// The comparison; `fault` is what goes wrong and when, as `examples/fake_qemu/fault.rs` has it.
     fn compare(&self, fault: &str) -> assert_cmd::Command {
         let (kernel, scenario, fake) =
             (self.path("bzImage"), self.path("least.toml"), self.path("fake_qemu"));

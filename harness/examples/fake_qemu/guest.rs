@@ -51,9 +51,9 @@ impl Books {
     /// Puts a DIMM over the backend `memdev` where there is room for it.
     pub(crate) fn plug_dimm(&mut self, id: &str, memdev: &str) -> Option<Dimm> {
         let (_, size) = *self.backends.iter().find(|(id, _)| id == memdev)?;
-        let slot = (0..).find(|slot| self.dimms.iter().all(|dimm| dimm.slot != *slot))?;
+        let slot = (0..256).find(|slot| self.dimms.iter().all(|dimm| dimm.slot != *slot))?;
         let free = |at: &u64| self.dimms.iter().all(|d| at + size <= d.address || d.address + d.size <= *at);
-        let address = (0..).map(|n| DIMMS + n * BLOCK).find(free)?;
+        let address = (0..4096).map(|n| DIMMS + n * BLOCK).find(free)?;
         let dimm = Dimm { id: id.into(), memdev: memdev.into(), slot, address, size };
         self.dimms.push(dimm.clone());
         Some(dimm)

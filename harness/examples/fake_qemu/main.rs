@@ -18,7 +18,7 @@ use fault::Fault;
 use guest::Guest;
 
 fn main() -> ExitCode {
-    match run(std::env::args().skip(1).collect()) {
+    match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("fake_qemu: {error}");
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Vec<String>) -> io::Result<()> {
+fn run(arguments: &[String]) -> io::Result<()> {
     let has = |option: &str, value: &str| arguments.windows(2).any(|pair| pair == [option, value]);
     if arguments.iter().any(|word| word == "--version") {
         return writeln!(io::stdout(), "QEMU emulator version 10.0.2 (fake)");
@@ -49,7 +49,7 @@ fn run(arguments: Vec<String>) -> io::Result<()> {
     let fault = Fault::chosen()?;
     // The numbers of harness/src/qemu/files.rs.
     let [monitor, serial, agent, kmsg] = [20, 21, 22, 23].map(inherited);
-    let guest = Arc::new(Guest::new(&arguments, fault, [&monitor, &serial, &agent, &kmsg])?);
+    let guest = Arc::new(Guest::new(arguments, fault, [&monitor, &serial, &agent, &kmsg])?);
     let answering = guest.clone();
     std::thread::spawn(move || agent::serve(&answering, agent));
     monitor::serve(&guest, monitor)?;

@@ -19,7 +19,7 @@ fn of_pattern(pattern: &str, uses_pid: bool, pid: Pid, folder: &Path) -> String 
     }
     let mut name = pattern.replace("%p", &pid.to_string());
     if uses_pid && !pattern.contains("%p") {
-        name.push_str(&format!(".{pid}"));
+        name = format!("{name}.{pid}");
     }
     // Other specifiers stay as they are: who looks for the file can read them.
     folder.join(name).display().to_string()
