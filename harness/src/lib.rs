@@ -18,6 +18,7 @@ pub mod qemu;
 pub mod qmp;
 pub mod record;
 pub mod scenario;
+pub mod shrink;
 pub mod side;
 pub mod trial;
 

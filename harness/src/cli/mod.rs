@@ -7,6 +7,8 @@ pub mod kernel;
 pub mod replay;
 pub mod scan;
 mod scan_out;
+pub mod shrink;
+mod shrink_bench;
 
 use std::path::Path;
 
@@ -39,6 +41,8 @@ pub enum Command {
     Replay(replay::ReplayArgs),
     /// Read any kernel log and name, sign and explain its reports.
     Scan(scan::ScanArgs),
+    /// From a recorded trial, find the smallest scenario that still gives its report.
+    Shrink(shrink::ShrinkArgs),
 }
 
 /// Runs a command; the exit status on success.
@@ -49,6 +53,7 @@ pub async fn run(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
         Command::Doctor(args) => doctor::run(args, cancel.clone()).await,
         Command::Kernel(command) => kernel::run(&command, &mut out, cancel).await.map(|()| 0),
         Command::Replay(args) => replay::run(&args, &mut out, cancel).await,
+        Command::Shrink(args) => Box::pin(shrink::run(&args, &mut out, cancel)).await,
         // Reads files only, as fast as it can: nothing to wait for.
         Command::Scan(args) => scan::run(&args, &mut out),
     }

@@ -148,7 +148,7 @@ pub async fn run(args: &ReplayArgs, out: &mut impl Write, cancel: &CancellationT
 }
 
 /// The kernels of these trials.
-fn kernels(records: &[TrialRecord], cache: &Cache, run: &Run) -> Result<Sides<Kernel>> {
+pub(super) fn kernels(records: &[TrialRecord], cache: &Cache, run: &Run) -> Result<Sides<Kernel>> {
     let kernel = |side| {
         let wanted = records.iter().any(|record| record.side == side);
         wanted.then(|| ground::same_kernel(cache, run, side)).transpose()
@@ -179,11 +179,20 @@ fn exit_status(findings: &[Recurrence]) -> u8 {
     }
 }
 
+/// The folder of the run, and the record of the trial in `path`.
+pub(super) fn recorded_trial(path: &Path) -> Result<(PathBuf, TrialRecord)> {
+    let run = run_of(path).ok_or_else(|| {
+        Error::user(format!("{} is no trial's folder", path.display()))
+            .mend("name one such as results/RUN/trials/after-003")
+    })?;
+    Ok((run, read(&path.join("trial.json"))?))
+}
+
 /// The folder of the run, and the records of the trials that are replayed: the one in `path`, or where that is a run's
 /// folder, the example of each finding that is not known.
 fn recorded(path: &Path) -> Result<(PathBuf, Vec<TrialRecord>)> {
-    if let Some(run) = run_of(path) {
-        return Ok((run, vec![read(&path.join("trial.json"))?]));
+    if run_of(path).is_some() {
+        return recorded_trial(path).map(|(run, record)| (run, vec![record]));
     }
     read_run(path)?;
     let file = path.join("result.json");

@@ -37,6 +37,17 @@ pub fn interval(k: u32, n: u32) -> (f64, f64) {
     (low, high)
 }
 
+/// The probability of `k` or fewer of `n` at this rate.
+pub fn probability_of_at_most(k: u32, n: u32, rate: f64) -> f64 {
+    if k >= n || rate <= 0.0 {
+        1.0
+    } else if rate >= 1.0 {
+        0.0
+    } else {
+        1.0 - at_least(k + 1, n, rate)
+    }
+}
+
 /// Where `below`, which holds at 0 and not at 1, ceases to hold.
 fn bisect(below: impl Fn(f64) -> bool) -> f64 {
     let (mut low, mut high) = (0.0, 1.0);

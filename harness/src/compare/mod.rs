@@ -6,6 +6,6 @@ mod finding;
 mod verdict;
 
 pub use again::{Recurrence, Replays};
-pub use exact::{detectable_rate, fisher_two_sided, interval};
+pub use exact::{detectable_rate, fisher_two_sided, interval, probability_of_at_most};
 pub use finding::{Class, Count, Finding};
 pub use verdict::{Judge, Judgement, Tally, Verdict};

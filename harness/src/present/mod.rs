@@ -2,6 +2,7 @@
 
 mod progress;
 pub mod replay;
+pub mod shrink;
 pub mod terminal;
 
 pub use progress::Progress;

@@ -12,6 +12,8 @@
 //!                                 qemu.stderr, trial.json
 //! ```
 
+mod shrink;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -20,6 +22,8 @@ use std::path::{Path, PathBuf};
 use fs_err::os::unix::fs::OpenOptionsExt;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+
+pub use shrink::{ShrinkResult, Tried, rate};
 
 use crate::compare::{Finding, Judgement, Recurrence, Tally, Verdict};
 use crate::scenario::Seed;

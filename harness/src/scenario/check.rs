@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use super::file::{AfterTable, File, LaneTable, RandomTable, StepTable};
+use super::file::{AfterTable, File, LaneTable, Names, RandomTable, StepTable};
 use super::{
     Device, DeviceId, Dimm, Lane, Machine, Move, Offset, Operation, Place, Random, Scenario, Start, Step,
     Trigger, VirtioMem,
@@ -368,7 +368,7 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
     belongs(table.policy.is_some(), "policy", "online", table.online.is_some())?;
     belongs(table.data.is_some(), "data", "write", table.write.is_some())?;
     belongs(table.offset.is_some() || table.length.is_some(), "offset", "read", table.read.is_some())?;
-    let of = |name: &Spanned<String>, fits: fn(&Device) -> bool, kind: &str| {
+    let of = |name: &Spanned<Names>, fits: fn(&Device) -> bool, kind: &str| {
         let ids = members(name, groups)?;
         match ids.iter().find(|id| !devices.get(*id).is_some_and(fits)) {
             Some(id) => Err(Wrong::new(name.span(), format!("`{id}` is not {kind}"), "name another device")),
@@ -427,30 +427,41 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
     Ok(reboot.map(|_| Operation::Reboot).into_iter().collect())
 }
 
+/// The members of groups, and single devices, as they are named.
+fn members(names: &Spanned<Names>, groups: &Groups) -> Result<Vec<DeviceId>, Wrong> {
+    let each = names.get_ref().all().iter().map(|name| named(name, names.span(), groups));
+    Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
 /// A group's members, or one device.
-fn members(name: &Spanned<String>, groups: &Groups) -> Result<Vec<DeviceId>, Wrong> {
-    let wanted = name.get_ref();
-    let one = || groups.values().flatten().find(|id| id.0 == *wanted).map(|id| vec![id.clone()]);
+fn named(wanted: &str, span: Range<usize>, groups: &Groups) -> Result<Vec<DeviceId>, Wrong> {
+    let one = || groups.values().flatten().find(|id| id.0 == wanted).map(|id| vec![id.clone()]);
     groups.get(wanted).cloned().or_else(one).ok_or_else(|| {
         let known = groups.keys().cloned().collect::<Vec<_>>().join(", ");
         let what = format!("no device or group is called `{wanted}`");
-        Wrong::new(name.span(), what, format!("declare it, or use one of: {known}"))
+        Wrong::new(span, what, format!("declare it, or use one of: {known}"))
     })
 }
 
 /// `memory:3`, `cpu:1`, or devices.
-fn places(name: &Spanned<String>, groups: &Groups) -> Result<Vec<Place>, Wrong> {
-    if let Some((kind, number)) = name.get_ref().split_once(':') {
-        let place = match (kind, number.parse::<u32>()) {
+fn places(names: &Spanned<Names>, groups: &Groups) -> Result<Vec<Place>, Wrong> {
+    let mut places = Vec::new();
+    for name in names.get_ref().all() {
+        let place = name.split_once(':').map(|(kind, number)| match (kind, number.parse::<u32>()) {
             ("memory", Ok(number)) => Some(Place::Block(number.into())),
             ("cpu", Ok(number)) => Some(Place::Cpu(number)),
             _ => None,
-        };
-        return place.map(|place| vec![place]).ok_or_else(|| {
-            Wrong::new(name.span(), "a place is `memory:N` or `cpu:N`, as sysfs numbers them", "memory:3")
         });
+        match place {
+            Some(Some(place)) => places.push(place),
+            Some(None) => {
+                let what = "a place is `memory:N` or `cpu:N`, as sysfs numbers them";
+                return Err(Wrong::new(names.span(), what, "memory:3"));
+            }
+            None => places.extend(named(name, names.span(), groups)?.into_iter().map(Place::Device)),
+        }
     }
-    Ok(members(name, groups)?.into_iter().map(Place::Device).collect())
+    Ok(places)
 }
 
 fn trigger(table: &Spanned<AfterTable>) -> Result<Trigger, Wrong> {

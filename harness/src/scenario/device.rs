@@ -14,6 +14,11 @@ impl DeviceId {
     pub fn group(&self) -> &str {
         self.0.trim_end_matches(|c: char| c.is_ascii_digit())
     }
+
+    /// Its number in the group: 3 of `dimm3`.
+    pub fn number(&self) -> u32 {
+        self.0[self.group().len()..].parse().unwrap_or(0)
+    }
 }
 
 impl std::fmt::Display for DeviceId {

@@ -83,15 +83,32 @@ pub(super) struct LaneTable {
     pub(super) steps: Vec<Spanned<StepTable>>,
 }
 
+/// What a step moves: a group, a device, or a list of them.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a name, or a list of names")]
+pub(super) enum Names {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Names {
+    pub(super) fn all(&self) -> &[String] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Several(names) => names,
+        }
+    }
+}
+
 /// One of its first keys says what is done.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StepTable {
-    pub(super) plug: Option<Spanned<String>>,
-    pub(super) unplug: Option<Spanned<String>>,
-    pub(super) resize: Option<Spanned<String>>,
-    pub(super) online: Option<Spanned<String>>,
-    pub(super) offline: Option<Spanned<String>>,
+    pub(super) plug: Option<Spanned<Names>>,
+    pub(super) unplug: Option<Spanned<Names>>,
+    pub(super) resize: Option<Spanned<Names>>,
+    pub(super) online: Option<Spanned<Names>>,
+    pub(super) offline: Option<Spanned<Names>>,
     pub(super) write: Option<Spanned<String>>,
     pub(super) read: Option<Spanned<String>>,
     pub(super) reboot: Option<Spanned<bool>>,

@@ -1,0 +1,125 @@
+//! Where candidates of a search are tried: one setting, whose scenario and checkpoints change.
+
+use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::compare::{Count, Replays};
+use crate::kernel::Cache;
+use crate::qemu::{Boot, Start, command_line};
+use crate::record::RunFolder;
+use crate::scenario::{Scenario, Schedule};
+use crate::trial::checkpoint::{self, Checkpoints};
+use crate::trial::{Again, Happened, Original, Setting, TrialPlan, TrialRecord, run_all};
+use crate::{Error, Result};
+
+/// Runs trials of one recorded trial's kernel.
+pub(super) struct Bench<'a> {
+    setting: Setting,
+    cache: &'a Cache,
+    folder: &'a RunFolder,
+    workers: usize,
+    cancel: &'a CancellationToken,
+    record: &'a TrialRecord,
+    signature: String,
+    trials: u32,
+}
+
+impl<'a> Bench<'a> {
+    pub(super) fn new(
+        setting: Setting,
+        cache: &'a Cache,
+        folder: &'a RunFolder,
+        workers: usize,
+        cancel: &'a CancellationToken,
+        record: &'a TrialRecord,
+        signature: &str,
+    ) -> Self {
+        Self { setting, cache, folder, workers, cancel, record, signature: signature.into(), trials: 0 }
+    }
+
+    /// Trials that were run.
+    pub(super) fn trials(&self) -> u32 {
+        self.trials
+    }
+
+    /// In how many of at most `most` trials of `scenario` the report came, of those that could have shown it. Each
+    /// follows `schedule`, or one of its own; none begins once `enough` says so, and what then still ends has no say.
+    pub(super) async fn show(
+        &mut self,
+        scenario: &Scenario,
+        schedule: Option<&Schedule>,
+        name: &str,
+        most: u32,
+        enough: impl Fn(Count) -> bool + Sync,
+    ) -> Result<Count> {
+        if !self.make_room(scenario, name).await? {
+            return Ok(Count::default());
+        }
+        let replays = Replays::of(self.record).ok_or_else(|| Error::user("the trial showed nothing"))?;
+        // The count, the trials that ended, and whether that was enough.
+        let state = Mutex::new((replays, Count::default(), 0, false));
+        let tell = |happened: Happened| {
+            let Happened::Ended(record, Again::No) = &happened else { return ControlFlow::Continue(()) };
+            let (replays, count, ended, decided) = &mut *state.lock().unwrap_or_else(PoisonError::into_inner);
+            *ended += 1;
+            if !*decided {
+                replays.add(record);
+                *count = count_of(replays, &self.signature);
+                *decided = enough(*count);
+            }
+            if *decided { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let plans = (0..most).map(|number| {
+            // A recorded schedule comes with its seed, which also seeds the guest.
+            let seed = if schedule.is_some() { self.record.seed } else { self.record.seed.of_trial(number) };
+            let schedule = schedule.cloned().unwrap_or_else(|| scenario.schedule(seed, number));
+            let replay = Some(Original { folder: name.to_owned(), schedule });
+            TrialPlan { side: self.record.side, number, seed, replay, attempt: 0 }
+        });
+        let trials = self.folder.trials();
+        let ran = run_all(&self.setting, plans, self.workers, &trials, self.cancel, &tell).await;
+        let (_, count, ended, _) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.trials += ended;
+        match ran.stopped {
+            Some(error) => Err(error),
+            None => Ok(count),
+        }
+    }
+
+    /// Sets the scenario. Another command line wants another checkpoint; false where its guest gives none, though
+    /// others did: it is no machine to run trials on.
+    async fn make_room(&mut self, scenario: &Scenario, name: &str) -> Result<bool> {
+        let boot = Boot {
+            accelerator: self.setting.accelerator,
+            sandbox: self.setting.sandbox,
+            platform: self.setting.platform,
+            start: Start::Template,
+        };
+        let alike = command_line(&self.setting.scenario, boot) == command_line(scenario, boot);
+        let before = std::mem::replace(&mut self.setting.scenario, scenario.clone());
+        if alike || self.setting.checkpoints.is_none() {
+            return Ok(true);
+        }
+        let evidence = self.folder.checkpoints().join(name);
+        match checkpoint::prepare(&self.setting, self.cache, &evidence, self.cancel).await? {
+            Checkpoints::Ready(checkpoints) => {
+                self.setting.checkpoints = Some(*checkpoints);
+                Ok(true)
+            }
+            Checkpoints::None(why) => {
+                eprintln!("shrink    this machine gives no checkpoint: {why}");
+                self.setting.scenario = before;
+                Ok(false)
+            }
+        }
+    }
+}
+
+fn count_of(replays: &Replays, signature: &str) -> Count {
+    let all = replays.recurrences();
+    all.iter()
+        .find(|finding| finding.recorded && finding.signature == signature)
+        .map_or_else(Count::default, |finding| finding.again)
+}

@@ -1,0 +1,270 @@
+//! A checked scenario -> its file: what [`Scenario::parse`] reads as the same. Random lanes are not written: who writes a
+//! scenario has drawn them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use hotplug_protocol::Load;
+use serde::Serialize;
+
+use super::{Backend, Device, DeviceId, Dimm, Machine, Offset, Operation, Order, Scenario, Step, VirtioMem};
+use crate::bytes::Bytes;
+
+/// A line of TOML, begun anew for each table.
+#[derive(Default)]
+struct Keys(Vec<String>);
+
+impl Keys {
+    fn add(&mut self, key: &str, value: &(impl Serialize + ?Sized)) {
+        self.0.push(format!("{key} = {}", toml_value(value)));
+    }
+
+    /// The same, where it is not what its absence says.
+    fn unless<T: Serialize + PartialEq>(&mut self, key: &str, value: &T, absent: &T) {
+        if value != absent {
+            self.add(key, value);
+        }
+    }
+
+    fn lines(&self) -> String {
+        format!("{}\n", self.0.join("\n"))
+    }
+
+    fn inline(&self) -> String {
+        format!("{{ {} }}", self.0.join(", "))
+    }
+}
+
+/// Numbers, strings and lists of them are written alike in JSON and TOML, but for one control character.
+fn toml_value(value: &(impl Serialize + ?Sized)) -> String {
+    let text = serde_json::to_string(value).unwrap_or_default();
+    text.replace('\u{7f}', "\\u007F").replace("\",\"", "\", \"")
+}
+
+/// A list with a table a line.
+fn list(tables: impl Iterator<Item = Keys>) -> String {
+    let lines: Vec<String> = tables.map(|keys| format!("    {},\n", keys.inline())).collect();
+    format!("[\n{}]", lines.concat())
+}
+
+impl Scenario {
+    /// The text of its file.
+    pub fn to_toml(&self) -> String {
+        let mut top = Keys::default();
+        top.add("about", &self.about);
+        top.add("trials", &self.trials);
+        top.unless("start", &self.start, &super::Start::default());
+        top.add("time_limit_s", &self.time_limit_s);
+        let mut text = top.lines();
+        let _ = write!(text, "\n[machine]\n{}", machine(&self.machine));
+        let mut guest = Keys::default();
+        guest.add("memory_online", &self.guest.memory_online);
+        let _ = write!(text, "\n[guest]\n{}", guest.lines());
+        if !self.guest.load.is_empty() {
+            let _ = writeln!(text, "load = {}", list(self.guest.load.iter().map(load)));
+        }
+        let groups = self.groups();
+        for (name, members) in &groups {
+            text.push_str(&self.group(name, members));
+        }
+        for lane in &self.lanes {
+            let mut keys = Keys::default();
+            keys.add("name", &lane.name);
+            keys.unless("repeat", &lane.repeat, &1);
+            let steps = list(lane.steps.iter().map(|one| step(one, &groups)));
+            let _ = writeln!(text, "\n[[lane]]\n{}steps = {steps}", keys.lines());
+        }
+        text
+    }
+
+    /// The members of each group, in the order of their numbers.
+    fn groups(&self) -> Groups<'_> {
+        let mut groups: Groups<'_> = BTreeMap::new();
+        for id in self.devices.keys() {
+            groups.entry(id.group()).or_default().push(id);
+        }
+        for members in groups.values_mut() {
+            members.sort_by_key(|id| id.number());
+        }
+        groups
+    }
+
+    fn group(&self, name: &str, members: &[&DeviceId]) -> String {
+        let mut keys = Keys::default();
+        keys.add("name", name);
+        keys.unless("count", &members.len(), &1);
+        let kind = match &self.devices[members[0]] {
+            Device::Dimm(Dimm { size, node, address, backend }) => {
+                keys.add("size", size);
+                keys.unless("node", node, &0);
+                if let Some(address) = address {
+                    keys.add("address", address);
+                }
+                keys.unless("backend", backend, &Backend::default());
+                "dimm"
+            }
+            Device::Cpu { .. } => {
+                let slots: Vec<u32> = members
+                    .iter()
+                    .filter_map(|id| match self.devices[*id] {
+                        Device::Cpu { slot } => Some(slot),
+                        _ => None,
+                    })
+                    .collect();
+                keys.add("slots", &slots);
+                "cpu"
+            }
+            Device::VirtioMem(VirtioMem { size, block, node }) => {
+                keys.add("size", size);
+                keys.add("block", block);
+                keys.unless("node", node, &0);
+                "virtio_mem"
+            }
+            Device::Nvdimm { size, node } => {
+                keys.add("size", size);
+                keys.unless("node", node, &0);
+                "nvdimm"
+            }
+        };
+        format!("\n[[{kind}]]\n{}", keys.lines())
+    }
+}
+
+type Groups<'a> = BTreeMap<&'a str, Vec<&'a DeviceId>>;
+
+fn machine(machine: &Machine) -> String {
+    let mut keys = Keys::default();
+    keys.unless("kind", &machine.kind, &super::MachineKind::default());
+    if let Some(model) = &machine.cpu_model {
+        keys.add("cpu_model", model);
+    }
+    keys.add("cpus", &machine.cpus);
+    keys.add("max_cpus", &machine.max_cpus);
+    if machine.topology != super::Topology::default() {
+        let mut topology = Keys::default();
+        topology.unless("sockets", &machine.topology.sockets, &1);
+        topology.unless("dies", &machine.topology.dies, &1);
+        if let Some(cores) = machine.topology.cores {
+            topology.add("cores", &cores);
+        }
+        topology.unless("threads", &machine.topology.threads, &1);
+        keys.0.push(format!("topology = {}", topology.inline()));
+    }
+    keys.add("memory", &machine.memory);
+    keys.add("max_memory", &machine.max_memory);
+    keys.add("slots", &machine.slots);
+    keys.unless("kernel_args", &machine.kernel_args, &String::new());
+    let mut text = keys.lines();
+    for node in &machine.nodes {
+        let mut keys = Keys::default();
+        if let Some(memory) = &node.memory {
+            keys.add("memory", memory);
+        }
+        keys.unless("cpus", &node.cpus, &Vec::new());
+        let _ = write!(text, "\n[[machine.node]]\n{}", keys.lines());
+    }
+    text
+}
+
+fn load(load: &Load) -> Keys {
+    let mut keys = Keys::default();
+    keys.add("kind", &load.kind);
+    keys.add("workers", &load.workers);
+    if let Some(path) = &load.path {
+        keys.add("path", path);
+    }
+    keys.unless("data", &load.data, &Vec::new());
+    if let Some(rate) = &load.rate {
+        keys.add("rate", rate);
+    }
+    keys.unless("cpus", &load.cpus, &Vec::new());
+    if let Some(bytes) = load.bytes {
+        keys.add("bytes", &Bytes(bytes));
+    }
+    keys
+}
+
+fn step(step: &Step, groups: &Groups<'_>) -> Keys {
+    let mut keys = Keys::default();
+    if let Some(first) = step.operations.first() {
+        let objects: Vec<String> = step.operations.iter().map(Operation::object).collect();
+        let all = groups.iter().find(|(_, all)| all.iter().map(|id| &id.0).eq(&objects));
+        match (first, objects.as_slice(), all) {
+            (Operation::Reboot, ..) => keys.add("reboot", &true),
+            (_, [one], _) => keys.add(first.verb(), one),
+            (_, _, Some((group, _))) => keys.add(first.verb(), group),
+            (_, several, None) => keys.add(first.verb(), several),
+        }
+        match first {
+            Operation::Resize(_, to) => keys.add("to", to),
+            Operation::Online(_, policy) => keys.unless("policy", policy, &super::Policy::default()),
+            Operation::Write { data, .. } => keys.add("data", data),
+            Operation::Read { offset, length, .. } => {
+                keys.unless("offset", offset, &0);
+                if let Some(length) = length {
+                    keys.add("length", length);
+                }
+            }
+            _ => {}
+        }
+    }
+    if let Some(barrier) = &step.barrier {
+        keys.add("barrier", barrier);
+    }
+    if let Some(trigger) = &step.after {
+        let mut after = Keys::default();
+        after.add("step", &trigger.operation);
+        after.add("phase", &trigger.phase);
+        match trigger.offset {
+            Offset::Fixed(us) => after.unless("offset_us", &us, &0),
+            Offset::Random(from, to) => after.add("random_us", &[from, to]),
+            Offset::Sweep(from, to, by) => after.add("sweep_us", &[from, to, by]),
+        }
+        keys.0.push(format!("after = {}", after.inline()));
+    }
+    keys.unless("in_flight", &step.in_flight, &1);
+    keys.unless("order", &step.order, &Order::default());
+    keys.unless("pause_up_to_ms", &step.pause_up_to_ms, &0);
+    keys.unless("expect", &step.expect, &super::Expect::default());
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_as_the_same() {
+        let mut files = 0;
+        for folder in ["../scenarios", "tests/scenarios"] {
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+            for entry in fs_err::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension().is_none_or(|end| end != "toml") {
+                    continue;
+                }
+                let (scenario, _) = Scenario::read(&path).unwrap();
+                if scenario.random.is_some() {
+                    continue;
+                }
+                let text = scenario.to_toml();
+                let again = Scenario::parse(&path.display().to_string(), &text);
+                assert_eq!(again.unwrap_or_else(|e| panic!("{e}\n{text}")), scenario, "{text}");
+                files += 1;
+            }
+        }
+        assert!(files >= 10, "{files} scenarios");
+    }
+
+    #[test]
+    fn some_devices_of_a_group_are_a_list() {
+        let (file, text) = super::super::DEFAULT;
+        let mut scenario = Scenario::parse(file, text).unwrap();
+        scenario.about = "a \"quoted\" \\ \u{7f} thing".into();
+        scenario.lanes[0].steps[0].operations.swap(1, 2);
+        scenario.lanes[0].steps[1].operations.remove(0);
+        let text = scenario.to_toml();
+        assert!(text.contains(r#"plug = ["dimm0", "dimm2", "dimm1", "dimm3"]"#), "{text}");
+        assert_eq!(Scenario::parse(file, &text).unwrap(), scenario, "{text}");
+    }
+}

@@ -1,0 +1,138 @@
+//! A machine no larger than what is left to be done on it.
+
+use std::collections::BTreeMap;
+
+use super::part::moved;
+use crate::bytes::Bytes;
+use crate::scenario::{Device, DeviceId, Operation, Place, Scenario, Topology};
+
+/// Memory that a kernel with every check still boots in, and can take more in.
+const ENOUGH: Bytes = Bytes(256 * Bytes::MIB);
+
+/// Makes something of the machine smaller.
+pub(super) type Mend = fn(&mut Scenario);
+
+/// Those that change anything, in their order.
+pub(super) fn mends(scenario: &Scenario) -> Vec<Mend> {
+    let all: [Mend; 6] = [
+        without_unused_devices,
+        without_kernel_args,
+        without_nodes,
+        with_fewest_cpus,
+        with_one_cpu_at_boot,
+        with_less_memory,
+    ];
+    let changes = |mend: &Mend| {
+        let mut changed = scenario.clone();
+        mend(&mut changed);
+        changed != *scenario
+    };
+    all.into_iter().filter(changes).collect()
+}
+
+/// Only devices that something is done to, and slots and room for these.
+fn without_unused_devices(scenario: &mut Scenario) {
+    let used: Vec<DeviceId> = moved(scenario).into_iter().cloned().collect();
+    let mut groups: BTreeMap<&str, Vec<&DeviceId>> = BTreeMap::new();
+    for id in &used {
+        groups.entry(id.group()).or_default().push(id);
+    }
+    let mut names: BTreeMap<DeviceId, DeviceId> = BTreeMap::new();
+    for (group, mut members) in groups {
+        members.sort_by_key(|id| id.number());
+        let numbered = members.into_iter().enumerate();
+        names.extend(numbered.map(|(number, id)| (id.clone(), DeviceId(format!("{group}{number}")))));
+    }
+    scenario.devices = std::mem::take(&mut scenario.devices)
+        .into_iter()
+        .filter_map(|(id, device)| Some((names.get(&id)?.clone(), device)))
+        .collect();
+    for step in scenario.lanes.iter_mut().flat_map(|lane| &mut lane.steps) {
+        for operation in &mut step.operations {
+            rename(operation, &names);
+        }
+        if let Some(after) = &mut step.after
+            && let Some((verb, old)) = after.operation.split_once(' ')
+            && let Some(new) = names.get(&DeviceId(old.into()))
+        {
+            after.operation = format!("{verb} {new}");
+        }
+    }
+    let in_slots = scenario.devices.values().filter(|d| matches!(d, Device::Dimm(_) | Device::Nvdimm { .. }));
+    scenario.machine.slots = u32::try_from(in_slots.count()).unwrap_or(u32::MAX);
+    // DIMMs with an address of their own keep the room around them.
+    let placed = |device: &Device| matches!(device, Device::Dimm(dimm) if dimm.address.is_some());
+    if !scenario.devices.values().any(placed) {
+        scenario.machine.max_memory = scenario.largest();
+    }
+}
+
+fn rename(operation: &mut Operation, names: &BTreeMap<DeviceId, DeviceId>) {
+    if let Operation::Plug(id)
+    | Operation::Unplug(id)
+    | Operation::Resize(id, _)
+    | Operation::Online(Place::Device(id), _)
+    | Operation::Offline(Place::Device(id)) = operation
+        && let Some(new) = names.get(id)
+    {
+        *id = new.clone();
+    }
+}
+
+fn without_kernel_args(scenario: &mut Scenario) {
+    scenario.machine.kernel_args.clear();
+}
+
+/// One node, where nothing is plugged into another.
+fn without_nodes(scenario: &mut Scenario) {
+    let elsewhere = scenario.devices.values().any(|device| match device {
+        Device::Dimm(dimm) => dimm.node > 0,
+        Device::VirtioMem(device) => device.node > 0,
+        Device::Nvdimm { node, .. } => *node > 0,
+        Device::Cpu { .. } => false,
+    });
+    if !elsewhere {
+        scenario.machine.nodes.clear();
+    }
+}
+
+/// CPUs that come sit behind those of the boot, and there is room for these and no more.
+fn with_fewest_cpus(scenario: &mut Scenario) {
+    // Nodes name slots.
+    if !scenario.machine.nodes.is_empty() {
+        return;
+    }
+    let mut slot = scenario.machine.cpus;
+    for device in scenario.devices.values_mut() {
+        if let Device::Cpu { slot: own } = device {
+            *own = slot;
+            slot += 1;
+        }
+    }
+    let max_cpus = slot.max(scenario.cpus_ever_started());
+    if max_cpus != scenario.machine.max_cpus {
+        scenario.machine.max_cpus = max_cpus;
+        scenario.machine.topology = Topology::default();
+    }
+}
+
+/// One CPU, where nothing names another.
+fn with_one_cpu_at_boot(scenario: &mut Scenario) {
+    let named = scenario.guest.load.iter().flat_map(|load| &load.cpus).any(|cpu| *cpu > 0);
+    let steps = || scenario.lanes.iter().flat_map(|lane| &lane.steps);
+    let cpu =
+        |o: &Operation| matches!(o, Operation::Online(Place::Cpu(_), _) | Operation::Offline(Place::Cpu(_)));
+    if named || !scenario.machine.nodes.is_empty() || steps().any(|step| step.operations.iter().any(cpu)) {
+        return;
+    }
+    scenario.machine.cpus = 1;
+    with_fewest_cpus(scenario);
+}
+
+fn with_less_memory(scenario: &mut Scenario) {
+    let machine = &mut scenario.machine;
+    if machine.nodes.is_empty() && machine.memory > ENOUGH {
+        machine.max_memory.0 -= machine.memory.0 - ENOUGH.0;
+        machine.memory = ENOUGH;
+    }
+}
