@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
-use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::{Happening, HostTime, Journal};
@@ -61,7 +61,8 @@ impl Agent {
             loop {
                 tokio::select! {
                     line = lines.next() => match line {
-                        None => break,
+                        // A reset is QEMU's end, as the end of the stream is, and is told by QEMU itself.
+                        None | Some(Err(LinesCodecError::Io(_))) => break,
                         Some(Err(error)) => { broken(&journal, &error.to_string()); break }
                         Some(Ok(line)) => if let Some(id) = hear(&line, &mut pending, &journal) {
                             note(journal.now(), &format_args!("< {id}"));
