@@ -24,7 +24,8 @@ fn main() -> ExitCode {
         if !matches!(cli.command, cli::Command::Scan(_)) {
             tokio::spawn(on_signals(cancel.clone()));
         }
-        cli::run(cli, &cancel).await
+        // Boxed: the futures of all subcommands together are large.
+        Box::pin(cli::run(cli, &cancel)).await
     });
     match ended {
         Ok(status) => status.into(),
