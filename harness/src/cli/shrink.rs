@@ -22,7 +22,7 @@ use crate::{Blame, Error, Result, host};
 /// Options of `hotplug shrink`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Drops lanes, loads, devices, steps, operations, meetings, pauses, then parts of the machine. A candidate is taken at its
+Drops lanes, loads, devices, steps, operations, meetings, then parts of the machine, then pauses. A candidate is taken at its
 second report, and given up once so few would be unlikely at half the recorded trial's rate (docs/results.md).
 
 Exit status: 0 a smaller scenario was written, or it is minimal already; 1 the report did not come again; \

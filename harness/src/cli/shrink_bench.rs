@@ -7,11 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::compare::{Count, Replays};
 use crate::kernel::Cache;
+use crate::present::harmless;
 use crate::qemu::{Boot, Start, command_line};
 use crate::record::RunFolder;
 use crate::scenario::{Scenario, Schedule};
 use crate::trial::checkpoint::{self, Checkpoints};
-use crate::trial::{Again, Happened, Original, Setting, TrialPlan, TrialRecord, run_all};
+use crate::trial::{Again, Happened, Original, Setting, TrialOutcome, TrialPlan, TrialRecord, run_all};
 use crate::{Error, Result};
 
 /// Runs trials of one recorded trial's kernel.
@@ -67,7 +68,13 @@ impl<'a> Bench<'a> {
             if !*decided {
                 replays.add(record);
                 *count = count_of(replays, &self.signature);
-                *decided = enough(*count);
+                // What was spoilt in every attempt would be so again: this scenario cannot be run, as a load without the
+                // files that it reads.
+                let spoilt = record.outcome == TrialOutcome::Infrastructure && count.trials == 0;
+                *decided = enough(*count) || spoilt && schedule.is_none();
+                if spoilt {
+                    eprintln!("shrink    {}: {}", record.folder, harmless(&record.why, 120));
+                }
             }
             if *decided { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };

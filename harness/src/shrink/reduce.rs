@@ -1,7 +1,7 @@
 //! Delta debugging (Zeller and Hildebrandt, 2002): all parts of a kind at once, then halves, quarters, ... single ones;
 //! what the report comes without, goes.
 
-use super::part::{Kind, MACHINE, SCHEDULE};
+use super::part::{Kind, MACHINE, PAUSES, SCHEDULE};
 use crate::Result;
 use crate::scenario::Scenario;
 
@@ -23,8 +23,9 @@ pub async fn reduce(
             break;
         }
     }
-    // Last: each machine has to be booted. With less of it nothing else becomes idle.
-    thin(best, MACHINE, &mut given_up, &mut gives).await
+    // Late: each machine has to be booted. With less of it nothing else becomes idle.
+    best = thin(best, MACHINE, &mut given_up, &mut gives).await?;
+    thin(best, PAUSES, &mut given_up, &mut gives).await
 }
 
 /// One kind of part.

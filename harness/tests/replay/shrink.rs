@@ -13,7 +13,8 @@ use crate::common::{Run, patch};
 /// The findings that a run of `scenario` shows, of the pair that `pair` names.
 fn signatures(scenario: &Path, pair: &[&Path]) -> Vec<Value> {
     let run = Run::new();
-    run.compare().arg("--scenario").arg(scenario).args(pair).args(["--trials", "2"]).output().unwrap();
+    let until = ["--trials", "8", "--until-report"];
+    run.compare().arg("--scenario").arg(scenario).args(pair).args(until).output().unwrap();
     let reports = run.result()["reports"].as_array().unwrap().clone();
     reports.into_iter().map(|report| report["signature"].clone()).collect()
 }
@@ -22,14 +23,14 @@ fn signatures(scenario: &Path, pair: &[&Path]) -> Vec<Value> {
 fn shrunk(run: &Run, trial: &str, pair: &[&Path]) -> (String, Value) {
     let results = run.results().with_file_name("shrunk");
     let out = run.results().with_file_name("shrunk.toml");
-    let assert = hotplug(&["shrink", "--times", "3"], &run.folder().join("trials").join(trial))
+    let assert = hotplug(&["shrink", "--times", "4"], &run.folder().join("trials").join(trial))
         .arg("--results")
         .arg(&results)
         .arg("--out")
         .arg(&out)
         .assert()
         .code(0)
-        .stderr(predicate::str::contains("the recorded trial came again in 3 of 3"));
+        .stderr(predicate::str::contains("the recorded trial came again in "));
     let screen = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
     assert!(screen.contains("comes again in "), "{screen}");
     let folder = std::fs::read_dir(&results).unwrap().next().unwrap().unwrap().path();
@@ -45,8 +46,10 @@ fn shrunk(run: &Run, trial: &str, pair: &[&Path]) -> (String, Value) {
 fn a_lock_cycle_of_a_reader_needs_one_cpu_and_one_load() {
     let run = Run::new();
     let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/attributes-of-cpus.toml");
-    run.compare().arg("--scenario").arg(scenario).args(["--trials", "1"]).assert().code(3);
-    let (text, result) = shrunk(&run, "before-000", &[]);
+    run.compare().arg("--scenario").arg(scenario).args(["--trials", "8", "--until-report"]).output().unwrap();
+    // It comes nearly every time, not every time.
+    let example = run.result()["reports"][0]["example"].as_str().unwrap().to_owned();
+    let (text, result) = shrunk(&run, example.trim_start_matches("trials/"), &[]);
     assert!(result["title"].as_str().unwrap().contains("kernfs_drain"), "{result:#}");
     assert!(result["sizes"][0].as_str().unwrap().starts_with("lanes 1, loads 2, operations 12,"));
     // Two rounds of plug and unplug may be needed for the rate, never all of the six.
