@@ -191,8 +191,12 @@ impl Judge {
     fn decide(&self, findings: &[Finding]) -> (Option<Verdict>, String) {
         for side in Side::BOTH {
             let t = self.tally.of(side);
+            if t.all() == 0 {
+                // An early end, such as `--until-report` brings.
+                return (Some(Verdict::Inconclusive), format!("no {side} trial has ended"));
+            }
             if t.trials == 0 || t.infrastructure > t.trials {
-                let why = self.spoilt.of(side).as_deref().unwrap_or("no trial ran");
+                let why = self.spoilt.of(side).as_deref().unwrap_or_default();
                 return (
                     None,
                     format!(

@@ -141,3 +141,10 @@ fn a_regression_is_settled_when_the_worst_that_may_come_leaves_it() {
     assert!(settled(20, 5));
     assert!(!judge_of(&trials(20, &[], &[]), KnownIssues::default()).is_settled(0));
 }
+
+#[test]
+fn a_side_that_had_no_turn_leaves_it_open() {
+    let judgement = judged(&[trial(Side::Before, 0, &[WARNING])]);
+    assert_eq!((judgement.verdict, judgement.exit_status()), (Some(Verdict::Inconclusive), 3));
+    assert_eq!(judgement.reason, "no after trial has ended");
+}

@@ -43,21 +43,6 @@ fn shrunk(run: &Run, trial: &str, pair: &[&Path]) -> (String, Value) {
 }
 
 #[test]
-fn a_lock_cycle_of_a_reader_needs_one_cpu_and_one_load() {
-    let run = Run::new();
-    let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/attributes-of-cpus.toml");
-    run.compare().arg("--scenario").arg(scenario).args(["--trials", "8", "--until-report"]).output().unwrap();
-    // It comes nearly every time, not every time.
-    let example = run.result()["reports"][0]["example"].as_str().unwrap().to_owned();
-    let (text, result) = shrunk(&run, example.trim_start_matches("trials/"), &[]);
-    assert!(result["title"].as_str().unwrap().contains("kernfs_drain"), "{result:#}");
-    assert!(result["sizes"][0].as_str().unwrap().starts_with("lanes 1, loads 2, operations 12,"));
-    // Two rounds of plug and unplug may be needed for the rate, never all of the six.
-    assert!(result["sizes"][1].as_str().unwrap().starts_with("lanes 1, loads 1, operations "), "{text}");
-    assert!(text.matches("plug = ").count() <= 4, "{text}");
-}
-
-#[test]
 fn what_the_seed_patch_breaks_needs_one_dimm() {
     let run = Run::new();
     let seed = patch("seed");
