@@ -9,8 +9,9 @@ use std::time::Instant;
 use hotplug_protocol::GuestTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 
+use crate::latch::Latch;
 use crate::scenario::{Operation, Phase};
 use crate::trial::Outcome;
 use crate::{Error, Result};
@@ -24,7 +25,7 @@ const BACKLOG: usize = 1 << 14;
 const LIMIT: usize = 16 << 20;
 
 /// Microseconds of the host's monotonic clock since the trial began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct HostTime(pub u64);
 
@@ -127,9 +128,9 @@ pub struct Journal {
     inner: Mutex<Inner>,
     listeners: broadcast::Sender<Arc<Stamped>>,
     /// The first error of writing a trial's evidence.
-    failure: watch::Sender<Option<(std::io::ErrorKind, String)>>,
+    failure: Latch<(std::io::ErrorKind, String)>,
     /// The first reason to end the trial. Kept, because it may come while nobody listens.
-    ending: watch::Sender<Option<Ending>>,
+    ending: Arc<Latch<Ending>>,
 }
 
 #[derive(Debug)]
@@ -148,8 +149,8 @@ impl Journal {
             began: Instant::now(),
             inner,
             listeners: broadcast::Sender::new(BACKLOG),
-            failure: watch::Sender::new(None),
-            ending: watch::Sender::new(None),
+            failure: Latch::default(),
+            ending: Arc::default(),
         }))
     }
 
@@ -168,9 +169,9 @@ impl Journal {
             inner.offset = Some(inner.offset.map_or(offset, |least| least.min(offset)));
         }
         match &stamped.what {
-            Happening::Panic => end(&self.ending, Ending::Panicked),
+            Happening::Panic => self.ending.set(Ending::Panicked),
             Happening::Agent { event: hotplug_protocol::Event::Broken { what }, .. } => {
-                end(&self.ending, Ending::Broken(what.clone()));
+                self.ending.set(Ending::Broken(what.clone()));
             }
             _ => {}
         }
@@ -179,7 +180,7 @@ impl Journal {
             let Some(room) = inner.room.checked_sub(line.len()) else {
                 inner.room = 0;
                 let what = format!("the guest or its QEMU says more than {} MiB of events", LIMIT >> 20);
-                return end(&self.ending, Ending::Broken(what));
+                return self.ending.set(Ending::Broken(what));
             };
             inner.room = room;
             if let Err(error) = inner.file.write_all(&line) {
@@ -200,23 +201,18 @@ impl Journal {
 
     /// Evidence could not be written: the trial cannot go on. The first such error is kept.
     pub fn fail(&self, error: &std::io::Error) {
-        self.failure.send_if_modified(|first| {
-            let new = first.is_none();
-            first.get_or_insert_with(|| (error.kind(), error.to_string()));
-            new
-        });
+        self.failure.set((error.kind(), error.to_string()));
     }
 
     /// Waits until evidence could not be written. Safe to cancel.
     pub async fn failed(&self) {
-        // The sender is ours, so the wait cannot fail.
-        let _ = self.failure.subscribe().wait_for(Option::is_some).await;
+        self.failure.wait().await;
     }
 
     /// The error of writing evidence, if there was one.
     pub fn check(&self) -> Result<()> {
-        match &*self.failure.borrow() {
-            Some((kind, text)) => Err(std::io::Error::new(*kind, text.clone()).into()),
+        match self.failure.get() {
+            Some((kind, text)) => Err(std::io::Error::new(kind, text).into()),
             None => Ok(()),
         }
     }
@@ -228,17 +224,12 @@ impl Journal {
 
     /// Waits for a reason to end the trial, which may have come before. Safe to cancel.
     pub async fn ending(&self) -> Ending {
-        let mut ending = self.ending.subscribe();
-        match ending.wait_for(Option::is_some).await.map(|ending| ending.clone()) {
-            Ok(Some(ending)) => ending,
-            // The sender is ours, so the wait cannot fail.
-            _ => std::future::pending().await,
-        }
+        self.ending.wait().await
     }
 
     /// Whether there is a reason to end the trial.
     pub fn has_ending(&self) -> bool {
-        self.ending.borrow().is_some()
+        self.ending.is_set()
     }
 }
 
@@ -246,16 +237,7 @@ impl Journal {
 #[derive(Debug)]
 pub struct Listener {
     heard: broadcast::Receiver<Arc<Stamped>>,
-    ending: watch::Sender<Option<Ending>>,
-}
-
-/// Keeps the first reason to end a trial.
-fn end(ending: &watch::Sender<Option<Ending>>, why: Ending) {
-    ending.send_if_modified(|first| {
-        let new = first.is_none();
-        first.get_or_insert(why);
-        new
-    });
+    ending: Arc<Latch<Ending>>,
 }
 
 impl Listener {
@@ -264,7 +246,7 @@ impl Listener {
         self.heard.recv().await.map_err(|error| {
             if let broadcast::error::RecvError::Lagged(missed) = error {
                 let what = format!("events come faster than they can be followed: {missed} were missed");
-                end(&self.ending, Ending::Broken(what));
+                self.ending.set(Ending::Broken(what));
             }
             Error::infrastructure(format!("the trial's journal: {error}"))
         })

@@ -12,6 +12,7 @@ pub mod image;
 pub mod journal;
 pub mod kernel;
 pub mod kreport;
+pub mod latch;
 pub mod present;
 pub mod process;
 pub mod qemu;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::compare::{Count, Replays};
 use crate::kernel::Cache;
 use crate::present::harmless;
-use crate::qemu::{Boot, Start, command_line};
+use crate::qemu::Start;
 use crate::record::RunFolder;
 use crate::scenario::{Scenario, Schedule};
 use crate::trial::checkpoint::{self, Checkpoints};
@@ -98,13 +98,8 @@ impl<'a> Bench<'a> {
     /// Sets the scenario. Another command line wants another checkpoint; false where its guest gives none, though
     /// others did: it is no machine to run trials on.
     async fn make_room(&mut self, scenario: &Scenario, name: &str) -> Result<bool> {
-        let boot = Boot {
-            accelerator: self.setting.accelerator,
-            sandbox: self.setting.sandbox,
-            platform: self.setting.platform,
-            start: Start::Template,
-        };
-        let alike = command_line(&self.setting.scenario, boot) == command_line(scenario, boot);
+        let alike = self.setting.command_line(Start::Template)
+            == self.setting.command_line_of(scenario, Start::Template);
         let before = std::mem::replace(&mut self.setting.scenario, scenario.clone());
         if alike || self.setting.checkpoints.is_none() {
             return Ok(true);

@@ -1,10 +1,19 @@
 //! One kernel log of a trial: the records, and behind them what only the serial console still carried.
 
+use std::path::Path;
+
+use crate::Result;
+
+/// All that the kernel of the trial in `dir` said. A file that cannot be read is an error, not a kernel that said nothing.
+pub fn kernel_log(dir: &Path) -> Result<Vec<u8>> {
+    Ok(merge(&fs_err::read(dir.join("kmsg.log"))?, &fs_err::read(dir.join("serial.log"))?))
+}
+
 /// Joins the raw records of `/dev/kmsg` with the tail of the serial console.
 ///
 /// The records are complete and unmixed as long as the agent lives. A kernel that dies prints its last words to the
 /// console alone: lines there with a time stamp beyond the last record's are appended.
-pub fn merge(kmsg: &[u8], serial: &[u8]) -> Vec<u8> {
+fn merge(kmsg: &[u8], serial: &[u8]) -> Vec<u8> {
     // A record cut off in the middle by QEMU's end stands whole on the console, or nowhere.
     let whole = memchr::memrchr(b'\n', kmsg).map_or(0, |i| i + 1);
     let mut log = kmsg[..whole].to_vec();

@@ -12,5 +12,5 @@ pub(crate) use capped::Capped;
 
 pub use agent::{Agent, AgentError};
 pub use kmsg::Kmsg;
-pub use log::merge;
+pub use log::kernel_log;
 pub use serial::Serial;

@@ -8,13 +8,14 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, LinesCodec};
 
 use crate::Result;
 use crate::guest::Capped;
 use crate::journal::{Happening, HostTime, Journal};
+use crate::latch::Latch;
 
 /// The longest line taken. The largest reply, `query-qmp-schema`, has 0.3 MB.
 const LONGEST_LINE: usize = 16 << 20;
@@ -51,7 +52,7 @@ pub enum QmpError {
 pub struct Qmp {
     calls: mpsc::UnboundedSender<Call>,
     /// Why there is no more to be had of it.
-    gone: Arc<watch::Sender<Option<String>>>,
+    gone: Arc<Latch<String>>,
 }
 
 #[derive(Debug)]
@@ -72,7 +73,7 @@ impl Qmp {
             journal.fail(&error);
             QmpError::Gone(error.to_string())
         })?;
-        let gone = Arc::new(watch::Sender::new(None));
+        let gone: Arc<Latch<String>> = Arc::default();
         let (calls, inbox) = mpsc::unbounded_channel();
         let (read, write) = stream.into_split();
         let lines = FramedRead::new(read, LinesCodec::new_with_max_length(LONGEST_LINE));
@@ -105,7 +106,7 @@ impl Qmp {
         self.calls.send(Call { command: message, reply }).map_err(|_| self.why_gone())?;
         let Ok(answer) = tokio::time::timeout(REPLY, answer).await else {
             let why = format!("it did not answer {} within {} s", C::NAME, REPLY.as_secs());
-            self.gone.send_if_modified(|gone| gone.is_none() && gone.replace(why).is_none());
+            self.gone.set(why);
             return Err(self.why_gone());
         };
         let value = answer.map_err(|_| self.why_gone())??;
@@ -114,21 +115,16 @@ impl Qmp {
 
     /// Waits until there is no more to be had of it; why. Safe to cancel.
     pub async fn gone(&self) -> String {
-        let mut gone = self.gone.subscribe();
-        match gone.wait_for(Option::is_some).await.map(|gone| gone.clone()) {
-            Ok(Some(why)) => why,
-            // The sender is ours, so the wait cannot fail.
-            _ => std::future::pending().await,
-        }
+        self.gone.wait().await
     }
 
     /// Whether there is no more to be had of it.
     pub fn is_gone(&self) -> bool {
-        self.gone.borrow().is_some()
+        self.gone.is_set()
     }
 
     fn why_gone(&self) -> QmpError {
-        QmpError::Gone(self.gone.borrow().clone().unwrap_or_else(|| "connection closed".into()))
+        QmpError::Gone(self.gone.get().unwrap_or_else(|| "connection closed".into()))
     }
 }
 
@@ -141,7 +137,7 @@ struct Owner {
     next: u64,
     /// Taken when the greeting came. Events may come before it.
     greeted: Option<oneshot::Sender<()>>,
-    gone: Arc<watch::Sender<Option<String>>>,
+    gone: Arc<Latch<String>>,
 }
 
 impl Owner {
@@ -164,7 +160,7 @@ impl Owner {
             }
         };
         // Before those who wait for an answer learn it.
-        self.gone.send_if_modified(|gone| gone.is_none() && gone.replace(why.clone()).is_none());
+        self.gone.set(why.clone());
         for (_, reply) in self.pending.drain() {
             // Whoever waited may have been cancelled.
             let _ = reply.send(Err(QmpError::Gone(why.clone())));

@@ -109,11 +109,7 @@ impl Ledger {
     /// One that checks nothing: nobody knows what the guest began with.
     pub(super) fn closed(hello: &Hello) -> Self {
         let ledger = Self::new(Snapshot::default(), hello, MemoryOnline::Offline);
-        {
-            let mut state = ledger.state();
-            state.memory.unknown = true;
-            state.cpus.unknown = true;
-        }
+        ledger.close();
         ledger
     }
 

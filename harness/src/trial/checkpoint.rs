@@ -25,7 +25,7 @@ use crate::bytes::Bytes;
 use crate::host::Accelerator;
 use crate::journal::Journal;
 use crate::kernel::Cache;
-use crate::qemu::{Boot, Scratch, Sealed, Start, command_line};
+use crate::qemu::{Scratch, Sealed, Start};
 use crate::side::{Side, Sides};
 use crate::{Error, Result, guest, kreport};
 
@@ -130,8 +130,13 @@ pub async fn prepare(
     if setting.scenario.start == crate::scenario::Start::Boot {
         return Ok(Checkpoints::None("the scenario begins with the boot".into()));
     }
-    let one = async |side: Side| one(setting, side, cache, &evidence.join(side.to_string()), cancel).await;
-    let (before, after) = if key(setting, Side::Before)? == key(setting, Side::After)? {
+    let program = blake3::hash(&fs_err::read(&setting.qemu.path)?).to_hex().to_string();
+    let keys = Sides { before: key(setting, &program, Side::Before)?, after: key(setting, &program, Side::After)? };
+    let one = async |side: Side| {
+        let folder = cache.checkpoints().join(keys.of(side));
+        one(setting, side, &folder, &evidence.join(side.to_string()), cancel).await
+    };
+    let (before, after) = if keys.before == keys.after {
         let before = one(Side::Before).await?;
         let after = before.clone();
         (before, after)
@@ -145,23 +150,22 @@ pub async fn prepare(
     })
 }
 
-/// One side's, or why there is none.
+/// One side's, in `folder` of the cache, or why there is none.
 async fn one(
     setting: &Setting,
     side: Side,
-    cache: &Cache,
+    folder: &Path,
     evidence: &Path,
     cancel: &CancellationToken,
 ) -> Result<Result<Checkpoint, String>> {
     fs_err::create_dir_all(evidence)?;
-    let folder = cache.checkpoints().join(key(setting, side)?);
     // Whoever else makes the same one now is waited for, and its checkpoint then taken.
     let lock = tokio::select! {
-        lock = lock(folder.clone()) => lock?,
+        lock = lock(folder.to_owned()) => lock?,
         () = cancel.cancelled() => return Err(Error::interrupted()),
     };
-    if let Some(checkpoint) = Checkpoint::load(&folder) {
-        copy_evidence(&folder, evidence)?;
+    if let Some(checkpoint) = Checkpoint::load(folder) {
+        copy_evidence(folder, evidence)?;
         return Ok(Ok(checkpoint));
     }
     // Stale, or half of one. Without this file it is none.
@@ -170,7 +174,7 @@ async fn one(
     for attempt in 1..=ATTEMPTS {
         match make(setting, side, evidence, cancel).await? {
             Ok(checkpoint) => {
-                checkpoint.save(&folder, evidence)?;
+                checkpoint.save(folder, evidence)?;
                 drop(lock);
                 return Ok(Ok(checkpoint));
             }
@@ -256,8 +260,7 @@ async fn lead(
         return Err(Unfit::Flaw("lockdep is off after the boot".into()));
     }
     // A report now would leave every trial blind, and a warning that comes once would never come again.
-    let read = |name: &str| fs_err::read(dir.join(name)).unwrap_or_default();
-    let log = guest::merge(&read("kmsg.log"), &read("serial.log"));
+    let log = guest::kernel_log(dir).map_err(|error| Unfit::Cut(Cut::Broken(error.to_string())))?;
     if let Some(report) = kreport::scan(&log).first() {
         return Err(Unfit::Flaw(format!("its boot reports: {}", report.title)));
     }
@@ -265,25 +268,17 @@ async fn lead(
     Ok((hello, baseline, newest))
 }
 
-/// What a checkpoint depends on: the command line, and everything that it names or that runs it.
-fn key(setting: &Setting, side: Side) -> Result<String> {
-    let boot = Boot {
-        accelerator: setting.accelerator,
-        sandbox: setting.sandbox,
-        platform: setting.platform,
-        start: Start::Template,
-    };
-    let line = command_line(&setting.scenario, boot);
+/// What a checkpoint depends on: the command line, and everything that it names or that runs it. `program` is QEMU's hash.
+fn key(setting: &Setting, program: &str, side: Side) -> Result<String> {
     let host_cpu = match setting.accelerator {
         // `-cpu host`: another host's guest would find other features than it booted with.
         Accelerator::Kvm => Some(&setting.host_cpu),
         Accelerator::Tcg => None,
     };
-    let program = blake3::hash(&fs_err::read(&setting.qemu.path)?).to_hex().to_string();
     let parts = serde_json::json!({
         "format": FORMAT,
         "protocol": hotplug_protocol::VERSION,
-        "command-line": line,
+        "command-line": setting.command_line(Start::Template),
         "kernel": setting.kernels.of(side).hash()?,
         "initramfs": setting.initrd.hash()?,
         "qemu": [setting.qemu.version.to_string(), program],

@@ -17,7 +17,7 @@ use super::outcome::TrialRecord;
 use super::run::Setting;
 use crate::Result;
 use crate::journal::{Happening, Stage, Stamped};
-use crate::qemu::{Boot, Inherited, Start, command_line, shell_words};
+use crate::qemu::{Inherited, Start, shell_words};
 use crate::scenario;
 use crate::side::Sides;
 
@@ -250,14 +250,7 @@ fn script(setting: &Setting, record: &TrialRecord, steps: &[(u64, Step)]) -> Str
 
 /// QEMU's words for a cold boot, with sockets and files by name.
 fn qemu(setting: &Setting) -> String {
-    let boot = Boot {
-        accelerator: setting.accelerator,
-        sandbox: setting.sandbox,
-        platform: setting.platform,
-        start: Start::Cold,
-    };
-    let arguments = command_line(&setting.scenario, boot);
-    let mut text = shell_words(&setting.qemu.path, &arguments);
+    let mut text = shell_words(&setting.qemu.path, &setting.command_line(Start::Cold));
     for (name, file) in [("kernel", Inherited::Kernel), ("initramfs", Inherited::Initrd)] {
         text = text.replace(&file.path(), &format!("\"${name}\""));
     }

@@ -18,7 +18,7 @@ use super::repeat::{self, OnDisk};
 use super::vm::{Cut, Origin, Vm, last_words};
 use crate::host::{Accelerator, Qemu};
 use crate::journal::{Happening, HostTime, Journal, Listener, Stage};
-use crate::qemu::{Ended, Identity, Platform, Sealed};
+use crate::qemu::{self, Boot, Ended, Identity, Platform, Sealed, command_line};
 use crate::scenario::{Expect, Operation, Phase, Scenario, Schedule, Seed, Start};
 use crate::side::{Side, Sides};
 use crate::{Error, Result, guest, kreport};
@@ -51,6 +51,19 @@ pub struct Setting {
     pub on_disk: OnDisk,
     /// What trials are restored from; none where each boots.
     pub checkpoints: Option<Sides<Checkpoint>>,
+}
+
+impl Setting {
+    /// QEMU's arguments for a guest of this scenario that begins there.
+    pub fn command_line(&self, start: qemu::Start) -> Vec<String> {
+        self.command_line_of(&self.scenario, start)
+    }
+
+    /// The same for another scenario.
+    pub fn command_line_of(&self, scenario: &Scenario, start: qemu::Start) -> Vec<String> {
+        let Self { accelerator, sandbox, platform, .. } = *self;
+        command_line(scenario, Boot { accelerator, sandbox, platform, start })
+    }
 }
 
 /// One trial to be run.
@@ -95,6 +108,8 @@ impl TrialPlan {
 #[derive(Debug, Default)]
 struct Course {
     cut: Option<Cut>,
+    /// When it was taken up.
+    taken: HostTime,
     /// When the guest was there to be asked.
     ready: Option<HostTime>,
     armed: Armed,
@@ -166,10 +181,9 @@ impl Prepared {
         under_way: &CancellationToken,
     ) -> Result<TrialRecord> {
         let Self { plan, dir, schedule, journal, heard, vm } = self;
-        let taken = journal.now();
+        let mut course = Course { taken: journal.now(), ..Course::default() };
         journal.record(Happening::Stage(Stage::Taken));
         let log = Log::default();
-        let mut course = Course::default();
         let (lost, ended, kernel_log) = match vm {
             Err(error) => {
                 course.cut = Some(Cut::Broken(error.to_string()));
@@ -189,15 +203,14 @@ impl Prepared {
                 let ended = vm.shut_down(course.cut.as_ref()).await;
                 // Without room for its evidence a trial says nothing, and says so first.
                 journal.check()?;
-                (lost, ended?, kernel_log(&dir)?)
+                (lost, ended?, guest::kernel_log(&dir)?)
             }
         };
         if cancel.is_cancelled() {
             // Cut off: without a record it does not count, and is run anew where the run is continued.
             return Err(Error::interrupted());
         }
-        let mut record = conclude(&plan, schedule, &dir, &journal, &kernel_log, lost, log, course, ended);
-        record.taken = taken;
+        let record = conclude(&plan, schedule, &dir, &journal, &kernel_log, lost, log, course, ended);
         if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
             repeat::write(setting, &dir, &record)?;
         }
@@ -337,11 +350,6 @@ async fn settle(vm: &Vm, course: &mut Course) -> Result<(), Cut> {
     Ok(())
 }
 
-/// All that the kernel said. A file that cannot be read is an error, not a kernel that said nothing.
-fn kernel_log(dir: &Path) -> Result<Vec<u8>> {
-    Ok(guest::merge(&fs_err::read(dir.join("kmsg.log"))?, &fs_err::read(dir.join("serial.log"))?))
-}
-
 /// Reads the log and decides.
 #[expect(clippy::too_many_arguments, reason = "a record is made of all parts of a trial")]
 fn conclude(
@@ -415,7 +423,7 @@ fn conclude(
         why,
         armed: course.armed,
         lost_records,
-        taken: HostTime(0),
+        taken: course.taken,
         ready: course.ready,
         ended: journal.now(),
         operations,

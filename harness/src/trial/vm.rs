@@ -12,7 +12,7 @@ use super::Setting;
 use super::checkpoint::Checkpoint;
 use crate::guest::{Agent, Kmsg, Serial};
 use crate::journal::{Ending, Happening, Journal, Stage};
-use crate::qemu::{Boot, Ended, Inherited, Machine, Scratch, Start, command_line, shell_words};
+use crate::qemu::{Ended, Inherited, Machine, Scratch, Start, shell_words};
 use crate::qmp::{Qmp, QmpError};
 use crate::side::Side;
 use crate::{Error, Result};
@@ -30,7 +30,7 @@ const SILENCE: Duration = Duration::from_secs(45);
 /// A guest that is not ready after this long hangs too, whatever it prints: a stalled kernel says so every 26 s.
 const BOOT: Duration = Duration::from_secs(180);
 
-/// How long a panicking kernel may take to print and reboot, and QEMU to obey `quit`.
+/// How long a panicking kernel may take to print and reboot.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 
 /// How long QEMU may take to end after a connection of its has. It takes 20 ms; a core is written before.
@@ -124,13 +124,8 @@ impl Vm {
         dir: &Path,
         journal: &Arc<Journal>,
     ) -> Result<Self> {
-        let boot = Boot {
-            accelerator: setting.accelerator,
-            sandbox: setting.sandbox,
-            platform: setting.platform,
-            start: origin.start(),
-        };
-        let arguments = command_line(&setting.scenario, boot);
+        let begins = origin.start();
+        let arguments = setting.command_line(begins);
         write_command(dir, &setting.qemu.path, &arguments)?;
         journal.record(Happening::Stage(Stage::Started));
         let mut files = origin.files()?;
@@ -154,7 +149,7 @@ impl Vm {
         let transcript = dir.join("qmp.log");
         let connect = async {
             let qmp = Qmp::connect(streams.qmp, journal.clone(), &transcript).await?;
-            if boot.start == Start::Restored {
+            if begins == Start::Restored {
                 ignore_shared_memory(&qmp).await?;
             }
             Ok::<_, QmpError>(qmp)
@@ -308,7 +303,7 @@ impl Vm {
         }
     }
 
-    /// Asks a hanging guest what it hangs on: blocked tasks and held locks into its own log, registers into QEMU's.
+    /// Asks a hanging guest what it hangs on: blocked tasks, held locks and backtraces go into its own log.
     pub(super) async fn diagnose(&self) {
         let limit = Duration::from_secs(10);
         // Documentation/admin-guide/sysrq.rst: w, blocked tasks; d, held locks; l, backtraces of active CPUs.
