@@ -1,20 +1,18 @@
 //! What a scenario must be beyond its syntax: devices exist, fit the machine, and are only moved legally.
 
+mod machine;
+mod step;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use toml::Spanned;
 
-use super::file::{AfterTable, File, LaneTable, Names, RandomTable, StepTable};
-use super::{
-    Device, DeviceId, Dimm, Lane, Machine, Move, Offset, Operation, Place, Random, Scenario, Start, Step,
-    Trigger, VirtioMem,
-};
+use self::machine::{devices, machine};
+use self::step::step;
+use super::file::{File, LaneTable, RandomTable, StepTable};
+use super::{Device, DeviceId, Lane, Move, Operation, Random, Scenario, Start, Step};
 use crate::Error;
-use crate::bytes::Bytes;
-
-/// x86's section size: QEMU takes a smaller DIMM, the guest then refuses it and misaligns the next.
-const SECTION: Bytes = Bytes(128 * Bytes::MIB);
 
 /// A fault and the place in the text it stands at.
 pub(super) struct Wrong {
@@ -45,6 +43,8 @@ impl Wrong {
 
 /// A group's name stands for all its members, in order.
 type Groups = BTreeMap<String, Vec<DeviceId>>;
+
+type Devices = BTreeMap<DeviceId, Device>;
 
 /// Longer than the kernel's own limits, so that a hung task or a stall is reported by the guest before we give up on
 /// it (`hung_task_timeout_secs` in `qemu::command_line`).
@@ -106,175 +106,6 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
     })
 }
 
-fn machine(table: &Spanned<Machine>) -> Result<(), Wrong> {
-    let machine = table.get_ref();
-    let wrong = |what: String, mend: &str| Err(Wrong::new(table.span(), what, mend));
-    if machine.cpus == 0 || machine.cpus > machine.max_cpus {
-        return wrong("cpus must be at least 1 and at most max_cpus".into(), "raise max_cpus");
-    }
-    if machine.topology.cores(machine.max_cpus).is_none() {
-        let what = format!("sockets, dies, cores and threads do not make max_cpus = {}", machine.max_cpus);
-        return wrong(what, "leave cores out, or make their product max_cpus");
-    }
-    if machine.nodes.is_empty() {
-        return Ok(());
-    }
-    let memory: u64 = machine.nodes.iter().map(|node| node.memory().0).sum();
-    if memory != machine.memory.0 {
-        let what = format!("the nodes have {} together, memory is {}", Bytes(memory), machine.memory);
-        return wrong(what, "make them the same");
-    }
-    if machine.nodes[0].memory().0 == 0 {
-        return wrong("node 0 has no memory".into(), "QEMU's firmware needs some there");
-    }
-    let mut named = BTreeSet::new();
-    for slot in machine.nodes.iter().flat_map(|node| &node.cpus) {
-        if *slot >= machine.max_cpus || !named.insert(*slot) {
-            let what = format!("CPU slot {slot} is named twice, or is not below max_cpus");
-            return wrong(what, "name each slot in one node");
-        }
-    }
-    Ok(())
-}
-
-fn devices(file: &File) -> Result<(Groups, BTreeMap<DeviceId, Device>), Wrong> {
-    let machine = file.machine.get_ref();
-    let at = || file.machine.span();
-    let nodes = u32::try_from(machine.nodes.len()).unwrap_or(u32::MAX).max(1);
-    let node = |node: &Option<Spanned<u32>>| match node {
-        Some(number) if *number.get_ref() >= nodes => {
-            let what = format!("there is no node {}", number.get_ref());
-            Err(Wrong::new(number.span(), what, "add a [[machine.node]]"))
-        }
-        number => Ok(number.as_ref().map_or(0, |number| *number.get_ref())),
-    };
-    let mut groups = Groups::new();
-    let mut devices = BTreeMap::new();
-    let mut add = |name: &Spanned<String>, count: u32, device: &mut dyn FnMut(u32) -> Device| {
-        let ids: Vec<_> = (0..count).map(|i| DeviceId(format!("{}{i}", name.get_ref()))).collect();
-        let plain =
-            name.get_ref().chars().all(|c| c.is_ascii_lowercase() || c == '-') && !name.get_ref().is_empty();
-        if !plain {
-            return Err(Wrong::new(name.span(), "a device's name is lower-case letters", "name = \"dimm\""));
-        }
-        if ids.is_empty() || groups.insert(name.get_ref().clone(), ids.clone()).is_some() {
-            return Err(Wrong::new(
-                name.span(),
-                "a group is empty or named twice",
-                "count = 1 or more, one name each",
-            ));
-        }
-        devices.extend(ids.into_iter().zip(0..).map(|(id, index)| (id, device(index))));
-        Ok(())
-    };
-    let (mut memory, mut dimms) = (machine.memory.0, 0);
-    for group in file.dimm.iter().map(Spanned::get_ref) {
-        let size = sections(&group.size, "a DIMM")?;
-        let node = node(&group.node)?;
-        let address =
-            group.address.as_ref().map(|address| sections(address, "a DIMM's address")).transpose()?;
-        if let (Some(address), true) = (&group.address, group.count > 1) {
-            let mend = "give each its own group";
-            return Err(Wrong::new(address.span(), "two DIMMs cannot share an address", mend));
-        }
-        add(&group.name, group.count, &mut |_| {
-            Device::Dimm(Dimm { size, node, address, backend: group.backend })
-        })?;
-        memory = memory.saturating_add(size.0.saturating_mul(group.count.into()));
-        dimms += group.count;
-    }
-    for group in file.nvdimm.iter().map(Spanned::get_ref) {
-        let (size, node) = (sections(&group.size, "an nvdimm")?, node(&group.node)?);
-        add(&group.name, group.count, &mut |_| Device::Nvdimm { size, node })?;
-        memory = memory.saturating_add(size.0.saturating_mul(group.count.into()));
-        dimms += group.count;
-    }
-    for group in file.virtio_mem.iter().map(Spanned::get_ref) {
-        let (size, node) = (sections(&group.size, "virtio-mem")?, node(&group.node)?);
-        // The smallest that Linux takes is a huge page (QEMU, hw/virtio/virtio-mem.c: VIRTIO_MEM_MIN_BLOCK_SIZE).
-        let block = group.block.as_ref().map_or(Bytes(2 * Bytes::MIB), |block| *block.get_ref());
-        if let Some(wrong) = group.block.as_ref().filter(|_| !block.0.is_power_of_two() || block.0 < 2 << 20)
-        {
-            let what = format!("virtio-mem's block of {block} is not a power of two from 2M on");
-            return Err(Wrong::new(wrong.span(), what, "block = \"2M\", \"4M\", ..."));
-        }
-        add(&group.name, group.count, &mut |_| Device::VirtioMem(VirtioMem { size, block, node }))?;
-        memory = memory.saturating_add(size.0.saturating_mul(group.count.into()));
-    }
-    let slots = cpu_slots(file, &mut add)?;
-    fits(machine, memory, dimms, slots).map_err(|(what, mend)| Wrong::new(at(), what, mend))?;
-    Ok((groups, devices))
-}
-
-/// Adds a group of devices, each made from its number in the group.
-type Add<'a> = dyn FnMut(&Spanned<String>, u32, &mut dyn FnMut(u32) -> Device) -> Result<(), Wrong> + 'a;
-
-/// CPUs sit in the slots that they name, or in the next that nobody has, behind the boot CPUs. How many slots it takes.
-fn cpu_slots(file: &File, add: &mut Add<'_>) -> Result<u32, Wrong> {
-    let machine = file.machine.get_ref();
-    let named: Vec<&Spanned<u32>> = file.cpu.iter().flat_map(|group| &group.get_ref().slots).collect();
-    let mut taken: BTreeSet<u32> = (0..machine.cpus).collect();
-    for slot in named {
-        if !taken.insert(*slot.get_ref()) {
-            let what = format!("CPU slot {} is taken", slot.get_ref());
-            return Err(Wrong::new(slot.span(), what, "slots from the number of boot CPUs on, each once"));
-        }
-    }
-    for group in file.cpu.iter().map(Spanned::get_ref) {
-        if !group.slots.is_empty() && group.slots.len() != usize::try_from(group.count).unwrap_or(0) {
-            let mend = "name one slot for each CPU of the group, or none";
-            return Err(Wrong::new(group.slots[0].span(), "there are more or fewer slots than CPUs", mend));
-        }
-        add(&group.name, group.count, &mut |index| {
-            let named = usize::try_from(index).ok().and_then(|index| group.slots.get(index));
-            let slot = named.map_or_else(
-                || {
-                    let free = (0..u32::MAX).find(|slot| !taken.contains(slot)).unwrap_or(u32::MAX);
-                    taken.insert(free);
-                    free
-                },
-                |slot| *slot.get_ref(),
-            );
-            Device::Cpu { slot }
-        })?;
-    }
-    Ok(taken.last().map_or(0, |last| last.saturating_add(1)))
-}
-
-fn sections(size: &Spanned<Bytes>, what: &str) -> Result<Bytes, Wrong> {
-    let bytes = *size.get_ref();
-    if bytes.0 == 0 || !bytes.0.is_multiple_of(SECTION.0) {
-        let what = format!("{what} of {bytes} is not a multiple of {SECTION}, x86's section size");
-        return Err(Wrong::new(size.span(), what, "\"128M\", \"256M\", ..."));
-    }
-    Ok(bytes)
-}
-
-fn fits(machine: &Machine, memory: u64, dimms: u32, slots: u32) -> Result<(), (String, String)> {
-    if memory > machine.max_memory.0 {
-        let all = Bytes(memory);
-        return Err((
-            format!("all devices together need {all}, max_memory is {}", machine.max_memory),
-            format!("max_memory = \"{all}\" or more"),
-        ));
-    }
-    if dimms > machine.slots {
-        return Err((
-            format!("{dimms} DIMMs need as many slots, the machine has {}", machine.slots),
-            format!("slots = {dimms}"),
-        ));
-    }
-    if slots > machine.max_cpus {
-        return Err((
-            format!("all CPUs together need {slots} slots, max_cpus is {}", machine.max_cpus),
-            format!("max_cpus = {slots}"),
-        ));
-    }
-    Ok(())
-}
-
-type Devices = BTreeMap<DeviceId, Device>;
-
 fn lane(table: &LaneTable, groups: &Groups, devices: &Devices) -> Result<Lane, Wrong> {
     let mut plugged = BTreeSet::new();
     let mut steps = Vec::new();
@@ -303,15 +134,9 @@ fn moves_legally(
     round: u32,
 ) -> Result<(), Wrong> {
     for operation in &step.operations {
-        let (id, legal) = match operation {
-            Operation::Plug(id) => (id, plugged.insert(id.clone())),
-            Operation::Unplug(id) => (id, plugged.remove(id)),
-            Operation::Online(Place::Device(id), _) | Operation::Offline(Place::Device(id)) => {
-                (id, plugged.contains(id))
-            }
-            _ => continue,
-        };
-        if !legal {
+        if let Some(id) = operation.device()
+            && !operation.takes_its_turn(plugged)
+        {
             let state = if operation.verb() == "plug" { "plugged already" } else { "not plugged" };
             let when = if round == 0 { "" } else { ", in the second round" };
             let what = format!("`{id}` is {state} at this step{when}");
@@ -320,169 +145,6 @@ fn moves_legally(
         }
     }
     Ok(())
-}
-
-fn step(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> Result<Step, Wrong> {
-    let table = raw.get_ref();
-    let operations = operations(raw, groups, devices)?;
-    let in_flight = table.in_flight.as_ref().map_or(1, |n| *n.get_ref());
-    if in_flight == 0 {
-        let span = table.in_flight.as_ref().map_or(raw.span(), Spanned::span);
-        return Err(Wrong::new(span, "with no request in flight nothing happens", "in_flight = 1 or more"));
-    }
-    Ok(Step {
-        operations,
-        barrier: table.barrier.as_ref().map(|name| name.get_ref().clone()),
-        after: table.after.as_ref().map(trigger).transpose()?,
-        in_flight,
-        order: table.order,
-        pause_up_to_ms: table.pause_up_to_ms,
-        expect: table.expect,
-    })
-}
-
-/// What a step does: the first of its keys that says so, and no other.
-fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> Result<Vec<Operation>, Wrong> {
-    let table = raw.get_ref();
-    let reboot = table.reboot.as_ref().filter(|reboot| *reboot.get_ref());
-    let verbs = [
-        table.plug.is_some(),
-        table.unplug.is_some(),
-        table.resize.is_some(),
-        table.online.is_some(),
-        table.offline.is_some(),
-        table.write.is_some(),
-        table.read.is_some(),
-        reboot.is_some(),
-    ];
-    let several = verbs.iter().filter(|given| **given).count();
-    if several > 1 || several == 0 && table.barrier.is_none() && table.after.is_none() {
-        let what = "a step does one thing: plug, unplug, resize, online, offline, write, read or reboot";
-        return Err(Wrong::new(raw.span(), what, "{ plug = \"dimm\" }"));
-    }
-    let belongs = |given: bool, key: &str, verb: &str, there: bool| {
-        let what = format!("`{key}` belongs to a step that does {verb}");
-        if given && !there { Err(Wrong::new(raw.span(), what, format!("leave `{key}` out"))) } else { Ok(()) }
-    };
-    belongs(table.to.is_some(), "to", "resize", table.resize.is_some())?;
-    belongs(table.policy.is_some(), "policy", "online", table.online.is_some())?;
-    belongs(table.data.is_some(), "data", "write", table.write.is_some())?;
-    belongs(table.offset.is_some() || table.length.is_some(), "offset", "read", table.read.is_some())?;
-    let of = |name: &Spanned<Names>, fits: fn(&Device) -> bool, kind: &str| {
-        let ids = members(name, groups)?;
-        match ids.iter().find(|id| !devices.get(*id).is_some_and(fits)) {
-            Some(id) => Err(Wrong::new(name.span(), format!("`{id}` is not {kind}"), "name another device")),
-            None => Ok(ids),
-        }
-    };
-    let comes = |device: &Device| !matches!(device, Device::VirtioMem(_));
-    if let Some(name) = &table.plug {
-        return Ok(of(name, comes, "something that is plugged")?.into_iter().map(Operation::Plug).collect());
-    }
-    if let Some(name) = &table.unplug {
-        return Ok(of(name, comes, "something that is unplugged")?
-            .into_iter()
-            .map(Operation::Unplug)
-            .collect());
-    }
-    if let Some(name) = &table.resize {
-        let ids = of(name, |device| matches!(device, Device::VirtioMem(_)), "a virtio-mem device")?;
-        let Some(to) = &table.to else {
-            return Err(Wrong::new(raw.span(), "a resize says to what", "to = \"256M\""));
-        };
-        for id in &ids {
-            if let Some(Device::VirtioMem(device)) = devices.get(id)
-                && (to.get_ref() > &device.size || !to.get_ref().0.is_multiple_of(device.block.0))
-            {
-                let what = format!("`{id}` gives multiples of {} up to {}", device.block, device.size);
-                return Err(Wrong::new(to.span(), what, "another size"));
-            }
-        }
-        return Ok(ids.into_iter().map(|id| Operation::Resize(id, *to.get_ref())).collect());
-    }
-    if let Some(name) = &table.online {
-        let policy = table.policy.as_ref().map(|policy| *policy.get_ref()).unwrap_or_default();
-        return Ok(places(name, groups)?.into_iter().map(|place| Operation::Online(place, policy)).collect());
-    }
-    if let Some(name) = &table.offline {
-        return Ok(places(name, groups)?.into_iter().map(Operation::Offline).collect());
-    }
-    let absolute = |path: &Spanned<String>| {
-        if path.get_ref().starts_with('/') {
-            Ok(path.get_ref().clone())
-        } else {
-            Err(Wrong::new(path.span(), "a path in the guest is absolute", "path from / on"))
-        }
-    };
-    if let Some(path) = &table.write {
-        let Some(data) = &table.data else {
-            return Err(Wrong::new(raw.span(), "a write says what", "data = \"1\""));
-        };
-        return Ok(vec![Operation::Write { path: absolute(path)?, data: data.get_ref().clone() }]);
-    }
-    if let Some(path) = &table.read {
-        let (offset, length) = (table.offset.unwrap_or(0), table.length);
-        return Ok(vec![Operation::Read { path: absolute(path)?, offset, length }]);
-    }
-    Ok(reboot.map(|_| Operation::Reboot).into_iter().collect())
-}
-
-/// The members of groups, and single devices, as they are named.
-fn members(names: &Spanned<Names>, groups: &Groups) -> Result<Vec<DeviceId>, Wrong> {
-    let each = names.get_ref().all().iter().map(|name| named(name, names.span(), groups));
-    Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
-}
-
-/// A group's members, or one device.
-fn named(wanted: &str, span: Range<usize>, groups: &Groups) -> Result<Vec<DeviceId>, Wrong> {
-    let one = || groups.values().flatten().find(|id| id.0 == wanted).map(|id| vec![id.clone()]);
-    groups.get(wanted).cloned().or_else(one).ok_or_else(|| {
-        let known = groups.keys().cloned().collect::<Vec<_>>().join(", ");
-        let what = format!("no device or group is called `{wanted}`");
-        Wrong::new(span, what, format!("declare it, or use one of: {known}"))
-    })
-}
-
-/// `memory:3`, `cpu:1`, or devices.
-fn places(names: &Spanned<Names>, groups: &Groups) -> Result<Vec<Place>, Wrong> {
-    let mut places = Vec::new();
-    for name in names.get_ref().all() {
-        let place = name.split_once(':').map(|(kind, number)| match (kind, number.parse::<u32>()) {
-            ("memory", Ok(number)) => Some(Place::Block(number.into())),
-            ("cpu", Ok(number)) => Some(Place::Cpu(number)),
-            _ => None,
-        });
-        match place {
-            Some(Some(place)) => places.push(place),
-            Some(None) => {
-                let what = "a place is `memory:N` or `cpu:N`, as sysfs numbers them";
-                return Err(Wrong::new(names.span(), what, "memory:3"));
-            }
-            None => places.extend(named(name, names.span(), groups)?.into_iter().map(Place::Device)),
-        }
-    }
-    Ok(places)
-}
-
-fn trigger(table: &Spanned<AfterTable>) -> Result<Trigger, Wrong> {
-    let raw = table.get_ref();
-    let wrong = |what: &str, mend: &str| Err(Wrong::new(table.span(), what, mend));
-    let offset = match (raw.offset_us, raw.random_us, raw.sweep_us) {
-        (fixed, None, None) => Offset::Fixed(fixed.unwrap_or(0)),
-        (None, Some([from, to]), None) if from <= to => Offset::Random(from, to),
-        (None, None, Some([from, to, step])) if from <= to && step > 0 => Offset::Sweep(from, to, step),
-        (None, _, None) => return wrong("the times run backwards", "random_us = [0, 5000]"),
-        (None, None, _) => {
-            return wrong("a sweep goes up, by more than nothing", "sweep_us = [0, 5000, 250]");
-        }
-        _ => {
-            return wrong(
-                "an offset is fixed, random or swept",
-                "give one of offset_us, random_us, sweep_us",
-            );
-        }
-    };
-    Ok(Trigger { operation: raw.step.get_ref().clone(), phase: raw.phase, offset })
 }
 
 /// Barriers are passed by several lanes equally often; triggers are of another lane's step.

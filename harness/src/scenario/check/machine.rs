@@ -1,0 +1,180 @@
+//! The machine and its devices: they exist, and fit.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml::Spanned;
+
+use super::{Devices, Groups, Wrong};
+use crate::bytes::Bytes;
+use crate::scenario::file::File;
+use crate::scenario::{Device, DeviceId, Dimm, Machine, VirtioMem};
+
+/// x86's section size: QEMU takes a smaller DIMM, the guest then refuses it and misaligns the next.
+const SECTION: Bytes = Bytes(128 * Bytes::MIB);
+
+pub(super) fn machine(table: &Spanned<Machine>) -> Result<(), Wrong> {
+    let machine = table.get_ref();
+    let wrong = |what: String, mend: &str| Err(Wrong::new(table.span(), what, mend));
+    if machine.cpus == 0 || machine.cpus > machine.max_cpus {
+        return wrong("cpus must be at least 1 and at most max_cpus".into(), "raise max_cpus");
+    }
+    if machine.topology.cores(machine.max_cpus).is_none() {
+        let what = format!("sockets, dies, cores and threads do not make max_cpus = {}", machine.max_cpus);
+        return wrong(what, "leave cores out, or make their product max_cpus");
+    }
+    if machine.nodes.is_empty() {
+        return Ok(());
+    }
+    let memory: u64 = machine.nodes.iter().map(|node| node.memory().0).sum();
+    if memory != machine.memory.0 {
+        let what = format!("the nodes have {} together, memory is {}", Bytes(memory), machine.memory);
+        return wrong(what, "make them the same");
+    }
+    if machine.nodes[0].memory().0 == 0 {
+        return wrong("node 0 has no memory".into(), "QEMU's firmware needs some there");
+    }
+    let mut named = BTreeSet::new();
+    for slot in machine.nodes.iter().flat_map(|node| &node.cpus) {
+        if *slot >= machine.max_cpus || !named.insert(*slot) {
+            let what = format!("CPU slot {slot} is named twice, or is not below max_cpus");
+            return wrong(what, "name each slot in one node");
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn devices(file: &File) -> Result<(Groups, Devices), Wrong> {
+    let machine = file.machine.get_ref();
+    let at = || file.machine.span();
+    let nodes = u32::try_from(machine.nodes.len()).unwrap_or(u32::MAX).max(1);
+    let node = |node: &Option<Spanned<u32>>| match node {
+        Some(number) if *number.get_ref() >= nodes => {
+            let what = format!("there is no node {}", number.get_ref());
+            Err(Wrong::new(number.span(), what, "add a [[machine.node]]"))
+        }
+        number => Ok(number.as_ref().map_or(0, |number| *number.get_ref())),
+    };
+    let mut groups = Groups::new();
+    let mut devices = BTreeMap::new();
+    let mut add = |name: &Spanned<String>, count: u32, device: &mut dyn FnMut(u32) -> Device| {
+        let ids: Vec<_> = (0..count).map(|i| DeviceId(format!("{}{i}", name.get_ref()))).collect();
+        let plain =
+            name.get_ref().chars().all(|c| c.is_ascii_lowercase() || c == '-') && !name.get_ref().is_empty();
+        if !plain {
+            return Err(Wrong::new(name.span(), "a device's name is lower-case letters", "name = \"dimm\""));
+        }
+        if ids.is_empty() || groups.insert(name.get_ref().clone(), ids.clone()).is_some() {
+            return Err(Wrong::new(
+                name.span(),
+                "a group is empty or named twice",
+                "count = 1 or more, one name each",
+            ));
+        }
+        devices.extend(ids.into_iter().zip(0..).map(|(id, index)| (id, device(index))));
+        Ok(())
+    };
+    let (mut memory, mut dimms) = (machine.memory.0, 0);
+    for group in file.dimm.iter().map(Spanned::get_ref) {
+        let size = sections(&group.size, "a DIMM")?;
+        let node = node(&group.node)?;
+        let address =
+            group.address.as_ref().map(|address| sections(address, "a DIMM's address")).transpose()?;
+        if let (Some(address), true) = (&group.address, group.count > 1) {
+            let mend = "give each its own group";
+            return Err(Wrong::new(address.span(), "two DIMMs cannot share an address", mend));
+        }
+        add(&group.name, group.count, &mut |_| {
+            Device::Dimm(Dimm { size, node, address, backend: group.backend })
+        })?;
+        memory = memory.saturating_add(size.0.saturating_mul(group.count.into()));
+        dimms += group.count;
+    }
+    for group in file.nvdimm.iter().map(Spanned::get_ref) {
+        let (size, node) = (sections(&group.size, "an nvdimm")?, node(&group.node)?);
+        add(&group.name, group.count, &mut |_| Device::Nvdimm { size, node })?;
+        memory = memory.saturating_add(size.0.saturating_mul(group.count.into()));
+        dimms += group.count;
+    }
+    for group in file.virtio_mem.iter().map(Spanned::get_ref) {
+        let (size, node) = (sections(&group.size, "virtio-mem")?, node(&group.node)?);
+        // The smallest that Linux takes is a huge page (QEMU, hw/virtio/virtio-mem.c: VIRTIO_MEM_MIN_BLOCK_SIZE).
+        let block = group.block.as_ref().map_or(Bytes(2 * Bytes::MIB), |block| *block.get_ref());
+        if let Some(wrong) = group.block.as_ref().filter(|_| !block.0.is_power_of_two() || block.0 < 2 << 20)
+        {
+            let what = format!("virtio-mem's block of {block} is not a power of two from 2M on");
+            return Err(Wrong::new(wrong.span(), what, "block = \"2M\", \"4M\", ..."));
+        }
+        add(&group.name, group.count, &mut |_| Device::VirtioMem(VirtioMem { size, block, node }))?;
+        memory = memory.saturating_add(size.0.saturating_mul(group.count.into()));
+    }
+    let slots = cpu_slots(file, &mut add)?;
+    fits(machine, memory, dimms, slots).map_err(|(what, mend)| Wrong::new(at(), what, mend))?;
+    Ok((groups, devices))
+}
+
+/// Adds a group of devices, each made from its number in the group.
+type Add<'a> = dyn FnMut(&Spanned<String>, u32, &mut dyn FnMut(u32) -> Device) -> Result<(), Wrong> + 'a;
+
+/// CPUs sit in the slots that they name, or in the next that nobody has, behind the boot CPUs. How many slots it takes.
+fn cpu_slots(file: &File, add: &mut Add<'_>) -> Result<u32, Wrong> {
+    let machine = file.machine.get_ref();
+    let named: Vec<&Spanned<u32>> = file.cpu.iter().flat_map(|group| &group.get_ref().slots).collect();
+    let mut taken: BTreeSet<u32> = (0..machine.cpus).collect();
+    for slot in named {
+        if !taken.insert(*slot.get_ref()) {
+            let what = format!("CPU slot {} is taken", slot.get_ref());
+            return Err(Wrong::new(slot.span(), what, "slots from the number of boot CPUs on, each once"));
+        }
+    }
+    for group in file.cpu.iter().map(Spanned::get_ref) {
+        if !group.slots.is_empty() && group.slots.len() != usize::try_from(group.count).unwrap_or(0) {
+            let mend = "name one slot for each CPU of the group, or none";
+            return Err(Wrong::new(group.slots[0].span(), "there are more or fewer slots than CPUs", mend));
+        }
+        add(&group.name, group.count, &mut |index| {
+            let named = usize::try_from(index).ok().and_then(|index| group.slots.get(index));
+            let slot = named.map_or_else(
+                || {
+                    let free = (0..u32::MAX).find(|slot| !taken.contains(slot)).unwrap_or(u32::MAX);
+                    taken.insert(free);
+                    free
+                },
+                |slot| *slot.get_ref(),
+            );
+            Device::Cpu { slot }
+        })?;
+    }
+    Ok(taken.last().map_or(0, |last| last.saturating_add(1)))
+}
+
+fn sections(size: &Spanned<Bytes>, what: &str) -> Result<Bytes, Wrong> {
+    let bytes = *size.get_ref();
+    if bytes.0 == 0 || !bytes.0.is_multiple_of(SECTION.0) {
+        let what = format!("{what} of {bytes} is not a multiple of {SECTION}, x86's section size");
+        return Err(Wrong::new(size.span(), what, "\"128M\", \"256M\", ..."));
+    }
+    Ok(bytes)
+}
+
+fn fits(machine: &Machine, memory: u64, dimms: u32, slots: u32) -> Result<(), (String, String)> {
+    if memory > machine.max_memory.0 {
+        let all = Bytes(memory);
+        return Err((
+            format!("all devices together need {all}, max_memory is {}", machine.max_memory),
+            format!("max_memory = \"{all}\" or more"),
+        ));
+    }
+    if dimms > machine.slots {
+        return Err((
+            format!("{dimms} DIMMs need as many slots, the machine has {}", machine.slots),
+            format!("slots = {dimms}"),
+        ));
+    }
+    if slots > machine.max_cpus {
+        return Err((
+            format!("all CPUs together need {slots} slots, max_cpus is {}", machine.max_cpus),
+            format!("max_cpus = {slots}"),
+        ));
+    }
+    Ok(())
+}

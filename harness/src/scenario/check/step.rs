@@ -1,0 +1,172 @@
+//! One step: it does one thing, to devices that there are.
+
+use std::ops::Range;
+
+use toml::Spanned;
+
+use super::{Devices, Groups, Wrong};
+use crate::scenario::file::{AfterTable, Names, StepTable};
+use crate::scenario::{Device, DeviceId, Offset, Operation, Place, Step, Trigger};
+
+pub(super) fn step(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> Result<Step, Wrong> {
+    let table = raw.get_ref();
+    let operations = operations(raw, groups, devices)?;
+    let in_flight = table.in_flight.as_ref().map_or(1, |n| *n.get_ref());
+    if in_flight == 0 {
+        let span = table.in_flight.as_ref().map_or(raw.span(), Spanned::span);
+        return Err(Wrong::new(span, "with no request in flight nothing happens", "in_flight = 1 or more"));
+    }
+    Ok(Step {
+        operations,
+        barrier: table.barrier.as_ref().map(|name| name.get_ref().clone()),
+        after: table.after.as_ref().map(trigger).transpose()?,
+        in_flight,
+        order: table.order,
+        pause_up_to_ms: table.pause_up_to_ms,
+        expect: table.expect,
+    })
+}
+
+/// What a step does: the first of its keys that says so, and no other.
+fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> Result<Vec<Operation>, Wrong> {
+    let table = raw.get_ref();
+    let reboot = table.reboot.as_ref().filter(|reboot| *reboot.get_ref());
+    let verbs = [
+        table.plug.is_some(),
+        table.unplug.is_some(),
+        table.resize.is_some(),
+        table.online.is_some(),
+        table.offline.is_some(),
+        table.write.is_some(),
+        table.read.is_some(),
+        reboot.is_some(),
+    ];
+    let several = verbs.iter().filter(|given| **given).count();
+    if several > 1 || several == 0 && table.barrier.is_none() && table.after.is_none() {
+        let what = "a step does one thing: plug, unplug, resize, online, offline, write, read or reboot";
+        return Err(Wrong::new(raw.span(), what, "{ plug = \"dimm\" }"));
+    }
+    let belongs = |given: bool, key: &str, verb: &str, there: bool| {
+        let what = format!("`{key}` belongs to a step that does {verb}");
+        if given && !there { Err(Wrong::new(raw.span(), what, format!("leave `{key}` out"))) } else { Ok(()) }
+    };
+    belongs(table.to.is_some(), "to", "resize", table.resize.is_some())?;
+    belongs(table.policy.is_some(), "policy", "online", table.online.is_some())?;
+    belongs(table.data.is_some(), "data", "write", table.write.is_some())?;
+    belongs(table.offset.is_some() || table.length.is_some(), "offset", "read", table.read.is_some())?;
+    let of = |name: &Spanned<Names>, fits: fn(&Device) -> bool, kind: &str| {
+        let ids = members(name, groups)?;
+        match ids.iter().find(|id| !devices.get(*id).is_some_and(fits)) {
+            Some(id) => Err(Wrong::new(name.span(), format!("`{id}` is not {kind}"), "name another device")),
+            None => Ok(ids),
+        }
+    };
+    let comes = |device: &Device| !matches!(device, Device::VirtioMem(_));
+    if let Some(name) = &table.plug {
+        return Ok(of(name, comes, "something that is plugged")?.into_iter().map(Operation::Plug).collect());
+    }
+    if let Some(name) = &table.unplug {
+        return Ok(of(name, comes, "something that is unplugged")?
+            .into_iter()
+            .map(Operation::Unplug)
+            .collect());
+    }
+    if let Some(name) = &table.resize {
+        let ids = of(name, |device| matches!(device, Device::VirtioMem(_)), "a virtio-mem device")?;
+        let Some(to) = &table.to else {
+            return Err(Wrong::new(raw.span(), "a resize says to what", "to = \"256M\""));
+        };
+        for id in &ids {
+            if let Some(Device::VirtioMem(device)) = devices.get(id)
+                && (to.get_ref() > &device.size || !to.get_ref().0.is_multiple_of(device.block.0))
+            {
+                let what = format!("`{id}` gives multiples of {} up to {}", device.block, device.size);
+                return Err(Wrong::new(to.span(), what, "another size"));
+            }
+        }
+        return Ok(ids.into_iter().map(|id| Operation::Resize(id, *to.get_ref())).collect());
+    }
+    if let Some(name) = &table.online {
+        let policy = table.policy.as_ref().map(|policy| *policy.get_ref()).unwrap_or_default();
+        return Ok(places(name, groups)?.into_iter().map(|place| Operation::Online(place, policy)).collect());
+    }
+    if let Some(name) = &table.offline {
+        return Ok(places(name, groups)?.into_iter().map(Operation::Offline).collect());
+    }
+    let absolute = |path: &Spanned<String>| {
+        if path.get_ref().starts_with('/') {
+            Ok(path.get_ref().clone())
+        } else {
+            Err(Wrong::new(path.span(), "a path in the guest is absolute", "path from / on"))
+        }
+    };
+    if let Some(path) = &table.write {
+        let Some(data) = &table.data else {
+            return Err(Wrong::new(raw.span(), "a write says what", "data = \"1\""));
+        };
+        return Ok(vec![Operation::Write { path: absolute(path)?, data: data.get_ref().clone() }]);
+    }
+    if let Some(path) = &table.read {
+        let (offset, length) = (table.offset.unwrap_or(0), table.length);
+        return Ok(vec![Operation::Read { path: absolute(path)?, offset, length }]);
+    }
+    Ok(reboot.map(|_| Operation::Reboot).into_iter().collect())
+}
+
+/// The members of groups, and single devices, as they are named.
+fn members(names: &Spanned<Names>, groups: &Groups) -> Result<Vec<DeviceId>, Wrong> {
+    let each = names.get_ref().all().iter().map(|name| named(name, names.span(), groups));
+    Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+/// A group's members, or one device.
+fn named(wanted: &str, span: Range<usize>, groups: &Groups) -> Result<Vec<DeviceId>, Wrong> {
+    let one = || groups.values().flatten().find(|id| id.0 == wanted).map(|id| vec![id.clone()]);
+    groups.get(wanted).cloned().or_else(one).ok_or_else(|| {
+        let known = groups.keys().cloned().collect::<Vec<_>>().join(", ");
+        let what = format!("no device or group is called `{wanted}`");
+        Wrong::new(span, what, format!("declare it, or use one of: {known}"))
+    })
+}
+
+/// `memory:3`, `cpu:1`, or devices.
+fn places(names: &Spanned<Names>, groups: &Groups) -> Result<Vec<Place>, Wrong> {
+    let mut places = Vec::new();
+    for name in names.get_ref().all() {
+        let place = name.split_once(':').map(|(kind, number)| match (kind, number.parse::<u32>()) {
+            ("memory", Ok(number)) => Some(Place::Block(number.into())),
+            ("cpu", Ok(number)) => Some(Place::Cpu(number)),
+            _ => None,
+        });
+        match place {
+            Some(Some(place)) => places.push(place),
+            Some(None) => {
+                let what = "a place is `memory:N` or `cpu:N`, as sysfs numbers them";
+                return Err(Wrong::new(names.span(), what, "memory:3"));
+            }
+            None => places.extend(named(name, names.span(), groups)?.into_iter().map(Place::Device)),
+        }
+    }
+    Ok(places)
+}
+
+fn trigger(table: &Spanned<AfterTable>) -> Result<Trigger, Wrong> {
+    let raw = table.get_ref();
+    let wrong = |what: &str, mend: &str| Err(Wrong::new(table.span(), what, mend));
+    let offset = match (raw.offset_us, raw.random_us, raw.sweep_us) {
+        (fixed, None, None) => Offset::Fixed(fixed.unwrap_or(0)),
+        (None, Some([from, to]), None) if from <= to => Offset::Random(from, to),
+        (None, None, Some([from, to, step])) if from <= to && step > 0 => Offset::Sweep(from, to, step),
+        (None, _, None) => return wrong("the times run backwards", "random_us = [0, 5000]"),
+        (None, None, _) => {
+            return wrong("a sweep goes up, by more than nothing", "sweep_us = [0, 5000, 250]");
+        }
+        _ => {
+            return wrong(
+                "an offset is fixed, random or swept",
+                "give one of offset_us, random_us, sweep_us",
+            );
+        }
+    };
+    Ok(Trigger { operation: raw.step.get_ref().clone(), phase: raw.phase, offset })
+}
