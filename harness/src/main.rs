@@ -24,8 +24,7 @@ fn main() -> ExitCode {
         if !matches!(cli.command, cli::Command::Scan(_)) {
             tokio::spawn(on_signals(cancel.clone()));
         }
-        // Boxed: the futures of all subcommands together are large.
-        Box::pin(cli::run(cli, &cancel)).await
+        cli::run(cli, &cancel).await
     });
     match ended {
         Ok(status) => status.into(),

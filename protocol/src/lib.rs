@@ -74,12 +74,6 @@ pub enum Request {
         /// 32 bytes, in hexadecimal.
         seed: String,
     },
-    /// Whether the agent brings CPUs online that come from now on, as it does unless told otherwise:
-    /// [`Answer::Done`].
-    OnlineCpus {
-        /// True: it does, and says [`Event::CpuOnline`].
-        automatic: bool,
-    },
     /// Restart the machine at once. No answer is promised; one that comes is [`Answer::Failed`].
     Reboot,
 }

@@ -13,7 +13,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::channel::{Lines, Outbox};
 use crate::kmsg::Drainer;
 use crate::load::Loads;
-use crate::{snapshot, uevents, worker};
+use crate::{snapshot, worker};
 
 /// Serves until the port is gone.
 pub(crate) fn run(mut lines: Lines, out: &Outbox, drainer: &Drainer, loads: &Arc<Loads>) -> io::Result<()> {
@@ -39,12 +39,6 @@ fn accept(Ask { id, request }: Ask, out: &Outbox, drainer: &Drainer, loads: &Arc
             out.answer(id, Answer::Hello(hello()));
             Ok(())
         }
-        // Here, so that it holds for all that comes after the answer.
-        Request::OnlineCpus { automatic } => {
-            uevents::online_cpus(automatic);
-            out.answer(id, Answer::Done);
-            Ok(())
-        }
         Request::Drain => drainer.ask(id),
         other => {
             let (out, loads) = (out.clone(), Arc::clone(loads));
@@ -66,7 +60,6 @@ fn thread_name(request: &Request) -> &'static str {
         Request::StartLoad { .. } | Request::StopLoad => "agent-load",
         Request::Drain => "agent-drain",
         Request::Reseed { .. } => "agent-reseed",
-        Request::OnlineCpus { .. } => "agent-cpus",
         Request::Reboot => "agent-reboot",
     }
 }
@@ -100,8 +93,8 @@ fn perform(request: Request, loads: &Loads, out: &Outbox) -> Answer {
             Ok(never) => match never {},
             Err(error) => failed("reboot", &error.into()),
         },
-        // Answered before a thread was started; see accept().
-        Request::OnlineCpus { .. } | Request::Drain => failed("do it here", &Errno::EINVAL.into()),
+        // Answered by the reader of kernel records; see accept().
+        Request::Drain => failed("drain", &Errno::EINVAL.into()),
     }
 }
 

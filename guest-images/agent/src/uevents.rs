@@ -4,7 +4,6 @@
 //! report a cycle of `cpu_hotplug_lock` and `kn->active`.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use hotplug_protocol::Event;
 use nix::errno::Errno;
@@ -25,14 +24,6 @@ const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
 /// The multicast group that the kernel itself sends to; 2 is udev's.
 const KERNEL_GROUP: u32 = 1;
 
-/// Whether new CPUs are brought online.
-static AUTOMATIC: AtomicBool = AtomicBool::new(true);
-
-/// From now on, whether CPUs that come are brought online.
-pub(crate) fn online_cpus(automatic: bool) {
-    AUTOMATIC.store(automatic, Ordering::Relaxed);
-}
-
 /// A socket that collects uevents from now on.
 pub(crate) fn listen() -> nix::Result<OwnedFd> {
     let protocol = SockProtocol::NetlinkKObjectUEvent;
@@ -52,8 +43,7 @@ pub(crate) fn receive(socket: &OwnedFd, datagram: &mut [u8]) -> nix::Result<usiz
     }
 }
 
-/// Reports uevents of CPUs, memory and persistent memory, and brings new CPUs online unless told otherwise, from a
-/// thread of its own.
+/// Reports uevents of CPUs, memory and persistent memory, and brings new CPUs online, from a thread of its own.
 pub(crate) fn start(socket: OwnedFd, out: Outbox) -> std::io::Result<()> {
     // A CPU may have come while the kernel booted, with nobody there to hear of it.
     let online = snapshot::cpus("online").unwrap_or_default();
@@ -80,9 +70,7 @@ fn report(datagram: &[u8], out: &Outbox) {
     };
     let (action, devpath) = (uevent.action.to_owned(), uevent.devpath.to_owned());
     out.event(Event::Uevent { action, devpath });
-    if let ("add", Some(cpu)) = (uevent.action, uevent.cpu())
-        && AUTOMATIC.load(Ordering::Relaxed)
-    {
+    if let ("add", Some(cpu)) = (uevent.action, uevent.cpu()) {
         bring_online(cpu, out);
     }
 }

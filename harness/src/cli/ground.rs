@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bytes::Bytes;
 use crate::host::{self, Acceleration, Accelerator, System};
 use crate::kernel::{self, Cache, Kernel};
-use crate::qemu::{Identity, Platform, Sealed, has_sandbox};
+use crate::qemu::{Identity, Platform, Sealed, has_sandbox, shell_word};
 use crate::record::{Host, KernelNote, Run, RunFolder, Start};
 use crate::scenario::Scenario;
 use crate::side::{Side, Sides};
@@ -124,7 +124,8 @@ pub(super) async fn start(
     if cold {
         return Ok(Start::Cold { why: "--cold".into() });
     }
-    match checkpoint::prepare(setting, cache, &folder.checkpoints(), cancel).await? {
+    // Boxed: two boots at once are a large future, and every command would carry it.
+    match Box::pin(checkpoint::prepare(setting, cache, &folder.checkpoints(), cancel)).await? {
         Checkpoints::Ready(checkpoints) => {
             setting.checkpoints = Some(*checkpoints);
             Ok(Start::Restored)
@@ -171,8 +172,7 @@ pub(super) fn same_kernel(cache: &Cache, run: &Run, side: Side) -> Result<Kernel
             note.source,
             note.image.display()
         );
-        let quoted = |word: &String| if word.contains(' ') { format!("'{word}'") } else { word.clone() };
-        let words: Vec<String> = run.pair.iter().map(quoted).collect();
+        let words: Vec<String> = run.pair.iter().map(|word| shell_word(word)).collect();
         Error::user(what)
             .detail("the same source, config and compiler give the same image again, bit for bit")
             .mend(format!("hotplug kernel build {}", words.join(" ")).trim_end())

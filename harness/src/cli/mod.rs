@@ -5,6 +5,7 @@ pub mod doctor;
 mod ground;
 pub mod kernel;
 pub mod replay;
+mod rerun;
 pub mod scan;
 mod scan_out;
 pub mod shrink;

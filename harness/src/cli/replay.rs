@@ -11,13 +11,10 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::ground;
-use super::kernel::cache_path;
+use super::rerun::{Rerun, RerunArgs};
 use crate::compare::{Recurrence, Replays};
-use crate::host;
-use crate::kernel::{Cache, Kernel};
 use crate::present::{Progress, replay as present};
-use crate::record::{Plan, ReplayResult, Run, RunFolder, RunResult, SCHEMA, read_run};
-use crate::side::{Side, Sides};
+use crate::record::{self, ReplayResult, RunFolder, RunResult, SCHEMA, read_run};
 use crate::trial::{Again, Happened, Original, TrialOutcome, TrialPlan, TrialRecord, run_all};
 use crate::{Error, Result};
 
@@ -33,27 +30,14 @@ pub struct ReplayArgs {
     /// How often each trial is run
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub times: u32,
-    /// Boot for each trial, instead of restoring a checkpoint
-    #[arg(long)]
-    pub cold: bool,
-    /// Guests at once [default: number of processors, less where memory is short]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub workers: Option<u32>,
-    /// Where results go
-    #[arg(long, value_name = "DIR", default_value = "results")]
-    pub results: PathBuf,
-    /// How guest code is run
-    #[arg(long, value_enum, default_value_t)]
-    pub accel: host::Choice,
-    /// Kernel cache [default: ~/.cache/hotplug]
-    #[arg(long, value_name = "DIR")]
-    pub cache: Option<PathBuf>,
+    /// How they are run.
+    #[command(flatten)]
+    pub how: RerunArgs,
 }
 
 /// Replays, prints the screen to `out`, returns the exit status.
 pub async fn run(args: &ReplayArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
     let (source, records) = recorded(&args.recorded)?;
-    let recorded = read_run(&source)?;
     let mut replays: BTreeMap<String, Replays> = BTreeMap::new();
     for record in &records {
         let of = Replays::of(record).ok_or_else(|| {
@@ -65,39 +49,16 @@ pub async fn run(args: &ReplayArgs, out: &mut impl Write, cancel: &CancellationT
         })?;
         replays.insert(record.folder.clone(), of);
     }
-    let (scenario, scenario_text) = ground::kept_scenario(&source, &recorded)?;
-    let machine = ground::machine().await?;
-    let cache = Cache::open(cache_path(args.cache.as_deref())?)?;
-    let kernels = kernels(&records, &cache, &recorded)?;
-    let probed =
-        host::probe_accelerator(&machine.qemu, args.accel, Some(&kernels.after.image), cancel).await?;
-    machine.fits(&scenario, probed.accelerator)?;
-
-    let initramfs = crate::image::initramfs()?;
+    let rerun = Rerun::look(&args.how, &source, &records, cancel).await?;
     let what = match records.as_slice() {
         [one] => one.folder.clone(),
-        _ => recorded.id.chars().skip("2026-01-01T00-00-00-".len()).collect(),
+        _ => rerun.recorded.id.chars().skip("2026-01-01T00-00-00-".len()).collect(),
     };
-    let folder = RunFolder::create(&args.results, &format!("replay-{what}"))?;
-    let mut run = Run {
-        schema: SCHEMA,
-        hotplug: env!("CARGO_PKG_VERSION").into(),
-        id: folder.id(),
-        started: jiff::Timestamp::now(),
-        command: std::env::args().collect(),
-        host: machine.note(&probed),
-        initramfs_hash: blake3::hash(&initramfs).to_hex().to_string(),
-        trials: Some(args.times),
-        plan: Plan { cold: args.cold, workers: machine.workers(args.workers, &scenario), ..Plan::default() },
-        start: None,
-        continued: Vec::new(),
-        replays: Some(fs_err::canonicalize(&source)?),
-        ..recorded
-    };
-    ground::keep(&folder, &scenario_text, &initramfs)?;
+    let folder = RunFolder::create(&args.how.results, &format!("replay-{what}"))?;
+    let mut run = rerun.run(&args.how, &folder, args.times);
+    ground::keep(&folder, &rerun.scenario_text, &rerun.initramfs)?;
     folder.write("run.json", &run)?;
-    let mut setting = machine.setting(scenario, probed.accelerator, &kernels, &run, &initramfs).await?;
-    run.start = Some(ground::start(args.cold, &mut setting, &cache, &folder, cancel).await?);
+    let (setting, _kernels) = rerun.setting(&args.how, &mut run, &folder, cancel).await?;
     folder.write("run.json", &run)?;
 
     // In turns, so that a run that is interrupted has replayed each trial.
@@ -147,20 +108,6 @@ pub async fn run(args: &ReplayArgs, out: &mut impl Write, cancel: &CancellationT
     }
 }
 
-/// The kernels of these trials.
-pub(super) fn kernels(records: &[TrialRecord], cache: &Cache, run: &Run) -> Result<Sides<Kernel>> {
-    let kernel = |side| {
-        let wanted = records.iter().any(|record| record.side == side);
-        wanted.then(|| ground::same_kernel(cache, run, side)).transpose()
-    };
-    match (kernel(Side::Before)?, kernel(Side::After)?) {
-        (Some(before), Some(after)) => Ok(Sides { before, after }),
-        // A side that is not replayed needs no kernel: the other's stands in, and no checkpoint is made for it.
-        (Some(one), None) | (None, Some(one)) => Ok(Sides { before: one.clone(), after: one }),
-        (None, None) => Err(Error::user("there is nothing to replay")),
-    }
-}
-
 /// One replay of a recorded trial, numbered among its replays.
 fn plan(record: &TrialRecord, number: u32) -> TrialPlan {
     let original = Original { folder: record.folder.clone(), schedule: record.schedule.clone() };
@@ -202,10 +149,7 @@ fn recorded(path: &Path) -> Result<(PathBuf, Vec<TrialRecord>)> {
             path.display()
         ))
     })?;
-    let result: RunResult = serde_json::from_slice(&text).map_err(|error| {
-        Error::user(format!("cannot read {}: {error}", file.display()))
-            .mend("use the version of hotplug that wrote it")
-    })?;
+    let result: RunResult = record::parse(&file, &text)?;
     let mut examples: Vec<String> =
         result.reports.into_iter().filter(|finding| finding.known.is_none()).map(|f| f.example).collect();
     examples.sort();
@@ -229,8 +173,5 @@ fn read(path: &Path) -> Result<TrialRecord> {
     let text = fs_err::read(path).map_err(|error| {
         Error::user(format!("the trial has no record: {error}")).mend("name a trial that ran to its end")
     })?;
-    serde_json::from_slice(&text).map_err(|error| {
-        Error::user(format!("cannot read {}: {error}", path.display()))
-            .mend("use the version of hotplug that wrote it")
-    })
+    record::parse(path, &text)
 }

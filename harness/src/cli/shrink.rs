@@ -7,17 +7,16 @@ use std::time::Instant;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::kernel::cache_path;
+use super::rerun::{Rerun, RerunArgs};
 use super::shrink_bench::Bench;
 use super::{ground, replay};
 use crate::compare::{Count, Recurrence, Replays};
-use crate::kernel::Cache;
 use crate::present::shrink as present;
-use crate::record::{Plan, Run, RunFolder, SCHEMA, ShrinkResult, Tried, rate, read_run, write_whole};
+use crate::record::{RunFolder, SCHEMA, ShrinkResult, Tried, rate, write_whole};
 use crate::scenario::Scenario;
 use crate::shrink::{Rule, Size, Word, plain, reduce};
 use crate::trial::TrialRecord;
-use crate::{Blame, Error, Result, host};
+use crate::{Blame, Error, Result};
 
 /// Options of `hotplug shrink`.
 #[derive(Debug, Clone, Args)]
@@ -43,58 +42,22 @@ pub struct ShrinkArgs {
     /// The scenario file that is written [default: shrunk.toml in the search's folder below --results]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Boot for each trial, instead of restoring a checkpoint
-    #[arg(long)]
-    pub cold: bool,
-    /// Guests at once [default: number of processors, less where memory is short]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub workers: Option<u32>,
-    /// Where results go
-    #[arg(long, value_name = "DIR", default_value = "results")]
-    pub results: PathBuf,
-    /// How guest code is run
-    #[arg(long, value_enum, default_value_t)]
-    pub accel: host::Choice,
-    /// Kernel cache [default: ~/.cache/hotplug]
-    #[arg(long, value_name = "DIR")]
-    pub cache: Option<PathBuf>,
+    /// How they are run.
+    #[command(flatten)]
+    pub how: RerunArgs,
 }
 
 /// Shrinks, prints the screen to `out`, returns the exit status.
 pub async fn run(args: &ShrinkArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
     let (source, record) = replay::recorded_trial(&args.recorded)?;
-    let recorded = read_run(&source)?;
     let wanted = wanted(&record, args.signature.as_deref())?;
-    let (scenario, scenario_text) = ground::kept_scenario(&source, &recorded)?;
-    let machine = ground::machine().await?;
-    let cache = Cache::open(cache_path(args.cache.as_deref())?)?;
-    let kernels = replay::kernels(std::slice::from_ref(&record), &cache, &recorded)?;
-    let probed =
-        host::probe_accelerator(&machine.qemu, args.accel, Some(&kernels.after.image), cancel).await?;
-    machine.fits(&scenario, probed.accelerator)?;
-
-    let initramfs = crate::image::initramfs()?;
-    let folder = RunFolder::create(&args.results, &format!("shrink-{}", record.folder))?;
-    let mut run = Run {
-        schema: SCHEMA,
-        hotplug: env!("CARGO_PKG_VERSION").into(),
-        id: folder.id(),
-        started: jiff::Timestamp::now(),
-        command: std::env::args().collect(),
-        host: machine.note(&probed),
-        initramfs_hash: blake3::hash(&initramfs).to_hex().to_string(),
-        trials: Some(args.times),
-        plan: Plan { cold: args.cold, workers: machine.workers(args.workers, &scenario), ..Plan::default() },
-        start: None,
-        continued: Vec::new(),
-        replays: Some(fs_err::canonicalize(&source)?),
-        ..recorded
-    };
+    let rerun = Rerun::look(&args.how, &source, std::slice::from_ref(&record), cancel).await?;
+    let folder = RunFolder::create(&args.how.results, &format!("shrink-{}", record.folder))?;
+    let mut run = rerun.run(&args.how, &folder, args.times);
     // No run.json: its trials have a scenario each, and are none that could be continued or replayed.
-    ground::keep(&folder, &scenario_text, &initramfs)?;
-    let mut setting =
-        machine.setting(scenario.clone(), probed.accelerator, &kernels, &run, &initramfs).await?;
-    run.start = Some(ground::start(args.cold, &mut setting, &cache, &folder, cancel).await?);
+    ground::keep(&folder, &rerun.scenario_text, &rerun.initramfs)?;
+    let (scenario, cache) = (rerun.scenario.clone(), rerun.cache.clone());
+    let (setting, _kernels) = rerun.setting(&args.how, &mut run, &folder, cancel).await?;
     let workers = run.plan.workers;
     let result = ShrinkResult {
         schema: SCHEMA,

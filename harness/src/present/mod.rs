@@ -7,6 +7,13 @@ pub mod terminal;
 
 pub use progress::Progress;
 
+use crate::record::Host;
+
+/// The screens' line about the machine.
+fn host_line(host: &Host) -> String {
+    format!("host      QEMU {}, {}, {} cores", host.qemu, host.accelerator_reason, host.cores)
+}
+
 /// Text of a guest made harmless: one line, no control characters, at most `most` characters.
 pub fn harmless(text: &str, most: usize) -> String {
     let mut out: String = text.chars().filter(|c| !c.is_control()).take(most).collect();

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{duration, harmless};
+use super::{duration, harmless, host_line};
 use crate::compare::Recurrence;
 use crate::record::{ReplayResult, Start};
 
@@ -19,10 +19,7 @@ pub fn screen(result: &ReplayResult, folder: &Path) -> String {
     };
     let of = run.replays.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
     line(format!("hotplug replay   {of}"));
-    line(format!(
-        "host      QEMU {}, {}, {} cores",
-        run.host.qemu, run.host.accelerator_reason, run.host.cores
-    ));
+    line(host_line(&run.host));
     let start = match &run.start {
         Some(Start::Restored) => "restored from a checkpoint".to_owned(),
         Some(Start::Cold { why }) => format!("booted ({})", harmless(why, 60)),

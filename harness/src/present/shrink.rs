@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{duration, harmless};
+use super::{duration, harmless, host_line};
 use crate::record::{Run, ShrinkResult, rate};
 use crate::scenario::Scenario;
 use crate::side::Side;
@@ -45,10 +45,7 @@ pub fn screen(result: &ShrinkResult, folder: &Path, out: &Path) -> String {
     let mut line = |words: String| {
         let _ = writeln!(text, "{}", words.trim_end());
     };
-    line(format!(
-        "host      QEMU {}, {}, {} cores",
-        run.host.qemu, run.host.accelerator_reason, run.host.cores
-    ));
+    line(host_line(&run.host));
     line(format!("report    {}", harmless(&result.title, 120)));
     line(format!("recorded  {}", result.sizes[0]));
     line(format!("          came again in {}", rate(result.original)));

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{duration, harmless};
+use super::{duration, harmless, host_line};
 use crate::compare::{Class, Finding, Verdict};
 use crate::kreport::plain_name;
 use crate::record::{KernelNote, RunResult};
@@ -37,8 +37,7 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
         [first, rest @ ..] => format!("+ {first} and {} more", rest.len()),
     };
     line(format!("hotplug compare   {}   {change}", run.kernels.before.source));
-    let host = &run.host;
-    line(format!("host      QEMU {}, {}, {} cores", host.qemu, host.accelerator_reason, host.cores));
+    line(host_line(&run.host));
     let kernel = |k: &KernelNote| format!("{} {}", k.id.get(..6).unwrap_or(&k.id), k.built);
     line(format!(
         "kernels   {}: before {}, after {}",

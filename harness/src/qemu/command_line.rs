@@ -178,17 +178,18 @@ pub fn command_line(scenario: &Scenario, boot: Boot) -> Vec<String> {
 
 /// QEMU with these arguments as a shell takes it, an option a line.
 pub fn shell_words(program: &Path, arguments: &[String]) -> String {
-    let quote = |word: &str| {
-        let plain =
-            word.chars().all(|c| c.is_ascii_alphanumeric() || "-_=,./:".contains(c)) && !word.is_empty();
-        if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
-    };
-    let mut text = quote(&program.display().to_string());
+    let mut text = shell_word(&program.display().to_string());
     for word in arguments {
         text.push_str(if word.starts_with('-') { " \\\n  " } else { " " });
-        text.push_str(&quote(word));
+        text.push_str(&shell_word(word));
     }
     text
+}
+
+/// A word as a shell takes it: in quotes where it has to be.
+pub fn shell_word(word: &str) -> String {
+    let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-_=,./:".contains(c)) && !word.is_empty();
+    if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 /// `-smp`.

@@ -289,7 +289,12 @@ pub fn read_run(folder: &Path) -> Result<Run> {
             "name a folder below results/; one without run.json ended before its first trial: start it anew",
         )
     })?;
-    serde_json::from_slice(&text).map_err(|error| {
+    parse(&path, &text)
+}
+
+/// Makes sense of the contents of a JSON file of ours.
+pub fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text).map_err(|error| {
         Error::user(format!("cannot read {}: {error}", path.display()))
             .mend("use the version of hotplug that wrote it")
     })

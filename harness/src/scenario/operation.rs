@@ -1,5 +1,7 @@
 //! What a step does, when it begins, and what should come of it.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::DeviceId;
@@ -95,6 +97,16 @@ impl Operation {
             | Self::Online(Place::Device(id), _)
             | Self::Offline(Place::Device(id)) => Some(id),
             _ => None,
+        }
+    }
+
+    /// Whether it can be done while these devices are plugged; `plugged` is then what is afterwards.
+    pub fn takes_its_turn(&self, plugged: &mut BTreeSet<DeviceId>) -> bool {
+        match self {
+            Self::Plug(id) => plugged.insert(id.clone()),
+            Self::Unplug(id) => plugged.remove(id),
+            Self::Online(Place::Device(id), _) | Self::Offline(Place::Device(id)) => plugged.contains(id),
+            _ => true,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::scenario::{Expect, Lane, Operation, Order, Place, Scenario, Schedule, Step};
+use crate::scenario::{Expect, Lane, Operation, Order, Scenario, Schedule, Step};
 
 /// The scenario whose lanes do what `schedule` did: repeats and random lanes written out, orders as they were drawn, and
 /// pauses drawn up to what they were, in whole milliseconds.
@@ -52,14 +52,7 @@ pub(super) fn tidy(scenario: &mut Scenario) {
 fn legal(lane: &mut Lane) {
     let mut plugged = BTreeSet::new();
     for step in lane.steps.iter_mut().filter(|step| step.expect == Expect::Done) {
-        step.operations.retain(|operation| match operation {
-            Operation::Plug(id) => plugged.insert(id.clone()),
-            Operation::Unplug(id) => plugged.remove(id),
-            Operation::Online(Place::Device(id), _) | Operation::Offline(Place::Device(id)) => {
-                plugged.contains(id)
-            }
-            _ => true,
-        });
+        step.operations.retain(|operation| operation.takes_its_turn(&mut plugged));
     }
 }
 

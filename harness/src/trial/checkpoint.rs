@@ -131,7 +131,8 @@ pub async fn prepare(
         return Ok(Checkpoints::None("the scenario begins with the boot".into()));
     }
     let program = blake3::hash(&fs_err::read(&setting.qemu.path)?).to_hex().to_string();
-    let keys = Sides { before: key(setting, &program, Side::Before)?, after: key(setting, &program, Side::After)? };
+    let keys =
+        Sides { before: key(setting, &program, Side::Before)?, after: key(setting, &program, Side::After)? };
     let one = async |side: Side| {
         let folder = cache.checkpoints().join(keys.of(side));
         one(setting, side, &folder, &evidence.join(side.to_string()), cancel).await

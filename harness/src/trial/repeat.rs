@@ -17,7 +17,7 @@ use super::outcome::TrialRecord;
 use super::run::Setting;
 use crate::Result;
 use crate::journal::{Happening, Stage, Stamped};
-use crate::qemu::{Inherited, Start, shell_words};
+use crate::qemu::{Inherited, Start, shell_word, shell_words};
 use crate::scenario;
 use crate::side::Sides;
 
@@ -176,7 +176,7 @@ fn asked(log: &str) -> Vec<(u64, Step)> {
             }
         } else if let Ok(ask) = serde_json::from_str::<Ask>(text) {
             let does = match ask.request {
-                Request::Write { .. } | Request::OnlineCpus { .. } | Request::Reboot => true,
+                Request::Write { .. } | Request::Reboot => true,
                 // Which CPU came is the harness's own question.
                 Request::Read { path, .. } => !path.ends_with("/firmware_node/path"),
                 _ => false,
@@ -201,7 +201,7 @@ fn script(setting: &Setting, record: &TrialRecord, steps: &[(u64, Step)]) -> Str
         .replace("@TRIAL@", &one_line(&record.folder))
         .replace("@OUTCOME@", &record.outcome.to_string())
         .replace("@WHY@", &one_line(&record.why))
-        .replace("@KERNEL@", &quoted(&kernel.display().to_string()))
+        .replace("@KERNEL@", &shell_word(&kernel.display().to_string()))
         .replace("@KERNEL_HASH@", kernel_hash)
         .replace("@INITRAMFS@", OnDisk::INITRAMFS)
         .replace("@INITRAMFS_HASH@", &setting.on_disk.initramfs)
@@ -217,8 +217,8 @@ fn script(setting: &Setting, record: &TrialRecord, steps: &[(u64, Step)]) -> Str
     let loads = &setting.scenario.guest.load;
     if !loads.is_empty() && record.ready.is_some() {
         let request = ask(LOAD, Request::StartLoad { loads: loads.clone() });
-        let _ = writeln!(out, "\n# The load.\nask {}", quoted(&request));
-        let _ = writeln!(out, "await 1 agent {}", quoted(&answer(LOAD)));
+        let _ = writeln!(out, "\n# The load.\nask {}", shell_word(&request));
+        let _ = writeln!(out, "await 1 agent {}", shell_word(&answer(LOAD)));
     }
     if !steps.is_empty() {
         out.push_str("\n# The operations.\n");
@@ -233,18 +233,20 @@ fn script(setting: &Setting, record: &TrialRecord, steps: &[(u64, Step)]) -> Str
         let _ = match step {
             Step::Send(command) => {
                 // Closes the quotes around the name that the shell knows.
-                let command = quoted(command).replace(&Inherited::DimmFile.path(), "'\"$dir\"'/dimms");
+                let command = shell_word(command).replace(&Inherited::DimmFile.path(), "'\"$dir\"'/dimms");
                 writeln!(out, "send {command}")
             }
-            Step::Ask(request) => writeln!(out, "ask {}", quoted(request)),
-            Step::Await { stream, text, times } => writeln!(out, "await {times} {stream} {}", quoted(text)),
+            Step::Ask(request) => writeln!(out, "ask {}", shell_word(request)),
+            Step::Await { stream, text, times } => {
+                writeln!(out, "await {times} {stream} {}", shell_word(text))
+            }
         };
     }
     let tail = TAIL
-        .replace("@STOP@", &quoted(&ask(STOP, Request::StopLoad)))
-        .replace("@STOPPED@", &quoted(&answer(STOP)))
-        .replace("@DRAIN@", &quoted(&ask(DRAIN, Request::Drain)))
-        .replace("@DRAINED@", &quoted(&answer(DRAIN)));
+        .replace("@STOP@", &shell_word(&ask(STOP, Request::StopLoad)))
+        .replace("@STOPPED@", &shell_word(&answer(STOP)))
+        .replace("@DRAIN@", &shell_word(&ask(DRAIN, Request::Drain)))
+        .replace("@DRAINED@", &shell_word(&answer(DRAIN)));
     out + &tail
 }
 
@@ -272,10 +274,6 @@ fn qemu(setting: &Setting) -> String {
 /// For a comment: a guest's words may have anything in them.
 fn one_line(text: &str) -> String {
     crate::present::harmless(text, 120)
-}
-
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// The script until QEMU listens.
@@ -404,6 +402,6 @@ mod tests {
     #[test]
     fn a_hash_is_what_sha256sum_prints() {
         assert_eq!(sha256(b""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
     }
 }
