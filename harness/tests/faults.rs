@@ -81,8 +81,11 @@ impl Faulty {
     fn spawn(&self, fault: &str, arguments: &[&str]) -> Child {
         let mut command = self.compare(fault);
         command.args(arguments);
-        let mut plain = Command::new(command.get_program());
-        plain.args(command.get_args()).stdout(Stdio::null()).stderr(Stdio::null());
+        // A shell that starts us in the background has us, and so our children, ignore SIGINT until somebody listens: one
+        // that comes before would then be lost (sh(1), asynchronous lists).
+        let mut plain = Command::new("env");
+        plain.arg("--default-signal=INT").arg(command.get_program()).args(command.get_args());
+        plain.stdout(Stdio::null()).stderr(Stdio::null());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => plain.env(name, value),
