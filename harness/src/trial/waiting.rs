@@ -85,7 +85,9 @@ impl<'a> Ears<'a> {
     /// has brought it online. Memory comes online before its `_OST` (`add_memory_resource`).
     ///
     /// What a booting kernel finds by ACPI's first scan (drivers/acpi/scan.c, `acpi_scan_init`) was not notified, and has
-    /// no `_OST`: it is done when the guest that is there to be asked has it.
+    /// no `_OST`: it is done when the guest that is there to be asked has it. A CPU that came before the firmware read
+    /// ACPI's tables (QEMU, hw/i386/acpi-build.c: `acpi_build_update`) is one of the boot's own, which the kernel itself
+    /// brings online.
     pub(super) async fn inserted(mut self, slot: Slot<'_>) -> Result<Outcome> {
         let (mut present, mut online) = (false, slot.cpus.is_none());
         let mut booted = false;
@@ -93,7 +95,11 @@ impl<'a> Ears<'a> {
             let stamped = self.heard.next().await?;
             if matches!(stamped.what, Happening::Agent { event: Event::Ready(_), .. }) {
                 booted = true;
-                present |= slot.cpus.is_none() && self.has(slot.blocks).await;
+                match slot.cpus {
+                    None => present |= self.has(slot.blocks).await,
+                    Some(cpus) if self.runs(cpus, slot.number).await => (present, online) = (true, true),
+                    Some(_) => {}
+                }
             }
             if let Some(ost) = slot.status(&stamped.what)
                 && OST_INSERTION.contains(&ost.source)
@@ -174,6 +180,16 @@ impl<'a> Ears<'a> {
         let there = |now: &Snapshot, number: &u64| now.blocks.iter().any(|block| block.number == *number);
         let now = self.vm.agent.snapshot().await;
         now.is_ok_and(|now| blocks.iter().all(|number| there(&now, number)))
+    }
+
+    /// Whether the guest has brought the CPU of a slot online.
+    async fn runs(&self, cpus: &Cpus, slot: u32) -> bool {
+        let Some(number) = cpus.number(self.vm, slot).await else { return false };
+        let online = self.vm.agent.snapshot().await.is_ok_and(|now| now.cpus_online.contains(&number));
+        if online {
+            cpus.set_online(number, true);
+        }
+        online
     }
 
     async fn is_free(&self, slot: u32) -> bool {
