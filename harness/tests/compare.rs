@@ -111,6 +111,10 @@ fn a_guest_that_hangs_before_the_agent_answers_is_called_hung() {
     let trial = run.trial("after-000");
     assert_eq!(trial["outcome"], "hung", "{trial:#}");
     assert!(trial["why"].as_str().unwrap().contains("at boot"), "{trial:#}");
+    let state = std::fs::read_to_string(run.folder().join("trials/after-000/qemu-state.log")).unwrap();
+    // Two CPUs, asked twice.
+    assert_eq!(state.matches("\nRIP=").count(), 4, "{state}");
+    assert!(state.contains("== info hotpluggable-cpus"), "{state}");
     run.assert_nothing_left();
 }
 

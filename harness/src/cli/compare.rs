@@ -159,6 +159,7 @@ async fn begin(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) ->
         Some(path) => Scenario::read(path)?,
         None => (Scenario::parse(DEFAULT.0, DEFAULT.1)?, DEFAULT.1.to_owned()),
     };
+    let choice = args.accel.and(scenario.machine.accelerator)?;
     let known = super::known_issues(args.known.as_deref())?;
     let machine = ground::machine().await?;
     let request = args.pair.request()?;
@@ -166,7 +167,7 @@ async fn begin(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) ->
         let reporter = BuildReporter::new();
         build_pair(cache, &request, &reporter, cancel).await?
     };
-    let probed = host::probe_accelerator(&machine.qemu, args.accel, Some(&pair.before.image), cancel).await?;
+    let probed = host::probe_accelerator(&machine.qemu, choice, Some(&pair.before.image), cancel).await?;
     machine.fits(&scenario, probed.accelerator)?;
 
     let initramfs = crate::image::initramfs()?;

@@ -107,10 +107,17 @@ impl Machine {
             accelerator,
             host_cpu: self.host.cpu,
             platform: Platform::for_releases(releases),
+            loops_per_jiffy: loops_per_jiffy(accelerator, kernels),
             scenario,
             checkpoints: None,
         })
     }
+}
+
+/// What a guest's delay loops count between two ticks of its timer: one figure for both sides, or none.
+fn loops_per_jiffy(accelerator: Accelerator, kernels: &Sides<Kernel>) -> Option<u64> {
+    let hz = kernels.before.hz().filter(|hz| *hz > 0 && kernels.after.hz() == Some(*hz))?;
+    (accelerator == Accelerator::Tcg).then(host::tsc_hz).flatten().map(|tsc| tsc / hz)
 }
 
 /// Has checkpoints made where trials are to be restored; says how trials start.

@@ -62,8 +62,9 @@ impl Rerun {
         let machine = ground::machine().await?;
         let cache = Cache::open(cache_path(args.cache.as_deref())?)?;
         let kernels = kernels(records, &cache, &recorded)?;
+        let choice = args.accel.and(scenario.machine.accelerator)?;
         let acceleration =
-            host::probe_accelerator(&machine.qemu, args.accel, Some(&kernels.after.image), cancel).await?;
+            host::probe_accelerator(&machine.qemu, choice, Some(&kernels.after.image), cancel).await?;
         machine.fits(&scenario, acceleration.accelerator)?;
         Ok(Self {
             recorded,

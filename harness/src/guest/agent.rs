@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hotplug_protocol::{Answer, Ask, Event, Request, Say, Snapshot};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{RwLock, mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,8 @@ pub enum AgentError {
 pub struct Agent {
     calls: mpsc::UnboundedSender<(Request, oneshot::Sender<Answer>)>,
     gone: CancellationToken,
+    /// Shut while the guest suspends.
+    gate: Arc<RwLock<()>>,
 }
 
 impl Agent {
@@ -81,7 +83,7 @@ impl Agent {
             // Before those who wait for an answer learn it.
             ended.cancel();
         });
-        Self { calls, gone }
+        Self { calls, gone, gate: Arc::default() }
     }
 
     /// Waits until the channel has ended. Safe to cancel.
@@ -96,8 +98,30 @@ impl Agent {
 
     /// Asks and waits for the answer. Safe to cancel. A failed system call is an error.
     pub async fn ask(&self, request: Request) -> Result<Answer, AgentError> {
+        let open = self.gate.read().await;
+        let answer = self.send(request)?;
+        drop(open);
+        Self::answered(answer).await
+    }
+
+    /// Asks what suspends the guest: nothing else is sent until it is answered.
+    ///
+    /// virtio-console forgets what the host has sent and nobody has read yet (drivers/char/virtio_console.c,
+    /// `virtcons_freeze()`: `remove_port_data()`), and a request that is forgotten looks like a guest that hangs.
+    pub async fn ask_alone(&self, request: Request) -> Result<Answer, AgentError> {
+        let _shut = self.gate.write().await;
+        // The agent reads requests in order: once this one is answered, those before it were read.
+        Self::answered(self.send(Request::Hello)?).await?;
+        Self::answered(self.send(request)?).await
+    }
+
+    fn send(&self, request: Request) -> Result<oneshot::Receiver<Answer>, AgentError> {
         let (reply, answer) = oneshot::channel();
         self.calls.send((request, reply)).map_err(|_| AgentError::Gone)?;
+        Ok(answer)
+    }
+
+    async fn answered(answer: oneshot::Receiver<Answer>) -> Result<Answer, AgentError> {
         match answer.await.map_err(|_| AgentError::Gone)? {
             Answer::Failed { errno, what } => Err(AgentError::Failed { errno, what }),
             answer => Ok(answer),

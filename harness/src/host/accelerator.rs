@@ -14,7 +14,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::Qemu;
@@ -35,7 +35,7 @@ const PATIENCE: u32 = 10;
 const DEVICE: &str = "/dev/kvm";
 
 /// What runs a guest's instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Accelerator {
     /// The processor, through `/dev/kvm`.
@@ -73,6 +73,31 @@ pub enum Choice {
     Kvm,
     /// TCG, also where KVM works: slower, and the same everywhere.
     Tcg,
+}
+
+impl Choice {
+    /// With what a scenario demands. An error where the two differ.
+    pub fn and(self, demanded: Option<Accelerator>) -> Result<Self> {
+        match (self, demanded.map(Self::from)) {
+            (choice, None) => Ok(choice),
+            (Self::Auto, Some(demanded)) => Ok(demanded),
+            (choice, Some(demanded)) if choice == demanded => Ok(choice),
+            (choice, Some(demanded)) => Err(Error::user(format!(
+                "--accel {} against the scenario's accelerator = \"{}\"",
+                choice.word(),
+                demanded.word()
+            ))
+            .mend("leave one of the two out")),
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kvm => Accelerator::Kvm.argument(),
+            Self::Tcg => Accelerator::Tcg.argument(),
+        }
+    }
 }
 
 impl From<Accelerator> for Choice {
@@ -250,5 +275,14 @@ mod tests {
     #[test]
     fn a_device_that_is_not_there_is_named() {
         assert_eq!(device_opens(Path::new("/nonexistent")).unwrap_err(), "no /nonexistent");
+    }
+
+    #[test]
+    fn a_scenario_that_demands_an_accelerator_gets_no_other() {
+        assert_eq!(Choice::Auto.and(None).unwrap(), Choice::Auto);
+        assert_eq!(Choice::Auto.and(Some(Accelerator::Tcg)).unwrap(), Choice::Tcg);
+        assert_eq!(Choice::Kvm.and(Some(Accelerator::Kvm)).unwrap(), Choice::Kvm);
+        let error = Choice::Kvm.and(Some(Accelerator::Tcg)).unwrap_err().to_string();
+        assert_eq!(error, "--accel kvm against the scenario's accelerator = \"tcg\"");
     }
 }

@@ -12,6 +12,7 @@ mod qemu;
 mod report;
 mod run_plan;
 mod system;
+mod tsc;
 
 use std::path::PathBuf;
 
@@ -26,6 +27,7 @@ pub use qemu::{FOR_CPU_REMOVAL, OVERRIDE, Qemu, Version};
 pub use report::{MEND_ALL, Report, Row};
 pub use run_plan::run as run_plan;
 pub use system::System;
+pub use tsc::tsc_hz;
 
 use crate::{Error, Result};
 

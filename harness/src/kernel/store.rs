@@ -158,6 +158,12 @@ impl KernelPair {
 }
 
 impl Kernel {
+    /// Timer ticks a second, `CONFIG_HZ`; none where the config is not known.
+    pub fn hz(&self) -> Option<u64> {
+        let config = fs_err::read_to_string(self.config.as_ref()?).ok()?;
+        config.lines().find_map(|line| line.strip_prefix("CONFIG_HZ=")?.parse().ok())
+    }
+
     /// An image that the user gives. It is used where it is.
     pub(crate) fn given(file: &Path) -> Result<Self> {
         let release = image::release(file)?;

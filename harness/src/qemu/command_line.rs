@@ -17,6 +17,10 @@ pub struct Boot {
     pub sandbox: bool,
     /// Who the machine says it is.
     pub platform: Platform,
+    /// Counts of the guest's time stamp counter between two ticks of its timer, where they are known. Without, each CPU
+    /// that is plugged measures them for itself, busy for up to 250 ms of its start (Documentation/admin-guide/
+    /// kernel-parameters.txt, `lpj=`): a third of a trial's time, in which nothing is tested.
+    pub loops_per_jiffy: Option<u64>,
     /// Where the guest begins.
     pub start: Start,
 }
@@ -63,11 +67,14 @@ impl Platform {
 ///
 /// `idle=halt` spares TCG from emulated MWAIT, in which idle vCPUs starve the busy ones. `panic=-1` reboots at once,
 /// which `-no-reboot` makes an exit. The log buffer holds a whole trial's printing, should the agent be slow.
-fn kernel_arguments(machine: &Machine, guest: &Guest) -> String {
+fn kernel_arguments(machine: &Machine, guest: &Guest, loops_per_jiffy: Option<u64>) -> String {
     let mut all = format!(
         "console=ttyS0 panic=-1 idle=halt log_buf_len=16M sysctl.kernel.hung_task_timeout_secs=30 printk.devkmsg=on no_hash_pointers memhp_default_state={}",
         guest.memory_online.kernel_word()
     );
+    if let Some(loops) = loops_per_jiffy {
+        all.push_str(&format!(" lpj={loops}"));
+    }
     if !machine.kernel_args.is_empty() {
         all.push(' ');
         all.push_str(&machine.kernel_args);
@@ -134,7 +141,7 @@ pub fn command_line(scenario: &Scenario, boot: Boot) -> Vec<String> {
     add("-m", format!("{},slots={},maxmem={}", machine.memory, machine.slots, machine.max_memory));
     add("-kernel", Inherited::Kernel.path());
     add("-initrd", Inherited::Initrd.path());
-    add("-append", kernel_arguments(machine, &scenario.guest));
+    add("-append", kernel_arguments(machine, &scenario.guest, boot.loops_per_jiffy));
 
     let socket = |id: &str, file: Inherited| format!("socket,id={id},fd={}", file.number());
     add("-chardev", socket("qmp", Inherited::Qmp));
@@ -218,7 +225,7 @@ mod tests {
     use crate::scenario::{DEFAULT, Scenario};
 
     fn boot(accelerator: Accelerator, platform: Platform, start: Start) -> Boot {
-        Boot { accelerator, sandbox: true, platform, start }
+        Boot { accelerator, sandbox: true, platform, loops_per_jiffy: Some(10_400_000), start }
     }
 
     fn words(boot: Boot) -> Vec<String> {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Identity, Inherited, core};
 use crate::Result;
-use crate::process::Group;
+use crate::process::{Group, run_in_batches};
 
 fn mapping(file: Inherited, fd: OwnedFd) -> FdMapping {
     FdMapping { parent_fd: fd, child_fd: file.number() }
@@ -109,6 +109,7 @@ impl Machine {
         command.stderr(fs_err::File::create(stderr)?.into_parts().0);
         command.fd_mappings(mappings).map_err(crate::Error::infrastructure)?;
         identity.apply(&mut command);
+        run_in_batches(&mut command);
         // The command goes with it, and with the command our copies of QEMU's ends: its death then ends the streams.
         let group = Group::spawn(command, Signal::SIGKILL)?;
         Ok((Self::watch(group), streams))

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
+use crate::host::Accelerator;
 
 /// The machine before anything is plugged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +12,8 @@ pub struct Machine {
     /// QEMU's machine.
     #[serde(default)]
     pub kind: MachineKind,
+    /// How guest code must be run, where that matters.
+    pub accelerator: Option<Accelerator>,
     /// QEMU's CPU model; the accelerator's best where none is given.
     pub cpu_model: Option<String>,
     /// CPUs at boot.

@@ -135,6 +135,9 @@ type Groups<'a> = BTreeMap<&'a str, Vec<&'a DeviceId>>;
 fn machine(machine: &Machine) -> String {
     let mut keys = Keys::default();
     keys.unless("kind", &machine.kind, &super::MachineKind::default());
+    if let Some(accelerator) = &machine.accelerator {
+        keys.add("accelerator", accelerator);
+    }
     if let Some(model) = &machine.cpu_model {
         keys.add("cpu_model", model);
     }

@@ -3,6 +3,7 @@
 mod accounting;
 pub mod checkpoint;
 mod cpus;
+mod diagnosis;
 mod lanes;
 mod operation;
 mod outcome;

@@ -24,6 +24,9 @@ const GUEST_FOLLOWS: Duration = Duration::from_secs(10);
 /// How often.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// What suspends a guest when it is written to (Documentation/admin-guide/pm/sleep-states.rst).
+const SUSPEND: &str = "/sys/power/state";
+
 /// One operation of a trial, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationRecord {
@@ -147,7 +150,7 @@ fn resource(scenario: &Scenario, operation: &Operation) -> Option<Resource> {
             Place::Cpu(_) => Some(Resource::Cpus),
         },
         // Suspend takes CPUs away and brings them back (kernel/cpu.c, freeze_secondary_cpus).
-        Operation::Write { path, .. } if path == "/sys/power/state" => Some(Resource::Cpus),
+        Operation::Write { path, .. } if path == SUSPEND => Some(Resource::Cpus),
         Operation::Write { .. } | Operation::Read { .. } | Operation::Reboot => None,
     }
 }
@@ -234,7 +237,9 @@ async fn until_end(bench: Bench<'_>, operation: &Operation, reached: &(dyn Fn(Ph
         Operation::Write { path, data } => {
             reached(Phase::Accepted);
             let request = Request::Write { path: path.clone(), data: data.clone() };
-            match vm.agent.ask(request).await {
+            let answer =
+                if path == SUSPEND { vm.agent.ask_alone(request).await } else { vm.agent.ask(request).await };
+            match answer {
                 Ok(_) => {
                     if path.ends_with("/memory/auto_online_blocks") {
                         bench.ledger.set_online(auto_online(data));

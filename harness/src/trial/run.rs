@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::accounting::Ledger;
 use super::checkpoint::Checkpoint;
 use super::cpus::Cpus;
+use super::diagnosis;
 use super::lanes::{Lanes, Log};
 use super::operation::OperationRecord;
 use super::outcome::{Armed, Outcome, Seen, TrialOutcome, TrialRecord};
@@ -41,6 +42,8 @@ pub struct Setting {
     pub sandbox: bool,
     /// Who the machine says it is.
     pub platform: Platform,
+    /// What the guest's kernel need not measure: see [`Boot`].
+    pub loops_per_jiffy: Option<u64>,
     /// As whom QEMU runs.
     pub identity: Identity,
     /// The agent's initramfs.
@@ -61,8 +64,8 @@ impl Setting {
 
     /// The same for another scenario.
     pub fn command_line_of(&self, scenario: &Scenario, start: qemu::Start) -> Vec<String> {
-        let Self { accelerator, sandbox, platform, .. } = *self;
-        command_line(scenario, Boot { accelerator, sandbox, platform, start })
+        let Self { accelerator, sandbox, platform, loops_per_jiffy, .. } = *self;
+        command_line(scenario, Boot { accelerator, sandbox, platform, loops_per_jiffy, start })
     }
 }
 
@@ -197,7 +200,7 @@ impl Prepared {
                     () = journal.failed() => {}
                 }
                 if matches!(course.cut, Some(Cut::Hung(_))) && !cancel.is_cancelled() {
-                    vm.diagnose().await;
+                    diagnosis::diagnose(&vm).await?;
                 }
                 let lost = vm.kmsg.lost();
                 let ended = vm.shut_down(course.cut.as_ref()).await;

@@ -1,7 +1,7 @@
 //! A guest: QEMU, its monitor, and the guest's three voices.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(super) struct Vm {
     pub(super) kmsg: Kmsg,
     pub(super) serial: Serial,
     machine: Machine,
+    /// The trial's folder.
+    pub(super) dir: PathBuf,
     pub(super) journal: Arc<Journal>,
 }
 
@@ -179,7 +181,7 @@ impl Vm {
                 words => error.detail(words),
             }
         })?;
-        Ok(Self { qmp, agent, kmsg, serial, machine, journal: journal.clone() })
+        Ok(Self { qmp, agent, kmsg, serial, machine, dir: dir.to_owned(), journal: journal.clone() })
     }
 
     /// Waits until the agent of a booting guest is ready.
@@ -301,22 +303,6 @@ impl Vm {
             Ok(Ok(None)) => true,
             _ => false,
         }
-    }
-
-    /// Asks a hanging guest what it hangs on: blocked tasks, held locks and backtraces go into its own log.
-    pub(super) async fn diagnose(&self) {
-        let limit = Duration::from_secs(10);
-        // Documentation/admin-guide/sysrq.rst: w, blocked tasks; d, held locks; l, backtraces of active CPUs.
-        for key in ["w", "d", "l"] {
-            let request = Request::Write { path: "/proc/sysrq-trigger".into(), data: key.into() };
-            if !matches!(tokio::time::timeout(limit, self.agent.ask(request)).await, Ok(Ok(_))) {
-                // No agent: an NMI makes the kernel print where its CPUs are (arch/x86/kernel/nmi.c).
-                let _ = tokio::time::timeout(limit, self.qmp.execute(qmp::inject_nmi {})).await;
-                let _ = tokio::time::timeout(limit, self.serial.silent_for(Duration::from_secs(1))).await;
-                return;
-            }
-        }
-        self.drain(limit).await;
     }
 
     /// Ends QEMU, and waits for all streams to reach their files. How QEMU ended, where it was not we who ended it.

@@ -1,0 +1,64 @@
+//! What a hanging guest hangs on: asked of QEMU first, which always knows, then of the guest, which may not answer.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use hotplug_protocol::Request;
+use qapi::qmp;
+
+use super::vm::Vm;
+use crate::Result;
+
+/// How long each answer may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Where QEMU's own account is kept.
+const FILE: &str = "qemu-state.log";
+
+/// What QEMU is asked, in its monitor's own words (`help info`). Asked twice, registers tell a CPU that spins from one
+/// that stands still.
+const QUESTIONS: [&str; 6] = [
+    "info status",
+    "info registers -a",
+    "info memory-devices",
+    "info hotpluggable-cpus",
+    "info irq",
+    "info registers -a",
+];
+
+/// Asks all that can be asked; the guest's answers go into its own log. An error is our disk's.
+pub(super) async fn diagnose(vm: &Vm) -> Result<()> {
+    fs_err::write(vm.dir.join(FILE), ask_qemu(vm).await)?;
+    ask_guest(vm).await;
+    Ok(())
+}
+
+async fn ask_qemu(vm: &Vm) -> String {
+    let mut account = String::new();
+    for question in QUESTIONS {
+        let command = qmp::human_monitor_command { cpu_index: None, command_line: question.into() };
+        let answer = match tokio::time::timeout(LIMIT, vm.qmp.execute(command)).await {
+            Ok(Ok(answer)) => answer.replace("\r\n", "\n"),
+            Ok(Err(error)) => format!("{error}\n"),
+            Err(_) => format!("no answer within {} s\n", LIMIT.as_secs()),
+        };
+        let at = vm.journal.now();
+        let _ = writeln!(account, "== {question}, at {} us\n{answer}", at.0);
+    }
+    account
+}
+
+/// Blocked tasks, held locks and backtraces.
+async fn ask_guest(vm: &Vm) {
+    // Documentation/admin-guide/sysrq.rst: w, blocked tasks; d, held locks; l, backtraces of active CPUs.
+    for key in ["w", "d", "l"] {
+        let request = Request::Write { path: "/proc/sysrq-trigger".into(), data: key.into() };
+        if !matches!(tokio::time::timeout(LIMIT, vm.agent.ask(request)).await, Ok(Ok(_))) {
+            // No agent: an NMI makes the kernel print where its CPUs are (arch/x86/kernel/nmi.c).
+            let _ = tokio::time::timeout(LIMIT, vm.qmp.execute(qmp::inject_nmi {})).await;
+            let _ = tokio::time::timeout(LIMIT, vm.serial.silent_for(Duration::from_secs(1))).await;
+            return;
+        }
+    }
+    vm.drain(LIMIT).await;
+}
