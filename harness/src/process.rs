@@ -95,7 +95,7 @@ impl Drop for Group {
     }
 }
 
-/// Has `command` run as SCHED_BATCH (sched(7)): who wakes up does not take the processor from it.
+/// Has `command` run as `SCHED_BATCH` (sched(7)): who wakes up does not take the processor from it.
 ///
 /// Of a guest's virtual CPUs that mostly hits one that holds a spinlock, for which the others then spin: with as many
 /// guests as cores, under TCG, a fifth of all CPU time. Where the kernel refuses, it runs as it would have.

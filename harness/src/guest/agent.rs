@@ -106,7 +106,7 @@ impl Agent {
 
     /// Asks what suspends the guest: nothing else is sent until it is answered.
     ///
-    /// virtio-console forgets what the host has sent and nobody has read yet (drivers/char/virtio_console.c,
+    /// virtio-console forgets what the host has sent and nobody has read yet (`drivers/char/virtio_console.c`,
     /// `virtcons_freeze()`: `remove_port_data()`), and a request that is forgotten looks like a guest that hangs.
     pub async fn ask_alone(&self, request: Request) -> Result<Answer, AgentError> {
         let _shut = self.gate.write().await;

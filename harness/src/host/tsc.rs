@@ -23,6 +23,7 @@ fn rounded(counts: u64, elapsed: Duration) -> Option<u64> {
 
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "there is no other way to read the counter")]
+#[expect(clippy::unnecessary_wraps, reason = "other processors have none")]
 fn read() -> Option<u64> {
     // SAFETY: RDTSC is an instruction of every x86-64, and touches no memory.
     Some(unsafe { core::arch::x86_64::_rdtsc() })

@@ -73,7 +73,8 @@ fn kernel_arguments(machine: &Machine, guest: &Guest, loops_per_jiffy: Option<u6
         guest.memory_online.kernel_word()
     );
     if let Some(loops) = loops_per_jiffy {
-        all.push_str(&format!(" lpj={loops}"));
+        all.push_str(" lpj=");
+        all.push_str(&loops.to_string());
     }
     if !machine.kernel_args.is_empty() {
         all.push(' ');
