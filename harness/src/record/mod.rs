@@ -275,9 +275,7 @@ impl RunFolder {
 
     /// Writes a JSON file of it, whole or not at all.
     pub fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        let mut text = serde_json::to_vec_pretty(value).map_err(Error::infrastructure)?;
-        text.push(b'\n');
-        write_whole(&self.path.join(name), &text)
+        write_json(&self.path.join(name), value)
     }
 }
 
@@ -298,6 +296,13 @@ pub fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &[u8]) -> Result
         Error::user(format!("cannot read {}: {error}", path.display()))
             .mend("use the version of hotplug that wrote it")
     })
+}
+
+/// Writes a JSON file, whole or not at all.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(Error::infrastructure)?;
+    text.push(b'\n');
+    write_whole(path, &text)
 }
 
 /// Writes a file whole or not at all: a reader never sees half of it, a full disk leaves none or the old one, and a

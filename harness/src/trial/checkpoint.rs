@@ -104,8 +104,7 @@ impl Checkpoint {
         self.memory.save(&folder.join("memory"))?;
         self.state.save(&folder.join("state"))?;
         copy_evidence(evidence, folder)?;
-        let text = serde_json::to_vec_pretty(&self.about).map_err(Error::infrastructure)?;
-        crate::record::write_whole(&folder.join("checkpoint.json"), &text)
+        crate::record::write_json(&folder.join("checkpoint.json"), &self.about)
     }
 }
 

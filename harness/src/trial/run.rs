@@ -20,6 +20,7 @@ use super::vm::{Cut, Origin, Vm, last_words};
 use crate::host::{Accelerator, Qemu};
 use crate::journal::{Happening, HostTime, Journal, Listener, Stage};
 use crate::qemu::{self, Boot, Ended, Identity, Platform, Sealed, command_line};
+use crate::record::write_json;
 use crate::scenario::{Expect, Operation, Phase, Scenario, Schedule, Seed, Start};
 use crate::side::{Side, Sides};
 use crate::{Error, Result, guest, kreport};
@@ -150,8 +151,7 @@ pub(super) async fn prepare(
         Some(original) => original.schedule.clone(),
     };
     // Evidence first: what is about to be done is on disk before it is done.
-    let text = serde_json::to_vec_pretty(&schedule).map_err(Error::infrastructure)?;
-    fs_err::write(dir.join("schedule.json"), text)?;
+    write_json(&dir.join("schedule.json"), &schedule)?;
     let journal = Journal::create(&dir.join("events.jsonl"))?;
     let heard = journal.listen();
     let origin = match &setting.checkpoints {
@@ -199,13 +199,15 @@ impl Prepared {
                     () = cancel.cancelled() => {}
                     () = journal.failed() => {}
                 }
-                if matches!(course.cut, Some(Cut::Hung(_))) && !cancel.is_cancelled() {
-                    diagnosis::diagnose(&vm).await?;
-                }
+                let diagnosed = match course.cut {
+                    Some(Cut::Hung(_)) if !cancel.is_cancelled() => diagnosis::diagnose(&vm).await,
+                    _ => Ok(()),
+                };
                 let lost = vm.kmsg.lost();
                 let ended = vm.shut_down(course.cut.as_ref()).await;
                 // Without room for its evidence a trial says nothing, and says so first.
                 journal.check()?;
+                diagnosed?;
                 (lost, ended?, guest::kernel_log(&dir)?)
             }
         };
@@ -217,7 +219,7 @@ impl Prepared {
         if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
             repeat::write(setting, &dir, &record)?;
         }
-        write_record(&dir, &record)?;
+        write_json(&dir.join("trial.json"), &record)?;
         Ok(record)
     }
 }
@@ -477,11 +479,6 @@ fn ranges(mut numbers: Vec<u32>) -> String {
         })
         .collect();
     words.join(",")
-}
-
-fn write_record(dir: &Path, record: &TrialRecord) -> Result<()> {
-    let text = serde_json::to_vec_pretty(record).map_err(Error::infrastructure)?;
-    crate::record::write_whole(&dir.join("trial.json"), &text)
 }
 
 #[cfg(test)]
