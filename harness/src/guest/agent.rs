@@ -131,7 +131,7 @@ impl Agent {
     /// Asks without waiting. What is asked later is read later.
     pub fn tell(&self, request: Request) {
         // Gone is what whoever asks next learns.
-        let _ = self.calls.send((request, oneshot::channel().0));
+        let _ = self.send(request);
     }
 
     /// The machine as the guest sees it.

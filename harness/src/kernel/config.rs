@@ -149,7 +149,7 @@ fn parse_line(text: &str) -> Line<'_> {
 }
 
 /// The options of a .config that are set, by name without `CONFIG_`.
-fn options(dot_config: &str) -> BTreeMap<&str, &str> {
+pub(super) fn options(dot_config: &str) -> BTreeMap<&str, &str> {
     dot_config
         .lines()
         .filter_map(|line| match parse_line(line) {

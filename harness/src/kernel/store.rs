@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 
 use super::cache::Cache;
+use super::config::options;
 use super::image;
 use super::tree::{remove_tree, try_lock};
 
@@ -161,7 +162,7 @@ impl Kernel {
     /// Timer ticks a second, `CONFIG_HZ`; none where the config is not known.
     pub fn hz(&self) -> Option<u64> {
         let config = fs_err::read_to_string(self.config.as_ref()?).ok()?;
-        config.lines().find_map(|line| line.strip_prefix("CONFIG_HZ=")?.parse().ok())
+        options(&config).get("HZ")?.parse().ok()
     }
 
     /// An image that the user gives. It is used where it is.

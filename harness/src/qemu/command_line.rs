@@ -19,7 +19,7 @@ pub struct Boot {
     pub platform: Platform,
     /// Counts of the guest's time stamp counter between two ticks of its timer, where they are known. Without, each CPU
     /// that is plugged measures them for itself, busy for up to 250 ms of its start (Documentation/admin-guide/
-    /// kernel-parameters.txt, `lpj=`): a third of a trial's time, in which nothing is tested.
+    /// kernel-parameters.txt, `lpj=`): a fifth of what a standard trial costs, in which nothing is tested.
     pub loops_per_jiffy: Option<u64>,
     /// Where the guest begins.
     pub start: Start,

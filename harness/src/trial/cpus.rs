@@ -63,14 +63,30 @@ impl Cpus {
         if let Some(number) = self.known(slot) {
             return Some(number);
         }
-        for number in vm.agent.snapshot().await.ok()?.cpus_present {
-            if slot_of(vm, number).await == Some(slot) {
-                self.lock().numbers.insert(slot, number);
-                return Some(number);
-            }
-        }
-        None
+        let number = in_slot(vm, slot, vm.agent.snapshot().await.ok()?.cpus_present).await?;
+        self.lock().numbers.insert(slot, number);
+        Some(number)
     }
+
+    /// Whether the guest, when asked, has the CPU of a slot online.
+    pub(super) async fn has_online(&self, vm: &Vm, slot: u32) -> bool {
+        let Ok(now) = vm.agent.snapshot().await else { return false };
+        let number = in_slot(vm, slot, now.cpus_online).await;
+        if let Some(number) = number {
+            self.came(slot, number, true);
+        }
+        number.is_some()
+    }
+}
+
+/// The one of these CPUs that sits in a slot.
+async fn in_slot(vm: &Vm, slot: u32, numbers: Vec<u32>) -> Option<u32> {
+    for number in numbers {
+        if slot_of(vm, number).await == Some(slot) {
+            return Some(number);
+        }
+    }
+    None
 }
 
 /// The agent knows CPUs by their number, QEMU by their slot. ACPI's device tells: `\_SB_.CPUS.C003` is slot 3

@@ -40,10 +40,13 @@ async fn ask_qemu(vm: &Vm) -> String {
         let answer = match tokio::time::timeout(LIMIT, vm.qmp.execute(command)).await {
             Ok(Ok(answer)) => answer.replace("\r\n", "\n"),
             Ok(Err(error)) => format!("{error}\n"),
-            Err(_) => format!("no answer within {} s\n", LIMIT.as_secs()),
+            Err(_) => {
+                // A monitor that is stuck would have each further question wait as long.
+                let _ = writeln!(account, "== {question}: no answer within {} s", LIMIT.as_secs());
+                break;
+            }
         };
-        let at = vm.journal.now();
-        let _ = writeln!(account, "== {question}, at {} us\n{answer}", at.0);
+        let _ = writeln!(account, "== {question}, at {} us\n{answer}", vm.journal.now().0);
     }
     account
 }

@@ -97,7 +97,9 @@ impl<'a> Ears<'a> {
                 booted = true;
                 match slot.cpus {
                     None => present |= self.has(slot.blocks).await,
-                    Some(cpus) if self.runs(cpus, slot.number).await => (present, online) = (true, true),
+                    Some(cpus) if cpus.has_online(self.vm, slot.number).await => {
+                        (present, online) = (true, true);
+                    }
                     Some(_) => {}
                 }
             }
@@ -180,16 +182,6 @@ impl<'a> Ears<'a> {
         let there = |now: &Snapshot, number: &u64| now.blocks.iter().any(|block| block.number == *number);
         let now = self.vm.agent.snapshot().await;
         now.is_ok_and(|now| blocks.iter().all(|number| there(&now, number)))
-    }
-
-    /// Whether the guest has brought the CPU of a slot online.
-    async fn runs(&self, cpus: &Cpus, slot: u32) -> bool {
-        let Some(number) = cpus.number(self.vm, slot).await else { return false };
-        let online = self.vm.agent.snapshot().await.is_ok_and(|now| now.cpus_online.contains(&number));
-        if online {
-            cpus.set_online(number, true);
-        }
-        online
     }
 
     async fn is_free(&self, slot: u32) -> bool {
