@@ -6,12 +6,13 @@
 #[expect(dead_code, reason = "real kernels and patches are other tests' business")]
 mod common;
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use common::{Run, pid, wait_until};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use serde_json::Value;
 
 /// One DIMM and one CPU, in and out.
@@ -39,6 +40,20 @@ steps = [{ plug = "cpu" }, { unplug = "cpu" }]
 
 /// The binary, with the fake in QEMU's place and a file that looks like a kernel.
 struct Faulty(Run);
+
+/// Has a child end by a SIGINT that comes before it listens, as from a terminal. A shell that starts us in the background
+/// has us, and so our children, ignore it until then (sh(1), asynchronous lists). When `spawn` returns it is done, which a
+/// program between us and the child, such as env(1), would not be.
+#[expect(unsafe_code, reason = "pre_exec is the only way to change what a child inherits")]
+fn hear_sigint(command: &mut Command) {
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; sigaction(2) is.
+    unsafe {
+        command.pre_exec(|| {
+            signal(Signal::SIGINT, SigHandler::SigDfl)?;
+            Ok(())
+        });
+    }
+}
 
 impl Faulty {
     fn new() -> Self {
@@ -81,11 +96,9 @@ impl Faulty {
     fn spawn(&self, fault: &str, arguments: &[&str]) -> Child {
         let mut command = self.compare(fault);
         command.args(arguments);
-        // A shell that starts us in the background has us, and so our children, ignore SIGINT until somebody listens: one
-        // that comes before would then be lost (sh(1), asynchronous lists).
-        let mut plain = Command::new("env");
-        plain.arg("--default-signal=INT").arg(command.get_program()).args(command.get_args());
-        plain.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut plain = Command::new(command.get_program());
+        plain.args(command.get_args()).stdout(Stdio::null()).stderr(Stdio::null());
+        hear_sigint(&mut plain);
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => plain.env(name, value),
