@@ -11,6 +11,9 @@ use std::process::Command;
 /// scripts and proc macros, and a proc macro cannot be linked with `crt-static`.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// What the harness itself carries (prove/suite.rs): `include_dir!` does not say what it read.
+const CARRIED: [&str; 3] = ["guest-images/patches", "guest-images/configs", "scenarios"];
+
 /// What reaches the agent's code generation, from the workspace's root.
 const SOURCES: [&str; 4] = ["Cargo.toml", "Cargo.lock", "guest-images/agent", "protocol"];
 
@@ -26,7 +29,7 @@ fn build() -> Result<PathBuf, String> {
     let harness = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let root = harness.parent().ok_or("harness/ is in no workspace")?;
     println!("cargo::rerun-if-changed=build.rs");
-    for source in SOURCES {
+    for source in SOURCES.into_iter().chain(CARRIED) {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
     // A folder of its own: the cargo that runs us holds the lock of its target folder until we return.

@@ -15,6 +15,7 @@ pub mod kreport;
 pub mod latch;
 pub mod present;
 pub mod process;
+pub mod prove;
 pub mod qemu;
 pub mod qmp;
 pub mod record;

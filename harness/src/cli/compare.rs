@@ -23,7 +23,7 @@ use crate::trial::{self, Again, Happened, Past, Ran, Setting, run_all};
 use crate::{Error, Result};
 
 /// Options of `hotplug compare`.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct CompareArgs {
     /// The two kernels.
     #[command(flatten)]
@@ -88,13 +88,48 @@ struct Ready {
     earlier: f64,
 }
 
+/// A run that has ended.
+pub(super) struct Finished {
+    pub(super) folder: RunFolder,
+    pub(super) result: RunResult,
+    /// Held, so that no prune takes them away.
+    pub(super) kernels: Sides<Kernel>,
+    /// What it took until the first trial could begin, checkpoints above all, seconds.
+    pub(super) start_seconds: f64,
+    /// Why not all trials ran. The result is then of those that did, and may not have been written.
+    stopped: Option<Error>,
+}
+
 /// Runs the comparison, prints the screen to `out`, returns the exit status.
 pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
     let cache = args.pair.open_cache()?;
-    let mut ready = match &args.resume {
+    let ready = match &args.resume {
         None => begin(args, &cache, cancel).await?,
         Some(folder) => resume(args, folder, &cache, cancel).await?,
     };
+    let Finished { folder, result, stopped, .. } =
+        finish(ready, args.resume.is_some(), &cache, cancel).await?;
+    out.write_all(terminal::screen(&result, folder.path()).as_bytes())?;
+    stopped.map_or(Ok(result.exit_status), Err)
+}
+
+/// A new comparison from its beginning to its end, without a screen.
+pub(super) async fn whole(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) -> Result<Finished> {
+    let ready = begin(args, cache, cancel).await?;
+    let finished = finish(ready, false, cache, cancel).await?;
+    match finished.stopped {
+        None => Ok(finished),
+        Some(error) => Err(error),
+    }
+}
+
+/// Runs the trials that are left, judges all of them, writes the result.
+async fn finish(
+    mut ready: Ready,
+    resumed: bool,
+    cache: &Cache,
+    cancel: &CancellationToken,
+) -> Result<Finished> {
     let Run { plan, trials, seed, .. } = ready.run.clone();
     let enough = |judge: &Judge, seconds: f64| {
         let left = trials.map_or(0, |all| all.saturating_sub(judge.trials_seen()));
@@ -106,11 +141,13 @@ pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &Cancellation
     let new = past.next..trials.unwrap_or(u32::MAX);
     let over = past.left.is_empty() && new.is_empty() || enough(&ready.judge, ready.earlier);
     let mut ran = Ran::default();
-    let mut seconds = ready.earlier;
+    let (mut seconds, mut start_seconds) = (ready.earlier, 0.0);
     if over {
         eprintln!("trials    all {} were done before; they are judged again", past.done);
     } else {
-        settle_start(&mut ready, args.resume.is_some(), &cache, cancel).await?;
+        let starting = Instant::now();
+        settle_start(&mut ready, resumed, cache, cancel).await?;
+        start_seconds = starting.elapsed().as_secs_f64();
         let progress = Progress::of_trials(trials.map(|n| u64::from(n) * 2), past.done.into());
         let judge = Mutex::new(&mut ready.judge);
         let began = Instant::now();
@@ -118,8 +155,9 @@ pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &Cancellation
             progress.tell(&happened);
             if let Happened::Ended(record, Again::No) = &happened {
                 let mut judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
-                judge.add(record);
-                if enough(&judge, ready.earlier + began.elapsed().as_secs_f64()) {
+                let seconds = ready.earlier + began.elapsed().as_secs_f64();
+                judge.add(record, seconds);
+                if enough(&judge, seconds) {
                     return ControlFlow::Break(());
                 }
             }
@@ -140,17 +178,13 @@ pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &Cancellation
     }
     let repeated = [past.repeated, ran.repeated].concat();
     let result = RunResult::new(ready.run, judgement, repeated, seconds);
-    let written = ready.folder.write("result.json", &result);
-    if let Some(error) = ran.stopped {
-        // What stopped it is what is told, also where the result could not be written either.
-        if written.is_ok() {
-            out.write_all(terminal::screen(&result, ready.folder.path()).as_bytes())?;
+    match (ready.folder.write("result.json", &result), ran.stopped) {
+        (Ok(()), stopped) => {
+            Ok(Finished { folder: ready.folder, result, kernels: ready.kernels, start_seconds, stopped })
         }
-        return Err(error);
+        // What stopped it is what is told, also where the result could not be written either.
+        (Err(_), Some(error)) | (Err(error), None) => Err(error),
     }
-    written?;
-    out.write_all(terminal::screen(&result, ready.folder.path()).as_bytes())?;
-    Ok(result.exit_status)
 }
 
 /// A new run: everything that can be wrong without a kernel is found before one is built.
@@ -234,7 +268,11 @@ async fn resume(args: &CompareArgs, path: &Path, cache: &Cache, cancel: &Cancell
     // From here on something changes in the folder.
     let folder = RunFolder::reopen(path)?;
     let mut judge = Judge::new(known);
-    let past = trial::look_back(&folder.trials(), run.seed, |record| judge.add(&record))?;
+    let guests = run.plan.workers.max(1);
+    #[expect(clippy::cast_precision_loss, reason = "guests at once are few")]
+    let wall = |seconds: f64| seconds / guests as f64;
+    let past =
+        trial::look_back(&folder.trials(), run.seed, |record, seconds| judge.add(&record, wall(seconds)))?;
     if let Some(trials) = args.trials {
         let least = run.trials.unwrap_or(past.next);
         if trials < least {
@@ -243,8 +281,7 @@ async fn resume(args: &CompareArgs, path: &Path, cache: &Cache, cancel: &Cancell
         }
         run.trials = Some(trials);
     }
-    #[expect(clippy::cast_precision_loss, reason = "guests at once are few")]
-    let earlier = past.seconds / run.plan.workers.max(1) as f64;
+    let earlier = wall(past.seconds);
     if args.workers.is_some() {
         run.plan.workers = machine.workers(args.workers, &scenario);
     }

@@ -29,7 +29,7 @@ pub enum KernelCommand {
 }
 
 /// Which two kernels: for every subcommand that needs a pair.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct PairArgs {
     /// Patches: files, mboxes or folders of a series, applied in order.
     #[arg(value_name = "PATCH")]

@@ -4,6 +4,7 @@ pub mod compare;
 pub mod doctor;
 mod ground;
 pub mod kernel;
+pub mod prove;
 pub mod replay;
 mod rerun;
 pub mod scan;
@@ -38,6 +39,8 @@ pub enum Command {
     /// Build kernel pairs, and look after those that were built.
     #[command(subcommand)]
     Kernel(kernel::KernelCommand),
+    /// Try known bugs, and say which are found.
+    Prove(prove::ProveArgs),
     /// Run recorded trials again, and say how often their findings come again.
     Replay(replay::ReplayArgs),
     /// Read any kernel log and name, sign and explain its reports.
@@ -53,6 +56,7 @@ pub async fn run(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
         Command::Compare(args) => compare::run(&args, &mut out, cancel).await,
         Command::Doctor(args) => doctor::run(args, cancel.clone()).await,
         Command::Kernel(command) => kernel::run(&command, &mut out, cancel).await.map(|()| 0),
+        Command::Prove(args) => Box::pin(prove::run(&args, &mut out, cancel)).await,
         Command::Replay(args) => replay::run(&args, &mut out, cancel).await,
         Command::Shrink(args) => Box::pin(shrink::run(&args, &mut out, cancel)).await,
         // Reads files only, as fast as it can: nothing to wait for.

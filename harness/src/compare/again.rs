@@ -30,6 +30,9 @@ pub struct Recurrence {
     pub times: u64,
 }
 
+/// How often it comes is asked, not when.
+const NO_TIME: f64 = 0.0;
+
 /// The replays of one trial, taken in as they come.
 #[derive(Debug)]
 pub struct Replays {
@@ -42,7 +45,7 @@ impl Replays {
     /// Of this recorded trial; none where it showed nothing.
     pub fn of(recorded: &TrialRecord) -> Option<Self> {
         let mut evidence = Evidence::default();
-        evidence.add(&TrialRecord { side: Side::Before, ..recorded.clone() });
+        evidence.add(&TrialRecord { side: Side::Before, ..recorded.clone() }, NO_TIME);
         let silent = evidence.findings().is_empty();
         (!silent).then(|| Self { trial: recorded.folder.clone(), evidence })
     }
@@ -50,7 +53,7 @@ impl Replays {
     /// Takes in a replay. One that infrastructure spoilt says nothing.
     pub fn add(&mut self, replay: &TrialRecord) {
         if replay.outcome != TrialOutcome::Infrastructure {
-            self.evidence.add(&TrialRecord { side: Side::After, ..replay.clone() });
+            self.evidence.add(&TrialRecord { side: Side::After, ..replay.clone() }, NO_TIME);
         }
     }
 

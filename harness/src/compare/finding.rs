@@ -81,8 +81,10 @@ pub struct Finding {
     pub known: Option<String>,
     /// Operations that were in flight when it was first printed, in words.
     pub during: String,
-    /// Folder of a trial that shows it, below the run's.
+    /// Folder of the first trial that showed it, below the run's.
     pub example: String,
+    /// Seconds from the first trial's start until that trial had ended.
+    pub first_seen_seconds: f64,
 }
 
 impl Finding {
@@ -155,6 +157,8 @@ struct Found {
     during: String,
     /// The side and folder of the first trial that showed it.
     example: (Side, String),
+    /// Seconds of trials until that had ended.
+    first_seen: f64,
 }
 
 #[derive(Debug)]
@@ -182,8 +186,8 @@ impl Evidence {
         Self { known, ..Self::default() }
     }
 
-    /// Takes in a trial that infrastructure did not spoil.
-    pub(super) fn add(&mut self, record: &TrialRecord) {
+    /// Takes in a trial that infrastructure did not spoil, and that ended when trials had gone on for so many seconds.
+    pub(super) fn add(&mut self, record: &TrialRecord, seconds: f64) {
         self.watched.of_mut(record.side).count(record);
         // Two prints of one bug in one trial are one trial.
         let mut shown: BTreeMap<usize, u64> = BTreeMap::new();
@@ -195,7 +199,7 @@ impl Evidence {
                     if report.needs_armed_lockdep() { Evident::WithLockdep } else { Evident::WithLog };
                 let known = self.known.find(report).map(|issue| issue.reason.clone());
                 let what = What::Report(Box::new(report.clone()), known);
-                self.reports.push(Found::new(what, evident, record));
+                self.reports.push(Found::new(what, evident, record, seconds));
             }
             let found = &mut self.reports[number];
             if found.during.is_empty() {
@@ -211,7 +215,7 @@ impl Evidence {
             let What::Own { key, .. } = &what else { continue };
             let key = key.clone();
             *own.entry(key.clone()).or_default() += 1;
-            self.own.entry(key).or_insert_with(|| Found::new(what, Evident::Always, record));
+            self.own.entry(key).or_insert_with(|| Found::new(what, Evident::Always, record, seconds));
         }
         for (key, times) in own {
             if let Some(found) = self.own.get_mut(&key) {
@@ -247,7 +251,7 @@ impl Evidence {
 }
 
 impl Found {
-    fn new(what: What, evident: Evident, first: &TrialRecord) -> Self {
+    fn new(what: What, evident: Evident, first: &TrialRecord, seconds: f64) -> Self {
         Self {
             what,
             evident,
@@ -256,6 +260,7 @@ impl Found {
             times: 0,
             during: String::new(),
             example: (first.side, first.folder.clone()),
+            first_seen: seconds,
         }
     }
 
@@ -314,6 +319,7 @@ impl Found {
             times: self.times,
             during: self.during.clone(),
             example: format!("trials/{}", self.example.1),
+            first_seen_seconds: self.first_seen,
         }
     }
 }

@@ -115,8 +115,8 @@ impl Judge {
         Self { evidence: Evidence::new(known), ..Self::default() }
     }
 
-    /// Takes in one trial.
-    pub fn add(&mut self, record: &TrialRecord) {
+    /// Takes in one trial, which ended when trials had gone on for so many seconds.
+    pub fn add(&mut self, record: &TrialRecord, seconds: f64) {
         let tally = self.tally.of_mut(record.side);
         let batches = record.schedule.lanes.iter().flat_map(|lane| &lane.batches);
         let wanted = batches.filter(|batch| batch.expect == Expect::Done);
@@ -141,7 +141,7 @@ impl Judge {
         }
         tally.detectable_rate = detectable_rate(tally.armed);
         *self.with_lockdep.of_mut(record.side) += u32::from(record.armed.start.is_some());
-        self.evidence.add(record);
+        self.evidence.add(record, seconds);
     }
 
     /// The first report of each bug that `side` showed first, to be given lines by its kernel's vmlinux.

@@ -45,14 +45,23 @@ fn trials(n: u32, before: &[&str], after: &[&str]) -> Vec<TrialRecord> {
 
 fn judge_of(records: &[TrialRecord], known: KnownIssues) -> Judge {
     let mut judge = Judge::new(known);
-    for record in records {
-        judge.add(record);
+    // One ends a second.
+    for (second, record) in (1u32..).zip(records) {
+        judge.add(record, f64::from(second));
     }
     judge
 }
 
 fn judged(records: &[TrialRecord]) -> Judgement {
     judge_of(records, KnownIssues::default()).judgement()
+}
+
+#[test]
+fn a_finding_says_when_it_was_first_seen() {
+    let judgement = judged(&trials(3, &[], &[WARNING]));
+    // Before's three trials end first.
+    assert!((judgement.findings[0].first_seen_seconds - 4.0).abs() < f64::EPSILON);
+    assert_eq!(judgement.findings[0].example, "trials/after-000");
 }
 
 #[test]

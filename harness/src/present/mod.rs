@@ -1,6 +1,7 @@
 //! What people and machines read of a run: all of it made from the same record.
 
 mod progress;
+pub mod prove;
 pub mod replay;
 pub mod shrink;
 pub mod terminal;

@@ -12,6 +12,7 @@
 //!                                 qemu.stderr, trial.json
 //! ```
 
+mod prove;
 mod shrink;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+pub use prove::ProveResult;
 pub use shrink::{ShrinkResult, Tried, rate};
 
 use crate::compare::{Finding, Judgement, Recurrence, Tally, Verdict};
@@ -212,6 +214,13 @@ pub struct RunFolder {
 impl RunFolder {
     /// Makes `results/<id>`; the id is the time and `what`, and is made unique where two runs start in one second.
     pub fn create(results: &Path, what: &str) -> Result<Self> {
+        let folder = Self::bare(results, what)?;
+        fs_err::create_dir(folder.trials())?;
+        Ok(folder)
+    }
+
+    /// The same without trials of its own.
+    pub fn bare(results: &Path, what: &str) -> Result<Self> {
         fs_err::create_dir_all(results)?;
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S");
         let plain: String = what
@@ -223,11 +232,7 @@ impl RunFolder {
             let suffix = if attempt == 1 { String::new() } else { format!("-{attempt}") };
             let path = results.join(format!("{now}-{plain}{suffix}"));
             match fs_err::create_dir(&path) {
-                Ok(()) => {
-                    let folder = Self::lock(path)?;
-                    fs_err::create_dir(folder.trials())?;
-                    return Ok(folder);
-                }
+                Ok(()) => return Self::lock(path),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error.into()),
             }

@@ -25,8 +25,9 @@ pub struct Past {
 }
 
 /// Looks through the trials of a run below `folder`, in the order of their numbers. `each` is given every trial that
-/// counts, before first. What was cut off, and so has no record, is removed.
-pub fn look_back(folder: &Path, seed: Seed, mut each: impl FnMut(TrialRecord)) -> Result<Past> {
+/// counts, before first, and the seconds that all up to it took together. What was cut off, and so has no record, is
+/// removed.
+pub fn look_back(folder: &Path, seed: Seed, mut each: impl FnMut(TrialRecord, f64)) -> Result<Past> {
     let mut names = BTreeSet::new();
     for entry in fs_err::read_dir(folder)? {
         names.insert(entry?.file_name().to_string_lossy().into_owned());
@@ -43,7 +44,7 @@ pub fn look_back(folder: &Path, seed: Seed, mut each: impl FnMut(TrialRecord)) -
         match last_attempt(folder, plan, &mut past)? {
             Ok(record) => {
                 past.done += 1;
-                each(record);
+                each(record, past.seconds);
             }
             Err(plan) => left.push((place, plan)),
         }

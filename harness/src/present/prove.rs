@@ -1,0 +1,100 @@
+//! The screen of a proof: a row an entry as it ends, and the totals.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::{duration, harmless, host_line};
+use crate::compare::Finding;
+use crate::prove::{EntryResult, Group, Sight, Totals};
+use crate::record::{Host, ProveResult};
+
+/// Columns: name, sight, trials, seconds; what follows is open-ended.
+const NAME: usize = 30;
+/// Widest text of a finding, characters.
+const TITLE: usize = 58;
+
+/// What it is about to do, and the head of the table.
+pub fn head(release: &str, source: &str, host: &Host) -> String {
+    let mut out = format!("hotplug prove   {source}, {release}\n{}\n\n", host_line(host));
+    let _ = writeln!(out, "{:<NAME$} {:<10} {:>7} {:>6}  as", "known bug", "", "trials", "after");
+    out
+}
+
+/// One entry: a row, and one more line for each finding that nobody expected.
+pub fn row(entry: &EntryResult) -> String {
+    let mut out = String::new();
+    let sight = match &entry.sight {
+        Sight::Found => "found",
+        Sight::NotFound => "NOT FOUND",
+        Sight::Silent => "silent",
+        Sight::FalseReport => "FALSE",
+        Sight::LeftOut { .. } => "left out",
+        Sight::Failed { .. } => "FAILED",
+    };
+    let trials = match entry.group {
+        Group::Clean => entry.tried.iter().map(|t| t.trials.after.trials).sum::<u32>().to_string(),
+        _ => entry.count().to_string(),
+    };
+    let (trials, after) = match entry.sight {
+        Sight::LeftOut { .. } | Sight::Failed { .. } => (String::new(), String::new()),
+        _ => (trials, entry.seconds.map_or_else(|| "-".into(), |s| format!("{s:.0} s"))),
+    };
+    let what = match &entry.sight {
+        Sight::LeftOut { why } | Sight::Failed { why } => first_line(why),
+        Sight::Found => entry.seen.as_ref().map_or_else(String::new, |f| harmless(&f.key, TITLE)),
+        Sight::NotFound => match &entry.not_found {
+            Some(why) => format!("as its card says: {}", harmless(&first_line(why), TITLE)),
+            None => entry.expect.first().map_or_else(String::new, |e| harmless(&e.key, TITLE)),
+        },
+        Sight::Silent | Sight::FalseReport => String::new(),
+    };
+    let line = format!("{:<NAME$} {sight:<10} {trials:>7} {after:>6}  {what}", harmless(&entry.name, NAME));
+    let _ = writeln!(out, "{}", line.trim_end());
+    for finding in &entry.other {
+        let _ = writeln!(out, "{:<NAME$} {}", "", also(finding));
+    }
+    out
+}
+
+fn also(finding: &Finding) -> String {
+    let title = harmless(&finding.title, TITLE);
+    format!("also: {title}, before {}, after {}", finding.before, finding.after)
+}
+
+fn first_line(text: &str) -> String {
+    harmless(text.lines().next().unwrap_or_default(), TITLE + 20)
+}
+
+/// All entries together. `folder` is the proof's.
+pub fn totals(result: &ProveResult, folder: &Path) -> String {
+    let Totals { real, planted, clean, .. } = result.totals;
+    let t = &result.totals;
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "\nfound     {} of {} real bugs, {} of {} planted ones",
+        real.0, real.1, planted.0, planted.1
+    );
+    let _ = writeln!(
+        out,
+        "false     {} of {} kernels with nothing wrong reported of; {} false reports in {} trials of them and of the unmodified kernel",
+        clean.1 - clean.0,
+        clean.1,
+        t.false_reports,
+        t.clean_trials
+    );
+    let _ = writeln!(
+        out,
+        "cost      {} kernels built in {}, {} trials in {}; {} in all",
+        t.builds,
+        duration(t.build_seconds),
+        t.bug_trials + t.clean_trials,
+        duration(t.run_seconds),
+        duration(result.seconds)
+    );
+    if t.failed > 0 {
+        let _ = writeln!(out, "failed    {} could not be tried, and count as not found", t.failed);
+    }
+    let _ = writeln!(out, "result    {}/prove.json", folder.display());
+    out
+}

@@ -1,0 +1,233 @@
+//! What came of an entry, and of all of them.
+
+use serde::{Deserialize, Serialize};
+
+use super::card::{Card, Expected, Series};
+use crate::compare::{Class, Count, Finding, Tally};
+use crate::side::Sides;
+
+/// What counts an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Group {
+    /// Bugs that the kernel once had.
+    Real,
+    /// Bugs made for the purpose.
+    Planted,
+    /// Kernels with no bug more than the unmodified one.
+    Clean,
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sight {
+    /// What is expected was seen with the patch, and never without.
+    Found,
+    /// It was not, whatever else was.
+    NotFound,
+    /// Nothing was seen only with a patch that changes nothing.
+    Silent,
+    /// Something was: a false report.
+    FalseReport,
+    /// It counts nowhere.
+    LeftOut {
+        /// Because of this.
+        why: String,
+    },
+    /// It could not be tried.
+    Failed {
+        /// Because of this.
+        why: String,
+    },
+}
+
+/// The comparison of the unmodified kernel and an entry's, in one scenario.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Tried {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The run's folder, below the proof's.
+    pub run: String,
+    /// How the trials ended.
+    pub trials: Sides<Tally>,
+    /// All that was seen.
+    pub findings: Vec<Finding>,
+    /// From when its first boot began until the first trial could, seconds.
+    pub start_seconds: f64,
+    /// Seconds of trials.
+    pub trials_seconds: f64,
+}
+
+/// What came of an entry.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EntryResult {
+    /// Its name.
+    pub name: String,
+    /// What goes wrong.
+    pub about: String,
+    /// What counts it.
+    pub group: Group,
+    /// What became of it.
+    pub sight: Sight,
+    /// Where its card says that it is not to be seen: what was tried, and why.
+    pub not_found: Option<String>,
+    /// What it was expected to bring.
+    pub expect: Vec<Expected>,
+    /// Of that, what was seen in the most trials.
+    pub seen: Option<Finding>,
+    /// From the first boot of the scenario that showed it until it was seen, seconds.
+    pub seconds: Option<f64>,
+    /// Everything else that was seen.
+    pub other: Vec<Finding>,
+    /// The comparisons, up to the one that found it.
+    pub tried: Vec<Tried>,
+    /// Kernels built for it, and the seconds that took.
+    pub builds: u32,
+    /// See `builds`.
+    pub build_seconds: f64,
+}
+
+impl EntryResult {
+    /// Before anything was tried.
+    pub fn new(name: &str, group: Group, card: &Card, series: &str) -> Self {
+        let (sight, expect, not_found) = match (card.on.get(series), &card.judged_by) {
+            (None, _) => (left_out(format!("it has no patch for {series}")), Vec::new(), None),
+            (Some(Series::Absent(why)), _) => (left_out(why.clone()), Vec::new(), None),
+            (Some(_), Some(judge)) => (left_out(format!("judged by {judge}")), Vec::new(), None),
+            (Some(Series::There { expect, not_found, .. }), None) => {
+                let sight = if group == Group::Clean { Sight::Silent } else { Sight::NotFound };
+                (sight, expect.clone(), not_found.clone())
+            }
+        };
+        Self {
+            name: name.to_owned(),
+            about: card.about.clone(),
+            group,
+            sight,
+            not_found,
+            expect,
+            seen: None,
+            seconds: None,
+            other: Vec::new(),
+            tried: Vec::new(),
+            builds: 0,
+            build_seconds: 0.0,
+        }
+    }
+
+    /// Whether nothing is to be tried.
+    pub fn is_left_out(&self) -> bool {
+        matches!(self.sight, Sight::LeftOut { .. })
+    }
+
+    /// Takes in one comparison.
+    pub fn add(&mut self, tried: Tried) {
+        let expected = |f: &Finding| f.class == Class::New && self.expect.iter().any(|e| e.is(f));
+        let best = tried.findings.iter().filter(|f| expected(f)).max_by_key(|f| f.after.seen).cloned();
+        if self.group == Group::Clean {
+            if tried.findings.iter().any(|f| f.class == Class::New) {
+                self.sight = Sight::FalseReport;
+            }
+        } else if let Some(best) = best {
+            self.sight = Sight::Found;
+            self.seconds = Some(tried.start_seconds + best.first_seen_seconds);
+            self.seen = Some(best);
+        }
+        let other: Vec<Finding> = tried.findings.iter().filter(|f| !expected(f)).cloned().collect();
+        self.other.extend(other);
+        self.tried.push(tried);
+    }
+
+    /// In how many trials what is expected was seen, of those that could have shown it.
+    pub fn count(&self) -> Count {
+        let trials = || self.tried.iter().map(|tried| tried.trials.after.trials).sum();
+        self.seen.as_ref().map_or_else(|| Count { seen: 0, trials: trials() }, |finding| finding.after)
+    }
+
+    /// Of what was seen, what is no fault of its patch: reports of the unmodified kernel, and all that a patch brings
+    /// which changes nothing.
+    pub fn false_reports(&self) -> impl Iterator<Item = &Finding> {
+        let clean = self.group == Group::Clean;
+        let all = self.tried.iter().flat_map(|tried| &tried.findings);
+        all.filter(move |f| f.before.seen > 0 || clean && f.after.seen > 0)
+    }
+}
+
+fn left_out(why: String) -> Sight {
+    Sight::LeftOut { why }
+}
+
+/// All entries together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Real bugs found, of those tried.
+    pub real: (u32, u32),
+    /// Planted ones.
+    pub planted: (u32, u32),
+    /// Clean kernels that nothing was reported of, of those tried.
+    pub clean: (u32, u32),
+    /// What was reported of clean and unmodified kernels, once a comparison.
+    pub false_reports: u32,
+    /// Trials of clean and unmodified kernels.
+    pub clean_trials: u32,
+    /// Trials of kernels with bugs.
+    pub bug_trials: u32,
+    /// Entries that could not be tried.
+    pub failed: u32,
+    /// Entries that should have been found, and were not.
+    pub missed: u32,
+    /// Kernels that were built.
+    pub builds: u32,
+    /// How long that took, seconds.
+    pub build_seconds: f64,
+    /// How long boots and trials took, seconds.
+    pub run_seconds: f64,
+}
+
+impl Totals {
+    /// Counts them.
+    pub fn of(entries: &[EntryResult]) -> Self {
+        let mut all = Self::default();
+        for entry in entries {
+            all.builds += entry.builds;
+            all.build_seconds += entry.build_seconds;
+            all.false_reports += u32::try_from(entry.false_reports().count()).unwrap_or(u32::MAX);
+            for tried in &entry.tried {
+                all.run_seconds += tried.start_seconds + tried.trials_seconds;
+                all.clean_trials += tried.trials.before.trials;
+                let after = tried.trials.after.trials;
+                *(if entry.group == Group::Clean { &mut all.clean_trials } else { &mut all.bug_trials }) +=
+                    after;
+            }
+            let good = match entry.sight {
+                Sight::LeftOut { .. } => continue,
+                Sight::Found | Sight::Silent => true,
+                Sight::NotFound | Sight::FalseReport => false,
+                Sight::Failed { .. } => {
+                    all.failed += 1;
+                    false
+                }
+            };
+            all.missed += u32::from(entry.sight == Sight::NotFound && entry.not_found.is_none());
+            let count = match entry.group {
+                Group::Real => &mut all.real,
+                Group::Planted => &mut all.planted,
+                Group::Clean => &mut all.clean,
+            };
+            count.0 += u32::from(good);
+            count.1 += 1;
+        }
+        all
+    }
+
+    /// 0 when everything was as it should be, 1 when a bug was missed or something reported falsely, 4 when something
+    /// could not be tried.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self { failed: 1.., .. } => 4,
+            Self { missed: 1.., .. } | Self { false_reports: 1.., .. } => 1,
+            _ => 0,
+        }
+    }
+}

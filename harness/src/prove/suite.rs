@@ -1,0 +1,190 @@
+//! The entries of the suite and their files, carried in the binary, or in a folder laid out as the project's repository.
+
+use std::path::{Path, PathBuf};
+
+use include_dir::{Dir, include_dir};
+
+use super::card::{Card, Origin, Series};
+use super::outcome::Group;
+use crate::scenario::Scenario;
+use crate::{Error, Result};
+
+/// Where the cards are.
+const CARDS: &str = "guest-images/patches/known-bugs";
+const CONFIGS: &str = "guest-images/configs";
+const SCENARIOS: &str = "scenarios";
+
+/// What the binary carries, and where it belongs.
+static BUILT_IN: [(&str, Dir<'_>); 3] = [
+    ("guest-images/patches", include_dir!("$CARGO_MANIFEST_DIR/../guest-images/patches")),
+    (CONFIGS, include_dir!("$CARGO_MANIFEST_DIR/../guest-images/configs")),
+    (SCENARIOS, include_dir!("$CARGO_MANIFEST_DIR/../scenarios")),
+];
+
+/// A known bug, or a kernel that is known to have none more.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its name, which is its card's.
+    pub name: String,
+    /// What it is.
+    pub card: Card,
+    /// The suite's folder.
+    root: PathBuf,
+}
+
+/// All entries.
+#[derive(Debug, Clone)]
+pub struct Suite {
+    entries: Vec<Entry>,
+}
+
+impl Suite {
+    /// The suite that the binary carries. Its files are written below `folder`, where a run can read them and its reader
+    /// too.
+    pub fn built_in(folder: &Path) -> Result<Self> {
+        for (place, files) in &BUILT_IN {
+            let to = folder.join(place);
+            fs_err::create_dir_all(&to)?;
+            files.extract(&to)?;
+        }
+        Self::read(folder)
+    }
+
+    /// The suite below `root`: cards, patches, configs and scenarios where the project's repository has them. All that
+    /// an entry names is there.
+    pub fn read(root: &Path) -> Result<Self> {
+        let root = std::path::absolute(root)?;
+        let cards = root.join(CARDS);
+        let listed = fs_err::read_dir(&cards).map_err(|error| {
+            Error::user(format!("no suite of known bugs: {error}"))
+                .mend(format!("name a folder that has {CARDS}/, as the project's repository"))
+        })?;
+        let mut entries = Vec::new();
+        for file in listed {
+            let path = file?.path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                entries.push(Entry::read(&root, &path)?);
+            }
+        }
+        // Real ones first. Those that share a config follow one another, and so do their builds.
+        entries.sort_by_key(|e: &Entry| (e.group(), e.card.config.clone(), e.name.clone()));
+        Ok(Self { entries })
+    }
+
+    /// All entries, real ones first.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The entries of these names, or all, or those of the quick proof.
+    pub fn choose(&self, names: &[String], quick: bool) -> Result<Vec<&Entry>> {
+        if let Some(unknown) = names.iter().find(|name| self.entries.iter().all(|entry| entry.name != **name))
+        {
+            let all: Vec<&str> = self.entries.iter().map(|entry| &*entry.name).collect();
+            return Err(Error::user(format!("no known bug is called {unknown}"))
+                .detail(format!("there are {}", all.join(", ")))
+                .mend("name some of these, or none for all"));
+        }
+        let wanted = |entry: &&Entry| {
+            (names.is_empty() || names.contains(&entry.name)) && (!quick || entry.card.quick)
+        };
+        let chosen: Vec<&Entry> = self.entries.iter().filter(wanted).collect();
+        if chosen.is_empty() {
+            return Err(Error::user("none of these belongs to the quick proof").mend("leave --quick out"));
+        }
+        Ok(chosen)
+    }
+}
+
+impl Entry {
+    fn read(root: &Path, path: &Path) -> Result<Self> {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let card = Card::parse(&name, &path.display(), &fs_err::read_to_string(path)?)?;
+        let entry = Self { name, card, root: root.to_owned() };
+        let patches = entry.card.on.keys().flat_map(|series| entry.patches(series));
+        let files = patches.chain(entry.config());
+        for file in files {
+            if !file.is_file() {
+                return Err(Error::user(format!("{}: there is no {}", path.display(), file.display())));
+            }
+        }
+        for scenario in entry.scenarios() {
+            Scenario::read(&scenario)?;
+        }
+        Ok(entry)
+    }
+
+    /// What counts it.
+    pub fn group(&self) -> Group {
+        match self.card.origin {
+            Origin::Undoes { .. } => Group::Real,
+            Origin::Plants(_) => Group::Planted,
+            Origin::ChangesNothing(_) => Group::Clean,
+        }
+    }
+
+    /// Its patch files for kernels of `series`, in order; none where it has none.
+    pub fn patches(&self, series: &str) -> Vec<PathBuf> {
+        match self.card.on.get(series) {
+            Some(Series::There { patches, .. }) => {
+                patches.iter().map(|patch| self.root.join(CARDS).join(patch)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Its config fragment.
+    pub fn config(&self) -> Option<PathBuf> {
+        self.card.config.as_ref().map(|file| self.root.join(CONFIGS).join(file))
+    }
+
+    /// Its scenario files.
+    pub fn scenarios(&self) -> impl Iterator<Item = PathBuf> {
+        self.card.scenarios.iter().map(|name| self.root.join(SCENARIOS).join(format!("{name}.toml")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_suite_in_the_binary_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let suite = Suite::built_in(folder.path()).unwrap();
+        assert!(!suite.choose(&[], true).unwrap().is_empty());
+        // All are made for the kernel that the project was made with.
+        for entry in suite.entries() {
+            assert!(matches!(entry.card.on.get("6.1"), Some(Series::There { .. })), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_told_with_those_there_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let suite = Suite::built_in(folder.path()).unwrap();
+        let error = suite.choose(&["sed".into()], false).unwrap_err();
+        assert!(error.to_string().starts_with("no known bug is called sed\n    there are "), "{error}");
+        assert!(
+            Suite::read(&folder.path().join("none"))
+                .unwrap_err()
+                .to_string()
+                .contains("no suite of known bugs")
+        );
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        Suite::built_in(folder.path()).unwrap();
+        let gone = folder
+            .path()
+            .join("guest-images/patches/seed/0001-mm-memory_hotplug-Don-t-take-the-cpu_hotplug_lock.patch");
+        fs_err::remove_file(&gone).unwrap();
+        let error = Suite::read(folder.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("seed.toml: there is no") && error.contains("cpu_hotplug_lock.patch"),
+            "{error}"
+        );
+    }
+}
