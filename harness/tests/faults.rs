@@ -124,6 +124,22 @@ impl Faulty {
         }
     }
 
+    /// A fault of the first trial's QEMU alone.
+    fn forgets(fault: &str) -> Self {
+        let faulty = Self::new();
+        let once = faulty.path("once");
+        std::fs::create_dir(&once).unwrap();
+        std::fs::set_permissions(&once, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let mut command = faulty.compare(fault);
+        command.args(["--workers", "1"]);
+        let output = faulty.run(command.env("HOTPLUG_FAKE_ONCE", once.join("struck")));
+        assert_eq!(output.status.code(), Some(0), "{fault}: {output:?}");
+        let result = faulty.0.result();
+        assert_eq!(result["repeated"].as_array().map(Vec::len), Some(1), "{fault}: {result:#}");
+        assert_eq!(faulty.0.trial("before-000-again1")["outcome"], "clean", "{fault}");
+        faulty
+    }
+
     /// A fault that does no harm.
     fn bears(fault: &str) {
         let faulty = Self::new();
@@ -187,17 +203,27 @@ fn a_qemu_that_aborts_is_quoted() {
 #[test]
 fn a_qemu_that_dies_once_is_tried_again_and_forgotten() {
     for moment in ["start", "restore", "accepted", "collect"] {
-        let faulty = Faulty::new();
-        let once = faulty.path("once");
-        std::fs::create_dir(&once).unwrap();
-        std::fs::set_permissions(&once, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-        let mut command = faulty.compare(&format!("kill@{moment}"));
-        let output = faulty.run(command.env("HOTPLUG_FAKE_ONCE", once.join("struck")));
-        assert_eq!(output.status.code(), Some(0), "{moment}: {output:?}");
-        let result = faulty.0.result();
-        assert_eq!(result["repeated"].as_array().map(Vec::len), Some(1), "{moment}: {result:#}");
-        assert_eq!(faulty.0.trial("before-000-again1")["outcome"], "clean", "{moment}");
+        Faulty::forgets(&format!("kill@{moment}"));
     }
+}
+
+#[test]
+fn a_monitor_that_never_answers_is_given_up_and_tried_again() {
+    let faulty = Faulty::forgets("mute-monitor@restore");
+    let why = faulty.0.trial("before-000")["why"].to_string();
+    assert!(why.contains("did not answer") && why.contains("within 60 s"), "{why}");
+}
+
+#[test]
+fn a_run_whose_every_trial_is_spoilt_ends_early() {
+    let faulty = Faulty::new();
+    let output = faulty.run(faulty.compare("kill@accepted").args(["--trials", "50"]));
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    let result = faulty.0.result();
+    let spoilt = |side: &str| result["trials"][side]["infrastructure"].as_u64().unwrap();
+    // The guests at once: a few that had begun still end.
+    assert!((3..8).contains(&spoilt("before").max(spoilt("after"))), "{result:#}");
+    assert!(result["reason"].as_str().unwrap().contains("failed for reasons outside the kernel"), "{result:#}");
 }
 
 #[test]
@@ -246,6 +272,14 @@ fn an_agent_that_falls_silent_hangs() {
 /// The size of a file of the first trial.
 fn size(faulty: &Faulty, file: &str) -> u64 {
     std::fs::metadata(faulty.0.folder().join("trials/before-000").join(file)).unwrap().len()
+}
+
+#[test]
+fn a_qemu_that_floods_fills_no_disk() {
+    Faulty::spoils("flood-of-monitor@accepted", &["more than 16 MiB of events"]);
+    let faulty = Faulty::comes_to("flood-of-stderr@accepted", "clean", 0);
+    let size = size(&faulty, "qemu.stderr");
+    assert!(((64 << 20)..(65 << 20)).contains(&size), "qemu.stderr has {size} bytes");
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(crate) enum What {
     HalfLineOnMonitor,
     UnknownEvent,
     FloodOfMonitor,
+    FloodOfStderr,
+    MuteMonitor,
     MuteAgent,
     CloseAgent,
     GarbageOfAgent,
@@ -71,6 +73,8 @@ impl Fault {
             "half-line-on-monitor" => What::HalfLineOnMonitor,
             "unknown-event" => What::UnknownEvent,
             "flood-of-monitor" => What::FloodOfMonitor,
+            "flood-of-stderr" => What::FloodOfStderr,
+            "mute-monitor" => What::MuteMonitor,
             "mute-agent" => What::MuteAgent,
             "close-agent" => What::CloseAgent,
             "garbage-of-agent" => What::GarbageOfAgent,
@@ -125,6 +129,14 @@ pub(crate) fn strike(guest: &Guest, moment: Moment) -> io::Result<()> {
         What::FloodOfMonitor => loop {
             guest.event("NEW_IN_QEMU_12", &serde_json::json!({ "x": [1, 2] }))?;
         },
+        What::FloodOfStderr => {
+            let line = "qemu-system-x86_64: warning: Blocked re-entrant IO on MemoryRegion: fake\n".repeat(1000);
+            (0..BYTES / line.len()).for_each(|_| eprint!("{line}"));
+            Ok(())
+        }
+        What::MuteMonitor => loop {
+            std::thread::park();
+        },
         What::MuteAgent => {
             guest.mute();
             Ok(())
@@ -146,9 +158,11 @@ pub(crate) fn strike(guest: &Guest, moment: Moment) -> io::Result<()> {
     }
 }
 
+/// Of a flood, bytes.
+const BYTES: usize = 100 << 20;
+
 /// Prints to the log and to the console as fast as they are read, much more than is kept of either.
 fn flood_of_kernel(guest: &Guest) -> io::Result<()> {
-    const BYTES: usize = 100 << 20;
     const LIMIT: Duration = Duration::from_secs(20);
     let end = Instant::now() + LIMIT;
     let text = "a line of a kernel that has much to say, and says it again and again and again and again";

@@ -131,11 +131,13 @@ async fn finish(
     cancel: &CancellationToken,
 ) -> Result<Finished> {
     let Run { plan, trials, seed, .. } = ready.run.clone();
+    let then = ready.judge.tally();
     let enough = |judge: &Judge, seconds: f64| {
         let left = trials.map_or(0, |all| all.saturating_sub(judge.trials_seen()));
         plan.seconds.is_some_and(|most| seconds >= most)
             || plan.until_report && judge.has_findings()
             || plan.until_decided && judge.is_settled(left)
+            || judge.is_hopeless(&then)
     };
     let past = std::mem::take(&mut ready.past);
     let new = past.next..trials.unwrap_or(u32::MAX);

@@ -161,6 +161,21 @@ impl Judge {
         self.tally.before.all().min(self.tally.after.all())
     }
 
+    /// How the trials so far ended.
+    pub fn tally(&self) -> Sides<Tally> {
+        self.tally
+    }
+
+    /// Whether more trials would be a waste: since `then` infrastructure has spoilt so many of a side's, each after all
+    /// retries, and left none.
+    pub fn is_hopeless(&self, then: &Sides<Tally>) -> bool {
+        const MANY: u32 = 3;
+        Side::BOTH.into_iter().any(|side| {
+            let (then, now) = (then.of(side), self.tally.of(side));
+            now.trials == then.trials && now.infrastructure >= then.infrastructure + MANY
+        })
+    }
+
     /// Whether anything was found that is not known.
     pub fn has_findings(&self) -> bool {
         self.evidence.findings().iter().any(|f| f.known.is_none())

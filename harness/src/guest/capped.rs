@@ -17,7 +17,12 @@ pub(crate) struct Capped {
 
 impl Capped {
     pub(crate) async fn create(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { file: fs_err::tokio::File::create(path).await?, room: LIMIT, dropped: 0 })
+        Ok(Self::over(fs_err::tokio::File::create(path).await?))
+    }
+
+    /// Appends to `file`, which is empty.
+    pub(crate) fn over(file: impl Into<fs_err::tokio::File>) -> Self {
+        Self { file: file.into(), room: LIMIT, dropped: 0 }
     }
 
     pub(crate) async fn append(&mut self, bytes: &[u8]) -> std::io::Result<()> {

@@ -3,11 +3,13 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::Stdio;
 
 use command_fds::CommandFdExt;
 use command_fds::FdMapping;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::sync::watch;
@@ -15,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Identity, Inherited, core};
 use crate::Result;
+use crate::guest::Capped;
 use crate::process::{Group, run_in_batches};
 
 fn mapping(file: Inherited, fd: OwnedFd) -> FdMapping {
@@ -80,7 +83,8 @@ impl Drop for Machine {
 }
 
 impl Machine {
-    /// Starts `program` with `arguments`, `files` beside its sockets, and its standard error in the file `stderr`.
+    /// Starts `program` with `arguments`, `files` beside its sockets, and its standard error, which a guest can make long,
+    /// in the file `stderr` up to a limit.
     ///
     /// An error is the user's where there is no such program, else the host's. A QEMU that does not like its arguments
     /// ends, which is told by [`Machine::ended`].
@@ -105,21 +109,32 @@ impl Machine {
             kmsg: connect(Inherited::Kmsg)?,
         };
         let mut command = Command::new(program);
-        command.args(arguments).stdout(std::process::Stdio::null());
-        command.stderr(fs_err::File::create(stderr)?.into_parts().0);
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
+        let kept = Capped::over(fs_err::File::create(stderr)?);
         command.fd_mappings(mappings).map_err(crate::Error::infrastructure)?;
         identity.apply(&mut command);
         run_in_batches(&mut command);
         // The command goes with it, and with the command our copies of QEMU's ends: its death then ends the streams.
         let group = Group::spawn(command, Signal::SIGKILL)?;
-        Ok((Self::watch(group), streams))
+        Ok((Self::watch(group, kept), streams))
     }
 
-    fn watch(mut group: Group) -> Self {
+    fn watch(mut group: Group, mut kept: Capped) -> Self {
         let (tell, ended) = watch::channel(None);
         let kill = CancellationToken::new();
         let asked = kill.clone();
         let pid = group.id();
+        let stderr = group.child().stderr.take();
+        let said = tokio::spawn(async move {
+            let Some(mut stderr) = stderr else { return };
+            let mut some = [0; 4096];
+            // A pipe that cannot be read has no more to tell, and a disk that takes no more is told of by the trial's
+            // other files; QEMU must not stop at a full pipe for it.
+            while let Ok(length @ 1..) = stderr.read(&mut some).await {
+                let _ = kept.append(&some[..length]).await;
+            }
+            let _ = kept.finish().await;
+        });
         tokio::spawn(async move {
             let status = tokio::select! {
                 status = group.wait() => status,
@@ -139,6 +154,8 @@ impl Machine {
                 },
                 Err(_) => Ended { code: None, signal: None, core: None },
             };
+            // Whoever learns of its end can read its last words.
+            let _ = said.await;
             tell.send_replace(Some(ended));
         });
         Self { ended, kill }
