@@ -131,7 +131,6 @@ impl Faulty {
         std::fs::create_dir(&once).unwrap();
         std::fs::set_permissions(&once, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         let mut command = faulty.compare(fault);
-        command.args(["--workers", "1"]);
         let output = faulty.run(command.env("HOTPLUG_FAKE_ONCE", once.join("struck")));
         assert_eq!(output.status.code(), Some(0), "{fault}: {output:?}");
         let result = faulty.0.result();
