@@ -222,7 +222,10 @@ fn a_run_whose_every_trial_is_spoilt_ends_early() {
     let spoilt = |side: &str| result["trials"][side]["infrastructure"].as_u64().unwrap();
     // The guests at once: a few that had begun still end.
     assert!((3..8).contains(&spoilt("before").max(spoilt("after"))), "{result:#}");
-    assert!(result["reason"].as_str().unwrap().contains("failed for reasons outside the kernel"), "{result:#}");
+    assert!(
+        result["reason"].as_str().unwrap().contains("failed for reasons outside the kernel"),
+        "{result:#}"
+    );
 }
 
 #[test]

@@ -130,7 +130,8 @@ pub(crate) fn strike(guest: &Guest, moment: Moment) -> io::Result<()> {
             guest.event("NEW_IN_QEMU_12", &serde_json::json!({ "x": [1, 2] }))?;
         },
         What::FloodOfStderr => {
-            let line = "qemu-system-x86_64: warning: Blocked re-entrant IO on MemoryRegion: fake\n".repeat(1000);
+            let line =
+                "qemu-system-x86_64: warning: Blocked re-entrant IO on MemoryRegion: fake\n".repeat(1000);
             (0..BYTES / line.len()).for_each(|_| eprint!("{line}"));
             Ok(())
         }

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use super::control::control;
 use super::ground;
 use super::kernel::{BuildReporter, PairArgs};
-use crate::compare::{Judge, Judgement, Verdict};
+use crate::compare::{Control, Judge, Judgement, Verdict};
 use crate::host;
 use crate::kernel::{Cache, Kernel, KernelPair, build_pair};
 use crate::kreport::symbols::Symbols;
@@ -57,6 +58,9 @@ pub struct CompareArgs {
     /// Boot for each trial, instead of restoring a checkpoint
     #[arg(long)]
     pub cold: bool,
+    /// Do without the control: planted bugs in the before kernel, which are looked for in a trial of their own
+    #[arg(long)]
+    pub no_control: bool,
     /// Guests at once [default: number of processors, less where memory is short]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub workers: Option<u32>,
@@ -107,8 +111,15 @@ pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &Cancellation
         None => begin(args, &cache, cancel).await?,
         Some(folder) => resume(args, folder, &cache, cancel).await?,
     };
+    let control = if args.no_control {
+        Control::None { why: "--no-control".into() }
+    } else {
+        let accel = ready.setting.accelerator.into();
+        // Boxed: a comparison within a comparison is a large future.
+        Box::pin(control(&ready.run, &ready.kernels.before, accel, &ready.folder, &cache, cancel)).await?
+    };
     let Finished { folder, result, stopped, .. } =
-        finish(ready, args.resume.is_some(), &cache, cancel).await?;
+        finish(ready, args.resume.is_some(), Some(control), &cache, cancel).await?;
     out.write_all(terminal::screen(&result, folder.path()).as_bytes())?;
     stopped.map_or(Ok(result.exit_status), Err)
 }
@@ -116,7 +127,7 @@ pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &Cancellation
 /// A new comparison from its beginning to its end, without a screen.
 pub(super) async fn whole(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) -> Result<Finished> {
     let ready = begin(args, cache, cancel).await?;
-    let finished = finish(ready, false, cache, cancel).await?;
+    let finished = finish(ready, false, None, cache, cancel).await?;
     match finished.stopped {
         None => Ok(finished),
         Some(error) => Err(error),
@@ -127,6 +138,7 @@ pub(super) async fn whole(args: &CompareArgs, cache: &Cache, cancel: &Cancellati
 async fn finish(
     mut ready: Ready,
     resumed: bool,
+    control: Option<Control>,
     cache: &Cache,
     cancel: &CancellationToken,
 ) -> Result<Finished> {
@@ -179,7 +191,7 @@ async fn finish(
         judgement = Judgement { verdict: Some(Verdict::Inconclusive), reason, ..judgement };
     }
     let repeated = [past.repeated, ran.repeated].concat();
-    let result = RunResult::new(ready.run, judgement, repeated, seconds);
+    let result = RunResult::new(ready.run, judgement, repeated, seconds, control);
     match (ready.folder.write("result.json", &result), ran.stopped) {
         (Ok(()), stopped) => {
             Ok(Finished { folder: ready.folder, result, kernels: ready.kernels, start_seconds, stopped })

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, each with its options and what it prints.
 
 pub mod compare;
+mod control;
 pub mod doctor;
 mod ground;
 pub mod kernel;

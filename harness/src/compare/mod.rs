@@ -1,11 +1,13 @@
 //! Two sets of trials -> what differs -> a verdict that carries its arithmetic. Pure: works from records alone.
 
 mod again;
+mod control;
 mod exact;
 mod finding;
 mod verdict;
 
 pub use again::{Recurrence, Replays};
+pub use control::Control;
 pub use exact::{detectable_rate, fisher_two_sided, interval, probability_of_at_most};
 pub use finding::{Class, Count, Finding};
 pub use verdict::{Judge, Judgement, Tally, Verdict};

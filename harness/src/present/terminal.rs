@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::{duration, harmless, host_line};
-use crate::compare::{Class, Finding, Verdict};
+use crate::compare::{Class, Control, Finding, Verdict};
 use crate::kreport::plain_name;
 use crate::record::{KernelNote, RunResult};
 
@@ -96,11 +96,26 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
             "          whatever strikes fewer than {rate:.0} % of trials may have been missed (at 95 %)"
         ));
     }
+    if let Some(control) = &result.control {
+        line(format!("control   {}", said_of(control)));
+    }
     line(format!("result    {}/result.json", folder.display()));
     if let Some(finding) = unknown.first().or(known.first()) {
         line(format!("look at   {}/{}/kmsg.log", folder.display(), finding.example));
     }
     out
+}
+
+fn said_of(control: &Control) -> String {
+    match control {
+        Control::None { why } => {
+            format!("none: {}", harmless(why.lines().next().unwrap_or_default(), WIDTH - 16))
+        }
+        Control::Ran { found, missed, trials, .. } if missed.is_empty() => {
+            format!("planted, and found in {trials} of {trials}: {}", found.join(", "))
+        }
+        Control::Ran { missed, .. } => format!("planted, and NOT FOUND: {}", missed.join(", ")),
+    }
 }
 
 fn repeated(result: &RunResult) -> String {

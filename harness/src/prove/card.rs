@@ -21,6 +21,8 @@ pub enum Origin {
         /// The first release with it.
         version: String,
     },
+    /// Somebody proposed it, with this subject line, and it was not merged.
+    Proposed(String),
     /// It goes wrong in this way, made for the purpose.
     Plants(String),
     /// It changes nothing that a kernel does: whatever is new with it is a false report.
@@ -64,6 +66,8 @@ struct On {
     patches: Option<Vec<String>>,
     #[serde(default)]
     expect: Vec<Expected>,
+    #[serde(default)]
+    follows: Vec<Expected>,
     absent: Option<String>,
     not_found: Option<String>,
 }
@@ -77,6 +81,8 @@ pub enum Series {
         patches: Vec<String>,
         /// It is found when at least one of these is seen only with the patch. None for a kernel that does nothing wrong.
         expect: Vec<Expected>,
+        /// What may come of it and proves nothing by itself.
+        follows: Vec<Expected>,
         /// What was tried, and why it is not to be seen; it counts as not found.
         not_found: Option<String>,
     },
@@ -90,6 +96,7 @@ pub enum Series {
 struct File {
     about: String,
     undoes: Option<Fix>,
+    proposed: Option<String>,
     plants: Option<String>,
     changes_nothing: Option<String>,
     config: Option<String>,
@@ -100,6 +107,8 @@ struct File {
     trials: u32,
     #[serde(default)]
     quick: bool,
+    #[serde(default)]
+    control: bool,
     judged_by: Option<String>,
     on: BTreeMap<String, On>,
 }
@@ -133,6 +142,8 @@ pub struct Card {
     pub trials: u32,
     /// Whether it belongs to the quick proof.
     pub quick: bool,
+    /// Whether it is planted for the control that goes with every comparison.
+    pub control: bool,
     /// What judges it and is not there yet. Until then it is left out of the totals.
     pub judged_by: Option<String>,
     /// By series, `6.1`: the kernels that it is made for.
@@ -145,14 +156,16 @@ impl Card {
         let wrong = |what: &dyn fmt::Display| Error::user(format!("{file}: {what}"));
         let card: File =
             toml::from_str(text).map_err(|error| wrong(&error).mend("see docs/known-bugs.md"))?;
-        let origin = match (card.undoes, card.plants, card.changes_nothing) {
-            (Some(Fix { subject, commit, version }), None, None) => {
-                Origin::Undoes { subject, commit, version }
-            }
-            (None, Some(way), None) => Origin::Plants(way),
-            (None, None, Some(what)) => Origin::ChangesNothing(what),
-            _ => return Err(wrong(&"it needs one of `undoes`, `plants` and `changes_nothing`")),
-        };
+        let undoes =
+            card.undoes.map(|Fix { subject, commit, version }| Origin::Undoes { subject, commit, version });
+        let origins = [
+            undoes,
+            card.proposed.map(Origin::Proposed),
+            card.plants.map(Origin::Plants),
+            card.changes_nothing.map(Origin::ChangesNothing),
+        ];
+        let [origin] = <[Origin; 1]>::try_from(origins.into_iter().flatten().collect::<Vec<_>>())
+            .map_err(|_| wrong(&"it needs one of `undoes`, `proposed`, `plants` and `changes_nothing`"))?;
         if card.scenarios.is_empty() {
             return Err(wrong(&"it names no scenario that should see it"));
         }
@@ -161,7 +174,7 @@ impl Card {
         }
         let silent = matches!(origin, Origin::ChangesNothing(_)) || card.judged_by.is_some();
         let series = |(series, on): (String, On)| {
-            let On { patches, expect, absent, not_found } = on;
+            let On { patches, expect, follows, absent, not_found } = on;
             let there = match absent {
                 Some(why) if patches.is_none() && expect.is_empty() && not_found.is_none() => {
                     Series::Absent(why)
@@ -177,7 +190,7 @@ impl Card {
                 }
                 None => {
                     let patches = patches.unwrap_or_else(|| vec![format!("{name}.patch")]);
-                    Series::There { patches, expect, not_found }
+                    Series::There { patches, expect, follows, not_found }
                 }
             };
             Ok((series, there))
@@ -191,6 +204,7 @@ impl Card {
             sure: card.sure,
             trials: card.trials,
             quick: card.quick,
+            control: card.control,
             judged_by: card.judged_by,
             on,
         })
@@ -223,7 +237,7 @@ absent = "the function is gone"
     #[test]
     fn a_wrong_card_is_named() {
         for (from, to, what) in [
-            ("plants = \"recursion\"\n", "", "one of `undoes`, `plants`"),
+            ("plants = \"recursion\"\n", "", "one of `undoes`, `proposed`"),
             ("scenarios = [\"dimm-and-cpu\"]", "scenarios = []", "names no scenario"),
             ("scenarios", "trials = 0\nscenarios", "proves nothing"),
             ("plants = \"recursion\"", "changes_nothing = \"x\"", "on 6.1 it expects what nobody can see"),

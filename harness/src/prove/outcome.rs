@@ -10,7 +10,7 @@ use crate::side::Sides;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Group {
-    /// Bugs that the kernel once had.
+    /// Bugs that the kernel once had, or was to get.
     Real,
     /// Bugs made for the purpose.
     Planted,
@@ -74,11 +74,13 @@ pub struct EntryResult {
     pub not_found: Option<String>,
     /// What it was expected to bring.
     pub expect: Vec<Expected>,
-    /// Of that, what was seen in the most trials.
+    /// What may come of it and proves nothing by itself.
+    pub follows: Vec<Expected>,
+    /// Of what is expected, what was seen in the most trials.
     pub seen: Option<Finding>,
     /// From the first boot of the scenario that showed it until it was seen, seconds.
     pub seconds: Option<f64>,
-    /// Everything else that was seen.
+    /// Everything that was seen and neither expected nor follows.
     pub other: Vec<Finding>,
     /// The comparisons, up to the one that found it.
     pub tried: Vec<Tried>,
@@ -91,13 +93,14 @@ pub struct EntryResult {
 impl EntryResult {
     /// Before anything was tried.
     pub fn new(name: &str, group: Group, card: &Card, series: &str) -> Self {
-        let (sight, expect, not_found) = match (card.on.get(series), &card.judged_by) {
-            (None, _) => (left_out(format!("it has no patch for {series}")), Vec::new(), None),
-            (Some(Series::Absent(why)), _) => (left_out(why.clone()), Vec::new(), None),
-            (Some(_), Some(judge)) => (left_out(format!("judged by {judge}")), Vec::new(), None),
-            (Some(Series::There { expect, not_found, .. }), None) => {
+        let left_out = |why: String| (Sight::LeftOut { why }, Vec::new(), Vec::new(), None);
+        let (sight, expect, follows, not_found) = match (card.on.get(series), &card.judged_by) {
+            (None, _) => left_out(format!("it has no patch for {series}")),
+            (Some(Series::Absent(why)), _) => left_out(why.clone()),
+            (Some(_), Some(judge)) => left_out(format!("judged by {judge}")),
+            (Some(Series::There { expect, follows, not_found, .. }), None) => {
                 let sight = if group == Group::Clean { Sight::Silent } else { Sight::NotFound };
-                (sight, expect.clone(), not_found.clone())
+                (sight, expect.clone(), follows.clone(), not_found.clone())
             }
         };
         Self {
@@ -107,6 +110,7 @@ impl EntryResult {
             sight,
             not_found,
             expect,
+            follows,
             seen: None,
             seconds: None,
             other: Vec::new(),
@@ -134,7 +138,9 @@ impl EntryResult {
             self.seconds = Some(tried.start_seconds + best.first_seen_seconds);
             self.seen = Some(best);
         }
-        let other: Vec<Finding> = tried.findings.iter().filter(|f| !expected(f)).cloned().collect();
+        let follows = |f: &Finding| f.class == Class::New && self.follows.iter().any(|e| e.is(f));
+        let other: Vec<Finding> =
+            tried.findings.iter().filter(|f| !expected(f) && !follows(f)).cloned().collect();
         self.other.extend(other);
         self.tried.push(tried);
     }
@@ -152,10 +158,6 @@ impl EntryResult {
         let all = self.tried.iter().flat_map(|tried| &tried.findings);
         all.filter(move |f| f.before.seen > 0 || clean && f.after.seen > 0)
     }
-}
-
-fn left_out(why: String) -> Sight {
-    Sight::LeftOut { why }
 }
 
 /// All entries together.

@@ -117,7 +117,7 @@ impl Entry {
     /// What counts it.
     pub fn group(&self) -> Group {
         match self.card.origin {
-            Origin::Undoes { .. } => Group::Real,
+            Origin::Undoes { .. } | Origin::Proposed(_) => Group::Real,
             Origin::Plants(_) => Group::Planted,
             Origin::ChangesNothing(_) => Group::Clean,
         }

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use prove::ProveResult;
 pub use shrink::{ShrinkResult, Tried, rate};
 
-use crate::compare::{Finding, Judgement, Recurrence, Tally, Verdict};
+use crate::compare::{Control, Finding, Judgement, Recurrence, Tally, Verdict};
 use crate::scenario::Seed;
 use crate::side::Sides;
 use crate::trial::Repeated;
@@ -160,13 +160,25 @@ pub struct RunResult {
     pub repeated: Vec<Repeated>,
     /// Seconds from the first trial's start to the last one's end.
     pub trials_seconds: f64,
+    /// Whether planted bugs were seen; null in a control itself, and in a comparison of `hotplug prove`.
+    #[serde(default)]
+    pub control: Option<Control>,
     /// What was run.
     pub run: Run,
 }
 
 impl RunResult {
-    /// Puts a judgement and its run together.
-    pub fn new(run: Run, judgement: Judgement, repeated: Vec<Repeated>, trials_seconds: f64) -> Self {
+    /// Puts a judgement, weighed by its control, and its run together.
+    pub fn new(
+        run: Run,
+        mut judgement: Judgement,
+        repeated: Vec<Repeated>,
+        trials_seconds: f64,
+        control: Option<Control>,
+    ) -> Self {
+        if let Some(control) = &control {
+            control.weigh(&mut judgement);
+        }
         let exit_status = judgement.exit_status();
         let Judgement { verdict, reason, findings, tally, remarks } = judgement;
         Self {
@@ -179,6 +191,7 @@ impl RunResult {
             trials: tally,
             repeated,
             trials_seconds,
+            control,
             run,
         }
     }

@@ -1,0 +1,76 @@
+//! The control: whether bugs planted in the before kernel are seen here and now. Silence means something only then.
+
+use serde::{Deserialize, Serialize};
+
+use super::verdict::{Judgement, Verdict};
+
+/// What came of the control of a comparison.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Control {
+    /// There was none.
+    None {
+        /// Because of this.
+        why: String,
+    },
+    /// The before kernel with these planted bugs was compared with itself without them.
+    Ran {
+        /// Those that were seen, by name.
+        found: Vec<String>,
+        /// Those that were not.
+        missed: Vec<String>,
+        /// Trials with the bugs.
+        trials: u32,
+        /// The comparison's folder, below the run's.
+        run: String,
+    },
+}
+
+impl Control {
+    /// What the control leaves of a judgement: who misses what is known to be there cannot say that nothing is.
+    pub fn weigh(&self, judgement: &mut Judgement) {
+        let Self::Ran { missed, .. } = self else { return };
+        let silent = matches!(judgement.verdict, Some(Verdict::Unchanged | Verdict::Fixed));
+        if silent && !missed.is_empty() {
+            judgement.verdict = Some(Verdict::Inconclusive);
+            judgement.reason = format!("the control was not found: {}", missed.join(", "));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::side::Sides;
+
+    #[test]
+    fn who_misses_the_control_cannot_say_that_nothing_is_there() {
+        let judged = |verdict| Judgement {
+            verdict: Some(verdict),
+            reason: "0 new".into(),
+            findings: Vec::new(),
+            tally: Sides::default(),
+            remarks: Vec::new(),
+        };
+        let ran = |missed: &[&str]| Control::Ran {
+            found: vec!["inversion".into()],
+            missed: missed.iter().map(|name| (*name).to_owned()).collect(),
+            trials: 1,
+            run: "control/x".into(),
+        };
+        let weighed = |control: &Control, verdict| {
+            let mut judgement = judged(verdict);
+            control.weigh(&mut judgement);
+            (judgement.verdict.unwrap(), judgement.reason)
+        };
+        let kept = |verdict| (verdict, "0 new".to_owned());
+        assert_eq!(weighed(&ran(&[]), Verdict::Unchanged), kept(Verdict::Unchanged));
+        assert_eq!(weighed(&ran(&["memtotal"]), Verdict::Regressed), kept(Verdict::Regressed));
+        let none = Control::None { why: "given as an image".into() };
+        assert_eq!(weighed(&none, Verdict::Unchanged), kept(Verdict::Unchanged));
+        for verdict in [Verdict::Unchanged, Verdict::Fixed] {
+            let lost = (Verdict::Inconclusive, "the control was not found: memtotal".to_owned());
+            assert_eq!(weighed(&ran(&["memtotal"]), verdict), lost);
+        }
+    }
+}
