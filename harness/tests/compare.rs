@@ -2,6 +2,7 @@
 //! apart. Nothing here is skipped: a machine that lacks something fails, and the message says what.
 
 mod common;
+mod prove;
 mod replay;
 mod scenarios;
 

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod compare;
+mod prove;
 mod scan;
 mod trials;
 
@@ -61,6 +62,15 @@ const FIGURES: &[Figure] = &[
         goal: "at most 0.03",
         measure: trials::harness_cpu_share,
     },
+    Figure {
+        name: "prove_planted_found_share",
+        unit: "ratio",
+        goal: "1",
+        measure: prove::planted_found_share,
+    },
+    Figure { name: "prove_real_found", unit: "count", goal: "at least 9 of 10", measure: prove::real_found },
+    Figure { name: "prove_false_reports", unit: "count", goal: "0", measure: prove::false_reports },
+    Figure { name: "prove_quick_seconds", unit: "s", goal: "at most 300", measure: prove::quick_seconds },
     Figure { name: "scan_clean_mb_per_s", unit: "MB/s", goal: "at least 300", measure: scan::clean },
     Figure { name: "scan_vs_grep_ratio", unit: "ratio", goal: "at least 1", measure: scan::against_grep },
     Figure { name: "scan_dense_mb_per_s", unit: "MB/s", goal: "at least 30", measure: scan::dense },

@@ -57,7 +57,7 @@ fn cpu_time(pid: i32) -> Result<(f64, f64), String> {
     Ok((ticks(14)? + ticks(15)?, ticks(16)? + ticks(17)?))
 }
 
-fn parsed(path: &Path) -> Result<Value, String> {
+pub(crate) fn parsed(path: &Path) -> Result<Value, String> {
     let text = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
     serde_json::from_slice(&text).map_err(|e| format!("{}: {e}", path.display()))
 }
@@ -67,7 +67,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, String> {
     entries.map(|entry| entry.map(|e| e.path()).map_err(|e| e.to_string())).collect()
 }
 
-fn only(folder: &Path) -> Result<PathBuf, String> {
+pub(crate) fn only(folder: &Path) -> Result<PathBuf, String> {
     entries(folder)?.pop().ok_or_else(|| format!("{} is empty", folder.display()))
 }
 

@@ -25,6 +25,7 @@ use crate::{Error, Result};
 
 /// Options of `hotplug compare`.
 #[derive(Debug, Clone, Default, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct CompareArgs {
     /// The two kernels.
     #[command(flatten)]

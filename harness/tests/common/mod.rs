@@ -35,14 +35,21 @@ impl Run {
         Self { home }
     }
 
-    /// `hotplug compare` with results and temporary files below this run's folder.
+    /// `hotplug compare` with results and temporary files below this run's folder, without a control, which has a test of
+    /// its own.
+    pub(crate) fn compare(&self) -> assert_cmd::Command {
+        let mut command = self.compare_with_control();
+        command.arg("--no-control");
+        command
+    }
+
+    /// The same with its control.
     ///
     /// One guest at a time: as many tests run at once as there are processors, and a guest that is starved says so.
-    pub(crate) fn compare(&self) -> assert_cmd::Command {
+    pub(crate) fn compare_with_control(&self) -> assert_cmd::Command {
         let mut command = assert_cmd::Command::from_std(Command::new(env!("CARGO_BIN_EXE_hotplug")));
         command.arg("compare").arg("--results").arg(self.results()).env("TMPDIR", self.tmp());
-        // The control has a test of its own; here it would cost a kernel for each pair.
-        command.args(["--workers", "1", "--no-control"]);
+        command.args(["--workers", "1"]);
         command
     }
 
