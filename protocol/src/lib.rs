@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// Raised by any change that an older peer would misread. The agent is carried inside the harness, so the two
 /// differ only when a checkpoint outlived an update; the host then boots anew.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Name of the virtio-serial port for [`Ask`] and [`Say`], as `/sys/class/virtio-ports/*/name` shows it.
 pub const AGENT_PORT: &str = "hotplug.agent";
@@ -229,8 +229,6 @@ pub struct Snapshot {
     pub cpus_present: Vec<u32>,
     /// `/sys/devices/system/cpu/online`, expanded.
     pub cpus_online: Vec<u32>,
-    /// `debug_locks` of `/proc/lockdep_stats`: whether lockdep still checks. None in a kernel without it.
-    pub lockdep_armed: Option<bool>,
     /// `/proc/sys/kernel/tainted`.
     pub tainted: u64,
 }

@@ -22,7 +22,6 @@ pub(crate) fn take() -> io::Result<Snapshot> {
         blocks: blocks()?,
         cpus_present: cpus("present")?,
         cpus_online: cpus("online")?,
-        lockdep_armed: read_to_string("/proc/lockdep_stats").ok().as_deref().and_then(lockdep_armed),
         tainted: read_to_string(tainted)?.trim().parse().map_err(|_| unreadable(tainted))?,
     })
 }
@@ -53,11 +52,6 @@ fn expand(list: &str) -> Option<Vec<u32>> {
 fn mem_total_kib(meminfo: &str) -> Option<u64> {
     let value = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     value.trim().strip_suffix(" kB")?.parse().ok()
-}
-
-fn lockdep_armed(lockdep_stats: &str) -> Option<bool> {
-    let value = lockdep_stats.lines().find_map(|line| line.trim().strip_prefix("debug_locks:"))?;
-    Some(value.trim() != "0")
 }
 
 /// `Node 0, zone   Normal` begins a zone; indented lines follow. A zone with managed pages but none present would be a
@@ -116,8 +110,6 @@ mod tests {
 
     // From a guest with 6.1.192, 512 MiB and a DIMM of 256 MiB.
     const ZONEINFO: &str = include_str!("../samples/zoneinfo");
-    const LOCKDEP_STATS: &str =
-        " max lock class index:                  527\n debug_locks:                             1\n\n";
 
     #[test]
     fn zones_without_pages_are_left_out() {
@@ -143,13 +135,6 @@ mod tests {
         assert_eq!(expand("0\n"), Some(vec![0]));
         assert_eq!(expand("\n"), Some(vec![]));
         assert_eq!(expand("0-x"), None);
-    }
-
-    #[test]
-    fn lockdep_says_whether_it_still_checks() {
-        assert_eq!(lockdep_armed(LOCKDEP_STATS), Some(true));
-        assert_eq!(lockdep_armed(&LOCKDEP_STATS.replace('1', "0")), Some(false));
-        assert_eq!(lockdep_armed(""), None);
     }
 
     #[test]

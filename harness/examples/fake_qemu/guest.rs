@@ -235,7 +235,6 @@ impl Guest {
             blocks: numbers.map(|number| Block { number, state: "online".into() }).collect(),
             cpus_present: cpus.clone(),
             cpus_online: cpus,
-            lockdep_armed: Some(true),
             tainted: 0,
         }
     }

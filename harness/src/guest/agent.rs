@@ -18,6 +18,9 @@ use crate::journal::{Happening, HostTime, Journal};
 /// The longest line taken, bytes. `/proc/lockdep` of a large kernel has 2 MB.
 const LONGEST_LINE: usize = 32 << 20;
 
+/// What lockdep says of itself.
+pub(crate) const LOCKDEP_STATS: &str = "/proc/lockdep_stats";
+
 /// Why the agent gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AgentError {
@@ -142,6 +145,20 @@ impl Agent {
         }
     }
 
+    /// Whether lockdep still checks; none in a kernel without it.
+    ///
+    /// Not to be asked while lockdep may be printing a cycle: reading the file counts the dependencies of every class,
+    /// which walks the graph and overwrites the chain that is being printed, and the kernel then prints nonsense or dies
+    /// (`lockdep_count_forward_deps()` in kernel/locking/lockdep.c of 6.1 and 6.12 does not look at `debug_locks`;
+    /// docs/findings/lockdep-stats.md).
+    pub async fn lockdep_armed(&self) -> Result<Option<bool>, AgentError> {
+        match self.read(LOCKDEP_STATS.into()).await {
+            Ok(stats) => Ok(armed(&stats)),
+            Err(AgentError::Failed { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Contents of a file in the guest.
     pub async fn read(&self, path: String) -> Result<String, AgentError> {
         match self.ask(Request::Read { path, offset: 0, length: None }).await? {
@@ -157,6 +174,12 @@ impl Agent {
             other => Err(odd(&other)),
         }
     }
+}
+
+/// `debug_locks` of [`LOCKDEP_STATS`].
+fn armed(stats: &str) -> Option<bool> {
+    let value = stats.lines().find_map(|line| line.trim().strip_prefix("debug_locks:"))?;
+    Some(value.trim() != "0")
 }
 
 fn odd(answer: &Answer) -> AgentError {
@@ -184,4 +207,18 @@ fn hear(line: &str, pending: &mut HashMap<u64, oneshot::Sender<Answer>>, journal
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lockdep_says_whether_it_still_checks() {
+        let stats =
+            " max lock class index:                  527\n debug_locks:                             1\n\n";
+        assert_eq!(armed(stats), Some(true));
+        assert_eq!(armed(&stats.replace('1', "0")), Some(false));
+        assert_eq!(armed(""), None);
+    }
 }

@@ -8,12 +8,16 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::capped::Capped;
 use crate::journal::Journal;
 
 /// A record's priority, sequence number and time fit into this many bytes.
 const HEAD: usize = 80;
+
+/// `KERN_WARNING` (include/linux/kern_levels.h), which lockdep's reports are printed with.
+const WARNING: u64 = 4;
 
 /// How far the stream has come.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,6 +27,8 @@ struct Progress {
     /// Records that are missing between received ones, overwritten in the kernel before the agent read them; and those
     /// for which the file had no room.
     lost: u64,
+    /// When the last record came that warns or worse.
+    warned: Option<Instant>,
 }
 
 impl Progress {
@@ -45,7 +51,7 @@ impl Kmsg {
     /// Appends everything to `file` until the stream ends. `newest` is the sequence number after which it begins, where
     /// the guest's earlier records were read by somebody else.
     pub fn read(stream: UnixStream, file: &Path, newest: Option<u64>, journal: Arc<Journal>) -> Self {
-        let (tell, progress) = watch::channel(Progress { newest, lost: 0 });
+        let (tell, progress) = watch::channel(Progress { newest, ..Progress::default() });
         let file = file.to_owned();
         let task = tokio::spawn(async move {
             let mut log = Capped::create(&file).await?;
@@ -63,8 +69,11 @@ impl Kmsg {
                 for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
                     head.extend_from_slice(&piece[..piece.len().min(HEAD - head.len())]);
                     if piece.ends_with(b"\n") {
-                        if let Some(sequence) = sequence(&head) {
+                        if let Some((level, sequence)) = level_and_sequence(&head) {
                             so_far.take(sequence);
+                            if level <= WARNING {
+                                so_far.warned = Some(Instant::now());
+                            }
                             so_far.lost = so_far.lost.saturating_add(log.is_full().into());
                         }
                         head.clear();
@@ -92,6 +101,21 @@ impl Kmsg {
         while tokio::time::timeout(quiet, progress.changed()).await.is_ok_and(|changed| changed.is_ok()) {}
     }
 
+    /// Waits until no record has come for `quiet` that warns or worse, at most `limit`. Safe to cancel.
+    pub async fn calm_for(&self, quiet: Duration, limit: Duration) {
+        let end = Instant::now() + limit;
+        loop {
+            let warned = self.progress.borrow().warned;
+            let Some(calm) = warned.map(|warned| warned + quiet).filter(|calm| *calm > Instant::now()) else {
+                return;
+            };
+            if calm > end {
+                return;
+            }
+            tokio::time::sleep_until(calm).await;
+        }
+    }
+
     /// Records lost so far.
     pub fn lost(&self) -> u64 {
         self.progress.borrow().lost
@@ -103,14 +127,15 @@ impl Kmsg {
     }
 }
 
-/// The sequence number of a record's line: `6,339,5140900,-;text`. Continuation lines begin with a space.
-fn sequence(line: &[u8]) -> Option<u64> {
+/// Level and sequence number of a record's line: `6,339,5140900,-;text`. Continuation lines begin with a space. The level
+/// is the priority without its facility (Documentation/ABI/testing/dev-kmsg).
+fn level_and_sequence(line: &[u8]) -> Option<(u64, u64)> {
     let mut fields = line.splitn(3, |b| *b == b',');
     let (priority, sequence) = (fields.next()?, fields.next()?);
     let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u64>().ok();
-    number(priority)?;
+    let level = number(priority)? & 7;
     fields.next()?;
-    number(sequence)
+    Some((level, number(sequence)?))
 }
 
 #[cfg(test)]
@@ -121,7 +146,7 @@ mod tests {
 
     #[test]
     fn numbers_that_no_kernel_gives_are_no_harm() {
-        let mut progress = Progress { newest: Some(u64::MAX), lost: u64::MAX };
+        let mut progress = Progress { newest: Some(u64::MAX), lost: u64::MAX, warned: None };
         for sequence in [u64::MAX, 0, u64::MAX] {
             progress.take(sequence);
         }

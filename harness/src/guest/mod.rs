@@ -8,6 +8,7 @@ mod kmsg;
 mod log;
 mod serial;
 
+pub(crate) use agent::LOCKDEP_STATS;
 pub(crate) use capped::Capped;
 
 pub use agent::{Agent, AgentError};

@@ -9,7 +9,7 @@ use crate::prove::{EntryResult, Group, Sight, Totals};
 use crate::record::{Host, ProveResult};
 
 /// Columns: name, sight, trials, seconds; what follows is open-ended.
-const NAME: usize = 30;
+const NAME: usize = 32;
 /// Widest text of a finding, characters.
 const TITLE: usize = 58;
 

@@ -313,7 +313,6 @@ mod tests {
             blocks: (0..blocks).map(|i| Block { number: 32 + i, state: "online".into() }).collect(),
             cpus_present: (0..cpus).collect(),
             cpus_online: (0..cpus).collect(),
-            lockdep_armed: Some(true),
             tainted: 0,
         }
     }

@@ -58,25 +58,37 @@ struct About {
     /// Hashes of `memory` and `state`.
     memory_hash: String,
     state_hash: String,
+    booted: Booted,
+}
+
+/// What is known of the guest that was saved.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Booted {
     /// Who the agent is.
     hello: Hello,
     /// What the guest had when it was saved, and so what a restored one begins with.
     baseline: Snapshot,
+    /// Whether lockdep was checking; none in a kernel without it.
+    lockdep_armed: Option<bool>,
     /// The last kernel record of the boot.
     newest_record: Option<u64>,
 }
 
 impl Checkpoint {
     pub(super) fn hello(&self) -> &Hello {
-        &self.about.hello
+        &self.about.booted.hello
     }
 
     pub(super) fn baseline(&self) -> &Snapshot {
-        &self.about.baseline
+        &self.about.booted.baseline
+    }
+
+    pub(super) fn lockdep_armed(&self) -> Option<bool> {
+        self.about.booted.lockdep_armed
     }
 
     pub(super) fn newest_record(&self) -> Option<u64> {
-        self.about.newest_record
+        self.about.booted.newest_record
     }
 
     /// Memory of the host that all guests restored from it share.
@@ -225,38 +237,34 @@ async fn make(
         () = journal.failed() => return Err(journal.check().err().unwrap_or_else(Error::interrupted)),
     };
     journal.check()?;
-    let (hello, baseline, newest_record) = match led {
-        Ok(led) => led,
+    let booted = match led {
+        Ok(booted) => booted,
         Err(unfit) => return Ok(Err(unfit)),
     };
     let (memory, state) = (memory.seal()?, state.seal()?);
-    let about =
-        About { memory_hash: memory.hash()?, state_hash: state.hash()?, hello, baseline, newest_record };
+    let about = About { memory_hash: memory.hash()?, state_hash: state.hash()?, booted };
     Ok(Ok(Checkpoint { memory, state, about }))
 }
 
-async fn lead(
-    vm: &Vm,
-    heard: crate::journal::Listener,
-    dir: &Path,
-) -> Result<(Hello, Snapshot, Option<u64>), Unfit> {
+async fn lead(vm: &Vm, heard: crate::journal::Listener, dir: &Path) -> Result<Booted, Unfit> {
     let hello = vm.boot(heard).await.map_err(Unfit::Cut)?;
     let settled = async {
         vm.kmsg.silent_for(SETTLED).await;
         let broken = |error: guest::AgentError| Cut::Broken(error.to_string());
         let baseline = vm.agent.snapshot().await.map_err(broken)?;
-        let newest = vm.agent.drain().await.map_err(broken)?;
-        if let Some(newest) = newest {
+        let lockdep_armed = vm.agent.lockdep_armed().await.map_err(broken)?;
+        let newest_record = vm.agent.drain().await.map_err(broken)?;
+        if let Some(newest) = newest_record {
             vm.kmsg.reached(newest, QUESTION).await;
         }
-        Ok((baseline, newest))
+        Ok(Booted { hello, baseline, lockdep_armed, newest_record })
     };
     let in_time = async {
         let settled = tokio::time::timeout(QUESTION, settled).await;
         settled.unwrap_or_else(|_| Err(Cut::Hung("does not settle after its boot".into())))
     };
-    let (baseline, newest) = vm.unless_cut(in_time).await.map_err(Unfit::Cut)?;
-    if baseline.lockdep_armed == Some(false) {
+    let booted = vm.unless_cut(in_time).await.map_err(Unfit::Cut)?;
+    if booted.lockdep_armed == Some(false) {
         return Err(Unfit::Flaw("lockdep is off after the boot".into()));
     }
     // A report now would leave every trial blind, and a warning that comes once would never come again.
@@ -265,7 +273,7 @@ async fn lead(
         return Err(Unfit::Flaw(format!("its boot reports: {}", report.title)));
     }
     vm.save().await.map_err(Unfit::Cut)?;
-    Ok((hello, baseline, newest))
+    Ok(booted)
 }
 
 /// What a checkpoint depends on: the command line, and everything that it names or that runs it. `program` is QEMU's hash.

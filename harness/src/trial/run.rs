@@ -17,13 +17,14 @@ use super::operation::OperationRecord;
 use super::outcome::{Armed, Outcome, Seen, TrialOutcome, TrialRecord};
 use super::repeat::{self, OnDisk};
 use super::vm::{Cut, Origin, Vm, last_words};
+use crate::guest::{self, AgentError};
 use crate::host::{Accelerator, Qemu};
 use crate::journal::{Happening, HostTime, Journal, Listener, Stage};
 use crate::qemu::{self, Boot, Ended, Identity, Platform, Sealed, command_line};
 use crate::record::write_json;
 use crate::scenario::{Expect, Operation, Phase, Scenario, Schedule, Seed, Start};
 use crate::side::{Side, Sides};
-use crate::{Error, Result, guest, kreport};
+use crate::{Error, Result, kreport};
 
 /// How long the last questions of a trial may take; a guest that still flushes thousands of records needs some.
 const LAST_QUESTIONS: Duration = Duration::from_secs(60);
@@ -240,9 +241,9 @@ async fn lead(
         if setting.scenario.start == Start::Boot {
             return during_boot(vm, setting, heard, schedule, log, course).await;
         }
-        let (hello, baseline) = begin(vm, setting, plan, heard).await?;
+        let (hello, baseline, armed) = begin(vm, setting, plan, heard).await?;
         course.ready = Some(vm.journal.now());
-        course.armed.start = baseline.lockdep_armed;
+        course.armed.start = armed;
         from_ready(vm, setting, &hello, baseline, schedule, log, under_way).await
     };
     // `cut` and the work borrow the machine, and the work writes the course: so the cut is set after the race.
@@ -255,24 +256,34 @@ async fn lead(
     course.cut = done.err();
 }
 
+/// A lock cycle that is being printed is not disturbed ([`crate::guest::Agent::lockdep_armed`]). The longest pause seen in
+/// the middle of one is 20 ms, under TCG with both cores busy.
+const CALM: Duration = Duration::from_millis(100);
+/// For a guest that never stops to warn.
+const CALM_AT_MOST: Duration = Duration::from_secs(2);
+
 /// The guest is restored or boots, and what it begins with is known.
 async fn begin(
     vm: &Vm,
     setting: &Setting,
     plan: &TrialPlan,
     heard: Listener,
-) -> Result<(Hello, Snapshot), Cut> {
+) -> Result<(Hello, Snapshot, Option<bool>), Cut> {
     if let Some(checkpoints) = &setting.checkpoints {
         let checkpoint = checkpoints.of(plan.side);
         vm.restore().await?;
         // Not waited for: it comes before anything else that is asked. Else every restored guest would go on from the
         // same random numbers.
         vm.reseed(&blake3::hash(&plan.seed.0.to_le_bytes()).to_hex());
-        return Ok((checkpoint.hello().clone(), checkpoint.baseline().clone()));
+        return Ok((checkpoint.hello().clone(), checkpoint.baseline().clone(), checkpoint.lockdep_armed()));
     }
     let hello = vm.boot(heard).await?;
-    match tokio::time::timeout(LAST_QUESTIONS, vm.agent.snapshot()).await {
-        Ok(Ok(baseline)) => Ok((hello, baseline)),
+    let questions = async {
+        vm.kmsg.calm_for(CALM, CALM_AT_MOST).await;
+        Ok::<_, AgentError>((vm.agent.snapshot().await?, vm.agent.lockdep_armed().await?))
+    };
+    match tokio::time::timeout(LAST_QUESTIONS, questions).await {
+        Ok(Ok((baseline, armed))) => Ok((hello, baseline, armed)),
         _ => Err(Cut::Hung("no answer to the first question".into())),
     }
 }
@@ -343,7 +354,11 @@ async fn settle(vm: &Vm, course: &mut Course) -> Result<(), Cut> {
         if let Ok(Answer::LoadEnded(loops)) = vm.agent.ask(Request::StopLoad).await {
             course.load_loops = loops;
         }
-        course.armed.end = vm.agent.snapshot().await.ok()?.lockdep_armed;
+        if !vm.drain(LAST_QUESTIONS).await {
+            return None;
+        }
+        vm.kmsg.calm_for(CALM, CALM_AT_MOST).await;
+        course.armed.end = vm.agent.lockdep_armed().await.ok()?;
         // Of a guest that was never asked before: what is armed now always was.
         course.armed.start = course.armed.start.or(course.armed.end);
         vm.drain(LAST_QUESTIONS).await.then_some(())
