@@ -16,7 +16,7 @@ use crate::journal::Journal;
 /// A record's priority, sequence number and time fit into this many bytes.
 const HEAD: usize = 80;
 
-/// `KERN_WARNING` (include/linux/kern_levels.h), which lockdep's reports are printed with.
+/// `KERN_WARNING` (`include/linux/kern_levels.h`), which lockdep's reports are printed with.
 const WARNING: u64 = 4;
 
 /// How far the stream has come.
