@@ -182,9 +182,6 @@ mod tests {
             .join("guest-images/patches/seed/0001-mm-memory_hotplug-Don-t-take-the-cpu_hotplug_lock.patch");
         fs_err::remove_file(&gone).unwrap();
         let error = Suite::read(folder.path()).unwrap_err().to_string();
-        assert!(
-            error.contains("seed.toml: there is no") && error.contains("cpu_hotplug_lock.patch"),
-            "{error}"
-        );
+        assert!(error.contains(".toml: there is no") && error.contains("cpu_hotplug_lock.patch"), "{error}");
     }
 }

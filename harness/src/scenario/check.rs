@@ -275,10 +275,8 @@ steps = [{ plug = "dimm", in_flight = 2 }, { plug = "cpu0" }, { unplug = "cpu" }
 
     #[test]
     fn every_shipped_scenario_is_good_and_drawn_legally() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
-        let mut shipped = 0;
-        for entry in fs_err::read_dir(folder).unwrap() {
-            let (scenario, text) = Scenario::read(&entry.unwrap().path()).unwrap();
+        for path in crate::scenario::shipped() {
+            let (scenario, text) = Scenario::read(&path).unwrap();
             assert!(text.starts_with("# "), "{} does not say what it is for", scenario.name);
             for number in 0..50 {
                 let schedule = scenario.schedule(crate::scenario::Seed(u64::from(number)), number);
@@ -290,9 +288,7 @@ steps = [{ plug = "dimm", in_flight = 2 }, { plug = "cpu0" }, { unplug = "cpu" }
                 let most = scenario.machine.max_cpus - scenario.machine.cpus;
                 assert!(scenario.random.is_none() || plugs.count() <= most as usize, "{}", scenario.name);
             }
-            shipped += 1;
         }
-        assert!(shipped >= 10, "{shipped} scenarios");
     }
 
     #[test]

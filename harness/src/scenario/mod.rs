@@ -30,6 +30,20 @@ use crate::{Error, Result};
 /// The scenario that `hotplug compare` runs when none is named, carried in the binary.
 pub const DEFAULT: (&str, &str) = ("dimm-and-cpu.toml", include_str!("../../../scenarios/dimm-and-cpu.toml"));
 
+/// Every scenario file of the repository, those for known bugs and of the tests included.
+#[cfg(test)]
+pub(crate) fn shipped() -> Vec<std::path::PathBuf> {
+    let harness = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let all: Vec<_> = [harness.join("../scenarios"), harness.join("tests/scenarios")]
+        .into_iter()
+        .flat_map(walkdir::WalkDir::new)
+        .map(|entry| entry.unwrap().into_path())
+        .filter(|path| path.extension().is_some_and(|end| end == "toml"))
+        .collect();
+    assert!(all.len() >= 20, "{all:?}");
+    all
+}
+
 /// Machine, guest, devices and lanes, checked: every device a lane names exists and every move is legal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Scenario {

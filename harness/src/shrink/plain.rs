@@ -96,9 +96,8 @@ mod tests {
 
     #[test]
     fn whatever_was_drawn_can_be_written_and_read() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
-        for entry in fs_err::read_dir(folder).unwrap() {
-            let (scenario, _) = Scenario::read(&entry.unwrap().path()).unwrap();
+        for path in crate::scenario::shipped() {
+            let (scenario, _) = Scenario::read(&path).unwrap();
             for number in 0..20 {
                 let schedule = scenario.schedule(Seed(number).of_trial(0), 0);
                 let plain = plain(&scenario, &schedule);
