@@ -3,33 +3,26 @@
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
-use super::compare::{CompareArgs, whole};
+use super::comparison::{CompareArgs, Ready, whole};
 use super::kernel::PairArgs;
 use crate::compare::{Class, Control};
 use crate::error::Blame;
-use crate::host;
-use crate::kernel::{Cache, Kernel};
+use crate::kernel::Cache;
 use crate::prove::{Entry, Series, Suite};
-use crate::record::{Run, RunFolder};
+use crate::record::Run;
 use crate::{Error, Result};
 
 /// Trials with the planted bugs, which are seen in every one.
 const TRIALS: u32 = 1;
 
-/// Plants the bugs that are controls into the before kernel of `run`, and looks for them. An error is an interruption.
-pub(super) async fn control(
-    run: &Run,
-    before: &Kernel,
-    accel: host::Choice,
-    folder: &RunFolder,
-    cache: &Cache,
-    cancel: &CancellationToken,
-) -> Result<Control> {
+/// Plants the bugs that are controls into the before kernel, and looks for them. An error is an interruption.
+pub(super) async fn control(ready: &Ready, cache: &Cache, cancel: &CancellationToken) -> Result<Control> {
+    let before = &ready.kernels.before;
     let none = |why: String| Ok(Control::None { why });
     if before.record.is_none() {
         return none("the before kernel was given as an image".into());
     }
-    let place = folder.path().join("control");
+    let place = ready.folder.path().join("control");
     let suite = Suite::built_in(&place.join("suite"))?;
     let entries: Vec<&Entry> = suite.entries().iter().filter(|entry| entry.card.control).collect();
     let Some((first, series)) =
@@ -40,12 +33,12 @@ pub(super) async fn control(
     let args = CompareArgs {
         pair: PairArgs {
             patches: entries.iter().flat_map(|entry| entry.patches(series)).collect(),
-            ..before_of(run)?
+            ..before_of(&ready.run)?
         },
         scenario: first.scenarios().next(),
         trials: Some(TRIALS),
         results: place.clone(),
-        accel,
+        accel: ready.setting.accelerator.into(),
         ..CompareArgs::default()
     };
     eprintln!("control");

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, each with its options and what it prints.
 
 pub mod compare;
+pub mod comparison;
 mod control;
 pub mod doctor;
 mod ground;
@@ -34,7 +35,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Boot the kernels before and after a patch, plug and unplug, and judge.
-    Compare(compare::CompareArgs),
+    Compare(comparison::CompareArgs),
     /// Say what this machine has and lacks, and mend it.
     Doctor(doctor::Args),
     /// Build kernel pairs, and look after those that were built.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::compare::{CompareArgs, Finished, whole};
+use super::comparison::{CompareArgs, Finished, whole};
 use super::ground;
 use super::kernel::{BuildReporter, PairArgs, cache_path};
 use crate::Result;

@@ -59,6 +59,23 @@ impl Expected {
     }
 }
 
+/// Findings that may come of what is expected: too many forms of them for each to have its key named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Follows {
+    /// The kernel checker's kind, or the harness's own.
+    pub kind: String,
+    /// The readable key; any, if there is none.
+    pub key: Option<String>,
+}
+
+impl Follows {
+    /// Whether this finding is one.
+    pub fn has(&self, finding: &Finding) -> bool {
+        self.kind == finding.kind && self.key.as_ref().is_none_or(|key| *key == finding.key)
+    }
+}
+
 /// What an entry is on one kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,7 +84,7 @@ struct On {
     #[serde(default)]
     expect: Vec<Expected>,
     #[serde(default)]
-    follows: Vec<Expected>,
+    follows: Vec<Follows>,
     absent: Option<String>,
     not_found: Option<String>,
 }
@@ -82,7 +99,7 @@ pub enum Series {
         /// It is found when at least one of these is seen only with the patch. None for a kernel that does nothing wrong.
         expect: Vec<Expected>,
         /// What may come of it and proves nothing by itself.
-        follows: Vec<Expected>,
+        follows: Vec<Follows>,
         /// What was tried, and why it is not to be seen; it counts as not found.
         not_found: Option<String>,
     },

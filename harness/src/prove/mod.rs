@@ -5,6 +5,6 @@ mod card;
 mod outcome;
 mod suite;
 
-pub use card::{Card, Expected, Origin, Series, Sure};
+pub use card::{Card, Expected, Follows, Origin, Series, Sure};
 pub use outcome::{EntryResult, Group, Sight, Totals, Tried};
 pub use suite::{Entry, Suite};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::card::{Card, Expected, Series};
+use super::card::{Card, Expected, Follows, Series};
 use crate::compare::{Class, Count, Finding, Tally};
 use crate::side::Sides;
 
@@ -75,7 +75,7 @@ pub struct EntryResult {
     /// What it was expected to bring.
     pub expect: Vec<Expected>,
     /// What may come of it and proves nothing by itself.
-    pub follows: Vec<Expected>,
+    pub follows: Vec<Follows>,
     /// Of what is expected, what was seen in the most trials.
     pub seen: Option<Finding>,
     /// From the first boot of the scenario that showed it until it was seen, seconds.
@@ -138,7 +138,7 @@ impl EntryResult {
             self.seconds = Some(tried.start_seconds + best.first_seen_seconds);
             self.seen = Some(best);
         }
-        let follows = |f: &Finding| f.class == Class::New && self.follows.iter().any(|e| e.is(f));
+        let follows = |f: &Finding| f.class == Class::New && self.follows.iter().any(|e| e.has(f));
         let other: Vec<Finding> =
             tried.findings.iter().filter(|f| !expected(f) && !follows(f)).cloned().collect();
         self.other.extend(other);
