@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,7 +36,11 @@ impl Readers {
 
     pub(crate) fn once(&mut self) -> io::Result<()> {
         let mut buffer = [0; READ_BYTES];
-        self.0.once(|file, _| file.read_at(&mut buffer, 0))
+        self.0.once(|mut file, _| match file.read_at(&mut buffer, 0) {
+            // A terminal has no places.
+            Err(error) if error.raw_os_error() == Some(Errno::ESPIPE as i32) => file.read(&mut buffer),
+            read => read,
+        })
     }
 }
 

@@ -1,29 +1,40 @@
 //! The serial console: kept whole, listened to for life and for a panic.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::capped::Capped;
+use crate::bytes::Bytes;
 use crate::journal::{Happening, Journal};
 
 /// kernel/panic.c: `panic()` prints it before anything else.
 const PANIC: &[u8] = b"Kernel panic - not syncing";
 
-/// The reader of one console.
+/// What is typed: a line of it after the other.
+const LINE: &[u8] = b"Somebody types at the console, and nobody answers.\n";
+
+/// Between one burst of typing and the next.
+const BETWEEN: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// The reader of one console, and who types at it.
 #[derive(Debug)]
 pub struct Serial {
+    keyboard: tokio::sync::Mutex<OwnedWriteHalf>,
     bytes: watch::Receiver<u64>,
     task: JoinHandle<std::io::Result<()>>,
 }
 
 impl Serial {
     /// Appends everything to `file` until the stream ends. The first panic is told to `journal`.
-    pub fn read(mut stream: UnixStream, file: &Path, journal: Arc<Journal>) -> Self {
+    pub fn read(stream: UnixStream, file: &Path, journal: Arc<Journal>) -> Self {
+        let (mut stream, keyboard) = stream.into_split();
         let (tell, bytes) = watch::channel(0_u64);
         let file = file.to_owned();
         let task = tokio::spawn(async move {
@@ -50,7 +61,19 @@ impl Serial {
             }
             log.finish().await
         });
-        Self { bytes, task }
+        Self { keyboard: keyboard.into(), bytes, task }
+    }
+
+    /// Types so many bytes ten times a second, as fast as the guest takes them, and never ends. Safe to cancel.
+    pub async fn type_for_ever(&self, bytes: Bytes) -> Infallible {
+        let burst: Vec<u8> =
+            LINE.iter().copied().cycle().take(usize::try_from(bytes.0).unwrap_or(usize::MAX)).collect();
+        let mut keyboard = self.keyboard.lock().await;
+        // An error is QEMU's end, which is told elsewhere.
+        while keyboard.write_all(&burst).await.is_ok() {
+            tokio::time::sleep(BETWEEN).await;
+        }
+        std::future::pending().await
     }
 
     /// Waits until the console has been silent for `quiet`. Safe to cancel.

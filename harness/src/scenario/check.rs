@@ -83,12 +83,12 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
         return Err(Wrong::new(file.machine.span(), "nothing is done to this machine", mend));
     }
     let reboots = |lane: &Lane| lane.steps.iter().any(|s| s.operations.contains(&Operation::Reboot));
-    let alone = lanes.len() == 1 && random.is_none() && file.guest.load.is_empty();
+    let alone = lanes.len() == 1 && random.is_none() && !file.guest.is_busy();
     if let Some(table) = file.lane.iter().zip(&lanes).find(|(_, lane)| reboots(lane) && !alone) {
         let what = "a reboot cuts off whatever else is in flight";
         return Err(Wrong::new(table.0.span(), what, "reboot in the only lane of a scenario without load"));
     }
-    if file.start == Start::Boot && !file.guest.load.is_empty() {
+    if file.start == Start::Boot && file.guest.is_busy() {
         let what = "a load begins when the guest is there, the lanes of `start = \"boot\"` before";
         return Err(Wrong::new(file.machine.span(), what, "leave the load out"));
     }

@@ -21,6 +21,18 @@ struct LoadTable {
     bytes: Option<Bytes>,
 }
 
+/// So much is typed at once at the most: a terminal's own buffer takes 64 KiB (`drivers/tty/tty_buffer.c`).
+const TYPED: Bytes = Bytes(Bytes::MIB);
+
+/// How much is typed.
+pub(super) fn typing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bytes>, D::Error> {
+    let bytes = Bytes::deserialize(deserializer)?;
+    if bytes.0 == 0 || bytes > TYPED {
+        return Err(D::Error::custom(format!("`{bytes}` cannot be typed at once: 1 byte to {TYPED}")));
+    }
+    Ok(Some(bytes))
+}
+
 /// A load that can be started. An error is pointed at by the parser, as one of syntax is.
 pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Load>, D::Error> {
     let tables = Vec::<LoadTable>::deserialize(deserializer)?;

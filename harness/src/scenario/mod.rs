@@ -87,9 +87,20 @@ pub struct Guest {
     /// How new memory blocks come online: the kernel's `memhp_default_state`.
     #[serde(default)]
     pub memory_online: MemoryOnline,
+    /// What the host types at the serial console ten times a second, from before the first operation until after the
+    /// last.
+    #[serde(default, deserialize_with = "load::typing")]
+    pub typing: Option<Bytes>,
     /// Loads that run from before the first operation until after the last.
     #[serde(default, deserialize_with = "load::list")]
     pub load: Vec<Load>,
+}
+
+impl Guest {
+    /// Whether it does anything beside the operations.
+    fn is_busy(&self) -> bool {
+        self.typing.is_some() || !self.load.is_empty()
+    }
 }
 
 /// How new memory blocks come online.

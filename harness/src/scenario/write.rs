@@ -59,6 +59,9 @@ impl Scenario {
         let _ = write!(text, "\n[machine]\n{}", machine(&self.machine));
         let mut guest = Keys::default();
         guest.add("memory_online", &self.guest.memory_online);
+        if let Some(typing) = &self.guest.typing {
+            guest.add("typing", typing);
+        }
         let _ = write!(text, "\n[guest]\n{}", guest.lines());
         if !self.guest.load.is_empty() {
             let _ = writeln!(text, "load = {}", list(self.guest.load.iter().map(load)));

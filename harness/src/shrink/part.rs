@@ -27,9 +27,10 @@ impl Kind {
 }
 
 /// What a trial does. None of it is seen at boot, so that all candidates share a checkpoint.
-pub(super) const SCHEDULE: [Kind; 8] = [
+pub(super) const SCHEDULE: [Kind; 9] = [
     Kind { count: |all| all.lanes.len(), take: |all, which| drop(all.lanes.drain(which)) },
     Kind { count: |all| all.guest.load.len(), take: |all, which| drop(all.guest.load.drain(which)) },
+    Kind { count: |all| all.guest.typing.iter().count(), take: |all, _| all.guest.typing = None },
     Kind { count: |all| moved(all).len(), take: stay },
     Kind { count: count_steps, take: |all, which| each_step(all, which, |step| step.operations.clear()) },
     Kind { count: |all| operations(all).count(), take: leave_out },

@@ -207,7 +207,8 @@ fn script(setting: &Setting, record: &TrialRecord, steps: &[(u64, Step)]) -> Str
         .replace("@KERNEL_HASH@", kernel_hash)
         .replace("@INITRAMFS@", OnDisk::INITRAMFS)
         .replace("@INITRAMFS_HASH@", &setting.on_disk.initramfs)
-        .replace("@QEMU@", &qemu(setting));
+        .replace("@QEMU@", &qemu(setting))
+        .replace("@SERIAL@", &serial(setting));
     if setting.scenario.start == scenario::Start::Ready {
         out.push_str(BOOTED);
     }
@@ -273,6 +274,17 @@ fn qemu(setting: &Setting) -> String {
     text
 }
 
+/// Who listens to the console, and types at it where the trial had somebody type.
+fn serial(setting: &Setting) -> String {
+    match setting.scenario.guest.typing {
+        None => r#"socat -u "$(connect serial)" -"#.into(),
+        Some(bytes) => format!(
+            "while sleep 0.1; do yes 'Somebody types.' | head -c {}; done | socat - \"$(connect serial)\"",
+            bytes.0
+        ),
+    }
+}
+
 /// For a comment: a guest's words may have anything in them.
 fn one_line(text: &str) -> String {
     crate::present::harmless(text, 120)
@@ -331,7 +343,7 @@ connect() { echo "UNIX-CONNECT:$dir/$1.socket,retry=200,interval=0.05"; }
 mkfifo commands requests
 touch qmp agent serial
 socat - "$(connect qmp)" <commands >qmp &
-socat -u "$(connect serial)" - >serial &
+@SERIAL@ >serial &
 socat - "$(connect agent)" <requests >agent &
 socat -u "$(connect kmsg)" - &
 exec 3>commands 4>requests

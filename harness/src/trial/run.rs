@@ -318,9 +318,16 @@ async fn from_ready(
         under_way.cancel();
         std::future::pending().await
     };
+    let typed = async {
+        match scenario.guest.typing {
+            Some(bytes) => vm.serial.type_for_ever(bytes).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         done = lanes.run(schedule) => done.map_err(|error| Cut::Hung(error.to_string())),
         never = accepted => never,
+        never = typed => match never {},
     }
 }
 

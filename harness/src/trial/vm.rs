@@ -238,6 +238,7 @@ impl Vm {
         let mut heard = self.journal.listen();
         let broken = |what: String| Cut::Broken(format!("the checkpoint: {what}"));
         let done = async {
+            // A monitor that does not answer has a limit of its own.
             begin.await.map_err(|error| broken(error.to_string()))?;
             let status = heard.until(|what| match what {
                 Happening::Qmp { event, data } if event == "MIGRATION" => {
@@ -245,17 +246,14 @@ impl Vm {
                 }
                 _ => None,
             });
-            match status.await {
-                Ok(status) if status == "completed" => Ok(()),
-                Ok(status) => Err(broken(format!("QEMU's migration {status}"))),
-                Err(error) => Err(broken(error.to_string())),
+            match tokio::time::timeout(MIGRATION, status).await {
+                Ok(Ok(status)) if status == "completed" => Ok(()),
+                Ok(Ok(status)) => Err(broken(format!("QEMU's migration {status}"))),
+                Ok(Err(error)) => Err(broken(error.to_string())),
+                Err(_) => Err(broken(format!("not done within {} s", MIGRATION.as_secs()))),
             }
         };
-        let in_time = async {
-            let done = tokio::time::timeout(MIGRATION, done).await;
-            done.unwrap_or_else(|_| Err(broken(format!("not done within {} s", MIGRATION.as_secs()))))
-        };
-        self.unless_cut(in_time).await
+        self.unless_cut(done).await
     }
 
     /// Waits for whatever ends a trial early; what has happened already counts. Safe to cancel.
