@@ -208,7 +208,11 @@ fn a_qemu_that_dies_once_is_tried_again_and_forgotten() {
 
 #[test]
 fn a_monitor_that_never_answers_is_given_up_and_tried_again() {
+    // It takes the command to restore, and never says that it has.
     let faulty = Faulty::forgets("mute-monitor@restore");
+    assert_eq!(faulty.0.trial("before-000")["why"], "the checkpoint: not done within 60 s");
+    // It never answers what follows the first plug.
+    let faulty = Faulty::forgets("mute-monitor@accepted");
     let why = faulty.0.trial("before-000")["why"].to_string();
     assert!(why.contains("did not answer") && why.contains("within 60 s"), "{why}");
 }
