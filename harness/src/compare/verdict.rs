@@ -240,14 +240,17 @@ impl Judge {
             );
             return (Some(Verdict::Inconclusive), reason);
         }
-        for side in Side::BOTH {
+        let is_better = findings.iter().any(Finding::is_better);
+        // What is gone may be what blinded lockdep or stopped operations before; nothing is new that it could have hidden.
+        let watched: &[Side] = if is_better { &[Side::After] } else { &Side::BOTH };
+        for &side in watched {
             // A kind of operation that one side never got done: silence about it would mean nothing.
             if let Some(never) = self.planned.difference(self.done.of(side)).next() {
                 let reason = format!("not tested: no {never} ever succeeded in the {side} trials");
                 return (Some(Verdict::Inconclusive), reason);
             }
         }
-        for side in Side::BOTH {
+        for &side in watched {
             let t = self.tally.of(side);
             if t.armed * 2 < t.trials && *self.with_lockdep.of(side) > 0 {
                 let reason =
@@ -255,7 +258,7 @@ impl Judge {
                 return (Some(Verdict::Inconclusive), reason);
             }
         }
-        if findings.iter().any(Finding::is_better) {
+        if is_better {
             return (Some(Verdict::Fixed), counts);
         }
         (Some(Verdict::Unchanged), counts)

@@ -109,6 +109,20 @@ fn blind_trials_are_not_called_unchanged() {
 }
 
 #[test]
+fn what_blinded_the_kernel_before_and_is_gone_is_a_fix() {
+    let mut records = trials(5, &[WARNING], &[]);
+    for record in &mut records[..5] {
+        record.armed.end = Some(false);
+    }
+    assert_eq!(judged(&records).verdict, Some(Verdict::Fixed));
+    // After the patch somebody must have looked.
+    for record in &mut records[5..] {
+        record.armed.end = Some(false);
+    }
+    assert_eq!(judged(&records).verdict, Some(Verdict::Inconclusive));
+}
+
+#[test]
 fn a_known_report_is_listed_and_has_no_say() {
     let text =
         "[[known]]\nreason = \"ours\"\ntitle = 'alpha$'\n\n[[known]]\nreason = \"gone\"\ntitle = 'gamma'\n";
