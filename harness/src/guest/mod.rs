@@ -10,6 +10,7 @@ mod serial;
 
 pub(crate) use agent::LOCKDEP_STATS;
 pub(crate) use capped::Capped;
+pub(crate) use serial::{TYPED, TYPED_EVERY};
 
 pub use agent::{Agent, AgentError};
 pub use kmsg::Kmsg;

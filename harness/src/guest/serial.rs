@@ -17,11 +17,11 @@ use crate::journal::{Happening, Journal};
 /// kernel/panic.c: `panic()` prints it before anything else.
 const PANIC: &[u8] = b"Kernel panic - not syncing";
 
-/// What is typed: a line of it after the other.
-const LINE: &[u8] = b"Somebody types at the console, and nobody answers.\n";
+/// What is typed, a line of it after the other.
+pub(crate) const TYPED: &str = "Somebody types at the console, and nobody answers.";
 
 /// Between one burst of typing and the next.
-const BETWEEN: std::time::Duration = std::time::Duration::from_millis(100);
+pub(crate) const TYPED_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// The reader of one console, and who types at it.
 #[derive(Debug)]
@@ -66,12 +66,12 @@ impl Serial {
 
     /// Types so many bytes ten times a second, as fast as the guest takes them, and never ends. Safe to cancel.
     pub async fn type_for_ever(&self, bytes: Bytes) -> Infallible {
-        let burst: Vec<u8> =
-            LINE.iter().copied().cycle().take(usize::try_from(bytes.0).unwrap_or(usize::MAX)).collect();
+        let line = TYPED.bytes().chain([b'\n']);
+        let burst: Vec<u8> = line.cycle().take(usize::try_from(bytes.0).unwrap_or(usize::MAX)).collect();
         let mut keyboard = self.keyboard.lock().await;
         // An error is QEMU's end, which is told elsewhere.
         while keyboard.write_all(&burst).await.is_ok() {
-            tokio::time::sleep(BETWEEN).await;
+            tokio::time::sleep(TYPED_EVERY).await;
         }
         std::future::pending().await
     }

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::outcome::TrialRecord;
 use super::run::Setting;
 use crate::Result;
+use crate::guest::{TYPED, TYPED_EVERY};
 use crate::journal::{Happening, Stage, Stamped};
 use crate::qemu::{Inherited, Start, shell_word, shell_words};
 use crate::scenario;
@@ -274,15 +275,17 @@ fn qemu(setting: &Setting) -> String {
     text
 }
 
-/// Who listens to the console, and types at it where the trial had somebody type.
+/// Who listens to the console, and types at it where somebody typed in the trial. The typing ends with the console: the
+/// script waits for all that it started.
 fn serial(setting: &Setting) -> String {
-    match setting.scenario.guest.typing {
-        None => r#"socat -u "$(connect serial)" -"#.into(),
-        Some(bytes) => format!(
-            "while sleep 0.1; do yes 'Somebody types.' | head -c {}; done | socat - \"$(connect serial)\"",
-            bytes.0
-        ),
-    }
+    let Some(bytes) = setting.scenario.guest.typing else {
+        return r#"socat -u "$(connect serial)" -"#.into();
+    };
+    format!(
+        r#"while sleep {} && yes '{TYPED}' | head -c {}; do :; done | socat - "$(connect serial)""#,
+        TYPED_EVERY.as_secs_f64(),
+        bytes.0
+    )
 }
 
 /// For a comment: a guest's words may have anything in them.

@@ -198,11 +198,17 @@ fn a_recorded_trial_is_replayed_and_repeated_without_the_harness() {
 #[test]
 fn a_panic_is_repeated_with_its_last_words() {
     let run = Run::new();
-    let scenario =
-        run.scenario(|text| text.replace("slots = 8", "slots = 8\nkernel_args = \"rdinit=/nowhere\""));
+    let scenario = run.scenario(|text| {
+        let text = text.replace("slots = 8", "slots = 8\nkernel_args = \"rdinit=/nowhere\"");
+        text.replace("[guest]", "[guest]\ntyping = \"1K\"")
+    });
     run.compare().arg("--scenario").arg(scenario).args(["--trials", "1"]).assert().code(3);
-    let output = Command::new("sh").arg(run.folder().join("trials/before-000/repeat.sh")).output().unwrap();
+    // It ends although it types.
+    let script = run.folder().join("trials/before-000/repeat.sh");
+    assert!(std::fs::read_to_string(&script).unwrap().contains("yes 'Somebody types"));
+    let output = Command::new("timeout").args(["300", "sh"]).arg(script).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("QEMU has ended"), "{said}");
+    assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("Kernel panic"), "{said}");
 }
