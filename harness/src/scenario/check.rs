@@ -89,8 +89,8 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
         return Err(Wrong::new(table.0.span(), what, "reboot in the only lane of a scenario without load"));
     }
     if file.start == Start::Boot && file.guest.is_busy() {
-        let what = "a load begins when the guest is there, the lanes of `start = \"boot\"` before";
-        return Err(Wrong::new(file.machine.span(), what, "leave the load out"));
+        let what = "load and typing begin when the guest is there, the lanes of `start = \"boot\"` before";
+        return Err(Wrong::new(file.machine.span(), what, "leave them out"));
     }
     Ok(Scenario {
         name,

@@ -22,13 +22,13 @@ struct LoadTable {
 }
 
 /// So much is typed at once at the most: a terminal's own buffer takes 64 KiB (`drivers/tty/tty_buffer.c`).
-const TYPED: Bytes = Bytes(Bytes::MIB);
+const MOST_TYPED: Bytes = Bytes(Bytes::MIB);
 
 /// How much is typed.
 pub(super) fn typing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bytes>, D::Error> {
     let bytes = Bytes::deserialize(deserializer)?;
-    if bytes.0 == 0 || bytes > TYPED {
-        return Err(D::Error::custom(format!("`{bytes}` cannot be typed at once: 1 byte to {TYPED}")));
+    if bytes.0 == 0 || bytes > MOST_TYPED {
+        return Err(D::Error::custom(format!("`{bytes}` cannot be typed at once: 1 byte to {MOST_TYPED}")));
     }
     Ok(Some(bytes))
 }
