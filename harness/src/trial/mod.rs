@@ -2,6 +2,7 @@
 
 mod accounting;
 pub mod checkpoint;
+mod conclude;
 mod cpus;
 mod diagnosis;
 mod lanes;

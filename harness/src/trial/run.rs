@@ -1,30 +1,29 @@
 //! One trial from its start to its record.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hotplug_protocol::{Answer, GuestTime, Hello, Request, Snapshot};
+use hotplug_protocol::{Answer, Hello, Request, Snapshot};
 use tokio_util::sync::CancellationToken;
 
 use super::accounting::Ledger;
 use super::checkpoint::Checkpoint;
+use super::conclude::{Course, conclude};
 use super::cpus::Cpus;
 use super::diagnosis;
 use super::lanes::{Lanes, Log};
-use super::operation::OperationRecord;
-use super::outcome::{Armed, Outcome, Seen, TrialOutcome, TrialRecord};
+use super::outcome::{TrialOutcome, TrialRecord};
 use super::repeat::{self, OnDisk};
-use super::vm::{Cut, Origin, Vm, last_words};
+use super::vm::{Cut, Origin, Vm};
 use crate::guest::{self, AgentError};
 use crate::host::{Accelerator, Qemu};
-use crate::journal::{Happening, HostTime, Journal, Listener, Stage};
-use crate::qemu::{self, Boot, Ended, Identity, Platform, Sealed, command_line};
+use crate::journal::{Happening, Journal, Listener, Stage};
+use crate::qemu::{self, Boot, Identity, Platform, Sealed, command_line};
 use crate::record::write_json;
-use crate::scenario::{Expect, Operation, Phase, Scenario, Schedule, Seed, Start};
+use crate::scenario::{Scenario, Schedule, Seed, Start};
 use crate::side::{Side, Sides};
-use crate::{Error, Result, kreport};
+use crate::{Error, Result};
 
 /// How long the last questions of a trial may take; a guest that still flushes thousands of records needs some.
 const LAST_QUESTIONS: Duration = Duration::from_secs(60);
@@ -107,18 +106,6 @@ impl TrialPlan {
             attempt => format!("{name}-again{attempt}"),
         }
     }
-}
-
-/// What a trial came to before its log was read.
-#[derive(Debug, Default)]
-struct Course {
-    cut: Option<Cut>,
-    /// When it was taken up.
-    taken: HostTime,
-    /// When the guest was there to be asked.
-    ready: Option<HostTime>,
-    armed: Armed,
-    load_loops: Vec<u64>,
 }
 
 /// A trial whose QEMU was started, ahead of need where that costs nothing: a guest from a checkpoint waits.
@@ -375,141 +362,4 @@ async fn settle(vm: &Vm, course: &mut Course) -> Result<(), Cut> {
     }
     vm.journal.record(Happening::Stage(Stage::Collected));
     Ok(())
-}
-
-/// Reads the log and decides.
-#[expect(clippy::too_many_arguments, reason = "a record is made of all parts of a trial")]
-fn conclude(
-    plan: &TrialPlan,
-    schedule: Schedule,
-    dir: &Path,
-    journal: &Arc<Journal>,
-    kernel_log: &[u8],
-    lost_records: u64,
-    log: Log,
-    course: Course,
-    qemu: Option<Ended>,
-) -> TrialRecord {
-    let (operations, mismatches) = log.into_parts();
-    let mut all = kreport::scan(kernel_log);
-    if operations.iter().any(|o| o.operation == Operation::Reboot && o.outcome == Outcome::Done) {
-        // It was asked for.
-        all.retain(|report| report.kind != kreport::Kind::Reboot);
-    }
-    let reports: Vec<Seen> = kreport::fold(&all)
-        .into_iter()
-        .map(|folded| {
-            let printed = folded.first.time.and_then(|us| journal.host_time(GuestTime(us)));
-            let during = printed.map(|at| in_flight(&operations, at)).unwrap_or_default();
-            Seen { first: folded.first.clone(), times: folded.count as u64, during }
-        })
-        .collect();
-    let failed = operations.iter().filter(|o| o.expect == Expect::Done).find_map(|o| match &o.outcome {
-        Outcome::FailedInQemu { error } => Some(format!("QEMU refused to {}: {error}", o.operation)),
-        _ => None,
-    });
-    let (outcome, why) = match &course.cut {
-        Some(Cut::Panicked) => (TrialOutcome::Panicked, "the kernel panicked".to_owned()),
-        Some(Cut::Hung(what)) => (TrialOutcome::Hung, format!("{what}{}", unknown_machine(kernel_log))),
-        Some(Cut::Broken(what)) => (TrialOutcome::Infrastructure, what.clone()),
-        // A panic's reboot may be seen before its words.
-        Some(Cut::Ended(_))
-            if reports.iter().any(|r| r.first.kind == kreport::Kind::Panic || r.first.panic.is_some()) =>
-        {
-            (TrialOutcome::Panicked, "the kernel panicked".to_owned())
-        }
-        Some(Cut::Ended(ended)) => {
-            let why = match last_words(dir) {
-                words if words.is_empty() => ended.to_string(),
-                words => format!("{ended}: {words}"),
-            };
-            (TrialOutcome::Infrastructure, why)
-        }
-        None => match (reports.first(), mismatches.first(), failed) {
-            (_, _, Some(failed)) => (TrialOutcome::Infrastructure, failed),
-            (Some(seen), ..) => (TrialOutcome::Reported, seen.first.title.clone()),
-            (_, Some(wrong), _) => {
-                (TrialOutcome::AccountingMismatch, format!("after {}: {}", wrong.after, wrong.what))
-            }
-            _ if course.armed.end == Some(false) => {
-                (TrialOutcome::Blind, "lockdep was off at the end, and no report says why".to_owned())
-            }
-            _ if lost_records > 0 => {
-                (TrialOutcome::Blind, format!("{lost_records} kernel records were lost, or not kept"))
-            }
-            _ => (TrialOutcome::Clean, "watched to the end".to_owned()),
-        },
-    };
-    TrialRecord {
-        side: plan.side,
-        folder: dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
-        number: plan.number,
-        seed: plan.seed,
-        schedule,
-        outcome,
-        why,
-        armed: course.armed,
-        lost_records,
-        taken: course.taken,
-        ready: course.ready,
-        ended: journal.now(),
-        operations,
-        mismatches,
-        load_loops: course.load_loops,
-        reports,
-        qemu,
-    }
-}
-
-/// Why no CPU ever comes online in a kernel that does not know that its machine is virtual (`qemu/command_line.rs`):
-/// `acpi_processor_hotadd_init()` fails, and `_OST` says success all the same.
-fn unknown_machine(kernel_log: &[u8]) -> &'static str {
-    const WORDS: &[u8] = b"ACPI: Unable to map lapic to logical cpu number";
-    if memchr::memmem::find(kernel_log, WORDS).is_some() {
-        ": the kernel takes its machine for bare metal and no further CPUs; it needs CONFIG_DMI and CONFIG_HYPERVISOR_GUEST"
-    } else {
-        ""
-    }
-}
-
-/// Operations in flight at a moment, in words: `unplug dimm0..3 and plug cpu1`.
-fn in_flight(operations: &[OperationRecord], at: HostTime) -> String {
-    let mut groups: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-    let running = |o: &&OperationRecord| {
-        let accepted = o.phases.iter().any(|(phase, _)| *phase == Phase::Accepted);
-        accepted && o.asked <= at && o.ended.is_none_or(|ended| at <= ended)
-    };
-    for operation in operations.iter().filter(running).map(|o| &o.operation) {
-        let words = format!("{} {}", operation.verb(), operation.object());
-        let group = operation.kind();
-        let number: Option<u32> =
-            words.trim_end().strip_prefix(&group).and_then(|n| n.trim_start_matches(':').parse().ok());
-        groups.entry(group).or_default().extend(number);
-    }
-    let words: Vec<String> = groups.into_iter().map(|(kind, n)| format!("{kind}{}", ranges(n))).collect();
-    words.join(" and ")
-}
-
-/// Numbers as people list them: `0..3,5`.
-fn ranges(mut numbers: Vec<u32>) -> String {
-    numbers.sort_unstable();
-    let runs = numbers.chunk_by(|a, b| a + 1 == *b);
-    let words: Vec<String> = runs
-        .map(|run| match run {
-            [first, .., last] => format!("{first}..{last}"),
-            run => run.iter().map(u32::to_string).collect(),
-        })
-        .collect();
-    words.join(",")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ranges;
-
-    #[test]
-    fn numbers_are_listed_as_people_do() {
-        assert_eq!(ranges(vec![3, 0, 1, 2, 5]), "0..3,5");
-        assert_eq!(ranges(vec![7]), "7");
-    }
 }

@@ -1,0 +1,166 @@
+//! What a trial came to: its streams read, its outcome decided.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use hotplug_protocol::GuestTime;
+
+use super::lanes::Log;
+use super::operation::OperationRecord;
+use super::outcome::{Armed, Outcome, Seen, TrialOutcome, TrialRecord};
+use super::run::TrialPlan;
+use super::vm::{Cut, last_words};
+use crate::journal::{HostTime, Journal};
+use crate::kreport;
+use crate::qemu::Ended;
+use crate::scenario::{Expect, Operation, Phase, Schedule};
+
+/// What a trial came to before its log was read.
+#[derive(Debug, Default)]
+pub(super) struct Course {
+    pub(super) cut: Option<Cut>,
+    /// When it was taken up.
+    pub(super) taken: HostTime,
+    /// When the guest was there to be asked.
+    pub(super) ready: Option<HostTime>,
+    pub(super) armed: Armed,
+    pub(super) load_loops: Vec<u64>,
+}
+
+/// Reads the log and decides.
+#[expect(clippy::too_many_arguments, reason = "a record is made of all parts of a trial")]
+pub(super) fn conclude(
+    plan: &TrialPlan,
+    schedule: Schedule,
+    dir: &Path,
+    journal: &Arc<Journal>,
+    kernel_log: &[u8],
+    lost_records: u64,
+    log: Log,
+    course: Course,
+    qemu: Option<Ended>,
+) -> TrialRecord {
+    let (operations, mismatches) = log.into_parts();
+    let mut all = kreport::scan(kernel_log);
+    if operations.iter().any(|o| o.operation == Operation::Reboot && o.outcome == Outcome::Done) {
+        // It was asked for.
+        all.retain(|report| report.kind != kreport::Kind::Reboot);
+    }
+    let reports: Vec<Seen> = kreport::fold(&all)
+        .into_iter()
+        .map(|folded| {
+            let printed = folded.first.time.and_then(|us| journal.host_time(GuestTime(us)));
+            let during = printed.map(|at| in_flight(&operations, at)).unwrap_or_default();
+            Seen { first: folded.first.clone(), times: folded.count as u64, during }
+        })
+        .collect();
+    let failed = operations.iter().filter(|o| o.expect == Expect::Done).find_map(|o| match &o.outcome {
+        Outcome::FailedInQemu { error } => Some(format!("QEMU refused to {}: {error}", o.operation)),
+        _ => None,
+    });
+    let (outcome, why) = match &course.cut {
+        Some(Cut::Panicked) => (TrialOutcome::Panicked, "the kernel panicked".to_owned()),
+        Some(Cut::Hung(what)) => (TrialOutcome::Hung, format!("{what}{}", unknown_machine(kernel_log))),
+        Some(Cut::Broken(what)) => (TrialOutcome::Infrastructure, what.clone()),
+        // A panic's reboot may be seen before its words.
+        Some(Cut::Ended(_))
+            if reports.iter().any(|r| r.first.kind == kreport::Kind::Panic || r.first.panic.is_some()) =>
+        {
+            (TrialOutcome::Panicked, "the kernel panicked".to_owned())
+        }
+        Some(Cut::Ended(ended)) => {
+            let why = match last_words(dir) {
+                words if words.is_empty() => ended.to_string(),
+                words => format!("{ended}: {words}"),
+            };
+            (TrialOutcome::Infrastructure, why)
+        }
+        None => match (reports.first(), mismatches.first(), failed) {
+            (_, _, Some(failed)) => (TrialOutcome::Infrastructure, failed),
+            (Some(seen), ..) => (TrialOutcome::Reported, seen.first.title.clone()),
+            (_, Some(wrong), _) => {
+                (TrialOutcome::AccountingMismatch, format!("after {}: {}", wrong.after, wrong.what))
+            }
+            _ if course.armed.end == Some(false) => {
+                (TrialOutcome::Blind, "lockdep was off at the end, and no report says why".to_owned())
+            }
+            _ if lost_records > 0 => {
+                (TrialOutcome::Blind, format!("{lost_records} kernel records were lost, or not kept"))
+            }
+            _ => (TrialOutcome::Clean, "watched to the end".to_owned()),
+        },
+    };
+    TrialRecord {
+        side: plan.side,
+        folder: dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+        number: plan.number,
+        seed: plan.seed,
+        schedule,
+        outcome,
+        why,
+        armed: course.armed,
+        lost_records,
+        taken: course.taken,
+        ready: course.ready,
+        ended: journal.now(),
+        operations,
+        mismatches,
+        load_loops: course.load_loops,
+        reports,
+        qemu,
+    }
+}
+
+/// Why no CPU ever comes online in a kernel that does not know that its machine is virtual (`qemu/command_line.rs`):
+/// `acpi_processor_hotadd_init()` fails, and `_OST` says success all the same.
+fn unknown_machine(kernel_log: &[u8]) -> &'static str {
+    const WORDS: &[u8] = b"ACPI: Unable to map lapic to logical cpu number";
+    if memchr::memmem::find(kernel_log, WORDS).is_some() {
+        ": the kernel takes its machine for bare metal and no further CPUs; it needs CONFIG_DMI and CONFIG_HYPERVISOR_GUEST"
+    } else {
+        ""
+    }
+}
+
+/// Operations in flight at a moment, in words: `unplug dimm0..3 and plug cpu1`.
+fn in_flight(operations: &[OperationRecord], at: HostTime) -> String {
+    let mut groups: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    let running = |o: &&OperationRecord| {
+        let accepted = o.phases.iter().any(|(phase, _)| *phase == Phase::Accepted);
+        accepted && o.asked <= at && o.ended.is_none_or(|ended| at <= ended)
+    };
+    for operation in operations.iter().filter(running).map(|o| &o.operation) {
+        let words = format!("{} {}", operation.verb(), operation.object());
+        let group = operation.kind();
+        let number: Option<u32> =
+            words.trim_end().strip_prefix(&group).and_then(|n| n.trim_start_matches(':').parse().ok());
+        groups.entry(group).or_default().extend(number);
+    }
+    let words: Vec<String> = groups.into_iter().map(|(kind, n)| format!("{kind}{}", ranges(n))).collect();
+    words.join(" and ")
+}
+
+/// Numbers as people list them: `0..3,5`.
+fn ranges(mut numbers: Vec<u32>) -> String {
+    numbers.sort_unstable();
+    let runs = numbers.chunk_by(|a, b| a + 1 == *b);
+    let words: Vec<String> = runs
+        .map(|run| match run {
+            [first, .., last] => format!("{first}..{last}"),
+            run => run.iter().map(u32::to_string).collect(),
+        })
+        .collect();
+    words.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ranges;
+
+    #[test]
+    fn numbers_are_listed_as_people_do() {
+        assert_eq!(ranges(vec![3, 0, 1, 2, 5]), "0..3,5");
+        assert_eq!(ranges(vec![7]), "7");
+    }
+}
