@@ -13,6 +13,7 @@ pub mod journal;
 pub mod kernel;
 pub mod kreport;
 pub mod latch;
+pub mod lockorder;
 pub mod present;
 pub mod process;
 pub mod prove;

@@ -15,6 +15,15 @@ pub enum Side {
 impl Side {
     /// Both, in their order.
     pub const BOTH: [Self; 2] = [Self::Before, Self::After];
+
+    /// The one that it is compared with.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Before => Self::After,
+            Self::After => Self::Before,
+        }
+    }
 }
 
 impl std::fmt::Display for Side {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ground;
 use super::kernel::{BuildReporter, PairArgs};
+use super::lock_order::lock_order;
 use crate::compare::{Control, Judge, Judgement, Verdict};
 use crate::host;
 use crate::kernel::{Cache, Kernel, KernelPair, build_pair};
@@ -179,7 +180,19 @@ pub(super) async fn finish(
         judgement = Judgement { verdict: Some(Verdict::Inconclusive), reason, ..judgement };
     }
     let repeated = [past.repeated, ran.repeated].concat();
-    let result = RunResult::new(ready.run, judgement, repeated, seconds, control);
+    // In a control, and among known bugs, nobody asks for it.
+    let locks = match &control {
+        Some(_) if ran.stopped.is_none() => match Box::pin(lock_order(&ready, cancel)).await {
+            Ok(locks) => Some(locks),
+            // The trials are done and judged all the same.
+            Err(error) => {
+                ran.stopped = Some(error);
+                None
+            }
+        },
+        _ => None,
+    };
+    let result = RunResult::new(ready.run, judgement, repeated, seconds, control, locks);
     match (ready.folder.write("result.json", &result), ran.stopped) {
         (Ok(()), stopped) => {
             Ok(Finished { folder: ready.folder, result, kernels: ready.kernels, start_seconds, stopped })

@@ -2,12 +2,14 @@
 //! finding again what an earlier run used.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::bytes::Bytes;
 use crate::host::{self, Acceleration, Accelerator, System};
 use crate::kernel::{self, Cache, Kernel};
+use crate::lockorder::Layout;
 use crate::qemu::{Identity, Platform, Sealed, has_sandbox, shell_word};
 use crate::record::{Host, KernelNote, Run, RunFolder, Start};
 use crate::scenario::Scenario;
@@ -110,8 +112,24 @@ impl Machine {
             loops_per_jiffy: loops_per_jiffy(accelerator, kernels),
             scenario,
             checkpoints: None,
+            lock_layouts: lock_layouts(kernels),
         })
     }
+}
+
+/// Where both kernels keep their lock order, or why that is not known.
+fn lock_layouts(kernels: &Sides<Kernel>) -> Sides<std::result::Result<Arc<Layout>, String>> {
+    let one = |kernel: &Kernel| {
+        let vmlinux = kernel.vmlinux.as_ref().ok_or("its kernel was given as an image, without a vmlinux")?;
+        match Layout::of(vmlinux) {
+            Ok(Some(layout)) => Ok(Arc::new(layout)),
+            Ok(None) => Err("its kernel has no lockdep (CONFIG_PROVE_LOCKING)".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let before = one(&kernels.before);
+    let after = if kernels.before.id == kernels.after.id { before.clone() } else { one(&kernels.after) };
+    Sides { before, after }
 }
 
 /// What a guest's delay loops count between two ticks of its timer: one figure for both sides, or none.

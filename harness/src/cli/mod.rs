@@ -6,6 +6,8 @@ mod control;
 pub mod doctor;
 mod ground;
 pub mod kernel;
+mod lock_order;
+pub mod locks;
 pub mod prove;
 pub mod replay;
 mod rerun;
@@ -41,6 +43,8 @@ pub enum Command {
     /// Build kernel pairs, and look after those that were built.
     #[command(subcommand)]
     Kernel(kernel::KernelCommand),
+    /// Say what a patch changed in the lock order, and which deadlocks that allows.
+    Locks(locks::LocksArgs),
     /// Try known bugs, and say which are found.
     Prove(prove::ProveArgs),
     /// Run recorded trials again, and say how often their findings come again.
@@ -58,6 +62,7 @@ pub async fn run(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
         Command::Compare(args) => compare::run(&args, &mut out, cancel).await,
         Command::Doctor(args) => doctor::run(args, cancel.clone()).await,
         Command::Kernel(command) => kernel::run(&command, &mut out, cancel).await.map(|()| 0),
+        Command::Locks(args) => locks::run(&args, &mut out),
         Command::Prove(args) => Box::pin(prove::run(&args, &mut out, cancel)).await,
         Command::Replay(args) => replay::run(&args, &mut out, cancel).await,
         Command::Shrink(args) => Box::pin(shrink::run(&args, &mut out, cancel)).await,

@@ -4,10 +4,12 @@ mod again;
 mod control;
 mod exact;
 mod finding;
+mod locks;
 mod verdict;
 
 pub use again::{Recurrence, Replays};
 pub use control::Control;
 pub use exact::{detectable_rate, fisher_two_sided, interval, probability_of_at_most};
 pub use finding::{Class, Count, Finding};
+pub use locks::{EdgeDiff, Extent, LockOrderDiff, LockOrders, Unit};
 pub use verdict::{Judge, Judgement, Tally, Verdict};

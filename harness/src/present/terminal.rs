@@ -96,6 +96,9 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
             "          whatever strikes fewer than {rate:.0} % of trials may have been missed (at 95 %)"
         ));
     }
+    if let Some(locks) = &result.lock_order {
+        super::locks::short(locks).into_iter().for_each(&mut line);
+    }
     if let Some(control) = &result.control {
         line(format!("control   {}", said_of(control)));
     }

@@ -38,6 +38,8 @@ pub enum Inherited {
     State,
     /// Memory of DIMMs that are backed by a file.
     DimmFile,
+    /// What is to be read of a guest's memory, written there by QEMU.
+    Probe,
 }
 
 impl Inherited {
@@ -68,6 +70,13 @@ impl Scratch {
     /// A handle for QEMU.
     pub fn handle(&self) -> Result<OwnedFd> {
         Ok(self.0.try_clone()?.into())
+    }
+
+    /// Its first bytes, as a QEMU has just written them.
+    pub fn read(&self, bytes: usize) -> Result<Vec<u8>> {
+        let mut read = vec![0; bytes];
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, &mut read, 0)?;
+        Ok(read)
     }
 
     /// From now on nobody can change it. An error where a process still has it mapped for writing.

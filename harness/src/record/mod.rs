@@ -9,9 +9,10 @@
 //! results/<run>/initramfs.cpio.gz  the guest's, for who boots without the harness
 //! results/<run>/checkpoints/       what the boots said that trials were restored from, one folder a side
 //! results/<run>/trials/<trial>/   schedule.json, qemu.cmd, events.jsonl, qmp.log, serial.log, kmsg.log,
-//!                                 qemu.stderr, trial.json
+//!                                 qemu.stderr, lock-order.json, trial.json
 //! ```
 
+mod locks;
 mod prove;
 mod shrink;
 
@@ -24,10 +25,11 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+pub use locks::read_locks;
 pub use prove::ProveResult;
 pub use shrink::{ShrinkResult, Tried, rate};
 
-use crate::compare::{Control, Finding, Judgement, Recurrence, Tally, Verdict};
+use crate::compare::{Control, Finding, Judgement, LockOrderDiff, Recurrence, Tally, Verdict};
 use crate::scenario::Seed;
 use crate::side::Sides;
 use crate::trial::Repeated;
@@ -163,6 +165,9 @@ pub struct RunResult {
     /// Whether planted bugs were seen; null in a control itself, and in a comparison of `hotplug prove`.
     #[serde(default)]
     pub control: Option<Control>,
+    /// What differs in the lock order; null where nobody asked: in a control, and in a comparison of `hotplug prove`.
+    #[serde(default)]
+    pub lock_order: Option<LockOrderDiff>,
     /// What was run.
     pub run: Run,
 }
@@ -175,6 +180,7 @@ impl RunResult {
         repeated: Vec<Repeated>,
         trials_seconds: f64,
         control: Option<Control>,
+        lock_order: Option<LockOrderDiff>,
     ) -> Self {
         if let Some(control) = &control {
             control.weigh(&mut judgement);
@@ -192,6 +198,7 @@ impl RunResult {
             repeated,
             trials_seconds,
             control,
+            lock_order,
             run,
         }
     }
@@ -319,6 +326,13 @@ pub fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &[u8]) -> Result
 /// Writes a JSON file, whole or not at all.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(value).map_err(Error::infrastructure)?;
+    text.push(b'\n');
+    write_whole(path, &text)
+}
+
+/// The same on one line, for what is large and read by programs.
+pub fn write_compact(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_vec(value).map_err(Error::infrastructure)?;
     text.push(b'\n');
     write_whole(path, &text)
 }

@@ -9,10 +9,13 @@
 //!   lock, checkpoint.json           who makes or reads it; what it is. Written last
 //!   memory, state                   of the guest
 //!   kmsg.log, serial.log, qemu.cmd  what its boot said, and how it was started
+//!   lock-order.json                 what its lockdep had learned, where that can be read
+//!   boots/<n>/                      the same of further boots, where two kernels' differ: see boot_again
 //! ```
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hotplug_protocol::{Hello, Snapshot};
 use nix::fcntl::{Flock, FlockArg};
@@ -20,17 +23,20 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::Setting;
+use super::locks;
 use super::vm::{Cut, Origin, Vm};
 use crate::bytes::Bytes;
 use crate::host::Accelerator;
 use crate::journal::Journal;
 use crate::kernel::Cache;
+use crate::lockorder::{self, Layout, LockOrder};
 use crate::qemu::{Scratch, Sealed, Start};
+use crate::record::{write_compact, write_json};
 use crate::side::{Side, Sides};
 use crate::{Error, Result, guest, kreport};
 
 /// Version of the files. Raised when an older harness's would be misread.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A guest that has printed nothing for this long after its boot has settled.
 const SETTLED: std::time::Duration = std::time::Duration::from_secs(1);
@@ -50,6 +56,10 @@ pub struct Checkpoint {
     pub(super) memory: Sealed,
     pub(super) state: Sealed,
     about: About,
+    /// None where its kernel does not tell.
+    lock_order: Option<Arc<LockOrder>>,
+    /// Where it is kept.
+    folder: PathBuf,
 }
 
 /// `checkpoint.json`.
@@ -91,13 +101,17 @@ impl Checkpoint {
         self.about.booted.newest_record
     }
 
+    pub(super) fn lock_order(&self) -> Option<&LockOrder> {
+        self.lock_order.as_deref()
+    }
+
     /// Memory of the host that all guests restored from it share.
     pub fn taken(&self) -> Result<Bytes> {
         self.memory.taken()
     }
 
-    /// The one in `folder`, if it is whole.
-    fn load(folder: &Path) -> Option<Self> {
+    /// The one in `folder`, if it is whole; with its lock order, if `with_locks`.
+    fn load(folder: &Path, with_locks: bool) -> Option<Self> {
         let about: About =
             serde_json::from_slice(&fs_err::read(folder.join("checkpoint.json")).ok()?).ok()?;
         let file = |name: &str, hash: &str| {
@@ -106,17 +120,24 @@ impl Checkpoint {
         };
         let memory = file("memory", &about.memory_hash)?;
         let state = file("state", &about.state_hash)?;
+        let lock_order = if with_locks {
+            let text = fs_err::read(folder.join(lockorder::FILE)).ok()?;
+            let order = serde_json::from_slice(&text).ok().filter(LockOrder::is_sound)?;
+            Some(Arc::new(order))
+        } else {
+            None
+        };
         // Its age is the time since its last use.
         let json = fs_err::File::open(folder.join("checkpoint.json")).ok()?;
         json.file().set_modified(std::time::SystemTime::now()).ok()?;
-        Some(Self { memory, state, about })
+        Some(Self { memory, state, about, lock_order, folder: folder.to_owned() })
     }
 
     fn save(&self, folder: &Path, evidence: &Path) -> Result<()> {
         self.memory.save(&folder.join("memory"))?;
         self.state.save(&folder.join("state"))?;
         copy_evidence(evidence, folder)?;
-        crate::record::write_json(&folder.join("checkpoint.json"), &self.about)
+        write_json(&folder.join("checkpoint.json"), &self.about)
     }
 }
 
@@ -176,7 +197,8 @@ async fn one(
         lock = lock(folder.to_owned()) => lock?,
         () = cancel.cancelled() => return Err(Error::interrupted()),
     };
-    if let Some(checkpoint) = Checkpoint::load(folder) {
+    let with_locks = setting.lock_layouts.of(side).is_ok();
+    if let Some(checkpoint) = Checkpoint::load(folder, with_locks) {
         copy_evidence(folder, evidence)?;
         return Ok(Ok(checkpoint));
     }
@@ -185,7 +207,8 @@ async fn one(
     let mut why = String::new();
     for attempt in 1..=ATTEMPTS {
         match make(setting, side, evidence, cancel).await? {
-            Ok(checkpoint) => {
+            Ok(Made { memory, state, about, lock_order }) => {
+                let checkpoint = Checkpoint { memory, state, about, lock_order, folder: folder.to_owned() };
                 checkpoint.save(folder, evidence)?;
                 drop(lock);
                 return Ok(Ok(checkpoint));
@@ -206,24 +229,83 @@ enum Unfit {
     Flaw(String),
 }
 
+/// The lock order of the `number`th boot of a checkpoint's kernel, the checkpoint's own being the first: another boot just
+/// like that, or one of those that earlier comparisons needed. Or why there is none.
+pub async fn boot_again(
+    setting: &Setting,
+    side: Side,
+    number: u32,
+    cancel: &CancellationToken,
+) -> Result<Result<LockOrder, String>> {
+    let Some(checkpoint) = setting.checkpoints.as_ref().map(|both| both.of(side)) else {
+        return Ok(Err("its trials boot".into()));
+    };
+    let dir = checkpoint.folder.join("boots").join(number.to_string());
+    let kept = fs_err::read(dir.join(lockorder::FILE)).ok();
+    let kept = kept.and_then(|text| serde_json::from_slice(&text).ok()).filter(LockOrder::is_sound);
+    if let Some(order) = kept {
+        return Ok(Ok(order));
+    }
+    fs_err::create_dir_all(&dir)?;
+    let memory = Scratch::new(setting.scenario.machine.memory)?;
+    let state = Scratch::new(Bytes(0))?;
+    Ok(match boot(setting, side, &dir, &memory, &state, false, cancel).await? {
+        Ok((_, Some(order))) => Ok(Arc::unwrap_or_clone(order)),
+        Ok((_, None)) => Err("its kernel does not tell".into()),
+        Err(Unfit::Cut(cut)) => Err(cut.words()),
+        Err(Unfit::Flaw(flaw)) => Err(flaw),
+    })
+}
+
+/// A guest that was booted and saved.
+struct Made {
+    memory: Sealed,
+    state: Sealed,
+    about: About,
+    lock_order: Option<Arc<LockOrder>>,
+}
+
 /// Boots, waits until the guest is idle, looks whether it is fit, saves it.
 async fn make(
     setting: &Setting,
     side: Side,
     dir: &Path,
     cancel: &CancellationToken,
-) -> Result<Result<Checkpoint, Unfit>> {
-    let journal = Journal::create(&dir.join("events.jsonl"))?;
+) -> Result<Result<Made, Unfit>> {
     let memory = Scratch::new(setting.scenario.machine.memory)?;
     let state = Scratch::new(Bytes(0))?;
-    let origin = Origin::Template { memory: &memory, state: &state };
+    let (booted, lock_order) = match boot(setting, side, dir, &memory, &state, true, cancel).await? {
+        Ok(booted) => booted,
+        Err(unfit) => return Ok(Err(unfit)),
+    };
+    let (memory, state) = (memory.seal()?, state.seal()?);
+    let about = About { memory_hash: memory.hash()?, state_hash: state.hash()?, booted };
+    Ok(Ok(Made { memory, state, about, lock_order }))
+}
+
+/// Boots, waits until the guest is idle, looks whether it is fit; saves it, if `save`.
+async fn boot(
+    setting: &Setting,
+    side: Side,
+    dir: &Path,
+    memory: &Scratch,
+    state: &Scratch,
+    save: bool,
+    cancel: &CancellationToken,
+) -> Result<Result<(Booted, Option<Arc<LockOrder>>), Unfit>> {
+    let journal = Journal::create(&dir.join("events.jsonl"))?;
+    let origin = Origin::Template { memory, state };
     let heard = journal.listen();
     let whole = async {
         let vm = match Vm::start(setting, side, origin, dir, &journal).await {
             Ok(vm) => vm,
             Err(error) => return Ok(Err(Unfit::Cut(Cut::Broken(error.to_string())))),
         };
-        let led = lead(&vm, heard, dir).await;
+        let led = lead(&vm, heard, dir, setting.lock_layouts.of(side)).await;
+        let led = match led {
+            Ok(booted) if save => vm.save().await.map_err(Unfit::Cut).map(|()| booted),
+            led => led,
+        };
         let cut = match &led {
             Err(Unfit::Cut(cut)) => Some(cut),
             _ => None,
@@ -237,16 +319,15 @@ async fn make(
         () = journal.failed() => return Err(journal.check().err().unwrap_or_else(Error::interrupted)),
     };
     journal.check()?;
-    let booted = match led {
-        Ok(booted) => booted,
-        Err(unfit) => return Ok(Err(unfit)),
-    };
-    let (memory, state) = (memory.seal()?, state.seal()?);
-    let about = About { memory_hash: memory.hash()?, state_hash: state.hash()?, booted };
-    Ok(Ok(Checkpoint { memory, state, about }))
+    Ok(led)
 }
 
-async fn lead(vm: &Vm, heard: crate::journal::Listener, dir: &Path) -> Result<Booted, Unfit> {
+async fn lead(
+    vm: &Vm,
+    heard: crate::journal::Listener,
+    dir: &Path,
+    layout: &Result<Arc<Layout>, String>,
+) -> Result<(Booted, Option<Arc<LockOrder>>), Unfit> {
     let hello = vm.boot(heard).await.map_err(Unfit::Cut)?;
     let settled = async {
         vm.kmsg.silent_for(SETTLED).await;
@@ -272,8 +353,16 @@ async fn lead(vm: &Vm, heard: crate::journal::Listener, dir: &Path) -> Result<Bo
     if let Some(report) = kreport::scan(&log).first() {
         return Err(Unfit::Flaw(format!("its boot reports: {}", report.title)));
     }
-    vm.save().await.map_err(Unfit::Cut)?;
-    Ok(booted)
+    let lock_order = if layout.is_ok() {
+        let collected = vm.unless_cut(async { locks::collect(vm, layout).await.map_err(Cut::Broken) }).await;
+        let order = collected.map_err(Unfit::Cut)?.order;
+        let broken = |error: Error| Unfit::Cut(Cut::Broken(error.to_string()));
+        write_compact(&dir.join(lockorder::FILE), &order).map_err(broken)?;
+        Some(Arc::new(order))
+    } else {
+        None
+    };
+    Ok((booted, lock_order))
 }
 
 /// What a checkpoint depends on: the command line, and everything that it names or that runs it. `program` is QEMU's hash.
@@ -312,6 +401,9 @@ async fn lock(folder: PathBuf) -> Result<Flock<File>> {
 fn copy_evidence(from: &Path, to: &Path) -> Result<()> {
     for name in EVIDENCE {
         fs_err::copy(from.join(name), to.join(name))?;
+    }
+    if from.join(lockorder::FILE).exists() {
+        fs_err::copy(from.join(lockorder::FILE), to.join(lockorder::FILE))?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod conclude;
 mod cpus;
 mod diagnosis;
 mod lanes;
+mod locks;
 mod operation;
 mod outcome;
 mod past;

@@ -13,12 +13,14 @@ use super::conclude::{Course, conclude};
 use super::cpus::Cpus;
 use super::diagnosis;
 use super::lanes::{Lanes, Log};
+use super::locks;
 use super::outcome::{TrialOutcome, TrialRecord};
 use super::repeat::{self, OnDisk};
 use super::vm::{Cut, Origin, Vm};
 use crate::guest::{self, AgentError};
 use crate::host::{Accelerator, Qemu};
 use crate::journal::{Happening, Journal, Listener, Stage};
+use crate::lockorder::Layout;
 use crate::qemu::{self, Boot, Identity, Platform, Sealed, command_line};
 use crate::record::write_json;
 use crate::scenario::{Scenario, Schedule, Seed, Start};
@@ -55,6 +57,8 @@ pub struct Setting {
     pub on_disk: OnDisk,
     /// What trials are restored from; none where each boots.
     pub checkpoints: Option<Sides<Checkpoint>>,
+    /// Where each kernel keeps its lock order, or why that is not known.
+    pub lock_layouts: Sides<Result<Arc<Layout>, String>>,
 }
 
 impl Setting {
@@ -175,10 +179,10 @@ impl Prepared {
         let mut course = Course { taken: journal.now(), ..Course::default() };
         journal.record(Happening::Stage(Stage::Taken));
         let log = Log::default();
-        let (lost, ended, kernel_log) = match vm {
+        let (lost, ended, kernel_log, locks) = match vm {
             Err(error) => {
                 course.cut = Some(Cut::Broken(error.to_string()));
-                (0, None, Vec::new())
+                (0, None, Vec::new(), Err("its QEMU did not start".into()))
             }
             Ok(vm) => {
                 let whole = lead(&vm, setting, &plan, heard, &schedule, &log, &mut course, under_way);
@@ -191,12 +195,18 @@ impl Prepared {
                     Some(Cut::Hung(_)) if !cancel.is_cancelled() => diagnosis::diagnose(&vm).await,
                     _ => Ok(()),
                 };
+                let locks = match course.cut {
+                    None | Some(Cut::Hung(_)) if !cancel.is_cancelled() => {
+                        locks::collect(&vm, setting.lock_layouts.of(plan.side)).await
+                    }
+                    _ => Err("its guest was gone at the end".into()),
+                };
                 let lost = vm.kmsg.lost();
                 let ended = vm.shut_down(course.cut.as_ref()).await;
                 // Without room for its evidence a trial says nothing, and says so first.
                 journal.check()?;
                 diagnosed?;
-                (lost, ended?, guest::kernel_log(&dir)?)
+                (lost, ended?, guest::kernel_log(&dir)?, locks)
             }
         };
         if cancel.is_cancelled() {
@@ -206,6 +216,10 @@ impl Prepared {
         let record = conclude(&plan, schedule, &dir, &journal, &kernel_log, lost, log, course, ended);
         if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
             repeat::write(setting, &dir, &record)?;
+        }
+        if !record.is_spoilt() {
+            let base = setting.checkpoints.as_ref().and_then(|both| both.of(plan.side).lock_order());
+            locks::write(&dir, &record, locks, base)?;
         }
         write_json(&dir.join("trial.json"), &record)?;
         Ok(record)

@@ -10,6 +10,7 @@ use qapi::qmp;
 
 use super::Setting;
 use super::checkpoint::Checkpoint;
+use crate::bytes::Bytes;
 use crate::guest::{Agent, Kmsg, Serial};
 use crate::journal::{Ending, Happening, Journal, Stage};
 use crate::qemu::{Ended, Inherited, Machine, Scratch, Start, shell_words};
@@ -47,6 +48,7 @@ pub(super) struct Vm {
     pub(super) kmsg: Kmsg,
     pub(super) serial: Serial,
     machine: Machine,
+    probe: Scratch,
     /// The trial's folder.
     pub(super) dir: PathBuf,
     pub(super) journal: Arc<Journal>,
@@ -135,6 +137,8 @@ impl Vm {
         if dimm_file.0 > 0 {
             files.push((Inherited::DimmFile, Scratch::new(dimm_file)?.handle()?));
         }
+        let probe = Scratch::new(Bytes(0))?;
+        files.push((Inherited::Probe, probe.handle()?));
         files.push((Inherited::Kernel, setting.kernels.of(side).handle()?));
         files.push((Inherited::Initrd, setting.initrd.handle()?));
         let stderr = dir.join("qemu.stderr");
@@ -181,7 +185,7 @@ impl Vm {
                 words => error.detail(words),
             }
         })?;
-        Ok(Self { qmp, agent, kmsg, serial, machine, dir: dir.to_owned(), journal: journal.clone() })
+        Ok(Self { qmp, agent, kmsg, serial, machine, probe, dir: dir.to_owned(), journal: journal.clone() })
     }
 
     /// Waits until the agent of a booting guest is ready.
@@ -208,12 +212,28 @@ impl Vm {
     /// Saves the state of a guest that was started as a template. It does not run afterwards.
     pub(super) async fn save(&self) -> Result<(), Cut> {
         let save = async {
-            self.qmp.execute(qmp::stop {}).await?;
+            self.stop().await?;
             ignore_shared_memory(&self.qmp).await?;
             let uri = Some(format!("file:{}", Inherited::State.path()));
             self.qmp.execute(qmp::migrate { channels: None, detach: None, resume: None, uri }).await
         };
         self.migrated(save).await
+    }
+
+    /// Stops the guest's CPUs.
+    pub(super) async fn stop(&self) -> Result<(), QmpError> {
+        self.qmp.execute(qmp::stop {}).await.map(drop)
+    }
+
+    /// Reads a stopped guest's physical memory.
+    pub(super) async fn memory(&self, address: u64, bytes: u64) -> Result<Vec<u8>, String> {
+        if bytes == 0 {
+            return Ok(Vec::new());
+        }
+        let save = qmp::pmemsave { filename: Inherited::Probe.path(), size: bytes, val: address };
+        self.qmp.execute(save).await.map_err(|error| error.to_string())?;
+        let length = usize::try_from(bytes).map_err(|error| error.to_string())?;
+        self.probe.read(length).map_err(|error| error.to_string())
     }
 
     /// Loads the checkpoint that this guest was started from, and lets it run.

@@ -1,0 +1,345 @@
+//! Deadlocks that no guest ran into and that the dependencies of several, put together, allow: what lockdep would report
+//! had one guest done all of it. Its rules are followed (kernel/locking/lockdep.c, `__bfs`, `check_irq_usage`;
+//! Documentation/locking/lockdep-design.rst).
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::graph::{How, Irq};
+use super::union::{Shown, TrialSet, Union};
+use crate::side::Side;
+
+/// The longest cycle that is looked for, locks. Lockdep's reports of real bugs have two to six.
+const LONGEST: usize = 8;
+
+/// What two trials together allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Danger {
+    /// Each waits for the next: an inversion.
+    Cycle,
+    /// A lock taken in interrupts leads to one that is held with interrupts enabled.
+    IrqInversion(Irq),
+    /// One lock is taken in interrupts, and held with interrupts enabled.
+    IrqUsage(Irq),
+}
+
+impl std::fmt::Display for Danger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let irq = |irq: &Irq| match irq {
+            Irq::Hardirq => "hardirq",
+            Irq::Softirq => "softirq",
+        };
+        match self {
+            Self::Cycle => f.write_str("circular"),
+            Self::IrqInversion(kind) => write!(f, "{0}-safe -> {0}-unsafe", irq(kind)),
+            Self::IrqUsage(kind) => write!(f, "taken in {0}s and held with {0}s enabled", irq(kind)),
+        }
+    }
+}
+
+/// A dependency on the way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// The lock that was held.
+    pub from: String,
+    /// The lock that was taken under it.
+    pub to: String,
+    /// In which ways it was, such as `EN`.
+    pub how: String,
+    /// In how many trials; of the boot that all began with, in all of them.
+    pub seen: u32,
+    /// A trial that showed it, below the run's folder; the checkpoint's folder where it was there before.
+    pub example: String,
+    /// The call path that made it, innermost first.
+    pub path: Vec<String>,
+}
+
+/// A deadlock that is possible and that nobody has seen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// Of which kernel.
+    pub side: Side,
+    /// What kind.
+    pub danger: Danger,
+    /// The locks on the way, each taken under the one before it; of a cycle, the first is taken under the last.
+    pub locks: Vec<String>,
+    /// The dependencies between them.
+    pub steps: Vec<Step>,
+    /// The chance that one trial shows all of it, as the trials were, if its parts come independently of each other:
+    /// the product of their rates.
+    pub likelihood: f64,
+}
+
+/// What is foreseen, most plausible first: few locks, and parts that come often.
+pub fn forecast(union: &Union, side: Side) -> Vec<Forecast> {
+    let graph = Graph::of(union, side);
+    let mut found: BTreeMap<Vec<Fact>, Way> = BTreeMap::new();
+    for way in graph.cycles().into_iter().chain(graph.irq_ways()) {
+        let facts = graph.loose(&way);
+        // All of it in the boot, or in one trial, would have been reported there.
+        if facts.is_empty() || graph.together(&facts) || graph.is_nesting(&way) {
+            continue;
+        }
+        // One pair of trials' dependencies closes many ways through what every guest has: the shortest tells it.
+        let kept = found.entry(facts).or_insert_with(|| way.clone());
+        if way.locks.len() < kept.locks.len() {
+            *kept = way;
+        }
+    }
+    let mut all: Vec<Forecast> =
+        found.iter().map(|(facts, way)| graph.tell(way, graph.likelihood(facts))).collect();
+    all.sort_by(|a, b| {
+        (a.locks.len().cmp(&b.locks.len()))
+            .then(b.likelihood.total_cmp(&a.likelihood))
+            .then_with(|| a.locks.cmp(&b.locks))
+    });
+    all
+}
+
+/// Something that a trial shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Fact {
+    /// A dependency, and the place of its way among [`How::KINDS`].
+    Edge { from: u32, to: u32, kind: usize },
+    /// A context of a class: a bit of its usage.
+    Usage { class: u32, bit: usize },
+}
+
+/// Locks, each taken under the one before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Way {
+    danger: Danger,
+    locks: Vec<u32>,
+    /// The dependencies between them, and uses in interrupts and with interrupts enabled that close it.
+    facts: Vec<Fact>,
+}
+
+/// A place that a search has reached: a class, and whether a recursive reader took it (`lock_list::only_xr`).
+type Place = (u32, bool);
+
+/// How each place was reached: from which, and by a dependency of which kind.
+type Came = HashMap<Place, Option<(Place, usize)>>;
+
+struct Graph<'a> {
+    union: &'a Union,
+    side: Side,
+    /// What was taken under each, and the kind.
+    after: HashMap<u32, Vec<(u32, usize)>>,
+}
+
+impl<'a> Graph<'a> {
+    fn of(union: &'a Union, side: Side) -> Self {
+        let mut after: HashMap<u32, Vec<(u32, usize)>> = HashMap::new();
+        for ((from, to), sides) in union.edges() {
+            for (kind, shown) in sides.of(side).kinds.iter().enumerate() {
+                if shown.ever() {
+                    after.entry(from).or_default().push((to, kind));
+                }
+            }
+        }
+        // So that what is found does not hang on the order of trials.
+        let classes = union.classes();
+        for edges in after.values_mut() {
+            edges.sort_by_key(|(to, kind)| (&classes[*to as usize], *kind));
+        }
+        Self { union, side, after }
+    }
+
+    /// Breadth first from `start`; ends at a place that is `done`, which is then told.
+    fn search(&self, start: Place, done: impl Fn(Place) -> bool) -> (Came, Option<Place>) {
+        let mut came: Came = HashMap::from([(start, None)]);
+        let mut queue = VecDeque::from([(start, 1)]);
+        while let Some((place, length)) = queue.pop_front() {
+            if done(place) {
+                return (came, Some(place));
+            }
+            if length == LONGEST {
+                continue;
+            }
+            for (to, kind) in self.after.get(&place.0).into_iter().flatten() {
+                let how = How::KINDS[*kind];
+                let next = (*to, how.to_recursive());
+                if place.1 && !how.from_writer() || came.contains_key(&next) {
+                    continue;
+                }
+                came.insert(next, Some((place, *kind)));
+                queue.push_back((next, length + 1));
+            }
+        }
+        (came, None)
+    }
+
+    /// The cycles through dependencies that not every guest has: for each of these, and each kind of it, the shortest.
+    fn cycles(&self) -> Vec<Way> {
+        let mut all = Vec::new();
+        for ((from, to), sides) in self.union.edges() {
+            for (kind, shown) in sides.of(self.side).kinds.iter().enumerate() {
+                if !shown.boot && !shown.trials.is_empty() {
+                    all.extend(self.cycle(from, to, kind));
+                }
+            }
+        }
+        all
+    }
+
+    /// The shortest strong cycle through one dependency of one kind.
+    fn cycle(&self, from: u32, to: u32, kind: usize) -> Option<Way> {
+        let how = How::KINDS[kind];
+        // -(*R)-> -(S*)-> would be no deadlock where it closes, either.
+        let closes = |place: Place| place.0 == from && (how.from_writer() || !place.1);
+        let (came, last) = self.search((to, how.to_recursive()), closes);
+        let (mut locks, mut facts) = Self::way(&came, last?);
+        facts.push(Fact::Edge { from, to, kind });
+        // A lock that is passed twice has a shorter cycle of its own, which is found by itself.
+        if !distinct(&locks) {
+            return None;
+        }
+        // One cycle has as many beginnings as locks.
+        let classes = self.union.classes();
+        let least = (0..locks.len()).min_by_key(|at| &classes[locks[*at] as usize])?;
+        locks.rotate_left(least);
+        Some(Way { danger: Danger::Cycle, locks, facts })
+    }
+
+    /// Ways from a lock that is taken in interrupts to one that is held with interrupts enabled.
+    fn irq_ways(&self) -> Vec<Way> {
+        let mut all = Vec::new();
+        let classes = u32::try_from(self.union.classes().len()).unwrap_or(u32::MAX);
+        for irq in Irq::BOTH {
+            let bits = irq.bits();
+            for class in 0..classes {
+                let usage = self.union.usage(class, self.side);
+                // Itself: two readers do each other nothing.
+                for (used, enabled) in [(bits[0], bits[2]), (bits[1], bits[2]), (bits[0], bits[3])] {
+                    if usage.has(used) && usage.has(enabled) {
+                        let facts = [used, enabled].map(|bit| Fact::Usage { class, bit }).to_vec();
+                        all.push(Way { danger: Danger::IrqUsage(irq), locks: vec![class], facts });
+                    }
+                }
+                for (to, kind) in self.after.get(&class).into_iter().flatten() {
+                    self.unsafe_behind(irq, class, *to, *kind, &mut all);
+                }
+            }
+        }
+        all
+    }
+
+    /// The same from one such lock, by one first step.
+    fn unsafe_behind(&self, irq: Irq, class: u32, to: u32, kind: usize, all: &mut Vec<Way>) {
+        let (bits, how) = (irq.bits(), How::KINDS[kind]);
+        let usage = self.union.usage(class, self.side);
+        // usage_accumulate(): from a writer any use counts, from a reader only a writer's.
+        let uses = &bits[..if how.from_writer() { 2 } else { 1 }];
+        let Some(used) = uses.iter().find(|bit| usage.has(**bit)) else { return };
+        let (came, _) = self.search((to, how.to_recursive()), |_| false);
+        for place in came.keys() {
+            let usage = self.union.usage(place.0, self.side);
+            // usage_match(): behind a recursive reader only a writer's counts.
+            let enabled = &bits[2..if place.1 { 3 } else { 4 }];
+            let Some(enabled) = enabled.iter().find(|bit| usage.has(**bit)) else { continue };
+            let (behind, mut facts) = Self::way(&came, *place);
+            let locks = [&[class], &*behind].concat();
+            if distinct(&locks) {
+                facts.push(Fact::Edge { from: class, to, kind });
+                facts.push(Fact::Usage { class, bit: *used });
+                facts.push(Fact::Usage { class: place.0, bit: *enabled });
+                all.push(Way { danger: Danger::IrqInversion(irq), locks, facts });
+            }
+        }
+    }
+
+    /// The way by which a search came to `last`.
+    fn way(came: &Came, last: Place) -> (Vec<u32>, Vec<Fact>) {
+        let (mut locks, mut facts) = (vec![last.0], Vec::new());
+        let mut at = last;
+        while let Some((before, kind)) = came.get(&at).copied().flatten() {
+            facts.push(Fact::Edge { from: before.0, to: at.0, kind });
+            locks.push(before.0);
+            at = before;
+        }
+        locks.reverse();
+        (locks, facts)
+    }
+
+    fn shown(&self, fact: Fact) -> Option<&'a Shown> {
+        Some(match fact {
+            Fact::Edge { from, to, kind } => &self.union.edge((from, to))?.of(self.side).kinds[kind],
+            Fact::Usage { class, bit } => &self.union.shown_usage(class, self.side)[bit],
+        })
+    }
+
+    fn steps(way: &Way) -> Vec<(u32, u32)> {
+        let mut steps: Vec<(u32, u32)> = way.locks.windows(2).map(|pair| (pair[0], pair[1])).collect();
+        if let (Danger::Cycle, [first, .., last]) = (way.danger, &*way.locks) {
+            steps.push((*last, *first));
+        }
+        steps
+    }
+
+    /// What of it not every guest has, in order.
+    fn loose(&self, way: &Way) -> Vec<Fact> {
+        let facts = way.facts.iter().copied();
+        let mut loose: Vec<Fact> =
+            facts.filter(|fact| self.shown(*fact).is_some_and(|shown| !shown.boot)).collect();
+        loose.sort_unstable();
+        loose.dedup();
+        loose
+    }
+
+    /// Whether some trial has all of them.
+    fn together(&self, facts: &[Fact]) -> bool {
+        let mut sets = facts.iter().filter_map(|fact| self.shown(*fact)).map(|shown| &shown.trials);
+        let first: Option<TrialSet> = sets.next().cloned();
+        first.is_some_and(|first| !sets.fold(first, |all, set| all.and(set)).is_empty())
+    }
+
+    /// Parent and child of one kind: which of them is the parent, subclasses say and lockdep does not know.
+    fn is_nesting(&self, way: &Way) -> bool {
+        let classes = self.union.classes();
+        let kind = |place: &u32| {
+            let class = &classes[*place as usize];
+            (&class.name, &class.key, &class.file)
+        };
+        way.locks.len() > 1 && way.locks.iter().all(|place| kind(place) == kind(&way.locks[0]))
+    }
+
+    fn likelihood(&self, facts: &[Fact]) -> f64 {
+        let trials = f64::from(self.union.watched(self.side) + self.union.blind(self.side)).max(1.0);
+        facts
+            .iter()
+            .filter_map(|fact| self.shown(*fact))
+            .map(|s| f64::from(s.trials.len()) / trials)
+            .product()
+    }
+
+    fn tell(&self, way: &Way, likelihood: f64) -> Forecast {
+        let name = |place: u32| self.union.name(place);
+        let trials = self.union.watched(self.side) + self.union.blind(self.side);
+        let steps = Self::steps(way)
+            .into_iter()
+            .filter_map(|(from, to)| {
+                let edge = self.union.edge((from, to))?.of(self.side);
+                Some(Step {
+                    from: name(from),
+                    to: name(to),
+                    how: edge.how().to_string(),
+                    seen: if edge.shown.boot { trials } else { edge.shown.trials.len() },
+                    example: self.union.example(self.side, &edge.shown),
+                    path: edge.path.clone(),
+                })
+            })
+            .collect();
+        let locks = way.locks.iter().map(|place| name(*place)).collect();
+        Forecast { side: self.side, danger: way.danger, locks, steps, likelihood }
+    }
+}
+
+fn distinct(locks: &[u32]) -> bool {
+    locks.iter().collect::<HashSet<_>>().len() == locks.len()
+}
+
+#[cfg(test)]
+#[path = "forecast_tests.rs"]
+mod tests;

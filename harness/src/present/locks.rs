@@ -1,0 +1,236 @@
+//! What differs in the lock order, for people.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::harmless;
+use crate::compare::{EdgeDiff, LockOrderDiff, Unit};
+use crate::lockorder::{Forecast, Union};
+use crate::side::Side;
+
+/// Widest line, characters.
+const WIDTH: usize = 100;
+
+/// Lines of each list on the screen of a comparison; `hotplug locks` shows all.
+const SHOWN: usize = 4;
+
+/// The lines of a comparison's screen.
+pub fn short(diff: &LockOrderDiff) -> Vec<String> {
+    if let Some(why) = &diff.none {
+        return vec![format!("locks     not compared: {}", harmless(why, WIDTH - 24))];
+    }
+    let mut lines = Vec::new();
+    for (word, edges) in [("gone", &diff.gone), ("new", &diff.new)] {
+        let groups = groups(edges);
+        lines.extend(groups.iter().take(SHOWN).map(|group| format!("{word:<4}  {}", group.line(WIDTH - 17))));
+        if groups.len() > SHOWN {
+            lines.push(format!("      and {} more {word}", groups.len() - SHOWN));
+        }
+    }
+    if diff.gone.is_empty() && diff.new.is_empty() {
+        let extent = &diff.extent;
+        lines.push(format!(
+            "no dependency differs beyond chance; {} + {} seen",
+            extent.before.edges, extent.after.edges
+        ));
+    }
+    if let Some(first) = diff.forecast.first() {
+        let more = match diff.forecast.len() {
+            1 => String::new(),
+            n => format!(", and {} more", n - 1),
+        };
+        lines.push(format!("foreseen, {} only: {}{more}", first.side, title(first)));
+    }
+    let heads = std::iter::once("locks     ").chain(std::iter::repeat("          "));
+    heads.zip(lines).map(|(head, line)| format!("{head}{line}")).collect()
+}
+
+/// All of it.
+pub fn full(diff: &LockOrderDiff) -> String {
+    let mut out = String::new();
+    if let Some(why) = &diff.none {
+        let _ = writeln!(out, "the lock order was not compared: {}", harmless(why, 200));
+        return out;
+    }
+    for (side, extent) in [("before", diff.extent.before), ("after", diff.extent.after)] {
+        let _ = write!(out, "{side:<7} {} dependencies in {} trials", extent.edges, extent.trials);
+        if extent.boots > 0 {
+            let _ = write!(out, " and {} boots", extent.boots);
+        }
+        if extent.blind > 0 {
+            let _ = write!(out, "; {} more trials were blind: what they lack counts nowhere", extent.blind);
+        }
+        out.push('\n');
+    }
+    for (title, edges) in [("gone", &diff.gone), ("new", &diff.new)] {
+        let _ = writeln!(out, "\n{title}, beyond chance: {}", edges.len());
+        for edge in edges.iter() {
+            out += &whole(edge);
+        }
+    }
+    let _ = writeln!(out, "\n{} dependencies that only one side showed may be chance", diff.undecided);
+    let _ = writeln!(out, "\nforeseen: {}", diff.forecast.len());
+    for forecast in &diff.forecast {
+        out += &foreseen(forecast);
+    }
+    out
+}
+
+/// What is taken under these classes, and what they are taken under, with how often each side showed it.
+pub fn neighbourhood(union: &Union, classes: &[u32]) -> String {
+    let mut out = String::new();
+    for &class in classes {
+        let known = &union.classes()[class as usize];
+        let _ = write!(out, "{}", harmless(&union.name(class), 80));
+        let of = [known.key.as_deref(), known.file.as_deref()].into_iter().flatten().collect::<Vec<_>>();
+        let key = if of.is_empty() { "its key was allocated".to_owned() } else { of.join(", ") };
+        let _ = writeln!(out, "   ({})", harmless(&key, 80));
+        let mut lines = |title: &str, pick: &dyn Fn((u32, u32)) -> Option<u32>| {
+            let mut all: Vec<String> = union
+                .edges()
+                .filter_map(|(ends, sides)| {
+                    let count = |side: Side| {
+                        let shown = &sides.of(side).shown;
+                        let trials = union.watched(side) + union.blind(side);
+                        if shown.boot {
+                            "boot".to_owned()
+                        } else {
+                            format!("{}/{trials}", shown.trials.len())
+                        }
+                    };
+                    let other = harmless(&union.name(pick(ends)?), 60);
+                    let how = sides.before.how().and(sides.after.how());
+                    let (before, after) = (count(Side::Before), count(Side::After));
+                    Some(format!("    {other:<60} before {before:<7} after {after:<7} {how}"))
+                })
+                .collect();
+            all.sort();
+            let _ = writeln!(out, "  {title}: {}", all.len());
+            all.iter().for_each(|line| {
+                let _ = writeln!(out, "{line}");
+            });
+        };
+        lines("taken under it", &|(from, to)| (from == class).then_some(to));
+        lines("it is taken under", &|(from, to)| (to == class).then_some(from));
+    }
+    out
+}
+
+/// One dependency with its arithmetic and the call path that made it.
+fn whole(edge: &EdgeDiff) -> String {
+    let unit = match edge.unit {
+        Unit::Trials => "trials",
+        Unit::Boots => "boots",
+    };
+    let mut out = format!("  {} -> {}", harmless(&edge.from, 60), harmless(&edge.to, 60));
+    if let Some(whole) = &edge.within {
+        let _ = write!(out, "   (part of {})", harmless(whole, 60));
+    }
+    let _ = writeln!(
+        out,
+        "\n      before {}   after {}   {unit}   p = {:.2e}   {}",
+        edge.before, edge.after, edge.p, edge.how
+    );
+    if edge.within.is_none() {
+        out += &path(&edge.path);
+    }
+    out
+}
+
+/// What could happen, and how each step of it came about.
+fn foreseen(forecast: &Forecast) -> String {
+    let mut out = format!("  {} kernel: {}\n", forecast.side, title(forecast));
+    let _ =
+        writeln!(out, "      one trial in {:.0} would show all of it", 1.0 / forecast.likelihood.max(1e-9));
+    for step in &forecast.steps {
+        let _ = writeln!(
+            out,
+            "      {} -> {}   {}   in {} trials, such as {}",
+            harmless(&step.from, 60),
+            harmless(&step.to, 60),
+            step.how,
+            step.seen,
+            harmless(&step.example, 60)
+        );
+        out += &path(&step.path);
+    }
+    out
+}
+
+fn title(forecast: &Forecast) -> String {
+    let locks: Vec<String> = forecast.locks.iter().map(|lock| harmless(lock, 40)).collect();
+    harmless(&format!("{}: {}", forecast.danger, locks.join(" -> ")), 2 * WIDTH)
+}
+
+/// Functions that only take the lock: what called them says more.
+const TAKING: [&str; 12] = [
+    "lock_acquire",
+    "__lock_acquire",
+    "down_read",
+    "down_write",
+    "percpu_down_write",
+    "percpu_down_read",
+    "cpus_read_lock",
+    "__mutex_lock",
+    "mutex_lock_nested",
+    "_raw_spin_lock",
+    "_raw_spin_lock_irqsave",
+    "_raw_spin_lock_irq",
+];
+
+/// A call path, caller first, without the functions that only take a lock.
+fn path(frames: &[String]) -> String {
+    let names = frames.iter().map(|frame| frame.split('+').next().unwrap_or_default());
+    let mut names: Vec<&str> = names.skip_while(|name| TAKING.contains(name)).take(7).collect();
+    names.reverse();
+    if names.is_empty() {
+        return String::new();
+    }
+    format!("      by {}\n", harmless(&names.join(" > "), 2 * WIDTH))
+}
+
+/// Dependencies on one lock that come with the same counts.
+struct Group<'a> {
+    to: &'a str,
+    from: Vec<&'a str>,
+    edge: &'a EdgeDiff,
+}
+
+impl Group<'_> {
+    fn line(&self, width: usize) -> String {
+        let unit = match self.edge.unit {
+            Unit::Trials => "",
+            Unit::Boots => " boots",
+        };
+        let counts = format!("{} -> {}{unit}", self.edge.before, self.edge.after);
+        let to = harmless(self.to, 40);
+        let room = width.saturating_sub(counts.len() + to.chars().count() + 7);
+        let mut from = String::new();
+        for (place, name) in self.from.iter().enumerate() {
+            let name = harmless(name, 40);
+            let left = self.from.len() - place;
+            if place > 0 && from.chars().count() + name.chars().count() + 6 > room {
+                let _ = write!(from, ", +{left}");
+                break;
+            }
+            from = if place == 0 { name } else { format!("{from}, {name}") };
+        }
+        let edge = format!("{from} -> {to}");
+        format!("{edge:<0$}  {counts}", width.saturating_sub(counts.len() + 2))
+    }
+}
+
+/// Parts of a lock go with the lock.
+fn groups(edges: &[EdgeDiff]) -> Vec<Group<'_>> {
+    let mut all: BTreeMap<(&str, String), Group<'_>> = BTreeMap::new();
+    for edge in edges.iter().filter(|edge| edge.within.is_none()) {
+        let counts = format!("{} {} {:?}", edge.before, edge.after, edge.unit);
+        let group =
+            all.entry((&edge.to, counts)).or_insert_with(|| Group { to: &edge.to, from: Vec::new(), edge });
+        group.from.push(&edge.from);
+    }
+    let mut all: Vec<Group<'_>> = all.into_values().collect();
+    // What the boot shows is nearest to what the patch says; then what many places do.
+    all.sort_by_key(|group| (group.edge.unit == Unit::Trials, std::cmp::Reverse(group.from.len())));
+    all
+}

@@ -1,0 +1,60 @@
+//! A guest's lock order at the end of its trial, or of the boot of its checkpoint: collected while the guest stands
+//! still, and kept in its folder.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::outcome::TrialRecord;
+use super::vm::Vm;
+use crate::Result;
+use crate::lockorder::{self, Collected, Layout, LockOrder, Odd, TrialLocks};
+use crate::record::write_compact;
+
+/// How long QEMU may take to hand out the memory. It takes 10 ms.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Stops the guest and reads its lock order, or says why there is none. It goes on no more: that is the trial's end.
+pub(super) async fn collect(
+    vm: &Vm,
+    layout: &Result<Arc<Layout>, String>,
+) -> std::result::Result<Collected, String> {
+    let layout = layout.as_ref().map_err(Clone::clone)?;
+    let began = vm.journal.now();
+    let whole = async {
+        vm.stop().await.map_err(|error| Odd(error.to_string()))?;
+        lockorder::read(layout, async |address, bytes| vm.memory(address, bytes).await.map_err(Odd)).await
+    };
+    match tokio::time::timeout(LIMIT, whole).await {
+        Ok(Ok(order)) => Ok(Collected { order, microseconds: vm.journal.now().0.saturating_sub(began.0) }),
+        Ok(Err(odd)) => Err(odd.to_string()),
+        Err(_) => Err(format!("QEMU did not give the guest's memory within {} s", LIMIT.as_secs())),
+    }
+}
+
+/// Writes down what was collected of a trial, what its checkpoint had already left out.
+pub(super) fn write(
+    dir: &Path,
+    record: &TrialRecord,
+    collected: std::result::Result<Collected, String>,
+    base: Option<&LockOrder>,
+) -> Result<()> {
+    let (collected, blind) = match collected {
+        Ok(collected) if !record.armed_to_the_end() => {
+            (collected, Some("lockdep was not on from its start to its end".to_owned()))
+        }
+        Ok(collected) if !record.watched_to_the_end() => (collected, Some(record.why.clone())),
+        Ok(collected) => (collected, None),
+        Err(why) => (Collected::default(), Some(why)),
+    };
+    let order = base.map(|base| collected.order.beyond(base)).unwrap_or(collected.order);
+    let locks = TrialLocks {
+        side: record.side,
+        folder: record.folder.clone(),
+        blind,
+        restored: base.is_some(),
+        microseconds: collected.microseconds,
+        order,
+    };
+    write_compact(&dir.join(lockorder::FILE), &locks)
+}
