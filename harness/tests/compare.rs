@@ -2,6 +2,7 @@
 //! apart. Nothing here is skipped: a machine that lacks something fails, and the message says what.
 
 mod common;
+mod locks;
 mod prove;
 mod replay;
 mod scenarios;
@@ -18,7 +19,7 @@ const TRIALS: &str = "5";
 fn the_seed_patch_regresses_by_one_report_in_every_trial() {
     let run = Run::new();
     let output =
-        run.compare().arg(patch("seed")).args(["--trials", TRIALS]).assert().code(1).get_output().clone();
+        run.compare().arg(patch("seed")).args(["--trials", "10"]).assert().code(1).get_output().clone();
     let result = run.result();
     assert_eq!(result["schema"], 1);
     assert_eq!(result["verdict"], "regressed");
@@ -31,8 +32,8 @@ fn the_seed_patch_regresses_by_one_report_in_every_trial() {
         assert_eq!(report["class"], "new");
         assert_eq!(report["kind"], "warning");
         assert!(report["title"].as_str().unwrap().contains("lockdep_assert_cpus_held"), "{report:#}");
-        assert_eq!(report["before"], serde_json::json!({ "seen": 0, "trials": 5 }));
-        assert_eq!(report["after"], serde_json::json!({ "seen": 5, "trials": 5 }));
+        assert_eq!(report["before"], serde_json::json!({ "seen": 0, "trials": 10 }));
+        assert_eq!(report["after"], serde_json::json!({ "seen": 10, "trials": 10 }));
     }
     let report = reports
         .iter()
@@ -46,12 +47,13 @@ fn the_seed_patch_regresses_by_one_report_in_every_trial() {
     // Folded: one for each slab cache and block, shown once.
     assert!(report["times"].as_u64().unwrap() > 100, "{report:#}");
     for side in ["before", "after"] {
-        assert_eq!(result["trials"][side]["armed"], 5, "{result:#}");
+        assert_eq!(result["trials"][side]["armed"], 10, "{result:#}");
         assert_eq!(result["trials"][side]["operations_refused"], 0, "{result:#}");
     }
     let screen = String::from_utf8(output.stdout).unwrap();
     assert!(screen.lines().count() <= 25, "{screen}");
     assert!(screen.contains(&format!("REGRESSED   {expected} new, 0 fixed, 0 common")), "{screen}");
+    locks::the_seed_patch_moves_the_lock(&result, release, &screen);
     for file in [
         "run.json",
         "scenario.toml",
@@ -63,6 +65,8 @@ fn the_seed_patch_regresses_by_one_report_in_every_trial() {
         "trials/after-000/qemu.cmd",
         "trials/after-000/events.jsonl",
         "trials/after-000/schedule.json",
+        "trials/after-000/lock-order.json",
+        "checkpoints/after/lock-order.json",
     ] {
         assert!(run.folder().join(file).exists(), "{file}");
     }
@@ -72,10 +76,11 @@ fn the_seed_patch_regresses_by_one_report_in_every_trial() {
 #[test]
 fn a_comment_only_patch_changes_nothing() {
     let run = Run::new();
-    run.compare().arg(patch("clean/comment-only.patch")).args(["--trials", TRIALS]).assert().code(0);
+    run.compare().arg(patch("clean/comment-only.patch")).args(["--trials", "10"]).assert().code(0);
     let result = run.result();
     assert_eq!(result["verdict"], "unchanged");
     assert_eq!(result["reports"], serde_json::json!([]));
+    locks::nothing_differs(&result);
     run.assert_nothing_left();
 }
 

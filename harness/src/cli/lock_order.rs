@@ -4,14 +4,20 @@
 use tokio_util::sync::CancellationToken;
 
 use super::comparison::Ready;
+use super::ground;
 use crate::Result;
 use crate::compare::{LockOrderDiff, LockOrders};
-use crate::record::read_locks;
+use crate::kernel::Cache;
+use crate::record::{Start, read_locks};
 use crate::side::{Side, Sides};
 use crate::trial::checkpoint::boot_again;
 
 /// Compares the lock orders of the run's kernels.
-pub(super) async fn lock_order(ready: &Ready, cancel: &CancellationToken) -> Result<LockOrderDiff> {
+pub(super) async fn lock_order(
+    ready: &mut Ready,
+    cache: &Cache,
+    cancel: &CancellationToken,
+) -> Result<LockOrderDiff> {
     let none = |why: String| Ok(LockOrderDiff { none: Some(why), ..LockOrderDiff::default() });
     let union = match read_locks(ready.folder.path())? {
         Ok(union) => union,
@@ -23,6 +29,10 @@ pub(super) async fn lock_order(ready: &Ready, cancel: &CancellationToken) -> Res
         return Ok(orders.diff());
     }
     if orders.next_boot().is_some() {
+        if ready.setting.checkpoints.is_none() && ready.run.start == Some(Start::Restored) {
+            // A run that went on although all its trials were done.
+            ground::start(false, &mut ready.setting, cache, &ready.folder, cancel).await?;
+        }
         eprintln!("boots     more of both kernels, to tell what differs in the lock order from chance");
     }
     while let Some(number) = orders.next_boot() {

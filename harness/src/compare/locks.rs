@@ -118,9 +118,10 @@ impl LockOrders {
     }
 
     /// The boot of each side that is to be looked at next, the checkpoint's being the first; none when no more can
-    /// decide anything.
+    /// decide anything. Who runs fewer trials than boots would be needed does not want to wait for boots either.
     pub fn next_boot(&self) -> Option<u32> {
-        let needed = self.boots_needed()?;
+        let trials = self.union.watched(Side::Before).min(self.union.watched(Side::After));
+        let needed = self.boots_needed().filter(|needed| *needed <= trials)?;
         (self.boots > 0 && self.boots < needed && !self.candidates.is_empty()).then_some(self.boots + 1)
     }
 

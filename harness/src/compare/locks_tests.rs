@@ -1,1 +1,169 @@
+//! Made-up trials of two kernels.
 
+use proptest::prelude::*;
+
+use super::*;
+use crate::lockorder::{Edge, How, LockClass, Node, TrialLocks, Usage};
+
+fn order(edges: &[(u32, u32)]) -> LockOrder {
+    let class = |number: u32| LockClass {
+        name: format!("lock{number}"),
+        key: Some(format!("lock{number}")),
+        file: Some("a.c".into()),
+        subclass: 0,
+        ordinal: 0,
+    };
+    LockOrder {
+        classes: (0..40).map(|number| Node { class: class(number), usage: Usage(0) }).collect(),
+        edges: edges
+            .iter()
+            .map(|(from, to)| Edge { from: *from, to: *to, how: How::EN, distance: 1, path: None })
+            .collect(),
+        ..LockOrder::default()
+    }
+}
+
+fn trial(side: Side, number: usize, edges: &[(u32, u32)]) -> TrialLocks {
+    let folder = format!("{side}-{number:03}");
+    TrialLocks { side, folder, blind: None, restored: true, microseconds: 0, order: order(edges) }
+}
+
+fn union(trials: &[TrialLocks]) -> Union {
+    let mut union = Union::default();
+    trials.iter().for_each(|trial| union.add(trial));
+    union
+}
+
+fn names(edges: &[EdgeDiff]) -> Vec<String> {
+    edges.iter().map(|edge| format!("{} -> {}", edge.from, edge.to)).collect()
+}
+
+/// `n` trials a side: an edge that only before has, one that only after has, one that both have, and noise.
+fn patched(n: usize) -> Vec<TrialLocks> {
+    let noise = |number: usize| (10 + u32::try_from(number % 7).unwrap_or(0), 20);
+    let before = (0..n).map(|number| trial(Side::Before, number, &[(0, 1), (2, 3), noise(number)]));
+    let after = (0..n).map(|number| trial(Side::After, number, &[(0, 2), (2, 3), noise(number + 3)]));
+    before.chain(after).collect()
+}
+
+#[test]
+fn what_the_patch_did_is_told_from_noise() {
+    let diff = LockOrders::new(union(&patched(10))).diff();
+    assert_eq!((names(&diff.gone), names(&diff.new)), (vec!["lock0 -> lock1".into()], vec!["lock0 -> lock2".into()]));
+    let new = &diff.new[0];
+    assert_eq!((new.before.to_string(), new.after.to_string(), new.unit), ("0/10".into(), "10/10".into(), Unit::Trials));
+    assert_eq!(new.example, "trials/after-000");
+    assert!(diff.forecast.is_empty());
+}
+
+#[test]
+fn few_trials_decide_nothing() {
+    let diff = LockOrders::new(union(&patched(3))).diff();
+    assert!(diff.gone.is_empty() && diff.new.is_empty(), "{diff:?}");
+    assert!(diff.undecided >= 2);
+}
+
+#[test]
+fn a_blind_trial_shows_what_it_shows_and_nothing_else() {
+    let mut trials = patched(10);
+    let mut blind = trial(Side::After, 10, &[(0, 1)]);
+    blind.blind = Some("the guest hung".into());
+    trials.push(blind);
+    let diff = LockOrders::new(union(&trials)).diff();
+    assert!(diff.gone.is_empty(), "the blind trial showed it: {:?}", names(&diff.gone));
+    assert_eq!(diff.new[0].after.to_string(), "10/10");
+    assert_eq!((diff.extent.after.trials, diff.extent.after.blind), (10, 1));
+}
+
+#[test]
+fn what_a_boot_shows_is_counted_by_boots() {
+    let mut union = union(&patched(10));
+    // 4 -> 5 is the patch's, 6 -> 7 chance; 8 -> 9 the other side's trials have too.
+    union.add_boot(Side::Before, &order(&[(4, 5), (6, 7), (8, 9)]));
+    union.add_boot(Side::After, &order(&[]));
+    union.add(&trial(Side::After, 10, &[(0, 2), (8, 9)]));
+    let mut orders = LockOrders::new(union);
+    let mut boots = 1;
+    while let Some(number) = orders.next_boot() {
+        boots += 1;
+        assert_eq!(number, boots);
+        let chance: &[(u32, u32)] = if number == 3 { &[(4, 5)] } else { &[(4, 5), (6, 7)] };
+        orders.add_boots(&Sides { before: order(chance), after: order(&[]) });
+    }
+    let diff = orders.diff();
+    let by_boots: Vec<&EdgeDiff> = diff.gone.iter().filter(|edge| edge.unit == Unit::Boots).collect();
+    assert_eq!(by_boots.len(), 1, "{:?}", names(&diff.gone));
+    assert_eq!((&*by_boots[0].from, by_boots[0].before.seen), ("lock4", boots));
+    assert!(by_boots[0].p <= ALPHA / 2.0 / 2.0, "{}", by_boots[0].p);
+}
+
+#[test]
+fn boots_end_when_all_was_chance() {
+    let mut union = union(&patched(10));
+    union.add_boot(Side::Before, &order(&[(6, 7)]));
+    union.add_boot(Side::After, &order(&[]));
+    let mut orders = LockOrders::new(union);
+    assert_eq!(orders.next_boot(), Some(2));
+    orders.add_boots(&Sides { before: order(&[]), after: order(&[]) });
+    assert_eq!(orders.next_boot(), None);
+    assert!(orders.diff().gone.iter().all(|edge| edge.unit == Unit::Trials));
+}
+
+#[test]
+fn a_part_goes_with_its_lock() {
+    let mut trials = patched(10);
+    for one in trials.iter_mut().filter(|one| one.side == Side::After) {
+        one.order.classes[3].class =
+            LockClass { name: "lock2.waiters.lock".into(), key: Some("lock2+0x68".into()), ..one.order.classes[3].class.clone() };
+        one.order.edges.push(Edge { from: 0, to: 3, how: How::EN, distance: 1, path: None });
+    }
+    let diff = LockOrders::new(union(&trials)).diff();
+    let part = diff.new.iter().find(|edge| edge.to == "lock2.waiters.lock" && edge.from == "lock0");
+    assert_eq!(part.and_then(|edge| edge.within.as_deref()), Some("lock2"));
+}
+
+#[test]
+fn only_tests_that_could_surprise_share_the_chance() {
+    let trials = Sides { before: 10, after: 10 };
+    // A thousand dependencies that every trial showed, or one alone, cost nothing.
+    let dull = std::iter::repeat_n(20, 500).chain(std::iter::repeat_n(1, 500));
+    let limit = tarone(dull.chain([10]), trials, 0.005);
+    assert!((limit - 0.005).abs() < 1e-12, "{limit}");
+    // Each of these could: the smallest p of all is divided by their number.
+    let limit = tarone(std::iter::repeat_n(10, 100), trials, 0.005);
+    assert!((limit - 0.005 / 100.0).abs() < 1e-12, "{limit}");
+}
+
+fn some_trials() -> impl Strategy<Value = Vec<TrialLocks>> {
+    let edges = prop::collection::btree_set((0_u32..6, 0_u32..6), 0..8);
+    prop::collection::vec((any::<bool>(), edges), 2..24).prop_map(|all| {
+        let one = |(number, (after, edges)): (usize, (bool, std::collections::BTreeSet<(u32, u32)>))| {
+            let side = if after { Side::After } else { Side::Before };
+            trial(side, number, &edges.into_iter().collect::<Vec<_>>())
+        };
+        all.into_iter().enumerate().map(one).collect()
+    })
+}
+
+fn lists(trials: &[TrialLocks]) -> (Vec<String>, Vec<String>) {
+    let diff = LockOrders::new(union(trials)).diff();
+    (names(&diff.gone), names(&diff.new))
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_trials_does_not_matter(trials in some_trials()) {
+        let turned: Vec<TrialLocks> = trials.iter().rev().cloned().collect();
+        prop_assert_eq!(lists(&trials), lists(&turned));
+    }
+
+    /// More trials like those there are make what was decided surer, and nothing that one side alone showed common.
+    #[test]
+    fn equal_trials_take_nothing_from_a_list(trials in some_trials()) {
+        let twice: Vec<TrialLocks> = trials.iter().chain(&trials).cloned().collect();
+        let (gone, new) = lists(&trials);
+        let (more_gone, more_new) = lists(&twice);
+        prop_assert!(gone.iter().all(|edge| more_gone.contains(edge)), "{:?} {:?}", gone, more_gone);
+        prop_assert!(new.iter().all(|edge| more_new.contains(edge)), "{:?} {:?}", new, more_new);
+    }
+}

@@ -237,13 +237,5 @@ fn half(from: &[u8], at: u64) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_highest_bit_says_how_much_is_used() {
-        assert_eq!(highest(&[0, 0]), 0);
-        assert_eq!(highest(&[1, 0]), 1);
-        assert_eq!(highest(&[0xff, 0x80, 0]), 16);
-    }
-}
+#[path = "decode_tests.rs"]
+mod tests;

@@ -123,11 +123,11 @@ pub struct Layout {
     /// See [`TraceMembers`].
     pub trace: TraceMembers,
     /// Variables, by address.
-    data: Vec<Symbol>,
+    pub(super) data: Vec<Symbol>,
     /// Functions, by address.
-    text: Vec<Symbol>,
+    pub(super) text: Vec<Symbol>,
     /// The image's read-only and initialised memory: where it is, and what is in it.
-    image: Vec<(Range<u64>, Vec<u8>)>,
+    pub(super) image: Vec<(Range<u64>, Vec<u8>)>,
 }
 
 impl Layout {
@@ -282,7 +282,7 @@ impl Symbols {
 /// Without the number by which the compiler tells static symbols of one name apart; another build gives another.
 fn plain(name: &str) -> &str {
     match name.rsplit_once('.') {
-        Some((plain, number)) if !plain.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => plain,
+        Some((plain, number)) if !plain.is_empty() && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => plain,
         _ => name,
     }
 }

@@ -1,0 +1,85 @@
+//! The lock order of real kernels: what a patch did to it, and what two trials together foresee.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+
+use std::path::Path;
+
+use predicates::prelude::*;
+use serde_json::Value;
+
+use crate::common::{Run, patch};
+
+fn edges(list: &Value) -> Vec<(String, String)> {
+    let end = |edge: &Value, name: &str| edge[name].as_str().unwrap().to_owned();
+    list.as_array().unwrap().iter().map(|edge| (end(edge, "from"), end(edge, "to"))).collect()
+}
+
+/// What the seed patch says of itself, told by the kernel: `mem_hotplug_lock` is no longer taken under
+/// `cpu_hotplug_lock`, and so ACPI's workers take it directly.
+pub(crate) fn the_seed_patch_moves_the_lock(result: &Value, release: &str, screen: &str) {
+    let order = &result["lock_order"];
+    let (gone, new) = (edges(&order["gone"]), edges(&order["new"]));
+    let edge = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+    assert!(gone.contains(&edge("acpi_scan_lock", "cpu_hotplug_lock")), "{release}: {gone:?}");
+    assert!(new.contains(&edge("acpi_scan_lock", "mem_hotplug_lock")), "{release}: {new:?}");
+    if release.starts_with("6.1.") {
+        // That one is made at boot, where boots are counted.
+        let boot = order["gone"].as_array().unwrap().iter().find(|e| e["unit"] == "boots").unwrap();
+        assert!(gone.contains(&edge("cpu_hotplug_lock", "mem_hotplug_lock")), "{gone:?}");
+        assert_eq!(boot["after"]["seen"], 0, "{boot:#}");
+        assert_eq!(boot["before"]["seen"], boot["before"]["trials"], "{boot:#}");
+        // Nothing of it is noise: each is about the two locks, or about the console that the warning is printed to.
+        let named = ["cpu_hotplug_lock", "mem_hotplug_lock", "console"];
+        let odd: Vec<_> = gone
+            .iter()
+            .chain(&new)
+            .filter(|(from, to)| !named.iter().any(|name| from.contains(name) || to.contains(name)))
+            .collect();
+        assert_eq!(odd, Vec::<&(String, String)>::new());
+    }
+    let path = order["new"][0]["path"].as_array().unwrap();
+    assert!(!path.is_empty(), "{order:#}");
+    assert!(screen.contains("locks     gone  "), "{screen}");
+}
+
+pub(crate) fn nothing_differs(result: &Value) {
+    let order = &result["lock_order"];
+    assert_eq!(order["none"], Value::Null, "{order:#}");
+    assert_eq!((edges(&order["gone"]), edges(&order["new"])), (vec![], vec![]));
+    for side in ["before", "after"] {
+        assert_eq!(order["extent"][side]["trials"], 10, "{order:#}");
+        assert!(order["extent"][side]["edges"].as_u64().unwrap() > 1000, "{order:#}");
+    }
+}
+
+/// Two halves of an inversion that no trial has together: no kernel reports it, and the forecast names it.
+#[test]
+fn an_inversion_whose_halves_never_meet_is_foreseen() {
+    let run = Run::new();
+    let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios/one-half.toml");
+    let seed = ["--seed", "1", "--trials", "8"];
+    run.compare()
+        .arg(patch("forecast/split-inversion.patch"))
+        .arg("--scenario")
+        .arg(scenario)
+        .args(seed)
+        .assert()
+        .code(predicate::in_iter([0, 3]));
+    let result = run.result();
+    assert_eq!(result["reports"], serde_json::json!([]));
+    let forecast = result["lock_order"]["forecast"].as_array().unwrap();
+    let locks: Vec<&Value> = forecast.iter().map(|one| &one["locks"]).collect();
+    let planted = serde_json::json!(["planted_first", "planted_second"]);
+    assert_eq!(locks, [&planted], "{forecast:#?}");
+    let one = &forecast[0];
+    assert_eq!((&one["side"], &one["danger"]), (&"after".into(), &"cycle".into()));
+    let steps = one["steps"].as_array().unwrap();
+    let path = |step: usize| steps[step]["path"].to_string();
+    assert!(path(0).contains("planted_online") && path(1).contains("vmstat_cpu_dead"), "{one:#}");
+    assert_ne!(steps[0]["example"], steps[1]["example"], "{one:#}");
+    let mut locks = assert_cmd::Command::from_std(std::process::Command::new(env!("CARGO_BIN_EXE_hotplug")));
+    locks.arg("locks").arg(run.folder()).assert().code(0).stdout(predicate::str::contains(
+        "after kernel: circular: planted_first -> planted_second",
+    ));
+    run.assert_nothing_left();
+}
