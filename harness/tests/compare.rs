@@ -13,8 +13,6 @@ use common::{Run, SCENARIO, patch};
 use nix::sys::signal::{Signal, kill};
 use predicates::prelude::*;
 
-const TRIALS: &str = "5";
-
 #[test]
 fn the_seed_patch_regresses_by_one_report_in_every_trial() {
     let run = Run::new();

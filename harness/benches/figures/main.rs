@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod compare;
+mod locks;
 mod prove;
 mod scan;
 mod trials;
@@ -71,6 +72,13 @@ const FIGURES: &[Figure] = &[
     Figure { name: "prove_real_found", unit: "count", goal: "at least 9 of 10", measure: prove::real_found },
     Figure { name: "prove_false_reports", unit: "count", goal: "0", measure: prove::false_reports },
     Figure { name: "prove_quick_seconds", unit: "s", goal: "at most 300", measure: prove::quick_seconds },
+    Figure { name: "lock_compare_seconds", unit: "s", goal: "under 2", measure: locks::compare_seconds },
+    Figure {
+        name: "lock_false_lists_per_100",
+        unit: "count",
+        goal: "at most 1",
+        measure: locks::false_lists,
+    },
     Figure { name: "scan_clean_mb_per_s", unit: "MB/s", goal: "at least 300", measure: scan::clean },
     Figure { name: "scan_vs_grep_ratio", unit: "ratio", goal: "at least 1", measure: scan::against_grep },
     Figure { name: "scan_dense_mb_per_s", unit: "MB/s", goal: "at least 30", measure: scan::dense },

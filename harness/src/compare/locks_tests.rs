@@ -30,7 +30,9 @@ fn trial(side: Side, number: usize, edges: &[(u32, u32)]) -> TrialLocks {
 
 fn union(trials: &[TrialLocks]) -> Union {
     let mut union = Union::default();
-    trials.iter().for_each(|trial| union.add(trial));
+    for trial in trials {
+        union.add(trial);
+    }
     union
 }
 
@@ -49,9 +51,15 @@ fn patched(n: usize) -> Vec<TrialLocks> {
 #[test]
 fn what_the_patch_did_is_told_from_noise() {
     let diff = LockOrders::new(union(&patched(10))).diff();
-    assert_eq!((names(&diff.gone), names(&diff.new)), (vec!["lock0 -> lock1".into()], vec!["lock0 -> lock2".into()]));
+    assert_eq!(
+        (names(&diff.gone), names(&diff.new)),
+        (vec!["lock0 -> lock1".into()], vec!["lock0 -> lock2".into()])
+    );
     let new = &diff.new[0];
-    assert_eq!((new.before.to_string(), new.after.to_string(), new.unit), ("0/10".into(), "10/10".into(), Unit::Trials));
+    assert_eq!(
+        (new.before.to_string(), new.after.to_string(), new.unit),
+        ("0/10".into(), "10/10".into(), Unit::Trials)
+    );
     assert_eq!(new.example, "trials/after-000");
     assert!(diff.forecast.is_empty());
 }
@@ -113,8 +121,11 @@ fn boots_end_when_all_was_chance() {
 fn a_part_goes_with_its_lock() {
     let mut trials = patched(10);
     for one in trials.iter_mut().filter(|one| one.side == Side::After) {
-        one.order.classes[3].class =
-            LockClass { name: "lock2.waiters.lock".into(), key: Some("lock2+0x68".into()), ..one.order.classes[3].class.clone() };
+        one.order.classes[3].class = LockClass {
+            name: "lock2.waiters.lock".into(),
+            key: Some("lock2+0x68".into()),
+            ..one.order.classes[3].class.clone()
+        };
         one.order.edges.push(Edge { from: 0, to: 3, how: How::EN, distance: 1, path: None });
     }
     let diff = LockOrders::new(union(&trials)).diff();

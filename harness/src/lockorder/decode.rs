@@ -155,7 +155,7 @@ impl Dump {
                 let Some(&to) = class.and_then(|class| places.get(&class)) else { continue };
                 let trace = word(entry, layout.edge.trace).unwrap_or(0);
                 let path = self.path(layout, trace).map(|frames| {
-                    paths.place(frames.into_iter().map(|name| functions.place(name)).collect::<Vec<u32>>())
+                    paths.place(&frames.iter().map(|name| functions.place(name)).collect::<Vec<u32>>())
                 });
                 let distance = bytes(entry, layout.edge.distance).map_or(1, u16::from_le_bytes);
                 let how = bytes(entry, layout.edge.dep).map_or(How::EN, |[dep]: [u8; 1]| How(dep & 15));

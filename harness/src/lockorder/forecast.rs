@@ -198,8 +198,8 @@ impl<'a> Graph<'a> {
         }
         // One cycle has as many beginnings as locks.
         let classes = self.union.classes();
-        let least = (0..locks.len()).min_by_key(|at| &classes[locks[*at] as usize])?;
-        locks.rotate_left(least);
+        let lowest = (0..locks.len()).min_by_key(|at| &classes[locks[*at] as usize])?;
+        locks.rotate_left(lowest);
         Some(Way { danger: Danger::Cycle, locks, facts })
     }
 
@@ -231,8 +231,8 @@ impl<'a> Graph<'a> {
         let (bits, how) = (irq.bits(), How::KINDS[kind]);
         let usage = self.union.usage(class, self.side);
         // usage_accumulate(): from a writer any use counts, from a reader only a writer's.
-        let uses = &bits[..if how.from_writer() { 2 } else { 1 }];
-        let Some(used) = uses.iter().find(|bit| usage.has(**bit)) else { return };
+        let counted = &bits[..if how.from_writer() { 2 } else { 1 }];
+        let Some(used) = counted.iter().find(|bit| usage.has(**bit)) else { return };
         let (came, _) = self.search((to, how.to_recursive()), |_| false);
         for place in came.keys() {
             let usage = self.union.usage(place.0, self.side);

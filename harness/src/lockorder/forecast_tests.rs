@@ -26,7 +26,9 @@ fn trial(number: u32, edges: &[(u32, u32, How)]) -> TrialLocks {
 
 fn foreseen(trials: &[TrialLocks]) -> Vec<Forecast> {
     let mut union = Union::default();
-    trials.iter().for_each(|trial| union.add(trial));
+    for trial in trials {
+        union.add(trial);
+    }
     forecast(&union, Side::Before)
 }
 

@@ -48,7 +48,7 @@ impl std::fmt::Display for LockClass {
 #[serde(transparent)]
 pub struct Usage(pub u16);
 
-/// A kind of interrupt that lockdep tells apart (kernel/locking/lockdep_states.h).
+/// A kind of interrupt that lockdep tells apart (`kernel/locking/lockdep_states.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Irq {
@@ -62,7 +62,7 @@ impl Irq {
     /// Both.
     pub const BOTH: [Self; 2] = [Self::Hardirq, Self::Softirq];
 
-    /// Its four bits in [`Usage`] (kernel/locking/lockdep_internals.h, `enum lock_usage_bit`): taken in it, the same for
+    /// Its four bits in [`Usage`] (`enum lock_usage_bit`): taken in it, the same for
     /// reading, held with it enabled, the same for reading.
     pub(super) fn bits(self) -> [usize; 4] {
         match self {
@@ -74,11 +74,11 @@ impl Irq {
 
 impl Usage {
     /// All bits that are about interrupts.
-    const IRQ: u16 = 0xff;
+    const IRQ: u64 = 0xff;
 
     /// Of what the kernel holds, what is known here.
     pub fn of_mask(mask: u64) -> Self {
-        Self((mask & u64::from(Self::IRQ)) as u16)
+        Self(u16::try_from(mask & Self::IRQ).unwrap_or(0))
     }
 
     /// Whether one of its bits is set.
@@ -242,7 +242,7 @@ impl LockOrder {
         for edge in new {
             let path = edge.path.and_then(|path| self.paths.get(path as usize)).map(|path| {
                 let frames = path.iter().filter_map(|place| self.functions.get(*place as usize));
-                paths.place(frames.map(|name| functions.place(name.clone())).collect::<Vec<u32>>())
+                paths.place(&frames.map(|name| functions.place(name)).collect::<Vec<u32>>())
             });
             out.edges.push(Edge { from: places[&edge.from], to: places[&edge.to], path, ..*edge });
         }
@@ -266,12 +266,8 @@ impl<T> Default for Interned<T> {
 }
 
 impl<T: Clone + Eq + std::hash::Hash> Interned<T> {
-    pub(super) fn place(&mut self, thing: T) -> u32 {
-        self.place_of(&thing)
-    }
-
-    /// The same for what others keep.
-    pub(super) fn place_of(&mut self, thing: &T) -> u32 {
+    /// Its place; a new one's is the last.
+    pub(super) fn place(&mut self, thing: &T) -> u32 {
         if let Some(place) = self.places.get(thing) {
             return *place;
         }

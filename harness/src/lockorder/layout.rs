@@ -9,7 +9,7 @@ use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind};
 
 use crate::{Error, Result};
 
-/// Where the kernel's image is mapped (Documentation/x86/x86_64/mm.rst): `__START_KERNEL_map`. Guests boot without
+/// Where the kernel's image is mapped (`Documentation/x86/x86_64/mm.rst`): `__START_KERNEL_map`. Guests boot without
 /// KASLR, so that physical memory begins there.
 const IMAGE: u64 = 0xffff_ffff_8000_0000;
 
@@ -47,7 +47,7 @@ impl Array {
     }
 }
 
-/// Offsets of the members that are read, bytes (`struct lock_class`, include/linux/lockdep_types.h).
+/// Offsets of the members that are read, bytes (`struct lock_class`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClassMembers {
     /// The list of what is taken under it.
@@ -282,7 +282,11 @@ impl Symbols {
 /// Without the number by which the compiler tells static symbols of one name apart; another build gives another.
 fn plain(name: &str) -> &str {
     match name.rsplit_once('.') {
-        Some((plain, number)) if !plain.is_empty() && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => plain,
+        Some((plain, number))
+            if !plain.is_empty() && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            plain
+        }
         _ => name,
     }
 }

@@ -1,7 +1,7 @@
 //! Lock order: which lock a kernel took while it held which other, as its own lockdep has recorded it.
 //!
 //! It is read out of the stopped guest's memory, not from `/proc/lockdep`: that file is made by two searches of the whole
-//! graph a class (kernel/locking/lockdep_proc.c, `l_show`), which takes seconds under TCG, races with lockdep, and needs a guest
+//! graph a class (`l_show` in kernel/locking/`lockdep_proc.c`), which takes seconds under TCG, races with lockdep, and needs a guest
 //! that still answers; and it tells neither the call path that made a dependency nor whether it was taken for reading.
 //!
 //! ```text

@@ -141,7 +141,7 @@ impl Union {
     }
 
     fn class(&mut self, class: &LockClass) -> u32 {
-        let place = self.classes.place_of(class);
+        let place = self.classes.place(class);
         if self.usage.len() <= place as usize {
             self.usage.push(Sides::default());
         }
@@ -192,9 +192,9 @@ impl Union {
     /// Of these trials, those that are evidence of what they did not show.
     pub fn evident(&self, side: Side, trials: &TrialSet) -> u32 {
         let all = self.trials.of(side);
-        count((0..).zip(all).filter(|(place, trial)| {
-            let word = trials.0.get(*place as usize / 64).copied().unwrap_or(0);
-            !trial.blind && word >> (*place % 64) & 1_u64 != 0
+        count((0_usize..).zip(all).filter(|(place, trial)| {
+            let word = trials.0.get(*place / 64).copied().unwrap_or(0);
+            !trial.blind && word >> (*place % 64) & 1 != 0
         }))
     }
 

@@ -64,7 +64,7 @@ pub fn full(diff: &LockOrderDiff) -> String {
     }
     for (title, edges) in [("gone", &diff.gone), ("new", &diff.new)] {
         let _ = writeln!(out, "\n{title}, beyond chance: {}", edges.len());
-        for edge in edges.iter() {
+        for edge in edges {
             out += &whole(edge);
         }
     }
@@ -106,9 +106,9 @@ pub fn neighbourhood(union: &Union, classes: &[u32]) -> String {
                 .collect();
             all.sort();
             let _ = writeln!(out, "  {title}: {}", all.len());
-            all.iter().for_each(|line| {
+            for line in all {
                 let _ = writeln!(out, "{line}");
-            });
+            }
         };
         lines("taken under it", &|(from, to)| (from == class).then_some(to));
         lines("it is taken under", &|(from, to)| (to == class).then_some(from));

@@ -78,8 +78,11 @@ fn an_inversion_whose_halves_never_meet_is_foreseen() {
     assert!(path(0).contains("planted_online") && path(1).contains("vmstat_cpu_dead"), "{one:#}");
     assert_ne!(steps[0]["example"], steps[1]["example"], "{one:#}");
     let mut locks = assert_cmd::Command::from_std(std::process::Command::new(env!("CARGO_BIN_EXE_hotplug")));
-    locks.arg("locks").arg(run.folder()).assert().code(0).stdout(predicate::str::contains(
-        "after kernel: circular: planted_first -> planted_second",
-    ));
+    locks
+        .arg("locks")
+        .arg(run.folder())
+        .assert()
+        .code(0)
+        .stdout(predicate::str::contains("after kernel: circular: planted_first -> planted_second"));
     run.assert_nothing_left();
 }

@@ -1,0 +1,146 @@
+//! The lock order: how long comparing it takes, and how often it names a dependency of equal kernels.
+
+use std::path::Path;
+use std::time::Instant;
+
+use hotplug::compare::LockOrders;
+use hotplug::lockorder::{Edge, FILE, How, LockClass, LockOrder, Node, TrialLocks, Union, Usage};
+use hotplug::side::Side;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::hotplug;
+use crate::trials::only;
+
+/// Folding in and comparing 1,000 trials, 500 a side, of 8,192 classes and 32,768 dependencies each, the most that
+/// lockdep keeps; a tenth of the dependencies come by chance. Without reading files.
+pub(crate) fn compare_seconds(_: &Path) -> Result<Vec<f64>, String> {
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let classes: Vec<Node> = (0..8192)
+        .map(|number| Node {
+            class: LockClass {
+                name: format!("&structure{number}->lock"),
+                key: Some("__key".into()),
+                file: Some(format!("file{}.c", number % 300)),
+                subclass: 0,
+                ordinal: 0,
+            },
+            usage: Usage(0),
+        })
+        .collect();
+    // From lower to higher: an order without a cycle, as a kernel's that lockdep has not reported is.
+    let edges: Vec<Edge> = (0..32768)
+        .map(|_| {
+            let from = random.random_range(0..8191);
+            let to = random.random_range(from + 1..8192);
+            Edge { from, to, how: How::EN, distance: 1, path: None }
+        })
+        .collect();
+    let trials: Vec<TrialLocks> = (0..8_u32)
+        .map(|number| {
+            let chance = |_: &&Edge| random.random_bool(0.5);
+            let (always, sometimes) = edges.split_at(edges.len() / 10 * 9);
+            let some: Vec<Edge> = sometimes.iter().filter(chance).copied().collect();
+            TrialLocks {
+                side: if number % 2 == 0 { Side::Before } else { Side::After },
+                folder: format!("trial-{number:03}"),
+                blind: None,
+                restored: false,
+                microseconds: 0,
+                order: LockOrder {
+                    classes: classes.clone(),
+                    edges: [always, &some].concat(),
+                    ..LockOrder::default()
+                },
+            }
+        })
+        .collect();
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        let began = Instant::now();
+        let mut union = Union::default();
+        for number in 0..1000 {
+            union.add(&trials[number % trials.len()]);
+        }
+        let diff = LockOrders::new(union).diff();
+        all.push(began.elapsed().as_secs_f64());
+        if diff.extent.before.trials != 500 {
+            return Err(format!("{} trials were folded in", diff.extent.before.trials));
+        }
+    }
+    Ok(all)
+}
+
+/// Comparisons of one kernel with itself, of which so many in a hundred name some dependency. Each takes ten trials of one
+/// boot for before and ten of another boot for after, drawn from twenty real ones a boot.
+pub(crate) fn false_lists(root: &Path) -> Result<Vec<f64>, String> {
+    const BOOTS: usize = 4;
+    const DRAWN: u32 = 1000;
+    let pools: Vec<Pool> = (0..BOOTS).map(|_| pool(root)).collect::<Result<_, _>>()?;
+    let mut random = ChaCha8Rng::seed_from_u64(2);
+    let mut lists = 0_u32;
+    for _ in 0..DRAWN {
+        let two: Vec<&Pool> = pools.sample(&mut random, 2).collect();
+        let [before, after] = two[..] else { return Err("too few boots".into()) };
+        let mut union = Union::default();
+        for (side, pool) in [(Side::Before, before), (Side::After, after)] {
+            union.add_boot(side, &pool.boot);
+            for trial in pool.trials.sample(&mut random, 10) {
+                union.add(&TrialLocks { side, ..trial.clone() });
+            }
+        }
+        let diff = LockOrders::new(union).diff();
+        if !diff.gone.is_empty() || !diff.new.is_empty() {
+            lists += 1;
+            eprintln!("named: {:?} {:?}", diff.gone, diff.new);
+        }
+    }
+    Ok(vec![f64::from(lists) * 100.0 / f64::from(DRAWN)])
+}
+
+/// Trials that were restored from one boot.
+struct Pool {
+    boot: LockOrder,
+    trials: Vec<TrialLocks>,
+}
+
+/// One kernel against itself, booted for the purpose: a cache with the kernels of the user's, and no checkpoints.
+fn pool(root: &Path) -> Result<Pool, String> {
+    let wrong = |error: &dyn std::fmt::Display| error.to_string();
+    let home = tempfile::tempdir().map_err(|e| wrong(&e))?;
+    let cache = home.path().join("hotplug");
+    std::fs::create_dir(&cache).map_err(|e| wrong(&e))?;
+    let users = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || std::path::PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
+        std::path::PathBuf::from,
+    );
+    for entry in std::fs::read_dir(users.join("hotplug")).map_err(|e| wrong(&e))? {
+        let entry = entry.map_err(|e| wrong(&e))?;
+        if entry.file_name() != "checkpoints" {
+            std::os::unix::fs::symlink(entry.path(), cache.join(entry.file_name())).map_err(|e| wrong(&e))?;
+        }
+    }
+    let results = home.path().join("results");
+    let mut command = hotplug(root);
+    command.args(["compare", "--no-control", "--trials", "10", "--results"]).arg(&results);
+    let status = command
+        .env("XDG_CACHE_HOME", home.path())
+        .stdout(std::process::Stdio::null())
+        .status()
+        .map_err(|e| wrong(&e))?;
+    if status.code() != Some(0) {
+        return Err(format!("a kernel compared with itself ended with {status}"));
+    }
+    let run = only(&results)?;
+    let read = |path: std::path::PathBuf| std::fs::read(path).map_err(|e| e.to_string());
+    let boot =
+        serde_json::from_slice(&read(run.join("checkpoints/before").join(FILE))?).map_err(|e| wrong(&e))?;
+    let mut trials = Vec::new();
+    for entry in std::fs::read_dir(run.join("trials")).map_err(|e| wrong(&e))? {
+        let path = entry.map_err(|e| wrong(&e))?.path().join(FILE);
+        let trial: TrialLocks = serde_json::from_slice(&read(path)?).map_err(|e| wrong(&e))?;
+        trials.push(trial);
+    }
+    Ok(Pool { boot, trials })
+}
