@@ -5,8 +5,8 @@
 #   make test      every test, those with real kernels and real QEMU included
 #
 # and three for those who work on it: make bench [ONLY=name] for the figures; make fixtures [SOURCE=...] for the logs of
-# kernels that misbehave; make fuzz [SECONDS=600] for bytes that no kernel printed. All set up what they need; everything
-# else is the binary.
+# kernels that misbehave; make fuzz [TARGET=lock_order] [SECONDS=600] for bytes that no kernel printed. All set up what
+# they need; everything else is the binary.
 
 PATCH    ?= guest-images/patches/seed/0001-mm-memory_hotplug-Don-t-take-the-cpu_hotplug_lock.patch
 SCENARIO ?= scenarios/dimm-and-cpu.toml
@@ -35,12 +35,15 @@ fixtures: setup
 # cargo-fuzz wants a nightly for its sanitizers; the code under test has no unsafe, so they would find nothing.
 FUZZ_TOOLS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hotplug-ci
 fuzz: SECONDS = 600
+fuzz: TARGET = kernel_log
+FUZZ_SEEDS_kernel_log = kreport
+FUZZ_SEEDS_lock_order = lock_order
 fuzz: linker
 	@command -v c++ >/dev/null || { echo "make: no C++ compiler, which libFuzzer needs: install g++" >&2; exit 2; }
 	@$(FUZZ_TOOLS)/bin/cargo-fuzz --version >/dev/null 2>&1 || cargo install --locked --debug --quiet --root '$(FUZZ_TOOLS)' cargo-fuzz
-	@mkdir -p target/fuzz-corpus
-	cd harness && $(FUZZ_TOOLS)/bin/cargo-fuzz run --sanitizer none kernel_log \
-	  ../target/fuzz-corpus tests/fixtures/kreport -- -max_total_time=$(SECONDS) -max_len=65536 -timeout=10
+	@mkdir -p target/fuzz-corpus/$(TARGET)
+	cd harness && $(FUZZ_TOOLS)/bin/cargo-fuzz run --sanitizer none $(TARGET) \
+	  ../target/fuzz-corpus/$(TARGET) tests/fixtures/$(FUZZ_SEEDS_$(TARGET)) -- -max_total_time=$(SECONDS) -max_len=65536 -timeout=10
 
 setup: build
 	@$(HOTPLUG) doctor --install

@@ -3,49 +3,89 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
+use crate::compare::LockOrders;
 use crate::lockorder::Union;
 use crate::present::locks;
-use crate::record::{RunResult, parse, read_locks};
+use crate::record::{RunResult, add_locks, parse, read_locks};
+use crate::side::Side;
 use crate::{Error, Result};
 
 /// Options of `hotplug locks`.
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct LocksArgs {
     /// A comparison's folder
-    #[arg(value_name = "RESULT")]
-    pub result: PathBuf,
+    #[arg(value_name = "RESULT", required = true)]
+    pub result: Option<PathBuf>,
     /// What is taken under this lock, and what it is taken under, on both sides
     #[arg(long, value_name = "LOCK")]
     pub around: Option<String>,
+    /// What else there is to be done.
+    #[command(subcommand)]
+    pub command: Option<LocksCommand>,
+}
+
+/// What takes two runs.
+#[derive(Debug, Clone, Subcommand)]
+pub enum LocksCommand {
+    /// Compare two runs' kernels with their patches, such as a patch and its next version
+    Diff {
+        /// A comparison's folder
+        #[arg(value_name = "RESULT")]
+        before: PathBuf,
+        /// Another's
+        #[arg(value_name = "RESULT")]
+        after: PathBuf,
+    },
 }
 
 /// Prints to `out`; the exit status.
 pub fn run(args: &LocksArgs, out: &mut impl Write) -> Result<u8> {
-    match &args.around {
-        None => {
-            let path = args.result.join("result.json");
-            let text = fs_err::read(&path).map_err(|error| {
-                Error::user(format!("{} is no ended run's folder: {error}", args.result.display()))
-                    .mend("name a folder below results/; a run that was cut off goes on with hotplug compare --continue")
-            })?;
-            let result: RunResult = parse(&path, &text)?;
-            let Some(diff) = &result.lock_order else {
-                return Err(Error::user(format!("{} says nothing of the lock order", path.display()))
-                    .mend("compare again with this version of hotplug"));
-            };
-            out.write_all(locks::full(diff).as_bytes())?;
-        }
-        Some(lock) => out.write_all(around(&args.result, lock)?.as_bytes())?,
-    }
+    let text = match (&args.command, &args.result, &args.around) {
+        (Some(LocksCommand::Diff { before, after }), ..) => diff(before, after)?,
+        (None, Some(folder), Some(lock)) => around(folder, lock)?,
+        (None, Some(folder), None) => difference(folder)?,
+        (None, None, _) => return Err(Error::user("no run was named").mend("hotplug locks results/RUN")),
+    };
+    out.write_all(text.as_bytes())?;
     Ok(0)
 }
 
-fn around(folder: &Path, lock: &str) -> Result<String> {
-    let union = read_locks(folder)?.map_err(|why| {
-        Error::user(format!("{} has no lock order: {why}", folder.display())).mend("name another run")
+/// What a run's own two kernels differ in.
+fn difference(folder: &Path) -> Result<String> {
+    let path = folder.join("result.json");
+    let text = fs_err::read(&path).map_err(|error| {
+        Error::user(format!("{} is no ended run's folder: {error}", folder.display())).mend(
+            "name a folder below results/; a run that was cut off goes on with hotplug compare --continue",
+        )
     })?;
+    let result: RunResult = parse(&path, &text)?;
+    let diff = result.lock_order.ok_or_else(|| {
+        Error::user(format!("{} says nothing of the lock order", path.display()))
+            .mend("name a comparison that ended; a control and hotplug prove do not look at the lock order")
+    })?;
+    Ok(locks::full(&diff))
+}
+
+/// What the after kernels of two runs differ in. What only their boots had is not decided: it takes more boots.
+fn diff(before: &Path, after: &Path) -> Result<String> {
+    let mut union = Union::default();
+    for (side, folder) in [(Side::Before, before), (Side::After, after)] {
+        add_locks(&mut union, folder, |of| (of == Side::After).then_some(side))?
+            .map_err(|why| none(folder, &why))?;
+    }
+    Ok(locks::full(&LockOrders::new(union).diff()))
+}
+
+fn none(folder: &Path, why: &str) -> Error {
+    Error::user(format!("{} has no lock order: {why}", folder.display()))
+        .mend("name another run: one of this version of hotplug, of kernels that it built")
+}
+
+fn around(folder: &Path, lock: &str) -> Result<String> {
+    let union = read_locks(folder)?.map_err(|why| none(folder, &why))?;
     let named = named(&union, lock);
     if named.is_empty() {
         let mut alike: Vec<&str> =

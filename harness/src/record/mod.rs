@@ -25,7 +25,7 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-pub use locks::read_locks;
+pub use locks::{add_locks, read_locks};
 pub use prove::ProveResult;
 pub use shrink::{ShrinkResult, Tried, rate};
 
