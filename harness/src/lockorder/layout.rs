@@ -116,11 +116,11 @@ pub struct Layout {
     pub page_offset_base: Option<u64>,
     /// `linux_banner`, by which a guest's memory is known to be of this image.
     pub banner: Array,
-    /// See [`ClassMembers`].
+    /// Members of a class.
     pub class: ClassMembers,
-    /// See [`EdgeMembers`].
+    /// Members of one direction of a dependency.
     pub edge: EdgeMembers,
-    /// See [`TraceMembers`].
+    /// Members of a call path.
     pub trace: TraceMembers,
     /// Variables, by address.
     pub(super) data: Vec<Symbol>,
