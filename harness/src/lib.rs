@@ -5,6 +5,7 @@
 pub mod bytes;
 pub mod cli;
 pub mod compare;
+pub mod coverage;
 pub mod error;
 pub mod guest;
 pub mod host;

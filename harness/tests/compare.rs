@@ -2,6 +2,7 @@
 //! apart. Nothing here is skipped: a machine that lacks something fails, and the message says what.
 
 mod common;
+mod coverage;
 mod locks;
 mod prove;
 mod replay;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// Raised by any change that an older peer would misread. The agent is carried inside the harness, so the two
 /// differ only when a checkpoint outlived an update; the host then boots anew.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Name of the virtio-serial port for [`Ask`] and [`Say`], as `/sys/class/virtio-ports/*/name` shows it.
 pub const AGENT_PORT: &str = "hotplug.agent";
@@ -66,6 +66,8 @@ pub enum Request {
     },
     /// End all loads and wait for them: [`Answer::LoadEnded`].
     StopLoad,
+    /// How often each line ran of the files that the kernel counts: [`Answer::Counters`].
+    Counters,
     /// Send every kernel record printed so far: [`Answer::Drained`] with the newest sequence number sent.
     Drain,
     /// Have the kernel's random numbers begin anew from what it has and `seed`, so that guests restored from one
@@ -161,6 +163,8 @@ pub enum Answer {
     Snapshot(Snapshot),
     /// To [`Request::Read`]. Bytes that are not UTF-8 are replaced.
     Contents(String),
+    /// To [`Request::Counters`]: all that `/sys/kernel/debug/gcov` has, none in a kernel that counts nothing.
+    Counters(Vec<ObjectCounters>),
     /// It was done.
     Done,
     /// To [`Request::StopLoad`]: loops completed by each load, in the order they were started.
@@ -174,6 +178,15 @@ pub enum Answer {
         /// What was tried, and the error's name.
         what: String,
     },
+}
+
+/// gcc's counters of one object file, as `/sys/kernel/debug/gcov` has them (kernel/gcov/fs.c).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectCounters {
+    /// Below `/sys/kernel/debug/gcov`: where the object was built, with the ending `.gcda`.
+    pub path: String,
+    /// The file's bytes, in hexadecimal.
+    pub gcda: String,
 }
 
 /// What the agent says of itself.

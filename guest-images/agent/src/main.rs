@@ -17,6 +17,7 @@ mod attributes;
 mod cgroup;
 mod channel;
 mod churn;
+mod counters;
 mod glob;
 mod kmsg;
 mod load;

@@ -13,7 +13,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::channel::{Lines, Outbox};
 use crate::kmsg::Drainer;
 use crate::load::Loads;
-use crate::{snapshot, worker};
+use crate::{counters, snapshot, worker};
 
 /// Serves until the port is gone.
 pub(crate) fn run(mut lines: Lines, out: &Outbox, drainer: &Drainer, loads: &Arc<Loads>) -> io::Result<()> {
@@ -58,6 +58,7 @@ fn thread_name(request: &Request) -> &'static str {
         Request::Read { .. } => "agent-read",
         Request::Write { .. } => "agent-write",
         Request::StartLoad { .. } | Request::StopLoad => "agent-load",
+        Request::Counters => "agent-counters",
         Request::Drain => "agent-drain",
         Request::Reseed { .. } => "agent-reseed",
         Request::Reboot => "agent-reboot",
@@ -84,6 +85,10 @@ fn perform(request: Request, loads: &Loads, out: &Outbox) -> Answer {
             Err(error) => failed("start a load", &error),
         },
         Request::StopLoad => Answer::LoadEnded(loads.stop(out)),
+        Request::Counters => match counters::read() {
+            Ok(all) => Answer::Counters(all),
+            Err(error) => failed("read the kernel's counters", &error),
+        },
         Request::Reseed { seed } => match bytes(&seed).map(worker::reseed) {
             Some(Ok(())) => Answer::Done,
             Some(Err(error)) => failed("reseed", &error),

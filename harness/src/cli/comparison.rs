@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, Parser};
 use tokio_util::sync::CancellationToken;
 
+use super::counted::coverage;
 use super::ground;
 use super::kernel::{BuildReporter, PairArgs};
 use super::lock_order::lock_order;
-use crate::compare::{Control, Judge, Judgement, Verdict};
+use crate::compare::{Control, Coverage, Judge, Judgement, Verdict};
 use crate::host;
 use crate::kernel::{Cache, Kernel, KernelPair, build_pair};
 use crate::kreport::symbols::Symbols;
@@ -61,6 +62,9 @@ pub struct CompareArgs {
     /// Do without the control: planted bugs in the before kernel, which are looked for in a trial of their own
     #[arg(long)]
     pub no_control: bool,
+    /// Do without two more kernels that count which of the changed lines ran
+    #[arg(long)]
+    pub no_coverage: bool,
     /// Guests at once [default: number of processors, less where memory is short]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub workers: Option<u32>,
@@ -87,6 +91,8 @@ pub(super) struct Ready {
     pub(super) kernels: Sides<Kernel>,
     /// It goes on.
     resumed: bool,
+    /// Whether it is asked which of the changed lines ran.
+    count: bool,
     judge: Judge,
     /// What was done of it; nothing of a new one.
     past: Past,
@@ -192,7 +198,18 @@ pub(super) async fn finish(
         },
         _ => None,
     };
-    let result = RunResult::new(ready.run, judgement, repeated, seconds, control, locks);
+    let coverage = match &control {
+        Some(_) if ran.stopped.is_none() && !ready.count => Some(Coverage::none("--no-coverage")),
+        Some(_) if ran.stopped.is_none() => match Box::pin(coverage(&ready, cache, cancel)).await {
+            Ok(coverage) => coverage,
+            Err(error) => {
+                ran.stopped = Some(error);
+                None
+            }
+        },
+        _ => None,
+    };
+    let result = RunResult::new(ready.run, judgement, repeated, seconds, control, locks, coverage);
     match (ready.folder.write("result.json", &result), ran.stopped) {
         (Ok(()), stopped) => {
             Ok(Finished { folder: ready.folder, result, kernels: ready.kernels, start_seconds, stopped })
@@ -256,7 +273,17 @@ async fn begin(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) ->
     folder.write("run.json", &run)?;
     let setting = machine.setting(scenario, probed.accelerator, &kernels, &run, &initramfs).await?;
     let (judge, past) = (Judge::new(known), Past::default());
-    Ok(Ready { folder, run, setting, kernels, resumed: false, judge, past, earlier: 0.0 })
+    Ok(Ready {
+        folder,
+        run,
+        setting,
+        kernels,
+        resumed: false,
+        count: !args.no_coverage,
+        judge,
+        past,
+        earlier: 0.0,
+    })
 }
 
 /// A run that ended, however it did: what counts of it is judged, and what was cut off goes.
@@ -302,7 +329,7 @@ async fn resume(args: &CompareArgs, path: &Path, cache: &Cache, cancel: &Cancell
         run.plan.workers = machine.workers(args.workers, &scenario);
     }
     let setting = machine.setting(scenario, accelerator, &kernels, &run, &initramfs).await?;
-    Ok(Ready { folder, run, setting, kernels, resumed: true, judge, past, earlier })
+    Ok(Ready { folder, run, setting, kernels, resumed: true, count: !args.no_coverage, judge, past, earlier })
 }
 
 /// Settles how trials start, as those before them did if there are any, and writes it down.
@@ -310,7 +337,10 @@ async fn settle_start(ready: &mut Ready, cache: &Cache, cancel: &CancellationTok
     let earlier = ready.run.start.take();
     let start = match &earlier {
         Some(cold @ Start::Cold { .. }) => cold.clone(),
-        _ => ground::start(ready.run.plan.cold, &mut ready.setting, cache, &ready.folder, cancel).await?,
+        _ => {
+            ground::start(ready.run.plan.cold, &mut ready.setting, cache, &ready.folder.checkpoints(), cancel)
+                .await?
+        }
     };
     if let (Some(Start::Restored), Start::Cold { why }) = (&earlier, &start) {
         return Err(Error::infrastructure(format!("the run's trials were restored from checkpoints: {why}")));
@@ -340,6 +370,21 @@ fn duration(text: &str) -> std::result::Result<Duration, String> {
     let wrong = || format!("`{text}` is not a time; write it as 90s, 10m or 8h");
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
     Duration::try_from(parsed).map_err(|_| wrong())
+}
+
+/// What asks for the kernels of `run` again.
+pub(super) fn pair_of(run: &Run) -> Result<PairArgs> {
+    /// The words of `hotplug kernel build`.
+    #[derive(Parser)]
+    struct Words {
+        #[command(flatten)]
+        pair: PairArgs,
+    }
+    let words = std::iter::once("hotplug").chain(run.pair.iter().map(String::as_str));
+    let words = Words::try_parse_from(words);
+    words.map(|words| words.pair).map_err(|error| {
+        Error::infrastructure(format!("the run's kernels are named by what nobody can read: {error}"))
+    })
 }
 
 /// The run's name: its first patch, or what else it compares.

@@ -1,16 +1,15 @@
 //! The control of a comparison: its before kernel with planted bugs, in one trial.
 
-use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
-use super::comparison::{CompareArgs, Ready, whole};
+use super::comparison::{CompareArgs, Ready, pair_of, whole};
 use super::kernel::PairArgs;
+use crate::Result;
 use crate::compare::{Class, Control};
 use crate::error::Blame;
 use crate::kernel::Cache;
 use crate::prove::{Entry, Series, Suite};
 use crate::record::Run;
-use crate::{Error, Result};
 
 /// Trials with the planted bugs, which are seen in every one.
 const TRIALS: u32 = 1;
@@ -81,16 +80,7 @@ fn nearest<'a>(entry: &'a Entry, release: &str) -> Option<&'a str> {
 
 /// What asks for the before kernel of a run alone.
 fn before_of(run: &Run) -> Result<PairArgs> {
-    /// The words of `hotplug kernel build`.
-    #[derive(Parser)]
-    struct Words {
-        #[command(flatten)]
-        pair: PairArgs,
-    }
-    let words = std::iter::once("hotplug").chain(run.pair.iter().map(String::as_str));
-    let Words { pair } = Words::try_parse_from(words).map_err(|error| {
-        Error::infrastructure(format!("the run's kernels are named by what nobody can read: {error}"))
-    })?;
+    let pair = pair_of(run)?;
     let source = match (&pair.source, &pair.before) {
         (Some(repo), Some(revision)) => Some(format!("{repo}@{revision}")),
         (source, _) => source.clone(),

@@ -113,6 +113,7 @@ impl Machine {
             scenario,
             checkpoints: None,
             lock_layouts: lock_layouts(kernels),
+            counted: None,
         })
     }
 }
@@ -138,19 +139,19 @@ fn loops_per_jiffy(accelerator: Accelerator, kernels: &Sides<Kernel>) -> Option<
     (accelerator == Accelerator::Tcg).then(host::tsc_hz).flatten().map(|tsc| tsc / hz)
 }
 
-/// Has checkpoints made where trials are to be restored; says how trials start.
+/// Has checkpoints made where trials are to be restored, what their boots said below `evidence`; says how trials start.
 pub(super) async fn start(
     cold: bool,
     setting: &mut Setting,
     cache: &Cache,
-    folder: &RunFolder,
+    evidence: &Path,
     cancel: &CancellationToken,
 ) -> Result<Start> {
     if cold {
         return Ok(Start::Cold { why: "--cold".into() });
     }
     // Boxed: two boots at once are a large future, and every command would carry it.
-    match Box::pin(checkpoint::prepare(setting, cache, &folder.checkpoints(), cancel)).await? {
+    match Box::pin(checkpoint::prepare(setting, cache, evidence, cancel)).await? {
         Checkpoints::Ready(checkpoints) => {
             setting.checkpoints = Some(*checkpoints);
             Ok(Start::Restored)

@@ -31,7 +31,7 @@ pub(super) async fn lock_order(
     if orders.next_boot().is_some() {
         if ready.setting.checkpoints.is_none() && ready.run.start == Some(Start::Restored) {
             // A run that went on although all its trials were done.
-            ground::start(false, &mut ready.setting, cache, &ready.folder, cancel).await?;
+            ground::start(false, &mut ready.setting, cache, &ready.folder.checkpoints(), cancel).await?;
         }
         eprintln!("boots     more of both kernels, to tell what differs in the lock order from chance");
     }

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use crate::compare::LockOrders;
 use crate::lockorder::Union;
 use crate::present::locks;
-use crate::record::{RunResult, add_locks, parse, read_locks};
+use crate::record::{add_locks, read_locks, read_result};
 use crate::side::Side;
 use crate::{Error, Result};
 
@@ -55,15 +55,8 @@ pub fn run(args: &LocksArgs, out: &mut impl Write) -> Result<u8> {
 
 /// What a run's own two kernels differ in.
 fn difference(folder: &Path) -> Result<String> {
-    let path = folder.join("result.json");
-    let text = fs_err::read(&path).map_err(|error| {
-        Error::user(format!("{} is no ended run's folder: {error}", folder.display())).mend(
-            "name a folder below results/; a run that was cut off goes on with hotplug compare --continue",
-        )
-    })?;
-    let result: RunResult = parse(&path, &text)?;
-    let diff = result.lock_order.ok_or_else(|| {
-        Error::user(format!("{} says nothing of the lock order", path.display()))
+    let diff = read_result(folder)?.lock_order.ok_or_else(|| {
+        Error::user(format!("{} says nothing of the lock order", folder.display()))
             .mend("name a comparison that ended; a control and hotplug prove do not look at the lock order")
     })?;
     Ok(locks::full(&diff))

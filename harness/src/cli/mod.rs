@@ -3,6 +3,8 @@
 pub mod compare;
 pub mod comparison;
 mod control;
+mod counted;
+pub mod coverage;
 pub mod doctor;
 mod ground;
 pub mod kernel;
@@ -38,6 +40,8 @@ pub struct Cli {
 pub enum Command {
     /// Boot the kernels before and after a patch, plug and unplug, and judge.
     Compare(comparison::CompareArgs),
+    /// Say which of the lines and functions that a patch changes ran, how often, and in which operations.
+    Coverage(coverage::CoverageArgs),
     /// Say what this machine has and lacks, and mend it.
     Doctor(doctor::Args),
     /// Build kernel pairs, and look after those that were built.
@@ -60,6 +64,7 @@ pub async fn run(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
     let mut out = std::io::stdout();
     match cli.command {
         Command::Compare(args) => compare::run(&args, &mut out, cancel).await,
+        Command::Coverage(args) => coverage::run(&args, &mut out),
         Command::Doctor(args) => doctor::run(args, cancel.clone()).await,
         Command::Kernel(command) => kernel::run(&command, &mut out, cancel).await.map(|()| 0),
         Command::Locks(args) => locks::run(&args, &mut out),

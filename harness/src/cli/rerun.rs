@@ -111,7 +111,8 @@ impl Rerun {
         let Self { machine, scenario, acceleration, kernels, initramfs, cache, .. } = self;
         let mut setting =
             machine.setting(scenario, acceleration.accelerator, &kernels, run, &initramfs).await?;
-        run.start = Some(ground::start(args.cold, &mut setting, &cache, folder, cancel).await?);
+        run.start =
+            Some(ground::start(args.cold, &mut setting, &cache, &folder.checkpoints(), cancel).await?);
         Ok((setting, kernels))
     }
 }

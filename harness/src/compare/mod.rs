@@ -2,6 +2,7 @@
 
 mod again;
 mod control;
+mod coverage;
 mod exact;
 mod finding;
 mod locks;
@@ -9,6 +10,7 @@ mod verdict;
 
 pub use again::{Recurrence, Replays};
 pub use control::Control;
+pub use coverage::{ChangedLine, Coverage, FileCoverage, SideCounts};
 pub use exact::{detectable_rate, fisher_two_sided, interval, probability_of_at_most};
 pub use finding::{Class, Count, Finding};
 pub use locks::{EdgeDiff, Extent, LockOrderDiff, LockOrders, Unit};

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io::Write;
 use std::sync::Arc;
 
-use hotplug_protocol::{Answer, Ask, Event, Request, Say, Snapshot};
+use hotplug_protocol::{Answer, Ask, Event, ObjectCounters, Request, Say, Snapshot};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::{RwLock, mpsc, oneshot};
@@ -163,6 +163,14 @@ impl Agent {
     pub async fn read(&self, path: String) -> Result<String, AgentError> {
         match self.ask(Request::Read { path, offset: 0, length: None }).await? {
             Answer::Contents(text) => Ok(text),
+            other => Err(odd(&other)),
+        }
+    }
+
+    /// What the kernel counted so far of the files that it counts.
+    pub async fn counters(&self) -> Result<Vec<ObjectCounters>, AgentError> {
+        match self.ask(Request::Counters).await? {
+            Answer::Counters(all) => Ok(all),
             other => Err(odd(&other)),
         }
     }

@@ -12,13 +12,14 @@ use crate::{Error, Result};
 
 use super::apply::{self, Overlay};
 use super::cache::Cache;
-use super::config::Config;
+use super::config::{self, Config};
+use super::counted;
 use super::diagnose::{failed_make, kbuild_step};
 use super::make::{Ended, Make};
 use super::patch::{self, Patch};
 use super::progress::{BuildEvent, Events};
 use super::request::{PairRequest, Wanted};
-use super::source::{self, Located, blocking};
+use super::source::{self, Located, Source, blocking};
 use super::store::{self, Built, Kernel, KernelId, KernelPair, PatchRecord, Record};
 use super::sync;
 use super::tool::{self, Tool};
@@ -57,6 +58,8 @@ struct Plan {
     which: Side,
     located: Located,
     patches: Vec<Patch>,
+    /// Files that get counters where they can; none in a kernel that is judged.
+    touched: Vec<String>,
     id: KernelId,
 }
 
@@ -71,27 +74,13 @@ pub async fn build_pair(
     events: &dyn Events,
     cancel: &CancellationToken,
 ) -> Result<KernelPair> {
-    let version = |program| first_line(program, cancel);
-    let context = Context {
-        cache,
-        config: &request.config,
-        jobs: request.jobs.unwrap_or_else(processors).max(1),
-        compiler: version("gcc").await?,
-        linker: version("ld").await?,
-        events,
-        cancel,
-    };
+    let context = Context::new(cache, request, events, cancel).await?;
     let mut given = Vec::new();
     let mut plans = Vec::new();
     for (which, side) in [(Side::Before, &request.before), (Side::After, &request.after)] {
         match side {
             Wanted::Ready(file) => given.push((which, Kernel::given(file)?)),
-            Wanted::Build { source, patches } => {
-                let patches = patch::read(patches, cancel).await?;
-                let located = source::locate(source, cache, cancel).await?;
-                let id = context.id(&located, &patches);
-                plans.push(Plan { which, located, patches, id });
-            }
+            Wanted::Build { source, patches } => plans.push(context.plan(which, source, patches).await?),
         }
     }
     let built = context.build_all(&plans).await?;
@@ -104,6 +93,34 @@ pub async fn build_pair(
             .ok_or_else(|| Error::infrastructure(format!("the {which} kernel was lost")))
     };
     Ok(KernelPair { before: side(Side::Before)?, after: side(Side::After)? })
+}
+
+/// The two kernels of `request` with counters in the C files that they differ in: those that [`Kernel::touched`] lists. An
+/// error of the user's where a side is not built, or the config has no `CONFIG_GCOV_KERNEL`.
+pub async fn build_counted(
+    cache: &Cache,
+    request: &PairRequest,
+    events: &dyn Events,
+    cancel: &CancellationToken,
+) -> Result<KernelPair> {
+    let (Wanted::Build { source: old, patches: first }, Wanted::Build { source: new, patches: second }) =
+        (&request.before, &request.after)
+    else {
+        return Err(Error::user("a kernel that was given as an image cannot be built with counters"));
+    };
+    let context = Context::new(cache, request, events, cancel).await?;
+    let mut plans =
+        [context.plan(Side::Before, old, first).await?, context.plan(Side::After, new, second).await?];
+    let patches = plans.iter().flat_map(|plan| &plan.patches);
+    let touched = counted::touched(patches, [&plans[0].located, &plans[1].located], cancel).await?;
+    for plan in &mut plans {
+        plan.touched.clone_from(&touched);
+        plan.id = context.id(&plan.located, &plan.patches, &touched);
+    }
+    match <[Kernel; 2]>::try_from(context.build_all(&plans).await?) {
+        Ok([before, after]) => Ok(KernelPair { before, after }),
+        Err(_) => Err(Error::infrastructure("a kernel was lost")),
+    }
 }
 
 fn processors() -> usize {
@@ -126,12 +143,39 @@ fn hash_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> blake3::Hash {
     hasher.finalize()
 }
 
-impl Context<'_> {
-    fn id(&self, located: &Located, patches: &[Patch]) -> KernelId {
+impl<'a> Context<'a> {
+    async fn new(
+        cache: &'a Cache,
+        request: &'a PairRequest,
+        events: &'a dyn Events,
+        cancel: &'a CancellationToken,
+    ) -> Result<Self> {
+        Ok(Self {
+            cache,
+            config: &request.config,
+            jobs: request.jobs.unwrap_or_else(processors).max(1),
+            compiler: first_line("gcc", cancel).await?,
+            linker: first_line("ld", cancel).await?,
+            events,
+            cancel,
+        })
+    }
+
+    async fn plan(&self, which: Side, source: &Source, patches: &[PathBuf]) -> Result<Plan> {
+        let patches = patch::read(patches, self.cancel).await?;
+        let located = source::locate(source, self.cache, self.cancel).await?;
+        let id = self.id(&located, &patches, &[]);
+        Ok(Plan { which, located, patches, touched: Vec::new(), id })
+    }
+
+    fn id(&self, located: &Located, patches: &[Patch], touched: &[String]) -> KernelId {
         let config = self.config.text();
         let fixed = [BUILDER, &located.content, &config, &self.compiler, &self.linker];
         // Diffs without their mails: a reworded message is the same kernel.
-        KernelId::new(hash_parts(fixed.into_iter().chain(patches.iter().map(|patch| patch.diff.as_str()))))
+        let diffs = patches.iter().map(|patch| patch.diff.as_str());
+        let counted = (!touched.is_empty()).then_some("counters in").into_iter();
+        let counted = counted.chain(touched.iter().map(String::as_str));
+        KernelId::new(hash_parts(fixed.into_iter().chain(diffs).chain(counted)))
     }
 
     fn tell(&self, which: Side, event: BuildEvent) {
@@ -233,7 +277,13 @@ impl Context<'_> {
         text.push_str(&config);
         fs_err::write(&dot_config, text)?;
         run.make(&["olddefconfig"], |_| ()).await?;
-        if let Err(error) = self.config.check(&fs_err::read_to_string(&dot_config)?, &source) {
+        let text = fs_err::read_to_string(&dot_config)?;
+        let mut checked = self.config.check(&text, &source);
+        if !plan.touched.is_empty() && !config::options(&text).contains_key("GCOV_KERNEL") {
+            checked = checked.and(Err(Error::user("its config has no CONFIG_GCOV_KERNEL")
+                .mend("set it in a fragment of yours (--config FILE), or compare with --no-coverage")));
+        }
+        if let Err(error) = checked {
             tree::made(&objects)?;
             return Err(error);
         }
@@ -245,8 +295,11 @@ impl Context<'_> {
         let expected = (!incremental).then(|| TYPICAL.saturating_sub(before).max(1));
         let (mut done, mut linking) = (0, false);
         self.tell(plan.which, BuildEvent::Compiling { done, expected });
+        let mut targets = vec![LOCKDEP_TYPES.to_owned(), "bzImage".to_owned()];
+        targets.extend(counted::variables(&source, &plan.touched));
+        let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
         let made = run
-            .make(&[LOCKDEP_TYPES, "bzImage"], |line| match kbuild_step(line) {
+            .make(&targets, |line| match kbuild_step(line) {
                 // What is compiled after linking has begun is the linker's own symbol tables and the boot code.
                 Some(("CC" | "AS", _)) if linking => done += 1,
                 Some(("CC" | "AS", _)) => {
@@ -265,6 +318,9 @@ impl Context<'_> {
         made?;
         tree::made(&objects)?;
 
+        if !plan.touched.is_empty() {
+            counted::keep(&source, &objects, &plan.touched, &folder.join(counted::FOLDER))?;
+        }
         let files =
             [("arch/x86/boot/bzImage", "bzImage"), ("vmlinux", "vmlinux"), ("System.map", "System.map")];
         let (from, to) = (objects.clone(), folder.clone());

@@ -13,6 +13,7 @@ use crate::Result;
 
 use super::cache::Cache;
 use super::config::options;
+use super::counted::{self, Touched};
 use super::image;
 use super::tree::{remove_tree, try_lock};
 
@@ -163,6 +164,13 @@ impl Kernel {
     pub fn hz(&self) -> Option<u64> {
         let config = fs_err::read_to_string(self.config.as_ref()?).ok()?;
         options(&config).get("HZ")?.parse().ok()
+    }
+
+    /// Of a kernel with counters: the files that its pair differs in, and the folder that has their source and, of those
+    /// that are counted, gcc's notes (`.gcno`).
+    pub fn touched(&self) -> Option<(Vec<Touched>, PathBuf)> {
+        let folder = self.image.parent()?.join(counted::FOLDER);
+        Some((counted::read(&folder)?, folder))
     }
 
     /// An image that the user gives. It is used where it is.

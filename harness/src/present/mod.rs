@@ -1,5 +1,6 @@
 //! What people and machines read of a run: all of it made from the same record.
 
+pub mod coverage;
 pub mod locks;
 mod progress;
 pub mod prove;

@@ -99,6 +99,9 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     if let Some(locks) = &result.lock_order {
         super::locks::short(locks).into_iter().for_each(&mut line);
     }
+    if let Some(coverage) = &result.coverage {
+        super::coverage::short(coverage).into_iter().for_each(&mut line);
+    }
     if let Some(control) = &result.control {
         line(format!("control   {}", said_of(control)));
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::read_if_there;
 use crate::lockorder::{self, LockOrder, TrialLocks, Union};
 use crate::side::Side;
 use crate::{Error, Result};
@@ -33,7 +34,7 @@ pub fn add_locks(
     for name in names {
         let path = trials.join(name).join(lockorder::FILE);
         // One that was cut off, or that does not count, has none.
-        let Some(mut trial) = read::<TrialLocks>(&path)? else { continue };
+        let Some(mut trial) = read_if_there::<TrialLocks>(&path)? else { continue };
         check(&path, &trial.order)?;
         let Some(side) = counts_for(trial.side) else { continue };
         trial.side = side;
@@ -47,21 +48,13 @@ pub fn add_locks(
         for of in Side::BOTH {
             let path = folder.join("checkpoints").join(of.to_string()).join(lockorder::FILE);
             let Some(side) = counts_for(of) else { continue };
-            if let Some(order) = read::<LockOrder>(&path)? {
+            if let Some(order) = read_if_there::<LockOrder>(&path)? {
                 check(&path, &order)?;
                 union.add_boot(side, &order);
             }
         }
     }
     Ok(if readable { Ok(()) } else { Err(why.unwrap_or_else(|| "no trial kept its lock order".into())) })
-}
-
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    match fs_err::read(path) {
-        Ok(text) => super::parse(path, &text).map(Some),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 fn check(path: &Path, order: &LockOrder) -> Result<()> {

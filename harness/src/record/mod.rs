@@ -8,6 +8,7 @@
 //! results/<run>/known.toml         the file of known issues, if there is one
 //! results/<run>/initramfs.cpio.gz  the guest's, for who boots without the harness
 //! results/<run>/checkpoints/       what the boots said that trials were restored from, one folder a side
+//! results/<run>/coverage/          the trials of kernels that count which changed lines run: coverage.json in each
 //! results/<run>/trials/<trial>/   schedule.json, qemu.cmd, events.jsonl, qmp.log, serial.log, kmsg.log,
 //!                                 qemu.stderr, lock-order.json, trial.json
 //! ```
@@ -29,7 +30,7 @@ pub use locks::{add_locks, read_locks};
 pub use prove::ProveResult;
 pub use shrink::{ShrinkResult, Tried, rate};
 
-use crate::compare::{Control, Finding, Judgement, LockOrderDiff, Recurrence, Tally, Verdict};
+use crate::compare::{Control, Coverage, Finding, Judgement, LockOrderDiff, Recurrence, Tally, Verdict};
 use crate::scenario::Seed;
 use crate::side::Sides;
 use crate::trial::Repeated;
@@ -168,12 +169,15 @@ pub struct RunResult {
     /// What differs in the lock order; null where nobody asked: in a control, and in a comparison of `hotplug prove`.
     #[serde(default)]
     pub lock_order: Option<LockOrderDiff>,
+    /// What of the change ran; null where nobody asked, and where both sides are one kernel.
+    #[serde(default)]
+    pub coverage: Option<Coverage>,
     /// What was run.
     pub run: Run,
 }
 
 impl RunResult {
-    /// Puts a judgement, weighed by its control, and its run together.
+    /// Puts a judgement, weighed by its control and its coverage, and its run together.
     pub fn new(
         run: Run,
         mut judgement: Judgement,
@@ -181,9 +185,13 @@ impl RunResult {
         trials_seconds: f64,
         control: Option<Control>,
         lock_order: Option<LockOrderDiff>,
+        coverage: Option<Coverage>,
     ) -> Self {
         if let Some(control) = &control {
             control.weigh(&mut judgement);
+        }
+        if let Some(coverage) = &coverage {
+            coverage.weigh(&mut judgement);
         }
         let exit_status = judgement.exit_status();
         let Judgement { verdict, reason, findings, tally, remarks } = judgement;
@@ -199,6 +207,7 @@ impl RunResult {
             trials_seconds,
             control,
             lock_order,
+            coverage,
             run,
         }
     }
@@ -313,6 +322,26 @@ pub fn read_run(folder: &Path) -> Result<Run> {
         )
     })?;
     parse(&path, &text)
+}
+
+/// Reads the `result.json` of the run in `folder`.
+pub fn read_result(folder: &Path) -> Result<RunResult> {
+    let path = folder.join("result.json");
+    let text = fs_err::read(&path).map_err(|error| {
+        Error::user(format!("{} is no ended run's folder: {error}", folder.display())).mend(
+            "name a folder below results/; a run that was cut off goes on with hotplug compare --continue",
+        )
+    })?;
+    parse(&path, &text)
+}
+
+/// Reads a JSON file of ours, if it is there.
+pub fn read_if_there<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match fs_err::read(path) {
+        Ok(text) => parse(path, &text).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Makes sense of the contents of a JSON file of ours.

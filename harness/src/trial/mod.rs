@@ -3,6 +3,7 @@
 mod accounting;
 pub mod checkpoint;
 mod conclude;
+mod coverage;
 mod cpus;
 mod diagnosis;
 mod lanes;

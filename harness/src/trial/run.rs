@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::accounting::Ledger;
 use super::checkpoint::Checkpoint;
 use super::conclude::{Course, conclude};
+use super::coverage::Count;
 use super::cpus::Cpus;
 use super::diagnosis;
 use super::lanes::{Lanes, Log};
@@ -59,6 +60,8 @@ pub struct Setting {
     pub checkpoints: Option<Sides<Checkpoint>>,
     /// Where each kernel keeps its lock order, or why that is not known.
     pub lock_layouts: Sides<Result<Arc<Layout>, String>>,
+    /// The files whose lines each kernel counts, where that is what the trials are for.
+    pub counted: Option<Sides<Vec<String>>>,
 }
 
 impl Setting {
@@ -179,13 +182,15 @@ impl Prepared {
         let mut course = Course { taken: journal.now(), ..Course::default() };
         journal.record(Happening::Stage(Stage::Taken));
         let log = Log::default();
+        let count = setting.counted.as_ref().map(|sources| Count::new(sources.of(plan.side)));
         let (lost, ended, kernel_log, locks) = match vm {
             Err(error) => {
                 course.cut = Some(Cut::Broken(error.to_string()));
                 (0, None, Vec::new(), Err("its QEMU did not start".into()))
             }
             Ok(vm) => {
-                let whole = lead(&vm, setting, &plan, heard, &schedule, &log, &mut course, under_way);
+                let whole =
+                    lead(&vm, setting, &plan, heard, &schedule, &log, count.as_ref(), &mut course, under_way);
                 tokio::select! {
                     () = whole => {}
                     () = cancel.cancelled() => {}
@@ -220,6 +225,7 @@ impl Prepared {
         if !record.is_spoilt() {
             let base = setting.checkpoints.as_ref().and_then(|both| both.of(plan.side).lock_order());
             locks::write(&dir, &record, locks, base)?;
+            count.map_or(Ok(()), |count| count.write(&plan, &dir))?;
         }
         write_json(&dir.join("trial.json"), &record)?;
         Ok(record)
@@ -235,6 +241,7 @@ async fn lead(
     heard: Listener,
     schedule: &Schedule,
     log: &Log,
+    count: Option<&Count<'_>>,
     course: &mut Course,
     under_way: &CancellationToken,
 ) {
@@ -245,13 +252,29 @@ async fn lead(
         let (hello, baseline, armed) = begin(vm, setting, plan, heard).await?;
         course.ready = Some(vm.journal.now());
         course.armed.start = armed;
-        from_ready(vm, setting, &hello, baseline, schedule, log, under_way).await
+        if let Some(count) = count {
+            // Restored or booted, it has counted its boot.
+            count.read(&vm.agent).await;
+        }
+        let lanes = from_ready(vm, setting, &hello, baseline, schedule, log, under_way);
+        let counted = async {
+            match count {
+                Some(count) => count.follow(&vm.agent, vm.journal.listen()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // In this order: it listens before the first operation begins.
+            biased;
+            failed = counted => failed.map(|never| match never {}).map_err(|e| Cut::Broken(e.to_string())),
+            ended = lanes => ended,
+        }
     };
     // `cut` and the work borrow the machine, and the work writes the course: so the cut is set after the race.
     let cut = vm.unless_cut(lanes).await;
     under_way.cancel();
     let done = match cut {
-        Ok(()) => vm.unless_cut(settle(vm, course)).await,
+        Ok(()) => vm.unless_cut(settle(vm, count, course)).await,
         cut => cut,
     };
     course.cut = done.err();
@@ -356,11 +379,14 @@ async fn during_boot(
 }
 
 /// The last questions.
-async fn settle(vm: &Vm, course: &mut Course) -> Result<(), Cut> {
+async fn settle(vm: &Vm, count: Option<&Count<'_>>, course: &mut Course) -> Result<(), Cut> {
     vm.journal.record(Happening::Stage(Stage::Settling));
     let questions = async {
         if let Ok(Answer::LoadEnded(loops)) = vm.agent.ask(Request::StopLoad).await {
             course.load_loops = loops;
+        }
+        if let Some(count) = count {
+            count.read(&vm.agent).await;
         }
         if !vm.drain(LAST_QUESTIONS).await {
             return None;

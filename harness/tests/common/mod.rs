@@ -35,15 +35,15 @@ impl Run {
         Self { home }
     }
 
-    /// `hotplug compare` with results and temporary files below this run's folder, without a control, which has a test of
-    /// its own.
+    /// `hotplug compare` with results and temporary files below this run's folder, without a control and coverage, which
+    /// have tests of their own.
     pub(crate) fn compare(&self) -> assert_cmd::Command {
         let mut command = self.compare_with_control();
-        command.arg("--no-control");
+        command.args(["--no-control", "--no-coverage"]);
         command
     }
 
-    /// The same with its control.
+    /// The same with its control and its coverage.
     ///
     /// One guest at a time: as many tests run at once as there are processors, and a guest that is starved says so.
     pub(crate) fn compare_with_control(&self) -> assert_cmd::Command {

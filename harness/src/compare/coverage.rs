@@ -1,0 +1,322 @@
+//! What ran of a patch: of the lines and functions that it changes, which ran, how often, and in which operations.
+//! Silence about code that never ran means nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use super::verdict::{Judgement, Verdict};
+use crate::coverage::{Changed, LineCounts, Ran};
+use crate::kernel::Counting;
+use crate::side::{Side, Sides};
+
+/// What of a patch the counted trials ran.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Why nothing was counted; the rest is then empty.
+    pub none: Option<String>,
+    /// Counted trials. They are beside the judged ones, of kernels of their own.
+    pub trials: Sides<u32>,
+    /// The files that the two sides differ in.
+    pub files: Vec<FileCoverage>,
+}
+
+/// One file that the two sides differ in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileCoverage {
+    /// Relative to the source.
+    pub path: String,
+    /// Whether it could be counted.
+    pub counting: Sides<Counting>,
+    /// The functions that the changes are in, by name: what of them ran on a side that has them.
+    pub functions: BTreeMap<String, Sides<Option<Ran>>>,
+    /// Every line that only one side has.
+    pub lines: Vec<ChangedLine>,
+}
+
+/// A line that only one side has: removed by the patch where that is before, added where it is after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedLine {
+    /// The side that has it.
+    pub side: Side,
+    /// Its number, from 1, in that side's file.
+    pub line: u32,
+    /// Its text.
+    pub text: String,
+    /// What of it ran; null where it carries no code of its own, or is not counted.
+    pub ran: Option<Ran>,
+}
+
+/// What was counted of one file on one side: in all, in the boot, and by operation.
+#[derive(Debug, Clone, Default)]
+pub struct SideCounts {
+    /// In all.
+    pub all: LineCounts,
+    /// Of it, in the boot.
+    pub boot: LineCounts,
+    /// Of it, while these operations were under way.
+    pub during: Vec<(Vec<String>, LineCounts)>,
+}
+
+impl SideCounts {
+    fn ran(&self, count: impl Fn(&LineCounts) -> u64) -> Ran {
+        let mut during = BTreeMap::new();
+        for (operations, counts) in &self.during {
+            for kind in operations {
+                *during.entry(kind.clone()).or_default() += count(counts);
+            }
+        }
+        during.retain(|_, times| *times > 0);
+        Ran { times: count(&self.all), boot: count(&self.boot), during }
+    }
+
+    fn line(&self, line: u32) -> Option<Ran> {
+        self.all.lines.get(&line)?;
+        Some(self.ran(|counts| counts.lines.get(&line).copied().unwrap_or(0)))
+    }
+
+    fn function(&self, name: &str) -> Option<Ran> {
+        self.all.functions.get(name)?;
+        Some(self.ran(|counts| counts.functions.get(name).map_or(0, |function| function.entered)))
+    }
+}
+
+impl FileCoverage {
+    /// Puts together what changes in a file and what was counted of it.
+    pub fn new(
+        path: String,
+        counting: Sides<Counting>,
+        changed: Changed,
+        counts: &Sides<SideCounts>,
+    ) -> Self {
+        let mut names = BTreeSet::new();
+        for side in Side::BOTH {
+            let has = |line: &u32, f: &crate::coverage::Function| (f.start..=f.end).contains(line);
+            for (name, function) in &counts.of(side).all.functions {
+                if changed.places.of(side).iter().any(|line| has(line, function)) {
+                    names.insert(name.clone());
+                }
+            }
+        }
+        let functions = names.into_iter().map(|name| {
+            let one = |side| counts.of(side).function(&name);
+            let sides = Sides { before: one(Side::Before), after: one(Side::After) };
+            (name, sides)
+        });
+        let functions = functions.collect();
+        let lines = Side::BOTH.into_iter().zip([changed.lines.before, changed.lines.after]);
+        let lines = lines.flat_map(|(side, lines)| {
+            let all = lines.into_iter();
+            all.map(move |(line, text)| ChangedLine { side, line, text, ran: counts.of(side).line(line) })
+        });
+        let lines = lines.collect();
+        Self { path, counting, functions, lines }
+    }
+
+    /// Whether a change of it is in no kernel of these: its configuration does not build the file.
+    fn is_left_out(&self) -> bool {
+        let may_be_code = |text: &str| {
+            let text = text.trim();
+            !text.is_empty() && !["//", "/*", "*"].iter().any(|start| text.starts_with(start))
+        };
+        let mut lines = self.lines.iter();
+        lines.any(|line| *self.counting.of(line.side) == Counting::NotBuilt && may_be_code(&line.text))
+    }
+
+    /// Whether changes of it may have run without anybody knowing: it may not be counted, or is a header that no counted
+    /// file takes this line from.
+    pub fn is_unknown(&self) -> bool {
+        self.lines.iter().any(|line| {
+            let counting = *self.counting.of(line.side);
+            counting == Counting::Forbidden
+                || counting == Counting::Header && self.lines.iter().all(|line| line.ran.is_none())
+        })
+    }
+}
+
+impl Coverage {
+    /// Nothing was counted.
+    pub fn none(why: impl Into<String>) -> Self {
+        Self { none: Some(why.into()), ..Self::default() }
+    }
+
+    /// Changed lines that carry code: those that ran, and all.
+    pub fn lines(&self) -> (usize, usize) {
+        let ran = self.files.iter().flat_map(|file| &file.lines).filter_map(|line| line.ran.as_ref());
+        ran.fold((0, 0), |(ran, all), this| (ran + usize::from(this.times > 0), all + 1))
+    }
+
+    /// Whether `side` has changed lines that never ran: another trial may run them.
+    pub fn lacks(&self, side: Side) -> bool {
+        let lines = self.files.iter().flat_map(|file| &file.lines).filter(|line| line.side == side);
+        lines.filter_map(|line| line.ran.as_ref()).any(|ran| ran.times == 0)
+    }
+
+    /// What of the changes never ran, such as `mm/slub.c:12,14-16`: `-` before a line that the patch removes.
+    pub fn not_reached(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for file in &self.files {
+            if file.is_left_out() {
+                all.push(format!("{}, which this config does not build", file.path));
+                continue;
+            }
+            for (side, sign) in [(Side::Before, "-"), (Side::After, "")] {
+                let never = |line: &&ChangedLine| {
+                    line.side == side && line.ran.as_ref().is_some_and(|ran| ran.times == 0)
+                };
+                let lines: Vec<u32> = file.lines.iter().filter(never).map(|line| line.line).collect();
+                if !lines.is_empty() {
+                    all.push(format!("{}:{sign}{}", file.path, ranges(&lines)));
+                }
+            }
+        }
+        all
+    }
+
+    /// What the coverage leaves of a judgement: where changed code never ran, nobody can say that it changes nothing.
+    pub fn weigh(&self, judgement: &mut Judgement) {
+        let missed = self.not_reached();
+        if judgement.verdict == Some(Verdict::Unchanged) && !missed.is_empty() {
+            judgement.verdict = Some(Verdict::Inconclusive);
+            judgement.reason = format!("not reached: {}", missed.join(", "));
+        }
+    }
+}
+
+/// `12,14-16`
+fn ranges(lines: &[u32]) -> String {
+    let mut text = String::new();
+    for run in lines.chunk_by(|a, b| a + 1 == *b) {
+        let comma = if text.is_empty() { "" } else { "," };
+        let _ = match run {
+            [one] => write!(text, "{comma}{one}"),
+            [first, .., last] => write!(text, "{comma}{first}-{last}"),
+            [] => Ok(()),
+        };
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coverage::{Function, changed};
+
+    const BEFORE: &str = "void f(void)\n{\n\tlock();\n\twork();\n}\n\nvoid g(void)\n{\n\twork();\n}\n";
+    const AFTER: &str = "void f(void)\n{\n\twork();\n}\n\nvoid g(void)\n{\n\t/* why */\n\tif (odd)\n\t\tgive_up();\n\twork();\n}\n";
+
+    fn counts(lines: &[(u32, u64)], functions: [(&str, u32, u32, u64); 2]) -> LineCounts {
+        let function = |(name, start, end, entered): (&str, _, _, _)| {
+            (name.to_owned(), Function { start, end, entered })
+        };
+        LineCounts {
+            lines: lines.iter().copied().collect(),
+            functions: functions.into_iter().map(function).collect(),
+        }
+    }
+
+    /// `f` ran four times before, three of them in an unplug; `g` twice after, and never gave up.
+    fn file(gave_up: u64) -> FileCoverage {
+        let before = [(1, 4), (3, 4), (4, 4), (7, 0), (9, 0)];
+        let unplug = counts(&[(3, 3)], [("f", 1, 5, 3), ("g", 7, 10, 0)]);
+        let sides = Sides {
+            before: SideCounts {
+                all: counts(&before, [("f", 1, 5, 4), ("g", 7, 10, 0)]),
+                boot: counts(&[(3, 1)], [("f", 1, 5, 1), ("g", 7, 10, 0)]),
+                during: vec![(vec!["offline cpu".into(), "unplug dimm".into()], unplug)],
+            },
+            after: SideCounts {
+                all: counts(
+                    &[(1, 4), (3, 4), (6, 2), (9, 2), (10, gave_up), (11, 2)],
+                    [("f", 1, 4, 4), ("g", 6, 12, 2)],
+                ),
+                ..SideCounts::default()
+            },
+        };
+        let counting = Sides { before: Counting::Counted, after: Counting::Counted };
+        FileCoverage::new("mm/a.c".into(), counting, changed(BEFORE, AFTER), &sides)
+    }
+
+    fn of(files: Vec<FileCoverage>) -> Coverage {
+        Coverage { none: None, trials: Sides { before: 1, after: 1 }, files }
+    }
+
+    fn weighed(coverage: &Coverage, verdict: Verdict) -> (Verdict, String) {
+        let mut judgement = Judgement {
+            verdict: Some(verdict),
+            reason: "0 new".into(),
+            findings: Vec::new(),
+            tally: Sides::default(),
+            remarks: Vec::new(),
+        };
+        coverage.weigh(&mut judgement);
+        (judgement.verdict.unwrap(), judgement.reason)
+    }
+
+    #[test]
+    fn lines_and_functions_are_told_with_their_operations() {
+        let file = file(0);
+        let line = |side, line| file.lines.iter().find(|l| (l.side, l.line) == (side, line)).unwrap();
+        let removed = line(Side::Before, 3).ran.as_ref().unwrap();
+        assert_eq!((removed.times, removed.boot), (4, 1));
+        let during = [("offline cpu".to_owned(), 3), ("unplug dimm".to_owned(), 3)];
+        assert_eq!(removed.during, during.into());
+        // A comment carries no code.
+        assert_eq!(line(Side::After, 8).ran, None);
+        assert_eq!(line(Side::After, 10).ran.as_ref().unwrap().times, 0);
+        let names: Vec<_> = file.functions.keys().map(String::as_str).collect();
+        assert_eq!(names, ["f", "g"]);
+        assert_eq!(file.functions["f"].after.as_ref().unwrap().times, 4);
+        assert_eq!(of(vec![file]).lines(), (2, 3));
+    }
+
+    #[test]
+    fn what_never_ran_is_not_called_unchanged() {
+        let missed = of(vec![file(0)]);
+        assert!(missed.lacks(Side::After) && !missed.lacks(Side::Before));
+        assert_eq!(
+            weighed(&missed, Verdict::Unchanged),
+            (Verdict::Inconclusive, "not reached: mm/a.c:10".to_owned())
+        );
+        for verdict in [Verdict::Regressed, Verdict::Fixed] {
+            assert_eq!(weighed(&missed, verdict), (verdict, "0 new".to_owned()));
+        }
+        let all = of(vec![file(1)]);
+        assert!(!all.lacks(Side::After));
+        assert_eq!(weighed(&all, Verdict::Unchanged), (Verdict::Unchanged, "0 new".to_owned()));
+        let none = Coverage::none("given as an image");
+        assert_eq!(weighed(&none, Verdict::Unchanged).0, Verdict::Unchanged);
+    }
+
+    #[test]
+    fn a_file_that_is_not_built_never_ran() {
+        let counts = Sides { before: SideCounts::default(), after: SideCounts::default() };
+        let with = |counting| {
+            let counting = Sides { before: counting, after: counting };
+            FileCoverage::new("mm/a.c".into(), counting, changed(BEFORE, AFTER), &counts)
+        };
+        let left_out = of(vec![with(Counting::NotBuilt)]);
+        let reason = weighed(&left_out, Verdict::Unchanged).1;
+        assert_eq!(reason, "not reached: mm/a.c, which this config does not build");
+        // Its comments are no loss.
+        let both = Sides { before: Counting::NotBuilt, after: Counting::NotBuilt };
+        let comment = changed("a();\n", "/*\n * why\n */\n\na();\n");
+        let file = FileCoverage::new("mm/a.c".into(), both, comment, &counts);
+        assert!(of(vec![file]).not_reached().is_empty());
+        // Nobody knows of these, and documentation does not run.
+        for (counting, is_unknown) in
+            [(Counting::Forbidden, true), (Counting::Header, true), (Counting::NotC, false)]
+        {
+            let file = with(counting);
+            assert_eq!(file.is_unknown(), is_unknown, "{counting:?}");
+            assert_eq!(weighed(&of(vec![file]), Verdict::Unchanged).0, Verdict::Unchanged);
+        }
+    }
+
+    #[test]
+    fn lines_are_named_in_ranges() {
+        assert_eq!(ranges(&[12]), "12");
+        assert_eq!(ranges(&[1, 2, 3, 7, 9, 10]), "1-3,7,9-10");
+    }
+}

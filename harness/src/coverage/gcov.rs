@@ -1,0 +1,218 @@
+//! From counters to counts of lines: gcov(1), which knows gcc's notes of the flow graph.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use super::Objects;
+use crate::kernel::{Tool, capture};
+use crate::{Error, Result};
+
+/// Counts of one file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LineCounts {
+    /// Of each line that carries code.
+    pub lines: BTreeMap<u32, u64>,
+    /// Its functions, by name.
+    pub functions: BTreeMap<String, Function>,
+}
+
+/// One function.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Function {
+    /// Its first line.
+    pub start: u32,
+    /// Its last.
+    pub end: u32,
+    /// How often it was entered.
+    pub entered: u64,
+}
+
+/// gcov's own words (`gcov --json-format`, gcov(1)).
+#[derive(Debug, Deserialize)]
+struct Report {
+    files: Vec<ReportFile>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ReportFile {
+    file: String,
+    functions: Vec<ReportFunction>,
+    lines: Vec<ReportLine>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ReportFunction {
+    name: String,
+    start_line: u32,
+    end_line: u32,
+    execution_count: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct ReportLine {
+    line_number: u32,
+    count: u64,
+}
+
+/// Counts of the files `wanted`, from the counters of the object files whose notes are in `kept`. Without counters of an
+/// object, its lines are known and have none.
+pub async fn line_counts(
+    kept: &Path,
+    sources: &[String],
+    objects: &Objects,
+    wanted: &[String],
+    cancel: &CancellationToken,
+) -> Result<BTreeMap<String, LineCounts>> {
+    let mut all: BTreeMap<String, LineCounts> = BTreeMap::new();
+    for source in sources {
+        let scratch = tempfile::tempdir()?;
+        fs_err::copy(
+            kept.join(Path::new(source).with_extension("gcno")),
+            scratch.path().join("object.gcno"),
+        )?;
+        if let Some(counters) = objects.0.get(source) {
+            fs_err::write(scratch.path().join("object.gcda"), counters.to_gcda())?;
+        }
+        let gcov = Tool::new("gcov", scratch.path()).args(["--json-format", "--stdout", "object.gcno"]);
+        let said = capture(gcov, cancel).await?;
+        // It says so of counters that are not of these notes, and goes on as if there were none.
+        if said.stderr.contains("mismatch") || said.stderr.contains("version") {
+            return Err(Error::infrastructure(format!("gcov does not take the counters of {source}"))
+                .detail(said.stderr.trim()));
+        }
+        let text = said.ok(|said| {
+            Error::infrastructure(format!("gcov cannot read the counters of {source}")).detail(said)
+        })?;
+        let report: Report = serde_json::from_slice(&text)
+            .map_err(|error| Error::infrastructure(format!("gcov says what nobody can read: {error}")))?;
+        for file in report.files {
+            let Some(name) = wanted.iter().find(|name| is(&file.file, name)) else { continue };
+            all.entry(name.clone()).or_default().add(file);
+        }
+    }
+    Ok(all)
+}
+
+/// Whether the compiler's name for a file is of the source's file `name`.
+fn is(said: &str, name: &str) -> bool {
+    said.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+}
+
+impl LineCounts {
+    /// A line of a header, or of an inlined function, is in several functions: its counts are added.
+    fn add(&mut self, file: ReportFile) {
+        for ReportLine { line_number, count } in file.lines {
+            let known = self.lines.entry(line_number).or_default();
+            *known = known.saturating_add(count);
+        }
+        for ReportFunction { name, start_line, end_line, execution_count } in file.functions {
+            let known = self.functions.entry(name).or_default();
+            let entered = known.entered.saturating_add(execution_count);
+            *known = Function { start: start_line, end: end_line, entered };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Counters;
+    use super::*;
+
+    const PROGRAM: &str = r#"
+static inline int half(int n)
+{
+	return n / 2;
+}
+
+int steps(int n)
+{
+	int all = 0;
+	while (n > 1) {
+		n = half(n);
+		all++;
+	}
+	if (n < 0)
+		all = -1;
+	return all;
+}
+
+int main(void)
+{
+	return steps(16) != 4;
+}
+"#;
+
+    /// What a real gcc and a real program count, read here and by gcov.
+    #[tokio::test]
+    async fn counts_of_a_real_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = |program: &str, args: &[&str]| {
+            let status =
+                std::process::Command::new(program).args(args).current_dir(folder.path()).status().unwrap();
+            assert!(status.success(), "{program} {args:?}");
+        };
+        fs_err::create_dir(folder.path().join("mm")).unwrap();
+        fs_err::write(folder.path().join("mm/steps.c"), PROGRAM).unwrap();
+        run("gcc", &["-O2", "-fprofile-arcs", "-ftest-coverage", "-c", "mm/steps.c", "-o", "mm/steps.o"]);
+        run("gcc", &["-fprofile-arcs", "mm/steps.o", "-o", "steps"]);
+        run("./steps", &[]);
+        let gcda = fs_err::read(folder.path().join("mm/steps.gcda")).unwrap();
+        let sources = ["mm/steps.c".to_owned()];
+        let counted = async |objects: &Objects| {
+            line_counts(folder.path(), &sources, objects, &sources, &CancellationToken::new()).await.unwrap()
+                ["mm/steps.c"]
+                .clone()
+        };
+
+        let nothing = counted(&Objects::default()).await;
+        assert!(nothing.lines.values().all(|count| *count == 0));
+        // A program, unlike the kernel, also writes a summary, and leaves out what is all zero.
+        let summary = gcda.windows(4).position(|tag| tag == 0xa100_0000_u32.to_le_bytes());
+        let mut plain = gcda.clone();
+        if let Some(at) = summary {
+            let length = u32::from_le_bytes(gcda[at + 4..at + 8].try_into().unwrap());
+            let bytes = if major_of(&gcda) >= 12 { length } else { length * 4 };
+            plain.drain(at..at + 8 + usize::try_from(bytes).unwrap());
+        }
+        if plain.ends_with(&[0; 4]) {
+            plain.truncate(plain.len() - 4);
+        }
+        let counters = Counters::parse(&plain).unwrap();
+        let objects = Objects([("mm/steps.c".to_owned(), counters)].into());
+        let twice = {
+            let mut twice = objects.clone();
+            twice.add(&objects);
+            twice
+        };
+        for (objects, times) in [(objects, 1), (twice, 2)] {
+            let counts = counted(&objects).await;
+            let line = |text: &str| {
+                let number = PROGRAM.lines().position(|line| line.contains(text)).unwrap() + 1;
+                counts.lines.get(&u32::try_from(number).unwrap()).copied()
+            };
+            assert_eq!(line("all++"), Some(4 * times));
+            assert_eq!(line("all = -1"), Some(0));
+            assert_eq!(line("return n / 2"), Some(4 * times));
+            assert_eq!(line("while (n > 1) {").unwrap_or_default(), 5 * times);
+            assert_eq!(line("int steps"), Some(times));
+            let steps = counts.functions["steps"];
+            assert_eq!((steps.entered, steps.start), (times, 7));
+        }
+    }
+
+    fn major_of(gcda: &[u8]) -> u32 {
+        let version = u32::from_le_bytes(gcda[4..8].try_into().unwrap()).to_be_bytes();
+        u32::from(version[0] - b'A') * 10 + u32::from(version[1] - b'0')
+    }
+
+    #[test]
+    fn the_compiler_names_files_by_their_place() {
+        assert!(is("/cache/trees/x/src/mm/slub.c", "mm/slub.c"));
+        assert!(is("./include/linux/mm.h", "include/linux/mm.h"));
+        assert!(is("mm/slub.c", "mm/slub.c"));
+        assert!(!is("/src/hmm/slub.c", "mm/slub.c"));
+    }
+}

@@ -1,0 +1,108 @@
+//! What of a patch ran, on real kernels with real counters.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+
+use std::process::Command;
+
+use predicates::prelude::*;
+use serde_json::Value;
+
+use crate::common::{Run, patch};
+
+fn compare(run: &Run, name: &str) -> assert_cmd::Command {
+    let mut command = run.compare_with_control();
+    command.arg("--no-control").arg(patch(name)).args(["--trials", "4"]);
+    command
+}
+
+/// What `hotplug coverage` prints.
+fn printed(run: &Run) -> String {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_hotplug")).arg("coverage").arg(run.folder()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The seed patch only removes lines: they ran before, and the functions that they were in ran on both sides.
+#[test]
+fn removed_lines_ran_before_and_their_functions_on_both_sides() {
+    let run = Run::new();
+    compare(&run, "seed")
+        .assert()
+        .code(1)
+        .stdout(predicate::str::contains("coverage  2 of 2 changed lines ran"));
+    let result = run.result();
+    assert_eq!(result["verdict"], "regressed");
+    let coverage = &result["coverage"];
+    let [file] = &coverage["files"].as_array().unwrap()[..] else { panic!("{coverage:#}") };
+    assert_eq!(file["path"], "mm/memory_hotplug.c");
+    assert_eq!(file["counting"], serde_json::json!({ "before": "counted", "after": "counted" }));
+    let lines = file["lines"].as_array().unwrap();
+    let texts: Vec<&str> = lines.iter().map(|line| line["text"].as_str().unwrap().trim()).collect();
+    assert_eq!(texts, ["cpus_read_lock();", "cpus_read_unlock();"]);
+    for line in lines {
+        assert_eq!(line["side"], "before");
+        // Four DIMMs of one block or more come and go, and each begins at least once to come and once to go.
+        for operation in ["plug dimm", "unplug dimm"] {
+            assert!(line["ran"]["during"][operation].as_u64().unwrap() >= 4, "{line:#}");
+        }
+    }
+    for name in ["mem_hotplug_begin", "mem_hotplug_done"] {
+        let function = &file["functions"][name];
+        for side in ["before", "after"] {
+            assert!(function[side]["times"].as_u64().unwrap() >= 8, "{function:#}");
+        }
+    }
+    assert_eq!(coverage["trials"], serde_json::json!({ "before": 1, "after": 1 }));
+    // The judged kernels are none of those with counters.
+    let judged = run.folder().join("trials");
+    let counted = walkdir_names(&judged).into_iter().filter(|name| name == "coverage.json").count();
+    assert_eq!(counted, 0);
+    let text = printed(&run);
+    assert!(text.contains("mem_hotplug_begin()") && text.contains("-    cpus_read_lock();"), "{text}");
+}
+
+fn walkdir_names(folder: &std::path::Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for trial in std::fs::read_dir(folder).unwrap() {
+        for file in std::fs::read_dir(trial.unwrap().path()).unwrap() {
+            names.push(file.unwrap().file_name().into_string().unwrap());
+        }
+    }
+    names
+}
+
+/// A patch that changes nothing as far as anybody can see, and has a line that nobody ever ran.
+#[test]
+fn a_line_that_never_ran_is_named_and_takes_unchanged_away() {
+    let run = Run::new();
+    compare(&run, "coverage/error-path.patch")
+        .assert()
+        .code(3)
+        .stdout(predicate::str::contains("INCONCLUSIVE   not reached: mm/memory_hotplug.c:"))
+        .stdout(predicate::str::contains("coverage  3 of 4 changed lines ran, in 1 + 4 trials"));
+    let result = run.result();
+    assert_eq!(result["reports"].as_array().unwrap().len(), 0, "{result:#}");
+    let lines = result["coverage"]["files"][0]["lines"].as_array().unwrap();
+    let never: Vec<&Value> = lines.iter().filter(|line| line["ran"]["times"] == 0).collect();
+    let [never] = never[..] else { panic!("{lines:#?}") };
+    assert!(never["text"].as_str().unwrap().contains("left behind by"), "{never:#}");
+    let place = format!("mm/memory_hotplug.c:{}", never["line"]);
+    assert_eq!(result["reason"], format!("not reached: {place}"));
+    // A declaration and a comment carry no code.
+    let plain = lines.iter().filter(|line| line["ran"].is_null()).count();
+    assert!(plain >= 2, "{lines:#?}");
+    assert!(printed(&run).contains("NEVER"));
+}
+
+/// The kernels are the same bit for bit, because the changed file is in neither.
+#[test]
+fn a_file_that_is_not_built_is_not_unchanged() {
+    let run = Run::new();
+    let wanted = "not reached: mm/kmemleak.c, which this config does not build";
+    compare(&run, "coverage/not-built.patch").assert().code(3).stdout(predicate::str::contains(wanted));
+    let result = run.result();
+    assert_eq!((&result["verdict"], &result["reason"]), (&"inconclusive".into(), &wanted.into()));
+    let kernels = &result["run"]["kernels"];
+    assert_eq!(kernels["before"]["image_hash"], kernels["after"]["image_hash"]);
+}
