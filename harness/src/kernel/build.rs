@@ -173,7 +173,7 @@ impl<'a> Context<'a> {
         let fixed = [BUILDER, &located.content, &config, &self.compiler, &self.linker];
         // Diffs without their mails: a reworded message is the same kernel.
         let diffs = patches.iter().map(|patch| patch.diff.as_str());
-        let counted = (!touched.is_empty()).then_some("counters in").into_iter();
+        let counted = (!touched.is_empty()).then_some(counted::OPTIONS).into_iter();
         let counted = counted.chain(touched.iter().map(String::as_str));
         KernelId::new(hash_parts(fixed.into_iter().chain(diffs).chain(counted)))
     }
@@ -296,7 +296,9 @@ impl<'a> Context<'a> {
         let (mut done, mut linking) = (0, false);
         self.tell(plan.which, BuildEvent::Compiling { done, expected });
         let mut targets = vec![LOCKDEP_TYPES.to_owned(), "bzImage".to_owned()];
-        targets.extend(counted::variables(&source, &plan.touched));
+        if !plan.touched.is_empty() {
+            targets.extend(counted::variables(&source, &plan.touched));
+        }
         let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
         let made = run
             .make(&targets, |line| match kbuild_step(line) {

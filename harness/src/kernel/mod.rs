@@ -26,6 +26,8 @@ mod tree;
 pub use build::{build_counted, build_pair};
 pub use cache::Cache;
 pub use config::Config;
+#[cfg(test)]
+pub(crate) use counted::OPTIONS as COUNTING_OPTIONS;
 pub use counted::{Counting, Touched};
 pub use progress::{BuildEvent, Events, Quiet};
 pub use prune::{Listed, ListedTree, Listing, Prune, Pruned, list, prune};

@@ -149,6 +149,8 @@ fn bytes(hexadecimal: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
     use crate::scenario::{DeviceId, Operation};
     use crate::trial::Outcome;
@@ -159,11 +161,11 @@ mod tests {
         for count in counts {
             words.extend([u32::try_from(count).unwrap(), 0]);
         }
-        let bytes = words.into_iter().flat_map(u32::to_le_bytes);
-        ObjectCounters {
-            path: "cache/objects/mm/slub.gcda".into(),
-            gcda: bytes.map(|byte| format!("{byte:02x}")).collect(),
+        let mut gcda = String::new();
+        for word in words {
+            let _ = write!(gcda, "{:08x}", word.swap_bytes());
         }
+        ObjectCounters { path: "cache/objects/mm/slub.gcda".into(), gcda }
     }
 
     fn began(number: usize, operation: Operation) -> Happening {
