@@ -148,7 +148,7 @@ impl Objects {
             if !before.is_like(counters) {
                 return Err(Odd("they changed their shape"));
             }
-            // Two CPUs that count at once can take a counter back (they add without a lock).
+            // A guest may say anything; the kernel's own counters never go back.
             counters
                 .values_mut()
                 .zip(before.values())
