@@ -102,14 +102,12 @@ impl Counters {
 
     /// Whether both count the same code.
     fn is_like(&self, other: &Self) -> bool {
-        let kinds = |of: &FunctionCounters| -> Vec<_> {
-            of.counters.iter().map(|(kind, all)| (*kind, all.len())).collect()
+        let shape = |of: &FunctionCounters| {
+            let kinds: Vec<_> = of.counters.iter().map(|(kind, all)| (*kind, all.len())).collect();
+            (of.about, kinds)
         };
-        let alike =
-            |(a, b): (&FunctionCounters, &FunctionCounters)| a.about == b.about && kinds(a) == kinds(b);
         (self.version, self.stamp) == (other.version, other.stamp)
-            && self.functions.len() == other.functions.len()
-            && self.functions.iter().zip(&other.functions).all(alike)
+            && self.functions.iter().map(shape).eq(other.functions.iter().map(shape))
     }
 
     fn values(&self) -> impl Iterator<Item = &u64> {

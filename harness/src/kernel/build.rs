@@ -296,9 +296,7 @@ impl<'a> Context<'a> {
         let (mut done, mut linking) = (0, false);
         self.tell(plan.which, BuildEvent::Compiling { done, expected });
         let mut targets = vec![LOCKDEP_TYPES.to_owned(), "bzImage".to_owned()];
-        if !plan.touched.is_empty() {
-            targets.extend(counted::variables(&source, &plan.touched));
-        }
+        targets.extend(counted::variables(&source, &plan.touched));
         let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
         let made = run
             .make(&targets, |line| match kbuild_step(line) {

@@ -96,7 +96,8 @@ pub(super) fn variables(source: &Path, touched: &[String]) -> Vec<String> {
         let all: Vec<&str> = same.iter().map(|(_, object)| object.as_str()).collect();
         format!("GCOV_PROFILE_{}.o=$(if $(filter {},$@),y,n)", same[0].0, all.join(" "))
     });
-    std::iter::once(format!("CFLAGS_GCOV={OPTIONS}")).chain(profiled).collect()
+    let options = (!objects.is_empty()).then(|| format!("CFLAGS_GCOV={OPTIONS}"));
+    options.into_iter().chain(profiled).collect()
 }
 
 /// What is known of a file before it is built; none where it may be counted.
@@ -216,6 +217,7 @@ mod tests {
                 "GCOV_PROFILE_slub.o=$(if $(filter mm/slub.o,$@),y,n)",
             ]
         );
+        assert!(variables(source.path(), &[]).is_empty());
     }
 
     #[test]
