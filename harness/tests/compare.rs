@@ -66,6 +66,9 @@ fn the_seed_patch_regresses_by_one_report_in_every_trial() {
         "trials/after-000/schedule.json",
         "trials/after-000/lock-order.json",
         "checkpoints/after/lock-order.json",
+        "boots/2/checkpoints/before/lock-order.json",
+        "boots/2/checkpoints/before/kmsg.log",
+        "boots/2/trials/before-000/lock-order.json",
     ] {
         assert!(run.folder().join(file).exists(), "{file}");
     }

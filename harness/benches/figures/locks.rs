@@ -6,7 +6,7 @@ use std::time::Instant;
 use hotplug::compare::LockOrders;
 use hotplug::lockorder::{Edge, FILE, How, LockClass, LockOrder, Node, TrialLocks, Union, Usage};
 use hotplug::side::Side;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -73,24 +73,40 @@ pub(crate) fn compare_seconds(_: &Path) -> Result<Vec<f64>, String> {
 }
 
 /// Comparisons of one kernel with itself, of which so many in a hundred name some dependency. Each takes ten trials of one
-/// boot for before and ten of another boot for after, drawn from twenty real ones a boot.
+/// boot for before and ten of another's for after, and as many further boots as it asks for; all of them are real, and
+/// drawn from those that a few comparisons of a patch of comments made.
 pub(crate) fn false_lists(root: &Path) -> Result<Vec<f64>, String> {
-    const BOOTS: usize = 4;
+    const COMPARISONS: usize = 4;
     const DRAWN: u32 = 1000;
-    let pools: Vec<Pool> = (0..BOOTS).map(|_| pool(root)).collect::<Result<_, _>>()?;
+    let mut pools = Vec::new();
+    for _ in 0..COMPARISONS {
+        pools.extend(pools_of_comparison(root)?);
+    }
+    let (first, further): (Vec<&Pool>, Vec<&Pool>) = pools.iter().partition(|pool| pool.trials.len() > 1);
+    eprintln!("{} boots with trials, {} further ones", first.len(), further.len());
     let mut random = ChaCha8Rng::seed_from_u64(2);
     let mut lists = 0_u32;
     for _ in 0..DRAWN {
-        let two: Vec<&Pool> = pools.sample(&mut random, 2).collect();
+        let two: Vec<&Pool> = first.sample(&mut random, 2).copied().collect();
         let [before, after] = two[..] else { return Err("too few boots".into()) };
         let mut union = Union::default();
         for (side, pool) in [(Side::Before, before), (Side::After, after)] {
-            union.add_boot(side, &pool.boot);
-            for trial in pool.trials.sample(&mut random, 10) {
-                union.add(&TrialLocks { side, ..trial.clone() });
-            }
+            pool.add_to(&mut union, side, &pool.trials);
         }
-        let diff = LockOrders::new(union).diff();
+        let mut orders = LockOrders::new(union);
+        let mut others: Vec<&Pool> = further.clone();
+        others.extend(first.iter().filter(|pool| !two.iter().any(|used| std::ptr::eq(**pool, *used))));
+        others.shuffle(&mut random);
+        let mut pairs = others.chunks_exact(2);
+        while orders.next_boot().is_some() {
+            let Some([before, after]) = pairs.next() else { return Err("too few further boots".into()) };
+            let mut boot = Union::default();
+            for (side, pool) in [(Side::Before, before), (Side::After, after)] {
+                pool.add_to(&mut boot, side, pool.trials.choose(&mut random));
+            }
+            orders.add_boot(&boot);
+        }
+        let diff = orders.diff();
         if !diff.gone.is_empty() || !diff.new.is_empty() {
             lists += 1;
             eprintln!("named: {:?} {:?}", diff.gone, diff.new);
@@ -105,8 +121,33 @@ struct Pool {
     trials: Vec<TrialLocks>,
 }
 
-/// One kernel against itself, booted for the purpose: a cache with the kernels of the user's, and no checkpoints.
-fn pool(root: &Path) -> Result<Pool, String> {
+impl Pool {
+    fn add_to<'a>(&self, union: &mut Union, side: Side, trials: impl IntoIterator<Item = &'a TrialLocks>) {
+        union.add_boot(side, &self.boot);
+        for trial in trials {
+            union.add(&TrialLocks { side, ..trial.clone() });
+        }
+    }
+
+    /// Of one side of a run, or of a further boot's folder.
+    fn read(folder: &Path, side: Side) -> Result<Self, String> {
+        let read = |path: std::path::PathBuf| std::fs::read(path).map_err(|e| e.to_string());
+        let boot = folder.join("checkpoints").join(side.to_string()).join(FILE);
+        let boot = serde_json::from_slice(&read(boot)?).map_err(|e| e.to_string())?;
+        let mut trials = Vec::new();
+        for entry in std::fs::read_dir(folder.join("trials")).map_err(|e| e.to_string())? {
+            let path = entry.map_err(|e| e.to_string())?.path().join(FILE);
+            let trial: TrialLocks = serde_json::from_slice(&read(path)?).map_err(|e| e.to_string())?;
+            if trial.side == side {
+                trials.push(trial);
+            }
+        }
+        Ok(Self { boot, trials })
+    }
+}
+
+/// A comparison in a cache with the kernels of the user's, and no checkpoints: all of its boots are new.
+fn pools_of_comparison(root: &Path) -> Result<Vec<Pool>, String> {
     let wrong = |error: &dyn std::fmt::Display| error.to_string();
     let home = tempfile::tempdir().map_err(|e| wrong(&e))?;
     let cache = home.path().join("hotplug");
@@ -123,24 +164,18 @@ fn pool(root: &Path) -> Result<Pool, String> {
     }
     let results = home.path().join("results");
     let mut command = hotplug(root);
-    command.args(["compare", "--no-control", "--trials", "10", "--results"]).arg(&results);
+    command.args(["compare", "--no-control", "--no-coverage", "--trials", "10", "--results"]).arg(&results);
     let status = command
+        .arg(root.join("guest-images/patches/clean/comment-only.patch"))
         .env("XDG_CACHE_HOME", home.path())
         .stdout(std::process::Stdio::null())
         .status()
         .map_err(|e| wrong(&e))?;
     if status.code() != Some(0) {
-        return Err(format!("a kernel compared with itself ended with {status}"));
+        return Err(format!("a patch of comments ended with {status}"));
     }
     let run = only(&results)?;
-    let read = |path: std::path::PathBuf| std::fs::read(path).map_err(|e| e.to_string());
-    let boot =
-        serde_json::from_slice(&read(run.join("checkpoints/before").join(FILE))?).map_err(|e| wrong(&e))?;
-    let mut trials = Vec::new();
-    for entry in std::fs::read_dir(run.join("trials")).map_err(|e| wrong(&e))? {
-        let path = entry.map_err(|e| wrong(&e))?.path().join(FILE);
-        let trial: TrialLocks = serde_json::from_slice(&read(path)?).map_err(|e| wrong(&e))?;
-        trials.push(trial);
-    }
-    Ok(Pool { boot, trials })
+    let further = (2..).map(|number| run.join("boots").join(number.to_string()));
+    let folders = std::iter::once(run.clone()).chain(further.take_while(|folder| folder.exists()));
+    folders.flat_map(|folder| Side::BOTH.map(|side| Pool::read(&folder, side))).collect()
 }

@@ -188,14 +188,16 @@ pub(super) async fn finish(
     let repeated = [past.repeated, ran.repeated].concat();
     // In a control, and among known bugs, nobody asks for it.
     let locks = match &control {
-        Some(_) if ran.stopped.is_none() => match Box::pin(lock_order(&mut ready, cache, cancel)).await {
-            Ok(locks) => Some(locks),
-            // The trials are done and judged all the same.
-            Err(error) => {
-                ran.stopped = Some(error);
-                None
+        Some(_) if ran.stopped.is_none() => {
+            match Box::pin(lock_order(&mut ready, &mut judgement, cache, cancel)).await {
+                Ok(locks) => Some(locks),
+                // The trials are done and judged all the same.
+                Err(error) => {
+                    ran.stopped = Some(error);
+                    None
+                }
             }
-        },
+        }
         _ => None,
     };
     let coverage = match &control {

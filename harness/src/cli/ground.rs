@@ -14,7 +14,7 @@ use crate::qemu::{Identity, Platform, Sealed, has_sandbox, shell_word};
 use crate::record::{Host, KernelNote, Run, RunFolder, Start};
 use crate::scenario::Scenario;
 use crate::side::{Side, Sides};
-use crate::trial::checkpoint::{self, Checkpoints};
+use crate::trial::checkpoint::{self, Boot, Checkpoints};
 use crate::trial::{OnDisk, Setting};
 use crate::{Error, Result};
 
@@ -151,7 +151,7 @@ pub(super) async fn start(
         return Ok(Start::Cold { why: "--cold".into() });
     }
     // Boxed: two boots at once are a large future, and every command would carry it.
-    match Box::pin(checkpoint::prepare(setting, cache, evidence, cancel)).await? {
+    match Box::pin(checkpoint::prepare(setting, cache, Boot::FIRST, evidence, cancel)).await? {
         Checkpoints::Ready(checkpoints) => {
             setting.checkpoints = Some(*checkpoints);
             Ok(Start::Restored)

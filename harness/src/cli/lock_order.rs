@@ -1,27 +1,32 @@
 //! The part of a comparison that is about the lock order: what the trials showed, and as many further boots as are needed
-//! to tell what the patch did to the boot from chance.
+//! to tell what the patch did from what one boot had by chance.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
 use super::comparison::Ready;
-use super::ground;
-use crate::Result;
-use crate::compare::{LockOrderDiff, LockOrders};
+use crate::compare::{Judgement, LockOrderDiff, LockOrders};
 use crate::kernel::Cache;
-use crate::record::{Start, read_locks};
-use crate::side::{Side, Sides};
-use crate::trial::checkpoint::boot_again;
+use crate::lockorder::Union;
+use crate::record::{further_boot, read_if_there, read_locks};
+use crate::side::Side;
+use crate::trial::checkpoint::{self, Boot, Checkpoints};
+use crate::trial::{self, Ran, TrialRecord, run_all};
+use crate::{Error, Result};
 
-/// Compares the lock orders of the run's kernels.
+/// Compares the lock orders of the run's kernels. What further boots report and no judged trial did is remarked.
 pub(super) async fn lock_order(
     ready: &mut Ready,
+    judgement: &mut Judgement,
     cache: &Cache,
     cancel: &CancellationToken,
 ) -> Result<LockOrderDiff> {
-    let none = |why: String| Ok(LockOrderDiff { none: Some(why), ..LockOrderDiff::default() });
     let union = match read_locks(ready.folder.path())? {
         Ok(union) => union,
-        Err(why) => return none(why),
+        Err(why) => return Ok(LockOrderDiff { none: Some(why), ..LockOrderDiff::default() }),
     };
     let mut orders = LockOrders::new(union);
     // One image has one lock order: whatever differs is chance.
@@ -29,22 +34,79 @@ pub(super) async fn lock_order(
         return Ok(orders.diff());
     }
     if orders.next_boot().is_some() {
-        if ready.setting.checkpoints.is_none() && ready.run.start == Some(Start::Restored) {
-            // A run that went on although all its trials were done.
-            ground::start(false, &mut ready.setting, cache, &ready.folder.checkpoints(), cancel).await?;
-        }
         eprintln!("boots     more of both kernels, to tell what differs in the lock order from chance");
     }
     while let Some(number) = orders.next_boot() {
-        let boot = |side: Side| boot_again(&ready.setting, side, number, cancel);
-        let (before, after) = tokio::try_join!(boot(Side::Before), boot(Side::After))?;
-        match (before, after) {
-            (Ok(before), Ok(after)) => orders.add_boots(&Sides { before, after }),
-            (Err(why), _) | (_, Err(why)) => {
-                tracing::warn!(%why, "a boot gave no lock order: what only boots show stays undecided");
+        let folder = further_boot(ready.folder.path(), number);
+        match boot(ready, cache, Boot(number), &folder, cancel).await? {
+            Ok(boot) => orders.add_boot(&boot),
+            Err(why) => {
+                tracing::warn!(%why, "no more boots: some of what differs in the lock order stays undecided");
                 break;
             }
         }
+        remark(judgement, &folder, number)?;
     }
     Ok(orders.diff())
+}
+
+/// What this boot of both kernels showed, and one trial in each; a run that goes on may have it already.
+async fn boot(
+    ready: &mut Ready,
+    cache: &Cache,
+    number: Boot,
+    folder: &Path,
+    cancel: &CancellationToken,
+) -> Result<std::result::Result<Union, String>> {
+    let is_whole = |union: &Union| {
+        let has_trial = |side| union.watched(side) + union.blind(side) > 0;
+        Side::BOTH.into_iter().all(|side| union.restored(side) && has_trial(side))
+    };
+    let trials = folder.join("trials");
+    fs_err::create_dir_all(&trials)?;
+    if let Ok(union) = read_locks(folder)?
+        && is_whole(&union)
+    {
+        return Ok(Ok(union));
+    }
+    let evidence = folder.join("checkpoints");
+    // Boxed: two boots at once are a large future.
+    match Box::pin(checkpoint::prepare(&ready.setting, cache, number, &evidence, cancel)).await? {
+        Checkpoints::Ready(checkpoints) => ready.setting.checkpoints = Some(*checkpoints),
+        Checkpoints::None(why) => return Ok(Err(why)),
+    }
+    // Schedules that the run's own trials had.
+    let first = number.0 - Boot::FIRST.0 - 1;
+    let plans = trial::plan(first..first + 1, ready.run.seed);
+    let tell = |_| ControlFlow::Continue(());
+    let Ran { stopped, .. } =
+        run_all(&ready.setting, plans, ready.run.plan.workers, &trials, cancel, &tell).await;
+    stopped.map_or(Ok(()), Err::<(), Error>)?;
+    Ok(read_locks(folder)?.and_then(|union| {
+        if is_whole(&union) {
+            Ok(union)
+        } else {
+            Err(format!("a trial of boot {} came to nothing", number.0))
+        }
+    }))
+}
+
+/// These trials have no part in the verdict, and what they find is not for nothing.
+fn remark(judgement: &mut Judgement, folder: &Path, number: u32) -> Result<()> {
+    let judged: HashSet<&str> = judgement.findings.iter().map(|finding| &*finding.signature).collect();
+    let mut remarks = Vec::new();
+    for entry in fs_err::read_dir(folder.join("trials"))? {
+        let entry = entry?;
+        let Some(record) = read_if_there::<TrialRecord>(&entry.path().join("trial.json"))? else { continue };
+        let unknown = record.reports.iter().filter(|seen| !judged.contains(&*seen.first.signature.hash));
+        remarks.extend(unknown.map(|seen| {
+            format!(
+                "boots/{number}/trials/{} reported what no judged trial did: {}",
+                record.folder, seen.first.title
+            )
+        }));
+    }
+    remarks.sort();
+    judgement.remarks.extend(remarks);
+    Ok(())
 }

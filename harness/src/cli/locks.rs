@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use crate::compare::LockOrders;
 use crate::lockorder::Union;
 use crate::present::locks;
-use crate::record::{add_locks, read_locks, read_result};
+use crate::record::{add_locks, further_boot, read_locks, read_result};
 use crate::side::Side;
 use crate::{Error, Result};
 
@@ -62,14 +62,29 @@ fn difference(folder: &Path) -> Result<String> {
     Ok(locks::full(&diff))
 }
 
-/// What the after kernels of two runs differ in. What only their boots had is not decided: it takes more boots.
+/// What the after kernels of two runs differ in. Boots are those that both runs made for themselves.
 fn diff(before: &Path, after: &Path) -> Result<String> {
-    let mut union = Union::default();
-    for (side, folder) in [(Side::Before, before), (Side::After, after)] {
-        add_locks(&mut union, folder, |of| (of == Side::After).then_some(side))?
-            .map_err(|why| none(folder, &why))?;
+    let runs = [(Side::Before, before), (Side::After, after)];
+    let both = |place: &dyn Fn(&Path) -> PathBuf| -> Result<Union> {
+        let mut union = Union::default();
+        for (side, run) in runs {
+            let folder = place(run);
+            add_locks(&mut union, &folder, |of| (of == Side::After).then_some(side))?
+                .map_err(|why| none(&folder, &why))?;
+        }
+        Ok(union)
+    };
+    let mut orders = LockOrders::new(both(&Path::to_owned)?);
+    while let Some(number) = orders.next_boot()
+        && runs.iter().all(|(_, run)| further_boot(run, number).exists())
+    {
+        orders.add_boot(&both(&|run| further_boot(run, number))?);
     }
-    Ok(locks::full(&LockOrders::new(union).diff()))
+    let mut text = locks::full(&orders.diff());
+    if orders.next_boot().is_some() {
+        text += "These need more boots of both kernels than the two runs made: compare the two patches with each other.\n";
+    }
+    Ok(text)
 }
 
 fn none(folder: &Path, why: &str) -> Error {

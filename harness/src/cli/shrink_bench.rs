@@ -11,7 +11,7 @@ use crate::present::harmless;
 use crate::qemu::Start;
 use crate::record::RunFolder;
 use crate::scenario::{Scenario, Schedule};
-use crate::trial::checkpoint::{self, Checkpoints};
+use crate::trial::checkpoint::{self, Boot, Checkpoints};
 use crate::trial::{Again, Happened, Original, Setting, TrialOutcome, TrialPlan, TrialRecord, run_all};
 use crate::{Error, Result};
 
@@ -105,7 +105,7 @@ impl<'a> Bench<'a> {
             return Ok(true);
         }
         let evidence = self.folder.checkpoints().join(name);
-        match checkpoint::prepare(&self.setting, self.cache, &evidence, self.cancel).await? {
+        match checkpoint::prepare(&self.setting, self.cache, Boot::FIRST, &evidence, self.cancel).await? {
             Checkpoints::Ready(checkpoints) => {
                 self.setting.checkpoints = Some(*checkpoints);
                 Ok(true)

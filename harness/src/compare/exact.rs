@@ -20,6 +20,12 @@ pub fn fisher_two_sided(a: u32, n: u32, b: u32, m: u32) -> f64 {
     sum.min(1.0)
 }
 
+/// The chance that all `n` of one side and none of `m` of the other show something that both show equally often, at most;
+/// which of the two it would be was known before: Fisher's exact test, one-sided.
+pub fn always_against_never(n: u32, m: u32) -> f64 {
+    (-ln_choose(u64::from(n) + u64::from(m), u64::from(n))).exp()
+}
+
 /// The rate a report must have to be seen at least once in `trials` trials with probability 0.95:
 /// the p of `(1 - p)^trials = 0.05`. 1 without trials.
 pub fn detectable_rate(trials: u32) -> f64 {
@@ -104,6 +110,9 @@ mod tests {
         close(fisher_two_sided(1, 10, 11, 14), 0.002_759_456_185);
         close(fisher_two_sided(0, 8, 1, 8), 1.0);
         close(fisher_two_sided(0, 0, 3, 3), 1.0);
+        close(always_against_never(8, 8), 1.0 / 12870.0);
+        close(always_against_never(2, 3), 0.1);
+        close(always_against_never(0, 5), 1.0);
     }
 
     #[test]

@@ -1,20 +1,25 @@
 //! What differs in the lock order, and how sure that is.
 //!
-//! A dependency that no checkpoint had is counted by trials. One that a side's checkpoint had, every trial of that side began
-//! with, and lockdep records nothing twice: there the unit is the boot, and the kernels are booted several times more.
+//! All trials of a side were restored from one boot. They share what that boot's lockdep had, which records nothing
+//! twice, and the state of its caches: whether the allocator's slow path is entered, and with it a lock of the
+//! allocator below whichever lock is held, is settled by how full a boot left them. So trials only say what may differ.
+//! What does differ, further boots of both kernels say, each with one trial: those are independent of each other.
 
 use serde::{Deserialize, Serialize};
 
-use super::exact::fisher_two_sided;
+use super::exact::{always_against_never, fisher_two_sided};
 use super::finding::Count;
-use crate::lockorder::{Forecast, LockOrder, Union, forecast};
+use crate::lockorder::{Forecast, Union, forecast};
 use crate::side::{Side, Sides};
 
-/// The chance of naming any dependency for two equal kernels, half of it for those of trials and half for those of boots.
+/// The chance of naming any dependency for two equal kernels.
 const ALPHA: f64 = 0.01;
 
-/// No kernel is booted more often than this for one comparison.
+/// No kernel is booted more often than this for one comparison, the boot of its checkpoint not counted.
 const MOST_BOOTS: u32 = 12;
+
+/// Further boots beyond those that are needed, for trials in them that turned blind.
+const SPARE_BOOTS: u32 = 2;
 
 /// A dependency that one side alone has, beyond chance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,28 +33,19 @@ pub struct EdgeDiff {
     pub within: Option<String>,
     /// In which ways it was taken, such as `EN+SN`: exclusive or shared, then not recursive or recursive reader.
     pub how: String,
-    /// Where it was counted.
-    pub unit: Unit,
-    /// Without the patch.
+    /// Trials without the patch. What their checkpoint had, all of them had.
     pub before: Count,
-    /// With it.
+    /// Trials with it.
     pub after: Count,
-    /// Fisher's exact test, two-sided.
+    /// Further boots, each with a trial; none where each trial is a boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boots: Option<Sides<Count>>,
+    /// The chance of such boots, or of such trials where each is a boot, if both kernels showed it equally often.
     pub p: f64,
     /// Who showed it first, below the run's folder.
     pub example: String,
     /// The call path that made it there, innermost first.
     pub path: Vec<String>,
-}
-
-/// What was counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Unit {
-    /// Trials.
-    Trials,
-    /// Boots: it was there before any trial began.
-    Boots,
 }
 
 /// How much of the lock order was seen.
@@ -59,7 +55,7 @@ pub struct Extent {
     pub trials: u32,
     /// Trials that showed something and are no evidence that something else was absent: lockdep was off, the guest hung.
     pub blind: u32,
-    /// Boots that were looked at, that of the checkpoint among them.
+    /// Further boots that were looked at, each with a trial.
     pub boots: u32,
     /// Dependencies seen, all together.
     pub edges: u32,
@@ -82,69 +78,88 @@ pub struct LockOrderDiff {
     pub forecast: Vec<Forecast>,
 }
 
-/// A dependency that one side's checkpoint has and the other side never showed.
+/// A dependency that one side alone showed, more often than chance alone in its trials.
 #[derive(Debug, Clone)]
 struct Candidate {
     ends: (u32, u32),
     /// Who has it.
     side: Side,
+    /// The side's checkpoint has it.
+    at_boot: bool,
+    trials: Sides<Count>,
+    /// What the trials say, which is the last word where each of them is a boot.
+    p: f64,
+    /// Further boots of the side that showed it.
+    seen: u32,
+    /// Further boots of the other that did not.
+    absent: u32,
+}
+
+impl Candidate {
+    fn p_of_boots(&self) -> f64 {
+        always_against_never(self.seen, self.absent)
+    }
+
+    /// Takes in one more boot; whether it may still be more than chance.
+    fn survives(&mut self, ends: Sides<bool>, watched: Sides<bool>) -> bool {
+        // What is there at boot is there before a trial can turn blind.
+        let is_evidence = |side: Side| self.at_boot || *watched.of(side);
+        let (own, other) = (self.side, self.side.other());
+        if *ends.of(other) || !ends.of(own) && is_evidence(own) {
+            return false;
+        }
+        self.seen += u32::from(*ends.of(own));
+        self.absent += u32::from(is_evidence(other));
+        true
+    }
 }
 
 /// A comparison that goes on as long as further boots can decide something.
 #[derive(Debug)]
 pub struct LockOrders {
     union: Union,
+    /// Whether trials were restored, and so say nothing without further boots.
+    restored: bool,
     candidates: Vec<Candidate>,
-    /// How many there were at first: that is what chance is shared among.
-    all_candidates: u32,
-    /// Boots of both sides that were looked at.
+    /// The p below which a candidate is more than chance.
+    limit: f64,
+    /// Dependencies that one side alone showed.
+    one_sided: u32,
+    /// Further boots of both sides that were looked at.
     boots: u32,
 }
 
 impl LockOrders {
     /// Begins with all trials, and the boots that they were restored from.
     pub fn new(union: Union) -> Self {
-        let restored = Side::BOTH.into_iter().all(|side| union.restored(side));
-        let mut candidates = Vec::new();
-        for (ends, sides) in union.edges() {
-            for side in Side::BOTH {
-                if sides.of(side).shown.boot && !sides.of(side.other()).shown.ever() {
-                    candidates.push(Candidate { ends, side });
-                }
-            }
-        }
-        let all_candidates = u32::try_from(candidates.len()).unwrap_or(u32::MAX);
-        Self { union, candidates, all_candidates, boots: u32::from(restored) }
+        let restored = Side::BOTH.into_iter().any(|side| union.restored(side));
+        let (mut candidates, one_sided) = candidates(&union);
+        candidates.sort_by_key(|candidate| candidate.ends);
+        let limit = ALPHA / f64::from(count(candidates.iter()).max(1));
+        Self { union, restored, candidates, limit, one_sided, boots: 0 }
     }
 
     /// The boot of each side that is to be looked at next, the checkpoint's being the first; none when no more can
     /// decide anything. Who runs fewer trials than boots would be needed does not want to wait for boots either.
     pub fn next_boot(&self) -> Option<u32> {
         let trials = self.union.watched(Side::Before).min(self.union.watched(Side::After));
-        let needed = self.boots_needed().filter(|needed| *needed <= trials)?;
-        (self.boots > 0 && self.boots < needed && !self.candidates.is_empty()).then_some(self.boots + 1)
+        let needed = (1..=MOST_BOOTS).find(|n| always_against_never(*n, *n) <= self.limit)?;
+        let is_open = self.candidates.iter().any(|candidate| candidate.p_of_boots() > self.limit);
+        let goes_on = self.restored && needed <= trials && self.boots < needed + SPARE_BOOTS && is_open;
+        goes_on.then_some(self.boots + 2)
     }
 
-    /// So many boots of each side decide about something that all of one and none of the other have.
-    fn boots_needed(&self) -> Option<u32> {
-        let limit = ALPHA / 2.0 / f64::from(self.all_candidates.max(1));
-        (1..=MOST_BOOTS).find(|n| fisher_two_sided(0, *n, *n, *n) <= limit)
-    }
-
-    /// Takes in one more boot of each side. What it shows to be chance is a candidate no more.
-    pub fn add_boots(&mut self, boots: &Sides<LockOrder>) {
+    /// Takes in one more boot of each side and the trial restored from it. What it shows to be chance is a candidate no
+    /// more.
+    pub fn add_boot(&mut self, boot: &Union) {
         self.boots += 1;
-        let edges = |order: &LockOrder| {
-            let class = |place: u32| order.classes.get(place as usize).map(|node| &node.class);
-            let edges = order.edges.iter().filter_map(|edge| Some((class(edge.from)?, class(edge.to)?)));
-            edges.map(|(from, to)| (from.clone(), to.clone())).collect::<std::collections::HashSet<_>>()
-        };
-        let seen = Sides { before: edges(&boots.before), after: edges(&boots.after) };
         let classes = self.union.classes();
-        self.candidates.retain(|candidate| {
+        let watched = Sides { before: boot.watched(Side::Before) > 0, after: boot.watched(Side::After) > 0 };
+        self.candidates.retain_mut(|candidate| {
             let (from, to) = candidate.ends;
-            let ends = (classes[from as usize].clone(), classes[to as usize].clone());
-            seen.of(candidate.side).contains(&ends) && !seen.of(candidate.side.other()).contains(&ends)
+            let edge = boot.edge_of(&classes[from as usize], &classes[to as usize]);
+            let ever = |side: Side| edge.is_some_and(|sides| sides.of(side).shown.ever());
+            candidate.survives(Sides { before: ever(Side::Before), after: ever(Side::After) }, watched)
         });
     }
 
@@ -153,93 +168,43 @@ impl LockOrders {
         let extent = |side: Side| Extent {
             trials: self.union.watched(side),
             blind: self.union.blind(side),
-            boots: if self.union.restored(side) { self.boots } else { 0 },
+            boots: self.boots,
             edges: count(self.union.edges().filter(|(_, sides)| sides.of(side).shown.ever())),
         };
-        let (mut diffs, one_sided) = self.by_trials();
-        let boots = self.by_boots();
-        let undecided = one_sided + self.all_candidates - count(boots.iter()) - count(diffs.iter());
-        diffs.extend(boots);
-        let forecast = Side::BOTH.into_iter().flat_map(|side| forecast(&self.union, side)).collect();
+        let p = |candidate: &Candidate| if self.restored { candidate.p_of_boots() } else { candidate.p };
         let of = |side: Side| {
-            let mut all: Vec<EdgeDiff> =
-                diffs.iter().filter(|(whose, _)| *whose == side).map(|(_, diff)| diff.clone()).collect();
+            let decided = self.candidates.iter().filter(|c| c.side == side && p(c) <= self.limit);
+            let mut all: Vec<EdgeDiff> = decided.map(|c| self.edge_diff(c, p(c))).collect();
             all.sort_by(|a, b| (&a.to, &a.from).cmp(&(&b.to, &b.from)));
             all
         };
+        let (gone, new) = (of(Side::Before), of(Side::After));
         LockOrderDiff {
             none: None,
             extent: Sides { before: extent(Side::Before), after: extent(Side::After) },
-            gone: of(Side::Before),
-            new: of(Side::After),
-            undecided,
-            forecast,
+            undecided: self.one_sided - count(gone.iter().chain(&new)),
+            gone,
+            new,
+            forecast: Side::BOTH.into_iter().flat_map(|side| forecast(&self.union, side)).collect(),
         }
     }
 
-    /// Dependencies that no checkpoint had: those that are decided, and how many one side alone showed.
-    fn by_trials(&self) -> (Vec<(Side, EdgeDiff)>, u32) {
-        let trials =
-            Sides { before: self.union.watched(Side::Before), after: self.union.watched(Side::After) };
-        let mut tests = Vec::new();
-        for (ends, sides) in self.union.edges() {
-            if Side::BOTH.into_iter().any(|side| sides.of(side).shown.boot) {
-                continue;
-            }
-            let seen = |side: Side| self.union.evident(side, &sides.of(side).shown.trials);
-            tests.push((ends, Sides { before: seen(Side::Before), after: seen(Side::After) }));
-        }
-        let limit = tarone(tests.iter().map(|(_, seen)| seen.before + seen.after), trials, ALPHA / 2.0);
-        let mut one_sided = 0;
-        let mut found = Vec::new();
-        for (ends, seen) in tests {
-            let Some(sides) = self.union.edge(ends) else { continue };
-            // A blind trial may have shown it on the other side.
-            let ever = |side: Side| sides.of(side).shown.ever();
-            let side = match (ever(Side::Before), ever(Side::After)) {
-                (true, false) => Side::Before,
-                (false, true) => Side::After,
-                _ => continue,
-            };
-            one_sided += 1;
-            let p = fisher_two_sided(seen.before, trials.before, seen.after, trials.after);
-            if p <= limit {
-                let count = |side: Side| Count { seen: *seen.of(side), trials: *trials.of(side) };
-                let counts = Sides { before: count(Side::Before), after: count(Side::After) };
-                found.push((side, self.found(ends, side, Unit::Trials, counts, p)));
-            }
-        }
-        (found, one_sided)
-    }
-
-    /// Dependencies that one side's boots always had and the other's never, nor its trials.
-    fn by_boots(&self) -> Vec<(Side, EdgeDiff)> {
-        if self.boots_needed().is_none_or(|needed| self.boots < needed) {
-            return Vec::new();
-        }
-        let p = fisher_two_sided(0, self.boots, self.boots, self.boots);
-        let found = self.candidates.iter().map(|candidate| {
-            let count = |side: Side| Count {
-                seen: if side == candidate.side { self.boots } else { 0 },
-                trials: self.boots,
-            };
-            let counts = Sides { before: count(Side::Before), after: count(Side::After) };
-            (candidate.side, self.found(candidate.ends, candidate.side, Unit::Boots, counts, p))
-        });
-        found.collect()
-    }
-
-    fn found(&self, ends: (u32, u32), side: Side, unit: Unit, counts: Sides<Count>, p: f64) -> EdgeDiff {
-        let union = &self.union;
+    fn edge_diff(&self, candidate: &Candidate, p: f64) -> EdgeDiff {
+        let (union, side, ends) = (&self.union, candidate.side, candidate.ends);
         let edge = union.edge(ends).map(|sides| sides.of(side).clone()).unwrap_or_default();
+        let boots = |of: Side| {
+            let has_it = of == side;
+            let trials = if has_it { candidate.seen } else { candidate.absent };
+            Count { seen: if has_it { trials } else { 0 }, trials }
+        };
         EdgeDiff {
             from: union.name(ends.0),
             to: union.name(ends.1),
             within: self.within(ends, side),
             how: edge.how().to_string(),
-            unit,
-            before: counts.before,
-            after: counts.after,
+            before: candidate.trials.before,
+            after: candidate.trials.after,
+            boots: self.restored.then(|| Sides { before: boots(Side::Before), after: boots(Side::After) }),
             p,
             example: union.example(side, &edge.shown),
             path: edge.path,
@@ -263,6 +228,40 @@ impl LockOrders {
         let also = self.union.edge((from, whole)).is_some_and(|sides| sides.of(side).shown.ever());
         also.then(|| self.union.name(whole))
     }
+}
+
+/// What one side alone showed: what was more than chance, if trials were independent, and how many in all.
+fn candidates(union: &Union) -> (Vec<Candidate>, u32) {
+    let trials = Sides { before: union.watched(Side::Before), after: union.watched(Side::After) };
+    let (mut found, mut tests, mut one_sided) = (Vec::new(), Vec::new(), 0);
+    for (ends, sides) in union.edges() {
+        // A blind trial may have shown it on the other side.
+        let ever = |side: Side| sides.of(side).shown.ever();
+        let side = match (ever(Side::Before), ever(Side::After)) {
+            (true, false) => Some(Side::Before),
+            (false, true) => Some(Side::After),
+            _ => None,
+        };
+        one_sided += u32::from(side.is_some());
+        let at_boot = Side::BOTH.into_iter().any(|side| sides.of(side).shown.boot);
+        let seen = |side: Side| {
+            let shown = &sides.of(side).shown;
+            if shown.boot { *trials.of(side) } else { union.evident(side, &shown.trials) }
+        };
+        let count = |side: Side| Count { seen: seen(side), trials: *trials.of(side) };
+        let counts = Sides { before: count(Side::Before), after: count(Side::After) };
+        let p = fisher_two_sided(counts.before.seen, trials.before, counts.after.seen, trials.after);
+        let candidate =
+            side.map(|side| Candidate { ends, side, at_boot, trials: counts, p, seen: 0, absent: 0 });
+        if at_boot {
+            found.extend(candidate);
+        } else {
+            tests.push((counts.before.seen + counts.after.seen, candidate));
+        }
+    }
+    let limit = tarone(tests.iter().map(|(seen, _)| *seen), trials, ALPHA);
+    found.extend(tests.into_iter().filter_map(|(_, candidate)| candidate).filter(|c| c.p <= limit));
+    (found, one_sided)
 }
 
 /// The p below which a test counts, so that the chance that any counts by chance is at most `alpha`: Tarone's correction

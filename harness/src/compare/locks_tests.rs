@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::lockorder::{Edge, How, LockClass, Node, TrialLocks, Usage};
+use crate::lockorder::{Edge, How, LockClass, LockOrder, Node, TrialLocks, Usage};
 
 fn order(edges: &[(u32, u32)]) -> LockOrder {
     let class = |number: u32| LockClass {
@@ -50,16 +50,16 @@ fn patched(n: usize) -> Vec<TrialLocks> {
 
 #[test]
 fn what_the_patch_did_is_told_from_noise() {
-    let diff = LockOrders::new(union(&patched(10))).diff();
+    let orders = LockOrders::new(union(&patched(10)));
+    let diff = orders.diff();
     assert_eq!(
         (names(&diff.gone), names(&diff.new)),
         (vec!["lock0 -> lock1".into()], vec!["lock0 -> lock2".into()])
     );
     let new = &diff.new[0];
-    assert_eq!(
-        (new.before.to_string(), new.after.to_string(), new.unit),
-        ("0/10".into(), "10/10".into(), Unit::Trials)
-    );
+    assert_eq!((new.before.to_string(), new.after.to_string()), ("0/10".into(), "10/10".into()));
+    // Each of these trials was a boot.
+    assert_eq!((&new.boots, orders.next_boot()), (&None, None));
     assert_eq!(new.example, "trials/after-000");
     assert!(diff.forecast.is_empty());
 }
@@ -83,38 +83,86 @@ fn a_blind_trial_shows_what_it_shows_and_nothing_else() {
     assert_eq!((diff.extent.after.trials, diff.extent.after.blind), (10, 1));
 }
 
-#[test]
-fn what_a_boot_shows_is_counted_by_boots() {
+/// What a side's checkpoint has, and what its trials have beyond.
+type SideEdges<'a> = (&'a [(u32, u32)], &'a [(u32, u32)]);
+
+/// A boot of both kernels, each with one trial.
+fn boot(before: SideEdges<'_>, after: SideEdges<'_>, is_blind: bool) -> Union {
+    let mut union = Union::default();
+    for (side, (boot, edges)) in [(Side::Before, before), (Side::After, after)] {
+        union.add_boot(side, &order(boot));
+        let mut one = trial(side, 0, edges);
+        one.blind = is_blind.then(|| "lockdep was off".into());
+        union.add(&one);
+    }
+    union
+}
+
+/// Restored trials: 4 -> 5 and 0 -> 1 are the patch's, 6 -> 7 and 0 -> 2 come from what the first boot was like, 8 -> 9 the
+/// other side's trials have too.
+fn restored() -> LockOrders {
     let mut union = union(&patched(10));
-    // 4 -> 5 is the patch's, 6 -> 7 chance; 8 -> 9 the other side's trials have too.
     union.add_boot(Side::Before, &order(&[(4, 5), (6, 7), (8, 9)]));
     union.add_boot(Side::After, &order(&[]));
     union.add(&trial(Side::After, 10, &[(0, 2), (8, 9)]));
-    let mut orders = LockOrders::new(union);
-    let mut boots = 1;
+    LockOrders::new(union)
+}
+
+#[test]
+fn boots_tell_the_patch_from_what_one_boot_was_like() {
+    let mut orders = restored();
+    let mut boots = 0;
     while let Some(number) = orders.next_boot() {
         boots += 1;
-        assert_eq!(number, boots);
-        let chance: &[(u32, u32)] = if number == 3 { &[(4, 5)] } else { &[(4, 5), (6, 7)] };
-        orders.add_boots(&Sides { before: order(chance), after: order(&[]) });
+        assert_eq!(number, boots + 1);
+        // What was in the first boot's memory comes by trial in another, and in a third not at all.
+        orders.add_boot(&match number {
+            3 => boot((&[(4, 5)], &[(0, 1), (6, 7)]), (&[], &[(0, 2)]), false),
+            4 => boot((&[(4, 5)], &[(0, 1)]), (&[], &[]), false),
+            _ => boot((&[(4, 5), (6, 7)], &[(0, 1)]), (&[], &[(0, 2)]), false),
+        });
     }
     let diff = orders.diff();
-    let by_boots: Vec<&EdgeDiff> = diff.gone.iter().filter(|edge| edge.unit == Unit::Boots).collect();
-    assert_eq!(by_boots.len(), 1, "{:?}", names(&diff.gone));
-    assert_eq!((&*by_boots[0].from, by_boots[0].before.seen), ("lock4", boots));
-    assert!(by_boots[0].p <= ALPHA / 2.0 / 2.0, "{}", by_boots[0].p);
+    let lists = (names(&diff.gone), names(&diff.new));
+    assert_eq!(lists, (vec!["lock0 -> lock1".into(), "lock4 -> lock5".into()], vec![]));
+    for edge in &diff.gone {
+        // All trials began with what their boot had.
+        assert_eq!((edge.before.to_string(), edge.after.to_string()), ("10/10".into(), "0/11".into()));
+        let count = |seen| Count { seen, trials: boots };
+        assert_eq!(edge.boots, Some(Sides { before: count(boots), after: count(0) }));
+        // Four candidates share the chance: one in 462 is too often, one in 924 is not.
+        assert!((edge.p - 1.0 / 924.0).abs() < 1e-9, "{}", edge.p);
+    }
+    assert_eq!(diff.extent.after.boots, 6);
+    assert_eq!(diff.undecided, 2);
+}
+
+#[test]
+fn restored_trials_alone_decide_nothing() {
+    let diff = restored().diff();
+    assert!(diff.gone.is_empty() && diff.new.is_empty(), "{diff:?}");
 }
 
 #[test]
 fn boots_end_when_all_was_chance() {
-    let mut union = union(&patched(10));
-    union.add_boot(Side::Before, &order(&[(6, 7)]));
-    union.add_boot(Side::After, &order(&[]));
-    let mut orders = LockOrders::new(union);
-    assert_eq!(orders.next_boot(), Some(2));
-    orders.add_boots(&Sides { before: order(&[]), after: order(&[]) });
+    let mut orders = restored();
+    orders.add_boot(&boot((&[], &[]), (&[], &[]), false));
     assert_eq!(orders.next_boot(), None);
-    assert!(orders.diff().gone.iter().all(|edge| edge.unit == Unit::Trials));
+    let diff = orders.diff();
+    assert!(diff.gone.is_empty() && diff.new.is_empty(), "{diff:?}");
+}
+
+#[test]
+fn a_boot_whose_trial_was_blind_tells_of_the_boot_alone() {
+    let mut orders = restored();
+    let mut boots = 0;
+    while orders.next_boot().is_some() {
+        boots += 1;
+        orders.add_boot(&boot((&[(4, 5)], &[]), (&[], &[]), true));
+    }
+    // As many more than needed as there are to spare.
+    assert_eq!(boots, 6 + SPARE_BOOTS);
+    assert_eq!(names(&orders.diff().gone), ["lock4 -> lock5"]);
 }
 
 #[test]

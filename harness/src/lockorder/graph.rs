@@ -266,10 +266,15 @@ impl<T> Default for Interned<T> {
 }
 
 impl<T: Clone + Eq + std::hash::Hash> Interned<T> {
+    /// Its place, if it is there.
+    pub(super) fn find(&self, thing: &T) -> Option<u32> {
+        self.places.get(thing).copied()
+    }
+
     /// Its place; a new one's is the last.
     pub(super) fn place(&mut self, thing: &T) -> u32 {
-        if let Some(place) = self.places.get(thing) {
-            return *place;
+        if let Some(place) = self.find(thing) {
+            return place;
         }
         let place = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
         self.all.push(thing.clone());

@@ -19,6 +19,10 @@ impl TrialSet {
         self.0[word] |= 1 << (trial % 64);
     }
 
+    fn contains(&self, trial: usize) -> bool {
+        self.0.get(trial / 64).is_some_and(|word| word >> (trial % 64) & 1 != 0)
+    }
+
     /// How many they are.
     pub fn len(&self) -> u32 {
         self.0.iter().map(|word| word.count_ones()).sum()
@@ -120,7 +124,7 @@ impl Union {
         for (node, place) in order.classes.iter().zip(&places) {
             let shown = self.usage[*place as usize].of_mut(side);
             for (bit, shown) in shown.iter_mut().enumerate() {
-                if node.usage.0 >> bit & 1 != 0 {
+                if node.usage.has(bit) {
                     mark(shown, trial);
                 }
             }
@@ -163,6 +167,11 @@ impl Union {
         self.edges.get(&ends)
     }
 
+    /// One of them, by the classes of its ends.
+    pub fn edge_of(&self, from: &LockClass, to: &LockClass) -> Option<&Sides<SideEdge>> {
+        self.edge((self.classes.find(from)?, self.classes.find(to)?))
+    }
+
     /// In which contexts a class was taken.
     pub fn usage(&self, class: u32, side: Side) -> Usage {
         let shown = self.shown_usage(class, side);
@@ -192,10 +201,7 @@ impl Union {
     /// Of these trials, those that are evidence of what they did not show.
     pub fn evident(&self, side: Side, trials: &TrialSet) -> u32 {
         let all = self.trials.of(side);
-        count((0_usize..).zip(all).filter(|(place, trial)| {
-            let word = trials.0.get(*place / 64).copied().unwrap_or(0);
-            !trial.blind && word >> (*place % 64) & 1 != 0
-        }))
+        count((0_usize..).zip(all).filter(|(place, trial)| !trial.blind && trials.contains(*place)))
     }
 
     /// A class as people write it; its file comes along where two are written alike.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::harmless;
-use crate::compare::{EdgeDiff, LockOrderDiff, Unit};
+use crate::compare::{EdgeDiff, LockOrderDiff};
 use crate::lockorder::{Forecast, Union};
 use crate::side::Side;
 
@@ -55,7 +55,7 @@ pub fn full(diff: &LockOrderDiff) -> String {
     for (side, extent) in [("before", diff.extent.before), ("after", diff.extent.after)] {
         let _ = write!(out, "{side:<7} {} dependencies in {} trials", extent.edges, extent.trials);
         if extent.boots > 0 {
-            let _ = write!(out, " and {} boots", extent.boots);
+            let _ = write!(out, " and {} further boots", extent.boots);
         }
         if extent.blind > 0 {
             let _ = write!(out, "; {} more trials were blind: what they lack counts nowhere", extent.blind);
@@ -118,19 +118,15 @@ pub fn neighbourhood(union: &Union, classes: &[u32]) -> String {
 
 /// One dependency with its arithmetic and the call path that made it.
 fn whole(edge: &EdgeDiff) -> String {
-    let unit = match edge.unit {
-        Unit::Trials => "trials",
-        Unit::Boots => "boots",
-    };
     let mut out = format!("  {} -> {}", harmless(&edge.from, 60), harmless(&edge.to, 60));
     if let Some(whole) = &edge.within {
         let _ = write!(out, "   (part of {})", harmless(whole, 60));
     }
-    let _ = writeln!(
-        out,
-        "\n      before {}   after {}   {unit}   p = {:.2e}   {}",
-        edge.before, edge.after, edge.p, edge.how
-    );
+    let _ = write!(out, "\n      trials {} -> {}", edge.before, edge.after);
+    if let Some(boots) = &edge.boots {
+        let _ = write!(out, "   boots {} -> {}", boots.before, boots.after);
+    }
+    let _ = writeln!(out, "   p = {:.2e}   {}", edge.p, edge.how);
     if edge.within.is_none() {
         out += &path(&edge.path);
     }
@@ -198,11 +194,7 @@ struct Group<'a> {
 
 impl Group<'_> {
     fn line(&self, width: usize) -> String {
-        let unit = match self.edge.unit {
-            Unit::Trials => "",
-            Unit::Boots => " boots",
-        };
-        let counts = format!("{} -> {}{unit}", self.edge.before, self.edge.after);
+        let counts = format!("{} -> {}", self.edge.before, self.edge.after);
         let to = harmless(self.to, 40);
         let room = width.saturating_sub(counts.len() + to.chars().count() + 7);
         let mut from = String::new();
@@ -224,13 +216,15 @@ impl Group<'_> {
 fn groups(edges: &[EdgeDiff]) -> Vec<Group<'_>> {
     let mut all: BTreeMap<(&str, String), Group<'_>> = BTreeMap::new();
     for edge in edges.iter().filter(|edge| edge.within.is_none()) {
-        let counts = format!("{} {} {:?}", edge.before, edge.after, edge.unit);
+        let counts = format!("{} {}", edge.before, edge.after);
         let group =
             all.entry((&edge.to, counts)).or_insert_with(|| Group { to: &edge.to, from: Vec::new(), edge });
         group.from.push(&edge.from);
     }
     let mut all: Vec<Group<'_>> = all.into_values().collect();
     // What the boot shows is nearest to what the patch says; then what many places do.
-    all.sort_by_key(|group| (group.edge.unit == Unit::Trials, std::cmp::Reverse(group.from.len())));
+    all.sort_by_key(|group| {
+        (!group.edge.example.starts_with("checkpoints/"), std::cmp::Reverse(group.from.len()))
+    });
     all
 }

@@ -1,12 +1,17 @@
 //! The lock order that the trials of a run left in its folder.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::read_if_there;
 use crate::lockorder::{self, LockOrder, TrialLocks, Union};
 use crate::side::Side;
 use crate::{Error, Result};
+
+/// The folder of a further boot of a run's kernels, which is made like a run's: `checkpoints/` and `trials/`.
+pub fn further_boot(run: &Path, number: u32) -> PathBuf {
+    run.join("boots").join(number.to_string())
+}
 
 /// Reads what all trials of the run in `folder` showed. An error of the user's names a file that is none of ours; inside,
 /// why there is nothing to be read.

@@ -26,7 +26,7 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-pub use locks::{add_locks, read_locks};
+pub use locks::{add_locks, further_boot, read_locks};
 pub use prove::ProveResult;
 pub use shrink::{ShrinkResult, Tried, rate};
 

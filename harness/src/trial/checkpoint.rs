@@ -10,7 +10,7 @@
 //!   memory, state                   of the guest
 //!   kmsg.log, serial.log, qemu.cmd  what its boot said, and how it was started
 //!   lock-order.json                 what its lockdep had learned, where that can be read
-//!   boots/<n>/                      the same of further boots, where two kernels' differ: see boot_again
+//!   boots/<n>/                      the same of further boots, where two kernels' differ: see [`Boot`]
 //! ```
 
 use std::fs::File;
@@ -58,8 +58,6 @@ pub struct Checkpoint {
     about: About,
     /// None where its kernel does not tell.
     lock_order: Option<Arc<LockOrder>>,
-    /// Where it is kept.
-    folder: PathBuf,
 }
 
 /// `checkpoint.json`.
@@ -130,7 +128,7 @@ impl Checkpoint {
         // Its age is the time since its last use.
         let json = fs_err::File::open(folder.join("checkpoint.json")).ok()?;
         json.file().set_modified(std::time::SystemTime::now()).ok()?;
-        Some(Self { memory, state, about, lock_order, folder: folder.to_owned() })
+        Some(Self { memory, state, about, lock_order })
     }
 
     fn save(&self, folder: &Path, evidence: &Path) -> Result<()> {
@@ -151,11 +149,22 @@ pub enum Checkpoints {
     None(String),
 }
 
-/// Has a checkpoint for both kernels of `setting`, from the cache or newly made. What their boots said is below
-/// `evidence`, one folder a side. An error is an interruption, or our own disk's.
+/// Which boot of a kernel a checkpoint is of. Trials begin with the first. What all of them share by chance, such as how
+/// full that boot left the slabs, further ones tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Boot(pub u32);
+
+impl Boot {
+    /// Of what trials begin with.
+    pub const FIRST: Self = Self(1);
+}
+
+/// Has a checkpoint of this boot for both kernels of `setting`, from the cache or newly made. What their boots said is
+/// below `evidence`, one folder a side. An error is an interruption, or our own disk's.
 pub async fn prepare(
     setting: &Setting,
     cache: &Cache,
+    number: Boot,
     evidence: &Path,
     cancel: &CancellationToken,
 ) -> Result<Checkpoints> {
@@ -167,7 +176,7 @@ pub async fn prepare(
         Sides { before: key(setting, &program, Side::Before)?, after: key(setting, &program, Side::After)? };
     let one = async |side: Side| {
         let folder = cache.checkpoints().join(keys.of(side));
-        one(setting, side, &folder, &evidence.join(side.to_string()), cancel).await
+        one(setting, side, &folder, number, &evidence.join(side.to_string()), cancel).await
     };
     let (before, after) = if keys.before == keys.after {
         let before = one(Side::Before).await?;
@@ -183,33 +192,38 @@ pub async fn prepare(
     })
 }
 
-/// One side's, in `folder` of the cache, or why there is none.
+/// One side's, below `folder` of the cache, or why there is none.
 async fn one(
     setting: &Setting,
     side: Side,
     folder: &Path,
+    number: Boot,
     evidence: &Path,
     cancel: &CancellationToken,
 ) -> Result<Result<Checkpoint, String>> {
     fs_err::create_dir_all(evidence)?;
-    // Whoever else makes the same one now is waited for, and its checkpoint then taken.
+    // Whoever else makes one of this kernel now is waited for. A prune leaves alone what is locked.
     let lock = tokio::select! {
         lock = lock(folder.to_owned()) => lock?,
         () = cancel.cancelled() => return Err(Error::interrupted()),
     };
+    let place = match number {
+        Boot::FIRST => folder.to_owned(),
+        Boot(number) => folder.join("boots").join(number.to_string()),
+    };
+    fs_err::create_dir_all(&place)?;
     let with_locks = setting.lock_layouts.of(side).is_ok();
-    if let Some(checkpoint) = Checkpoint::load(folder, with_locks) {
-        copy_evidence(folder, evidence)?;
+    if let Some(checkpoint) = Checkpoint::load(&place, with_locks) {
+        copy_evidence(&place, evidence)?;
         return Ok(Ok(checkpoint));
     }
     // Stale, or half of one. Without this file it is none.
-    let _ = std::fs::remove_file(folder.join("checkpoint.json"));
+    let _ = std::fs::remove_file(place.join("checkpoint.json"));
     let mut why = String::new();
     for attempt in 1..=ATTEMPTS {
         match make(setting, side, evidence, cancel).await? {
-            Ok(Made { memory, state, about, lock_order }) => {
-                let checkpoint = Checkpoint { memory, state, about, lock_order, folder: folder.to_owned() };
-                checkpoint.save(folder, evidence)?;
+            Ok(checkpoint) => {
+                checkpoint.save(&place, evidence)?;
                 drop(lock);
                 return Ok(Ok(checkpoint));
             }
@@ -229,82 +243,26 @@ enum Unfit {
     Flaw(String),
 }
 
-/// The lock order of the `number`th boot of a checkpoint's kernel, the checkpoint's own being the first: another boot just
-/// like that, or one of those that earlier comparisons needed. Or why there is none.
-pub async fn boot_again(
-    setting: &Setting,
-    side: Side,
-    number: u32,
-    cancel: &CancellationToken,
-) -> Result<Result<LockOrder, String>> {
-    let Some(checkpoint) = setting.checkpoints.as_ref().map(|both| both.of(side)) else {
-        return Ok(Err("its trials boot".into()));
-    };
-    let dir = checkpoint.folder.join("boots").join(number.to_string());
-    let kept = fs_err::read(dir.join(lockorder::FILE)).ok();
-    let kept = kept.and_then(|text| serde_json::from_slice(&text).ok()).filter(LockOrder::is_sound);
-    if let Some(order) = kept {
-        return Ok(Ok(order));
-    }
-    fs_err::create_dir_all(&dir)?;
-    let memory = Scratch::new(setting.scenario.machine.memory)?;
-    let state = Scratch::new(Bytes(0))?;
-    Ok(match boot(setting, side, &dir, &memory, &state, false, cancel).await? {
-        Ok((_, Some(order))) => Ok(Arc::unwrap_or_clone(order)),
-        Ok((_, None)) => Err("its kernel does not tell".into()),
-        Err(Unfit::Cut(cut)) => Err(cut.words()),
-        Err(Unfit::Flaw(flaw)) => Err(flaw),
-    })
-}
-
-/// A guest that was booted and saved.
-struct Made {
-    memory: Sealed,
-    state: Sealed,
-    about: About,
-    lock_order: Option<Arc<LockOrder>>,
-}
-
 /// Boots, waits until the guest is idle, looks whether it is fit, saves it.
 async fn make(
     setting: &Setting,
     side: Side,
     dir: &Path,
     cancel: &CancellationToken,
-) -> Result<Result<Made, Unfit>> {
+) -> Result<Result<Checkpoint, Unfit>> {
     let memory = Scratch::new(setting.scenario.machine.memory)?;
     let state = Scratch::new(Bytes(0))?;
-    let (booted, lock_order) = match boot(setting, side, dir, &memory, &state, true, cancel).await? {
-        Ok(booted) => booted,
-        Err(unfit) => return Ok(Err(unfit)),
-    };
-    let (memory, state) = (memory.seal()?, state.seal()?);
-    let about = About { memory_hash: memory.hash()?, state_hash: state.hash()?, booted };
-    Ok(Ok(Made { memory, state, about, lock_order }))
-}
-
-/// Boots, waits until the guest is idle, looks whether it is fit; saves it, if `save`.
-async fn boot(
-    setting: &Setting,
-    side: Side,
-    dir: &Path,
-    memory: &Scratch,
-    state: &Scratch,
-    save: bool,
-    cancel: &CancellationToken,
-) -> Result<Result<(Booted, Option<Arc<LockOrder>>), Unfit>> {
+    let origin = Origin::Template { memory: &memory, state: &state };
     let journal = Journal::create(&dir.join("events.jsonl"))?;
-    let origin = Origin::Template { memory, state };
     let heard = journal.listen();
     let whole = async {
         let vm = match Vm::start(setting, side, origin, dir, &journal).await {
             Ok(vm) => vm,
             Err(error) => return Ok(Err(Unfit::Cut(Cut::Broken(error.to_string())))),
         };
-        let led = lead(&vm, heard, dir, setting.lock_layouts.of(side)).await;
-        let led = match led {
-            Ok(booted) if save => vm.save().await.map_err(Unfit::Cut).map(|()| booted),
-            led => led,
+        let led = match lead(&vm, heard, dir, setting.lock_layouts.of(side)).await {
+            Ok(booted) => vm.save().await.map_err(Unfit::Cut).map(|()| booted),
+            Err(unfit) => Err(unfit),
         };
         let cut = match &led {
             Err(Unfit::Cut(cut)) => Some(cut),
@@ -319,7 +277,13 @@ async fn boot(
         () = journal.failed() => return Err(journal.check().err().unwrap_or_else(Error::interrupted)),
     };
     journal.check()?;
-    Ok(led)
+    let (booted, lock_order) = match led {
+        Ok(booted) => booted,
+        Err(unfit) => return Ok(Err(unfit)),
+    };
+    let (memory, state) = (memory.seal()?, state.seal()?);
+    let about = About { memory_hash: memory.hash()?, state_hash: state.hash()?, booted };
+    Ok(Ok(Checkpoint { memory, state, about, lock_order }))
 }
 
 async fn lead(

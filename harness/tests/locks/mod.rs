@@ -23,11 +23,11 @@ pub(crate) fn the_seed_patch_moves_the_lock(result: &Value, release: &str, scree
     assert!(gone.contains(&edge("acpi_scan_lock", "cpu_hotplug_lock")), "{release}: {gone:?}");
     assert!(new.contains(&edge("acpi_scan_lock", "mem_hotplug_lock")), "{release}: {new:?}");
     if release.starts_with("6.1.") {
-        // That one is made at boot, where boots are counted.
-        let boot = order["gone"].as_array().unwrap().iter().find(|e| e["unit"] == "boots").unwrap();
-        assert!(gone.contains(&edge("cpu_hotplug_lock", "mem_hotplug_lock")), "{gone:?}");
-        assert_eq!(boot["after"]["seen"], 0, "{boot:#}");
-        assert_eq!(boot["before"]["seen"], boot["before"]["trials"], "{boot:#}");
+        // That one is made at boot.
+        let at_boot =
+            order["gone"].as_array().unwrap().iter().find(|e| e["from"] == "cpu_hotplug_lock").unwrap();
+        assert_eq!(at_boot["example"], "checkpoints/before");
+        assert_eq!(at_boot["to"], "mem_hotplug_lock");
         // Nothing of it is noise: each is about the two locks, or about the console that the warning is printed to.
         let named = ["cpu_hotplug_lock", "mem_hotplug_lock", "console"];
         let odd: Vec<_> = gone
@@ -36,6 +36,19 @@ pub(crate) fn the_seed_patch_moves_the_lock(result: &Value, release: &str, scree
             .filter(|(from, to)| !named.iter().any(|name| from.contains(name) || to.contains(name)))
             .collect();
         assert_eq!(odd, Vec::<&(String, String)>::new());
+    }
+    for (list, has_it) in [("gone", "before"), ("new", "after")] {
+        for edge in order[list].as_array().unwrap() {
+            let boots = &edge["boots"];
+            let count =
+                |side: &str| (boots[side]["seen"].as_u64().unwrap(), boots[side]["trials"].as_u64().unwrap());
+            let (own, other) = if has_it == "before" {
+                (count("before"), count("after"))
+            } else {
+                (count("after"), count("before"))
+            };
+            assert!(own.0 == own.1 && own.0 >= 5 && other.0 == 0 && other.1 >= 5, "{edge:#}");
+        }
     }
     let path = order["new"][0]["path"].as_array().unwrap();
     assert!(!path.is_empty(), "{order:#}");
