@@ -58,10 +58,8 @@ async fn boot(
     folder: &Path,
     cancel: &CancellationToken,
 ) -> Result<std::result::Result<Union, String>> {
-    let is_whole = |union: &Union| {
-        let has_trial = |side| union.watched(side) + union.blind(side) > 0;
-        Side::BOTH.into_iter().all(|side| union.restored(side) && has_trial(side))
-    };
+    let is_whole =
+        |union: &Union| Side::BOTH.into_iter().all(|side| union.restored(side) && union.trials(side) > 0);
     let trials = folder.join("trials");
     fs_err::create_dir_all(&trials)?;
     if let Ok(union) = read_locks(folder)?

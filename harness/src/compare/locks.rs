@@ -158,7 +158,7 @@ impl LockOrders {
         self.candidates.retain_mut(|candidate| {
             let (from, to) = candidate.ends;
             let edge = boot.edge_of(&classes[from as usize], &classes[to as usize]);
-            let ever = |side: Side| edge.is_some_and(|sides| sides.of(side).shown.ever());
+            let ever = |side: Side| edge.as_ref().is_some_and(|sides| sides.of(side).shown.ever());
             candidate.survives(Sides { before: ever(Side::Before), after: ever(Side::After) }, watched)
         });
     }
@@ -191,7 +191,8 @@ impl LockOrders {
 
     fn edge_diff(&self, candidate: &Candidate, p: f64) -> EdgeDiff {
         let (union, side, ends) = (&self.union, candidate.side, candidate.ends);
-        let edge = union.edge(ends).map(|sides| sides.of(side).clone()).unwrap_or_default();
+        let sides = union.edge(ends).unwrap_or_default();
+        let edge = sides.of(side);
         let boots = |of: Side| {
             let has_it = of == side;
             let trials = if has_it { candidate.seen } else { candidate.absent };
@@ -207,7 +208,7 @@ impl LockOrders {
             boots: self.restored.then(|| Sides { before: boots(Side::Before), after: boots(Side::After) }),
             p,
             example: union.example(side, &edge.shown),
-            path: edge.path,
+            path: union.path(ends, side).to_vec(),
         }
     }
 

@@ -2,12 +2,12 @@
 //! had one guest done all of it. Its rules are followed (kernel/locking/lockdep.c, `__bfs`, `check_irq_usage`;
 //! Documentation/locking/lockdep-design.rst).
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::graph::{How, Irq};
-use super::union::{Shown, TrialSet, Union};
+use super::graph::{How, Irq, Usage};
+use super::union::{Shown, Union};
 use crate::side::Side;
 
 /// The longest cycle that is looked for, locks. Lockdep's reports of real bugs have two to six.
@@ -119,65 +119,109 @@ struct Way {
 /// A place that a search has reached: a class, and whether a recursive reader took it (`lock_list::only_xr`).
 type Place = (u32, bool);
 
-/// How each place was reached: from which, and by a dependency of which kind.
-type Came = HashMap<Place, Option<(Place, usize)>>;
+/// How a search came to each place. One is used for many searches: there is one for each dependency.
+struct Came {
+    /// Of each place, the number of the search that last reached it, and how it did: from which place, and by a
+    /// dependency of which kind; none of where it began.
+    steps: Vec<(u32, Option<(Place, usize)>)>,
+    /// The number of this search.
+    search: u32,
+    /// What it reached, in that order, and how many locks that is from the beginning.
+    reached: Vec<(Place, usize)>,
+}
+
+impl Came {
+    fn new(classes: usize) -> Self {
+        Self { steps: vec![(0, None); 2 * classes], search: 0, reached: Vec::new() }
+    }
+
+    fn begin(&mut self) {
+        self.search += 1;
+        self.reached.clear();
+    }
+
+    /// Notes that a place was reached, unless it was before.
+    fn reach(&mut self, place: Place, step: Option<(Place, usize)>, length: usize) {
+        let known = &mut self.steps[2 * place.0 as usize + usize::from(place.1)];
+        if known.0 != self.search {
+            *known = (self.search, step);
+            self.reached.push((place, length));
+        }
+    }
+
+    /// The way to a place that was reached.
+    fn way(&self, last: Place) -> (Vec<u32>, Vec<Fact>) {
+        let (mut locks, mut facts) = (vec![last.0], Vec::new());
+        let mut at = last;
+        while let Some((before, kind)) = self.steps[2 * at.0 as usize + usize::from(at.1)].1 {
+            facts.push(Fact::Edge { from: before.0, to: at.0, kind });
+            locks.push(before.0);
+            at = before;
+        }
+        locks.reverse();
+        (locks, facts)
+    }
+}
 
 struct Graph<'a> {
     union: &'a Union,
     side: Side,
-    /// What was taken under each, and the kind.
-    after: HashMap<u32, Vec<(u32, usize)>>,
+    /// What was taken under each class, and the kind.
+    after: Vec<Vec<(u32, usize)>>,
+    /// In which contexts each class was taken.
+    usage: Vec<Usage>,
 }
 
 impl<'a> Graph<'a> {
     fn of(union: &'a Union, side: Side) -> Self {
-        let mut after: HashMap<u32, Vec<(u32, usize)>> = HashMap::new();
+        let classes = union.classes();
+        let mut after = vec![Vec::new(); classes.len()];
         for ((from, to), sides) in union.edges() {
             for (kind, shown) in sides.of(side).kinds.iter().enumerate() {
                 if shown.ever() {
-                    after.entry(from).or_default().push((to, kind));
+                    after[from as usize].push((to, kind));
                 }
             }
         }
         // So that what is found does not hang on the order of trials.
-        let classes = union.classes();
-        for edges in after.values_mut() {
-            edges.sort_by_key(|(to, kind)| (&classes[*to as usize], *kind));
+        for edges in &mut after {
+            edges.sort_by_key(|(to, kind): &(u32, usize)| (&classes[*to as usize], *kind));
         }
-        Self { union, side, after }
+        let usage = (0..).zip(classes).map(|(class, _)| union.usage(class, side)).collect();
+        Self { union, side, after, usage }
     }
 
     /// Breadth first from `start`; ends at a place that is `done`, which is then told.
-    fn search(&self, start: Place, done: impl Fn(Place) -> bool) -> (Came, Option<Place>) {
-        let mut came: Came = HashMap::from([(start, None)]);
-        let mut queue = VecDeque::from([(start, 1)]);
-        while let Some((place, length)) = queue.pop_front() {
+    fn search(&self, came: &mut Came, start: Place, done: impl Fn(Place) -> bool) -> Option<Place> {
+        came.begin();
+        came.reach(start, None, 1);
+        let mut next = 0;
+        while let Some(&(place, length)) = came.reached.get(next) {
+            next += 1;
             if done(place) {
-                return (came, Some(place));
+                return Some(place);
             }
             if length == LONGEST {
                 continue;
             }
-            for (to, kind) in self.after.get(&place.0).into_iter().flatten() {
+            for (to, kind) in &self.after[place.0 as usize] {
                 let how = How::KINDS[*kind];
-                let next = (*to, how.to_recursive());
-                if place.1 && !how.from_writer() || came.contains_key(&next) {
-                    continue;
+                if !place.1 || how.from_writer() {
+                    came.reach((*to, how.to_recursive()), Some((place, *kind)), length + 1);
                 }
-                came.insert(next, Some((place, *kind)));
-                queue.push_back((next, length + 1));
             }
         }
-        (came, None)
+        None
     }
 
     /// The cycles through dependencies that not every guest has: for each of these, and each kind of it, the shortest.
     fn cycles(&self) -> Vec<Way> {
         let mut all = Vec::new();
+        let mut came = Came::new(self.after.len());
         for ((from, to), sides) in self.union.edges() {
             for (kind, shown) in sides.of(self.side).kinds.iter().enumerate() {
                 if !shown.boot && !shown.trials.is_empty() {
-                    all.extend(self.cycle(from, to, kind));
+                    all.extend(self.cycle(&mut came, from, to, kind));
                 }
             }
         }
@@ -185,12 +229,12 @@ impl<'a> Graph<'a> {
     }
 
     /// The shortest strong cycle through one dependency of one kind.
-    fn cycle(&self, from: u32, to: u32, kind: usize) -> Option<Way> {
+    fn cycle(&self, came: &mut Came, from: u32, to: u32, kind: usize) -> Option<Way> {
         let how = How::KINDS[kind];
         // -(*R)-> -(S*)-> would be no deadlock where it closes, either.
         let closes = |place: Place| place.0 == from && (how.from_writer() || !place.1);
-        let (came, last) = self.search((to, how.to_recursive()), closes);
-        let (mut locks, mut facts) = Self::way(&came, last?);
+        let last = self.search(came, (to, how.to_recursive()), closes)?;
+        let (mut locks, mut facts) = came.way(last);
         facts.push(Fact::Edge { from, to, kind });
         // A lock that is passed twice has a shorter cycle of its own, which is found by itself.
         if !distinct(&locks) {
@@ -206,11 +250,11 @@ impl<'a> Graph<'a> {
     /// Ways from a lock that is taken in interrupts to one that is held with interrupts enabled.
     fn irq_ways(&self) -> Vec<Way> {
         let mut all = Vec::new();
-        let classes = u32::try_from(self.union.classes().len()).unwrap_or(u32::MAX);
+        let mut came = Came::new(self.after.len());
         for irq in Irq::BOTH {
             let bits = irq.bits();
-            for class in 0..classes {
-                let usage = self.union.usage(class, self.side);
+            for (class, after) in (0..).zip(&self.after) {
+                let usage = self.usage[class as usize];
                 // Itself: two readers do each other nothing.
                 for (used, enabled) in [(bits[0], bits[2]), (bits[1], bits[2]), (bits[0], bits[3])] {
                     if usage.has(used) && usage.has(enabled) {
@@ -218,8 +262,8 @@ impl<'a> Graph<'a> {
                         all.push(Way { danger: Danger::IrqUsage(irq), locks: vec![class], facts });
                     }
                 }
-                for (to, kind) in self.after.get(&class).into_iter().flatten() {
-                    self.unsafe_behind(irq, class, *to, *kind, &mut all);
+                for step in after {
+                    self.unsafe_behind(&mut came, irq, class, *step, &mut all);
                 }
             }
         }
@@ -227,19 +271,26 @@ impl<'a> Graph<'a> {
     }
 
     /// The same from one such lock, by one first step.
-    fn unsafe_behind(&self, irq: Irq, class: u32, to: u32, kind: usize, all: &mut Vec<Way>) {
+    fn unsafe_behind(
+        &self,
+        came: &mut Came,
+        irq: Irq,
+        class: u32,
+        (to, kind): (u32, usize),
+        all: &mut Vec<Way>,
+    ) {
         let (bits, how) = (irq.bits(), How::KINDS[kind]);
-        let usage = self.union.usage(class, self.side);
+        let usage = self.usage[class as usize];
         // usage_accumulate(): from a writer any use counts, from a reader only a writer's.
         let counted = &bits[..if how.from_writer() { 2 } else { 1 }];
         let Some(used) = counted.iter().find(|bit| usage.has(**bit)) else { return };
-        let (came, _) = self.search((to, how.to_recursive()), |_| false);
-        for place in came.keys() {
-            let usage = self.union.usage(place.0, self.side);
+        self.search(came, (to, how.to_recursive()), |_| false);
+        for (place, _) in &came.reached {
+            let usage = self.usage[place.0 as usize];
             // usage_match(): behind a recursive reader only a writer's counts.
             let enabled = &bits[2..if place.1 { 3 } else { 4 }];
             let Some(enabled) = enabled.iter().find(|bit| usage.has(**bit)) else { continue };
-            let (behind, mut facts) = Self::way(&came, *place);
+            let (behind, mut facts) = came.way(*place);
             let locks = [&[class], &*behind].concat();
             if distinct(&locks) {
                 facts.push(Fact::Edge { from: class, to, kind });
@@ -250,23 +301,10 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// The way by which a search came to `last`.
-    fn way(came: &Came, last: Place) -> (Vec<u32>, Vec<Fact>) {
-        let (mut locks, mut facts) = (vec![last.0], Vec::new());
-        let mut at = last;
-        while let Some((before, kind)) = came.get(&at).copied().flatten() {
-            facts.push(Fact::Edge { from: before.0, to: at.0, kind });
-            locks.push(before.0);
-            at = before;
-        }
-        locks.reverse();
-        (locks, facts)
-    }
-
-    fn shown(&self, fact: Fact) -> Option<&'a Shown> {
+    fn shown(&self, fact: Fact) -> Option<Shown> {
         Some(match fact {
-            Fact::Edge { from, to, kind } => &self.union.edge((from, to))?.of(self.side).kinds[kind],
-            Fact::Usage { class, bit } => &self.union.shown_usage(class, self.side)[bit],
+            Fact::Edge { from, to, kind } => self.union.edge((from, to))?.of(self.side).kinds[kind].clone(),
+            Fact::Usage { class, bit } => self.union.shown_usage(class, self.side)[bit].clone(),
         })
     }
 
@@ -290,9 +328,8 @@ impl<'a> Graph<'a> {
 
     /// Whether some trial has all of them.
     fn together(&self, facts: &[Fact]) -> bool {
-        let mut sets = facts.iter().filter_map(|fact| self.shown(*fact)).map(|shown| &shown.trials);
-        let first: Option<TrialSet> = sets.next().cloned();
-        first.is_some_and(|first| !sets.fold(first, |all, set| all.and(set)).is_empty())
+        let sets = facts.iter().filter_map(|fact| self.shown(*fact)).map(|shown| shown.trials);
+        sets.reduce(|all, set| all.and(&set)).is_some_and(|all| !all.is_empty())
     }
 
     /// Parent and child of one kind: which of them is the parent, subclasses say and lockdep does not know.
@@ -306,7 +343,7 @@ impl<'a> Graph<'a> {
     }
 
     fn likelihood(&self, facts: &[Fact]) -> f64 {
-        let trials = f64::from(self.union.watched(self.side) + self.union.blind(self.side)).max(1.0);
+        let trials = f64::from(self.union.trials(self.side)).max(1.0);
         facts
             .iter()
             .filter_map(|fact| self.shown(*fact))
@@ -316,18 +353,19 @@ impl<'a> Graph<'a> {
 
     fn tell(&self, way: &Way, likelihood: f64) -> Forecast {
         let name = |place: u32| self.union.name(place);
-        let trials = self.union.watched(self.side) + self.union.blind(self.side);
+        let trials = self.union.trials(self.side);
         let steps = Self::steps(way)
             .into_iter()
             .filter_map(|(from, to)| {
-                let edge = self.union.edge((from, to))?.of(self.side);
+                let sides = self.union.edge((from, to))?;
+                let edge = sides.of(self.side);
                 Some(Step {
                     from: name(from),
                     to: name(to),
                     how: edge.how().to_string(),
                     seen: if edge.shown.boot { trials } else { edge.shown.trials.len() },
                     example: self.union.example(self.side, &edge.shown),
-                    path: edge.path.clone(),
+                    path: self.union.path((from, to), self.side).to_vec(),
                 })
             })
             .collect();

@@ -1,5 +1,7 @@
 //! Small graphs by hand, and many small ones against a search that tries every way.
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -271,6 +271,11 @@ impl<T: Clone + Eq + std::hash::Hash> Interned<T> {
         self.places.get(thing).copied()
     }
 
+    /// Its place, which is quickly found where it is `guess`.
+    pub(super) fn place_near(&mut self, guess: u32, thing: &T) -> u32 {
+        if self.all.get(guess as usize) == Some(thing) { guess } else { self.place(thing) }
+    }
+
     /// Its place; a new one's is the last.
     pub(super) fn place(&mut self, thing: &T) -> u32 {
         if let Some(place) = self.find(thing) {

@@ -1,7 +1,5 @@
 //! What all trials of both kernels showed, folded: for each dependency and each context of a class, in which trials.
 
-use rustc_hash::FxHashMap;
-
 use super::TrialLocks;
 use super::graph::{How, Interned, LockClass, LockOrder, Usage};
 use crate::side::{Side, Sides};
@@ -11,18 +9,6 @@ use crate::side::{Side, Sides};
 pub struct TrialSet(Vec<u64>);
 
 impl TrialSet {
-    fn insert(&mut self, trial: u32) {
-        let word = trial as usize / 64;
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
-        }
-        self.0[word] |= 1 << (trial % 64);
-    }
-
-    fn contains(&self, trial: usize) -> bool {
-        self.0.get(trial / 64).is_some_and(|word| word >> (trial % 64) & 1 != 0)
-    }
-
     /// How many they are.
     pub fn len(&self) -> u32 {
         self.0.iter().map(|word| word.count_ones()).sum()
@@ -40,9 +26,9 @@ impl TrialSet {
     }
 
     /// The first of them.
-    pub fn first(&self) -> Option<u32> {
+    fn first(&self) -> Option<usize> {
         let word = self.0.iter().position(|word| *word != 0)?;
-        Some(u32::try_from(word * 64).ok()? + self.0[word].trailing_zeros())
+        Some(word * 64 + self.0[word].trailing_zeros() as usize)
     }
 }
 
@@ -69,8 +55,6 @@ pub struct SideEdge {
     pub shown: Shown,
     /// The same for each way in which it can be taken, in the order of [`How::KINDS`].
     pub kinds: [Shown; 4],
-    /// The call path that made it where it was seen first.
-    pub path: Vec<String>,
 }
 
 impl SideEdge {
@@ -84,72 +68,112 @@ impl SideEdge {
 /// The bits of [`Usage`] on one side, each with where it was seen.
 pub type SideUsage = [Shown; 8];
 
+/// For each row, which of its `K` facts the boot showed, and which trials. Trials come one after the other, and each
+/// shows nearly all rows: a bit for each of 64 trials, and all rows of these together, so that they stay near.
+#[derive(Debug)]
+struct Facts<const K: usize> {
+    boot: Vec<[bool; K]>,
+    /// Of each 64 trials.
+    trials: Vec<Vec<[u64; K]>>,
+}
+
+impl<const K: usize> Default for Facts<K> {
+    fn default() -> Self {
+        Self { boot: Vec::new(), trials: Vec::new() }
+    }
+}
+
+impl<const K: usize> Facts<K> {
+    fn mark(&mut self, row: u32, facts: [bool; K], trial: Option<usize>) {
+        let row = row as usize;
+        let Some(trial) = trial else {
+            let known = at(&mut self.boot, row, [false; K]);
+            known.iter_mut().zip(facts).for_each(|(known, fact)| *known |= fact);
+            return;
+        };
+        let words = at(at(&mut self.trials, trial / 64, Vec::new()), row, [0; K]);
+        words.iter_mut().zip(facts).for_each(|(word, fact)| *word |= u64::from(fact) << (trial % 64));
+    }
+
+    fn shown(&self, row: u32) -> [Shown; K] {
+        let row = row as usize;
+        let boot = self.boot.get(row).copied().unwrap_or([false; K]);
+        std::array::from_fn(|fact| {
+            let words = self.trials.iter().map(|rows| rows.get(row).map_or(0, |words| words[fact]));
+            Shown { boot: boot[fact], trials: TrialSet(words.collect()) }
+        })
+    }
+}
+
+/// The place `at` in `all`, which grows to it.
+fn at<T: Clone>(all: &mut Vec<T>, at: usize, empty: T) -> &mut T {
+    if all.len() <= at {
+        all.resize(at + 1, empty);
+    }
+    &mut all[at]
+}
+
 /// Both kernels' dependencies, over all trials.
 #[derive(Debug, Default)]
 pub struct Union {
     classes: Interned<LockClass>,
-    edges: FxHashMap<(u32, u32), Sides<SideEdge>>,
-    usage: Vec<Sides<SideUsage>>,
-    trials: Sides<Vec<Trial>>,
-    boots: Sides<bool>,
+    edges: Interned<(u32, u32)>,
+    sides: Sides<OneSide>,
 }
 
-/// One trial that was folded in.
-#[derive(Debug)]
-struct Trial {
-    folder: String,
-    blind: bool,
+#[derive(Debug, Default)]
+struct OneSide {
+    /// Of edges: whether it was there, and in which of the [`How::KINDS`].
+    edges: Facts<5>,
+    /// Of classes: the bits of [`Usage`].
+    usage: Facts<8>,
+    /// The call path that made each edge where it was seen first.
+    paths: Vec<Option<Vec<String>>>,
+    /// The folders of trials.
+    trials: Vec<String>,
+    blind: TrialSet,
+    /// Its trials began from a boot that was folded in.
+    restored: bool,
 }
 
 impl Union {
     /// Folds in what a side's checkpoint already had.
     pub fn add_boot(&mut self, side: Side, order: &LockOrder) {
-        *self.boots.of_mut(side) = true;
+        self.sides.of_mut(side).restored = true;
         self.fold(side, order, None);
     }
 
     /// Folds in a trial. One that was blind can show something, and is no evidence that anything was absent.
     pub fn add(&mut self, trial: &TrialLocks) {
-        let trials = self.trials.of_mut(trial.side);
-        let place = u32::try_from(trials.len()).unwrap_or(u32::MAX);
-        trials.push(Trial { folder: trial.folder.clone(), blind: trial.blind.is_some() });
+        let one = self.sides.of_mut(trial.side);
+        let place = one.trials.len();
+        one.trials.push(trial.folder.clone());
+        *at(&mut one.blind.0, place / 64, 0) |= u64::from(trial.blind.is_some()) << (place % 64);
         self.fold(trial.side, &trial.order, Some(place));
     }
 
-    fn fold(&mut self, side: Side, order: &LockOrder, trial: Option<u32>) {
+    fn fold(&mut self, side: Side, order: &LockOrder, trial: Option<usize>) {
         if !order.is_sound() {
             return;
         }
-        let places: Vec<u32> = order.classes.iter().map(|node| self.class(&node.class)).collect();
-        for (node, place) in order.classes.iter().zip(&places) {
-            let shown = self.usage[*place as usize].of_mut(side);
-            for (bit, shown) in shown.iter_mut().enumerate() {
-                if node.usage.has(bit) {
-                    mark(shown, trial);
-                }
-            }
+        let one = self.sides.of_mut(side);
+        let mut next = 0;
+        let mut places = Vec::with_capacity(order.classes.len());
+        for node in &order.classes {
+            let place = self.classes.place_near(next, &node.class);
+            next = place + 1;
+            places.push(place);
+            one.usage.mark(place, std::array::from_fn(|bit| node.usage.has(bit)), trial);
         }
+        next = 0;
         for edge in &order.edges {
             let ends = (places[edge.from as usize], places[edge.to as usize]);
-            let seen = self.edges.entry(ends).or_default().of_mut(side);
-            if !seen.shown.ever() {
-                seen.path = order.path(edge);
-            }
-            mark(&mut seen.shown, trial);
-            for (kind, shown) in How::KINDS.into_iter().zip(&mut seen.kinds) {
-                if edge.how.has(kind) {
-                    mark(shown, trial);
-                }
-            }
+            let place = self.edges.place_near(next, &ends);
+            next = place + 1;
+            at(&mut one.paths, place as usize, None).get_or_insert_with(|| order.path(edge));
+            let facts = std::array::from_fn(|fact| fact == 0 || edge.how.has(How::KINDS[fact - 1]));
+            one.edges.mark(place, facts, trial);
         }
-    }
-
-    fn class(&mut self, class: &LockClass) -> u32 {
-        let place = self.classes.place(class);
-        if self.usage.len() <= place as usize {
-            self.usage.push(Sides::default());
-        }
-        place
     }
 
     /// All classes, by their place.
@@ -157,19 +181,34 @@ impl Union {
         &self.classes.all
     }
 
-    /// All dependencies, by the places of their ends; in no order.
-    pub fn edges(&self) -> impl Iterator<Item = ((u32, u32), &Sides<SideEdge>)> {
-        self.edges.iter().map(|(ends, sides)| (*ends, sides))
+    /// All dependencies, by the places of their ends.
+    pub fn edges(&self) -> impl Iterator<Item = ((u32, u32), Sides<SideEdge>)> {
+        (0..).zip(&self.edges.all).map(|(place, ends)| (*ends, self.edge_at(place)))
+    }
+
+    fn edge_at(&self, place: u32) -> Sides<SideEdge> {
+        let of = |side: Side| {
+            let [shown, kinds @ ..] = self.sides.of(side).edges.shown(place);
+            SideEdge { shown, kinds }
+        };
+        Sides { before: of(Side::Before), after: of(Side::After) }
     }
 
     /// One of them.
-    pub fn edge(&self, ends: (u32, u32)) -> Option<&Sides<SideEdge>> {
-        self.edges.get(&ends)
+    pub fn edge(&self, ends: (u32, u32)) -> Option<Sides<SideEdge>> {
+        self.edges.find(&ends).map(|place| self.edge_at(place))
     }
 
     /// One of them, by the classes of its ends.
-    pub fn edge_of(&self, from: &LockClass, to: &LockClass) -> Option<&Sides<SideEdge>> {
+    pub fn edge_of(&self, from: &LockClass, to: &LockClass) -> Option<Sides<SideEdge>> {
         self.edge((self.classes.find(from)?, self.classes.find(to)?))
+    }
+
+    /// The call path that made it where a side saw it first, innermost first.
+    pub fn path(&self, ends: (u32, u32), side: Side) -> &[String] {
+        let place = self.edges.find(&ends);
+        let paths = &self.sides.of(side).paths;
+        place.and_then(|place| paths.get(place as usize)?.as_deref()).unwrap_or_default()
     }
 
     /// In which contexts a class was taken.
@@ -179,29 +218,33 @@ impl Union {
     }
 
     /// The same, each with where it was seen.
-    pub fn shown_usage(&self, class: u32, side: Side) -> &SideUsage {
-        self.usage[class as usize].of(side)
+    pub fn shown_usage(&self, class: u32, side: Side) -> SideUsage {
+        self.sides.of(side).usage.shown(class)
+    }
+
+    /// How many trials of a side there are.
+    pub fn trials(&self, side: Side) -> u32 {
+        u32::try_from(self.sides.of(side).trials.len()).unwrap_or(u32::MAX)
     }
 
     /// Trials of a side that are evidence of what they did not show.
     pub fn watched(&self, side: Side) -> u32 {
-        count(self.trials.of(side).iter().filter(|trial| !trial.blind))
+        self.trials(side) - self.blind(side)
     }
 
     /// Trials of a side that are not.
     pub fn blind(&self, side: Side) -> u32 {
-        count(self.trials.of(side).iter().filter(|trial| trial.blind))
+        self.sides.of(side).blind.len()
     }
 
     /// Whether a side's trials began from a checkpoint.
     pub fn restored(&self, side: Side) -> bool {
-        *self.boots.of(side)
+        self.sides.of(side).restored
     }
 
     /// Of these trials, those that are evidence of what they did not show.
     pub fn evident(&self, side: Side, trials: &TrialSet) -> u32 {
-        let all = self.trials.of(side);
-        count((0_usize..).zip(all).filter(|(place, trial)| !trial.blind && trials.contains(*place)))
+        trials.len() - trials.and(&self.sides.of(side).blind).len()
     }
 
     /// A class as people write it; its file comes along where two are written alike.
@@ -223,23 +266,7 @@ impl Union {
         if shown.boot {
             return format!("checkpoints/{side}");
         }
-        let folder = shown.trials.first().and_then(|trial| self.folder(side, trial));
+        let folder = shown.trials.first().and_then(|trial| self.sides.of(side).trials.get(trial));
         folder.map_or_else(String::new, |folder| format!("trials/{folder}"))
-    }
-
-    /// A trial's folder.
-    pub fn folder(&self, side: Side, trial: u32) -> Option<&str> {
-        self.trials.of(side).get(trial as usize).map(|trial| &*trial.folder)
-    }
-}
-
-fn count<T>(all: impl Iterator<Item = T>) -> u32 {
-    u32::try_from(all.count()).unwrap_or(u32::MAX)
-}
-
-fn mark(shown: &mut Shown, trial: Option<u32>) {
-    match trial {
-        None => shown.boot = true,
-        Some(trial) => shown.trials.insert(trial),
     }
 }

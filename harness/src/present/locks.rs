@@ -91,7 +91,7 @@ pub fn neighbourhood(union: &Union, classes: &[u32]) -> String {
                 .filter_map(|(ends, sides)| {
                     let count = |side: Side| {
                         let shown = &sides.of(side).shown;
-                        let trials = union.watched(side) + union.blind(side);
+                        let trials = union.trials(side);
                         if shown.boot {
                             "boot".to_owned()
                         } else {
