@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
-use crate::compare::LockOrders;
+use crate::compare::{LockOrderDiff, LockOrders};
 use crate::lockorder::Union;
+use crate::present::drawing::{self, Drawing};
 use crate::present::locks;
 use crate::record::{add_locks, further_boot, read_locks, read_result};
 use crate::side::Side;
@@ -22,9 +23,24 @@ pub struct LocksArgs {
     /// What is taken under this lock, and what it is taken under, on both sides
     #[arg(long, value_name = "LOCK")]
     pub around: Option<String>,
+    /// As what it is printed
+    #[arg(long = "as", value_enum, value_name = "FORM", default_value_t, global = true)]
+    pub form: Form,
     /// What else there is to be done.
     #[command(subcommand)]
     pub command: Option<LocksCommand>,
+}
+
+/// As what a lock order is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Form {
+    /// Lines of text
+    #[default]
+    Text,
+    /// A graph for Graphviz
+    Dot,
+    /// A drawing
+    Svg,
 }
 
 /// What takes two runs.
@@ -44,9 +60,9 @@ pub enum LocksCommand {
 /// Prints to `out`; the exit status.
 pub fn run(args: &LocksArgs, out: &mut impl Write) -> Result<u8> {
     let text = match (&args.command, &args.result, &args.around) {
-        (Some(LocksCommand::Diff { before, after }), ..) => diff(before, after)?,
-        (None, Some(folder), Some(lock)) => around(folder, lock)?,
-        (None, Some(folder), None) => difference(folder)?,
+        (Some(LocksCommand::Diff { before, after }), ..) => diff(before, after, args.form)?,
+        (None, Some(folder), Some(lock)) => around(folder, lock, args.form)?,
+        (None, Some(folder), None) => difference(folder, args.form)?,
         (None, None, _) => return Err(Error::user("no run was named").mend("hotplug locks results/RUN")),
     };
     out.write_all(text.as_bytes())?;
@@ -54,16 +70,16 @@ pub fn run(args: &LocksArgs, out: &mut impl Write) -> Result<u8> {
 }
 
 /// What a run's own two kernels differ in.
-fn difference(folder: &Path) -> Result<String> {
+fn difference(folder: &Path, form: Form) -> Result<String> {
     let diff = read_result(folder)?.lock_order.ok_or_else(|| {
         Error::user(format!("{} says nothing of the lock order", folder.display()))
             .mend("name a comparison that ended; a control and hotplug prove do not look at the lock order")
     })?;
-    Ok(locks::full(&diff))
+    Ok(told(&diff, form))
 }
 
 /// What the after kernels of two runs differ in. Boots are those that both runs made for themselves.
-fn diff(before: &Path, after: &Path) -> Result<String> {
+fn diff(before: &Path, after: &Path, form: Form) -> Result<String> {
     let runs = [(Side::Before, before), (Side::After, after)];
     let both = |place: &dyn Fn(&Path) -> PathBuf| -> Result<Union> {
         let mut union = Union::default();
@@ -80,11 +96,20 @@ fn diff(before: &Path, after: &Path) -> Result<String> {
     {
         orders.add_boot(&both(&|run| further_boot(run, number))?);
     }
-    let mut text = locks::full(&orders.diff());
     if orders.next_boot().is_some() {
-        text += "These need more boots of both kernels than the two runs made: compare the two patches with each other.\n";
+        eprintln!(
+            "hotplug: some of it needs more boots of both kernels than the two runs made; compare one patch with the other"
+        );
     }
-    Ok(text)
+    Ok(told(&orders.diff(), form))
+}
+
+fn told(diff: &LockOrderDiff, form: Form) -> String {
+    match form {
+        Form::Text => locks::full(diff),
+        Form::Dot => drawing::dot(&Drawing::of_difference(diff)),
+        Form::Svg => drawing::svg(&Drawing::of_difference(diff)),
+    }
 }
 
 fn none(folder: &Path, why: &str) -> Error {
@@ -92,7 +117,7 @@ fn none(folder: &Path, why: &str) -> Error {
         .mend("name another run: one of this version of hotplug, of kernels that it built")
 }
 
-fn around(folder: &Path, lock: &str) -> Result<String> {
+fn around(folder: &Path, lock: &str, form: Form) -> Result<String> {
     let union = read_locks(folder)?.map_err(|why| none(folder, &why))?;
     let named = named(&union, lock);
     if named.is_empty() {
@@ -108,7 +133,11 @@ fn around(folder: &Path, lock: &str) -> Result<String> {
             error.mend(format!("there are {}", alike.join(", ")))
         });
     }
-    Ok(locks::neighbourhood(&union, &named))
+    Ok(match form {
+        Form::Text => locks::neighbourhood(&union, &named),
+        Form::Dot => drawing::dot(&Drawing::around(&union, &named)),
+        Form::Svg => drawing::svg(&Drawing::around(&union, &named)),
+    })
 }
 
 /// The classes of a name, whichever their subclass.

@@ -86,6 +86,11 @@ impl Usage {
         self.0 >> bit & 1 != 0
     }
 
+    /// A bit each.
+    pub(super) fn bits(self) -> u8 {
+        u8::try_from(self.0 & 0xff).unwrap_or(0)
+    }
+
     /// Both together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -108,6 +113,9 @@ impl How {
     pub const SN: Self = Self(4);
     /// See [`How::SR`].
     pub const EN: Self = Self(8);
+
+    /// All four together.
+    pub const ALL: Self = Self(15);
 
     /// All four, the one that can wait for most first.
     pub const KINDS: [Self; 4] = [Self::EN, Self::SN, Self::ER, Self::SR];

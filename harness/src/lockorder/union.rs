@@ -72,7 +72,8 @@ pub type SideUsage = [Shown; 8];
 /// shows nearly all rows: a bit for each of 64 trials, and all rows of these together, so that they stay near.
 #[derive(Debug)]
 struct Facts<const K: usize> {
-    boot: Vec<[bool; K]>,
+    /// A bit for each fact.
+    boot: Vec<u8>,
     /// Of each 64 trials.
     trials: Vec<Vec<[u64; K]>>,
 }
@@ -84,23 +85,27 @@ impl<const K: usize> Default for Facts<K> {
 }
 
 impl<const K: usize> Facts<K> {
-    fn mark(&mut self, row: u32, facts: [bool; K], trial: Option<usize>) {
+    /// Marks the facts whose bits are set.
+    fn mark(&mut self, row: u32, facts: u8, trial: Option<usize>) {
         let row = row as usize;
         let Some(trial) = trial else {
-            let known = at(&mut self.boot, row, [false; K]);
-            known.iter_mut().zip(facts).for_each(|(known, fact)| *known |= fact);
+            *at(&mut self.boot, row, 0) |= facts;
             return;
         };
         let words = at(at(&mut self.trials, trial / 64, Vec::new()), row, [0; K]);
-        words.iter_mut().zip(facts).for_each(|(word, fact)| *word |= u64::from(fact) << (trial % 64));
+        let mut left = facts;
+        while left != 0 {
+            words[left.trailing_zeros() as usize] |= 1 << (trial % 64);
+            left &= left - 1;
+        }
     }
 
     fn shown(&self, row: u32) -> [Shown; K] {
         let row = row as usize;
-        let boot = self.boot.get(row).copied().unwrap_or([false; K]);
+        let boot = self.boot.get(row).copied().unwrap_or(0);
         std::array::from_fn(|fact| {
             let words = self.trials.iter().map(|rows| rows.get(row).map_or(0, |words| words[fact]));
-            Shown { boot: boot[fact], trials: TrialSet(words.collect()) }
+            Shown { boot: boot >> fact & 1 != 0, trials: TrialSet(words.collect()) }
         })
     }
 }
@@ -113,6 +118,9 @@ fn at<T: Clone>(all: &mut Vec<T>, at: usize, empty: T) -> &mut T {
     &mut all[at]
 }
 
+/// That an edge was there at all.
+const SEEN: u8 = 1 << 4;
+
 /// Both kernels' dependencies, over all trials.
 #[derive(Debug, Default)]
 pub struct Union {
@@ -123,7 +131,7 @@ pub struct Union {
 
 #[derive(Debug, Default)]
 struct OneSide {
-    /// Of edges: whether it was there, and in which of the [`How::KINDS`].
+    /// Of edges: the bits of [`How`], and [`SEEN`].
     edges: Facts<5>,
     /// Of classes: the bits of [`Usage`].
     usage: Facts<8>,
@@ -163,7 +171,7 @@ impl Union {
             let place = self.classes.place_near(next, &node.class);
             next = place + 1;
             places.push(place);
-            one.usage.mark(place, std::array::from_fn(|bit| node.usage.has(bit)), trial);
+            one.usage.mark(place, node.usage.bits(), trial);
         }
         next = 0;
         for edge in &order.edges {
@@ -171,8 +179,7 @@ impl Union {
             let place = self.edges.place_near(next, &ends);
             next = place + 1;
             at(&mut one.paths, place as usize, None).get_or_insert_with(|| order.path(edge));
-            let facts = std::array::from_fn(|fact| fact == 0 || edge.how.has(How::KINDS[fact - 1]));
-            one.edges.mark(place, facts, trial);
+            one.edges.mark(place, SEEN | edge.how.0 & How::ALL.0, trial);
         }
     }
 
@@ -188,8 +195,9 @@ impl Union {
 
     fn edge_at(&self, place: u32) -> Sides<SideEdge> {
         let of = |side: Side| {
-            let [shown, kinds @ ..] = self.sides.of(side).edges.shown(place);
-            SideEdge { shown, kinds }
+            // By their bits: from How::SR to How::EN, then SEEN.
+            let [sr, er, sn, en, shown] = self.sides.of(side).edges.shown(place);
+            SideEdge { shown, kinds: [en, sn, er, sr] }
         };
         Sides { before: of(Side::Before), after: of(Side::After) }
     }
@@ -259,6 +267,11 @@ impl Union {
             (_, None, Some(key)) => format!("{name} ({key})"),
             (_, None, None) => format!("{name} (allocated)"),
         }
+    }
+
+    /// How often something was seen, for people: `boot` where every trial began with it, else trials of all.
+    pub fn often(&self, side: Side, shown: &Shown) -> String {
+        if shown.boot { "boot".into() } else { format!("{}/{}", shown.trials.len(), self.trials(side)) }
     }
 
     /// Where something was seen, below the run's folder: the checkpoint if every trial had it, else the first trial.

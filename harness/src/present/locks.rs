@@ -89,15 +89,7 @@ pub fn neighbourhood(union: &Union, classes: &[u32]) -> String {
             let mut all: Vec<String> = union
                 .edges()
                 .filter_map(|(ends, sides)| {
-                    let count = |side: Side| {
-                        let shown = &sides.of(side).shown;
-                        let trials = union.trials(side);
-                        if shown.boot {
-                            "boot".to_owned()
-                        } else {
-                            format!("{}/{trials}", shown.trials.len())
-                        }
-                    };
+                    let count = |side: Side| union.often(side, &sides.of(side).shown);
                     let other = harmless(&union.name(pick(ends)?), 60);
                     let how = sides.before.how().and(sides.after.how());
                     let (before, after) = (count(Side::Before), count(Side::After));

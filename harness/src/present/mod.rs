@@ -1,6 +1,7 @@
 //! What people and machines read of a run: all of it made from the same record.
 
 pub mod coverage;
+pub mod drawing;
 pub mod locks;
 mod progress;
 pub mod prove;

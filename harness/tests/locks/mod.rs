@@ -90,12 +90,17 @@ fn an_inversion_whose_halves_never_meet_is_foreseen() {
     let path = |step: usize| steps[step]["path"].to_string();
     assert!(path(0).contains("planted_online") && path(1).contains("vmstat_cpu_dead"), "{one:#}");
     assert_ne!(steps[0]["example"], steps[1]["example"], "{one:#}");
-    let mut locks = assert_cmd::Command::from_std(std::process::Command::new(env!("CARGO_BIN_EXE_hotplug")));
-    locks
-        .arg("locks")
-        .arg(run.folder())
-        .assert()
-        .code(0)
-        .stdout(predicate::str::contains("after kernel: circular: planted_first -> planted_second"));
+    let locks = |more: &[&str]| {
+        let mut locks =
+            assert_cmd::Command::from_std(std::process::Command::new(env!("CARGO_BIN_EXE_hotplug")));
+        let output = locks.arg("locks").args(more).arg(run.folder()).assert().code(0).get_output().clone();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = locks(&[]);
+    assert!(text.contains("after kernel: circular: planted_first -> planted_second"), "{text}");
+    let drawn = locks(&["--as", "svg"]);
+    assert_eq!(drawn.matches("<g class=\"arrow foreseen\">").count(), 2, "{drawn}");
+    let graph = locks(&["--as", "dot", "--around", "planted_first"]);
+    assert!(graph.contains("[label=\"planted_second\"];"), "{graph}");
     run.assert_nothing_left();
 }
