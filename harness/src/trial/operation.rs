@@ -1,6 +1,6 @@
 //! One operation, from its request to its end: what QEMU or the agent accepted, what the guest did, whether it adds up.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hotplug_protocol::{Event, Request};
 use serde::{Deserialize, Serialize};
@@ -18,10 +18,7 @@ use crate::qmp::QmpError;
 use crate::qmp::hotplug::DimmPlace;
 use crate::scenario::{Device, DeviceId, Expect, MemoryOnline, Operation, Phase, Place, Policy, Scenario};
 
-/// A virtio-mem device has its size before the guest has added the memory, or removed its blocks, and no event tells of
-/// the latter (`virtio_mem_run_wq()` in the guest's driver): what does not add up is looked at again for so long.
-const GUEST_FOLLOWS: Duration = Duration::from_secs(10);
-/// How often.
+/// How often memory that may still follow a virtio-mem device is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What suspends a guest when it is written to (Documentation/admin-guide/pm/sleep-states.rst).
@@ -113,16 +110,18 @@ pub(super) async fn perform(
         Change::Blocks(blocks) => blocks.iter().map(|(number, _)| *number).collect(),
         _ => Vec::new(),
     };
-    let began = Instant::now();
+    let mut settled = None;
     loop {
         let quiet = bench.ledger.before_snapshot();
         // A guest that hangs here is found by its next operation, or by the trial's last question.
         let Ok(Ok(now)) = tokio::time::timeout(limit, bench.vm.agent.snapshot()).await else {
             return Ok((Outcome::TimedOut, Vec::new()));
         };
-        let wrong = bench.ledger.check(quiet, &now, &own);
-        let late = matches!(operation, Operation::Resize(..)) && began.elapsed() < GUEST_FOLLOWS;
-        if wrong.is_empty() || !late {
+        let differences = bench.ledger.check(quiet, &now, &own);
+        // What is wrong at first sight stays so, even if it is right at the next.
+        let mut wrong = settled.get_or_insert(differences.settled).clone();
+        if differences.memory.is_empty() || !bench.ledger.guest_may_follow() {
+            wrong.extend(differences.memory);
             let at = bench.vm.journal.now();
             let mismatch = |what| Mismatch { at, after: operation.to_string(), what };
             return Ok((end.outcome, wrong.into_iter().map(mismatch).collect()));
