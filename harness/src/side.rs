@@ -1,9 +1,10 @@
 //! The two sides of a comparison.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which kernel of the pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Side {
     /// Without the patch.
@@ -36,7 +37,7 @@ impl std::fmt::Display for Side {
 }
 
 /// One value a side.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sides<T> {
     /// Without the patch.
     pub before: T,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// Raised by any change that an older peer would misread. The agent is carried inside the harness, so the two
 /// differ only when a checkpoint outlived an update; the host then boots anew.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 6;
 
 /// Name of the virtio-serial port for [`Ask`] and [`Say`], as `/sys/class/virtio-ports/*/name` shows it.
 pub const AGENT_PORT: &str = "hotplug.agent";
@@ -76,6 +76,9 @@ pub enum Request {
         /// 32 bytes, in hexadecimal.
         seed: String,
     },
+    /// From now on, begin each [`Request::Write`] on CPU 0 and at the same place between two ticks of the guest's clock, after
+    /// it has been idle: how long the kernel takes depends on how soon the next tick comes. [`Answer::Done`].
+    Steady,
     /// Restart the machine at once. No answer is promised; one that comes is [`Answer::Failed`].
     Reboot,
 }
@@ -100,16 +103,20 @@ pub struct Load {
     /// Of [`LoadKind::Write`]: what is written, in turn.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<String>,
-    /// Of [`LoadKind::ResidentMemory`]: how much each worker keeps, in bytes; 64 MiB when absent.
+    /// Of [`LoadKind::ResidentMemory`]: how much each worker keeps, in bytes, 64 MiB when absent. Of
+    /// [`LoadKind::AnonymousMemory`]: how much it maps each time, 4 MiB when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// Whether each loop is timed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub timed: bool,
 }
 
 /// What a load does, in an endless loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LoadKind {
-    /// Maps 4 MiB of anonymous memory, touches every page, unmaps it.
+    /// Maps anonymous memory, touches every page, unmaps it.
     AnonymousMemory,
     /// Writes 1 MiB to a file in tmpfs, reads it back, removes it: page cache and shmem.
     PageCache,
@@ -167,8 +174,8 @@ pub enum Answer {
     Counters(Vec<ObjectCounters>),
     /// It was done.
     Done,
-    /// To [`Request::StopLoad`]: loops completed by each load, in the order they were started.
-    LoadEnded(Vec<u64>),
+    /// To [`Request::StopLoad`]: what each load did, in the order they were started.
+    LoadEnded(Vec<LoadEnd>),
     /// To [`Request::Drain`]: the newest `/dev/kmsg` sequence number sent so far; none when nothing was printed.
     Drained(Option<u64>),
     /// The system call failed.
@@ -178,6 +185,28 @@ pub enum Answer {
         /// What was tried, and the error's name.
         what: String,
     },
+}
+
+/// What a load did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadEnd {
+    /// Loops completed.
+    pub loops: u64,
+    /// Of a timed load: completed loops, worker after worker. Of each worker the first 65,536.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub times: Vec<LoopTime>,
+    /// Of a timed load: loops that were under way when it was ended, and how long they had been.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unfinished: Vec<LoopTime>,
+}
+
+/// One loop of a timed load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoopTime {
+    /// When it began.
+    pub began: GuestTime,
+    /// How long it took.
+    pub nanoseconds: u64,
 }
 
 /// gcc's counters of one object file, as `/sys/kernel/debug/gcov` has them (kernel/gcov/fs.c).
@@ -291,6 +320,7 @@ mod tests {
             path: Some("/proc/sys/vm/numa_stat".into()),
             data: vec!["0".into(), "1".into()],
             bytes: None,
+            timed: true,
         };
         let line = serde_json::to_string(&Request::StartLoad { loads: vec![load.clone()] }).unwrap();
         assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), Request::StartLoad { loads: vec![load] });

@@ -6,11 +6,11 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-use hotplug_protocol::Load;
+use hotplug_protocol::{Load, LoadEnd};
 use nix::fcntl::OFlag;
 
 use crate::channel::Outbox;
-use crate::worker;
+use crate::{timed, worker};
 
 /// The loads that run, in the order they were started.
 #[derive(Debug, Default)]
@@ -34,8 +34,8 @@ impl Loads {
         Ok(())
     }
 
-    /// Ends all loads and waits for them; loops completed by each.
-    pub(crate) fn stop(&self, out: &Outbox) -> Vec<u64> {
+    /// Ends all loads and waits for them; what each did.
+    pub(crate) fn stop(&self, out: &Outbox) -> Vec<LoadEnd> {
         // Taken out first: a worker stuck in the kernel then keeps this request waiting, and no other.
         let mut loads = std::mem::take(&mut *self.lock());
         for worker in loads.iter_mut().flatten() {
@@ -44,7 +44,15 @@ impl Loads {
             }
             let _ = worker.child.kill();
         }
-        loads.into_iter().map(|workers| workers.into_iter().map(Worker::end).sum()).collect()
+        let end = |workers: Vec<Worker>| {
+            workers.into_iter().map(Worker::end).fold(LoadEnd::default(), |mut all, one| {
+                all.loops += one.loops;
+                all.times.extend(one.times);
+                all.unfinished.extend(one.unfinished);
+                all
+            })
+        };
+        loads.into_iter().map(end).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Vec<Worker>>> {
@@ -56,8 +64,9 @@ impl Loads {
 #[derive(Debug)]
 struct Worker {
     child: Child,
-    /// The worker has its count here, so that it is readable whatever ends the worker.
+    /// The worker has its count here, and its times, so that they are readable whatever ends the worker.
     loops: File,
+    is_timed: bool,
 }
 
 impl Worker {
@@ -71,7 +80,7 @@ impl Worker {
             .stdin(Stdio::null())
             .stdout(loops.try_clone()?)
             .stderr(Stdio::piped());
-        Ok(Self { child: command.spawn()?, loops })
+        Ok(Self { child: command.spawn()?, loops, is_timed: load.timed })
     }
 
     /// The worker says [`worker::STARTED`], or why it could not.
@@ -102,12 +111,17 @@ impl Worker {
         Some(format!("{status}: {}", why.trim_end()))
     }
 
-    /// Waits for the killed process; its completed loops.
-    fn end(mut self) -> u64 {
+    /// Waits for the killed process; what it did.
+    fn end(mut self) -> LoadEnd {
+        // Before the wait: a worker that is stuck in the kernel ends when it is free.
+        let told =
+            if self.is_timed { timed::read(&self.loops).unwrap_or_default() } else { Default::default() };
         let _ = self.child.wait();
         let mut count = [0; worker::COUNT_BYTES.get()];
         // Shorter before the worker has come to its loop.
-        if self.loops.read_exact_at(&mut count, 0).is_ok() { u64::from_ne_bytes(count) } else { 0 }
+        let is_read = self.loops.read_exact_at(&mut count, 0).is_ok();
+        let loops = if is_read { u64::from_ne_bytes(count) } else { 0 };
+        LoadEnd { loops, times: told.0, unfinished: told.1.into_iter().collect() }
     }
 }
 

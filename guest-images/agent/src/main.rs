@@ -27,6 +27,7 @@ mod serve;
 mod slab_cache;
 mod snapshot;
 mod supervisor;
+mod timed;
 mod uevents;
 mod worker;
 

@@ -16,13 +16,19 @@ pub(crate) struct Pace(Option<Beat>);
 struct Beat {
     period: Duration,
     next: Duration,
+    longest_backlog: Duration,
 }
 
 impl Pace {
     /// `rate` loops a second from now on; without one, and with a rate of 0, as many as there can be.
     pub(crate) fn new(rate: Option<u32>) -> Self {
         let period = rate.and_then(|rate| Duration::from_secs(1).checked_div(rate));
-        Self(period.map(|period| Beat { period, next: now() }))
+        Self(period.map(|period| Beat { period, next: now(), longest_backlog: LONGEST_BACKLOG }))
+    }
+
+    /// The same, without making up for loops that were missed.
+    pub(crate) fn without_backlog(rate: Option<u32>) -> Self {
+        Self(Self::new(rate).0.map(|beat| Beat { longest_backlog: Duration::ZERO, ..beat }))
     }
 
     /// Sleeps until the next loop is due.
@@ -37,10 +43,23 @@ impl Pace {
     }
 }
 
+/// Sleeps until the clock is 1 ms past a tenth of a second, and for 20 ms at least: all CPUs have come to rest, and it is
+/// as long to the next tick (every 1, 3 1/3, 4 or 10 ms, `CONFIG_HZ`) as it was at any other such time.
+pub(crate) fn wait_for_beat() {
+    let flags = ClockNanosleepFlags::TIMER_ABSTIME;
+    let _ = clock_nanosleep(ClockId::CLOCK_MONOTONIC, flags, &TimeSpec::from_duration(beat_after(now())));
+}
+
+fn beat_after(now: Duration) -> Duration {
+    let tenths = (now + Duration::from_millis(20)).as_millis() / 100 + 1;
+    let whole = Duration::from_millis(u64::try_from(tenths * 100).unwrap_or(u64::MAX));
+    whole + Duration::from_millis(1)
+}
+
 impl Beat {
     /// When the loop that is next may begin, which may be past; moves on to the one after.
     fn due(&mut self, now: Duration) -> Duration {
-        if now.saturating_sub(self.next) > LONGEST_BACKLOG {
+        if now.saturating_sub(self.next) > self.longest_backlog {
             self.next = now;
         }
         let due = self.next;
@@ -49,7 +68,7 @@ impl Beat {
     }
 }
 
-fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default()
 }
 
@@ -59,8 +78,15 @@ mod tests {
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
+    #[test]
+    fn a_beat_is_at_the_same_place_and_not_too_soon() {
+        for (now, beat) in [(0, 101), (79, 101), (80, 201), (100, 201), (12_345, 12_401)] {
+            assert_eq!(beat_after(MS(now)), MS(beat), "{now}");
+        }
+    }
+
     fn beat() -> Beat {
-        Beat { period: MS(100), next: MS(5000) }
+        Beat { period: MS(100), next: MS(5000), longest_backlog: LONGEST_BACKLOG }
     }
 
     #[test]
@@ -76,6 +102,12 @@ mod tests {
         assert_eq!([short.due(MS(5900)), short.due(MS(5900))], [MS(5000), MS(5100)]);
         let mut long = beat();
         assert_eq!([long.due(MS(9000)), long.due(MS(9000))], [MS(9000), MS(9100)]);
+    }
+
+    #[test]
+    fn without_a_backlog_nothing_is_made_up_for() {
+        let mut beat = Beat { longest_backlog: Duration::ZERO, ..beat() };
+        assert_eq!([5000, 5350, 5360].map(|now| beat.due(MS(now))), [5000, 5350, 5450].map(MS));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hotplug_protocol::{Answer, Ask, Hello, Request, VERSION};
 use nix::errno::Errno;
@@ -13,7 +14,10 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::channel::{Lines, Outbox};
 use crate::kmsg::Drainer;
 use crate::load::Loads;
-use crate::{counters, snapshot, worker};
+use crate::{counters, pace, snapshot, worker};
+
+/// Whether writes begin in step with the clock ([`Request::Steady`]).
+static STEADY: AtomicBool = AtomicBool::new(false);
 
 /// Serves until the port is gone.
 pub(crate) fn run(mut lines: Lines, out: &Outbox, drainer: &Drainer, loads: &Arc<Loads>) -> io::Result<()> {
@@ -61,6 +65,7 @@ fn thread_name(request: &Request) -> &'static str {
         Request::Counters => "agent-counters",
         Request::Drain => "agent-drain",
         Request::Reseed { .. } => "agent-reseed",
+        Request::Steady => "agent-steady",
         Request::Reboot => "agent-reboot",
     }
 }
@@ -76,10 +81,21 @@ fn perform(request: Request, loads: &Loads, out: &Outbox) -> Answer {
             Ok(bytes) => Answer::Contents(String::from_utf8_lossy(&bytes).into_owned()),
             Err(error) => failed(&format!("read {path}"), &error),
         },
-        Request::Write { path, data } => match write(&path, &data) {
-            Ok(()) => Answer::Done,
-            Err(error) => failed(&format!("write {path}"), &error),
-        },
+        Request::Write { path, data } => {
+            if STEADY.load(Ordering::Relaxed) {
+                // Best effort: where it fails, a time scatters more.
+                let _ = worker::stay_on(&[0]);
+                pace::wait_for_beat();
+            }
+            match write(&path, &data) {
+                Ok(()) => Answer::Done,
+                Err(error) => failed(&format!("write {path}"), &error),
+            }
+        }
+        Request::Steady => {
+            STEADY.store(true, Ordering::Relaxed);
+            Answer::Done
+        }
         Request::StartLoad { loads: wanted } => match loads.start(&wanted) {
             Ok(()) => Answer::Done,
             Err(error) => failed("start a load", &error),

@@ -25,6 +25,7 @@ use crate::attributes::{Readers, Writers};
 use crate::cgroup::Cgroup;
 use crate::pace::Pace;
 use crate::slab_cache::SlabCache;
+use crate::timed::Times;
 use crate::{churn, snapshot};
 
 /// Said on standard error when the loop begins. Anything else there is an error.
@@ -34,7 +35,7 @@ pub(crate) const STARTED: u8 = b'.';
 pub(crate) const COUNT_BYTES: NonZeroUsize = NonZeroUsize::new(size_of::<AtomicU64>()).expect("not zero");
 
 const MAPPING_BYTES: NonZeroUsize = NonZeroUsize::new(4 << 20).expect("not zero");
-const RESIDENT_BYTES: u64 = 64 << 20;
+const RESIDENT_BYTES: NonZeroUsize = NonZeroUsize::new(64 << 20).expect("not zero");
 const FILE_BYTES: usize = 1 << 20;
 
 /// The smallest page there is: a larger one is touched more than once, which does no harm.
@@ -48,25 +49,35 @@ pub(crate) fn run(load: &str) -> io::Result<Infallible> {
     // When memory runs out, this is what must go, not the agent.
     std::fs::write("/proc/self/oom_score_adj", "1000")?;
     stay_on(&load.cpus)?;
-    let done = count(&File::from(io::stdout().as_fd().try_clone_to_owned()?))?;
+    let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let done = count(&file)?;
+    let mut times = load.timed.then(|| Times::new(&file));
     let mut work = Work::new(&load, std::process::id())?;
     io::stderr().write_all(&[STARTED])?;
-    let mut pace = Pace::new(load.rate);
+    // What a stall kept from beginning is not made up for where loops are timed: it would count as so many short ones.
+    let mut pace = if load.timed { Pace::without_backlog(load.rate) } else { Pace::new(load.rate) };
     loop {
         pace.wait();
-        match work.once() {
-            Ok(()) => done.fetch_add(1, Ordering::Relaxed),
+        let began = times.as_ref().map(Times::begin).transpose()?;
+        let is_done = match work.once() {
+            Ok(()) => {
+                done.fetch_add(1, Ordering::Relaxed);
+                true
+            }
             // Memory may run out while DIMMs go, and an attribute may refuse: that is what a load is for. Such a loop
             // does not count.
-            Err(error) if work.is_expected(&error) => continue,
+            Err(error) if work.is_expected(&error) => false,
             Err(error) => return Err(error),
         };
+        if let (Some(times), Some(began)) = (&mut times, began) {
+            times.end(began, is_done)?;
+        }
     }
 }
 
 /// A load that is ready to loop.
 enum Work {
-    AnonymousMemory,
+    AnonymousMemory(NonZeroUsize),
     PageCache { scratch: PathBuf, buffer: Vec<u8> },
     Fork,
     Read(Readers),
@@ -83,8 +94,12 @@ impl Work {
         let path = || {
             load.path.as_deref().ok_or_else(|| io::Error::other("a load that reads or writes needs a path"))
         };
+        let bytes = |usual: NonZeroUsize| -> io::Result<NonZeroUsize> {
+            let Some(bytes) = load.bytes else { return Ok(usual) };
+            Ok(usize::try_from(bytes).ok().and_then(NonZeroUsize::new).ok_or(Errno::EINVAL)?)
+        };
         Ok(match load.kind {
-            LoadKind::AnonymousMemory => Self::AnonymousMemory,
+            LoadKind::AnonymousMemory => Self::AnonymousMemory(bytes(MAPPING_BYTES)?),
             LoadKind::PageCache => {
                 Self::PageCache { scratch: scratch(worker), buffer: vec![0x5a; FILE_BYTES] }
             }
@@ -93,9 +108,7 @@ impl Work {
             LoadKind::Write => Self::Write(Writers::open(path()?, &load.data)?),
             LoadKind::Mmap => Self::Mmap,
             LoadKind::ResidentMemory => {
-                let bytes = usize::try_from(load.bytes.unwrap_or(RESIDENT_BYTES)).ok();
-                let bytes = bytes.and_then(NonZeroUsize::new).ok_or(Errno::EINVAL)?;
-                Self::ResidentMemory(Mapping::new(bytes, READ_WRITE)?)
+                Self::ResidentMemory(Mapping::new(bytes(RESIDENT_BYTES)?, READ_WRITE)?)
             }
             LoadKind::Files => Self::Files(churn::folder(worker)?),
             LoadKind::KmemCache => Self::KmemCache(SlabCache::new(worker)?),
@@ -105,7 +118,7 @@ impl Work {
 
     fn once(&mut self) -> io::Result<()> {
         match self {
-            Self::AnonymousMemory => Mapping::new(MAPPING_BYTES, READ_WRITE).map(|mut new| new.touch()),
+            Self::AnonymousMemory(bytes) => Mapping::new(*bytes, READ_WRITE).map(|mut new| new.touch()),
             Self::PageCache { scratch, buffer } => write_read_remove(scratch, buffer),
             Self::Fork => fork_and_wait(),
             Self::Read(readers) => readers.once(),
@@ -131,9 +144,9 @@ impl Work {
     }
 }
 
-/// Keeps the process on these CPUs, on any when there are none. `sched_setaffinity(2)` would take those that
+/// Keeps the calling thread on these CPUs, on any when there are none. `sched_setaffinity(2)` would take those that
 /// are there and forget the others.
-fn stay_on(cpus: &[u32]) -> io::Result<()> {
+pub(crate) fn stay_on(cpus: &[u32]) -> io::Result<()> {
     if cpus.is_empty() {
         return Ok(());
     }

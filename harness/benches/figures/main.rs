@@ -5,14 +5,17 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod compare;
+mod latency;
 mod locks;
 mod prove;
+mod results;
 mod scan;
 mod trials;
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
+use hotplug::qemu::Clock;
 use serde_json::{Value, json};
 
 /// One figure: what it is called, in what unit, how it is taken.
@@ -78,6 +81,97 @@ const FIGURES: &[Figure] = &[
         unit: "count",
         goal: "at most 1",
         measure: locks::false_lists,
+    },
+    Figure {
+        name: "exact_offline_cv_percent_idle",
+        unit: "%",
+        goal: "at most 0.1",
+        measure: |root| latency::scatter(root, Clock::Exact, false, "offline_pages"),
+    },
+    Figure {
+        name: "exact_offline_cv_percent_busy",
+        unit: "%",
+        goal: "at most 0.1",
+        measure: |root| latency::scatter(root, Clock::Exact, true, "offline_pages"),
+    },
+    Figure {
+        name: "exact_online_cv_percent_idle",
+        unit: "%",
+        goal: "at most 0.7",
+        measure: |root| latency::scatter(root, Clock::Exact, false, "online_pages"),
+    },
+    Figure {
+        name: "exact_online_cv_percent_busy",
+        unit: "%",
+        goal: "at most 0.7",
+        measure: |root| latency::scatter(root, Clock::Exact, true, "online_pages"),
+    },
+    Figure {
+        name: "wall_offline_cv_percent_idle",
+        unit: "%",
+        goal: "for comparison",
+        measure: |root| latency::scatter(root, Clock::Wall, false, "offline_pages"),
+    },
+    Figure {
+        name: "wall_offline_cv_percent_busy",
+        unit: "%",
+        goal: "for comparison",
+        measure: |root| latency::scatter(root, Clock::Wall, true, "offline_pages"),
+    },
+    Figure {
+        name: "wall_online_cv_percent_idle",
+        unit: "%",
+        goal: "for comparison",
+        measure: |root| latency::scatter(root, Clock::Wall, false, "online_pages"),
+    },
+    Figure {
+        name: "wall_online_cv_percent_busy",
+        unit: "%",
+        goal: "for comparison",
+        measure: |root| latency::scatter(root, Clock::Wall, true, "online_pages"),
+    },
+    Figure {
+        name: "latency_false_alarms_per_1000",
+        unit: "count",
+        goal: "at most 50",
+        measure: latency::false_alarms,
+    },
+    Figure {
+        name: "latency_1_percent_found_per_1000",
+        unit: "count",
+        goal: "at least 900",
+        measure: latency::found,
+    },
+    Figure {
+        name: "wall_20_percent_found_per_1000",
+        unit: "count",
+        goal: "at least 900",
+        measure: latency::found_by_the_wall_clock,
+    },
+    Figure {
+        name: "wall_false_alarms_per_1000",
+        unit: "count",
+        goal: "at most 50",
+        measure: latency::false_alarms_of_the_wall_clock,
+    },
+    Figure {
+        name: "traced_call_instructions",
+        unit: "count",
+        goal: "stated in docs/latency.md",
+        measure: latency::cost_of_a_call,
+    },
+    Figure {
+        name: "page_10000_trials_bytes",
+        unit: "B",
+        goal: "at most 2097152",
+        measure: results::page_bytes,
+    },
+    Figure { name: "page_10000_trials_s", unit: "s", goal: "at most 5", measure: results::page_seconds },
+    Figure {
+        name: "history_query_ms",
+        unit: "ms",
+        goal: "all under 200",
+        measure: results::history_query_ms,
     },
     Figure { name: "scan_clean_mb_per_s", unit: "MB/s", goal: "at least 300", measure: scan::clean },
     Figure { name: "scan_vs_grep_ratio", unit: "ratio", goal: "at least 1", measure: scan::against_grep },

@@ -68,7 +68,11 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, String> {
 }
 
 pub(crate) fn only(folder: &Path) -> Result<PathBuf, String> {
-    entries(folder)?.pop().ok_or_else(|| format!("{} is empty", folder.display()))
+    // Beside it there is the history.
+    entries(folder)?
+        .into_iter()
+        .find(|path| path.is_dir())
+        .ok_or_else(|| format!("{} is empty", folder.display()))
 }
 
 impl Run {

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 
-use hotplug_protocol::{Answer, Ask, Request};
+use hotplug_protocol::{Answer, Ask, LoadEnd, Request};
 
 use crate::fault::{Moment, strike};
 use crate::guest::{Guest, hello};
@@ -31,6 +31,9 @@ fn answer(guest: &Guest, request: Request) -> Answer {
         Request::Read { path, .. } if path == "/proc/lockdep_stats" => {
             Answer::Contents(" debug_locks:                             1\n".into())
         }
+        Request::Read { path, .. } if path == "/sys/kernel/tracing/trace" => {
+            guest.trace().map_or_else(|| unknown(format!("open {path}: ENOENT")), Answer::Contents)
+        }
         Request::Read { path, .. } => match slot(&path) {
             // QEMU, hw/acpi/cpu.c: CPU_NAME_FMT.
             Some(slot) => Answer::Contents(format!("\\_SB_.CPUS.C{slot:03X}\n")),
@@ -40,11 +43,13 @@ fn answer(guest: &Guest, request: Request) -> Answer {
             guest.books().loads += loads.len();
             Answer::Done
         }
-        Request::StopLoad => Answer::LoadEnded(vec![1000; guest.books().loads]),
+        Request::StopLoad => {
+            Answer::LoadEnded(vec![LoadEnd { loops: 1000, ..LoadEnd::default() }; guest.books().loads])
+        }
         // As a kernel none of whose files has counters.
         Request::Counters => Answer::Counters(Vec::new()),
         Request::Drain => Answer::Drained(guest.newest()),
-        Request::Write { .. } | Request::Reseed { .. } | Request::Reboot => Answer::Done,
+        Request::Write { .. } | Request::Reseed { .. } | Request::Steady | Request::Reboot => Answer::Done,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a guest would have: its books, its voices, its clock.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
@@ -71,6 +72,10 @@ pub(crate) struct Guest {
     zone: &'static str,
     began: Instant,
     muted: AtomicBool,
+    /// The trace that its kernel has to show, from the file that the environment names.
+    trace: Option<String>,
+    /// By the comments of that file, `# heard 650`: when it says that something has come online.
+    heard_online: Mutex<VecDeque<u64>>,
     monitor: Mutex<UnixStream>,
     serial: Mutex<UnixStream>,
     agent: Mutex<UnixStream>,
@@ -101,6 +106,7 @@ impl Guest {
         };
         let memory = value("-m")?.split(',').next().and_then(bytes);
         let movable = value("-append")?.contains("memhp_default_state=online_movable");
+        let trace = std::env::var_os("HOTPLUG_FAKE_TRACE").map(std::fs::read_to_string).transpose()?;
         let restored = arguments.iter().any(|word| word == "-incoming");
         let books =
             Books { cpus: (0..max).map(|n| (n < cpus).then(String::new)).collect(), ..Books::default() };
@@ -113,6 +119,8 @@ impl Guest {
             zone: if movable { "Movable" } else { "Normal" },
             began: Instant::now(),
             muted: AtomicBool::new(false),
+            heard_online: Mutex::new(trace.iter().flat_map(|text| heard(text)).collect()),
+            trace,
             monitor: Mutex::new(monitor.try_clone()?),
             serial: Mutex::new(serial.try_clone()?),
             agent: Mutex::new(agent.try_clone()?),
@@ -211,7 +219,14 @@ impl Guest {
     }
 
     pub(crate) fn uevent(&self, action: &str, devpath: &str) -> io::Result<()> {
-        self.say(Event::Uevent { action: action.into(), devpath: devpath.into() })
+        let heard = if action == "online" { lock(&self.heard_online).pop_front() } else { None };
+        let at = heard.unwrap_or_else(|| self.now());
+        self.say_at(at, Event::Uevent { action: action.into(), devpath: devpath.into() })
+    }
+
+    /// What its kernel traced.
+    pub(crate) fn trace(&self) -> Option<String> {
+        self.trace.clone()
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -242,6 +257,11 @@ impl Guest {
 
 pub(crate) fn hello() -> Hello {
     Hello { version: VERSION, release: "6.1.0-fake".into(), page_bytes: 4096, block_bytes: Some(BLOCK) }
+}
+
+/// Microseconds of each line `# heard N`.
+fn heard(trace: &str) -> impl Iterator<Item = u64> {
+    trace.lines().filter_map(|line| line.strip_prefix("# heard ")?.trim().parse().ok())
 }
 
 /// `512M`, as the harness writes sizes.

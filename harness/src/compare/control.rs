@@ -1,11 +1,12 @@
 //! The control: whether bugs planted in the before kernel are seen here and now. Silence means something only then.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::verdict::{Judgement, Verdict};
 
 /// What came of the control of a comparison.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Control {
     /// There was none.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::verdict::{Judgement, Verdict};
@@ -12,7 +13,7 @@ use crate::kernel::Counting;
 use crate::side::{Side, Sides};
 
 /// What of a patch the counted trials ran.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Coverage {
     /// Why nothing was counted; the rest is then empty.
     pub none: Option<String>,
@@ -23,7 +24,7 @@ pub struct Coverage {
 }
 
 /// One file that the two sides differ in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FileCoverage {
     /// Relative to the source.
     pub path: String,
@@ -36,7 +37,7 @@ pub struct FileCoverage {
 }
 
 /// A line that only one side has: removed by the patch where that is before, added where it is after.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChangedLine {
     /// The side that has it.
     pub side: Side,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::exact::fisher_two_sided;
@@ -14,7 +15,7 @@ use crate::trial::{Outcome, TrialOutcome, TrialRecord};
 pub(super) const ALPHA: f64 = 0.05;
 
 /// Where a finding was seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
     /// Only after.
@@ -26,7 +27,7 @@ pub enum Class {
 }
 
 /// In how many trials something was seen, of those that could have shown it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Count {
     /// Trials that showed it.
     pub seen: u32,
@@ -49,7 +50,7 @@ impl std::fmt::Display for Count {
 }
 
 /// One kernel report, or one thing that the harness itself saw go wrong, over all trials.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// Where it was seen.
     pub class: Class,
@@ -83,8 +84,9 @@ pub struct Finding {
     pub during: String,
     /// Folder of the first trial that showed it, below the run's.
     pub example: String,
-    /// Seconds from the first trial's start until that trial had ended.
-    pub first_seen_seconds: f64,
+    /// Seconds from the first trial's start until that trial had ended; none of a run before this was told.
+    #[serde(default)]
+    pub first_seen_seconds: Option<f64>,
 }
 
 impl Finding {
@@ -319,7 +321,7 @@ impl Found {
             times: self.times,
             during: self.during.clone(),
             example: format!("trials/{}", self.example.1),
-            first_seen_seconds: self.first_seen,
+            first_seen_seconds: Some(self.first_seen),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! allocator below whichever lock is held, is settled by how full a boot left them. So trials only say what may differ.
 //! What does differ, further boots of both kernels say, each with one trial: those are independent of each other.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::exact::{always_against_never, fisher_two_sided};
@@ -22,7 +23,7 @@ const MOST_BOOTS: u32 = 12;
 const SPARE_BOOTS: u32 = 2;
 
 /// A dependency that one side alone has, beyond chance.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EdgeDiff {
     /// The lock that was held.
     pub from: String,
@@ -49,7 +50,7 @@ pub struct EdgeDiff {
 }
 
 /// How much of the lock order was seen.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Extent {
     /// Trials whose lock order was read and that lockdep watched to their end.
     pub trials: u32,
@@ -62,7 +63,7 @@ pub struct Extent {
 }
 
 /// The lock order of both kernels, compared.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LockOrderDiff {
     /// Why there is nothing to compare, if there is not.
     pub none: Option<String>,

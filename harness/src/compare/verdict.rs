@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::exact::{detectable_rate, fisher_two_sided};
@@ -12,7 +13,7 @@ use crate::side::{Side, Sides};
 use crate::trial::{Outcome, TrialOutcome, TrialRecord};
 
 /// The four verdicts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Something is new, or likelier than before, beyond chance.
@@ -48,7 +49,7 @@ impl std::fmt::Display for Verdict {
 }
 
 /// How the trials of one side ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Tally {
     /// Trials that say something about the kernel.
     pub trials: u32,

@@ -14,7 +14,7 @@ fn trial(side: Side, number: u32, logs: &[&str]) -> TrialRecord {
     let reports: Vec<Seen> = logs
         .iter()
         .flat_map(|log| scan(log.as_bytes()))
-        .map(|first| Seen { first, times: 3, during: String::new() })
+        .map(|first| Seen { first, at: None, times: 3, during: String::new() })
         .collect();
     TrialRecord {
         side,
@@ -60,7 +60,7 @@ fn judged(records: &[TrialRecord]) -> Judgement {
 fn a_finding_says_when_it_was_first_seen() {
     let judgement = judged(&trials(3, &[], &[WARNING]));
     // Before's three trials end first.
-    assert!((judgement.findings[0].first_seen_seconds - 4.0).abs() < f64::EPSILON);
+    assert_eq!(judgement.findings[0].first_seen_seconds, Some(4.0));
     assert_eq!(judgement.findings[0].example, "trials/after-000");
 }
 

@@ -10,6 +10,7 @@ pub use gcov::{Function, LineCounts, line_counts};
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::side::Side;
@@ -70,7 +71,7 @@ pub struct Counted {
 }
 
 /// How often something ran, and in which operations.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ran {
     /// In all counted trials of its side and in their boots. Counters are not locked, so that two CPUs at once may count
     /// one; what ran is never counted as zero.

@@ -21,6 +21,9 @@ const LONGEST_LINE: usize = 32 << 20;
 /// What lockdep says of itself.
 pub(crate) const LOCKDEP_STATS: &str = "/proc/lockdep_stats";
 
+/// What it says of waiting and holding.
+pub(crate) const LOCK_STAT: &str = "/proc/lock_stat";
+
 /// Why the agent gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AgentError {
@@ -145,18 +148,20 @@ impl Agent {
         }
     }
 
-    /// Whether lockdep still checks; none in a kernel without it.
+    /// What lockdep says of itself; none in a kernel without it.
     ///
     /// Not to be asked while lockdep may be printing a cycle: reading the file counts the dependencies of every class,
     /// which walks the graph and overwrites the chain that is being printed, and the kernel then prints nonsense or dies
     /// (`lockdep_count_forward_deps()` in kernel/locking/lockdep.c of 6.1 and 6.12 does not look at `debug_locks`;
     /// docs/findings/lockdep-stats.md).
-    pub async fn lockdep_armed(&self) -> Result<Option<bool>, AgentError> {
-        match self.read(LOCKDEP_STATS.into()).await {
-            Ok(stats) => Ok(armed(&stats)),
-            Err(AgentError::Failed { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+    pub async fn lockdep_stats(&self) -> Result<Option<LockdepStats>, AgentError> {
+        Ok(self.read_if_there(LOCKDEP_STATS).await?.map(LockdepStats))
+    }
+
+    /// How long each class of locks was waited for and held (Documentation/locking/lockstat.rst); none in a kernel without
+    /// `CONFIG_LOCK_STAT`.
+    pub async fn lock_stat(&self) -> Result<Option<String>, AgentError> {
+        self.read_if_there(LOCK_STAT).await
     }
 
     /// Contents of a file in the guest.
@@ -164,6 +169,15 @@ impl Agent {
         match self.ask(Request::Read { path, offset: 0, length: None }).await? {
             Answer::Contents(text) => Ok(text),
             other => Err(odd(&other)),
+        }
+    }
+
+    /// The same; none where the guest cannot read it.
+    pub async fn read_if_there(&self, path: &str) -> Result<Option<String>, AgentError> {
+        match self.read(path.to_owned()).await {
+            Ok(text) => Ok(Some(text)),
+            Err(AgentError::Failed { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -184,10 +198,16 @@ impl Agent {
     }
 }
 
-/// `debug_locks` of [`LOCKDEP_STATS`].
-fn armed(stats: &str) -> Option<bool> {
-    let value = stats.lines().find_map(|line| line.trim().strip_prefix("debug_locks:"))?;
-    Some(value.trim() != "0")
+/// `/proc/lockdep_stats`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockdepStats(pub String);
+
+impl LockdepStats {
+    /// Whether lockdep still checks (`debug_locks`); none where it does not say.
+    pub fn armed(&self) -> Option<bool> {
+        let value = self.0.lines().find_map(|line| line.trim().strip_prefix("debug_locks:"))?;
+        Some(value.trim() != "0")
+    }
 }
 
 fn odd(answer: &Answer) -> AgentError {
@@ -225,6 +245,7 @@ mod tests {
     fn lockdep_says_whether_it_still_checks() {
         let stats =
             " max lock class index:                  527\n debug_locks:                             1\n\n";
+        let armed = |text: &str| LockdepStats(text.into()).armed();
         assert_eq!(armed(stats), Some(true));
         assert_eq!(armed(&stats.replace('1', "0")), Some(false));
         assert_eq!(armed(""), None);

@@ -8,11 +8,11 @@ mod kmsg;
 mod log;
 mod serial;
 
-pub(crate) use agent::LOCKDEP_STATS;
+pub(crate) use agent::{LOCK_STAT, LOCKDEP_STATS};
 pub(crate) use capped::Capped;
 pub(crate) use serial::{TYPED, TYPED_EVERY};
 
-pub use agent::{Agent, AgentError};
+pub use agent::{Agent, AgentError, LockdepStats};
 pub use kmsg::Kmsg;
 pub use log::kernel_log;
 pub use serial::Serial;

@@ -11,6 +11,12 @@ use super::kconfig;
 /// The harness's own fragment, over `make tinyconfig`.
 const DEFAULT_FRAGMENT: &str = include_str!("../../../guest-images/configs/base.config");
 
+/// What timed kernels have over it, and lack of it.
+const TIMING_FRAGMENT: &str = include_str!("../../../guest-images/configs/timing.config");
+
+/// What kernels have over it that count how long locks are held.
+const LOCK_STAT_FRAGMENT: &str = include_str!("../../../guest-images/configs/lock-stat.config");
+
 /// A fragment: lines of `CONFIG_NAME=value` and `# CONFIG_NAME is not set`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Fragment {
@@ -60,6 +66,24 @@ impl Config {
         }
         this.wanted()?;
         Ok(this)
+    }
+
+    /// For kernels that are timed: with a function tracer, and without lockdep and its like, which cost more than what they
+    /// watch.
+    #[must_use]
+    pub fn timed(self) -> Self {
+        self.with("guest-images/configs/timing.config", TIMING_FRAGMENT)
+    }
+
+    /// For kernels that count how long locks are held: without what lockdep proves.
+    #[must_use]
+    pub fn counting_locks(self) -> Self {
+        self.with("guest-images/configs/lock-stat.config", LOCK_STAT_FRAGMENT)
+    }
+
+    fn with(mut self, name: &str, text: &str) -> Self {
+        self.fragments.push(Fragment { name: name.to_owned(), text: text.to_owned() });
+        self
     }
 
     /// All fragments as one text, to be put behind tinyconfig's.

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +31,7 @@ pub struct Touched {
 }
 
 /// Whether the lines of a touched file can be counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Counting {
     /// They are counted.
@@ -73,10 +74,12 @@ pub(super) async fn touched<'a>(
 }
 
 /// How the touched files are compiled: the kernel's own options (`CFLAGS_GCOV` of its Makefile; older ones lack the atomic
-/// updates), and no inlining before gcc puts its counters in. It would fold a caller's constants into the copies, and the
-/// function's own body, which nobody calls any more, would say "never" of lines that ran.
+/// updates), and nothing is inlined or folded before gcc puts its counters in. Inlining folds a caller's constants into the
+/// copies, and the function's own body, which nobody calls any more, would say "never" of lines that ran. And the first
+/// propagation of constants turns `if (x) err = -EINVAL;` into a choice of two values, with no line left to be counted
+/// (gcc/passes.def: `pass_all_early_optimizations` comes before `pass_ipa_tree_profile`; all its passes come again).
 pub(crate) const OPTIONS: &str = "-fprofile-arcs -ftest-coverage -fno-tree-loop-im -fprofile-update=prefer-atomic \
-                                  -fno-early-inlining";
+                                  -fno-early-inlining -fdisable-tree-early_optimizations";
 
 /// Variables for make's command line that put counters into these files of `source`, and nowhere else.
 ///

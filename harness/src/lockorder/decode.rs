@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use rustc_hash::FxHashMap;
+
 use super::graph::{Edge, How, Interned, LockClass, LockOrder, Node, Usage};
 use super::layout::Layout;
 
@@ -136,6 +138,9 @@ impl Dump {
 
         let mut paths = Interned::default();
         let mut functions = Interned::default();
+        // Many dependencies come by one path, and paths share their frames: each is put into words once.
+        let mut frames: FxHashMap<u64, u32> = FxHashMap::default();
+        let mut known: FxHashMap<u64, Option<u32>> = FxHashMap::default();
         for (place, class) in self.in_use(layout) {
             let Some(&from) = places.get(&place) else { continue };
             let head =
@@ -154,8 +159,13 @@ impl Dump {
                 // One whose class was just taken out of use goes too.
                 let Some(&to) = class.and_then(|class| places.get(&class)) else { continue };
                 let trace = word(entry, layout.edge.trace).unwrap_or(0);
-                let path = self.path(layout, trace).map(|frames| {
-                    paths.place(&frames.iter().map(|name| functions.place(name)).collect::<Vec<u32>>())
+                let path = *known.entry(trace).or_insert_with(|| {
+                    let mut place = |address: u64| {
+                        let new = || functions.place(&function_at(layout, address));
+                        *frames.entry(address).or_insert_with(new)
+                    };
+                    let path: Vec<u32> = self.path(layout, trace)?.map(&mut place).collect();
+                    (!path.is_empty()).then(|| paths.place(&path))
                 });
                 let distance = bytes(entry, layout.edge.distance).map_or(1, u16::from_le_bytes);
                 let how = bytes(entry, layout.edge.dep).map_or(How::EN, |[dep]: [u8; 1]| How(dep & 15));
@@ -186,22 +196,24 @@ impl Dump {
         if name.is_empty() { "?".into() } else { name }
     }
 
-    /// The frames of a `struct lock_trace`, as the kernel prints them.
-    fn path(&self, layout: &Layout, trace: u64) -> Option<Vec<String>> {
+    /// The frames of a `struct lock_trace`.
+    fn path(&self, layout: &Layout, trace: u64) -> Option<impl Iterator<Item = u64>> {
         let number = layout.traces.index(trace)?;
         let bytes = self.traces.get(number * 8..)?;
         let length = usize::try_from(half(bytes, layout.trace.nr_entries)?).ok()?;
         let first = usize::try_from(layout.trace.entries).ok()?;
         let frames = bytes.get(first..)?.chunks_exact(8).take(length.min(PATH));
-        let frames =
-            frames.filter_map(|address| word(address, 0)).map(|address| match layout.function(address) {
-                Some(function) => {
-                    format!("{}+{:#x}/{:#x}", function.name, address - function.address, function.bytes)
-                }
-                None => format!("{address:#x}"),
-            });
-        let frames: Vec<String> = frames.collect();
-        (!frames.is_empty()).then_some(frames)
+        Some(frames.filter_map(|address| word(address, 0)))
+    }
+}
+
+/// A frame as the kernel prints it.
+fn function_at(layout: &Layout, address: u64) -> String {
+    match layout.function(address) {
+        Some(function) => {
+            format!("{}+{:#x}/{:#x}", function.name, address - function.address, function.bytes)
+        }
+        None => format!("{address:#x}"),
     }
 }
 

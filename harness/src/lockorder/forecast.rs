@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::graph::{How, Irq, Usage};
@@ -14,7 +15,7 @@ use crate::side::Side;
 const LONGEST: usize = 8;
 
 /// What two trials together allow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Danger {
     /// Each waits for the next: an inversion.
@@ -40,7 +41,7 @@ impl std::fmt::Display for Danger {
 }
 
 /// A dependency on the way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
     /// The lock that was held.
     pub from: String,
@@ -57,7 +58,7 @@ pub struct Step {
 }
 
 /// A deadlock that is possible and that nobody has seen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Forecast {
     /// Of which kernel.
     pub side: Side,

@@ -85,19 +85,21 @@ impl<const K: usize> Default for Facts<K> {
 }
 
 impl<const K: usize> Facts<K> {
-    /// Marks the facts whose bits are set.
-    fn mark(&mut self, row: u32, facts: u8, trial: Option<usize>) {
+    /// Marks the facts whose bits are set. Whether none of these 64 trials had any of the row before.
+    fn mark(&mut self, row: u32, facts: u8, trial: Option<usize>) -> bool {
         let row = row as usize;
         let Some(trial) = trial else {
             *at(&mut self.boot, row, 0) |= facts;
-            return;
+            return true;
         };
         let words = at(at(&mut self.trials, trial / 64, Vec::new()), row, [0; K]);
+        let is_first = words.iter().all(|word| *word == 0);
         let mut left = facts;
         while left != 0 {
             words[left.trailing_zeros() as usize] |= 1 << (trial % 64);
             left &= left - 1;
         }
+        is_first
     }
 
     fn shown(&self, row: u32) -> [Shown; K] {
@@ -178,8 +180,9 @@ impl Union {
             let ends = (places[edge.from as usize], places[edge.to as usize]);
             let place = self.edges.place_near(next, &ends);
             next = place + 1;
-            at(&mut one.paths, place as usize, None).get_or_insert_with(|| order.path(edge));
-            one.edges.mark(place, SEEN | edge.how.0 & How::ALL.0, trial);
+            if one.edges.mark(place, SEEN | edge.how.0 & How::ALL.0, trial) {
+                at(&mut one.paths, place as usize, None).get_or_insert_with(|| order.path(edge));
+            }
         }
     }
 

@@ -85,6 +85,8 @@ struct On {
     expect: Vec<Expected>,
     #[serde(default)]
     follows: Vec<Follows>,
+    #[serde(default)]
+    slower: Vec<String>,
     absent: Option<String>,
     not_found: Option<String>,
 }
@@ -100,6 +102,9 @@ pub enum Series {
         expect: Vec<Expected>,
         /// What may come of it and proves nothing by itself.
         follows: Vec<Follows>,
+        /// Metrics of its scenario's `[latency]` that are told slower: it is then found when all of these are, by the exact
+        /// clock, and nothing is reported of it.
+        slower: Vec<String>,
         /// What was tried, and why it is not to be seen; it counts as not found.
         not_found: Option<String>,
     },
@@ -126,7 +131,6 @@ struct File {
     quick: bool,
     #[serde(default)]
     control: bool,
-    judged_by: Option<String>,
     on: BTreeMap<String, On>,
 }
 
@@ -161,8 +165,6 @@ pub struct Card {
     pub quick: bool,
     /// Whether it is planted for the control that goes with every comparison.
     pub control: bool,
-    /// What judges it and is not there yet. Until then it is left out of the totals.
-    pub judged_by: Option<String>,
     /// By series, `6.1`: the kernels that it is made for.
     pub on: BTreeMap<String, Series>,
 }
@@ -189,25 +191,29 @@ impl Card {
         if card.trials == 0 {
             return Err(wrong(&"`trials = 0` proves nothing"));
         }
-        let silent = matches!(origin, Origin::ChangesNothing(_)) || card.judged_by.is_some();
+        let silent = matches!(origin, Origin::ChangesNothing(_));
         let series = |(series, on): (String, On)| {
-            let On { patches, expect, follows, absent, not_found } = on;
+            let On { patches, expect, follows, slower, absent, not_found } = on;
+            let expects = !expect.is_empty() || !slower.is_empty();
             let there = match absent {
-                Some(why) if patches.is_none() && expect.is_empty() && not_found.is_none() => {
-                    Series::Absent(why)
-                }
+                Some(why) if patches.is_none() && !expects && not_found.is_none() => Series::Absent(why),
                 Some(_) => {
                     return Err(wrong(&format_args!(
                         "on {series} it is `absent`, and yet there is more of it"
                     )));
                 }
-                None if expect.is_empty() != silent => {
+                None if expects == silent => {
                     let what = if silent { "expects what nobody can see" } else { "expects nothing" };
+                    return Err(wrong(&format_args!("on {series} it {what}")));
+                }
+                None if !expect.is_empty() && !slower.is_empty() => {
+                    let what =
+                        "expects reports and something slower, which is not told of a kernel that reports";
                     return Err(wrong(&format_args!("on {series} it {what}")));
                 }
                 None => {
                     let patches = patches.unwrap_or_else(|| vec![format!("{name}.patch")]);
-                    Series::There { patches, expect, follows, not_found }
+                    Series::There { patches, expect, follows, slower, not_found }
                 }
             };
             Ok((series, there))
@@ -222,7 +228,6 @@ impl Card {
             trials: card.trials,
             quick: card.quick,
             control: card.control,
-            judged_by: card.judged_by,
             on,
         })
     }
@@ -259,6 +264,11 @@ absent = "the function is gone"
             ("scenarios", "trials = 0\nscenarios", "proves nothing"),
             ("plants = \"recursion\"", "changes_nothing = \"x\"", "on 6.1 it expects what nobody can see"),
             ("absent = \"the function is gone\"", "", "on 6.12 it expects nothing"),
+            (
+                "expect = ",
+                "slower = [\"offline_pages\"]\nexpect = ",
+                "on 6.1 it expects reports and something slower",
+            ),
             ("absent", "patches = []\nabsent", "on 6.12 it is `absent`, and yet"),
             ("about", "abuot", "unknown field `abuot`"),
         ] {

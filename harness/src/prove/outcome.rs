@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::card::{Card, Expected, Follows, Series};
 use crate::compare::{Class, Count, Finding, Tally};
+use crate::latency::{Latency, MetricResult, Told};
 use crate::side::Sides;
 
 /// What counts an entry.
@@ -53,6 +54,9 @@ pub struct Tried {
     pub trials: Sides<Tally>,
     /// All that was seen.
     pub findings: Vec<Finding>,
+    /// What took longer or shorter; null where that is not what the entry is for.
+    #[serde(default)]
+    pub latency: Option<Latency>,
     /// From when its first boot began until the first trial could, seconds.
     pub start_seconds: f64,
     /// Seconds of trials.
@@ -76,6 +80,9 @@ pub struct EntryResult {
     pub expect: Vec<Expected>,
     /// What may come of it and proves nothing by itself.
     pub follows: Vec<Follows>,
+    /// Metrics that were expected to be told slower.
+    #[serde(default)]
+    pub slower: Vec<String>,
     /// Of what is expected, what was seen in the most trials.
     pub seen: Option<Finding>,
     /// From the first boot of the scenario that showed it until it was seen, seconds.
@@ -93,31 +100,31 @@ pub struct EntryResult {
 impl EntryResult {
     /// Before anything was tried.
     pub fn new(name: &str, group: Group, card: &Card, series: &str) -> Self {
-        let left_out = |why: String| (Sight::LeftOut { why }, Vec::new(), Vec::new(), None);
-        let (sight, expect, follows, not_found) = match (card.on.get(series), &card.judged_by) {
-            (None, _) => left_out(format!("it has no patch for {series}")),
-            (Some(Series::Absent(why)), _) => left_out(why.clone()),
-            (Some(_), Some(judge)) => left_out(format!("judged by {judge}")),
-            (Some(Series::There { expect, follows, not_found, .. }), None) => {
-                let sight = if group == Group::Clean { Sight::Silent } else { Sight::NotFound };
-                (sight, expect.clone(), follows.clone(), not_found.clone())
-            }
-        };
-        Self {
+        let mut all = Self {
             name: name.to_owned(),
             about: card.about.clone(),
             group,
-            sight,
-            not_found,
-            expect,
-            follows,
+            sight: if group == Group::Clean { Sight::Silent } else { Sight::NotFound },
+            not_found: None,
+            expect: Vec::new(),
+            follows: Vec::new(),
+            slower: Vec::new(),
             seen: None,
             seconds: None,
             other: Vec::new(),
             tried: Vec::new(),
             builds: 0,
             build_seconds: 0.0,
+        };
+        match card.on.get(series) {
+            None => all.sight = Sight::LeftOut { why: format!("it has no patch for {series}") },
+            Some(Series::Absent(why)) => all.sight = Sight::LeftOut { why: why.clone() },
+            Some(Series::There { expect, follows, slower, not_found, .. }) => {
+                (all.expect, all.follows) = (expect.clone(), follows.clone());
+                (all.slower, all.not_found) = (slower.clone(), not_found.clone());
+            }
         }
+        all
     }
 
     /// Whether nothing is to be tried.
@@ -135,8 +142,10 @@ impl EntryResult {
             }
         } else if let Some(best) = best {
             self.sight = Sight::Found;
-            self.seconds = Some(tried.start_seconds + best.first_seen_seconds);
+            self.seconds = best.first_seen_seconds.map(|seconds| tried.start_seconds + seconds);
             self.seen = Some(best);
+        } else if !self.slower.is_empty() && self.slower.iter().all(|name| is_slower(&tried, name)) {
+            self.sight = Sight::Found;
         }
         let follows = |f: &Finding| f.class == Class::New && self.follows.iter().any(|e| e.has(f));
         let other: Vec<Finding> =
@@ -151,6 +160,19 @@ impl EntryResult {
         self.seen.as_ref().map_or_else(|| Count { seen: 0, trials: trials() }, |finding| finding.after)
     }
 
+    /// What took longer or shorter in the last comparison.
+    pub fn latency(&self) -> Option<&Latency> {
+        self.tried.last()?.latency.as_ref()
+    }
+
+    /// The metrics that were told slower, as was expected.
+    pub fn told_slower(&self) -> impl Iterator<Item = &MetricResult> {
+        self.latency()
+            .into_iter()
+            .flat_map(|all| all.told(Told::Slower))
+            .filter(|m| self.slower.contains(&m.name))
+    }
+
     /// Of what was seen, what is no fault of its patch: reports of the unmodified kernel, and all that a patch brings
     /// which changes nothing.
     pub fn false_reports(&self) -> impl Iterator<Item = &Finding> {
@@ -158,6 +180,10 @@ impl EntryResult {
         let all = self.tried.iter().flat_map(|tried| &tried.findings);
         all.filter(move |f| f.before.seen > 0 || clean && f.after.seen > 0)
     }
+}
+
+fn is_slower(tried: &Tried, name: &str) -> bool {
+    tried.latency.iter().flat_map(|all| all.told(Told::Slower)).any(|metric| metric.name == name)
 }
 
 /// All entries together.

@@ -6,7 +6,7 @@ use include_dir::{Dir, include_dir};
 
 use super::card::{Card, Origin, Series};
 use super::outcome::Group;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Timing};
 use crate::{Error, Result};
 
 /// Where the cards are.
@@ -108,8 +108,18 @@ impl Entry {
                 return Err(Error::user(format!("{}: there is no {}", path.display(), file.display())));
             }
         }
-        for scenario in entry.scenarios() {
-            Scenario::read(&scenario)?;
+        for file in entry.scenarios() {
+            let (scenario, _) = Scenario::read(&file)?;
+            let timed = scenario.latency.iter().flat_map(Timing::metrics).map(|metric| metric.to_string());
+            let timed: Vec<String> = timed.collect();
+            let mut slower = entry.card.on.keys().flat_map(|series| entry.slower(series));
+            if let Some(missing) = slower.find(|metric| !timed.contains(metric)) {
+                return Err(Error::user(format!(
+                    "{}: {} does not time {missing}",
+                    path.display(),
+                    scenario.name
+                )));
+            }
         }
         Ok(entry)
     }
@@ -131,6 +141,19 @@ impl Entry {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// What is told slower on kernels of `series`, where that is what it is found by.
+    fn slower(&self, series: &str) -> &[String] {
+        match self.card.on.get(series) {
+            Some(Series::There { slower, .. }) => slower,
+            _ => &[],
+        }
+    }
+
+    /// Whether it is found by how long something takes.
+    pub fn is_timed(&self, series: &str) -> bool {
+        !self.slower(series).is_empty()
     }
 
     /// Its config fragment.

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::bytes::Bytes;
 use crate::host::Accelerator;
 use crate::scenario::{Device, Guest, Machine, Scenario, Topology};
@@ -21,8 +24,31 @@ pub struct Boot {
     /// that is plugged measures them for itself, busy for up to 250 ms of its start (Documentation/admin-guide/
     /// kernel-parameters.txt, `lpj=`): a fifth of what a standard trial costs, in which nothing is tested.
     pub loops_per_jiffy: Option<u64>,
+    /// What guest time is.
+    pub clock: Clock,
     /// Where the guest begins.
     pub start: Start,
+}
+
+/// What guest time is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Clock {
+    /// The host's time.
+    #[default]
+    Wall,
+    /// A count of instructions, one a nanosecond, under TCG with all CPUs taking turns in one thread. While all of them
+    /// are idle it jumps to the next timer (docs/devel/tcg-icount.rst of QEMU, `-icount` in its manual).
+    Exact,
+}
+
+impl std::fmt::Display for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Wall => "wall",
+            Self::Exact => "exact",
+        })
+    }
 }
 
 /// Where a guest begins.
@@ -105,11 +131,19 @@ pub fn command_line(scenario: &Scenario, boot: Boot) -> Vec<String> {
     if poses {
         add("-smbios", "type=1,serial=VMware-".into());
     }
-    let (accelerator, cpu) = match boot.accelerator {
-        Accelerator::Kvm => ("kvm", "host"),
-        Accelerator::Tcg => ("tcg,thread=multi", if poses { "max,-hypervisor" } else { "max" }),
+    let (accelerator, cpu) = match (boot.accelerator, boot.clock) {
+        (Accelerator::Kvm, _) => ("kvm", "host"),
+        (Accelerator::Tcg, Clock::Wall) => {
+            ("tcg,thread=multi", if poses { "max,-hypervisor" } else { "max" })
+        }
+        (Accelerator::Tcg, Clock::Exact) => {
+            ("tcg,thread=single", if poses { "max,-hypervisor" } else { "max" })
+        }
     };
     add("-accel", accelerator.into());
+    if boot.clock == Clock::Exact {
+        add("-icount", "shift=0,sleep=off".into());
+    }
     add("-cpu", machine.cpu_model.as_deref().unwrap_or(cpu).to_owned());
     add("-smp", topology(machine));
     // Each node's memory is a part of the same file.
@@ -226,7 +260,8 @@ mod tests {
     use crate::scenario::{DEFAULT, Scenario};
 
     fn boot(accelerator: Accelerator, platform: Platform, start: Start) -> Boot {
-        Boot { accelerator, sandbox: true, platform, loops_per_jiffy: Some(10_400_000), start }
+        let clock = Clock::Wall;
+        Boot { accelerator, sandbox: true, platform, loops_per_jiffy: Some(10_400_000), clock, start }
     }
 
     fn words(boot: Boot) -> Vec<String> {

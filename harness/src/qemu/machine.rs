@@ -8,6 +8,7 @@ use std::process::Stdio;
 use command_fds::CommandFdExt;
 use command_fds::FdMapping;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
@@ -72,6 +73,7 @@ pub struct Streams {
 /// A QEMU process. Dropping it kills the process group; a task reaps it.
 #[derive(Debug)]
 pub struct Machine {
+    pid: Pid,
     ended: watch::Receiver<Option<Ended>>,
     kill: CancellationToken,
 }
@@ -158,7 +160,13 @@ impl Machine {
             let _ = said.await;
             tell.send_replace(Some(ended));
         });
-        Self { ended, kill }
+        Self { pid, ended, kill }
+    }
+
+    /// How much of its memory the host has swapped out, KiB (proc(5), `VmSwap`): what a guest wrote to is its own. None of a
+    /// process that has ended.
+    pub fn swapped_kib(&self) -> Option<u64> {
+        swapped_kib(&fs_err::read_to_string(format!("/proc/{}/status", self.pid)).ok()?)
     }
 
     /// Waits until it has ended. Safe to cancel, and to call again.
@@ -176,5 +184,23 @@ impl Machine {
     pub async fn kill(&self) -> Ended {
         self.kill.cancel();
         self.ended().await
+    }
+}
+
+fn swapped_kib(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSwap:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::swapped_kib;
+
+    #[test]
+    fn what_was_swapped_out_is_read() {
+        assert_eq!(swapped_kib("VmLib:\t   1 kB\nVmSwap:\t    1234 kB\nThreads:\t1\n"), Some(1234));
+        assert_eq!(swapped_kib("VmLib:\t   1 kB\n"), None);
+        let own = std::fs::read_to_string("/proc/self/status").unwrap();
+        assert!(swapped_kib(&own).is_some());
     }
 }

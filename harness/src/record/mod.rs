@@ -13,6 +13,7 @@
 //!                                 qemu.stderr, lock-order.json, trial.json
 //! ```
 
+mod find;
 mod locks;
 mod prove;
 mod shrink;
@@ -24,13 +25,17 @@ use std::path::{Path, PathBuf};
 
 use fs_err::os::unix::fs::OpenOptionsExt;
 use nix::fcntl::{Flock, FlockArg};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use find::find;
 pub use locks::{add_locks, further_boot, read_locks};
 pub use prove::ProveResult;
 pub use shrink::{ShrinkResult, Tried, rate};
 
 use crate::compare::{Control, Coverage, Finding, Judgement, LockOrderDiff, Recurrence, Tally, Verdict};
+use crate::latency::Latency;
+use crate::qemu::Clock;
 use crate::scenario::Seed;
 use crate::side::Sides;
 use crate::trial::Repeated;
@@ -40,7 +45,7 @@ use crate::{Error, Result};
 pub const SCHEMA: u32 = 1;
 
 /// What a run is: known before its first trial.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Run {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -49,6 +54,7 @@ pub struct Run {
     /// The run's name, which is its folder's.
     pub id: String,
     /// When it began, in UTC.
+    #[schemars(with = "String")]
     pub started: jiff::Timestamp,
     /// The command, as it was given.
     pub command: Vec<String>,
@@ -75,13 +81,14 @@ pub struct Run {
     /// How the trials start; null until that is settled.
     pub start: Option<Start>,
     /// When it was continued, in UTC.
+    #[schemars(with = "Vec<String>")]
     pub continued: Vec<jiff::Timestamp>,
     /// The run whose trials it replays, by the path that was given.
     pub replays: Option<PathBuf>,
 }
 
 /// What ends a run beside the number of its trials, and how they are run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Plan {
     /// No trial begins after so many seconds of trials.
     pub seconds: Option<f64>,
@@ -93,10 +100,16 @@ pub struct Plan {
     pub cold: bool,
     /// Guests at once.
     pub workers: usize,
+    /// The clock that latency is told by.
+    #[serde(default)]
+    pub clock: Clock,
+    /// Boots of each kernel that are timed; null where the scenario, or the clock, says.
+    #[serde(default)]
+    pub boots: Option<u32>,
 }
 
 /// The machine a run ran on.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Host {
     /// QEMU's version.
     pub qemu: String,
@@ -112,8 +125,15 @@ pub struct Host {
     pub kernel: String,
 }
 
+impl Host {
+    /// What of the machine times depend on, in words.
+    pub fn machine(&self) -> String {
+        format!("{} with {} processors, Linux {}", self.cpu, self.cores, self.kernel)
+    }
+}
+
 /// One kernel of the pair.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KernelNote {
     /// Its content address.
     pub id: String,
@@ -130,7 +150,7 @@ pub struct KernelNote {
 }
 
 /// How the trials of a run started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Start {
     /// Each from its side's checkpoint.
@@ -143,7 +163,7 @@ pub enum Start {
 }
 
 /// `result.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct RunResult {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -172,26 +192,48 @@ pub struct RunResult {
     /// What of the change ran; null where nobody asked, and where both sides are one kernel.
     #[serde(default)]
     pub coverage: Option<Coverage>,
+    /// What takes longer or shorter; null where nobody asked.
+    #[serde(default)]
+    pub latency: Option<Latency>,
     /// What was run.
     pub run: Run,
 }
 
+/// The JSON Schema of `result.json`, which is published as `docs/result.schema.json`. `run.json` is its `Run`.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(RunResult).to_value()
+}
+
+/// What a comparison asks beside its judged trials.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// What differs in the lock order.
+    pub lock_order: Option<LockOrderDiff>,
+    /// What of the change ran.
+    pub coverage: Option<Coverage>,
+    /// What takes longer or shorter.
+    pub latency: Option<Latency>,
+}
+
 impl RunResult {
-    /// Puts a judgement, weighed by its control and its coverage, and its run together.
+    /// Puts a judgement, weighed by its control and what was asked beside, and its run together.
     pub fn new(
         run: Run,
         mut judgement: Judgement,
         repeated: Vec<Repeated>,
         trials_seconds: f64,
         control: Option<Control>,
-        lock_order: Option<LockOrderDiff>,
-        coverage: Option<Coverage>,
+        beside: Beside,
     ) -> Self {
+        let Beside { lock_order, coverage, latency } = beside;
         if let Some(control) = &control {
             control.weigh(&mut judgement);
         }
         if let Some(coverage) = &coverage {
             coverage.weigh(&mut judgement);
+        }
+        if let Some(latency) = &latency {
+            latency.weigh(&mut judgement);
         }
         let exit_status = judgement.exit_status();
         let Judgement { verdict, reason, findings, tally, remarks } = judgement;
@@ -208,6 +250,7 @@ impl RunResult {
             control,
             lock_order,
             coverage,
+            latency,
             run,
         }
     }

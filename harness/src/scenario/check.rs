@@ -92,6 +92,15 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
         let what = "load and typing begin when the guest is there, the lanes of `start = \"boot\"` before";
         return Err(Wrong::new(file.machine.span(), what, "leave them out"));
     }
+    if let Some(table) = &file.latency {
+        if let Some((what, mend)) = table.get_ref().wrong() {
+            return Err(Wrong::new(table.span(), what, mend));
+        }
+        if file.start == Start::Boot {
+            let what = "boots are what is compared, so that a boot cannot be what is timed";
+            return Err(Wrong::new(table.span(), what, "leave [latency] out"));
+        }
+    }
     Ok(Scenario {
         name,
         about: file.about,
@@ -103,6 +112,7 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
         devices,
         lanes,
         random,
+        latency: file.latency.map(Spanned::into_inner),
     })
 }
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Backend, Expect, Guest, Machine, Order, Phase, Policy};
+use super::{Backend, Expect, Guest, Machine, Order, Phase, Policy, Timing};
 use crate::bytes::Bytes;
 
 #[derive(Debug, Deserialize)]
@@ -28,6 +28,7 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) lane: Vec<Spanned<LaneTable>>,
     pub(super) random: Option<Spanned<RandomTable>>,
+    pub(super) latency: Option<Spanned<Timing>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -4,6 +4,7 @@ use hotplug_protocol::{Load, LoadKind};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use super::timing::Victim;
 use crate::bytes::Bytes;
 
 /// One table as it is written: a size has a unit there.
@@ -11,7 +12,9 @@ use crate::bytes::Bytes;
 #[serde(deny_unknown_fields)]
 struct LoadTable {
     kind: LoadKind,
-    workers: u32,
+    /// Of a victim.
+    name: Option<String>,
+    workers: Option<u32>,
     rate: Option<u32>,
     #[serde(default)]
     cpus: Vec<u32>,
@@ -36,12 +39,41 @@ pub(super) fn typing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
 /// A load that can be started. An error is pointed at by the parser, as one of syntax is.
 pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Load>, D::Error> {
     let tables = Vec::<LoadTable>::deserialize(deserializer)?;
-    tables.into_iter().map(|table| table.check().map_err(D::Error::custom)).collect()
+    let check = |table: LoadTable| match (&table.name, table.workers) {
+        (Some(_), _) => Err("only a victim has a name"),
+        (None, None) => Err("a load says how many workers it has"),
+        (None, Some(_)) => table.check(),
+    };
+    tables.into_iter().map(|table| check(table).map_err(D::Error::custom)).collect()
+}
+
+/// Loads whose loops are timed, each of one worker.
+pub(super) fn victims<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Victim>, D::Error> {
+    let tables = Vec::<LoadTable>::deserialize(deserializer)?;
+    let check = |mut table: LoadTable| {
+        if table.workers.is_some_and(|workers| workers != 1) {
+            return Err("a victim is one worker");
+        }
+        let name = table.name.take();
+        if name
+            .as_ref()
+            .is_some_and(|name| name.is_empty() || name.chars().any(|c| c == ':' || c.is_control()))
+        {
+            return Err("a victim's name has letters, and no colon");
+        }
+        let load = table.check()?;
+        // As it is written.
+        let kind = serde_json::to_value(load.kind).ok();
+        let kind = kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or_default();
+        Ok(Victim { name: name.unwrap_or_else(|| kind.to_owned()), load: Load { timed: true, ..load } })
+    };
+    tables.into_iter().map(|table| check(table).map_err(D::Error::custom)).collect()
 }
 
 impl LoadTable {
     fn check(self) -> Result<Load, &'static str> {
-        let Self { kind, workers, rate, cpus, path, data, bytes } = self;
+        let Self { kind, name: _, workers, rate, cpus, path, data, bytes } = self;
+        let workers = workers.unwrap_or(1);
         let has_path = matches!(kind, LoadKind::Read | LoadKind::Write);
         if workers == 0 {
             return Err("a load has at least one worker");
@@ -61,13 +93,22 @@ impl LoadTable {
             return Err("a load that writes needs data, and no other has it");
         }
         match bytes {
-            Some(_) if kind != LoadKind::ResidentMemory => {
-                return Err("only a load of resident-memory has bytes");
+            Some(_) if !matches!(kind, LoadKind::ResidentMemory | LoadKind::AnonymousMemory) => {
+                return Err("only a load of memory has bytes");
             }
-            Some(Bytes(0)) => return Err("a load of resident-memory keeps more than no bytes"),
+            Some(Bytes(0)) => return Err("a load of memory has more than no bytes"),
             _ => {}
         }
-        Ok(Load { kind, workers, rate, cpus, path, data, bytes: bytes.map(|Bytes(bytes)| bytes) })
+        Ok(Load {
+            kind,
+            workers,
+            rate,
+            cpus,
+            path,
+            data,
+            bytes: bytes.map(|Bytes(bytes)| bytes),
+            timed: false,
+        })
     }
 }
 
@@ -100,12 +141,14 @@ mod tests {
             (r#"kind = "fork", workers = 0"#, "at least one worker"),
             (r#"kind = "fork", workers = 1, rate = 0"#, "at least 1 loop"),
             (r#"kind = "fork", workers = 1, path = "/proc""#, "only a load that reads or writes"),
-            (r#"kind = "fork", workers = 1, bytes = "1M""#, "only a load of resident-memory"),
+            (r#"kind = "fork", workers = 1, bytes = "1M""#, "only a load of memory"),
             (r#"kind = "fork", workers = 1, data = ["1"]"#, "needs data, and no other"),
             (r#"kind = "read", workers = 1"#, "needs a path"),
             (r#"kind = "read", workers = 1, path = "sys""#, "is absolute"),
             (r#"kind = "write", workers = 1, path = "/sys""#, "needs data"),
             (r#"kind = "resident-memory", workers = 1, bytes = "0""#, "more than no bytes"),
+            (r#"kind = "fork""#, "how many workers"),
+            (r#"kind = "fork", workers = 1, name = "a""#, "only a victim"),
             (r#"kind = "resident-memory", workers = 1, bytes = 64"#, "expected a string"),
             (r#"kind = "fork", workers = 1, nice = 1"#, "unknown field"),
         ] {

@@ -10,6 +10,7 @@ mod machine;
 mod operation;
 mod random;
 mod schedule;
+mod timing;
 mod write;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ pub use machine::{Machine, MachineKind, Node, Topology};
 pub use operation::{Expect, Offset, Operation, Phase, Place, Policy, Trigger};
 pub use random::{Move, Random};
 pub use schedule::{Batch, LaneSchedule, Schedule, Seed};
+pub use timing::{Mark, Metric, Part, Teller, Timing, Victim};
 
 use crate::bytes::Bytes;
 use crate::{Error, Result};
@@ -45,7 +47,7 @@ pub(crate) fn shipped() -> Vec<std::path::PathBuf> {
 }
 
 /// Machine, guest, devices and lanes, checked: every device a lane names exists and every move is legal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Scenario {
     /// Short name, as in file names and reports.
     pub name: String,
@@ -67,6 +69,8 @@ pub struct Scenario {
     pub lanes: Vec<Lane>,
     /// More lanes, made up for each trial.
     pub random: Option<Random>,
+    /// What of the kernel is timed, in boots of their own.
+    pub latency: Option<Timing>,
 }
 
 /// Where a trial begins.

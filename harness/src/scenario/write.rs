@@ -7,7 +7,9 @@ use std::fmt::Write;
 use hotplug_protocol::Load;
 use serde::Serialize;
 
-use super::{Backend, Device, DeviceId, Dimm, Machine, Offset, Operation, Order, Scenario, Step, VirtioMem};
+use super::{
+    Backend, Device, DeviceId, Dimm, Machine, Offset, Operation, Order, Scenario, Step, Victim, VirtioMem,
+};
 use crate::bytes::Bytes;
 
 /// A line of TOML, begun anew for each table.
@@ -76,6 +78,12 @@ impl Scenario {
             keys.unless("repeat", &lane.repeat, &1);
             let steps = list(lane.steps.iter().map(|one| step(one, &groups)));
             let _ = writeln!(text, "\n[[lane]]\n{}steps = {steps}", keys.lines());
+        }
+        if let Some(timing) = &self.latency {
+            let _ = write!(text, "\n[latency]\n{}", toml::to_string(timing).unwrap_or_default());
+            if !timing.victims.is_empty() {
+                let _ = writeln!(text, "victims = {}", list(timing.victims.iter().map(victim)));
+            }
         }
         text
     }
@@ -170,6 +178,12 @@ fn machine(machine: &Machine) -> String {
         let _ = write!(text, "\n[[machine.node]]\n{}", keys.lines());
     }
     text
+}
+
+fn victim(victim: &Victim) -> Keys {
+    let mut keys = load(&victim.load);
+    keys.add("name", &victim.name);
+    keys
 }
 
 fn load(load: &Load) -> Keys {

@@ -297,7 +297,8 @@ async fn lead(
         vm.kmsg.silent_for(SETTLED).await;
         let broken = |error: guest::AgentError| Cut::Broken(error.to_string());
         let baseline = vm.agent.snapshot().await.map_err(broken)?;
-        let lockdep_armed = vm.agent.lockdep_armed().await.map_err(broken)?;
+        let stats = vm.agent.lockdep_stats().await.map_err(broken)?;
+        let lockdep_armed = stats.and_then(|stats| stats.armed());
         let newest_record = vm.agent.drain().await.map_err(broken)?;
         if let Some(newest) = newest_record {
             vm.kmsg.reached(newest, QUESTION).await;

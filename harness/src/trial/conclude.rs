@@ -10,7 +10,9 @@ use super::lanes::Log;
 use super::operation::OperationRecord;
 use super::outcome::{Armed, Outcome, Seen, TrialOutcome, TrialRecord};
 use super::run::TrialPlan;
+use super::timing::Traced;
 use super::vm::{Cut, last_words};
+use crate::guest::LockdepStats;
 use crate::journal::{HostTime, Journal};
 use crate::kreport;
 use crate::qemu::Ended;
@@ -25,6 +27,12 @@ pub(super) struct Course {
     /// When the guest was there to be asked.
     pub(super) ready: Option<HostTime>,
     pub(super) armed: Armed,
+    /// What lockdep said of itself at the end.
+    pub(super) lockdep_stats: Option<LockdepStats>,
+    /// What it said of waiting and holding.
+    pub(super) lock_stat: Option<String>,
+    /// What its kernel traced.
+    pub(super) traced: Traced,
     pub(super) load_loops: Vec<u64>,
 }
 
@@ -52,7 +60,7 @@ pub(super) fn conclude(
         .map(|folded| {
             let printed = folded.first.time.and_then(|us| journal.host_time(GuestTime(us)));
             let during = printed.map(|at| in_flight(&operations, at)).unwrap_or_default();
-            Seen { first: folded.first.clone(), times: folded.count as u64, during }
+            Seen { first: folded.first.clone(), at: printed, times: folded.count as u64, during }
         })
         .collect();
     let failed = operations.iter().filter(|o| o.expect == Expect::Done).find_map(|o| match &o.outcome {

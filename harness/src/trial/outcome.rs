@@ -1,5 +1,6 @@
 //! What can come of an operation and of a trial: closed sets, because a verdict is made of them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Mismatch, OperationRecord};
@@ -44,7 +45,7 @@ impl Outcome {
 }
 
 /// What came of a trial. Of several that hold, the first in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TrialOutcome {
     /// QEMU, the host or the harness failed. Says nothing about the kernel.
@@ -150,6 +151,9 @@ impl TrialRecord {
 pub struct Seen {
     /// The first of them.
     pub first: Report,
+    /// When the first was printed, by the host's clock; none where that is not known.
+    #[serde(default)]
+    pub at: Option<HostTime>,
     /// How many.
     pub times: u64,
     /// What was in flight when the first was printed, such as `unplug dimm0, dimm1`.

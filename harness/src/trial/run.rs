@@ -17,13 +17,14 @@ use super::lanes::{Lanes, Log};
 use super::locks;
 use super::outcome::{TrialOutcome, TrialRecord};
 use super::repeat::{self, OnDisk};
+use super::timing::{Trace, Watched};
 use super::vm::{Cut, Origin, Vm};
-use crate::guest::{self, AgentError};
+use crate::guest::{self, AgentError, LockdepStats};
 use crate::host::{Accelerator, Qemu};
 use crate::journal::{Happening, Journal, Listener, Stage};
 use crate::lockorder::Layout;
-use crate::qemu::{self, Boot, Identity, Platform, Sealed, command_line};
-use crate::record::write_json;
+use crate::qemu::{self, Boot, Clock, Identity, Platform, Sealed, command_line};
+use crate::record::{write_json, write_whole};
 use crate::scenario::{Scenario, Schedule, Seed, Start};
 use crate::side::{Side, Sides};
 use crate::{Error, Result};
@@ -48,6 +49,8 @@ pub struct Setting {
     pub platform: Platform,
     /// What the guest's kernel need not measure: see [`Boot`].
     pub loops_per_jiffy: Option<u64>,
+    /// What guest time is.
+    pub clock: Clock,
     /// As whom QEMU runs.
     pub identity: Identity,
     /// The agent's initramfs.
@@ -62,9 +65,20 @@ pub struct Setting {
     pub lock_layouts: Sides<Result<Arc<Layout>, String>>,
     /// The files whose lines each kernel counts, where that is what the trials are for.
     pub counted: Option<Sides<Vec<String>>>,
+    /// What is timed, where that is what the trials are for.
+    pub watched: Option<Watched>,
 }
 
 impl Setting {
+    /// Has guests go by this clock. `hz` is their kernels' `CONFIG_HZ`.
+    pub fn go_by(&mut self, clock: Clock, hz: Option<u64>) {
+        self.clock = clock;
+        if clock == Clock::Exact {
+            // The time stamp counter then counts nanoseconds (QEMU's system/cpu-timers.c, `cpus_get_elapsed_ticks`).
+            self.loops_per_jiffy = hz.filter(|hz| *hz > 0).map(|hz| 1_000_000_000 / hz);
+        }
+    }
+
     /// QEMU's arguments for a guest of this scenario that begins there.
     pub fn command_line(&self, start: qemu::Start) -> Vec<String> {
         self.command_line_of(&self.scenario, start)
@@ -72,8 +86,8 @@ impl Setting {
 
     /// The same for another scenario.
     pub fn command_line_of(&self, scenario: &Scenario, start: qemu::Start) -> Vec<String> {
-        let Self { accelerator, sandbox, platform, loops_per_jiffy, .. } = *self;
-        command_line(scenario, Boot { accelerator, sandbox, platform, loops_per_jiffy, start })
+        let Self { accelerator, sandbox, platform, loops_per_jiffy, clock, .. } = *self;
+        command_line(scenario, Boot { accelerator, sandbox, platform, loops_per_jiffy, clock, start })
     }
 }
 
@@ -183,14 +197,16 @@ impl Prepared {
         journal.record(Happening::Stage(Stage::Taken));
         let log = Log::default();
         let count = setting.counted.as_ref().map(|sources| Count::new(sources.of(plan.side)));
+        let cpus = setting.scenario.machine.max_cpus;
+        let trace = setting.watched.as_ref().map(|watched| Trace::new(watched, cpus));
+        let watch = Watch { count: count.as_ref(), trace: trace.as_ref() };
         let (lost, ended, kernel_log, locks) = match vm {
             Err(error) => {
                 course.cut = Some(Cut::Broken(error.to_string()));
                 (0, None, Vec::new(), Err("its QEMU did not start".into()))
             }
             Ok(vm) => {
-                let whole =
-                    lead(&vm, setting, &plan, heard, &schedule, &log, count.as_ref(), &mut course, under_way);
+                let whole = lead(&vm, setting, &plan, heard, &schedule, &log, watch, &mut course, under_way);
                 tokio::select! {
                     () = whole => {}
                     () = cancel.cancelled() => {}
@@ -218,6 +234,14 @@ impl Prepared {
             // Cut off: without a record it does not count, and is run anew where the run is continued.
             return Err(Error::interrupted());
         }
+        let kept = [
+            ("lockdep-stats.txt", course.lockdep_stats.take().map(|stats| stats.0)),
+            ("lock-stat.txt", course.lock_stat.take()),
+        ];
+        for (name, text) in kept {
+            text.map_or(Ok(()), |text| write_whole(&dir.join(name), text.as_bytes()))?;
+        }
+        let traced = std::mem::take(&mut course.traced);
         let record = conclude(&plan, schedule, &dir, &journal, &kernel_log, lost, log, course, ended);
         if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
             repeat::write(setting, &dir, &record)?;
@@ -226,10 +250,18 @@ impl Prepared {
             let base = setting.checkpoints.as_ref().and_then(|both| both.of(plan.side).lock_order());
             locks::write(&dir, &record, locks, base)?;
             count.map_or(Ok(()), |count| count.write(&plan, &dir))?;
+            trace.map_or(Ok(()), |trace| trace.write(&plan, &dir, &record, traced))?;
         }
         write_json(&dir.join("trial.json"), &record)?;
         Ok(record)
     }
+}
+
+/// What is asked of the guest beside what it does, where that is what the trial is for.
+#[derive(Debug, Clone, Copy)]
+struct Watch<'a> {
+    count: Option<&'a Count<'a>>,
+    trace: Option<&'a Trace<'a>>,
 }
 
 /// Start, load, lanes, last questions. Sets `course.cut` when something ends it early.
@@ -241,10 +273,11 @@ async fn lead(
     heard: Listener,
     schedule: &Schedule,
     log: &Log,
-    count: Option<&Count<'_>>,
+    watch: Watch<'_>,
     course: &mut Course,
     under_way: &CancellationToken,
 ) {
+    let Watch { count, trace } = watch;
     let lanes = async {
         if setting.scenario.start == Start::Boot {
             return during_boot(vm, setting, heard, schedule, log, course).await;
@@ -255,6 +288,11 @@ async fn lead(
         if let Some(count) = count {
             // Restored or booted, it has counted its boot.
             count.read(&vm.agent).await;
+        }
+        if let Some(trace) = trace {
+            let begun = trace.begin(&vm.agent).await;
+            let broken = |error: AgentError| Cut::Broken(format!("the guest does not tell times: {error}"));
+            course.traced = begun.map_err(broken)?;
         }
         let lanes = from_ready(vm, setting, &hello, baseline, schedule, log, under_way);
         let counted = async {
@@ -274,13 +312,13 @@ async fn lead(
     let cut = vm.unless_cut(lanes).await;
     under_way.cancel();
     let done = match cut {
-        Ok(()) => vm.unless_cut(settle(vm, count, course)).await,
+        Ok(()) => vm.unless_cut(settle(vm, watch, setting.scenario.guest.load.len(), course)).await,
         cut => cut,
     };
     course.cut = done.err();
 }
 
-/// A lock cycle that is being printed is not disturbed ([`crate::guest::Agent::lockdep_armed`]). The longest pause seen in
+/// A lock cycle that is being printed is not disturbed ([`crate::guest::Agent::lockdep_stats`]). The longest pause seen in
 /// the middle of one is 20 ms, under TCG with both cores busy.
 const CALM: Duration = Duration::from_millis(100);
 /// For a guest that never stops to warn.
@@ -304,10 +342,10 @@ async fn begin(
     let hello = vm.boot(heard).await?;
     let questions = async {
         vm.kmsg.calm_for(CALM, CALM_AT_MOST).await;
-        Ok::<_, AgentError>((vm.agent.snapshot().await?, vm.agent.lockdep_armed().await?))
+        Ok::<_, AgentError>((vm.agent.snapshot().await?, vm.agent.lockdep_stats().await?))
     };
     match tokio::time::timeout(LAST_QUESTIONS, questions).await {
-        Ok(Ok((baseline, armed))) => Ok((hello, baseline, armed)),
+        Ok(Ok((baseline, stats))) => Ok((hello, baseline, stats.and_then(|stats| stats.armed()))),
         _ => Err(Cut::Hung("no answer to the first question".into())),
     }
 }
@@ -325,8 +363,10 @@ async fn from_ready(
     let scenario = &setting.scenario;
     let cpus = Cpus::of_boot(&baseline.cpus_online);
     let ledger = Ledger::new(baseline, hello, scenario.guest.memory_online);
-    if !scenario.guest.load.is_empty() {
-        let start = vm.agent.ask(Request::StartLoad { loads: scenario.guest.load.clone() });
+    let mut loads = scenario.guest.load.clone();
+    loads.extend(setting.watched.iter().flat_map(Watched::loads));
+    if !loads.is_empty() {
+        let start = vm.agent.ask(Request::StartLoad { loads });
         match tokio::time::timeout(LAST_QUESTIONS, start).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(Cut::Broken(format!("the load does not start: {error}"))),
@@ -378,12 +418,19 @@ async fn during_boot(
     tokio::try_join!(boot, lanes).map(drop)
 }
 
-/// The last questions.
-async fn settle(vm: &Vm, count: Option<&Count<'_>>, course: &mut Course) -> Result<(), Cut> {
+/// The last questions, of a guest whose scenario has so many `loads`.
+async fn settle(vm: &Vm, watch: Watch<'_>, loads: usize, course: &mut Course) -> Result<(), Cut> {
     vm.journal.record(Happening::Stage(Stage::Settling));
+    let Watch { count, trace } = watch;
     let questions = async {
-        if let Ok(Answer::LoadEnded(loops)) = vm.agent.ask(Request::StopLoad).await {
-            course.load_loops = loops;
+        if let Some(trace) = trace {
+            trace.end(&vm.agent, &mut course.traced).await.ok()?;
+            trace.see_swapped(vm.swapped_kib(), &mut course.traced);
+        }
+        if let Ok(Answer::LoadEnded(mut ended)) = vm.agent.ask(Request::StopLoad).await {
+            // Victims were started last.
+            course.traced.victims = ended.split_off(ended.len().min(loads));
+            course.load_loops = ended.iter().map(|end| end.loops).collect();
         }
         if let Some(count) = count {
             count.read(&vm.agent).await;
@@ -392,9 +439,12 @@ async fn settle(vm: &Vm, count: Option<&Count<'_>>, course: &mut Course) -> Resu
             return None;
         }
         vm.kmsg.calm_for(CALM, CALM_AT_MOST).await;
-        course.armed.end = vm.agent.lockdep_armed().await.ok()?;
+        let stats = vm.agent.lockdep_stats().await.ok()?;
+        course.armed.end = stats.as_ref().and_then(LockdepStats::armed);
         // Of a guest that was never asked before: what is armed now always was.
         course.armed.start = course.armed.start.or(course.armed.end);
+        course.lockdep_stats = stats;
+        course.lock_stat = vm.agent.lock_stat().await.ok()?;
         vm.drain(LAST_QUESTIONS).await.then_some(())
     };
     if !matches!(tokio::time::timeout(LAST_QUESTIONS, questions).await, Ok(Some(()))) {

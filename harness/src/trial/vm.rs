@@ -323,6 +323,11 @@ impl Vm {
         }
     }
 
+    /// How much of its guest's memory the host has swapped out, KiB; none where nobody can tell.
+    pub(super) fn swapped_kib(&self) -> Option<u64> {
+        self.machine.swapped_kib()
+    }
+
     /// Ends QEMU, and waits for all streams to reach their files. How QEMU ended, where it was not we who ended it.
     pub(super) async fn shut_down(self, cut: Option<&Cut>) -> Result<Option<Ended>> {
         let by_itself = match cut {

@@ -72,23 +72,24 @@ fn walkdir_names(folder: &std::path::Path) -> Vec<String> {
     names
 }
 
-/// A patch that changes nothing as far as anybody can see, and has a line that nobody ever ran.
+/// A patch that changes nothing as far as anybody can see, and has lines that nobody ever ran.
 #[test]
-fn a_line_that_never_ran_is_named_and_takes_unchanged_away() {
+fn lines_that_never_ran_are_named_and_take_unchanged_away() {
     let run = Run::new();
     compare(&run, "coverage/error-path.patch")
         .assert()
         .code(3)
         .stdout(predicate::str::contains("INCONCLUSIVE   not reached: mm/memory_hotplug.c:"))
-        .stdout(predicate::str::contains("coverage  3 of 4 changed lines ran, in 1 + 4 trials"));
+        .stdout(predicate::str::contains("coverage  5 of 7 changed lines ran, in 1 + 4 trials"));
     let result = run.result();
     assert_eq!(result["reports"].as_array().unwrap().len(), 0, "{result:#}");
     let lines = result["coverage"]["files"][0]["lines"].as_array().unwrap();
     let never: Vec<&Value> = lines.iter().filter(|line| line["ran"]["times"] == 0).collect();
-    let [never] = never[..] else { panic!("{lines:#?}") };
-    assert!(never["text"].as_str().unwrap().contains("left behind by"), "{never:#}");
-    let place = format!("mm/memory_hotplug.c:{}", never["line"]);
-    assert_eq!(result["reason"], format!("not reached: {place}"));
+    let [assignment, message] = never[..] else { panic!("{lines:#?}") };
+    assert!(assignment["text"].as_str().unwrap().contains("left = true;"), "{assignment:#}");
+    assert!(message["text"].as_str().unwrap().contains("left behind by"), "{message:#}");
+    let places = format!("mm/memory_hotplug.c:{},{}", assignment["line"], message["line"]);
+    assert_eq!(result["reason"], format!("not reached: {places}"));
     // A declaration and a comment carry no code.
     let plain = lines.iter().filter(|line| line["ran"].is_null()).count();
     assert!(plain >= 2, "{lines:#?}");

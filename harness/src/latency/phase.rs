@@ -1,0 +1,233 @@
+//! The course of an operation in the guest, from the calls that its kernel traced and the uevents that a process heard: all
+//! by `CLOCK_MONOTONIC` of the guest.
+//!
+//! Both buses of hotplug end in `acpi_device_hotplug()` (drivers/acpi/scan.c), on an ordered workqueue and under
+//! `device_hotplug_lock`. So what goes online or offline between its begin and its end is its own, in whatever task.
+
+use serde::{Deserialize, Serialize};
+
+use super::trace::Call;
+use crate::scenario::{Mark, Part};
+
+/// Functions that are traced for the marks of [`courses`].
+pub const TRACED: [&str; 14] = [
+    "acpi_hotplug_schedule",
+    "acpi_device_hotplug",
+    "acpi_memory_device_add",
+    "acpi_memory_device_remove",
+    "acpi_processor_add",
+    "acpi_processor_remove",
+    // 6.12 removes a CPU after its ejection (drivers/acpi/acpi_processor.c).
+    "acpi_processor_post_eject",
+    "create_memory_block_devices",
+    "arch_register_cpu",
+    "acpi_evaluate_ej0",
+    "online_pages",
+    "offline_pages",
+    "_cpu_up",
+    "_cpu_down",
+];
+
+/// How far an operation came when, by one clock.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Course {
+    /// The operation without its number, such as `plug dimm`.
+    pub operation: String,
+    /// Microseconds at each mark, in the order of time.
+    pub marks: Vec<(Mark, f64)>,
+}
+
+impl Course {
+    /// How long this part of it took, nanoseconds; none of another operation, or where it has not both marks.
+    pub fn took(&self, part: &Part) -> Option<f64> {
+        let at = |wanted: Mark| self.marks.iter().find(|(mark, _)| *mark == wanted).map(|(_, at)| *at);
+        let took = (at(part.last)? - at(part.first)?) * 1e3;
+        (self.operation == part.operation && took >= 0.0).then_some(took)
+    }
+
+    /// From each mark to the next, and from the first to the last.
+    pub fn parts(&self) -> Vec<Part> {
+        let part = |first: Mark, last: Mark| Part { operation: self.operation.clone(), first, last };
+        let mut all: Vec<Part> = self.marks.windows(2).map(|both| part(both[0].0, both[1].0)).collect();
+        if let ([(first, _), _, .., (last, _)], true) = (self.marks.as_slice(), all.len() > 1) {
+            all.push(part(*first, *last));
+        }
+        all
+    }
+}
+
+/// A uevent of a memory block or a CPU that came online, and when a process heard of it, microseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CameOnline {
+    /// When.
+    pub at: f64,
+    /// A CPU, or else a block.
+    pub is_cpu: bool,
+}
+
+/// The courses of all devices that came or went by ACPI. A request that the guest refused has none.
+pub fn courses(calls: &[Call], online: &[CameOnline]) -> Vec<Course> {
+    let mut calls: Vec<&Call> = calls.iter().collect();
+    calls.sort_by(|a, b| a.began_us.total_cmp(&b.began_us));
+    let of = |name: &'static str| calls.iter().copied().filter(move |call| call.function == name);
+    let mut delivered = of("acpi_hotplug_schedule");
+    let hotplugs: Vec<&Call> = of("acpi_device_hotplug").collect();
+    let mut all = Vec::new();
+    for (at, hotplug) in hotplugs.iter().enumerate() {
+        let (begin, end) = (hotplug.began_us, hotplug.ended_us());
+        let next = hotplugs.get(at + 1).map_or(f64::INFINITY, |next| next.began_us);
+        let within =
+            |name: &'static str| of(name).filter(move |call| begin <= call.began_us && call.began_us <= end);
+        // The queue is ordered: each of them is the work of one that was scheduled.
+        let delivered = delivered.next().map(|call| call.began_us).filter(|at| *at <= begin);
+        let first = |name: &'static str| within(name).next().map(|call| call.began_us);
+        let last = |name: &'static str| within(name).next_back().map(Call::ended_us);
+        let mut marks = vec![(Mark::Delivered, delivered)];
+        let operation = if let Some(driver) = first("acpi_memory_device_add") {
+            let blocks = within("online_pages").count();
+            let heard = online.iter().filter(|event| !event.is_cpu && event.at >= driver && event.at < next);
+            marks.extend([
+                (Mark::Driver, Some(driver)),
+                (Mark::Registered, last("create_memory_block_devices")),
+                (Mark::Online, last("online_pages")),
+                (Mark::Visible, blocks.checked_sub(1).and_then(|nth| heard.map(|event| event.at).nth(nth))),
+            ]);
+            "plug dimm"
+        } else if let Some(driver) = first("acpi_processor_add") {
+            // Somebody brings it online afterwards, by sysfs.
+            let up = of("_cpu_up").find(|call| driver <= call.began_us && call.began_us < next);
+            let up = up.map(Call::ended_us);
+            let heard = online.iter().find(|event| event.is_cpu && up.is_some_and(|up| event.at >= up));
+            marks.extend([
+                (Mark::Driver, Some(driver)),
+                (Mark::Registered, last("arch_register_cpu")),
+                (Mark::Online, up),
+                (Mark::Visible, heard.map(|event| event.at)),
+            ]);
+            "plug cpu"
+        } else {
+            let (dimm, cpu) =
+                ("acpi_memory_device_remove", ["acpi_processor_remove", "acpi_processor_post_eject"]);
+            let (offline, removed, operation) = match (last(dimm), cpu.into_iter().find_map(last)) {
+                (Some(removed), _) => ("offline_pages", removed, "unplug dimm"),
+                (None, Some(removed)) => ("_cpu_down", removed, "unplug cpu"),
+                (None, None) => continue,
+            };
+            marks.extend([
+                (Mark::OfflineBegun, first(offline)),
+                (Mark::OfflineDone, last(offline)),
+                (Mark::Removed, Some(removed)),
+                (Mark::Ejected, last("acpi_evaluate_ej0")),
+            ]);
+            operation
+        };
+        let mut marks: Vec<(Mark, f64)> =
+            marks.into_iter().filter_map(|(mark, at)| Some((mark, at?))).collect();
+        // Which comes first, the removal or the ejection, depends on the kernel.
+        marks.sort_by(|a, b| a.1.total_cmp(&b.1));
+        all.push(Course { operation: operation.to_owned(), marks });
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(function: &str, task: u32, began_us: f64, us: f64) -> Call {
+        Call { function: function.into(), task, began_us, nanoseconds: us * 1e3 }
+    }
+
+    fn marks(course: &Course) -> Vec<(&str, f64)> {
+        course.marks.iter().map(|(mark, at)| (mark.word(), *at)).collect()
+    }
+
+    #[test]
+    fn a_dimm_of_two_blocks_comes_and_goes() {
+        let calls = [
+            call("acpi_hotplug_schedule", 5, 100.0, 2.0),
+            call("acpi_device_hotplug", 7, 110.0, 900.0),
+            call("acpi_memory_device_add", 7, 120.0, 880.0),
+            call("create_memory_block_devices", 7, 200.0, 50.0),
+            call("online_pages", 7, 300.0, 100.0),
+            call("online_pages", 7, 500.0, 100.0),
+            // Its request was there before the first had ended.
+            call("acpi_hotplug_schedule", 5, 700.0, 2.0),
+            // Somebody else's, after the plug.
+            call("online_pages", 9, 1100.0, 10.0),
+            call("acpi_device_hotplug", 7, 2000.0, 1000.0),
+            call("offline_pages", 7, 2100.0, 100.0),
+            call("offline_pages", 7, 2300.0, 100.0),
+            call("acpi_memory_device_remove", 7, 2500.0, 300.0),
+            call("acpi_evaluate_ej0", 7, 2900.0, 50.0),
+        ];
+        let block = |at| CameOnline { at, is_cpu: false };
+        let online = [block(430.0), CameOnline { at: 610.0, is_cpu: true }, block(650.0), block(1150.0)];
+        let all = courses(&calls, &online);
+        let [plug, unplug] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!(plug.operation, "plug dimm");
+        let expected = [
+            ("delivered", 100.0),
+            ("driver", 120.0),
+            ("registered", 250.0),
+            ("online", 600.0),
+            ("visible", 650.0),
+        ];
+        assert_eq!(marks(plug), expected);
+        assert_eq!(unplug.operation, "unplug dimm");
+        let expected = [
+            ("delivered", 700.0),
+            ("offline-begun", 2100.0),
+            ("offline-done", 2400.0),
+            ("removed", 2800.0),
+            ("ejected", 2950.0),
+        ];
+        assert_eq!(marks(unplug), expected);
+        let part: Part = "plug dimm: driver..online".parse().unwrap();
+        assert_eq!((plug.took(&part), unplug.took(&part)), (Some(480_000.0), None));
+        let parts: Vec<String> = unplug.parts().iter().map(ToString::to_string).collect();
+        assert_eq!(parts.len(), 5, "{parts:?}");
+        assert_eq!(parts[4], "unplug dimm: delivered..ejected");
+    }
+
+    #[test]
+    fn a_cpu_is_brought_online_by_somebody_else_and_may_be_ejected_first() {
+        let calls = [
+            call("acpi_hotplug_schedule", 5, 100.0, 2.0),
+            call("acpi_device_hotplug", 7, 110.0, 90.0),
+            call("acpi_processor_add", 7, 120.0, 50.0),
+            call("arch_register_cpu", 7, 130.0, 20.0),
+            call("_cpu_up", 31, 400.0, 1000.0),
+            call("acpi_hotplug_schedule", 5, 2000.0, 2.0),
+            call("acpi_device_hotplug", 7, 2010.0, 900.0),
+            call("_cpu_down", 44, 2050.0, 500.0),
+            call("acpi_evaluate_ej0", 7, 2600.0, 20.0),
+            call("acpi_processor_post_eject", 7, 2700.0, 100.0),
+        ];
+        let all = courses(&calls, &[CameOnline { at: 1450.0, is_cpu: true }]);
+        let [plug, unplug] = all.as_slice() else { panic!("{all:?}") };
+        let expected = [
+            ("delivered", 100.0),
+            ("driver", 120.0),
+            ("registered", 150.0),
+            ("online", 1400.0),
+            ("visible", 1450.0),
+        ];
+        assert_eq!((plug.operation.as_str(), marks(plug)), ("plug cpu", expected.to_vec()));
+        let expected = [
+            ("delivered", 2000.0),
+            ("offline-begun", 2050.0),
+            ("offline-done", 2550.0),
+            ("ejected", 2620.0),
+            ("removed", 2800.0),
+        ];
+        assert_eq!((unplug.operation.as_str(), marks(unplug)), ("unplug cpu", expected.to_vec()));
+    }
+
+    #[test]
+    fn what_was_refused_has_no_course() {
+        let calls = [call("acpi_device_hotplug", 7, 110.0, 900.0), call("offline_pages", 7, 200.0, 100.0)];
+        assert_eq!(courses(&calls, &[]), []);
+        assert_eq!(courses(&[], &[]), []);
+    }
+}

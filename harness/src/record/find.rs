@@ -1,0 +1,92 @@
+//! A run by what people call it: its folder, the begin of its name, or `last`.
+
+use std::path::{Component, Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// What stands for the newest run.
+const LAST: &str = "last";
+
+/// Candidates that an error names.
+const NAMED: usize = 5;
+
+/// The path that `asked` stands for. What exists is itself; of any other relative path the first part is `last`, or the begin
+/// of the name of one run below `results`, and what follows is below that, such as a trial's folder.
+pub fn find(asked: &Path, results: &Path) -> Result<PathBuf> {
+    let mut parts = asked.components();
+    let (false, Some(Component::Normal(first))) = (asked.exists(), parts.next()) else {
+        return Ok(asked.to_owned());
+    };
+    let first = first.to_string_lossy().into_owned();
+    let mut runs = names(results);
+    if first != LAST {
+        runs.retain(|name| name.starts_with(&first));
+    }
+    let none = |what: String| {
+        let mend = "name a folder, the begin of its name below results/, or `last`";
+        Err(Error::user(what).mend(mend))
+    };
+    match runs.as_slice() {
+        [] if first == LAST => none(format!("there is no run below {}", results.display())),
+        [] => none(format!(
+            "there is no {}, and no run below {} whose name begins so",
+            asked.display(),
+            results.display()
+        )),
+        [.., newest] if first == LAST => Ok(results.join(newest).join(parts)),
+        [one] => Ok(results.join(one).join(parts)),
+        several => {
+            let more = if several.len() > NAMED { ", ..." } else { "" };
+            let named = several.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+            none(format!("{first} is the begin of {} runs: {named}{more}", several.len()))
+        }
+    }
+}
+
+/// The runs below `results`, the oldest first: their names begin with when they did.
+fn names(results: &Path) -> Vec<String> {
+    let entries = fs_err::read_dir(results).into_iter().flatten().filter_map(std::result::Result::ok);
+    let runs = entries.filter(|entry| entry.path().join("run.json").is_file());
+    let mut names: Vec<String> = runs.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_found_by_its_begin_and_the_newest_by_last() {
+        let home = tempfile::tempdir().unwrap();
+        let results = home.path().join("results");
+        for (name, is_run) in [
+            ("2026-11-26T10-00-00-seed", true),
+            ("2026-11-27T10-00-00-seed", true),
+            ("2026-11-27T11-00-00-same", true),
+            ("2026-11-28T10-00-00-prove", false),
+        ] {
+            std::fs::create_dir_all(results.join(name)).unwrap();
+            if is_run {
+                std::fs::write(results.join(name).join("run.json"), "{}").unwrap();
+            }
+        }
+        let of = |asked: &str| find(Path::new(asked), &results);
+        assert_eq!(of("last").unwrap(), results.join("2026-11-27T11-00-00-same"));
+        assert_eq!(
+            of("last/trials/after-003").unwrap(),
+            results.join("2026-11-27T11-00-00-same/trials/after-003")
+        );
+        assert_eq!(of("2026-11-26").unwrap(), results.join("2026-11-26T10-00-00-seed"));
+        let folder = results.join("2026-11-28T10-00-00-prove");
+        assert_eq!(find(&folder, &results).unwrap(), folder);
+        let missing = home.path().join("none");
+        assert_eq!(find(&missing, &results).unwrap(), missing, "it is told of by who reads it");
+        let error = of("2026-11-27").unwrap_err();
+        assert_eq!(error.exit_status(), 2);
+        assert!(error.to_string().starts_with("2026-11-27 is the begin of 2 runs: 2026-11-27T10"), "{error}");
+        assert!(of("2025").unwrap_err().to_string().contains("no run below"), "{error}");
+        let error = find(Path::new("last"), &missing).unwrap_err();
+        assert!(error.to_string().starts_with("there is no run below"), "{error}");
+    }
+}

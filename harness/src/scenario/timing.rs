@@ -1,0 +1,393 @@
+//! What of the kernel is timed, and what is too little to matter: `[latency]` of a scenario.
+
+use std::fmt;
+use std::str::FromStr;
+
+use hotplug_protocol::Load;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::load;
+use crate::qemu::Clock;
+
+/// What is timed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timing {
+    /// Kernel functions, or `first..last`, a span from one function's begin to another's end in one task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub functions: Vec<String>,
+    /// Parts of operations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<Part>,
+    /// Classes of locks, as `/proc/lock_stat` names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<String>,
+    /// Boots of each kernel; as many as the clock needs when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boots: Option<u32>,
+    /// Trials of each boot.
+    #[serde(default = "trials")]
+    pub trials: u32,
+    /// A change by less does not matter, in per cent; as the clock can tell when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor_percent: Option<f64>,
+    /// Nor does one by less than so many microseconds; as the clock can tell when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor_us: Option<f64>,
+    /// Ordinary work that is done meanwhile, each loop of it timed.
+    #[serde(default, skip_serializing, deserialize_with = "load::victims")]
+    pub victims: Vec<Victim>,
+}
+
+fn trials() -> u32 {
+    2
+}
+
+/// Ordinary work that suffers from hotplug.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Victim {
+    /// How it is called: its kind unless it has a name of its own.
+    pub name: String,
+    /// What it does, in one process.
+    pub load: Load,
+}
+
+/// One figure of each trial, or several, about which there is a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Metric<'a> {
+    /// How long a function took, or a span from one to another.
+    Function(&'a str),
+    /// How long a part of an operation took.
+    Phase(&'a Part),
+    /// The longest loop of a victim.
+    Longest(&'a str),
+    /// How long a lock was held, on average.
+    Held(&'a str),
+    /// How long a lock was waited for, all waits of a trial together.
+    Waited(&'a str),
+}
+
+impl fmt::Display for Metric<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Function(name) => f.write_str(name),
+            Self::Phase(part) => part.fmt(f),
+            Self::Longest(victim) => write!(f, "{victim}: longest"),
+            Self::Held(lock) => write!(f, "{lock}: held"),
+            Self::Waited(lock) => write!(f, "{lock}: waited"),
+        }
+    }
+}
+
+/// A point in the course of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mark {
+    /// By the host's clock: the request is sent.
+    Asked,
+    /// QEMU, or the agent, has taken it.
+    Accepted,
+    /// The guest's first word of it has come: a uevent of what comes, `_OST` of what goes.
+    Told,
+    /// Its word has come that the first block, or the CPU, is online.
+    ToldOnline,
+    /// That it is offline.
+    ToldOffline,
+    /// QEMU says `DEVICE_DELETED`.
+    Deleted,
+    /// It has ended.
+    Ended,
+    /// By the guest's: the firmware's event is there (`acpi_hotplug_schedule()`).
+    Delivered,
+    /// The driver starts (`acpi_memory_device_add()`, `acpi_processor_add()`).
+    Driver,
+    /// The memory blocks, or the CPU, are in sysfs (`create_memory_block_devices()`, `arch_register_cpu()`).
+    Registered,
+    /// The last block, or the CPU, is online (`online_pages()`, `_cpu_up()`).
+    Online,
+    /// A process that waits for uevents has heard so. `MemTotal` and the mask of online CPUs are right before that
+    /// (`online_pages()` in `mm/memory_hotplug.c`, `device_online()` in `drivers/base/core.c`).
+    Visible,
+    /// The first block, or the CPU, begins to go offline (`offline_pages()`, `_cpu_down()`).
+    OfflineBegun,
+    /// The last block, or the CPU, is offline.
+    OfflineDone,
+    /// The driver has let go (`acpi_memory_device_remove()`, `acpi_processor_remove()`, `acpi_processor_post_eject()`).
+    Removed,
+    /// The firmware has been told to eject (`acpi_evaluate_ej0()`).
+    Ejected,
+}
+
+/// Whose clock a mark is told by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Teller {
+    /// The host's monotonic clock.
+    Host,
+    /// The guest's `CLOCK_MONOTONIC`.
+    Guest,
+}
+
+impl Mark {
+    /// All of them, in their order within an operation.
+    pub const ALL: [Self; 16] = [
+        Self::Asked,
+        Self::Accepted,
+        Self::Told,
+        Self::ToldOnline,
+        Self::ToldOffline,
+        Self::Deleted,
+        Self::Ended,
+        Self::Delivered,
+        Self::Driver,
+        Self::Registered,
+        Self::Online,
+        Self::Visible,
+        Self::OfflineBegun,
+        Self::OfflineDone,
+        Self::Removed,
+        Self::Ejected,
+    ];
+
+    /// Whose clock it is told by.
+    pub fn teller(self) -> Teller {
+        if self < Self::Delivered { Teller::Host } else { Teller::Guest }
+    }
+
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Accepted => "accepted",
+            Self::Told => "told",
+            Self::ToldOnline => "told-online",
+            Self::ToldOffline => "told-offline",
+            Self::Deleted => "deleted",
+            Self::Ended => "ended",
+            Self::Delivered => "delivered",
+            Self::Driver => "driver",
+            Self::Registered => "registered",
+            Self::Online => "online",
+            Self::Visible => "visible",
+            Self::OfflineBegun => "offline-begun",
+            Self::OfflineDone => "offline-done",
+            Self::Removed => "removed",
+            Self::Ejected => "ejected",
+        }
+    }
+}
+
+/// Part of an operation, by one clock: `plug dimm: driver..online`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+pub struct Part {
+    /// The operation without its number, such as `plug dimm`.
+    pub operation: String,
+    /// Where it begins.
+    pub first: Mark,
+    /// Where it ends.
+    pub last: Mark,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}..{}", self.operation, self.first.word(), self.last.word())
+    }
+}
+
+impl From<Part> for String {
+    fn from(part: Part) -> Self {
+        part.to_string()
+    }
+}
+
+impl TryFrom<String> for Part {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("`{text}` is no part of an operation; write it as \"plug dimm: driver..online\"");
+        let (operation, marks) = text.split_once(": ").ok_or_else(wrong)?;
+        let (first, last) = marks.split_once("..").ok_or_else(wrong)?;
+        let mark = |word: &str| {
+            Mark::ALL.into_iter().find(|mark| mark.word() == word).ok_or_else(|| {
+                let all = Mark::ALL.map(Mark::word).join(", ");
+                format!("`{text}`: an operation has no `{word}`; there are {all}")
+            })
+        };
+        let (first, last) = (mark(first)?, mark(last)?);
+        if first.teller() != last.teller() {
+            return Err(format!(
+                "`{text}`: `{}` is told by another clock than `{}`",
+                first.word(),
+                last.word()
+            ));
+        }
+        if operation.is_empty() || first >= last {
+            return Err(wrong());
+        }
+        Ok(Self { operation: operation.to_owned(), first, last })
+    }
+}
+
+impl Timing {
+    /// The relative floor, in per cent: what the clock can tell apart with a few boots, unless the scenario says more.
+    pub fn floor_percent(&self, clock: Clock) -> f64 {
+        self.floor_percent.unwrap_or(match clock {
+            Clock::Exact => 0.5,
+            Clock::Wall => 5.0,
+        })
+    }
+
+    /// The absolute floor, in microseconds.
+    pub fn floor_us(&self, clock: Clock) -> f64 {
+        self.floor_us.unwrap_or(match clock {
+            Clock::Exact => 0.5,
+            Clock::Wall => 20.0,
+        })
+    }
+
+    /// The metrics, in the order in which they are shown.
+    pub fn metrics(&self) -> Vec<Metric<'_>> {
+        let functions = self.functions.iter().map(|name| Metric::Function(name));
+        let phases = self.phases.iter().map(Metric::Phase);
+        let victims = self.victims.iter().map(|victim| Metric::Longest(&victim.name));
+        let locks = self.locks.iter().flat_map(|lock| [Metric::Held(lock), Metric::Waited(lock)]);
+        functions.chain(phases).chain(victims).chain(locks).collect()
+    }
+
+    /// The functions that have to be traced for them.
+    pub fn traced(&self) -> Vec<String> {
+        let mut all: Vec<String> =
+            self.functions.iter().flat_map(|metric| metric.split("..")).map(str::to_owned).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// What is wrong with it, and the mend.
+    pub(super) fn wrong(&self) -> Option<(String, &'static str)> {
+        let is_name =
+            |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let is_function = |metric: &str| match metric.split_once("..") {
+            Some((first, last)) => is_name(first) && is_name(last) && first != last,
+            None => is_name(metric),
+        };
+        let metrics = self.metrics();
+        if metrics.is_empty() {
+            return Some(("nothing is timed".into(), "functions = [\"offline_pages\", \"online_pages\"]"));
+        }
+        if let Some(odd) = self.functions.iter().find(|metric| !is_function(metric)) {
+            let what = format!("`{odd}` is neither a function nor a span of two");
+            return Some((what, "write \"offline_pages\" or \"mem_hotplug_begin..mem_hotplug_done\""));
+        }
+        if let Some(odd) = self.locks.iter().find(|lock| lock.trim().is_empty() || lock.contains(['\n', ':']))
+        {
+            let what = format!("`{}` is no class of locks", odd.escape_debug());
+            return Some((
+                what,
+                "write \"mem_hotplug_lock\", or \"cpu_hotplug_lock-R\" for its readers, as /proc/lock_stat does",
+            ));
+        }
+        let names: Vec<String> = metrics.iter().map(ToString::to_string).collect();
+        if let Some((_, twice)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+            return Some((format!("`{twice}` is timed twice"), "name it once"));
+        }
+        if self.boots.is_some_and(|boots| boots < 2) {
+            return Some(("one boot has no scatter".into(), "boots = 5 or more"));
+        }
+        if self.trials == 0 {
+            return Some(("no trials, no times".into(), "trials = 2"));
+        }
+        let floors = [self.floor_percent.unwrap_or(1.0), self.floor_us.unwrap_or(1.0)];
+        let sound = |floor: &f64| floor.is_finite() && *floor >= 0.0;
+        if !floors.iter().all(sound) || floors.iter().all(|floor| *floor == 0.0) {
+            return Some(("without a floor anything matters".into(), "floor_percent = 2"));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{DEFAULT, Scenario};
+
+    fn parse(latency: &str) -> crate::Result<Scenario> {
+        Scenario::parse("t.toml", &format!("{}\n[latency]\n{latency}\n", DEFAULT.1))
+    }
+
+    #[test]
+    fn each_function_is_traced_once() {
+        let timing = parse("functions = [\"a..b\", \"b\", \"c\"]").unwrap().latency.unwrap();
+        assert_eq!(timing.traced(), ["a", "b", "c"]);
+        assert_eq!((timing.trials, timing.boots), (2, None));
+        assert!(timing.floor_percent(Clock::Exact) < timing.floor_percent(Clock::Wall));
+    }
+
+    #[test]
+    fn every_kind_of_metric_has_a_name() {
+        let all = "functions = [\"a..b\"]\nphases = [\"plug dimm: driver..online\"]\nlocks = [\"m-W\"]\n\
+            victims = [{ kind = \"fork\", rate = 100 }, { name = \"flip\", kind = \"write\", path = \"/p\", data = [\"1\"] }]";
+        let scenario = parse(all).unwrap();
+        let timing = scenario.latency.as_ref().unwrap();
+        let names: Vec<String> = timing.metrics().iter().map(ToString::to_string).collect();
+        let expected = [
+            "a..b",
+            "plug dimm: driver..online",
+            "fork: longest",
+            "flip: longest",
+            "m-W: held",
+            "m-W: waited",
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(Scenario::parse("t.toml", &scenario.to_toml()).unwrap(), scenario);
+    }
+
+    #[test]
+    fn marks_are_written_as_they_are_read() {
+        for mark in Mark::ALL {
+            assert_eq!(serde_json::to_value(mark).unwrap(), mark.word());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_timed_is_refused() {
+        for (latency, what) in [
+            ("functions = []", "nothing is timed"),
+            ("functions = [\"a b\"]", "`a b` is neither a function nor a span of two"),
+            ("functions = [\"a..\"]", "`a..` is neither"),
+            ("functions = [\"a..a\"]", "`a..a` is neither"),
+            ("functions = [\"a\", \"b\", \"a\"]", "`a` is timed twice"),
+            ("phases = [\"plug dimm\"]", "no part of an operation"),
+            ("phases = [\"plug dimm: driver..seen\"]", "has no `seen`; there are asked, accepted"),
+            (
+                "phases = [\"plug dimm: accepted..online\"]",
+                "`accepted` is told by another clock than `online`",
+            ),
+            ("phases = [\"plug dimm: online..driver\"]", "no part of an operation"),
+            ("locks = [\"\"]", "`` is no class of locks"),
+            ("victims = [{ kind = \"fork\" }, { kind = \"fork\" }]", "`fork: longest` is timed twice"),
+            ("victims = [{ kind = \"fork\", workers = 2 }]", "a victim is one worker"),
+            ("functions = [\"a\"]\nboots = 1", "one boot has no scatter"),
+            ("functions = [\"a\"]\ntrials = 0", "no trials, no times"),
+            ("functions = [\"a\"]\nfloor_percent = -1", "without a floor"),
+            ("functions = [\"a\"]\nfloor_percent = 0\nfloor_us = 0", "without a floor"),
+            ("functions = [\"a\"]\nfloor_us = inf", "without a floor"),
+            ("functions = [\"a\"]\nsamples = 3", "unknown field `samples`"),
+        ] {
+            let error = parse(latency).unwrap_err();
+            let said = format!("{error} {error:?}");
+            assert!(said.contains(what), "{latency}: {said}");
+        }
+    }
+}

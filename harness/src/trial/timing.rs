@@ -1,0 +1,357 @@
+//! A timed trial: the guest's kernel traces the calls of the functions under test, or counts how long locks are held; victims
+//! time their own loops; and what they say is kept.
+
+use std::path::Path;
+
+use hotplug_protocol::{Event, Load, LoadEnd, Request};
+
+use super::OperationRecord;
+use super::outcome::{Outcome, TrialRecord};
+use super::run::TrialPlan;
+use crate::Result;
+use crate::guest::{Agent, AgentError, LOCK_STAT};
+use crate::journal::{Happening, Stamped};
+use crate::latency::{self, CameOnline, Course, TRACED, TrialTimes, VictimTimes};
+use crate::qemu::Clock;
+use crate::record::{write_compact, write_whole};
+use crate::scenario::{Mark, Phase, Victim};
+
+/// Where the kernel's tracer is told what to do (Documentation/trace/ftrace.rst).
+const TRACING: &str = "/sys/kernel/tracing";
+
+/// Enough for 100,000 calls a CPU. What does not fit is lost with its newest, and said to be.
+const BUFFER_KIB: &str = "8192";
+
+/// How the calls are to be printed, for [`latency::calls`]. Sleeps are part of a call.
+const OPTIONS: [(&str, &str); 8] = [
+    ("funcgraph-abstime", "1"),
+    ("funcgraph-proc", "1"),
+    ("funcgraph-tail", "1"),
+    ("funcgraph-irqs", "1"),
+    ("funcgraph-overhead", "0"),
+    ("sleep-time", "1"),
+    ("overwrite", "0"),
+    ("record-cmd", "1"),
+];
+
+/// What a timed trial is for.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// What its kernel tells.
+    pub told: Told,
+    /// Work that is timed meanwhile.
+    pub victims: Vec<Victim>,
+    /// The clock that guests go by: the host's says nothing of one that counts instructions.
+    pub clock: Clock,
+}
+
+/// What the kernel of a timed trial tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// The calls of these functions, and how its operations go.
+    Calls(Vec<String>),
+    /// How long locks are waited for and held.
+    Locks,
+}
+
+impl Watched {
+    /// What is to run beside the scenario's own load.
+    pub(super) fn loads(&self) -> impl Iterator<Item = Load> {
+        self.victims.iter().map(|victim| victim.load.clone())
+    }
+}
+
+/// What is asked of the guest.
+#[derive(Debug)]
+pub(super) struct Trace<'a> {
+    watched: &'a Watched,
+    /// CPUs that may ever have a part of the trace.
+    cpus: u32,
+}
+
+/// What the guest said.
+#[derive(Debug, Default)]
+pub(super) struct Traced {
+    /// Functions that this kernel cannot trace: it has no such function, or not as one of its own.
+    untraceable: Vec<String>,
+    trace: Option<String>,
+    lock_stat: Option<String>,
+    /// What came of the victims, in their order.
+    pub(super) victims: Vec<LoadEnd>,
+    /// Why it cannot be believed.
+    odd: Option<String>,
+    /// Its kernel traces, or counts.
+    is_begun: bool,
+}
+
+impl<'a> Trace<'a> {
+    pub(super) fn new(watched: &'a Watched, cpus: u32) -> Self {
+        Self { watched, cpus }
+    }
+
+    /// Has the guest trace, or count anew. Nothing of it is there until [`Trace::end`].
+    pub(super) async fn begin(&self, agent: &Agent) -> Result<Traced, AgentError> {
+        let mut traced = Traced { odd: Some("the guest told no times".into()), ..Traced::default() };
+        let begun = match &self.watched.told {
+            Told::Locks => {
+                let clear = Request::Write { path: LOCK_STAT.to_owned(), data: "0".to_owned() };
+                agent.ask(clear).await.map(drop)
+            }
+            Told::Calls(functions) => begin_trace(agent, functions, &mut traced).await,
+        };
+        match begun {
+            Ok(()) => traced.is_begun = true,
+            // An image that somebody built without what this takes.
+            Err(AgentError::Failed { what, .. }) => {
+                traced.odd = Some(format!("its kernel does not tell times: {what}"));
+            }
+            Err(error) => return Err(error),
+        }
+        agent.ask(Request::Steady).await?;
+        Ok(traced)
+    }
+    /// Ends the trace, or the count, and fetches it.
+    pub(super) async fn end(&self, agent: &Agent, traced: &mut Traced) -> Result<(), AgentError> {
+        if !traced.is_begun {
+            return Ok(());
+        }
+        traced.odd = None;
+        if self.watched.told == Told::Locks {
+            traced.lock_stat = agent.lock_stat().await?;
+            return Ok(());
+        }
+        tell(agent, "tracing_on", "0").await?;
+        for cpu in 0..self.cpus {
+            // None: a CPU that cannot be there.
+            let path = format!("{TRACING}/per_cpu/cpu{cpu}/stats");
+            let Some(stats) = agent.read_if_there(&path).await? else { continue };
+            let lost = |line: &&str| {
+                let (what, count) = line.split_once(':').unwrap_or_default();
+                matches!(what.trim(), "overrun" | "commit overrun" | "dropped events") && count.trim() != "0"
+            };
+            if let Some(lost) = stats.lines().find(lost) {
+                traced.odd = Some(format!("its trace lost something on CPU {cpu}: {}", lost.trim()));
+            }
+        }
+        traced.trace = Some(agent.read(format!("{TRACING}/trace")).await?);
+        Ok(())
+    }
+
+    /// A guest whose memory is on a disk waits for it. One that counts instructions does not know.
+    pub(super) fn see_swapped(&self, kib: Option<u64>, traced: &mut Traced) {
+        if self.watched.clock == Clock::Wall
+            && let Some(kib @ 1..) = kib
+        {
+            traced.odd = Some(format!("the host had {kib} KiB of it swapped out"));
+        }
+    }
+
+    /// Keeps what was said, as it came and as it is read.
+    pub(super) fn write(
+        &self,
+        plan: &TrialPlan,
+        dir: &Path,
+        record: &TrialRecord,
+        traced: Traced,
+    ) -> Result<()> {
+        let Traced { untraceable, trace, lock_stat, victims, mut odd, .. } = traced;
+        let mut times = TrialTimes { untraceable, ..TrialTimes::new(plan.side, plan.number) };
+        if let Some(text) = trace {
+            match latency::calls(&text) {
+                Ok(calls) => times.calls = calls,
+                Err(error) => odd = odd.or(Some(error.to_string())),
+            }
+            write_whole(&dir.join("trace.txt"), text.as_bytes())?;
+        }
+        if let Some(text) = lock_stat {
+            match latency::lock_stat(&text) {
+                Ok(locks) => times.locks = Some(locks),
+                Err(error) => odd = odd.or(Some(error.to_string())),
+            }
+            write_whole(&dir.join("lock-stat.txt"), text.as_bytes())?;
+        }
+        if self.watched.told != Told::Locks {
+            if self.watched.clock == Clock::Wall {
+                times.courses = record.operations.iter().filter_map(by_host).collect();
+            }
+            let heard = came_online(&fs_err::read_to_string(dir.join("events.jsonl"))?);
+            times.courses.extend(latency::courses(&times.calls, &heard));
+            let ended = self.watched.victims.iter().zip(victims);
+            times.victims = ended.map(|(victim, end)| victim_times(victim, end)).collect();
+        }
+        times.odd = odd;
+        write_compact(&dir.join(latency::FILE), &times)
+    }
+}
+
+async fn begin_trace(agent: &Agent, functions: &[String], traced: &mut Traced) -> Result<(), AgentError> {
+    tell(agent, "tracing_on", "0").await?;
+    tell(agent, "buffer_size_kb", BUFFER_KIB).await?;
+    // The clock that uevents and the loops of victims are told by.
+    tell(agent, "trace_clock", "mono").await?;
+    let knows = async |function: &str| match tell(agent, "set_ftrace_filter", function).await {
+        Ok(()) => Ok(true),
+        Err(AgentError::Failed { .. }) => Ok(false),
+        Err(error) => Err(error),
+    };
+    let mut any = false;
+    let asked = |function: &str| functions.iter().any(|asked| asked == function);
+    let others = TRACED.into_iter().filter(|function| !asked(function));
+    for function in functions.iter().map(String::as_str).chain(others) {
+        // A copy that the compiler made of a part has a name of its own: `try_remove_memory.part.0`.
+        if knows(function).await? || knows(&format!("{function}.*")).await? {
+            any = true;
+        } else if asked(function) {
+            traced.untraceable.push(function.to_owned());
+        }
+    }
+    // Without a filter it would be all functions.
+    if any {
+        tell(agent, "current_tracer", "function_graph").await?;
+        for (option, value) in OPTIONS {
+            tell(agent, &format!("options/{option}"), value).await?;
+        }
+        tell(agent, "tracing_on", "1").await?;
+    }
+    Ok(())
+}
+
+/// Writes to one of the tracer's files.
+async fn tell(agent: &Agent, file: &str, data: &str) -> Result<(), AgentError> {
+    let path = format!("{TRACING}/{file}");
+    agent.ask(Request::Write { path, data: data.to_owned() }).await.map(drop)
+}
+
+/// How an operation went by the host's clock; none of one that did not happen.
+fn by_host(record: &OperationRecord) -> Option<Course> {
+    let mark = |phase: Phase| match phase {
+        Phase::Accepted => Mark::Accepted,
+        Phase::Notified => Mark::Told,
+        Phase::Online => Mark::ToldOnline,
+        Phase::Offline => Mark::ToldOffline,
+        Phase::Ejected => Mark::Deleted,
+        Phase::Ended => Mark::Ended,
+    };
+    if record.outcome != Outcome::Done {
+        return None;
+    }
+    let asked = (Mark::Asked, record.asked);
+    let phases = record.phases.iter().map(|(phase, at)| (mark(*phase), *at));
+    let ended = record.ended.map(|at| (Mark::Ended, at));
+    let mut marks: Vec<_> = std::iter::once(asked).chain(phases).chain(ended).collect();
+    marks.sort_by_key(|(_, at)| *at);
+    marks.dedup_by_key(|(mark, _)| *mark);
+    #[expect(clippy::cast_precision_loss, reason = "below 2^52 us, which are 142 years")]
+    let marks = marks.into_iter().map(|(mark, at)| (mark, at.0 as f64)).collect();
+    Some(Course { operation: record.operation.kind(), marks })
+}
+
+/// When the agent heard that something had come online.
+fn came_online(events: &str) -> Vec<CameOnline> {
+    let heard = events.lines().filter_map(|line| serde_json::from_str::<Stamped>(line).ok());
+    heard
+        .filter_map(|stamped| match stamped.what {
+            Happening::Agent { at, event: Event::Uevent { action, devpath } } if action == "online" => {
+                let is_cpu = devpath.starts_with("/devices/system/cpu/cpu");
+                #[expect(clippy::cast_precision_loss, reason = "below 2^52 us, which are 142 years")]
+                let at = at.0 as f64;
+                (is_cpu || devpath.starts_with("/devices/system/memory/memory"))
+                    .then_some(CameOnline { at, is_cpu })
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn victim_times(victim: &Victim, end: LoadEnd) -> VictimTimes {
+    let LoadEnd { loops, mut times, unfinished } = end;
+    // One that was under way took at least so long; it is only kept where it says something.
+    let longest = times.iter().map(|time| time.nanoseconds).max().unwrap_or(0);
+    times.extend(unfinished.into_iter().filter(|time| time.nanoseconds > longest));
+    VictimTimes { name: victim.name.clone(), loops, times }
+}
+
+#[cfg(test)]
+mod tests {
+    use hotplug_protocol::{GuestTime, LoopTime};
+
+    use super::*;
+    use crate::journal::HostTime;
+    use crate::scenario::{DeviceId, Expect, Operation};
+
+    #[test]
+    fn a_course_by_the_host_has_each_mark_once_and_in_order() {
+        let record = |outcome| OperationRecord {
+            lane: "a".into(),
+            operation: Operation::Plug(DeviceId("dimm3".into())),
+            expect: Expect::Done,
+            asked: HostTime(100),
+            phases: vec![
+                (Phase::Accepted, HostTime(150)),
+                (Phase::Notified, HostTime(300)),
+                (Phase::Online, HostTime(900)),
+                (Phase::Ended, HostTime(950)),
+            ],
+            ended: Some(HostTime(950)),
+            outcome,
+        };
+        let course = by_host(&record(Outcome::Done)).unwrap();
+        assert_eq!(course.operation, "plug dimm");
+        let part = "plug dimm: asked..ended".parse().unwrap();
+        assert_eq!((course.marks.len(), course.took(&part)), (5, Some(850_000.0)));
+        assert_eq!(by_host(&record(Outcome::TimedOut)), None);
+    }
+
+    #[test]
+    fn a_guest_that_was_swapped_out_is_timed_by_its_instructions_alone() {
+        let odd = |clock, kib| {
+            let watched = Watched { told: Told::Locks, victims: Vec::new(), clock };
+            let mut traced = Traced::default();
+            Trace::new(&watched, 1).see_swapped(kib, &mut traced);
+            traced.odd
+        };
+        assert_eq!(odd(Clock::Wall, Some(12)).unwrap(), "the host had 12 KiB of it swapped out");
+        for (clock, kib) in [(Clock::Wall, Some(0)), (Clock::Wall, None), (Clock::Exact, Some(12))] {
+            assert_eq!(odd(clock, kib), None);
+        }
+    }
+
+    #[test]
+    fn what_came_online_is_told_by_the_guests_clock() {
+        let uevent = |action: &str, devpath: &str| {
+            let event = Event::Uevent { action: action.into(), devpath: devpath.into() };
+            let what = Happening::Agent { at: GuestTime(77), event };
+            serde_json::to_string(&Stamped { at: HostTime(5), what }).unwrap()
+        };
+        let events = [
+            uevent("add", "/devices/system/memory/memory40"),
+            uevent("online", "/devices/system/memory/memory40"),
+            uevent("online", "/devices/system/cpu/cpu3"),
+            uevent("online", "/devices/ndbus0"),
+            "half a li".into(),
+        ];
+        let expected = [CameOnline { at: 77.0, is_cpu: false }, CameOnline { at: 77.0, is_cpu: true }];
+        assert_eq!(came_online(&events.join("\n")), expected);
+    }
+
+    #[test]
+    fn a_loop_that_never_ended_counts_where_it_was_the_longest() {
+        let time = |nanoseconds| LoopTime { began: GuestTime(1), nanoseconds };
+        let load = hotplug_protocol::Load {
+            kind: hotplug_protocol::LoadKind::Fork,
+            workers: 1,
+            rate: None,
+            cpus: Vec::new(),
+            path: None,
+            data: Vec::new(),
+            bytes: None,
+            timed: true,
+        };
+        let victim = Victim { name: "fork".into(), load };
+        let of = |stuck| {
+            let end = LoadEnd { loops: 2, times: vec![time(5), time(9)], unfinished: vec![time(stuck)] };
+            victim_times(&victim, end).longest().map(|time| time.nanoseconds)
+        };
+        assert_eq!((of(3), of(30)), (Some(9), Some(30)));
+    }
+}
