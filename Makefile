@@ -4,9 +4,9 @@
 #                  PATCH=file-or-folder  SOURCE=package-tarball-folder-or-repo@rev  SCENARIO=file  ARGS=more options
 #   make test      every test, those with real kernels and real QEMU included
 #
-# and three for those who work on it: make bench [ONLY=name] for the figures; make fixtures [SOURCE=...] for the logs of
-# kernels that misbehave; make fuzz [TARGET=lock_order] [SECONDS=600] for bytes that no kernel printed. All set up what
-# they need; everything else is the binary.
+# and four for those who work on it: make bench [ONLY=name] for the figures; make fixtures [SOURCE=...] for the logs of
+# kernels that misbehave; make fuzz [TARGET=lock_order] [SECONDS=600] for bytes that no kernel printed; make reference for
+# results/reference, the run that the README shows. All set up what they need; everything else is the binary.
 
 PATCH    ?= guest-images/patches/seed/0001-mm-memory_hotplug-Don-t-take-the-cpu_hotplug_lock.patch
 SCENARIO ?= scenarios/dimm-and-cpu.toml
@@ -15,7 +15,7 @@ ARGS     ?=
 
 HOTPLUG = target/release/hotplug
 
-.PHONY: compare test bench fixtures fuzz setup build linker
+.PHONY: compare test bench fixtures reference fuzz setup build linker tools
 
 # The binary's status is the verdict; here only a comparison that did not work is a failure.
 compare: setup
@@ -23,7 +23,7 @@ compare: setup
 	$(HOTPLUG) compare $(if $(SOURCE),--source '$(SOURCE)') --scenario '$(SCENARIO)' $(ARGS) $(if $(PATCH),'$(PATCH)') || status=$$?; \
 	case $$status in 0|1|3) exit 0 ;; *) exit $$status ;; esac
 
-test: setup
+test: setup tools
 	cargo test --workspace --release --locked
 
 bench: setup
@@ -31,6 +31,23 @@ bench: setup
 
 fixtures: setup
 	HOTPLUG_WRITE_FIXTURES=1 $(if $(SOURCE),HOTPLUG_FIXTURE_SOURCE='$(SOURCE)') cargo test --release --locked --test provoke
+
+# The patch the project began with, as make compare judges it. Kept are the results, the page with a picture of it, the mail,
+# the first two trials of either side, and the begin of one's kernel log.
+REFERENCE = results/reference
+reference: setup tools
+	rm -rf target/reference
+	$(HOTPLUG) compare --scenario scenarios/dimm-and-cpu.toml --seed 1 --results target/reference '$(PATCH)' || [ $$? = 1 ]
+	rm -rf $(REFERENCE) && mkdir -p $(REFERENCE)/trials
+	cd target/reference/2*/ && cp -r run.json result.json report.html scenario.toml patches '$(CURDIR)/$(REFERENCE)'
+	for trial in before-000 before-001 after-000 after-001; do \
+	  mkdir $(REFERENCE)/trials/$$trial && cp target/reference/2*/trials/$$trial/trial.json $(REFERENCE)/trials/$$trial; done
+	head -n 200 target/reference/2*/trials/after-000/kmsg.log > $(REFERENCE)/trials/after-000/kmsg.log
+	$(HOTPLUG) report target/reference/2* > $(REFERENCE)/screen.txt
+	$(HOTPLUG) report target/reference/2* --mail > $(REFERENCE)/mail.txt
+	$(HOTPLUG) report target/reference/2* --junit > $(REFERENCE)/junit.xml
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1200,1500 \
+	  --user-data-dir='$(CURDIR)/target/chromium' --screenshot='$(CURDIR)/$(REFERENCE)/page.png' 'file://$(CURDIR)/$(REFERENCE)/report.html' 2>target/chromium.log
 
 # cargo-fuzz wants a nightly for its sanitizers; the code under test has no unsafe, so they would find nothing.
 FUZZ_TOOLS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hotplug-ci
@@ -51,10 +68,17 @@ setup: build
 build: linker
 	cargo build --release --locked
 
+# Installs packages ($2), or says what is to be done where there is no apt ($1).
+install = command -v apt-get >/dev/null || { echo "make: $(1)" >&2; exit 2; }; \
+	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  $$sudo apt-get update && $$sudo apt-get install -y --no-install-recommends $(2);
+
 # All that Rust needs and a fresh Debian may lack. The rest is the doctor's business, once it is built.
 linker:
 	@command -v cargo >/dev/null || { echo "make: no cargo: install a Rust toolchain first, see README.md" >&2; exit 2; }
-	@command -v cc >/dev/null || { \
-	  command -v apt-get >/dev/null || { echo "make: no C compiler: install gcc and the C library's headers" >&2; exit 2; }; \
-	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	  $$sudo apt-get update && $$sudo apt-get install -y --no-install-recommends gcc libc6-dev; }
+	@command -v cc >/dev/null || { $(call install,no C compiler: install gcc and the C library's headers,gcc libc6-dev) }
+
+# What only tests want: a browser for the page, a reader of XML schemas.
+tools:
+	@command -v chromium >/dev/null && command -v xmllint >/dev/null || { \
+	  $(call install,the tests want chromium and xmllint: install both,chromium fonts-dejavu-core libxml2-utils) }

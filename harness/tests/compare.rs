@@ -3,6 +3,7 @@
 
 mod common;
 mod coverage;
+mod latency;
 mod locks;
 mod prove;
 mod replay;

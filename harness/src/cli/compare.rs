@@ -6,9 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::comparison::{CompareArgs, Finished, finish, prepare};
 use super::control::control;
+use super::{history, page};
 use crate::Result;
 use crate::compare::Control;
-use crate::present::terminal;
+use crate::present::{stream, terminal};
 
 /// Runs the comparison, prints the screen to `out`, returns the exit status.
 pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
@@ -21,6 +22,12 @@ pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &Cancellation
         Box::pin(control(&ready, &cache, cancel)).await?
     };
     let Finished { folder, result, stopped, .. } = finish(ready, Some(control), &cache, cancel).await?;
-    out.write_all(terminal::screen(&result, folder.path()).as_bytes())?;
+    history::add(folder.path(), &result);
+    page::write(folder.path(), &result)?;
+    if args.json_lines {
+        stream::ended(out, &result)?;
+    } else {
+        out.write_all(terminal::screen(&result, folder.path()).as_bytes())?;
+    }
     stopped.map_or(Ok(result.exit_status), Err)
 }

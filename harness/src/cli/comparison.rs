@@ -12,12 +12,15 @@ use super::counted::coverage;
 use super::ground;
 use super::kernel::{BuildReporter, PairArgs};
 use super::lock_order::lock_order;
+use super::timed::{self, counts_instructions, fits_exactly, latency};
 use crate::compare::{Control, Coverage, Judge, Judgement, Verdict};
 use crate::host;
 use crate::kernel::{Cache, Kernel, KernelPair, build_pair};
 use crate::kreport::symbols::Symbols;
-use crate::present::Progress;
-use crate::record::{Plan, Run, RunFolder, RunResult, SCHEMA, Start, read_run};
+use crate::latency::Latency;
+use crate::present::{Progress, stream};
+use crate::qemu::Clock;
+use crate::record::{Beside, Plan, Run, RunFolder, RunResult, SCHEMA, Start, read_run};
 use crate::scenario::{DEFAULT, Scenario, Seed};
 use crate::side::{Side, Sides};
 use crate::trial::{self, Again, Happened, Past, Ran, Setting, run_all};
@@ -25,6 +28,15 @@ use crate::{Error, Result};
 
 /// Options of `hotplug compare`.
 #[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+Examples:
+  hotplug compare my.patch
+  hotplug compare --source ~/src/linux --before v6.12 --after my-branch
+  hotplug compare --scenario scenarios/random-soup.toml --for 30m my-series/
+  hotplug compare --exact --scenario scenarios/latency.toml my.patch
+  hotplug compare --continue last --trials 50
+
+Exit status: 0 unchanged or fixed; 1 regressed; 2 your mistake; 3 inconclusive; 4 infrastructure; 130 interrupted.")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct CompareArgs {
     /// The two kernels.
@@ -65,6 +77,22 @@ pub struct CompareArgs {
     /// Do without two more kernels that count which of the changed lines ran
     #[arg(long)]
     pub no_coverage: bool,
+    /// Do without timing the functions that the scenario names for it
+    #[arg(long)]
+    pub no_latency: bool,
+    /// Time by a count of the guest's instructions, which no other work on the machine disturbs; under TCG, and without
+    /// contention of processors
+    #[arg(long, conflicts_with_all = ["no_latency", "resume"])]
+    pub exact: bool,
+    /// Boots of each kernel that are timed [default: the scenario's, or as many as the clock needs]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), conflicts_with_all = ["no_latency", "resume"])]
+    pub boots: Option<u32>,
+    /// Time kernels too whose trials report, and say so
+    #[arg(long)]
+    pub latency_despite_reports: bool,
+    /// Print what happens as it happens, one JSON object a line, and the result last, instead of the screen
+    #[arg(long)]
+    pub json_lines: bool,
     /// Guests at once [default: number of processors, less where memory is short]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub workers: Option<u32>,
@@ -82,6 +110,31 @@ pub struct CompareArgs {
     pub accel: host::Choice,
 }
 
+/// What is asked beside the judged trials.
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is asked by itself")]
+pub(super) struct Asked {
+    /// What differs in the lock order, and what of the change ran: nobody asks in a control and among known bugs.
+    whole: bool,
+    /// Which of the changed lines ran.
+    count: bool,
+    /// What takes longer or shorter.
+    time: bool,
+    /// The same of kernels whose trials report.
+    pub(super) despite_reports: bool,
+}
+
+impl Asked {
+    fn by(args: &CompareArgs) -> Self {
+        Self {
+            whole: true,
+            count: !args.no_coverage,
+            time: !args.no_latency,
+            despite_reports: args.latency_despite_reports,
+        }
+    }
+}
+
 /// A run that is ready to begin, or to go on.
 pub(super) struct Ready {
     pub(super) folder: RunFolder,
@@ -91,8 +144,9 @@ pub(super) struct Ready {
     pub(super) kernels: Sides<Kernel>,
     /// It goes on.
     resumed: bool,
-    /// Whether it is asked which of the changed lines ran.
-    count: bool,
+    pub(super) asked: Asked,
+    /// Whoever watches is told what happens, on standard output.
+    pub(super) is_watched: bool,
     judge: Judge,
     /// What was done of it; nothing of a new one.
     past: Past,
@@ -116,13 +170,14 @@ pub(super) struct Finished {
 pub(super) async fn prepare(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) -> Result<Ready> {
     match &args.resume {
         None => begin(args, cache, cancel).await,
-        Some(folder) => resume(args, folder, cache, cancel).await,
+        Some(folder) => resume(args, &super::found(folder)?, cache, cancel).await,
     }
 }
 
-/// A new comparison from its beginning to its end, without a screen.
+/// A new comparison from its beginning to its end, without a screen. Beside its trials it asks at most what takes longer.
 pub(super) async fn whole(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) -> Result<Finished> {
-    let ready = begin(args, cache, cancel).await?;
+    let mut ready = begin(args, cache, cancel).await?;
+    ready.asked.whole = false;
     let finished = finish(ready, None, cache, cancel).await?;
     match finished.stopped {
         None => Ok(finished),
@@ -160,8 +215,16 @@ pub(super) async fn finish(
         let progress = Progress::of_trials(trials.map(|n| u64::from(n) * 2), past.done.into());
         let judge = Mutex::new(&mut ready.judge);
         let began = Instant::now();
+        if ready.is_watched {
+            stream::began(&mut std::io::stdout(), &ready.run)?;
+        }
         let tell = |happened: Happened| {
             progress.tell(&happened);
+            // Who watched may have gone away; the trials go on.
+            let watched = ready.is_watched.then(|| stream::happened(&mut std::io::stdout(), &happened));
+            if let Some(Err(error)) = watched {
+                tracing::warn!(%error, "nobody reads what happens");
+            }
             if let Happened::Ended(record, Again::No) = &happened {
                 let mut judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
                 let seconds = ready.earlier + began.elapsed().as_secs_f64();
@@ -186,32 +249,13 @@ pub(super) async fn finish(
         judgement = Judgement { verdict: Some(Verdict::Inconclusive), reason, ..judgement };
     }
     let repeated = [past.repeated, ran.repeated].concat();
-    // In a control, and among known bugs, nobody asks for it.
-    let locks = match &control {
-        Some(_) if ran.stopped.is_none() => {
-            match Box::pin(lock_order(&mut ready, &mut judgement, cache, cancel)).await {
-                Ok(locks) => Some(locks),
-                // The trials are done and judged all the same.
-                Err(error) => {
-                    ran.stopped = Some(error);
-                    None
-                }
-            }
-        }
-        _ => None,
-    };
-    let coverage = match &control {
-        Some(_) if ran.stopped.is_none() && !ready.count => Some(Coverage::none("--no-coverage")),
-        Some(_) if ran.stopped.is_none() => match Box::pin(coverage(&ready, cache, cancel)).await {
-            Ok(coverage) => coverage,
-            Err(error) => {
-                ran.stopped = Some(error);
-                None
-            }
-        },
-        _ => None,
-    };
-    let result = RunResult::new(ready.run, judgement, repeated, seconds, control, locks, coverage);
+    let mut beside = Beside::default();
+    if ran.stopped.is_none() {
+        // The trials are done and judged all the same.
+        ran.stopped =
+            Box::pin(ask_beside(&mut ready, &mut judgement, &mut beside, cache, cancel)).await.err();
+    }
+    let result = RunResult::new(ready.run, judgement, repeated, seconds, control, beside);
     match (ready.folder.write("result.json", &result), ran.stopped) {
         (Ok(()), stopped) => {
             Ok(Finished { folder: ready.folder, result, kernels: ready.kernels, start_seconds, stopped })
@@ -221,6 +265,29 @@ pub(super) async fn finish(
     }
 }
 
+/// Asks what the judged trials do not tell: the lock order, what of the change ran, what takes longer.
+async fn ask_beside(
+    ready: &mut Ready,
+    judgement: &mut Judgement,
+    beside: &mut Beside,
+    cache: &Cache,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let Asked { whole, count, time, .. } = ready.asked;
+    if whole {
+        beside.lock_order = Some(lock_order(ready, judgement, cache, cancel).await?);
+        let none = || Some(Coverage::none("--no-coverage"));
+        beside.coverage = if count { coverage(ready, cache, cancel).await? } else { none() };
+    }
+    beside.latency = match &ready.setting.scenario.latency {
+        Some(timing) if time => Some(latency(ready, timing, judgement, cache, cancel).await?),
+        None if time && whole => Some(timed::unnamed(ready, judgement)),
+        _ if whole => Some(Latency::none("--no-latency")),
+        _ => None,
+    };
+    Ok(())
+}
+
 /// A new run: everything that can be wrong without a kernel is found before one is built.
 async fn begin(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) -> Result<Ready> {
     let (scenario, scenario_text) = match &args.scenario {
@@ -228,6 +295,9 @@ async fn begin(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) ->
         None => (Scenario::parse(DEFAULT.0, DEFAULT.1)?, DEFAULT.1.to_owned()),
     };
     let choice = args.accel.and(scenario.machine.accelerator)?;
+    if args.exact {
+        fits_exactly(&scenario)?;
+    }
     let known = super::known_issues(args.known.as_deref())?;
     let machine = ground::machine().await?;
     let request = args.pair.request()?;
@@ -237,6 +307,9 @@ async fn begin(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) ->
     };
     let probed = host::probe_accelerator(&machine.qemu, choice, Some(&pair.before.image), cancel).await?;
     machine.fits(&scenario, probed.accelerator)?;
+    if args.exact {
+        counts_instructions(probed.accelerator)?;
+    }
 
     let initramfs = crate::image::initramfs()?;
     let name = name(args, &pair);
@@ -263,6 +336,8 @@ async fn begin(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) ->
             until_decided: args.until_decided,
             cold: args.cold,
             workers: machine.workers(args.workers, &scenario),
+            clock: if args.exact { Clock::Exact } else { Clock::Wall },
+            boots: args.boots,
         },
         pair: args.pair.words(),
         start: None,
@@ -281,7 +356,8 @@ async fn begin(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) ->
         setting,
         kernels,
         resumed: false,
-        count: !args.no_coverage,
+        asked: Asked::by(args),
+        is_watched: args.json_lines,
         judge,
         past,
         earlier: 0.0,
@@ -331,7 +407,18 @@ async fn resume(args: &CompareArgs, path: &Path, cache: &Cache, cancel: &Cancell
         run.plan.workers = machine.workers(args.workers, &scenario);
     }
     let setting = machine.setting(scenario, accelerator, &kernels, &run, &initramfs).await?;
-    Ok(Ready { folder, run, setting, kernels, resumed: true, count: !args.no_coverage, judge, past, earlier })
+    Ok(Ready {
+        folder,
+        run,
+        setting,
+        kernels,
+        resumed: true,
+        asked: Asked::by(args),
+        is_watched: args.json_lines,
+        judge,
+        past,
+        earlier,
+    })
 }
 
 /// Settles how trials start, as those before them did if there are any, and writes it down.

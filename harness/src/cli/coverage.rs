@@ -11,6 +11,7 @@ use crate::{Error, Result};
 
 /// Options of `hotplug coverage`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Example: hotplug coverage last")]
 pub struct CoverageArgs {
     /// A comparison's folder
     #[arg(value_name = "RESULT")]
@@ -19,7 +20,7 @@ pub struct CoverageArgs {
 
 /// Prints to `out`; the exit status.
 pub fn run(args: &CoverageArgs, out: &mut impl Write) -> Result<u8> {
-    let coverage = read_result(&args.result)?.coverage.ok_or_else(|| {
+    let coverage = read_result(&super::found(&args.result)?)?.coverage.ok_or_else(|| {
         Error::user(format!("{} says nothing of coverage", args.result.display())).mend(
             "name a comparison of two different kernels; a control and hotplug prove do not ask what ran",
         )

@@ -9,6 +9,12 @@ use crate::{Error, Result};
 
 /// Say what this machine has and lacks for a run; install what is lacking.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  hotplug doctor
+  hotplug doctor --install
+
+Exit status: 0 nothing is lacking; 2 something is.")]
 pub struct Args {
     /// Install what is lacking with apt, as root or through sudo; does nothing where nothing is lacking.
     #[arg(long)]

@@ -10,7 +10,7 @@ use crate::bytes::Bytes;
 use crate::host::{self, Acceleration, Accelerator, System};
 use crate::kernel::{self, Cache, Kernel};
 use crate::lockorder::Layout;
-use crate::qemu::{Identity, Platform, Sealed, has_sandbox, shell_word};
+use crate::qemu::{Clock, Identity, Platform, Sealed, has_sandbox, shell_word};
 use crate::record::{Host, KernelNote, Run, RunFolder, Start};
 use crate::scenario::Scenario;
 use crate::side::{Side, Sides};
@@ -110,10 +110,12 @@ impl Machine {
             host_cpu: self.host.cpu,
             platform: Platform::for_releases(releases),
             loops_per_jiffy: loops_per_jiffy(accelerator, kernels),
+            clock: Clock::Wall,
             scenario,
             checkpoints: None,
             lock_layouts: lock_layouts(kernels),
             counted: None,
+            watched: None,
         })
     }
 }

@@ -15,7 +15,14 @@ use crate::{Error, Result};
 
 /// Options of `hotplug locks`.
 #[derive(Debug, Clone, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
+Examples:
+  hotplug locks last
+  hotplug locks diff results/2026-11-26T15-33-29-v1.patch last"
+)]
 pub struct LocksArgs {
     /// A comparison's folder
     #[arg(value_name = "RESULT", required = true)]
@@ -59,8 +66,10 @@ pub enum LocksCommand {
 
 /// Prints to `out`; the exit status.
 pub fn run(args: &LocksArgs, out: &mut impl Write) -> Result<u8> {
-    let text = match (&args.command, &args.result, &args.around) {
-        (Some(LocksCommand::Diff { before, after }), ..) => diff(before, after, args.form)?,
+    let found = |folder: &PathBuf| super::found(folder);
+    let result = args.result.as_ref().map(found).transpose()?;
+    let text = match (&args.command, &result, &args.around) {
+        (Some(LocksCommand::Diff { before, after }), ..) => diff(&found(before)?, &found(after)?, args.form)?,
         (None, Some(folder), Some(lock)) => around(folder, lock, args.form)?,
         (None, Some(folder), None) => difference(folder, args.form)?,
         (None, None, _) => return Err(Error::user("no run was named").mend("hotplug locks results/RUN")),

@@ -7,28 +7,47 @@ mod counted;
 pub mod coverage;
 pub mod doctor;
 mod ground;
+pub mod history;
 pub mod kernel;
+pub mod latency;
 mod lock_order;
 pub mod locks;
+mod page;
 pub mod prove;
 pub mod replay;
+pub mod report;
 mod rerun;
 pub mod scan;
 mod scan_out;
+pub mod shell;
 pub mod shrink;
 mod shrink_bench;
+mod timed;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::kreport::KnownIssues;
+use crate::record::find;
 use crate::{Error, Result};
 
 /// Shows what a Linux kernel patch does to memory and CPU hotplug.
 #[derive(Debug, Parser)]
-#[command(name = "hotplug", version, max_term_width = 100)]
+#[command(
+    name = "hotplug",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  hotplug doctor --install
+  hotplug compare my.patch
+  hotplug open last
+
+Exit status, of every command: 0 all is well; 1 it is not: a regression, a report, a bug that was not found; 2 your mistake, \
+and nothing was done; 3 nobody can tell; 4 infrastructure: QEMU, a build, a disk; 130 interrupted."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -40,19 +59,31 @@ pub struct Cli {
 pub enum Command {
     /// Boot the kernels before and after a patch, plug and unplug, and judge.
     Compare(comparison::CompareArgs),
+    /// Print what a shell needs to complete the command line.
+    Completions(shell::CompletionsArgs),
     /// Say which of the lines and functions that a patch changes ran, how often, and in which operations.
     Coverage(coverage::CoverageArgs),
     /// Say what this machine has and lacks, and mend it.
     Doctor(doctor::Args),
+    /// Say what earlier runs came to: of a scenario, or of a finding.
+    History(history::HistoryArgs),
     /// Build kernel pairs, and look after those that were built.
     #[command(subcommand)]
     Kernel(kernel::KernelCommand),
+    /// Say what a patch makes slower or faster, boot by boot.
+    Latency(latency::LatencyArgs),
     /// Say what a patch changed in the lock order, and which deadlocks that allows.
     Locks(locks::LocksArgs),
+    /// Write man pages.
+    Man(shell::ManArgs),
+    /// Open the page of a run in a browser, or say where it is.
+    Open(shell::OpenArgs),
     /// Try known bugs, and say which are found.
     Prove(prove::ProveArgs),
     /// Run recorded trials again, and say how often their findings come again.
     Replay(replay::ReplayArgs),
+    /// Put a finished comparison into words for a mail, or into files for CI.
+    Report(report::ReportArgs),
     /// Read any kernel log and name, sign and explain its reports.
     Scan(scan::ScanArgs),
     /// From a recorded trial, find the smallest scenario that still gives its report.
@@ -61,20 +92,34 @@ pub enum Command {
 
 /// Runs a command; the exit status on success.
 pub async fn run(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
-    let mut out = std::io::stdout();
+    let mut out = anstream::stdout();
     match cli.command {
         Command::Compare(args) => compare::run(&args, &mut out, cancel).await,
+        Command::Completions(args) => shell::completions(&args, &mut out),
         Command::Coverage(args) => coverage::run(&args, &mut out),
         Command::Doctor(args) => doctor::run(args, cancel.clone()).await,
+        Command::History(args) => history::run(&args, &mut out),
         Command::Kernel(command) => kernel::run(&command, &mut out, cancel).await.map(|()| 0),
+        Command::Latency(args) => latency::run(&args, &mut out),
         Command::Locks(args) => locks::run(&args, &mut out),
+        Command::Man(args) => shell::man(&args, &mut out),
+        Command::Open(args) => shell::open(&args, &mut out),
         Command::Prove(args) => Box::pin(prove::run(&args, &mut out, cancel)).await,
         Command::Replay(args) => replay::run(&args, &mut out, cancel).await,
+        Command::Report(args) => report::run(&args, &mut out),
         Command::Shrink(args) => Box::pin(shrink::run(&args, &mut out, cancel)).await,
         // Reads files only, as fast as it can: nothing to wait for.
         Command::Scan(args) => scan::run(&args, &mut out),
     }
 }
+
+/// The run, or what is below it, that `asked` stands for: a path, the begin of a name below results/, or `last`.
+fn found(asked: &Path) -> Result<PathBuf> {
+    find(asked, Path::new(RESULTS))
+}
+
+/// Where results go unless somebody says otherwise.
+const RESULTS: &str = "results";
 
 /// Reads the file of known issues that `--known` names, if it names one. Today's date decides what has expired.
 fn known_issues(file: Option<&Path>) -> Result<KnownIssues> {
@@ -83,4 +128,40 @@ fn known_issues(file: Option<&Path>) -> Result<KnownIssues> {
         Error::user(format!("cannot read the known issues: {error}")).mend("check the path given to --known")
     })?;
     KnownIssues::parse(&file.display().to_string(), &text, jiff::ZonedDateTime::now().date())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Every help text of a command and of those below it.
+    fn helps(command: &clap::Command, all: &mut Vec<String>) {
+        all.extend(command.get_after_help().map(ToString::to_string));
+        for below in command.get_subcommands() {
+            helps(below, all);
+        }
+    }
+
+    #[test]
+    fn every_example_is_a_command() {
+        let mut all = Vec::new();
+        helps(&Cli::command(), &mut all);
+        let lines = all.iter().flat_map(|help| help.lines());
+        let examples = lines.filter_map(|line| {
+            let line = line.strip_prefix("  ").or_else(|| line.strip_prefix("Example: "))?;
+            let line = line.rsplit(" | ").next()?.split(" > ").next()?;
+            line.starts_with("hotplug ").then_some(line)
+        });
+        let mut count = 0;
+        for example in examples {
+            if let Err(error) = Cli::try_parse_from(example.split_whitespace()) {
+                panic!("{example}: {error}");
+            }
+            count += 1;
+        }
+        let commands = Cli::command().get_subcommands().count();
+        assert!(count >= commands, "{count} examples of {commands} commands");
+    }
 }

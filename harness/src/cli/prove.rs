@@ -20,6 +20,13 @@ use crate::record::{ProveResult, RunFolder, SCHEMA};
 
 /// Options of `hotplug prove`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  hotplug prove --quick
+  hotplug prove seed padata-lock-order
+  hotplug prove --source linux-source-6.12
+
+Exit status: 0 all was found, and nothing that is not there; 1 not so; 2 your mistake; 4 something could not be tried.")]
 pub struct ProveArgs {
     /// Known bugs to try, by name [default: all]
     #[arg(value_name = "ENTRY")]
@@ -180,6 +187,7 @@ impl Proof<'_> {
                 run: finished.folder.id(),
                 trials: result.trials,
                 findings: result.reports,
+                latency: result.latency,
                 start_seconds: finished.start_seconds,
                 trials_seconds: result.trials_seconds,
             });
@@ -200,6 +208,8 @@ impl Proof<'_> {
             scenario: Some(scenario),
             trials: Some(self.args.trials.unwrap_or(entry.card.trials)),
             until_decided: true,
+            exact: entry.is_timed(self.series),
+            no_latency: !entry.is_timed(self.series),
             workers: self.args.workers,
             seed: self.args.seed,
             results: self.folder.to_owned(),

@@ -21,6 +21,10 @@ use crate::{Error, Result};
 /// Options of `hotplug replay`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
+Examples:
+  hotplug replay last
+  hotplug replay last/trials/after-003 --times 40
+
 Exit status: 0 every finding came again at least once; 1 some finding never did; 2 your mistake; 4 infrastructure; \
 130 interrupted.")]
 pub struct ReplayArgs {
@@ -37,7 +41,7 @@ pub struct ReplayArgs {
 
 /// Replays, prints the screen to `out`, returns the exit status.
 pub async fn run(args: &ReplayArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
-    let (source, records) = recorded(&args.recorded)?;
+    let (source, records) = recorded(&super::found(&args.recorded)?)?;
     let mut replays: BTreeMap<String, Replays> = BTreeMap::new();
     for record in &records {
         let of = Replays::of(record).ok_or_else(|| {

@@ -15,6 +15,13 @@ const CHUNK: usize = 256 * 1024;
 
 /// Options of `hotplug scan`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  hotplug scan console.log
+  dmesg | hotplug scan --vmlinux /usr/lib/debug/boot/vmlinux -
+  hotplug scan --json --known known.toml ci-logs/job.log
+
+Exit status: 0 nothing, or only what is known; 1 reports; 2 a file cannot be read.")]
 pub struct ScanArgs {
     /// Kernel logs: serial console, dmesg, journalctl, /dev/kmsg, a CI job's log; - is standard input
     #[arg(value_name = "FILE", required = true)]

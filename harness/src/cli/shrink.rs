@@ -21,6 +21,8 @@ use crate::{Blame, Error, Result};
 /// Options of `hotplug shrink`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
+Example: hotplug shrink last/trials/after-003 --out smaller.toml
+
 Drops lanes, loads, devices, steps, operations, meetings, then parts of the machine, then pauses. A candidate is taken at its
 second report, and given up once so few would be unlikely at half the recorded trial's rate (docs/results.md).
 
@@ -49,7 +51,7 @@ pub struct ShrinkArgs {
 
 /// Shrinks, prints the screen to `out`, returns the exit status.
 pub async fn run(args: &ShrinkArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
-    let (source, record) = replay::recorded_trial(&args.recorded)?;
+    let (source, record) = replay::recorded_trial(&super::found(&args.recorded)?)?;
     let wanted = wanted(&record, args.signature.as_deref())?;
     let rerun = Rerun::look(&args.how, &source, std::slice::from_ref(&record), cancel).await?;
     let folder = RunFolder::create(&args.how.results, &format!("shrink-{}", record.folder))?;

@@ -1,12 +1,21 @@
 //! What people and machines read of a run: all of it made from the same record.
 
+pub mod cases;
 pub mod coverage;
 pub mod drawing;
+pub mod github;
+pub mod history;
+pub mod junit;
+pub mod ktap;
+pub mod latency;
 pub mod locks;
+pub mod mail;
+pub mod page;
 mod progress;
 pub mod prove;
 pub mod replay;
 pub mod shrink;
+pub mod stream;
 pub mod terminal;
 
 pub use progress::Progress;
@@ -25,6 +34,11 @@ pub fn harmless(text: &str, most: usize) -> String {
         out.push('…');
     }
     out
+}
+
+/// As our files write it: a variant in kebab case, such as `accounting-mismatch`.
+fn word(variant: &impl serde::Serialize) -> String {
+    serde_json::to_value(variant).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// Seconds as people say them: `8 s`, `2 m 51 s`.

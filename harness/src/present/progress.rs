@@ -1,18 +1,27 @@
-//! Progress while it works: bars where somebody looks, a few plain lines where nobody does.
+//! Progress while it works: a bar and what comes up where somebody looks, a few plain lines where nobody does.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{duration, harmless};
-use crate::trial::{Again, Happened, TrialOutcome};
+use crate::trial::{Again, Happened, TrialOutcome, TrialRecord};
+
+/// Longest line above the bar, characters.
+const LINE: usize = 120;
+
+/// How often a run without a terminal says how far it is.
+const EVERY: Duration = Duration::from_secs(60);
 
 /// The bar of the trials, or its plain lines.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
     plain: bool,
+    planned: Option<u64>,
     done: u64,
     tally: Mutex<Tally>,
 }
@@ -22,7 +31,38 @@ struct Tally {
     ended: u64,
     reported: u64,
     other: u64,
-    began: Option<std::time::Instant>,
+    /// Lockdep checked to the end; none of kernels that have none.
+    armed: Option<u64>,
+    began: Option<Instant>,
+    /// When a plain line was last said.
+    said: Option<Instant>,
+    /// Signatures that were told of.
+    seen: BTreeSet<String>,
+}
+
+impl Tally {
+    fn seconds(&self) -> f64 {
+        self.began.map_or(0.0, |began| began.elapsed().as_secs_f64())
+    }
+
+    /// Trials a minute; none before the first has ended.
+    fn rate(&self) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "trials are few")]
+        let ended = self.ended as f64;
+        (self.ended > 0 && self.seconds() > 0.0).then(|| ended / self.seconds() * 60.0)
+    }
+
+    /// `38 a minute, armed in 12, 3 reported, 0 otherwise not clean, 2 m 10 s left`
+    fn words(&self, left: Option<u64>) -> String {
+        let rate = self.rate().map_or_else(String::new, |rate| format!("{rate:.0} a minute, "));
+        #[expect(clippy::cast_precision_loss, reason = "trials are few")]
+        let seconds = |rate: f64| left.map(|left| left as f64 / rate * 60.0).filter(|left| *left >= 1.0);
+        let left = self.rate().and_then(seconds);
+        let left = left.map_or_else(String::new, |left| format!(", {} left", duration(left)));
+        let armed = self.armed.map_or_else(String::new, |armed| format!("armed in {armed}, "));
+        let Self { reported, other, .. } = self;
+        format!("{rate}{armed}{reported} reported, {other} otherwise not clean{left}")
+    }
 }
 
 impl Progress {
@@ -32,12 +72,12 @@ impl Progress {
         let target = if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(trials, target);
         let style = ProgressStyle::with_template(match trials {
-            Some(_) => "trials    [{bar:30}] {pos}/{len}  {msg}  {elapsed}",
-            None => "trials    {pos}  {msg}  {elapsed}",
+            Some(_) => "trials    [{bar:30}] {pos}/{len}  {wide_msg}",
+            None => "trials    {pos} in {elapsed}  {wide_msg}",
         });
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         bar.set_position(done);
-        Self { bar, plain, done, tally: Mutex::default() }
+        Self { bar, plain, planned: trials, done, tally: Mutex::default() }
     }
 
     /// Takes note of what happened.
@@ -45,34 +85,47 @@ impl Progress {
         let Ok(mut tally) = self.tally.lock() else { return };
         match happened {
             Happened::Began(_) => {
-                tally.began.get_or_insert_with(std::time::Instant::now);
+                tally.began.get_or_insert_with(Instant::now);
                 if !self.plain {
-                    self.bar.enable_steady_tick(std::time::Duration::from_secs(1));
+                    self.bar.enable_steady_tick(Duration::from_secs(1));
                 }
             }
-            Happened::Ended(record, again) => {
-                if *again == Again::Yes {
-                    self.say(&format!("{} is tried again: {}", record.folder, harmless(&record.why, 120)));
-                    return;
-                }
-                tally.ended += 1;
-                match record.outcome {
-                    TrialOutcome::Clean => {}
-                    TrialOutcome::Reported => tally.reported += 1,
-                    _ => tally.other += 1,
-                }
-                if record.outcome < TrialOutcome::Reported {
-                    self.say(&format!(
-                        "{}: {}: {}",
-                        record.folder,
-                        record.outcome,
-                        harmless(&record.why, 120)
-                    ));
-                }
-                self.bar.set_position(self.done + tally.ended);
-                self.bar
-                    .set_message(format!("{} reported, {} otherwise not clean", tally.reported, tally.other));
+            Happened::Ended(record, Again::Yes) => {
+                self.say(&format!("{} is tried again: {}", record.folder, harmless(&record.why, LINE)));
             }
+            Happened::Ended(record, Again::No) => self.ended(record, &mut tally),
+        }
+    }
+
+    fn ended(&self, record: &TrialRecord, tally: &mut Tally) {
+        tally.ended += 1;
+        if record.armed.start.is_some() {
+            *tally.armed.get_or_insert_default() += u64::from(record.armed_to_the_end());
+        }
+        match record.outcome {
+            TrialOutcome::Clean => {}
+            TrialOutcome::Reported => tally.reported += 1,
+            _ => tally.other += 1,
+        }
+        if record.outcome < TrialOutcome::Reported {
+            self.say(&format!("{}: {}: {}", record.folder, record.outcome, harmless(&record.why, LINE)));
+        }
+        // Each report when it first comes, and not again.
+        for seen in &record.reports {
+            if tally.seen.insert(seen.first.signature.hash.clone()) {
+                self.say(&format!("{}: {}", record.folder, harmless(&seen.first.title, LINE)));
+            }
+        }
+        let all = self.done + tally.ended;
+        let left = self.planned.map(|planned| planned.saturating_sub(all));
+        let words = tally.words(left);
+        self.bar.set_position(all);
+        self.bar.set_message(words.clone());
+        let is_due = tally.said.or(tally.began).is_none_or(|then| then.elapsed() >= EVERY);
+        if self.plain && is_due && left != Some(0) {
+            tally.said = Some(Instant::now());
+            let of = self.planned.map_or_else(String::new, |planned| format!("/{planned}"));
+            self.say(&format!("{all}{of}: {words}"));
         }
     }
 
@@ -90,14 +143,30 @@ impl Progress {
         self.bar.finish_and_clear();
         let Ok(tally) = self.tally.lock() else { return };
         if self.plain {
-            let seconds = tally.began.map_or(0.0, |began| began.elapsed().as_secs_f64());
             eprintln!(
                 "trials    {} in {}: {} reported, {} otherwise not clean",
                 tally.ended,
-                duration(seconds),
+                duration(tally.seconds()),
                 tally.reported,
                 tally.other
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_it_is_in_words() {
+        let began = Instant::now().checked_sub(Duration::from_secs(60));
+        let tally = Tally { ended: 30, reported: 3, armed: Some(27), began, ..Tally::default() };
+        let words = tally.words(Some(15));
+        assert_eq!(words, "30 a minute, armed in 27, 3 reported, 0 otherwise not clean, 30 s left");
+        let words = tally.words(None);
+        assert_eq!(words, "30 a minute, armed in 27, 3 reported, 0 otherwise not clean");
+        let nothing = Tally::default().words(Some(3));
+        assert_eq!(nothing, "0 reported, 0 otherwise not clean");
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{duration, harmless, host_line};
+use super::{duration, harmless, host_line, latency};
 use crate::compare::Finding;
 use crate::prove::{EntryResult, Group, Sight, Totals};
 use crate::record::{Host, ProveResult};
@@ -33,6 +33,7 @@ pub fn row(entry: &EntryResult) -> String {
     };
     let trials = match entry.group {
         Group::Clean => entry.tried.iter().map(|t| t.trials.after.trials).sum::<u32>().to_string(),
+        _ if !entry.slower.is_empty() => boots(entry),
         _ => entry.count().to_string(),
     };
     let (trials, after) = match entry.sight {
@@ -41,10 +42,16 @@ pub fn row(entry: &EntryResult) -> String {
     };
     let what = match &entry.sight {
         Sight::LeftOut { why } | Sight::Failed { why } => first_line(why),
+        Sight::Found if entry.seen.is_none() => {
+            entry.told_slower().map(latency::in_short).collect::<Vec<_>>().join(", ")
+        }
         Sight::Found => entry.seen.as_ref().map_or_else(String::new, |f| harmless(&f.key, TITLE)),
         Sight::NotFound => match &entry.not_found {
             Some(why) => format!("as its card says: {}", harmless(&first_line(why), TITLE)),
-            None => entry.expect.first().map_or_else(String::new, |e| harmless(&e.key, TITLE)),
+            None => match entry.expect.first() {
+                Some(expected) => harmless(&expected.key, TITLE),
+                None => format!("slower: {}", entry.slower.join(", ")),
+            },
         },
         Sight::Silent | Sight::FalseReport => String::new(),
     };
@@ -54,6 +61,13 @@ pub fn row(entry: &EntryResult) -> String {
         let _ = writeln!(out, "{:<NAME$} {}", "", also(finding));
     }
     out
+}
+
+/// Boots of each kernel that were timed.
+fn boots(entry: &EntryResult) -> String {
+    entry
+        .latency()
+        .map_or_else(String::new, |latency| format!("{}+{}", latency.boots.before, latency.boots.after))
 }
 
 fn also(finding: &Finding) -> String {

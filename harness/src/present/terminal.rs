@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use anstyle::AnsiColor;
+
 use super::{duration, harmless, host_line};
 use crate::compare::{Class, Control, Finding, Verdict};
 use crate::kreport::plain_name;
@@ -65,9 +67,16 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
         result.reports.iter().partition(|finding| finding.known.is_some());
     let counts = if unknown.is_empty() { "nothing was reported".to_owned() } else { result.reason.clone() };
     line(match result.verdict {
-        Some(verdict @ Verdict::Unchanged) => format!("{verdict}   {counts}"),
-        Some(verdict) => format!("{verdict}   {}", result.reason),
-        None => format!("NO VERDICT   {}", harmless(&result.reason, 200)),
+        Some(verdict) => {
+            let (colour, why) = match verdict {
+                Verdict::Regressed => (AnsiColor::Red, &result.reason),
+                Verdict::Fixed => (AnsiColor::Green, &result.reason),
+                Verdict::Unchanged => (AnsiColor::Green, &counts),
+                Verdict::Inconclusive => (AnsiColor::Yellow, &result.reason),
+            };
+            format!("{}   {why}", coloured(&verdict.to_string(), colour))
+        }
+        None => format!("{}   {}", coloured("NO VERDICT", AnsiColor::Yellow), harmless(&result.reason, 200)),
     });
     line(String::new());
     for finding in unknown.iter().take(SHOWN) {
@@ -102,6 +111,9 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     if let Some(coverage) = &result.coverage {
         super::coverage::short(coverage).into_iter().for_each(&mut line);
     }
+    if let Some(latency) = &result.latency {
+        super::latency::short(latency).into_iter().for_each(&mut line);
+    }
     if let Some(control) = &result.control {
         line(format!("control   {}", said_of(control)));
     }
@@ -110,6 +122,13 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
         line(format!("look at   {}/{}/kmsg.log", folder.display(), finding.example));
     }
     out
+}
+
+/// Whether a colour is shown is the stream's business (`anstream`): not where no terminal is, not with `NO_COLOR`
+/// (no-color.org) or `CLICOLOR=0`.
+fn coloured(text: &str, colour: AnsiColor) -> String {
+    let style = colour.on_default().bold();
+    format!("{style}{text}{style:#}")
 }
 
 fn said_of(control: &Control) -> String {
@@ -134,12 +153,12 @@ fn repeated(result: &RunResult) -> String {
 
 fn show(finding: &Finding) -> Vec<String> {
     let class = match finding.class {
-        Class::New => "new",
-        Class::Fixed => "fixed",
-        Class::Common => "common",
+        Class::New => coloured("new   ", AnsiColor::Red),
+        Class::Fixed => coloured("fixed ", AnsiColor::Green),
+        Class::Common => "common".to_owned(),
     };
     let sure = if finding.decided { "" } else { ", may be chance" };
-    let mut all = vec![format!("{class:<6} {}", harmless(&finding.title, WIDTH - 7))];
+    let mut all = vec![format!("{class} {}", harmless(&finding.title, WIDTH - 7))];
     all.push(format!(
         "       before {}   after {}   p = {}{sure}",
         finding.before,
@@ -190,7 +209,7 @@ fn path(frames: &[String]) -> Vec<String> {
 }
 
 /// Two significant digits: `0.00016`, `0.49`, `1`.
-fn probability(p: f64) -> String {
+pub(super) fn probability(p: f64) -> String {
     if p >= 0.995 {
         return "1".into();
     }
@@ -205,6 +224,23 @@ fn probability(p: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_verdict_and_what_is_new_or_fixed_is_coloured() {
+        let text = include_str!("../../tests/fixtures/results/seed-6.12/result.json");
+        let screen = screen(&serde_json::from_str(text).unwrap(), Path::new("results/x"));
+        let red = "\u{1b}[1m\u{1b}[31m";
+        let coloured: Vec<&str> = screen.lines().filter(|line| line.contains('\u{1b}')).collect();
+        let begins = [
+            format!("{red}REGRESSED\u{1b}[0m   2 new"),
+            format!("{red}new   \u{1b}[0m "),
+            format!("{red}new   \u{1b}[0m "),
+        ];
+        assert_eq!(coloured.len(), begins.len(), "{coloured:?}");
+        for (line, begin) in coloured.iter().zip(&begins) {
+            assert!(line.starts_with(begin) && line.matches('\u{1b}').count() == 3, "{line:?}");
+        }
+    }
 
     #[test]
     fn probabilities_have_two_digits() {

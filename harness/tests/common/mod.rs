@@ -35,15 +35,15 @@ impl Run {
         Self { home }
     }
 
-    /// `hotplug compare` with results and temporary files below this run's folder, without a control and coverage, which
-    /// have tests of their own.
+    /// `hotplug compare` with results and temporary files below this run's folder, without a control, coverage and
+    /// latency, which have tests of their own.
     pub(crate) fn compare(&self) -> assert_cmd::Command {
         let mut command = self.compare_with_control();
-        command.args(["--no-control", "--no-coverage"]);
+        command.args(["--no-control", "--no-coverage", "--no-latency"]);
         command
     }
 
-    /// The same with its control and its coverage.
+    /// The same with its control, its coverage and its latency.
     ///
     /// One guest at a time: as many tests run at once as there are processors, and a guest that is starved says so.
     pub(crate) fn compare_with_control(&self) -> assert_cmd::Command {
@@ -92,7 +92,9 @@ impl Run {
 
     /// The only run's folder.
     pub(crate) fn folder(&self) -> PathBuf {
-        let all: Vec<_> = std::fs::read_dir(self.results()).unwrap().map(|e| e.unwrap().path()).collect();
+        // Beside it there is the history.
+        let entries = std::fs::read_dir(self.results()).unwrap().map(|e| e.unwrap().path());
+        let all: Vec<_> = entries.filter(|path| path.is_dir()).collect();
         assert_eq!(all.len(), 1, "{all:?}");
         all[0].clone()
     }

@@ -1,0 +1,144 @@
+//! The page of a run, from its folder.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::ground;
+use crate::Result;
+use crate::compare::Finding;
+use crate::guest::kernel_log;
+use crate::history::History;
+use crate::present::drawing::{self, Drawing};
+use crate::present::page::{Evidence, Parts, Past, Square, page};
+use crate::record::{RunResult, read_if_there, write_whole};
+use crate::trial::TrialRecord;
+
+/// The page's name in a run's folder.
+pub(super) const FILE: &str = "report.html";
+
+/// Operations of the trials that are shown in full, of which each takes 1 KB of the page.
+const SHOWN: usize = 800;
+
+/// Earlier runs, and findings of them, that are listed.
+const EARLIER: u32 = 20;
+
+/// Lines of the kernel's log that are shown of a report.
+const LINES: usize = 160;
+
+/// The longest of them, characters.
+const LONGEST: usize = 400;
+
+/// Writes the page of `result` into its folder.
+pub(super) fn write(folder: &Path, result: &RunResult) -> Result<()> {
+    write_whole(&folder.join(FILE), html(folder, result)?.as_bytes())
+}
+
+/// The page.
+pub(super) fn html(folder: &Path, result: &RunResult) -> Result<String> {
+    let squares = squares(&folder.join("trials"))?;
+    let mut parts = Parts {
+        about: ground::kept_scenario(folder, &result.run).map_or_else(|_| String::new(), |(s, _)| s.about),
+        drawing: drawn(result),
+        past: past(folder, result),
+        ..Parts::default()
+    };
+    let mut operations = 0;
+    for name in in_order(result, &squares) {
+        // A trial's folder may have been cleared away.
+        let path = folder.join("trials").join(name).join("trial.json");
+        let Some(trial) = read_if_there::<TrialRecord>(&path)? else { continue };
+        operations += trial.operations.len();
+        if operations > SHOWN && !parts.shown.is_empty() {
+            break;
+        }
+        parts.shown.push(trial);
+    }
+    // One trial is often the example of several findings.
+    let mut logs: BTreeMap<&str, String> = BTreeMap::new();
+    for finding in &result.reports {
+        let trial = parts.shown.iter().find(|trial| trial.folder == example(finding));
+        parts.evidence.push(trial.and_then(|trial| {
+            let log = logs.entry(&trial.folder).or_insert_with(|| {
+                let text = kernel_log(&folder.join("trials").join(&trial.folder)).unwrap_or_default();
+                String::from_utf8_lossy(&text).into_owned()
+            });
+            evidence(finding, trial, log)
+        }));
+    }
+    parts.squares = squares;
+    Ok(page(result, &parts))
+}
+
+/// Earlier runs, where there is a history. A page is worth having without.
+fn past(folder: &Path, result: &RunResult) -> Past {
+    let run = &result.run;
+    let asked = || -> Result<Past> {
+        let Some(history) = folder.parent().map_or(Ok(None), History::there)? else {
+            return Ok(Past::default());
+        };
+        let mut series = history.series(&run.scenario)?;
+        series.retain(|series| series.points.iter().any(|(id, _)| *id == run.id));
+        Ok(Past {
+            runs: history.runs(Some(&run.scenario), EARLIER)?,
+            bugs: history.bugs("", Some(&run.scenario), EARLIER)?,
+            series,
+        })
+    };
+    asked().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the page goes without earlier runs");
+        Past::default()
+    })
+}
+
+/// All trials, by their folders' names.
+fn squares(trials: &Path) -> Result<Vec<Square>> {
+    let mut all: Vec<Square> = Vec::new();
+    for entry in fs_err::read_dir(trials).into_iter().flatten() {
+        all.extend(read_if_there::<Square>(&entry?.path().join("trial.json"))?);
+    }
+    all.sort_by(|a, b| a.folder.cmp(&b.folder));
+    Ok(all)
+}
+
+/// The folder of a finding's example trial.
+fn example(finding: &Finding) -> &str {
+    finding.example.strip_prefix("trials/").unwrap_or(&finding.example)
+}
+
+/// The example of each finding, then the first of each outcome and side, then the others.
+fn in_order<'a>(result: &'a RunResult, squares: &'a [Square]) -> Vec<&'a str> {
+    let mut seen = Vec::new();
+    let (firsts, others): (Vec<&Square>, Vec<&Square>) = squares.iter().partition(|square| {
+        let kind = (square.side, square.outcome);
+        let is_first = !seen.contains(&kind);
+        seen.extend(is_first.then_some(kind));
+        is_first
+    });
+    let folders = firsts.into_iter().chain(others).map(|square| square.folder.as_str());
+    let mut known = BTreeSet::new();
+    result.reports.iter().map(example).chain(folders).filter(|name| known.insert(*name)).collect()
+}
+
+/// The lock order's difference as an image: as a part of the page its styles would be the page's.
+fn drawn(result: &RunResult) -> Option<String> {
+    let drawing = Drawing::of_difference(result.lock_order.as_ref()?);
+    let svg = (!drawing.arrows.is_empty()).then(|| drawing::svg(&drawing))?;
+    Some(format!("data:image/svg+xml;base64,{}", STANDARD.encode(svg)))
+}
+
+/// The report behind a finding, and its lines of the kernel's log.
+fn evidence(finding: &Finding, trial: &TrialRecord, text: &str) -> Option<Evidence> {
+    let seen = trial.reports.iter().find(|seen| seen.first.signature.hash == finding.signature)?;
+    let (first, last) = (*seen.first.lines.start(), *seen.first.lines.end());
+    let place = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let count = place(last.saturating_sub(first)).saturating_add(1);
+    let lines = text.lines().skip(place(first.saturating_sub(1))).take(count.min(LINES));
+    let mut log: Vec<String> = lines.map(|line| crate::present::harmless(line, LONGEST)).collect();
+    if count > LINES {
+        log.push(format!("... {} more lines in {}/kmsg.log", count - LINES, finding.example));
+    }
+    Some(Evidence { locks: seen.first.locks.clone(), log: log.join("\n") })
+}

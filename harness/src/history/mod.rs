@@ -1,0 +1,177 @@
+//! What earlier runs came to: a database beside the results, made of `result.json` files, and made anew from them at any time.
+//!
+//! `SQLite` in WAL mode: a run that is killed leaves it whole, and two that end at once wait for one another.
+
+mod past;
+mod trend;
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+
+use crate::record::RunResult;
+use crate::side::Side;
+use crate::{Error, Result};
+
+pub use past::{Bug, RunRow, ScenarioRow, Series};
+pub use trend::{Change, changes};
+
+/// Its name, below the folder of the results.
+pub const FILE: &str = "history.sqlite";
+
+/// How long a writer waits for another.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What each version adds to the one before it; the database's own version is how many it has (`PRAGMA user_version`).
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE run (
+        id TEXT PRIMARY KEY,
+        started TEXT NOT NULL,
+        scenario TEXT NOT NULL,
+        source TEXT NOT NULL,
+        release TEXT NOT NULL,
+        patches TEXT NOT NULL,
+        verdict TEXT,
+        reason TEXT NOT NULL,
+        trials_before INTEGER NOT NULL,
+        trials_after INTEGER NOT NULL,
+        seconds REAL NOT NULL
+    ) STRICT;
+    CREATE INDEX run_by_scenario ON run (scenario, started);
+    CREATE TABLE finding (
+        run TEXT NOT NULL REFERENCES run (id) ON DELETE CASCADE,
+        signature TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        title TEXT NOT NULL,
+        seen_before INTEGER NOT NULL,
+        of_before INTEGER NOT NULL,
+        seen_after INTEGER NOT NULL,
+        of_after INTEGER NOT NULL,
+        known TEXT,
+        PRIMARY KEY (run, signature)
+    ) STRICT;
+    CREATE INDEX finding_by_signature ON finding (signature);
+    CREATE TABLE metric (
+        run TEXT NOT NULL REFERENCES run (id) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        side TEXT NOT NULL,
+        -- Clock, accelerator, QEMU, machine: only what is alike in all of them is one series.
+        ground TEXT NOT NULL,
+        nanoseconds REAL NOT NULL,
+        PRIMARY KEY (run, name, side)
+    ) STRICT;
+    CREATE INDEX metric_by_name ON metric (name, ground);
+"];
+
+/// The history of one folder of results.
+#[derive(Debug)]
+pub struct History(Connection);
+
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
+fn broken(error: rusqlite::Error) -> Error {
+    Error::infrastructure(format!("the history cannot be read or written: {error}"))
+}
+
+impl History {
+    /// The history of the results in `folder`, if it has begun.
+    pub fn there(folder: &Path) -> Result<Option<Self>> {
+        folder.join(FILE).is_file().then(|| Self::open(folder)).transpose()
+    }
+
+    /// Opens the history of the results in `folder`, or begins it. The folder is not made: one that somebody has removed is
+    /// to stay away.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join(FILE);
+        let mut connection = Connection::open(&path).map_err(broken)?;
+        connection.busy_timeout(PATIENCE).map_err(broken)?;
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(broken)?;
+        connection.pragma_update(None, "foreign_keys", true).map_err(broken)?;
+        migrate(&mut connection, &path)?;
+        Ok(Self(connection))
+    }
+
+    /// Takes in a run; one that it knows already is replaced.
+    pub fn add(&mut self, result: &RunResult) -> Result<()> {
+        self.put(result).map_err(broken)
+    }
+
+    fn put(&mut self, result: &RunResult) -> rusqlite::Result<()> {
+        let run = &result.run;
+        // At once a writer: one that only reads first and then writes cannot wait for another (SQLITE_BUSY_SNAPSHOT).
+        let all = self.0.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        all.execute("DELETE FROM run WHERE id = ?1", [&run.id])?;
+        all.execute(
+            "INSERT INTO run VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            params![
+                run.id,
+                run.started.to_string(),
+                run.scenario,
+                run.kernels.before.source,
+                run.kernels.before.release,
+                run.patches.join("\n"),
+                result.verdict.map(|verdict| verdict.to_string()),
+                result.reason,
+                result.trials.before.trials,
+                result.trials.after.trials,
+                result.trials_seconds,
+            ],
+        )?;
+        for finding in &result.reports {
+            all.execute(
+                "INSERT OR REPLACE INTO finding VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                params![
+                    run.id,
+                    finding.signature,
+                    finding.kind,
+                    finding.title,
+                    finding.before.seen,
+                    finding.before.trials,
+                    finding.after.seen,
+                    finding.after.trials,
+                    finding.known,
+                ],
+            )?;
+        }
+        if let Some(latency) = &result.latency {
+            let host = &run.host;
+            let ground = format!(
+                "{} clock, {}, QEMU {}, {}",
+                latency.clock,
+                host.accelerator,
+                host.qemu,
+                host.machine()
+            );
+            for metric in latency.metrics.iter().filter(|metric| metric.none.is_none()) {
+                for side in Side::BOTH {
+                    all.execute(
+                        "INSERT OR REPLACE INTO metric VALUES (?1, ?2, ?3, ?4, ?5)",
+                        params![run.id, metric.name, side.to_string(), ground, metric.typical.of(side)],
+                    )?;
+                }
+            }
+        }
+        all.commit()
+    }
+}
+
+/// Brings the database to this version. One of a newer version is left alone.
+fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
+    // Of two that begin it at once, one waits and finds it done.
+    let all =
+        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(broken)?;
+    let has: usize = all.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(broken)?;
+    if has > MIGRATIONS.len() {
+        return Err(Error::user(format!("{} was written by a newer version of hotplug", path.display()))
+            .mend("use that version, or move the file away and say hotplug history import"));
+    }
+    for sql in &MIGRATIONS[has..] {
+        all.execute_batch(sql).map_err(broken)?;
+    }
+    all.pragma_update(None, "user_version", MIGRATIONS.len()).map_err(broken)?;
+    all.commit().map_err(broken)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

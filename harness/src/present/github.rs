@@ -1,0 +1,97 @@
+//! What GitHub shows of a run: the job's summary in Markdown, and annotations (workflow commands on standard output).
+
+use std::fmt::Write;
+
+use super::cases::{Case, CaseOutcome};
+use super::{duration, host_line};
+use crate::record::RunResult;
+
+/// The text for `$GITHUB_STEP_SUMMARY`.
+pub fn summary(result: &RunResult, cases: &[Case]) -> String {
+    let mut out = String::new();
+    let verdict = result.verdict.map_or_else(|| "NO VERDICT".to_owned(), |verdict| verdict.to_string());
+    let patches = match result.run.patches.as_slice() {
+        [] => "no patch".to_owned(),
+        all => all.iter().map(|patch| code(patch)).collect::<Vec<_>>().join(", "),
+    };
+    let _ = writeln!(out, "## {verdict}: {}\n", markdown(&result.reason));
+    let _ = writeln!(
+        out,
+        "{patches} on {} ({}), scenario {}: {} + {} trials in {}\n",
+        code(&result.run.kernels.before.release),
+        markdown(&result.run.kernels.before.source),
+        code(&result.run.scenario),
+        result.trials.before.trials,
+        result.trials.after.trials,
+        duration(result.trials_seconds)
+    );
+    let _ = writeln!(out, "| | expected | |\n| --- | --- | --- |");
+    for case in cases {
+        let (word, why) = match &case.outcome {
+            CaseOutcome::Passed => ("pass", String::new()),
+            CaseOutcome::Failed { why, .. } => ("**FAIL**", markdown(why)),
+            CaseOutcome::Skipped { why } => ("skip", markdown(why)),
+            CaseOutcome::Broken { why } => ("**ERROR**", markdown(why)),
+        };
+        let _ = writeln!(out, "| {word} | {} | {why} |", markdown(&case.name));
+    }
+    let _ = writeln!(out, "\n{}", markdown(&host_line(&result.run.host)));
+    out
+}
+
+/// One line for each case that failed.
+pub fn annotations(result: &RunResult, cases: &[Case]) -> String {
+    let mut out = String::new();
+    for case in cases {
+        let (kind, why, more) = match &case.outcome {
+            CaseOutcome::Failed { why, more } => ("error", why, more.as_slice()),
+            CaseOutcome::Broken { why } => ("warning", why, [].as_slice()),
+            CaseOutcome::Passed | CaseOutcome::Skipped { .. } => continue,
+        };
+        let title = format!("{} ({})", case.name, result.run.scenario);
+        let message = std::iter::once(why).chain(more).cloned().collect::<Vec<_>>().join("\n");
+        let _ = writeln!(out, "::{kind} title={}::{}", property(&title), data(&message));
+    }
+    out
+}
+
+/// Text of a guest that is no markup of ours: Markdown takes HTML, links and tables' bars.
+fn markdown(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars().filter(|c| !c.is_control()) {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '#' | '~' | '!' | '@' => {
+                let _ = write!(out, "&#{};", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn code(text: &str) -> String {
+    format!("<code>{}</code>", markdown(text))
+}
+
+/// What a runner makes of a command's data (actions/toolkit, `escapeData`).
+fn data(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+fn property(text: &str) -> String {
+    data(text).replace(':', "%3A").replace(',', "%2C")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_can_neither_mark_up_nor_command() {
+        assert_eq!(markdown("<script>|a`b\n[x](y)"), "&lt;script&gt;&#124;a&#96;b&#91;x&#93;(y)");
+        assert_eq!(property("a:b,c%\n::error::"), "a%3Ab%2Cc%25%0A%3A%3Aerror%3A%3A");
+    }
+}

@@ -1,0 +1,182 @@
+//! A mail to a kernel list: plain text of at most 75 columns, in the form in which people reply to a patch.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::{cases, coverage, duration, harmless, latency, locks, terminal};
+use crate::compare::{Class, Control, Finding, Verdict};
+use crate::qemu::shell_word;
+use crate::record::RunResult;
+
+/// Widest line, characters (Documentation/process/submitting-patches.rst wraps at 75).
+const WIDTH: usize = 75;
+
+/// Findings told in full.
+const SHOWN: usize = 5;
+
+/// The mail's text; `scenario` is what the scenario is aimed at.
+pub fn mail(result: &RunResult, scenario: &str) -> String {
+    let run = &result.run;
+    let mut out = String::new();
+    let verdict = match result.verdict {
+        Some(Verdict::Regressed) => "something goes wrong with it that does not without.",
+        Some(Verdict::Fixed) => "something that goes wrong without it does not with it.",
+        Some(Verdict::Unchanged) => "nothing goes wrong with it that does not without.",
+        Some(Verdict::Inconclusive) => "the trials decide nothing.",
+        None => "the trials failed, and nothing can be said.",
+    };
+    paragraph(&mut out, &format!("I ran this under memory and CPU hotplug: {verdict}"));
+    let before = &run.kernels.before;
+    let change = match run.patches.as_slice() {
+        [] => format!("compared with {}", run.kernels.after.source),
+        patches => format!(
+            "without and with {}",
+            patches.iter().map(|patch| name(patch)).collect::<Vec<_>>().join(", ")
+        ),
+    };
+    paragraph(&mut out, &format!("Linux {} ({}), {change}.", before.release, before.source));
+    paragraph(
+        &mut out,
+        &format!(
+            "{} + {} trials of \"{}\" ({}) in {}, lockdep armed to the end in {} + {}; QEMU {}, {}, {} CPUs of the host.",
+            result.trials.before.trials,
+            result.trials.after.trials,
+            run.scenario,
+            scenario,
+            duration(result.trials_seconds),
+            result.trials.before.armed,
+            result.trials.after.armed,
+            run.host.qemu,
+            run.host.accelerator,
+            run.host.cores
+        ),
+    );
+    paragraph(
+        &mut out,
+        &match result.verdict {
+            Some(verdict) => format!("{verdict}: {}.", result.reason),
+            None => format!("No verdict: {}.", result.reason),
+        },
+    );
+    let (known, unknown): (Vec<&Finding>, Vec<&Finding>) =
+        result.reports.iter().partition(|finding| finding.known.is_some());
+    for finding in unknown.iter().take(SHOWN) {
+        told(&mut out, finding);
+    }
+    if unknown.len() > SHOWN {
+        paragraph(&mut out, &format!("And {} more.", unknown.len() - SHOWN));
+    }
+    for finding in known {
+        let reason = finding.known.as_deref().unwrap_or_default();
+        paragraph(&mut out, &format!("Known, and not counted: {} ({reason}).", finding.title));
+    }
+    if matches!(result.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
+        let rate = result.trials.before.detectable_rate.max(result.trials.after.detectable_rate) * 100.0;
+        paragraph(
+            &mut out,
+            &format!("What strikes fewer than {rate:.0} % of such trials may have been missed (at 95 %)."),
+        );
+    }
+    let parts = [
+        result.lock_order.as_ref().map(locks::short),
+        result.coverage.as_ref().map(coverage::short),
+        result.latency.as_ref().map(latency::short),
+    ];
+    for lines in parts.into_iter().flatten() {
+        // Screens are wider than mails, and have columns.
+        for line in &lines {
+            let indent = line.len() - line.trim_start().len();
+            let words = line.split_whitespace().collect::<Vec<_>>().join(" ");
+            let label = if indent == 0 { words } else { format!("{:10}{words}", "") };
+            wrapped(&mut out, &label, "            ");
+        }
+    }
+    if let Some(Control::Ran { found, missed, .. }) = &result.control {
+        let (words, names) = if missed.is_empty() { ("found", found) } else { ("NOT FOUND", missed) };
+        wrapped(
+            &mut out,
+            &format!("control   planted bugs, and {words}: {}", names.join(", ")),
+            "          ",
+        );
+    }
+    out.push_str("\nTo repeat it:\n\n");
+    // A command is one line, however long: it is to be copied.
+    // Whoever reads it has the patches elsewhere.
+    let _ = writeln!(out, "  {}", command(result, name));
+    let _ = writeln!(out, "\nhotplug {}", run.hotplug);
+    out
+}
+
+/// One finding, with its call path.
+fn told(out: &mut String, finding: &Finding) {
+    let class = match finding.class {
+        Class::New => "New",
+        Class::Fixed => "Gone",
+        Class::Common => "On both sides",
+    };
+    let chance = if finding.decided { "" } else { ", which may be chance" };
+    let mut text = format!(
+        "{class}: in {} trials without the patch, in {} with it (p = {}{chance})",
+        finding.before,
+        finding.after,
+        terminal::probability(finding.p)
+    );
+    if !finding.during.is_empty() {
+        let _ = write!(text, ", during {}", finding.during);
+    }
+    paragraph(out, &format!("{text}:"));
+    // What a kernel printed is not wrapped, or it would not be found again; it is cut.
+    let _ = writeln!(out, "  {}", harmless(&finding.title, WIDTH - 3));
+    for frame in cases::call_path(finding).iter().take(16) {
+        let _ = writeln!(out, "   {}", harmless(frame, WIDTH - 4));
+    }
+    out.push('\n');
+}
+
+/// The command that gives these trials again, from the kernels on, with patches `called` so by their paths.
+pub(super) fn command(result: &RunResult, called: impl Fn(&str) -> &str) -> String {
+    let run = &result.run;
+    let mut words = vec!["hotplug".to_owned(), "compare".to_owned()];
+    // Patches are the first of a pair's words.
+    let (patches, others) = run.pair.split_at(run.patches.len().min(run.pair.len()));
+    words.extend(patches.iter().map(|patch| shell_word(called(patch))));
+    words.extend(others.iter().map(|word| shell_word(word)));
+    words.extend(["--scenario".to_owned(), shell_word(&format!("scenarios/{}.toml", run.scenario))]);
+    words.extend(["--seed".to_owned(), run.seed.0.to_string()]);
+    words.extend(run.trials.iter().flat_map(|trials| ["--trials".to_owned(), trials.to_string()]));
+    harmless(&words.join(" "), 2000)
+}
+
+/// The last part of a path.
+pub(super) fn name(path: &str) -> &str {
+    Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or(path)
+}
+
+fn paragraph(out: &mut String, text: &str) {
+    wrapped(out, text, "");
+    out.push('\n');
+}
+
+fn wrapped(out: &mut String, text: &str, indent: &str) {
+    let options = textwrap::Options::new(WIDTH)
+        .subsequent_indent(indent)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    for line in textwrap::wrap(&harmless(text, 4000), options) {
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guests_text_is_wrapped_and_cannot_begin_a_line_of_its_own() {
+        let mut out = String::new();
+        paragraph(&mut out, &format!("a report of\r\n-- \nFrom: x {}", "long_name_".repeat(20)));
+        assert!(out.lines().all(|line| line.chars().count() <= WIDTH), "{out}");
+        assert!(out.starts_with("a report of-- From: x\nlong_name_long"), "{out}");
+        assert_eq!(name("/a/0001-mm-x.patch"), "0001-mm-x.patch");
+        assert_eq!(name("series/"), "series");
+    }
+}

@@ -1,0 +1,65 @@
+//! What was found: how often on each side, the ring of locks, the call path, the kernel's own words.
+
+use maud::{Markup, html};
+
+use crate::compare::{Class, Finding};
+use crate::kreport::Locks;
+use crate::present::cases::call_path;
+use crate::present::terminal::probability;
+use crate::record::RunResult;
+
+/// What the example trial of a finding has to show.
+#[derive(Debug, Default)]
+pub struct Evidence {
+    /// What lockdep said about the locks.
+    pub locks: Option<Locks>,
+    /// Its lines of the kernel log.
+    pub log: String,
+}
+
+pub(super) fn section(result: &RunResult, evidence: &[Option<Evidence>]) -> Markup {
+    html! {
+        @if result.reports.is_empty() { p { "Nothing was reported, by either kernel." } }
+        @for (place, finding) in result.reports.iter().enumerate() {
+            (card(finding, evidence.get(place).and_then(Option::as_ref)))
+        }
+    }
+}
+
+fn card(finding: &Finding, evidence: Option<&Evidence>) -> Markup {
+    let (word, class) = match (&finding.known, finding.class) {
+        (Some(_), _) => ("known", "known"),
+        (None, Class::New) => ("new", "new"),
+        (None, Class::Fixed) => ("fixed", "fixed"),
+        (None, Class::Common) => ("on both sides", "common"),
+    };
+    let ring = evidence.and_then(|evidence| evidence.locks.as_ref());
+    html! {
+        article class={ "card " (class) } {
+            h3 { (word) ": " (finding.title) }
+            p {
+                "Before in " strong { (finding.before) } " trials, after in " strong { (finding.after) } ", p = " (probability(finding.p))
+                @if !finding.decided { " (may be chance)" }
+                @if !finding.during.is_empty() { "; during " (finding.during) }
+                @if finding.times > 1 { "; up to " (finding.times) " times a trial" }
+                "."
+            }
+            @if let Some(reason) = &finding.known { p { "Known: " (reason) } }
+            @if let Some(locks) = ring.filter(|locks| !locks.cycle.is_empty()) {
+                p { "Each lock was taken while the one before it was held, and the first while the last was:" }
+                ol.ring { @for lock in &locks.cycle { li.mono { (lock.class) @if lock.subclass > 0 { "/" (lock.subclass) } } } }
+            }
+            @let path = call_path(finding);
+            @if !path.is_empty() {
+                details open[path.len() <= 16] {
+                    summary { "call path, innermost first (" (path.len()) " frames)" }
+                    pre tabindex="0" { (path.join("\n")) }
+                }
+            }
+            @if let Some(evidence) = evidence.filter(|evidence| !evidence.log.is_empty()) {
+                details { summary { "as the kernel printed it" } pre tabindex="0" { (evidence.log) } }
+            }
+            p.soft { "Signature " code { (finding.signature) } " " code { (finding.key) } "; first seen in " code { (finding.example) } }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Every trial as a square, and some of them in full.
+
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::lanes;
+use crate::present::word;
+use crate::side::Side;
+use crate::trial::{TrialOutcome, TrialRecord};
+
+/// What a square needs of a trial's record, which is far longer.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Square {
+    /// Which kernel.
+    pub side: Side,
+    /// Its folder.
+    pub folder: String,
+    /// What came of it.
+    pub outcome: TrialOutcome,
+    /// In words.
+    pub why: String,
+}
+
+pub(super) fn section(squares: &[Square], shown: &[TrialRecord]) -> Markup {
+    html! {
+        @for side in Side::BOTH {
+            h3 { (side) }
+            ul.grid {
+                @for square in squares.iter().filter(|square| square.side == side) {
+                    @let is_shown = shown.iter().any(|trial| trial.folder == square.folder);
+                    li class=(word(&square.outcome)) title={ (square.folder) ": " (square.outcome) } {
+                        @if is_shown { a href={ "#" (square.folder) } aria-label={ (square.folder) ", " (square.outcome) } { (letter(square.outcome)) } }
+                        @else { (letter(square.outcome)) }
+                    }
+                }
+            }
+        }
+        p.soft {
+            "One square a trial: " code { "·" } " clean, " code { "R" } " reported, " code { "P" } " panicked, " code { "H" } " hung, "
+            code { "M" } " accounting mismatch, " code { "B" } " blind, " code { "I" } " infrastructure. Those that are links are shown below; "
+            "all of them are in the run's folder."
+        }
+        @for (place, trial) in shown.iter().enumerate() { (full(trial, place == 0)) }
+    }
+}
+
+/// Not told by its colour alone.
+fn letter(outcome: TrialOutcome) -> &'static str {
+    match outcome {
+        TrialOutcome::Clean => "·",
+        TrialOutcome::Reported => "R",
+        TrialOutcome::Panicked => "P",
+        TrialOutcome::Hung => "H",
+        TrialOutcome::AccountingMismatch => "M",
+        TrialOutcome::Blind => "B",
+        TrialOutcome::Infrastructure => "I",
+    }
+}
+
+fn full(trial: &TrialRecord, is_open: bool) -> Markup {
+    html! {
+        details open[is_open] {
+            summary { (trial.folder) ": " (trial.outcome) ", " (trial.why) }
+            // A browser that goes to a place within opens what is around it; not so to the one that is to be opened.
+            div id=(trial.folder) {
+                (lanes::drawing(trial))
+                @for mismatch in &trial.mismatches { p.bad { "After " (mismatch.after) ": " (mismatch.what) } }
+                p.soft { "Again: " code { "hotplug replay RUN/trials/" (trial.folder) } ", seed " code { (trial.seed.0) } }
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The page of a run: one file that needs nothing else, and no network. Its one script is ours, and what it adds nobody needs.
+//!
+//! Every text of a guest goes through [`maud`], which escapes it, or into a drawing that is shown as an image, where nothing
+//! can run.
+
+mod distribution;
+mod findings;
+mod grid;
+mod lanes;
+mod past;
+mod scale;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use sha2::{Digest, Sha256};
+
+use super::{coverage, duration, host_line, locks, mail};
+use crate::compare::{Control, Verdict};
+use crate::qemu::shell_word;
+use crate::record::RunResult;
+use crate::trial::TrialRecord;
+
+pub use findings::Evidence;
+pub use grid::Square;
+pub use past::Past;
+
+const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("script.js");
+
+/// What a page is made of beside the result.
+#[derive(Debug, Default)]
+pub struct Parts {
+    /// What the scenario is aimed at.
+    pub about: String,
+    /// Every trial, in the order of their folders' names.
+    pub squares: Vec<Square>,
+    /// Trials that are shown in full: examples of each finding and of each outcome, and others as room is left.
+    pub shown: Vec<TrialRecord>,
+    /// The evidence of each finding, in their order, as far as its trial is there.
+    pub evidence: Vec<Option<Evidence>>,
+    /// The lock order's difference, as an image's `data:` address.
+    pub drawing: Option<String>,
+    /// Earlier runs.
+    pub past: Past,
+}
+
+/// The page.
+pub fn page(result: &RunResult, parts: &Parts) -> String {
+    let run = &result.run;
+    let (word, class) = verdict(result);
+    let title = format!("{word}: {} on Linux {}", subject(result), run.kernels.before.release);
+    let body = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                // Nothing of a guest could be fetched or run even if it got here: a script runs by its hash alone.
+                meta http-equiv="Content-Security-Policy" content=(policy());
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                a.skip href="#findings" { "to the findings" }
+                header {
+                    h1 { span class={ "verdict " (class) } { (word) } " " (result.reason) }
+                    p { (subject(result)) " on Linux " (run.kernels.before.release) " (" (run.kernels.before.source) ")" }
+                    (arithmetic(result, &parts.about))
+                }
+                main {
+                    section aria-labelledby="findings" { h2 id="findings" { "Findings" } (findings::section(result, &parts.evidence)) }
+                    (lock_order(result, parts.drawing.as_deref()))
+                    (changed_lines(result))
+                    (distribution::section(result))
+                    section aria-labelledby="trials" { h2 id="trials" { "Trials" } (grid::section(&parts.squares, &parts.shown)) }
+                    (past::section(&parts.past, &run.id))
+                    (again(result))
+                }
+                footer { p.soft { "hotplug " (run.hotplug) ", " (run.started.strftime("%Y-%m-%d %H:%M UTC").to_string()) } }
+                script { (PreEscaped(SCRIPT)) }
+            }
+        }
+    };
+    body.into_string()
+}
+
+fn policy() -> String {
+    let hash = STANDARD.encode(Sha256::digest(SCRIPT));
+    format!("default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{hash}'")
+}
+
+fn verdict(result: &RunResult) -> (String, &'static str) {
+    match result.verdict {
+        Some(verdict @ Verdict::Regressed) => (verdict.to_string(), "bad"),
+        Some(verdict @ (Verdict::Fixed | Verdict::Unchanged)) => (verdict.to_string(), "good"),
+        Some(verdict @ Verdict::Inconclusive) => (verdict.to_string(), "odd"),
+        None => ("NO VERDICT".to_owned(), "odd"),
+    }
+}
+
+fn subject(result: &RunResult) -> String {
+    let run = &result.run;
+    match run.patches.as_slice() {
+        [] if run.kernels.before.id == run.kernels.after.id => "the same kernel on both sides".to_owned(),
+        [] => run.kernels.after.source.clone(),
+        patches => patches.iter().map(|patch| mail::name(patch)).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// What the verdict rests on.
+fn arithmetic(result: &RunResult, about: &str) -> Markup {
+    let (before, after) = (&result.trials.before, &result.trials.after);
+    let rate = before.detectable_rate.max(after.detectable_rate) * 100.0;
+    html! {
+        table {
+            thead { tr { td {} th.number { "before" } th.number { "after" } } }
+            tbody {
+                tr { th scope="row" { "trials" } td.number { (before.trials) } td.number { (after.trials) } }
+                tr { th scope="row" { "clean" } td.number { (before.clean) } td.number { (after.clean) } }
+                tr { th scope="row" { "lockdep armed to the end" } td.number { (before.armed) } td.number { (after.armed) } }
+                tr { th scope="row" { "operations done" } td.number { (before.operations_done) } td.number { (after.operations_done) } }
+                tr { th scope="row" { "refused by the guest" } td.number { (before.operations_refused) } td.number { (after.operations_refused) } }
+                tr { th scope="row" { "spoilt by infrastructure" } td.number { (before.infrastructure) } td.number { (after.infrastructure) } }
+            }
+        }
+        p.soft {
+            "Scenario " strong { (result.run.scenario) } @if !about.is_empty() { ": " (about) } ". "
+            "Trials took " (duration(result.trials_seconds)) ". " (host_line(&result.run.host).trim_start_matches("host").trim()) "."
+        }
+        @if matches!(result.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
+            p { "Whatever strikes fewer than " (format!("{rate:.0}")) " % of such trials may have been missed (at 95 %)." }
+        }
+        @match &result.control {
+            Some(Control::Ran { found, missed, .. }) if missed.is_empty() => {
+                p { "Control: bugs planted in the kernel before were found: " (found.join(", ")) "." }
+            }
+            Some(Control::Ran { missed, .. }) => { p.bad { "Control: planted bugs were NOT found: " (missed.join(", ")) "." } }
+            Some(Control::None { why }) => { p.odd { "No control: " (why) "." } }
+            None => {}
+        }
+        @for remark in &result.remarks { p { "Note: " (remark) } }
+    }
+}
+
+fn lock_order(result: &RunResult, drawing: Option<&str>) -> Markup {
+    let Some(diff) = &result.lock_order else { return html! {} };
+    html! {
+        section aria-labelledby="locks" {
+            h2 id="locks" { "Lock order" }
+            @if let Some(why) = &diff.none { p { "Not compared: " (why) } } @else {
+                p { (diff.gone.len()) " dependencies gone, " (diff.new.len()) " new, beyond chance; " (diff.undecided) " more may be chance." }
+                @if let Some(drawing) = drawing {
+                    div.drawing tabindex="0" role="region" aria-label="drawing of the lock order" {
+                        img src=(drawing) alt="Locks as boxes, with an arrow from each lock to what was taken under it; the text below lists the same.";
+                    }
+                }
+                details { summary { "as text, with call paths" } pre tabindex="0" { (locks::full(diff)) } }
+            }
+        }
+    }
+}
+
+fn changed_lines(result: &RunResult) -> Markup {
+    let Some(told) = &result.coverage else { return html! {} };
+    html! {
+        section aria-labelledby="coverage" {
+            h2 id="coverage" { "Did the changed lines run?" }
+            @for line in coverage::short(told) { p { (line.trim_start_matches("coverage").trim()) } }
+            @if told.none.is_none() { details { summary { "line by line" } pre tabindex="0" { (coverage::full(told)) } } }
+        }
+    }
+}
+
+fn again(result: &RunResult) -> Markup {
+    html! {
+        section aria-labelledby="again" {
+            h2 id="again" { "To repeat it" }
+            p { "The same trials, from the kernels on:" }
+            pre.copy tabindex="0" { (mail::command(result, |path| path)) }
+            p { "Only what was found, on the same kernels:" }
+            pre.copy tabindex="0" { "hotplug replay results/" (result.run.id) }
+            p { "As it was run:" }
+            pre.copy tabindex="0" { (result.run.command.iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::side::Side;
+    use crate::trial::TrialOutcome;
+
+    const HOSTILE: &str = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&";
+
+    fn result() -> RunResult {
+        let text = include_str!("../../../tests/fixtures/results/seed-6.12/result.json");
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_guest_cannot_mark_up_the_page() {
+        let mut result = result();
+        result.reason = HOSTILE.into();
+        result.run.scenario = HOSTILE.into();
+        result.reports[0].title = HOSTILE.into();
+        result.reports[0].call_path[0].function = HOSTILE.into();
+        let evidence = Evidence { locks: None, log: HOSTILE.into() };
+        let square = Square {
+            side: Side::After,
+            folder: HOSTILE.into(),
+            outcome: TrialOutcome::Reported,
+            why: HOSTILE.into(),
+        };
+        let parts = Parts {
+            about: HOSTILE.into(),
+            squares: vec![square],
+            evidence: vec![Some(evidence)],
+            ..Parts::default()
+        };
+        let page = page(&result, &parts);
+        let scripts: Vec<&str> = page.split("<script").skip(1).collect();
+        assert_eq!(scripts, [format!(">{SCRIPT}</script></body></html>")]);
+        assert!(!page.contains("<img src=x"), "{page}");
+        assert_eq!(page.matches("&lt;script&gt;alert(1)").count(), 8, "{page}");
+    }
+
+    #[test]
+    fn ten_thousand_trials_fit() {
+        let outcome =
+            |number: u32| if number.is_multiple_of(3) { TrialOutcome::Reported } else { TrialOutcome::Clean };
+        let square = |number: u32| Square {
+            side: if number.is_multiple_of(2) { Side::Before } else { Side::After },
+            folder: format!("before-{number:04}"),
+            outcome: outcome(number),
+            why: "WARNING in a function with a name of some length".into(),
+        };
+        let parts = Parts { squares: (0..10_000).map(square).collect(), ..Parts::default() };
+        assert!(page(&result(), &parts).len() < 2 << 20);
+    }
+}
