@@ -15,7 +15,7 @@ use super::lock_order::lock_order;
 use super::timed::{self, counts_instructions, fits_exactly, latency};
 use crate::compare::{Control, Coverage, Judge, Judgement, Verdict};
 use crate::host;
-use crate::kernel::{Cache, Kernel, KernelPair, build_pair};
+use crate::kernel::{Cache, Kernel, KernelPair, PairRequest, build_pair, still_asks_for};
 use crate::kreport::symbols::Symbols;
 use crate::latency::Latency;
 use crate::present::{Progress, stream};
@@ -300,7 +300,9 @@ async fn begin(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) ->
     }
     let known = super::known_issues(args.known.as_deref())?;
     let machine = ground::machine().await?;
-    let request = args.pair.request()?;
+    // What is built later in this run is built from the same source.
+    let asked = args.pair.clone().with_source_named()?;
+    let request = asked.request()?;
     let pair = {
         let reporter = BuildReporter::new();
         build_pair(cache, &request, &reporter, cancel).await?
@@ -339,7 +341,7 @@ async fn begin(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) ->
             clock: if args.exact { Clock::Exact } else { Clock::Wall },
             boots: args.boots,
         },
-        pair: args.pair.words(),
+        pair: asked.words(),
         start: None,
         continued: Vec::new(),
         replays: None,
@@ -459,6 +461,19 @@ fn duration(text: &str) -> std::result::Result<Duration, String> {
     let wrong = || format!("`{text}` is not a time; write it as 90s, 10m or 8h");
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
     Duration::try_from(parsed).map_err(|_| wrong())
+}
+
+impl Ready {
+    /// What asks for the run's kernels again, differently made; an error where what they are made of has changed meanwhile.
+    pub(super) async fn kernels_again(
+        &self,
+        cache: &Cache,
+        cancel: &CancellationToken,
+    ) -> Result<PairRequest> {
+        let request = pair_of(&self.run)?.request()?;
+        still_asks_for(cache, &request, &self.kernels, cancel).await?;
+        Ok(request)
+    }
 }
 
 /// What asks for the kernels of `run` again.

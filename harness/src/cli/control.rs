@@ -40,6 +40,9 @@ pub(super) async fn control(ready: &Ready, cache: &Cache, cancel: &CancellationT
         accel: ready.setting.accelerator.into(),
         ..CompareArgs::default()
     };
+    if let Err(error) = ready.kernels_again(cache, cancel).await {
+        return none(error.to_string());
+    }
     eprintln!("control");
     let finished = match whole(&args, cache, cancel).await {
         Ok(finished) => finished,

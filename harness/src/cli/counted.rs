@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
-use super::comparison::{Ready, pair_of};
+use super::comparison::Ready;
 use super::ground;
 use super::kernel::BuildReporter;
 use crate::compare::{Coverage, FileCoverage, SideCounts};
@@ -99,7 +99,7 @@ impl Half {
 }
 
 async fn count(ready: &Ready, cache: &Cache, cancel: &CancellationToken) -> Result<Coverage> {
-    let request = pair_of(&ready.run)?.request()?;
+    let request = ready.kernels_again(cache, cancel).await?;
     eprintln!("coverage  both kernels again, with counters in the files that differ");
     let pair = {
         let reporter = BuildReporter::new();

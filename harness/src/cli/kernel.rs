@@ -65,6 +65,10 @@ pub struct PairArgs {
 
 /// Options of `hotplug kernel build`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  hotplug kernel build my.patch
+  hotplug kernel build --source linux-source-6.12 --config debug.config my.patch")]
 pub struct BuildArgs {
     /// The two kernels.
     #[command(flatten)]
@@ -105,7 +109,7 @@ impl PairArgs {
         Cache::open(cache_path(self.cache.as_deref())?)
     }
 
-    /// The words that ask for the same pair again, wherever they are typed; without the cache.
+    /// The words that ask for the same pair again, wherever they are typed: the patches, then options; without the cache.
     pub fn words(&self) -> Vec<String> {
         let absolute =
             |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
@@ -128,9 +132,22 @@ impl PairArgs {
         words
     }
 
+    /// The same, the source by its full name where none or only `linux-source` is given and one is needed: which one that is
+    /// depends on what is installed.
+    pub fn with_source_named(mut self) -> Result<Self> {
+        if self.before_image.is_none() || self.after_image.is_none() {
+            self.source = Some(self.parsed_source()?.with_version()?.to_string());
+        }
+        Ok(self)
+    }
+
+    fn parsed_source(&self) -> Result<Source> {
+        self.source.as_deref().map_or(Ok(Source::Package { version: None }), Source::parse)
+    }
+
     /// What they ask for.
     pub fn request(&self) -> Result<PairRequest> {
-        let source = self.source.as_deref().map_or(Ok(Source::Package { version: None }), Source::parse)?;
+        let source = self.parsed_source()?;
         let (source, change) = match (&self.before, &self.after) {
             (Some(before), Some(after)) => (at_revision(source, before)?, Change::Revision(after.clone())),
             _ if self.patches.is_empty() => (source, Change::Nothing),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
-use super::comparison::{Ready, pair_of};
+use super::comparison::Ready;
 use super::ground;
 use super::kernel::BuildReporter;
 use crate::compare::{Judgement, Tally};
@@ -149,7 +149,7 @@ impl Round {
             eprintln!("latency   the kernels as they were given");
             return Ok(None);
         }
-        let mut request = pair_of(&ready.run)?.request()?;
+        let mut request = ready.kernels_again(cache, cancel).await?;
         request.config = self.config(request.config);
         match self {
             Self::Calls => eprintln!("latency   both kernels again, built to be timed"),

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::side::Side;
+use crate::side::{Side, Sides};
 use crate::{Error, Result};
 
 use super::apply::{self, Overlay};
@@ -17,7 +17,7 @@ use super::counted;
 use super::diagnose::{failed_make, kbuild_step};
 use super::make::{Ended, Make};
 use super::patch::{self, Patch};
-use super::progress::{BuildEvent, Events};
+use super::progress::{BuildEvent, Events, Quiet};
 use super::request::{PairRequest, Wanted};
 use super::source::{self, Located, Source, blocking};
 use super::store::{self, Built, Kernel, KernelId, KernelPair, PatchRecord, Record};
@@ -121,6 +121,33 @@ pub async fn build_counted(
         Ok([before, after]) => Ok(KernelPair { before, after }),
         Err(_) => Err(Error::infrastructure("a kernel was lost")),
     }
+}
+
+/// An error where `request` no longer asks for `kernels`: a source, a patch, the config or the compiler is not what it was
+/// when they were built. Nothing is built.
+pub async fn still_asks_for(
+    cache: &Cache,
+    request: &PairRequest,
+    kernels: &Sides<Kernel>,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let context = Context::new(cache, request, &Quiet, cancel).await?;
+    for (which, side) in [(Side::Before, &request.before), (Side::After, &request.after)] {
+        let (id, source) = match side {
+            Wanted::Ready(file) => (Kernel::given(file)?.id, file.display().to_string()),
+            Wanted::Build { source, patches } => {
+                (context.plan(which, source, patches).await?.id, source.to_string())
+            }
+        };
+        let was = &kernels.of(which).id;
+        if id != *was {
+            return Err(Error::user(format!(
+                "{source} no longer makes the {which} kernel {was}, but another one, {id}"
+            ))
+            .mend("start a new run: its source, patches, config or compiler has changed under this one"));
+        }
+    }
+    Ok(())
 }
 
 fn processors() -> usize {

@@ -23,7 +23,7 @@ mod sync;
 mod tool;
 mod tree;
 
-pub use build::{build_counted, build_pair};
+pub use build::{build_counted, build_pair, still_asks_for};
 pub use cache::Cache;
 pub use config::Config;
 #[cfg(test)]

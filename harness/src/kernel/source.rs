@@ -50,6 +50,17 @@ impl fmt::Display for Source {
 }
 
 impl Source {
+    /// The same, with the version that is installed where a package's is not given. An error of the user's where none is.
+    pub fn with_version(self) -> Result<Self> {
+        match self {
+            Self::Package { version: None } => {
+                let (version, _) = package(Path::new(PACKAGES), None)?;
+                Ok(Self::Package { version: Some(version) })
+            }
+            other => Ok(other),
+        }
+    }
+
     /// Reads `linux-source-6.1`, a tarball, a folder, or `repository@revision`.
     pub fn parse(text: &str) -> Result<Self> {
         let path = Path::new(text);
@@ -98,11 +109,9 @@ pub(crate) async fn locate(source: &Source, cache: &Cache, cancel: &Cancellation
     let name = source.to_string();
     match source {
         Source::Package { version } => {
-            let path = package(Path::new(PACKAGES), version.as_deref())?;
+            let (version, path) = package(Path::new(PACKAGES), version.as_deref())?;
             // With its version, though none was asked for: `linux-source-6.1`.
-            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let name = file.split_once(".tar").map_or(name, |(name, _)| name.to_owned());
-            tarball(name, path).await
+            tarball(Source::Package { version: Some(version) }.to_string(), path).await
         }
         Source::Tarball(path) => tarball(name, path.clone()).await,
         Source::Directory(path) => directory(name, path, cache, cancel).await,
@@ -110,8 +119,8 @@ pub(crate) async fn locate(source: &Source, cache: &Cache, cancel: &Cancellation
     }
 }
 
-/// The tarball of a package.
-fn package(folder: &Path, version: Option<&str>) -> Result<PathBuf> {
+/// The version and tarball of a package.
+fn package(folder: &Path, version: Option<&str>) -> Result<(String, PathBuf)> {
     let mut found: Vec<(Vec<u32>, String, PathBuf)> = Vec::new();
     for entry in fs_err::read_dir(folder).into_iter().flatten().flatten() {
         let file = entry.file_name().to_string_lossy().into_owned();
@@ -128,7 +137,7 @@ fn package(folder: &Path, version: Option<&str>) -> Result<PathBuf> {
         Some(version) => named(version),
         None => named(REFERENCE).or_else(|| found.last()),
     };
-    choice.map(|(.., path)| path.clone()).ok_or_else(|| {
+    choice.map(|(_, has, path)| (has.clone(), path.clone())).ok_or_else(|| {
         let wanted = version.unwrap_or(REFERENCE);
         let others: Vec<_> = found.iter().map(|(_, has, _)| format!("linux-source-{has}")).collect();
         let error = Error::user(format!("linux-source-{wanted} is not installed"));
@@ -243,11 +252,12 @@ mod tests {
         for name in ["linux-source-6.9.tar.xz", "linux-source-6.12.tar.xz", "linux-config-6.1"] {
             fs_err::write(folder.path().join(name), "").unwrap();
         }
-        assert!(package(folder.path(), None).unwrap().ends_with("linux-source-6.12.tar.xz"));
+        let newest = package(folder.path(), None).unwrap();
+        assert_eq!(newest, ("6.12".to_owned(), folder.path().join("linux-source-6.12.tar.xz")));
         let error = package(folder.path(), Some("6.1")).unwrap_err().to_string();
         assert!(error.contains("there is linux-source-6.9, linux-source-6.12"), "{error}");
         fs_err::write(folder.path().join("linux-source-6.1.tar.xz"), "").unwrap();
-        assert!(package(folder.path(), None).unwrap().ends_with("linux-source-6.1.tar.xz"));
+        assert_eq!(package(folder.path(), None).unwrap().0, "6.1");
     }
 
     #[test]
