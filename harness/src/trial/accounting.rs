@@ -171,12 +171,16 @@ impl Ledger {
         Quiet { memory: state.memory, cpus: state.cpus }
     }
 
-    /// Compares a snapshot with the ledger. Only what did not change meanwhile is compared, and an operation's `own`
-    /// blocks, which nobody else changes.
-    pub(super) fn check(&self, quiet: Quiet, now: &Snapshot, own: &[u64]) -> Differences {
+    /// Compares a snapshot with the ledger. Only what did not change meanwhile is compared, and of an operation's `own`
+    /// blocks those that stay, which nobody else changes. Where a DIMM has gone another may have come: QEMU gives its address
+    /// to the next (`memory_device_get_free_addr()` in its hw/mem/memory-device.c).
+    pub(super) fn check(&self, quiet: Quiet, now: &Snapshot, own: &[(u64, Became)]) -> Differences {
         let state = self.state();
-        let mut differences = Differences { settled: check_blocks(&state, now, own), memory: Vec::new() };
-        if quiet.memory.is_still(state.memory) {
+        let is_still = quiet.memory.is_still(state.memory);
+        let lasting = own.iter().filter(|(_, became)| is_still || !matches!(became, Became::Gone));
+        let settled = check_blocks(&state, now, lasting.map(|(number, _)| *number));
+        let mut differences = Differences { settled, memory: Vec::new() };
+        if is_still {
             differences.memory = self.check_memory(now, &state);
         }
         if quiet.cpus.is_still(state.cpus) {
@@ -252,16 +256,16 @@ fn zone(policy: Option<Policy>) -> Option<&'static str> {
     policy.map(|policy| if policy == Policy::Movable { "Movable" } else { "Normal" })
 }
 
-fn check_blocks(state: &State, now: &Snapshot, own: &[u64]) -> Vec<String> {
+fn check_blocks(state: &State, now: &Snapshot, own: impl Iterator<Item = u64>) -> Vec<String> {
     let states: BTreeMap<u64, &str> = now.blocks.iter().map(|b| (b.number, b.state.as_str())).collect();
     let mut wrong = Vec::new();
     for number in own {
-        let should = match state.blocks.get(number) {
+        let should = match state.blocks.get(&number) {
             None => None,
             Some((_, Some(_))) => Some("online"),
             Some((_, None)) => Some("offline"),
         };
-        match (states.get(number).copied(), should) {
+        match (states.get(&number).copied(), should) {
             (is, should) if is == should => {}
             (Some(is), Some(should)) => {
                 wrong.push(format!("memory block {number} is {is}, should be {should}"));
@@ -354,7 +358,8 @@ mod tests {
     }
 
     fn seen(ledger: &Ledger, quiet: Quiet, now: &Snapshot, own: &[u64]) -> Vec<String> {
-        let Differences { settled, memory } = ledger.check(quiet, now, own);
+        let own: Vec<(u64, Became)> = own.iter().map(|number| (*number, Became::Plugged(0))).collect();
+        let Differences { settled, memory } = ledger.check(quiet, now, &own);
         [settled, memory].concat()
     }
 
@@ -422,12 +427,29 @@ mod tests {
         let quiet = plug_one(&ledger);
         let mut now = guest(0, 3);
         now.blocks.clear();
-        let differences = ledger.check(quiet, &now, &[32]);
+        let differences = ledger.check(quiet, &now, &[(32, Became::Plugged(0))]);
         assert_eq!(differences.settled, ["memory block 32 is missing", "3 CPUs online, should be 2"]);
         assert!(!differences.memory.is_empty() && !ledger.guest_may_follow());
         after(&ledger, Resource::Memory, &Change::Gives(DeviceId("vmem0".into()), Bytes(0)));
         // No longer a matter of the operation that looks.
         assert!(ledger.guest_may_follow());
+    }
+
+    #[test]
+    fn where_a_dimm_has_gone_another_may_have_come() {
+        let ledger = ledger(MemoryOnline::Movable);
+        plug_one(&ledger);
+        let gone = (32, Became::Gone);
+        let quiet = after(&ledger, Resource::Memory, &Change::Blocks(vec![gone]));
+        // It is still there, and nothing else was asked for.
+        let left = ledger.check(quiet, &guest(1, 2), &[gone]);
+        assert_eq!(left.settled, ["memory block 32 is online, should be gone"]);
+        // Another DIMM comes where it was: in the guest before the ledger has it, and the other way round.
+        ledger.begin(Resource::Memory);
+        let nothing = Differences::default();
+        assert_eq!(ledger.check(quiet, &guest(1, 2), &[gone]), nothing);
+        ledger.end(Resource::Memory, &Change::Blocks(vec![(32, Became::Plugged(0))]));
+        assert_eq!(ledger.check(quiet, &guest(0, 2), &[gone]), nothing);
     }
 
     #[test]

@@ -106,9 +106,9 @@ pub(super) async fn perform(
     if !looks || [Outcome::TimedOut, Outcome::CutOff].contains(&end.outcome) {
         return Ok((end.outcome, Vec::new()));
     }
-    let own: Vec<u64> = match &end.change {
-        Change::Blocks(blocks) => blocks.iter().map(|(number, _)| *number).collect(),
-        _ => Vec::new(),
+    let own = match &end.change {
+        Change::Blocks(blocks) => blocks.as_slice(),
+        _ => &[],
     };
     let mut settled = None;
     loop {
@@ -117,7 +117,7 @@ pub(super) async fn perform(
         let Ok(Ok(now)) = tokio::time::timeout(limit, bench.vm.agent.snapshot()).await else {
             return Ok((Outcome::TimedOut, Vec::new()));
         };
-        let differences = bench.ledger.check(quiet, &now, &own);
+        let differences = bench.ledger.check(quiet, &now, own);
         // What is wrong at first sight stays so, even if it is right at the next.
         let mut wrong = settled.get_or_insert(differences.settled).clone();
         if differences.memory.is_empty() || !bench.ledger.guest_may_follow() {
