@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use super::scale::{Scale, px};
+use super::stalls::{self, Stalled};
 use crate::latency::{Latency, MetricResult};
 use crate::present::latency;
 use crate::record::RunResult;
@@ -12,12 +13,12 @@ use crate::side::Side;
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 84.0;
 
-pub(super) fn section(result: &RunResult) -> Markup {
+pub(super) fn section(result: &RunResult, stalled: &[Stalled]) -> Markup {
     let Some(told) = &result.latency else { return html! {} };
     html! {
         section aria-labelledby="latency" {
             h2 id="latency" { "Latency" }
-            @if let Some(why) = &told.none { p { "Not judged: " (why) "." } } @else { (metrics(told)) }
+            @if let Some(why) = &told.none { p { "Not judged: " (why) "." } } @else { (metrics(told)) (stalls::section(stalled)) }
         }
     }
 }

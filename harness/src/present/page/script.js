@@ -37,7 +37,7 @@ for (const box of document.querySelectorAll(".timeline")) {
     button.addEventListener("click", act);
     bar.append(button);
   }
-  told.className = "soft told"; told.textContent = "Point at an operation for its times; drag to move, Ctrl and wheel to stretch.";
+  told.className = "soft told"; told.textContent = "Point at a bar for its times; drag to move, Ctrl and wheel to stretch.";
   box.prepend(bar); box.append(told);
   const drawing = box.querySelector("svg.lanes");
   // Which part of the axis the pointer is at.

@@ -1,0 +1,104 @@
+//! Rows of what took time, on one axis of time that the page's script can stretch.
+
+use maud::{Markup, html};
+
+use super::scale::px;
+
+/// Of the drawing, pixels.
+const WIDTH: f64 = 1000.0;
+/// Left of the axis, for the rows' names.
+const NAMES: f64 = 176.0;
+/// Characters of a name.
+const NAME: usize = 23;
+/// Of the axis.
+const AXIS: f64 = WIDTH - NAMES - 10.0;
+/// Parts the axis is divided in.
+const TICKS: u32 = 5;
+/// Of a row.
+const ROW: f64 = 16.0;
+
+/// What is drawn. All times are microseconds of one clock.
+#[derive(Debug, Default)]
+pub(super) struct Axis {
+    /// What it shows, for who cannot see it.
+    pub(super) label: String,
+    /// Where it begins and ends.
+    pub(super) begin: f64,
+    pub(super) end: f64,
+    pub(super) rows: Vec<Row>,
+    /// Moments, over all rows, each with its words.
+    pub(super) moments: Vec<(f64, String)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Row {
+    /// Empty where it goes on with what the row above is.
+    pub(super) name: String,
+    pub(super) bars: Vec<Bar>,
+}
+
+/// Something that took time.
+#[derive(Debug)]
+pub(super) struct Bar {
+    /// What it was, when and how long: what pointing at it tells.
+    pub(super) title: String,
+    /// How it looks: `done`, `not-done`, `call`, `loop` or `stall`.
+    pub(super) class: &'static str,
+    pub(super) from: f64,
+    pub(super) to: f64,
+    /// Moments within it.
+    pub(super) marks: Vec<f64>,
+    /// What stands beside it.
+    pub(super) words: Option<String>,
+}
+
+pub(super) fn drawing(axis: &Axis) -> Markup {
+    let Axis { label, begin, end, rows, moments } = axis;
+    let x = |at: f64| (at - begin).max(0.0) / (end - begin).max(1.0) * AXIS;
+    #[expect(clippy::cast_precision_loss, reason = "rows are some hundreds")]
+    let y = |row: usize| 28.0 + row as f64 * ROW;
+    let height = y(rows.len()) + 10.0;
+    let seconds = (end - begin) / 1e6;
+    html! {
+        div.timeline {
+            svg.lanes role="img" aria-label=(label) viewBox={ "0 0 " (WIDTH) " " (px(height)) } width=(WIDTH) height=(px(height)) {
+                @for (row, Row { name, .. }) in rows.iter().enumerate() {
+                    @if !name.is_empty() { text x="4" y=(px(y(row) + 11.0)) { (crate::present::harmless(name, NAME)) title { (name) } } }
+                }
+                // What lies on the axis of time, which the script stretches, is cut off where the names are.
+                svg.time x=(NAMES) y="0" width=(AXIS) height=(px(height)) data-seconds=(format!("{seconds:.6}")) {
+                    @for tick in 0..=TICKS {
+                        @let at = f64::from(tick) / f64::from(TICKS);
+                        line.axis x1=(px(at * AXIS)) x2=(px(at * AXIS)) y1="20" y2=(px(height)) {}
+                        text.faint.tick x=(px(at * AXIS)) y="14" text-anchor=(anchor(tick)) { (format!("{:.2} s", at * seconds)) }
+                    }
+                    @for (row, Row { bars, .. }) in rows.iter().enumerate() {
+                        @for bar in bars {
+                            @let (from, to) = (x(bar.from), x(bar.to));
+                            g.operation {
+                                title { (bar.title) }
+                                rect class=(bar.class) x=(px(from)) y=(px(y(row) + 1.0)) width=(px((to - from).max(1.5))) height=(px(ROW - 3.0)) {}
+                                @for at in &bar.marks { line.phase x1=(px(x(*at))) x2=(px(x(*at))) y1=(px(y(row) + 1.0)) y2=(px(y(row) + ROW - 2.0)) {} }
+                                @if let Some(words) = &bar.words {
+                                    @let is_late = from > AXIS * 0.8;
+                                    text.faint x=(px(if is_late { from - 4.0 } else { to + 4.0 })) y=(px(y(row) + 11.0)) text-anchor=(if is_late { "end" } else { "start" }) { (words) }
+                                }
+                            }
+                        }
+                    }
+                    @for (at, words) in moments {
+                        line.report x1=(px(x(*at))) x2=(px(x(*at))) y1="20" y2=(px(height)) { title { (words) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn anchor(tick: u32) -> &'static str {
+    match tick {
+        0 => "start",
+        TICKS => "end",
+        _ => "middle",
+    }
+}
