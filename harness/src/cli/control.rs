@@ -2,8 +2,10 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::comparison::{CompareArgs, Ready, pair_of, whole};
+use super::compare::CompareArgs;
+use super::comparison::whole;
 use super::kernel::PairArgs;
+use super::ready::{Ready, pair_of};
 use crate::Result;
 use crate::compare::{Class, Control};
 use crate::error::Blame;

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
-use super::comparison::Ready;
 use super::ground;
 use super::kernel::BuildReporter;
+use super::ready::Ready;
 use crate::compare::{Coverage, FileCoverage, SideCounts};
 use crate::coverage::{self, Counted, Objects, TrialCounters, changed, line_counts};
 use crate::error::Blame;

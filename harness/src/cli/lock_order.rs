@@ -7,7 +7,7 @@ use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
-use super::comparison::Ready;
+use super::ready::Ready;
 use crate::compare::{Judgement, LockOrderDiff, LockOrders};
 use crate::kernel::Cache;
 use crate::lockorder::Union;

@@ -7,7 +7,8 @@ use std::time::Instant;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::comparison::{CompareArgs, Finished, whole};
+use super::compare::CompareArgs;
+use super::comparison::{Finished, whole};
 use super::ground;
 use super::kernel::{BuildReporter, PairArgs, cache_path};
 use crate::Result;

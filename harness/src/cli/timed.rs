@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
-use super::comparison::Ready;
 use super::ground;
 use super::kernel::BuildReporter;
+use super::ready::Ready;
 use crate::compare::{Judgement, Tally};
 use crate::error::Blame;
 use crate::host::Accelerator;
