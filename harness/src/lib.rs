@@ -17,6 +17,7 @@ pub mod kreport;
 pub mod latch;
 pub mod latency;
 pub mod lockorder;
+pub mod overlap;
 pub mod present;
 pub mod process;
 pub mod prove;

@@ -5,6 +5,7 @@ mod common;
 mod coverage;
 mod latency;
 mod locks;
+mod overlap;
 mod prove;
 mod replay;
 mod scenarios;

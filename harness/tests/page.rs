@@ -70,6 +70,23 @@ fn timed() -> (TempDir, PathBuf) {
     written(home, &folder)
 }
 
+/// The page of a run that is kept with the tests.
+fn kept_page(fixture: &str, name: &str) -> (TempDir, PathBuf) {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/results").join(fixture);
+    let (home, folder) = kept::home(&kept, name);
+    written(home, &folder)
+}
+
+/// Of a run whose victims were stalled.
+fn stalled() -> (TempDir, PathBuf) {
+    kept_page("stalls-6.1", "2026-11-28T12-32-38-planted-slow-offline")
+}
+
+/// Of a run that wanted a race and had none.
+fn raced() -> (TempDir, PathBuf) {
+    kept_page("raced-6.1", "2026-11-28T12-40-38-seed")
+}
+
 /// Has the page of a run made.
 fn written(home: TempDir, folder: &Path) -> (TempDir, PathBuf) {
     kept::said(home.path(), &["history", "import", "results"]);
@@ -135,7 +152,9 @@ fn picture(tab: &Tab, name: &str) {
 #[test]
 fn it_is_readable_in_both_schemes_on_phones_and_desks_and_by_everybody() {
     let browser = browser();
-    for (name, (_home, file)) in [("reference", page(|_| ())), ("timed", timed())] {
+    for (name, (_home, file)) in
+        [("reference", page(|_| ())), ("timed", timed()), ("stalled", stalled()), ("raced", raced())]
+    {
         let tab = open(&browser, &file);
         ask(&tab, AXE.trim_end().trim_end_matches(';').trim_start_matches('!'));
         // All that can be folded is looked at too.
@@ -238,6 +257,59 @@ fn it_can_be_clicked_through() {
     );
     assert!(label == "copied" || label == "selected: press Ctrl-C", "{label}");
     picture(&tab, "clicked.png");
+}
+
+#[test]
+fn stalls_are_on_the_guests_axis_of_time() {
+    let (_home, file) = stalled();
+    let browser = browser();
+    let tab = open(&browser, &file);
+    let heads = ask(
+        &tab,
+        "[...document.querySelectorAll('h3')].map(one => one.textContent).filter(one => one.startsWith('What others felt'))",
+    );
+    let expected = ["before: boot 2, trial before-001", "after: boot 2, trial after-001"]
+        .map(|which| format!("What others felt, {which}"));
+    assert_eq!(heads, serde_json::json!(expected));
+    let stalls = ask(&tab, "document.querySelectorAll('rect.stall').length").as_u64().unwrap();
+    let listed = ask(
+        &tab,
+        "[...document.querySelectorAll('summary')].filter(one => one.textContent.startsWith('the longest of them'))\
+         .map(one => one.parentElement.querySelectorAll('tbody tr').length)",
+    );
+    let listed: u64 = listed.as_array().unwrap().iter().filter_map(Value::as_u64).sum();
+    assert!(stalls > 0 && listed == stalls, "{stalls} drawn, {listed} listed");
+    // A slab cache that was made while a CPU went down waited for it.
+    let told = ask(
+        &tab,
+        "(() => { const one = [...document.querySelectorAll('rect.stall')].find(one => /slab cache.*_cpu_down/.test(one.parentElement\
+         .textContent)), box = one.closest('.timeline'); one.dispatchEvent(new PointerEvent('pointermove', { bubbles: true })); \
+         return box.querySelector('.told').textContent })()",
+    );
+    let told = told.as_str().unwrap();
+    assert!(told.starts_with("slab cache at ") && told.ends_with(", while _cpu_down() ran"), "{told}");
+}
+
+#[test]
+fn what_met_is_a_matrix() {
+    let (_home, file) = raced();
+    let browser = browser();
+    let tab = open(&browser, &file);
+    let cells = ask(
+        &tab,
+        "[...document.querySelectorAll('.matrix td[title]')].map(one => [one.textContent, one.title.split(':')[0], one.matches('.wanted')])",
+    );
+    let expected = serde_json::json!([
+        ["8 → 8", "refresh_zone_stat_thresholds and _cpu_up", false],
+        ["0 → 0", "takedown_cpu and mem_hotplug_begin..mem_hotplug_done", true]
+    ]);
+    assert_eq!(cells, expected);
+    let said =
+        ask(&tab, "document.querySelector('#overlap').parentElement.querySelector('p.odd').textContent");
+    assert_eq!(
+        said,
+        "Wanted, and never met on either side: mem_hotplug_begin..mem_hotplug_done and takedown_cpu."
+    );
 }
 
 /// What a guest or a scenario's author wrote is text.

@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand, each with its options and what it prints.
 
 pub mod compare;
-pub mod comparison;
+mod comparison;
 mod control;
 mod counted;
 pub mod coverage;
@@ -12,8 +12,11 @@ pub mod kernel;
 pub mod latency;
 mod lock_order;
 pub mod locks;
+pub mod overlap;
+mod overlapped;
 mod page;
 pub mod prove;
+mod ready;
 pub mod replay;
 pub mod report;
 mod rerun;
@@ -58,7 +61,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Boot the kernels before and after a patch, plug and unplug, and judge.
-    Compare(comparison::CompareArgs),
+    Compare(compare::CompareArgs),
     /// Print what a shell needs to complete the command line.
     Completions(shell::CompletionsArgs),
     /// Say which of the lines and functions that a patch changes ran, how often, and in which operations.
@@ -78,6 +81,8 @@ pub enum Command {
     Man(shell::ManArgs),
     /// Open the page of a run in a browser, or say where it is.
     Open(shell::OpenArgs),
+    /// Say which critical sections two tasks were inside of at once.
+    Overlap(overlap::OverlapArgs),
     /// Try known bugs, and say which are found.
     Prove(prove::ProveArgs),
     /// Run recorded trials again, and say how often their findings come again.
@@ -101,6 +106,7 @@ pub async fn run(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
         Command::History(args) => history::run(&args, &mut out),
         Command::Kernel(command) => kernel::run(&command, &mut out, cancel).await.map(|()| 0),
         Command::Latency(args) => latency::run(&args, &mut out),
+        Command::Overlap(args) => overlap::run(&args, &mut out),
         Command::Locks(args) => locks::run(&args, &mut out),
         Command::Man(args) => shell::man(&args, &mut out),
         Command::Open(args) => shell::open(&args, &mut out),

@@ -11,9 +11,11 @@ use crate::Result;
 use crate::compare::Finding;
 use crate::guest::kernel_log;
 use crate::history::History;
+use crate::latency::{self, Stall, TrialTimes};
 use crate::present::drawing::{self, Drawing};
-use crate::present::page::{Evidence, Parts, Past, Square, page};
+use crate::present::page::{Evidence, Parts, Past, Square, Stalled, page};
 use crate::record::{RunResult, read_if_there, write_whole};
+use crate::side::Side;
 use crate::trial::TrialRecord;
 
 /// The page's name in a run's folder.
@@ -43,6 +45,7 @@ pub(super) fn html(folder: &Path, result: &RunResult) -> Result<String> {
         about: ground::kept_scenario(folder, &result.run).map_or_else(|_| String::new(), |(s, _)| s.about),
         drawing: drawn(result),
         past: past(folder, result),
+        stalled: stalled(folder, result)?,
         ..Parts::default()
     };
     let mut operations = 0;
@@ -91,6 +94,31 @@ fn past(folder: &Path, result: &RunResult) -> Past {
         tracing::warn!(%error, "the page goes without earlier runs");
         Past::default()
     })
+}
+
+/// Of each side the timed trial in which the most victims had their longest loop, or else the longest of those.
+fn stalled(folder: &Path, result: &RunResult) -> Result<Vec<Stalled>> {
+    let mut all = Vec::new();
+    for side in Side::BOTH {
+        let victims = result.latency.iter().flat_map(|latency| &latency.victims);
+        let worst: Vec<&Stall> = victims.filter_map(|victim| victim.worst.of(side).as_ref()).collect();
+        let same =
+            |stall: &Stall| worst.iter().filter(|w| (w.boot, w.trial) == (stall.boot, stall.trial)).count();
+        let Some(stall) = worst.iter().max_by_key(|stall| (same(stall), stall.nanoseconds)) else { continue };
+        // Its folder's name may say that it was tried again, and may have been cleared away.
+        let trials = folder.join("latency").join(stall.boot.to_string()).join("trials");
+        for entry in fs_err::read_dir(trials).into_iter().flatten().flatten() {
+            let Some(times) = read_if_there::<TrialTimes>(&entry.path().join(latency::FILE))? else {
+                continue;
+            };
+            if times.side == side && times.number == stall.trial && times.odd.is_none() {
+                let folder = entry.file_name().to_string_lossy().into_owned();
+                all.push(Stalled { boot: stall.boot, folder, times });
+                break;
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// All trials, by their folders' names.

@@ -14,6 +14,9 @@ const DEFAULT_FRAGMENT: &str = include_str!("../../../guest-images/configs/base.
 /// What timed kernels have over it, and lack of it.
 const TIMING_FRAGMENT: &str = include_str!("../../../guest-images/configs/timing.config");
 
+/// What kernels have over it that tell which calls overlap.
+const OVERLAP_FRAGMENT: &str = include_str!("../../../guest-images/configs/overlap.config");
+
 /// What kernels have over it that count how long locks are held.
 const LOCK_STAT_FRAGMENT: &str = include_str!("../../../guest-images/configs/lock-stat.config");
 
@@ -73,6 +76,12 @@ impl Config {
     #[must_use]
     pub fn timed(self) -> Self {
         self.with("guest-images/configs/timing.config", TIMING_FRAGMENT)
+    }
+
+    /// For kernels that tell which calls overlap: all that is judged, and a function tracer.
+    #[must_use]
+    pub fn traced(self) -> Self {
+        self.with("guest-images/configs/overlap.config", OVERLAP_FRAGMENT)
     }
 
     /// For kernels that count how long locks are held: without what lockdep proves.

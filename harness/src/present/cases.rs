@@ -3,7 +3,7 @@
 //! Names stay the same from run to run, so that a CI system can follow them; each finding is a case of its own beside them,
 //! named by its signature.
 
-use super::{coverage, harmless, latency, terminal};
+use super::{coverage, harmless, latency, overlap, terminal};
 use crate::compare::{Class, Control, Finding, Verdict};
 use crate::latency::Told;
 use crate::record::RunResult;
@@ -70,6 +70,16 @@ pub fn cases(result: &RunResult) -> Vec<Case> {
             None => failed("some changed code never ran", coverage::short(told)),
         };
         all.push(case("all changed lines ran", outcome));
+    }
+    if let Some(told) = &result.overlap {
+        let outcome = match &told.none {
+            Some(why) => skipped(harmless(why, LONGEST)),
+            None if told.never().next().is_some() => {
+                failed("what the scenario wants to race never met", overlap::short(told))
+            }
+            None => CaseOutcome::Passed,
+        };
+        all.push(case("what is wanted to race met", outcome));
     }
     if let Some(told) = &result.latency {
         let slower: Vec<String> = told.told(Told::Slower).map(latency::in_short).collect();

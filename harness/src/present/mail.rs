@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{cases, coverage, duration, harmless, latency, locks, terminal};
+use super::{cases, coverage, duration, harmless, latency, locks, overlap, terminal};
 use crate::compare::{Class, Control, Finding, Verdict};
 use crate::qemu::shell_word;
 use crate::record::RunResult;
@@ -80,6 +80,7 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
     let parts = [
         result.lock_order.as_ref().map(locks::short),
         result.coverage.as_ref().map(coverage::short),
+        result.overlap.as_ref().map(overlap::short),
         result.latency.as_ref().map(latency::short),
     ];
     for lines in parts.into_iter().flatten() {

@@ -10,6 +10,7 @@ pub mod ktap;
 pub mod latency;
 pub mod locks;
 pub mod mail;
+pub mod overlap;
 pub mod page;
 mod progress;
 pub mod prove;

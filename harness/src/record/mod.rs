@@ -35,6 +35,7 @@ pub use shrink::{ShrinkResult, Tried, rate};
 
 use crate::compare::{Control, Coverage, Finding, Judgement, LockOrderDiff, Recurrence, Tally, Verdict};
 use crate::latency::Latency;
+use crate::overlap::Overlap;
 use crate::qemu::Clock;
 use crate::scenario::Seed;
 use crate::side::Sides;
@@ -195,6 +196,9 @@ pub struct RunResult {
     /// What takes longer or shorter; null where nobody asked.
     #[serde(default)]
     pub latency: Option<Latency>,
+    /// What ran at the same time; null where nobody asked.
+    #[serde(default)]
+    pub overlap: Option<Overlap>,
     /// What was run.
     pub run: Run,
 }
@@ -213,6 +217,8 @@ pub struct Beside {
     pub coverage: Option<Coverage>,
     /// What takes longer or shorter.
     pub latency: Option<Latency>,
+    /// What ran at the same time.
+    pub overlap: Option<Overlap>,
 }
 
 impl RunResult {
@@ -225,12 +231,15 @@ impl RunResult {
         control: Option<Control>,
         beside: Beside,
     ) -> Self {
-        let Beside { lock_order, coverage, latency } = beside;
+        let Beside { lock_order, coverage, latency, overlap } = beside;
         if let Some(control) = &control {
             control.weigh(&mut judgement);
         }
         if let Some(coverage) = &coverage {
             coverage.weigh(&mut judgement);
+        }
+        if let Some(overlap) = &overlap {
+            overlap.weigh(&mut judgement);
         }
         if let Some(latency) = &latency {
             latency.weigh(&mut judgement);
@@ -251,6 +260,7 @@ impl RunResult {
             lock_order,
             coverage,
             latency,
+            overlap,
             run,
         }
     }

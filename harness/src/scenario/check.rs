@@ -101,6 +101,16 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
             return Err(Wrong::new(table.span(), what, "leave [latency] out"));
         }
     }
+    if let Some(table) = &file.overlap {
+        if let Some((what, mend)) = table.get_ref().wrong() {
+            return Err(Wrong::new(table.span(), what, mend));
+        }
+        if file.start == Start::Boot {
+            let what =
+                "the tracer is switched on when the guest is there, after the lanes of `start = \"boot\"`";
+            return Err(Wrong::new(table.span(), what, "leave [overlap] out"));
+        }
+    }
     Ok(Scenario {
         name,
         about: file.about,
@@ -113,6 +123,7 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
         lanes,
         random,
         latency: file.latency.map(Spanned::into_inner),
+        overlap: file.overlap.map(Spanned::into_inner),
     })
 }
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Backend, Expect, Guest, Machine, Order, Phase, Policy, Timing};
+use super::{Backend, Expect, Guest, Machine, Order, Phase, Policy, Racing, Timing};
 use crate::bytes::Bytes;
 
 #[derive(Debug, Deserialize)]
@@ -29,6 +29,7 @@ pub(super) struct File {
     pub(super) lane: Vec<Spanned<LaneTable>>,
     pub(super) random: Option<Spanned<RandomTable>>,
     pub(super) latency: Option<Spanned<Timing>>,
+    pub(super) overlap: Option<Spanned<Racing>>,
 }
 
 #[derive(Debug, Deserialize)]

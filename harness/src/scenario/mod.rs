@@ -8,6 +8,7 @@ mod file;
 mod load;
 mod machine;
 mod operation;
+mod racing;
 mod random;
 mod schedule;
 mod timing;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use device::{Backend, Device, DeviceId, Dimm, VirtioMem};
 pub use machine::{Machine, MachineKind, Node, Topology};
 pub use operation::{Expect, Offset, Operation, Phase, Place, Policy, Trigger};
+pub use racing::{Critical, Racing};
 pub use random::{Move, Random};
 pub use schedule::{Batch, LaneSchedule, Schedule, Seed};
 pub use timing::{Mark, Metric, Part, Teller, Timing, Victim};
@@ -71,6 +73,8 @@ pub struct Scenario {
     pub random: Option<Random>,
     /// What of the kernel is timed, in boots of their own.
     pub latency: Option<Timing>,
+    /// What is to be seen running at the same time, in trials of their own.
+    pub overlap: Option<Racing>,
 }
 
 /// Where a trial begins.

@@ -85,6 +85,9 @@ impl Scenario {
                 let _ = writeln!(text, "victims = {}", list(timing.victims.iter().map(victim)));
             }
         }
+        if let Some(racing) = &self.overlap {
+            let _ = write!(text, "\n[overlap]\n{}", toml::to_string(racing).unwrap_or_default());
+        }
         text
     }
 

@@ -20,7 +20,8 @@ pub fn plain(scenario: &Scenario, schedule: &Schedule) -> Scenario {
         });
         Lane { name: lane.name.clone(), repeat: 1, steps: steps.collect() }
     });
-    let mut plain = Scenario { lanes: lanes.collect(), random: None, latency: None, ..scenario.clone() };
+    let mut plain =
+        Scenario { lanes: lanes.collect(), random: None, latency: None, overlap: None, ..scenario.clone() };
     tidy(&mut plain);
     plain
 }

@@ -3,12 +3,15 @@
 //! Every text of a guest goes through [`maud`], which escapes it, or into a drawing that is shown as an image, where nothing
 //! can run.
 
+mod axis;
 mod distribution;
 mod findings;
 mod grid;
 mod lanes;
+mod overlap;
 mod past;
 mod scale;
+mod stalls;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -24,6 +27,7 @@ use crate::trial::TrialRecord;
 pub use findings::Evidence;
 pub use grid::Square;
 pub use past::Past;
+pub use stalls::Stalled;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
@@ -41,6 +45,8 @@ pub struct Parts {
     pub evidence: Vec<Option<Evidence>>,
     /// The lock order's difference, as an image's `data:` address.
     pub drawing: Option<String>,
+    /// Of each side, the timed trial whose victims waited longest.
+    pub stalled: Vec<Stalled>,
     /// Earlier runs.
     pub past: Past,
 }
@@ -72,7 +78,8 @@ pub fn page(result: &RunResult, parts: &Parts) -> String {
                     section aria-labelledby="findings" { h2 id="findings" { "Findings" } (findings::section(result, &parts.evidence)) }
                     (lock_order(result, parts.drawing.as_deref()))
                     (changed_lines(result))
-                    (distribution::section(result))
+                    (overlap::section(result))
+                    (distribution::section(result, &parts.stalled))
                     section aria-labelledby="trials" { h2 id="trials" { "Trials" } (grid::section(&parts.squares, &parts.shown)) }
                     (past::section(&parts.past, &run.id))
                     (again(result))

@@ -1,0 +1,116 @@
+//! The part of a comparison that asks what ran at the same time: both kernels once more, with a function tracer, and trials of
+//! their own.
+
+use std::ops::ControlFlow;
+
+use tokio_util::sync::CancellationToken;
+
+use super::ground;
+use super::kernel::BuildReporter;
+use super::ready::Ready;
+use crate::error::Blame;
+use crate::kernel::{Cache, Kernel, build_pair};
+use crate::latency::{self, TrialTimes};
+use crate::overlap::Overlap;
+use crate::present::Progress;
+use crate::qemu::Clock;
+use crate::record::read_if_there;
+use crate::scenario::Racing;
+use crate::side::Sides;
+use crate::trial::{self, Happened, Ran, Told, TrialRecord, Watched, run_all};
+use crate::{Error, Result};
+
+/// Traced trials a side unless the scenario says otherwise, at most.
+const MOST: u32 = 10;
+
+/// Asks. An error is an interruption, or our own disk's.
+pub(super) async fn overlap(
+    ready: &Ready,
+    racing: &Racing,
+    cache: &Cache,
+    cancel: &CancellationToken,
+) -> Result<Overlap> {
+    match Box::pin(trace(ready, racing, cache, cancel)).await {
+        Ok(overlap) => Ok(overlap),
+        Err(error) if error.blame() == Blame::Interrupted => Err(error),
+        Err(error) => Ok(Overlap::none(error.to_string())),
+    }
+}
+
+/// Both kernels once more; none where they were given as images, which may have a tracer.
+async fn build(ready: &Ready, cache: &Cache, cancel: &CancellationToken) -> Result<Option<Sides<Kernel>>> {
+    if ready.kernels.before.record.is_none() || ready.kernels.after.record.is_none() {
+        eprintln!("overlap   the kernels as they were given");
+        return Ok(None);
+    }
+    let mut request = ready.kernels_again(cache, cancel).await?;
+    request.config = request.config.traced();
+    eprintln!("overlap   both kernels again, with a function tracer");
+    let reporter = BuildReporter::new();
+    let pair = build_pair(cache, &request, &reporter, cancel).await?;
+    Ok(Some(Sides { before: pair.before, after: pair.after }))
+}
+
+async fn trace(ready: &Ready, racing: &Racing, cache: &Cache, cancel: &CancellationToken) -> Result<Overlap> {
+    let built = build(ready, cache, cancel).await?;
+    let mut kernels = built.unwrap_or_else(|| ready.kernels.clone());
+    // No layout of lockdep's structures, which is read from a vmlinux: these trials are not asked for a lock order.
+    (kernels.before.vmlinux, kernels.after.vmlinux) = (None, None);
+    let (scenario, _) = ground::kept_scenario(ready.folder.path(), &ready.run)?;
+    let wanted = racing.trials.unwrap_or_else(|| ready.run.trials.unwrap_or(scenario.trials).min(MOST));
+    let place = ready.folder.path().join("overlap");
+    let trials = place.join("trials");
+    fs_err::create_dir_all(&trials)?;
+    // A run that goes on has some of them already.
+    let left: Vec<_> = trial::plan(0..wanted, ready.run.seed)
+        .filter(|plan| !trials.join(plan.folder()).join("trial.json").exists())
+        .collect();
+    if !left.is_empty() {
+        let initramfs = crate::image::initramfs()?;
+        let machine = ground::machine().await?;
+        let mut setting =
+            machine.setting(scenario, ready.setting.accelerator, &kernels, &ready.run, &initramfs).await?;
+        let told = Told::Calls(racing.functions());
+        setting.watched = Some(Watched { told, victims: Vec::new(), clock: Clock::Wall });
+        let evidence = place.join("checkpoints");
+        ground::start(ready.run.plan.cold, &mut setting, cache, &evidence, cancel).await?;
+        let count = |trials: usize| u64::try_from(trials).unwrap_or(u64::MAX);
+        let all = u64::from(wanted) * 2;
+        let progress = Progress::of_trials(Some(all), all - count(left.len()));
+        let tell = |happened: Happened| {
+            progress.tell(&happened);
+            ControlFlow::Continue(())
+        };
+        let workers = ready.run.plan.workers;
+        let Ran { stopped, .. } = run_all(&setting, left.into_iter(), workers, &trials, cancel, &tell).await;
+        progress.finish();
+        stopped.map_or(Ok(()), Err::<(), Error>)?;
+    }
+    read(&trials, racing)
+}
+
+/// What the traced trials say.
+fn read(trials: &std::path::Path, racing: &Racing) -> Result<Overlap> {
+    let mut overlap = Overlap::new(racing);
+    let mut folders = Vec::new();
+    for entry in fs_err::read_dir(trials)? {
+        folders.push(entry?.path());
+    }
+    folders.sort();
+    for folder in folders {
+        let Some(record) = read_if_there::<TrialRecord>(&folder.join("trial.json"))? else { continue };
+        if record.is_spoilt() {
+            continue;
+        }
+        // A trial that reported ran all the same.
+        match read_if_there::<TrialTimes>(&folder.join(latency::FILE))? {
+            Some(TrialTimes { odd: Some(odd), .. }) => {
+                overlap.leave_out(record.side, &format!("{}: {odd}", record.folder));
+            }
+            Some(times) => overlap.add_trial(&times, &format!("overlap/trials/{}", record.folder)),
+            None => overlap.leave_out(record.side, &format!("{}: {}", record.folder, record.why)),
+        }
+    }
+    overlap.sort();
+    Ok(overlap)
+}
