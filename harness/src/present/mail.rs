@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{cases, coverage, duration, harmless, latency, locks, overlap, terminal};
 use crate::compare::{Class, Control, Finding, Verdict};
+use crate::qemu::Clock;
 use crate::qemu::shell_word;
 use crate::record::RunResult;
 
@@ -144,7 +145,18 @@ pub(super) fn command(result: &RunResult, called: impl Fn(&str) -> &str) -> Stri
     words.extend(others.iter().map(|word| shell_word(word)));
     words.extend(["--scenario".to_owned(), shell_word(&format!("scenarios/{}.toml", run.scenario))]);
     words.extend(["--seed".to_owned(), run.seed.0.to_string()]);
-    words.extend(run.trials.iter().flat_map(|trials| ["--trials".to_owned(), trials.to_string()]));
+    let plan = &run.plan;
+    let mut option = |name: &str, value: Option<String>| {
+        words.extend(value.into_iter().flat_map(|value| [format!("--{name}"), value]));
+    };
+    option("trials", run.trials.map(|trials| trials.to_string()));
+    option("for", plan.seconds.map(|seconds| format!("{}s", seconds.ceil())));
+    option("boots", plan.boots.map(|boots| boots.to_string()));
+    let is_traced = result.overlap.as_ref().is_some_and(|overlap| overlap.none.is_none());
+    for (name, is_set) in [("exact", plan.clock == Clock::Exact), ("cold", plan.cold), ("overlap", is_traced)]
+    {
+        words.extend(is_set.then(|| format!("--{name}")));
+    }
     harmless(&words.join(" "), 2000)
 }
 
@@ -170,6 +182,15 @@ fn wrapped(out: &mut String, text: &str, indent: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_repeats_what_was_asked() {
+        let of = |text: &str| command(&serde_json::from_str(text).unwrap(), |path| path);
+        let stalls = of(include_str!("../../tests/fixtures/results/stalls-6.1/result.json"));
+        assert!(stalls.ends_with("--trials 1 --boots 3 --exact"), "{stalls}");
+        let raced = of(include_str!("../../tests/fixtures/results/raced-6.1/result.json"));
+        assert!(raced.ends_with("--trials 3 --overlap"), "{raced}");
+    }
 
     #[test]
     fn a_guests_text_is_wrapped_and_cannot_begin_a_line_of_its_own() {
