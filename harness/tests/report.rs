@@ -59,7 +59,7 @@ fn a_race_that_never_came_is_told_in_every_form() {
     let (home, _) = kept::home(&kept_runs().join("raced-6.1"), "2026-11-28T12-40-38-seed");
     let race = "mem_hotplug_begin..mem_hotplug_done and takedown_cpu";
     for (form, said) in [
-        ("--ktap", "not ok 5 what is wanted to race met"),
+        ("--ktap", "not ok 6 what is wanted to race met"),
         ("--junit", "name=\"what is wanted to race met\""),
         ("--mail", "INCONCLUSIVE: never overlapped:"),
         ("--html", "Wanted, and never met on either side"),

@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(all.len(), DEFAULT.len() + 2);
         assert_eq!(all[DEFAULT.len()].to_string(), "a..b");
         assert!(
-            ["a", "b", "c", "cpus_write_unlock"]
+            ["a", "b", "c", "mem_hotplug_done"]
                 .iter()
                 .all(|name| racing.functions().contains(&(*name).into()))
         );
