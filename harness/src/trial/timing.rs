@@ -189,7 +189,10 @@ async fn begin_trace(agent: &Agent, functions: &[String], traced: &mut Traced) -
     tell(agent, "buffer_size_kb", BUFFER_KIB).await?;
     // The clock that uevents and the loops of victims are told by.
     tell(agent, "trace_clock", "mono").await?;
-    let knows = async |function: &str| match tell(agent, "set_ftrace_filter", function).await {
+    // Without the line's end the kernel waits for more, and looks the name up when the file is closed, where nobody is told that
+    // there is none (6.1 kernel/trace/ftrace.c, `ftrace_regex_write()` and `trace_parser_cont()`).
+    let knows = async |function: &str| match tell(agent, "set_ftrace_filter", &format!("{function}\n")).await
+    {
         Ok(()) => Ok(true),
         Err(AgentError::Failed { .. }) => Ok(false),
         Err(error) => Err(error),
