@@ -127,7 +127,7 @@ pub(super) async fn finish(
     }
 }
 
-/// Asks what the judged trials do not tell: the lock order, what of the change ran, what takes longer.
+/// Asks what the judged trials do not tell: the lock order, what of the change ran, what ran at once, what takes longer.
 async fn ask_beside(
     ready: &mut Ready,
     judgement: &mut Judgement,
@@ -140,8 +140,6 @@ async fn ask_beside(
         beside.lock_order = Some(lock_order(ready, judgement, cache, cancel).await?);
         let none = || Some(Coverage::none("--no-coverage"));
         beside.coverage = if count { coverage(ready, cache, cancel).await? } else { none() };
-    }
-    if whole {
         let usual = Racing::default();
         let wanted = ready.setting.scenario.overlap.as_ref().or(trace.then_some(&usual));
         beside.overlap = match wanted {

@@ -6,17 +6,15 @@ use std::ops::ControlFlow;
 use tokio_util::sync::CancellationToken;
 
 use super::ground;
-use super::kernel::BuildReporter;
 use super::ready::Ready;
 use crate::error::Blame;
-use crate::kernel::{Cache, Kernel, build_pair};
+use crate::kernel::{Cache, Config};
 use crate::latency::{self, TrialTimes};
 use crate::overlap::Overlap;
 use crate::present::Progress;
 use crate::qemu::Clock;
 use crate::record::read_if_there;
 use crate::scenario::Racing;
-use crate::side::Sides;
 use crate::trial::{self, Happened, Ran, Told, TrialRecord, Watched, run_all};
 use crate::{Error, Result};
 
@@ -37,22 +35,8 @@ pub(super) async fn overlap(
     }
 }
 
-/// Both kernels once more; none where they were given as images, which may have a tracer.
-async fn build(ready: &Ready, cache: &Cache, cancel: &CancellationToken) -> Result<Option<Sides<Kernel>>> {
-    if ready.kernels.before.record.is_none() || ready.kernels.after.record.is_none() {
-        eprintln!("overlap   the kernels as they were given");
-        return Ok(None);
-    }
-    let mut request = ready.kernels_again(cache, cancel).await?;
-    request.config = request.config.traced();
-    eprintln!("overlap   both kernels again, with a function tracer");
-    let reporter = BuildReporter::new();
-    let pair = build_pair(cache, &request, &reporter, cancel).await?;
-    Ok(Some(Sides { before: pair.before, after: pair.after }))
-}
-
 async fn trace(ready: &Ready, racing: &Racing, cache: &Cache, cancel: &CancellationToken) -> Result<Overlap> {
-    let built = build(ready, cache, cancel).await?;
+    let built = ready.built_again("overlap", "with a function tracer", Config::traced, cache, cancel).await?;
     let mut kernels = built.unwrap_or_else(|| ready.kernels.clone());
     // No layout of lockdep's structures, which is read from a vmlinux: these trials are not asked for a lock order.
     (kernels.before.vmlinux, kernels.after.vmlinux) = (None, None);

@@ -12,7 +12,7 @@ use super::kernel::{BuildReporter, PairArgs};
 use super::timed::{counts_instructions, fits_exactly};
 use crate::compare::Judge;
 use crate::host;
-use crate::kernel::{Cache, Kernel, KernelPair, PairRequest, build_pair, still_asks_for};
+use crate::kernel::{Cache, Config, Kernel, KernelPair, PairRequest, build_pair, still_asks_for};
 use crate::qemu::Clock;
 use crate::record::{Plan, Run, RunFolder, SCHEMA, Start, read_run};
 use crate::scenario::{DEFAULT, Scenario, Seed};
@@ -40,6 +40,28 @@ pub(super) struct Ready {
 }
 
 impl Ready {
+    /// Both kernels once more, built with `config`, which `said` says; none where they were given as images, which are taken as
+    /// they are.
+    pub(super) async fn built_again(
+        &self,
+        label: &str,
+        said: &str,
+        config: impl FnOnce(Config) -> Config,
+        cache: &Cache,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Sides<Kernel>>> {
+        if self.kernels.before.record.is_none() || self.kernels.after.record.is_none() {
+            eprintln!("{label:<10}the kernels as they were given");
+            return Ok(None);
+        }
+        let mut request = self.kernels_again(cache, cancel).await?;
+        request.config = config(request.config);
+        eprintln!("{label:<10}both kernels again, {said}");
+        let reporter = BuildReporter::new();
+        let pair = build_pair(cache, &request, &reporter, cancel).await?;
+        Ok(Some(Sides { before: pair.before, after: pair.after }))
+    }
+
     /// What asks for the run's kernels again, differently made; an error where what they are made of has changed meanwhile.
     pub(super) async fn kernels_again(
         &self,

@@ -7,12 +7,11 @@ use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
 use super::ground;
-use super::kernel::BuildReporter;
 use super::ready::Ready;
 use crate::compare::{Judgement, Tally};
 use crate::error::Blame;
 use crate::host::Accelerator;
-use crate::kernel::{Cache, Config, Kernel, build_pair};
+use crate::kernel::{Cache, Config};
 use crate::latency::{self, Latency, Timed, TrialTimes, enough_boots};
 use crate::present::Progress;
 use crate::qemu::Clock;
@@ -138,26 +137,12 @@ impl Round {
         }
     }
 
-    /// Both kernels once more; none where they were given as images, which are timed as they are.
-    async fn build(
-        self,
-        ready: &Ready,
-        cache: &Cache,
-        cancel: &CancellationToken,
-    ) -> Result<Option<Sides<Kernel>>> {
-        if ready.kernels.before.record.is_none() || ready.kernels.after.record.is_none() {
-            eprintln!("latency   the kernels as they were given");
-            return Ok(None);
-        }
-        let mut request = ready.kernels_again(cache, cancel).await?;
-        request.config = self.config(request.config);
+    /// What the kernels are built for, in words.
+    fn built_for(self) -> &'static str {
         match self {
-            Self::Calls => eprintln!("latency   both kernels again, built to be timed"),
-            Self::Locks => eprintln!("latency   both kernels again, built to count how long locks are held"),
+            Self::Calls => "built to be timed",
+            Self::Locks => "built to count how long locks are held",
         }
-        let reporter = BuildReporter::new();
-        let pair = build_pair(cache, &request, &reporter, cancel).await?;
-        Ok(Some(Sides { before: pair.before, after: pair.after }))
     }
 
     fn watched(self, timing: &Timing, clock: Clock) -> Watched {
@@ -193,7 +178,8 @@ async fn time_round(
     cancel: &CancellationToken,
 ) -> Result<()> {
     let clock = ready.run.plan.clock;
-    let built = round.build(ready, cache, cancel).await?;
+    let config = |config| round.config(config);
+    let built = ready.built_again("latency", round.built_for(), config, cache, cancel).await?;
     let kernels = built.as_ref().unwrap_or(&ready.kernels);
     let is_one_image = kernels.before.image_hash == kernels.after.image_hash;
     let (scenario, _) = ground::kept_scenario(ready.folder.path(), &ready.run)?;

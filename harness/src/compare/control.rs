@@ -42,17 +42,11 @@ impl Control {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::side::Sides;
 
     #[test]
     fn who_misses_the_control_cannot_say_that_nothing_is_there() {
-        let judged = |verdict| Judgement {
-            verdict: Some(verdict),
-            reason: "0 new".into(),
-            findings: Vec::new(),
-            tally: Sides::default(),
-            remarks: Vec::new(),
-        };
+        let judged =
+            |verdict| Judgement { verdict: Some(verdict), reason: "0 new".into(), ..Judgement::default() };
         let ran = |missed: &[&str]| Control::Ran {
             found: vec!["inversion".into()],
             missed: missed.iter().map(|name| (*name).to_owned()).collect(),

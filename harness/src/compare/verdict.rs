@@ -75,7 +75,7 @@ impl Tally {
 }
 
 /// A verdict with its arithmetic.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Judgement {
     /// None where infrastructure failed so often that there is nothing to judge.
     pub verdict: Option<Verdict>,

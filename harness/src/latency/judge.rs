@@ -292,13 +292,7 @@ mod tests {
 
     #[test]
     fn what_is_slower_is_a_regression() {
-        let judgement = |verdict| Judgement {
-            verdict,
-            reason: "1 new".into(),
-            findings: Vec::new(),
-            tally: Sides::default(),
-            remarks: Vec::new(),
-        };
+        let judgement = |verdict| Judgement { verdict, reason: "1 new".into(), ..Judgement::default() };
         let of = |ratio: f64, verdict| {
             let metrics = timed(&[("a", 30.0, ratio)]).judge(&timing(&["a"]), Clock::Exact);
             let mut judgement = judgement(verdict);

@@ -185,13 +185,8 @@ mod tests {
     }
 
     fn weighed(overlap: &Overlap, verdict: Verdict) -> (Verdict, String) {
-        let mut judgement = Judgement {
-            verdict: Some(verdict),
-            reason: "0 new".into(),
-            findings: Vec::new(),
-            tally: Sides::default(),
-            remarks: Vec::new(),
-        };
+        let mut judgement =
+            Judgement { verdict: Some(verdict), reason: "0 new".into(), ..Judgement::default() };
         overlap.weigh(&mut judgement);
         (judgement.verdict.unwrap(), judgement.reason)
     }

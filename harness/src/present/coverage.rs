@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::harmless;
+use super::{harmless, labelled};
 use crate::compare::{ChangedLine, Coverage, FileCoverage};
 use crate::coverage::Ran;
 use crate::kernel::Counting;
@@ -38,8 +38,7 @@ pub fn short(coverage: &Coverage) -> Vec<String> {
     if !unknown.is_empty() {
         lines.push(format!("not counted: {}", harmless(&unknown.join(", "), WIDTH - 23)));
     }
-    let heads = std::iter::once("coverage  ").chain(std::iter::repeat("          "));
-    heads.zip(lines).map(|(head, line)| format!("{head}{line}")).collect()
+    labelled("coverage", lines)
 }
 
 /// All of it: each file's functions, then its changed lines.

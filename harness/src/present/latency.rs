@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::harmless;
 use super::terminal::probability;
+use super::{harmless, labelled};
 use crate::latency::{Latency, MetricResult, Spread, Stall, Told};
 use crate::scenario::Teller;
 use crate::side::{Side, Sides};
@@ -21,8 +21,7 @@ pub fn short(latency: &Latency) -> Vec<String> {
     lines.extend(left_out(latency));
     let width = latency.metrics.iter().map(|metric| metric.name.len()).max().unwrap_or(0).min(48);
     lines.extend(latency.metrics.iter().map(|metric| format!("{:<width$}  {}", metric.name, row(metric))));
-    let heads = std::iter::once("latency   ").chain(std::iter::repeat("          "));
-    heads.zip(lines).map(|(head, line)| format!("{head}{line}")).collect()
+    labelled("latency", lines)
 }
 
 /// All of it: each metric with every boot.

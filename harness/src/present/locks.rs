@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::harmless;
+use super::{harmless, labelled};
 use crate::compare::{EdgeDiff, LockOrderDiff};
 use crate::lockorder::{Forecast, Union};
 use crate::side::Side;
@@ -41,8 +41,7 @@ pub fn short(diff: &LockOrderDiff) -> Vec<String> {
         };
         lines.push(format!("foreseen, {} only: {}{more}", first.side, title(first)));
     }
-    let heads = std::iter::once("locks     ").chain(std::iter::repeat("          "));
-    heads.zip(lines).map(|(head, line)| format!("{head}{line}")).collect()
+    labelled("locks", lines)
 }
 
 /// All of it.

@@ -28,6 +28,12 @@ fn host_line(host: &Host) -> String {
     format!("host      QEMU {}, {}, {} cores", host.qemu, host.accelerator_reason, host.cores)
 }
 
+/// Lines of a comparison's screen, the first behind what they are about.
+fn labelled(label: &str, lines: impl IntoIterator<Item = String>) -> Vec<String> {
+    let labels = std::iter::once(label).chain(std::iter::repeat(""));
+    labels.zip(lines).map(|(label, line)| format!("{label:<10}{line}")).collect()
+}
+
 /// Text of a guest made harmless: one line, no control characters, at most `most` characters.
 pub fn harmless(text: &str, most: usize) -> String {
     let mut out: String = text.chars().filter(|c| !c.is_control()).take(most).collect();

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::harmless;
 use super::latency::nanoseconds;
+use super::{harmless, labelled};
 use crate::overlap::{Overlap, Pair};
 use crate::side::{Side, Sides};
 
@@ -28,8 +28,7 @@ pub fn short(told: &Overlap) -> Vec<String> {
     if others.len() > SHOWN {
         lines.push(format!("and {} other pairs", others.len() - SHOWN));
     }
-    let heads = std::iter::once("overlap   ").chain(std::iter::repeat("          "));
-    heads.zip(lines).map(|(head, line)| format!("{head}{}", harmless(&line, WIDTH))).collect()
+    labelled("overlap", lines.into_iter().map(|line| harmless(&line, WIDTH)))
 }
 
 fn head(told: &Overlap) -> String {

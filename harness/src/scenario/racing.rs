@@ -59,7 +59,7 @@ impl Default for Racing {
 }
 
 /// What a task is inside of: a function, or what lies between two.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub enum Critical {
     /// From its begin to its end.
@@ -118,16 +118,6 @@ impl TryFrom<String> for Critical {
 
     fn try_from(text: String) -> Result<Self, String> {
         text.parse()
-    }
-}
-
-impl JsonSchema for Critical {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Critical".into()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        String::json_schema(generator)
     }
 }
 

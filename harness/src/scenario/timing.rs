@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::load;
+use super::racing::Critical;
 use crate::qemu::Clock;
 
 /// What is timed.
@@ -276,17 +277,11 @@ impl Timing {
 
     /// What is wrong with it, and the mend.
     pub(super) fn wrong(&self) -> Option<(String, &'static str)> {
-        let is_name =
-            |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        let is_function = |metric: &str| match metric.split_once("..") {
-            Some((first, last)) => is_name(first) && is_name(last) && first != last,
-            None => is_name(metric),
-        };
         let metrics = self.metrics();
         if metrics.is_empty() {
             return Some(("nothing is timed".into(), "functions = [\"offline_pages\", \"online_pages\"]"));
         }
-        if let Some(odd) = self.functions.iter().find(|metric| !is_function(metric)) {
+        if let Some(odd) = self.functions.iter().find(|metric| metric.parse::<Critical>().is_err()) {
             let what = format!("`{odd}` is neither a function nor a span of two");
             return Some((what, "write \"offline_pages\" or \"mem_hotplug_begin..mem_hotplug_done\""));
         }
