@@ -12,7 +12,8 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 
 use crate::latch::Latch;
-use crate::scenario::{Operation, Phase};
+use crate::rendezvous::Task;
+use crate::scenario::{Operation, Phase, Point};
 use crate::trial::Outcome;
 use crate::{Error, Result};
 
@@ -89,6 +90,20 @@ pub enum Happening {
         number: usize,
         /// What came of it.
         outcome: Outcome,
+    },
+    /// A vCPU is held.
+    Held {
+        /// Where.
+        at: Point,
+        /// Who it runs.
+        task: Option<Task>,
+    },
+    /// It was let go.
+    LetGo {
+        /// Where it was held.
+        at: Point,
+        /// What came of it.
+        outcome: crate::rendezvous::Outcome,
     },
     /// The serial console carried a panic.
     Panic,

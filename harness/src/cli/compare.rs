@@ -16,6 +16,7 @@ use crate::Result;
 use crate::compare::Control;
 use crate::host;
 use crate::present::{stream, terminal};
+use crate::scenario::Sweep;
 
 /// Options of `hotplug compare`.
 #[derive(Debug, Clone, Default, Args)]
@@ -46,6 +47,9 @@ pub struct CompareArgs {
     /// Scenario file [default: dimm-and-cpu, which is built in]
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
+    /// A sweep that the scenario is given: of `hotplug race`.
+    #[arg(skip)]
+    pub sweep: Option<Sweep>,
     /// Trials a side [default: the scenario's; with --for or --until-report as many as it takes; with --continue the
     /// run's, of which there can be more]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

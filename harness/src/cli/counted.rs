@@ -113,7 +113,7 @@ async fn count(ready: &Ready, cache: &Cache, cancel: &CancellationToken) -> Resu
     // No layout of lockdep's structures, which is read from a vmlinux: these trials are not asked for a lock order.
     let mut kernels = Sides { before: pair.before, after: pair.after };
     (kernels.before.vmlinux, kernels.after.vmlinux) = (None, None);
-    let (scenario, _) = ground::kept_scenario(ready.folder.path(), &ready.run)?;
+    let scenario = ground::kept_scenario(ready.folder.path(), &ready.run)?.0.unheld();
     let most = ready.run.trials.unwrap_or(scenario.trials).min(MOST);
     let initramfs = crate::image::initramfs()?;
     let machine = ground::machine().await?;

@@ -12,6 +12,7 @@ use crate::kernel::{self, Cache, Kernel};
 use crate::lockorder::Layout;
 use crate::qemu::{Clock, Identity, Platform, Sealed, has_sandbox, shell_word};
 use crate::record::{Host, KernelNote, Run, RunFolder, Start};
+use crate::rendezvous::Places;
 use crate::scenario::Scenario;
 use crate::side::{Side, Sides};
 use crate::trial::checkpoint::{self, Boot, Checkpoints};
@@ -97,6 +98,7 @@ impl Machine {
         initramfs: &[u8],
     ) -> Result<Setting> {
         self.fits(&scenario, accelerator)?;
+        let places = places(kernels, &scenario)?;
         let images = Sides { before: &*kernels.before.image, after: &*kernels.after.image };
         let releases = [&*run.kernels.before.release, &*run.kernels.after.release];
         Ok(Setting {
@@ -116,8 +118,28 @@ impl Machine {
             lock_layouts: lock_layouts(kernels),
             counted: None,
             watched: None,
+            places,
         })
     }
+}
+
+/// Where both kernels have the places that the scenario names; none where it names none.
+pub(super) fn places(kernels: &Sides<Kernel>, scenario: &Scenario) -> Result<Option<Sides<Arc<Places>>>> {
+    if scenario.holds.is_empty() {
+        return Ok(None);
+    }
+    let one = |side: Side| {
+        let vmlinux = kernels.of(side).vmlinux.as_ref().ok_or_else(|| {
+            Error::user(format!(
+                "nobody can be held: the kernel {side} was given as an image, without a vmlinux"
+            ))
+            .mend("give its source, and have it built")
+        })?;
+        Ok::<_, Error>(Arc::new(Places::find(vmlinux, side, scenario.holds.points())?))
+    };
+    let before = one(Side::Before)?;
+    let after = if kernels.before.id == kernels.after.id { before.clone() } else { one(Side::After)? };
+    Ok(Some(Sides { before, after }))
 }
 
 /// Where both kernels keep their lock order, or why that is not known.

@@ -16,6 +16,7 @@ pub mod overlap;
 mod overlapped;
 mod page;
 pub mod prove;
+pub mod race;
 mod ready;
 pub mod replay;
 pub mod report;
@@ -85,6 +86,8 @@ pub enum Command {
     Overlap(overlap::OverlapArgs),
     /// Try known bugs, and say which are found.
     Prove(prove::ProveArgs),
+    /// Hold whoever comes to one place of the kernel until another comes to a second, and say what keeps them apart.
+    Race(race::RaceArgs),
     /// Run recorded trials again, and say how often their findings come again.
     Replay(replay::ReplayArgs),
     /// Put a finished comparison into words for a mail, or into files for CI.
@@ -111,6 +114,7 @@ pub async fn run(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
         Command::Man(args) => shell::man(&args, &mut out),
         Command::Open(args) => shell::open(&args, &mut out),
         Command::Prove(args) => Box::pin(prove::run(&args, &mut out, cancel)).await,
+        Command::Race(args) => Box::pin(race::run(args, &mut out, cancel)).await,
         Command::Replay(args) => replay::run(&args, &mut out, cancel).await,
         Command::Report(args) => report::run(&args, &mut out),
         Command::Shrink(args) => Box::pin(shrink::run(&args, &mut out, cancel)).await,

@@ -1,11 +1,11 @@
-//! `hotplug overlap`: what ran at the same time in a run's traced trials.
+//! `hotplug overlap`: what ran at the same time in a run's traced trials, and whom its held vCPUs met.
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::present::overlap;
+use crate::present::{overlap, race};
 use crate::record::read_result;
 use crate::{Error, Result};
 
@@ -20,10 +20,13 @@ pub struct OverlapArgs {
 
 /// Prints to `out`; the exit status.
 pub fn run(args: &OverlapArgs, out: &mut impl Write) -> Result<u8> {
-    let told = read_result(&super::found(&args.result)?)?.overlap.ok_or_else(|| {
-        Error::user(format!("{} says nothing of overlaps", args.result.display()))
-            .mend("run it with --overlap, or give its scenario an [overlap] table")
-    })?;
-    out.write_all(overlap::full(&told).as_bytes())?;
+    let result = read_result(&super::found(&args.result)?)?;
+    let told = [result.race.as_ref().map(race::full), result.overlap.as_ref().map(overlap::full)];
+    let told: Vec<String> = told.into_iter().flatten().collect();
+    if told.is_empty() {
+        return Err(Error::user(format!("{} says nothing of overlaps", args.result.display()))
+            .mend("run it with --overlap, or give its scenario an [overlap] table; or take hotplug race"));
+    }
+    out.write_all(told.join("\n").as_bytes())?;
     Ok(0)
 }

@@ -40,7 +40,7 @@ async fn trace(ready: &Ready, racing: &Racing, cache: &Cache, cancel: &Cancellat
     let mut kernels = built.unwrap_or_else(|| ready.kernels.clone());
     // No layout of lockdep's structures, which is read from a vmlinux: these trials are not asked for a lock order.
     (kernels.before.vmlinux, kernels.after.vmlinux) = (None, None);
-    let (scenario, _) = ground::kept_scenario(ready.folder.path(), &ready.run)?;
+    let scenario = ground::kept_scenario(ready.folder.path(), &ready.run)?.0.unheld();
     let wanted = racing.trials.unwrap_or_else(|| ready.run.trials.unwrap_or(scenario.trials).min(MOST));
     let place = ready.folder.path().join("overlap");
     let trials = place.join("trials");

@@ -7,9 +7,9 @@ use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
 use super::compare::{Asked, CompareArgs};
-use super::ground;
 use super::kernel::{BuildReporter, PairArgs};
 use super::timed::{counts_instructions, fits_exactly};
+use super::{ground, race};
 use crate::compare::Judge;
 use crate::host;
 use crate::kernel::{Cache, Config, Kernel, KernelPair, PairRequest, build_pair, still_asks_for};
@@ -112,10 +112,7 @@ pub(super) async fn prepare(args: &CompareArgs, cache: &Cache, cancel: &Cancella
 
 /// A new run: everything that can be wrong without a kernel is found before one is built.
 pub(super) async fn begin(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) -> Result<Ready> {
-    let (scenario, scenario_text) = match &args.scenario {
-        Some(path) => Scenario::read(path)?,
-        None => (Scenario::parse(DEFAULT.0, DEFAULT.1)?, DEFAULT.1.to_owned()),
-    };
+    let (scenario, scenario_text) = scenario(args)?;
     let choice = args.accel.and(scenario.machine.accelerator)?;
     if args.exact {
         fits_exactly(&scenario)?;
@@ -138,6 +135,8 @@ pub(super) async fn begin(args: &CompareArgs, cache: &Cache, cancel: &Cancellati
     let initramfs = crate::image::initramfs()?;
     let name = name(args, &pair);
     let kernels = Sides { before: pair.before, after: pair.after };
+    // A place that a kernel has not is told before there is a folder.
+    ground::places(&kernels, &scenario)?;
     let open_ended = args.time.is_some() || args.until_report;
     let folder = RunFolder::create(&args.results, &name)?;
     let run = Run {
@@ -186,6 +185,24 @@ pub(super) async fn begin(args: &CompareArgs, cache: &Cache, cancel: &Cancellati
         past,
         earlier: 0.0,
     })
+}
+
+/// The scenario that is asked for, and its text.
+fn scenario(args: &CompareArgs) -> Result<(Scenario, String)> {
+    let usual = if args.sweep.is_some() { race::SCENARIO } else { DEFAULT };
+    let (scenario, mut text) = match &args.scenario {
+        Some(path) => Scenario::read(path)?,
+        None => (Scenario::parse(usual.0, usual.1)?, usual.1.to_owned()),
+    };
+    let Some(sweep) = &args.sweep else { return Ok((scenario, text)) };
+    let file = format!("{}.toml", scenario.name);
+    if !scenario.holds.is_empty() {
+        return Err(Error::user(format!("{file} says by itself who is held"))
+            .mend("hotplug compare runs it as it is; or take [sweep], [[rendezvous]] and delays out of it"));
+    }
+    let table = toml::to_string(sweep).map_err(Error::infrastructure)?;
+    text.push_str(&format!("\n[sweep]\n{table}"));
+    Ok((Scenario::parse(&file, &text)?, text))
 }
 
 /// A run that ended, however it did: what counts of it is judged, and what was cut off goes.

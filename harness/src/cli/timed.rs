@@ -182,7 +182,7 @@ async fn time_round(
     let built = ready.built_again("latency", round.built_for(), config, cache, cancel).await?;
     let kernels = built.as_ref().unwrap_or(&ready.kernels);
     let is_one_image = kernels.before.image_hash == kernels.after.image_hash;
-    let (scenario, _) = ground::kept_scenario(ready.folder.path(), &ready.run)?;
+    let scenario = ground::kept_scenario(ready.folder.path(), &ready.run)?.0.unheld();
     let initramfs = crate::image::initramfs()?;
     let machine = ground::machine().await?;
     let mut setting =

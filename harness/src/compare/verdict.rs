@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::exact::{detectable_rate, fisher_two_sided};
 use super::finding::{ALPHA, Class, Count, Evidence, Finding};
 use crate::kreport::{KnownIssues, Report};
+use crate::rendezvous::Race;
 use crate::scenario::{Expect, Operation};
 use crate::side::{Side, Sides};
 use crate::trial::{Outcome, TrialOutcome, TrialRecord};
@@ -87,6 +88,8 @@ pub struct Judgement {
     pub tally: Sides<Tally>,
     /// What is to be said of the file of known issues: entries that have expired or that matched nothing.
     pub remarks: Vec<String>,
+    /// What came of the vCPUs that were held; none where none was to be.
+    pub race: Option<Race>,
 }
 
 impl Judgement {
@@ -108,6 +111,7 @@ pub struct Judge {
     /// Operations that were planned, and done at least once, such as `unplug dimm`.
     planned: BTreeSet<String>,
     done: Sides<BTreeSet<String>>,
+    race: Race,
 }
 
 impl Judge {
@@ -141,6 +145,7 @@ impl Judge {
             }
         }
         tally.detectable_rate = detectable_rate(tally.armed);
+        self.race.add(record.side, &record.folder, &record.holds);
         *self.with_lockdep.of_mut(record.side) += u32::from(record.armed.start.is_some());
         self.evidence.add(record, seconds);
     }
@@ -154,7 +159,8 @@ impl Judge {
     pub fn judgement(&self) -> Judgement {
         let findings = self.evidence.findings();
         let (verdict, reason) = self.decide(&findings);
-        Judgement { verdict, reason, findings, tally: self.tally, remarks: self.evidence.remarks() }
+        let race = Some(&self.race).filter(|race| !race.is_empty()).cloned();
+        Judgement { verdict, reason, findings, tally: self.tally, remarks: self.evidence.remarks(), race }
     }
 
     /// Trials taken in of the side that had fewer.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::journal::HostTime;
 use crate::kreport::scan;
-use crate::scenario::{Schedule, Seed};
+use crate::scenario::{Holding, Schedule, Seed};
 use crate::trial::{Armed, Seen};
 
 const WARNING: &str = "WARNING: CPU: 0 PID: 1 at mm/a.c:1 alpha+0x1/0x2\nCall Trace:\n caller+0x1/0x2\n";
@@ -21,7 +21,7 @@ fn trial(side: Side, number: u32, logs: &[&str]) -> TrialRecord {
         folder: format!("{side}-{number:03}"),
         number,
         seed: Seed(1),
-        schedule: Schedule { lanes: Vec::new() },
+        schedule: Schedule { lanes: Vec::new(), holding: Holding::default() },
         outcome: if reports.is_empty() { TrialOutcome::Clean } else { TrialOutcome::Reported },
         why: String::new(),
         armed: Armed { start: Some(true), end: Some(true) },
@@ -34,6 +34,7 @@ fn trial(side: Side, number: u32, logs: &[&str]) -> TrialRecord {
         load_loops: Vec::new(),
         reports,
         qemu: None,
+        holds: Vec::new(),
     }
 }
 

@@ -99,6 +99,18 @@ impl Symbols {
         out.push(frame);
     }
 
+    /// The functions that the code at an address is of, those that were compiled into another first. Empty of what is no code.
+    pub fn functions_at(&self, address: u64) -> Vec<String> {
+        let mut names = Vec::new();
+        if let Ok(mut found) = self.lines.find_frames(address) {
+            while let Ok(Some(step)) = found.next() {
+                let name = step.function.as_ref().and_then(|name| name.raw_name().ok());
+                names.extend(name.map(std::borrow::Cow::into_owned));
+            }
+        }
+        names
+    }
+
     /// The image's address of a frame. Of several functions of one name, the one of the printed size.
     fn address(&self, frame: &Frame) -> Option<u64> {
         let (offset, size) = (frame.offset?, frame.size?);

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use addr2line::gimli;
-use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind};
+use object::{Object, ObjectSegment, ObjectSymbol, SymbolKind};
 
+use crate::vmlinux::{Structure, structures};
 use crate::{Error, Result};
 
 /// Where the kernel's image is mapped (`Documentation/x86/x86_64/mm.rst`): `__START_KERNEL_map`. Guests boot without
@@ -289,72 +289,6 @@ fn plain(name: &str) -> &str {
         }
         _ => name,
     }
-}
-
-#[derive(Debug, Default)]
-struct Structure {
-    bytes: u64,
-    members: HashMap<String, u64>,
-}
-
-/// The structures of kernel/locking/lockdep.c, by name.
-fn structures(file: &object::File<'_>) -> std::result::Result<HashMap<String, Structure>, gimli::Error> {
-    let load = |id: gimli::SectionId| -> std::result::Result<std::borrow::Cow<'_, [u8]>, gimli::Error> {
-        let data = file.section_by_name(id.name()).and_then(|section| section.uncompressed_data().ok());
-        Ok(data.unwrap_or_default())
-    };
-    let sections = gimli::DwarfSections::load(load)?;
-    let dwarf = sections.borrow(|section| gimli::EndianSlice::new(section, gimli::LittleEndian));
-    let mut units = dwarf.units();
-    while let Some(header) = units.next()? {
-        let unit = dwarf.unit(header)?;
-        if unit.name.is_some_and(|name| name.ends_with(b"kernel/locking/lockdep.c")) {
-            return structures_of(&dwarf, &unit);
-        }
-    }
-    Ok(HashMap::new())
-}
-
-fn structures_of<R: gimli::Reader>(
-    dwarf: &gimli::Dwarf<R>,
-    unit: &gimli::Unit<R>,
-) -> std::result::Result<HashMap<String, Structure>, gimli::Error> {
-    let mut all: HashMap<String, Structure> = HashMap::new();
-    // The structure that is being read, and how deep it lies.
-    let mut current: Option<(String, isize)> = None;
-    let mut depth = 0;
-    let mut entries = unit.entries();
-    while let Some((step, entry)) = entries.next_dfs()? {
-        depth += step;
-        if current.as_ref().is_some_and(|(_, at)| depth <= *at) {
-            current = None;
-        }
-        let name = match entry.attr_value(gimli::DW_AT_name)? {
-            Some(value) => dwarf.attr_string(unit, value)?.to_string_lossy()?.into_owned(),
-            None => continue,
-        };
-        match entry.tag() {
-            gimli::DW_TAG_structure_type => {
-                let bytes = entry.attr_value(gimli::DW_AT_byte_size)?.and_then(|value| value.udata_value());
-                if let Some(bytes) = bytes {
-                    all.insert(name.clone(), Structure { bytes, members: HashMap::new() });
-                    current = Some((name, depth));
-                }
-            }
-            gimli::DW_TAG_member => {
-                let place = entry.attr_value(gimli::DW_AT_data_member_location)?;
-                let place = place.and_then(|value| value.udata_value()).unwrap_or(0);
-                if let Some((structure, at)) = &current
-                    && depth == at + 1
-                    && let Some(structure) = all.get_mut(structure)
-                {
-                    structure.members.insert(name, place);
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(all)
 }
 
 #[cfg(test)]

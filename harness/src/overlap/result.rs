@@ -140,13 +140,24 @@ impl Overlap {
         if judgement.verdict != Some(Verdict::Unchanged) || self.none.is_some() {
             return;
         }
+        // Shown to be kept apart by a lock, they need not meet.
+        let race = judgement.race.take();
+        let apart = |pair: &Pair, side: Side| match (&race, &pair.first, &pair.second) {
+            (Some(race), Critical::Function(a), Critical::Function(b)) => race.excludes(side, a, b),
+            _ => false,
+        };
         let never: Vec<String> = self
             .never()
+            .filter_map(|(pair, mut sides)| {
+                sides.retain(|side| !apart(pair, *side));
+                (!sides.is_empty()).then_some((pair, sides))
+            })
             .map(|(pair, sides)| {
                 let side = if sides.len() == 2 { String::new() } else { format!(" {}", sides[0]) };
                 format!("{} and {}{side}", pair.first, pair.second)
             })
             .collect();
+        judgement.race = race;
         if !never.is_empty() {
             judgement.verdict = Some(Verdict::Inconclusive);
             judgement.reason = format!("never overlapped: {}", never.join("; "));

@@ -14,6 +14,7 @@ pub mod overlap;
 pub mod page;
 mod progress;
 pub mod prove;
+pub mod race;
 pub mod replay;
 pub mod shrink;
 pub mod stream;

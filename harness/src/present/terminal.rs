@@ -111,6 +111,9 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     if let Some(coverage) = &result.coverage {
         super::coverage::short(coverage).into_iter().for_each(&mut line);
     }
+    if let Some(race) = &result.race {
+        super::race::short(race).into_iter().for_each(&mut line);
+    }
     if let Some(overlap) = &result.overlap {
         super::overlap::short(overlap).into_iter().for_each(&mut line);
     }

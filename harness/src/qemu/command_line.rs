@@ -28,6 +28,8 @@ pub struct Boot {
     pub clock: Clock,
     /// Where the guest begins.
     pub start: Start,
+    /// Whether its vCPUs can be held.
+    pub gdb: bool,
 }
 
 /// What guest time is.
@@ -192,6 +194,10 @@ pub fn command_line(scenario: &Scenario, boot: Boot) -> Vec<String> {
         add("-chardev", socket(id, file));
         add("-device", format!("virtserialport,chardev={id},name={name}"));
     }
+    if boot.gdb {
+        add("-chardev", socket("gdb", Inherited::Gdb));
+        add("-gdb", "chardev:gdb".into());
+    }
     add("-device", "virtio-rng-pci".into());
     for (id, device) in &scenario.devices {
         if let Device::VirtioMem(device) = device {
@@ -261,7 +267,15 @@ mod tests {
 
     fn boot(accelerator: Accelerator, platform: Platform, start: Start) -> Boot {
         let clock = Clock::Wall;
-        Boot { accelerator, sandbox: true, platform, loops_per_jiffy: Some(10_400_000), clock, start }
+        Boot {
+            accelerator,
+            sandbox: true,
+            platform,
+            loops_per_jiffy: Some(10_400_000),
+            clock,
+            start,
+            gdb: false,
+        }
     }
 
     fn words(boot: Boot) -> Vec<String> {

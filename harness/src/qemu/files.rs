@@ -40,6 +40,8 @@ pub enum Inherited {
     DimmFile,
     /// What is to be read of a guest's memory, written there by QEMU.
     Probe,
+    /// The gdbstub's socket.
+    Gdb,
 }
 
 impl Inherited {

@@ -68,6 +68,8 @@ pub struct Streams {
     pub agent: UnixStream,
     /// Kernel records.
     pub kmsg: UnixStream,
+    /// The gdbstub, where there is one.
+    pub gdb: Option<UnixStream>,
 }
 
 /// A QEMU process. Dropping it kills the process group; a task reaps it.
@@ -85,7 +87,7 @@ impl Drop for Machine {
 }
 
 impl Machine {
-    /// Starts `program` with `arguments`, `files` beside its sockets, and its standard error, which a guest can make long,
+    /// Starts `program` with `arguments`, `files` beside its sockets, of which `gdb` says whether its gdbstub's is one, and its standard error, which a guest can make long,
     /// in the file `stderr` up to a limit.
     ///
     /// An error is the user's where there is no such program, else the host's. A QEMU that does not like its arguments
@@ -94,6 +96,7 @@ impl Machine {
         program: &Path,
         arguments: &[String],
         files: Vec<(Inherited, OwnedFd)>,
+        gdb: bool,
         identity: Identity,
         stderr: &Path,
     ) -> Result<(Self, Streams)> {
@@ -109,6 +112,7 @@ impl Machine {
             serial: connect(Inherited::Serial)?,
             agent: connect(Inherited::Agent)?,
             kmsg: connect(Inherited::Kmsg)?,
+            gdb: gdb.then(|| connect(Inherited::Gdb)).transpose()?,
         };
         let mut command = Command::new(program);
         command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());

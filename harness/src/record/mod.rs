@@ -37,6 +37,7 @@ use crate::compare::{Control, Coverage, Finding, Judgement, LockOrderDiff, Recur
 use crate::latency::Latency;
 use crate::overlap::Overlap;
 use crate::qemu::Clock;
+use crate::rendezvous::Race;
 use crate::scenario::Seed;
 use crate::side::Sides;
 use crate::trial::Repeated;
@@ -199,6 +200,9 @@ pub struct RunResult {
     /// What ran at the same time; null where nobody asked.
     #[serde(default)]
     pub overlap: Option<Overlap>,
+    /// What came of the vCPUs that were held; null where none was to be.
+    #[serde(default)]
+    pub race: Option<Race>,
     /// What was run.
     pub run: Run,
 }
@@ -245,7 +249,7 @@ impl RunResult {
             latency.weigh(&mut judgement);
         }
         let exit_status = judgement.exit_status();
-        let Judgement { verdict, reason, findings, tally, remarks } = judgement;
+        let Judgement { verdict, reason, findings, tally, remarks, race } = judgement;
         Self {
             schema: SCHEMA,
             verdict,
@@ -261,6 +265,7 @@ impl RunResult {
             coverage,
             latency,
             overlap,
+            race,
             run,
         }
     }

@@ -11,7 +11,7 @@ use toml::Spanned;
 use self::machine::{devices, machine};
 use self::step::step;
 use super::file::{File, LaneTable, RandomTable, StepTable};
-use super::{Device, DeviceId, Lane, Move, Operation, Random, Scenario, Start, Step};
+use super::{Device, DeviceId, Holds, Lane, Move, Operation, Random, Scenario, Start, Step};
 use crate::Error;
 
 /// A fault and the place in the text it stands at.
@@ -111,6 +111,7 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
             return Err(Wrong::new(table.span(), what, "leave [overlap] out"));
         }
     }
+    let holds = holds(&file)?;
     Ok(Scenario {
         name,
         about: file.about,
@@ -124,6 +125,44 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
         random,
         latency: file.latency.map(Spanned::into_inner),
         overlap: file.overlap.map(Spanned::into_inner),
+        holds,
+    })
+}
+
+/// Who is held, and how long, is possible; whether the kernels have such places is seen when they are there.
+fn holds(file: &File) -> Result<Holds, Wrong> {
+    type Said = Option<(String, &'static str)>;
+    let rendezvous = file.rendezvous.iter().map(|table| (table.span(), table.get_ref().wrong()));
+    let sweep = file.sweep.iter().map(|table| (table.span(), table.get_ref().wrong()));
+    let delay = file.delay.iter().map(|table| (table.span(), table.get_ref().wrong()));
+    let delays = file.delays.iter().map(|table| (table.span(), table.get_ref().wrong()));
+    let all: Vec<(std::ops::Range<usize>, Said)> =
+        rendezvous.chain(sweep).chain(delay).chain(delays).collect();
+    for (span, said) in all {
+        if let Some((what, mend)) = said {
+            return Err(Wrong::new(span, what, mend));
+        }
+        if file.start == Start::Boot {
+            let what = "vCPUs are held when the guest is there, after the lanes of `start = \"boot\"`";
+            return Err(Wrong::new(span, what, "leave it out"));
+        }
+        if file.machine.get_ref().max_cpus < 2 {
+            let what = "while the only vCPU is held, nobody can come to meet it";
+            return Err(Wrong::new(span, what, "max_cpus = 2, or more"));
+        }
+    }
+    let meets = !file.rendezvous.is_empty() || file.sweep.is_some();
+    if let Some(span) = file.delay.first().map(Spanned::span).or(file.delays.as_ref().map(Spanned::span))
+        && meets
+    {
+        let what = "who is delayed on the way to a rendezvous is held by nobody's plan";
+        return Err(Wrong::new(span, what, "delays, or a rendezvous"));
+    }
+    Ok(Holds {
+        rendezvous: file.rendezvous.iter().map(|table| table.get_ref().clone()).collect(),
+        sweep: file.sweep.as_ref().map(|table| table.get_ref().clone()),
+        delay: file.delay.iter().map(|table| table.get_ref().clone()).collect(),
+        delays: file.delays.as_ref().map(|table| table.get_ref().clone()),
     })
 }
 

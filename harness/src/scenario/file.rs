@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Backend, Expect, Guest, Machine, Order, Phase, Policy, Racing, Timing};
+use super::{
+    Backend, Delay, Delays, Expect, Guest, Machine, Order, Phase, Policy, Racing, Rendezvous, Sweep, Timing,
+};
 use crate::bytes::Bytes;
 
 #[derive(Debug, Deserialize)]
@@ -30,6 +32,12 @@ pub(super) struct File {
     pub(super) random: Option<Spanned<RandomTable>>,
     pub(super) latency: Option<Spanned<Timing>>,
     pub(super) overlap: Option<Spanned<Racing>>,
+    #[serde(default)]
+    pub(super) rendezvous: Vec<Spanned<Rendezvous>>,
+    pub(super) sweep: Option<Spanned<Sweep>>,
+    #[serde(default)]
+    pub(super) delay: Vec<Spanned<Delay>>,
+    pub(super) delays: Option<Spanned<Delays>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -8,8 +8,10 @@ mod file;
 mod load;
 mod machine;
 mod operation;
+mod point;
 mod racing;
 mod random;
+mod rendezvous;
 mod schedule;
 mod timing;
 mod write;
@@ -23,8 +25,10 @@ use serde::{Deserialize, Serialize};
 pub use device::{Backend, Device, DeviceId, Dimm, VirtioMem};
 pub use machine::{Machine, MachineKind, Node, Topology};
 pub use operation::{Expect, Offset, Operation, Phase, Place, Policy, Trigger};
+pub use point::Point;
 pub use racing::{Critical, Racing};
 pub use random::{Move, Random};
+pub use rendezvous::{Delay, Delays, First, Holding, Holds, Manner, Rendezvous, Sweep};
 pub use schedule::{Batch, LaneSchedule, Schedule, Seed};
 pub use timing::{Mark, Metric, Part, Teller, Timing, Victim};
 
@@ -75,6 +79,8 @@ pub struct Scenario {
     pub latency: Option<Timing>,
     /// What is to be seen running at the same time, in trials of their own.
     pub overlap: Option<Racing>,
+    /// Where vCPUs are held, so that a race is met on purpose.
+    pub holds: Holds,
 }
 
 /// Where a trial begins.
@@ -205,6 +211,12 @@ impl Scenario {
         let name =
             Path::new(file).file_stem().map_or_else(|| file.into(), |s| s.to_string_lossy().into_owned());
         check::check(name, table).map_err(|wrong| wrong.at(file, text))
+    }
+
+    /// The same with nobody held: for kernels that count or trace, and for times.
+    #[must_use]
+    pub fn unheld(self) -> Self {
+        Self { holds: Holds::default(), ..self }
     }
 
     /// vCPUs that a trial starts in all: those at boot and every plug. QEMU under TCG starts at most `maxcpus` vCPU

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Expect, Offset, Operation, Order, Scenario, Trigger};
+use super::{Expect, Holding, Offset, Operation, Order, Scenario, Trigger};
 
 /// What a trial's schedule is drawn from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +31,9 @@ impl Seed {
 pub struct Schedule {
     /// Lanes, which start together.
     pub lanes: Vec<LaneSchedule>,
+    /// Where vCPUs are held meanwhile.
+    #[serde(default, skip_serializing_if = "Holding::is_empty")]
+    pub holding: Holding,
 }
 
 /// One lane of one trial.
@@ -100,7 +103,9 @@ impl Scenario {
         if let Some(grammar) = &self.random {
             lanes.extend(grammar.lanes(self, &mut random));
         }
-        Schedule { lanes }
+        // Last, so that a scenario that holds draws the same lanes as one that does not.
+        let holding = self.holds.of_trial(number, &mut random);
+        Schedule { lanes, holding }
     }
 }
 

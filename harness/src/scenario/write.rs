@@ -8,7 +8,8 @@ use hotplug_protocol::Load;
 use serde::Serialize;
 
 use super::{
-    Backend, Device, DeviceId, Dimm, Machine, Offset, Operation, Order, Scenario, Step, Victim, VirtioMem,
+    Backend, Device, DeviceId, Dimm, Holds, Machine, Offset, Operation, Order, Scenario, Step, Victim,
+    VirtioMem,
 };
 use crate::bytes::Bytes;
 
@@ -88,6 +89,14 @@ impl Scenario {
         if let Some(racing) = &self.overlap {
             let _ = write!(text, "\n[overlap]\n{}", toml::to_string(racing).unwrap_or_default());
         }
+        let mut table = |head: &str, keys: Result<String, toml::ser::Error>| {
+            let _ = write!(text, "\n{head}\n{}", keys.unwrap_or_default());
+        };
+        let Holds { rendezvous, sweep, delay, delays } = &self.holds;
+        rendezvous.iter().for_each(|one| table("[[rendezvous]]", toml::to_string(one)));
+        sweep.iter().for_each(|one| table("[sweep]", toml::to_string(one)));
+        delay.iter().for_each(|one| table("[[delay]]", toml::to_string(one)));
+        delays.iter().for_each(|one| table("[delays]", toml::to_string(one)));
         text
     }
 

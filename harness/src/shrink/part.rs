@@ -27,7 +27,13 @@ impl Kind {
 }
 
 /// What a trial does. None of it is seen at boot, so that all candidates share a checkpoint.
-pub(super) const SCHEDULE: [Kind; 9] = [
+pub(super) const SCHEDULE: [Kind; 11] = [
+    // First: a report that comes without a held vCPU is one that comes by itself.
+    Kind {
+        count: |all| all.holds.rendezvous.len(),
+        take: |all, which| drop(all.holds.rendezvous.drain(which)),
+    },
+    Kind { count: |all| all.holds.delay.len(), take: |all, which| drop(all.holds.delay.drain(which)) },
     Kind { count: |all| all.lanes.len(), take: |all, which| drop(all.lanes.drain(which)) },
     Kind { count: |all| all.guest.load.len(), take: |all, which| drop(all.guest.load.drain(which)) },
     Kind { count: |all| all.guest.typing.iter().count(), take: |all, _| all.guest.typing = None },

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::scenario::{Expect, Lane, Operation, Order, Scenario, Schedule, Step};
+use crate::scenario::{Expect, Holding, Holds, Lane, Operation, Order, Scenario, Schedule, Step};
 
 /// The scenario whose lanes do what `schedule` did: repeats and random lanes written out, orders as they were drawn, and
 /// pauses drawn up to what they were, in whole milliseconds.
@@ -20,8 +20,17 @@ pub fn plain(scenario: &Scenario, schedule: &Schedule) -> Scenario {
         });
         Lane { name: lane.name.clone(), repeat: 1, steps: steps.collect() }
     });
-    let mut plain =
-        Scenario { lanes: lanes.collect(), random: None, latency: None, overlap: None, ..scenario.clone() };
+    // Which pair of a sweep it was, and which delays were drawn, is in the schedule.
+    let Holding { rendezvous, delays: delay } = schedule.holding.clone();
+    let holds = Holds { rendezvous, sweep: None, delay, delays: None };
+    let mut plain = Scenario {
+        lanes: lanes.collect(),
+        random: None,
+        latency: None,
+        overlap: None,
+        holds,
+        ..scenario.clone()
+    };
     tidy(&mut plain);
     plain
 }

@@ -92,7 +92,7 @@ mod tests {
         .await;
         assert_eq!(
             Size::of(&left).to_string(),
-            "lanes 1, loads 0, operations 2, meetings 0, pauses 0, in flight 1, devices 1, slots 1, max CPUs 1, MiB at boot 256"
+            "lanes 1, loads 0, operations 2, meetings 0, pauses 0, held 0, in flight 1, devices 1, slots 1, max CPUs 1, MiB at boot 256"
         );
         assert!(does(&left, "unplug dimm0") && tried < 20, "{tried}: {}", left.to_toml());
     }

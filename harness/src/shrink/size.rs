@@ -6,7 +6,7 @@ use crate::scenario::Scenario;
 
 /// Numbers by name, in the order of what is reduced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Size([(&'static str, u64); 10]);
+pub struct Size([(&'static str, u64); 11]);
 
 impl Size {
     /// Of a scenario without random lanes.
@@ -21,6 +21,7 @@ impl Size {
             ("operations", many(steps().map(|step| step.operations.len()).sum())),
             ("meetings", many(steps().filter(|s| s.barrier.is_some() || s.after.is_some()).count())),
             ("pauses", many(steps().filter(|step| step.pause_up_to_ms > 0).count())),
+            ("held", many(scenario.holds.rendezvous.len() + scenario.holds.delay.len())),
             ("in flight", many(steps().map(|step| step.in_flight).max().unwrap_or(0))),
             ("devices", many(scenario.devices.len())),
             ("slots", u64::from(machine.slots)),

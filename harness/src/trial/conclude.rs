@@ -16,6 +16,7 @@ use crate::guest::LockdepStats;
 use crate::journal::{HostTime, Journal};
 use crate::kreport;
 use crate::qemu::Ended;
+use crate::rendezvous::Hold;
 use crate::scenario::{Expect, Operation, Phase, Schedule};
 
 /// What a trial came to before its log was read.
@@ -34,6 +35,8 @@ pub(super) struct Course {
     /// What its kernel traced.
     pub(super) traced: Traced,
     pub(super) load_loops: Vec<u64>,
+    /// What was held.
+    pub(super) holds: Vec<Hold>,
 }
 
 /// Reads the log and decides.
@@ -59,7 +62,14 @@ pub(super) fn conclude(
         .into_iter()
         .map(|folded| {
             let printed = folded.first.time.and_then(|us| journal.host_time(GuestTime(us)));
-            let during = printed.map(|at| in_flight(&operations, at)).unwrap_or_default();
+            let mut during = printed.map(|at| in_flight(&operations, at)).unwrap_or_default();
+            // Of all before it the last: what a hold sets off may come when everybody has been let go.
+            let held =
+                course.holds.iter().rfind(|hold| hold.at.is_some_and(|at| printed.is_none_or(|p| at <= p)));
+            if let Some(hold) = held {
+                let comma = if during.is_empty() { "" } else { ", " };
+                during = format!("{during}{comma}{}", hold.words());
+            }
             Seen { first: folded.first.clone(), at: printed, times: folded.count as u64, during }
         })
         .collect();
@@ -117,6 +127,7 @@ pub(super) fn conclude(
         load_loops: course.load_loops,
         reports,
         qemu,
+        holds: course.holds,
     }
 }
 

@@ -6,6 +6,7 @@ mod conclude;
 mod coverage;
 mod cpus;
 mod diagnosis;
+mod holding;
 mod lanes;
 mod locks;
 mod operation;

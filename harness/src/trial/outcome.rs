@@ -7,6 +7,7 @@ use super::{Mismatch, OperationRecord};
 use crate::journal::HostTime;
 use crate::kreport::Report;
 use crate::qemu::Ended;
+use crate::rendezvous::Hold;
 use crate::scenario::{Schedule, Seed};
 use crate::side::Side;
 
@@ -124,6 +125,9 @@ pub struct TrialRecord {
     pub reports: Vec<Seen>,
     /// How QEMU ended, where it was not we who ended it.
     pub qemu: Option<Ended>,
+    /// What was held, in the order of the holds' beginning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<Hold>,
 }
 
 impl TrialRecord {

@@ -1,6 +1,7 @@
 //! One trial from its start to its record.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,18 +14,21 @@ use super::conclude::{Course, conclude};
 use super::coverage::Count;
 use super::cpus::Cpus;
 use super::diagnosis;
+use super::holding::{self, Holds};
 use super::lanes::{Lanes, Log};
 use super::locks;
 use super::outcome::{TrialOutcome, TrialRecord};
 use super::repeat::{self, OnDisk};
 use super::timing::{Trace, Watched};
 use super::vm::{Cut, Origin, Vm};
+use crate::gdb::GdbError;
 use crate::guest::{self, AgentError, LockdepStats};
 use crate::host::{Accelerator, Qemu};
 use crate::journal::{Happening, Journal, Listener, Stage};
 use crate::lockorder::Layout;
 use crate::qemu::{self, Boot, Clock, Identity, Platform, Sealed, command_line};
 use crate::record::{write_json, write_whole};
+use crate::rendezvous::Places;
 use crate::scenario::{Scenario, Schedule, Seed, Start};
 use crate::side::{Side, Sides};
 use crate::{Error, Result};
@@ -67,6 +71,8 @@ pub struct Setting {
     pub counted: Option<Sides<Vec<String>>>,
     /// What is timed, where that is what the trials are for.
     pub watched: Option<Watched>,
+    /// Where each kernel has the places that vCPUs are held at, where the scenario names any.
+    pub places: Option<Sides<Arc<Places>>>,
 }
 
 impl Setting {
@@ -79,6 +85,12 @@ impl Setting {
         }
     }
 
+    /// Whether a guest that begins there has its vCPUs held. What checkpoints are made on is the same machine with and
+    /// without.
+    pub(super) fn has_gdb(&self, start: qemu::Start) -> bool {
+        self.places.is_some() && start != qemu::Start::Template
+    }
+
     /// QEMU's arguments for a guest of this scenario that begins there.
     pub fn command_line(&self, start: qemu::Start) -> Vec<String> {
         self.command_line_of(&self.scenario, start)
@@ -87,7 +99,8 @@ impl Setting {
     /// The same for another scenario.
     pub fn command_line_of(&self, scenario: &Scenario, start: qemu::Start) -> Vec<String> {
         let Self { accelerator, sandbox, platform, loops_per_jiffy, clock, .. } = *self;
-        command_line(scenario, Boot { accelerator, sandbox, platform, loops_per_jiffy, clock, start })
+        let gdb = self.has_gdb(start);
+        command_line(scenario, Boot { accelerator, sandbox, platform, loops_per_jiffy, clock, start, gdb })
     }
 }
 
@@ -196,6 +209,7 @@ impl Prepared {
         let mut course = Course { taken: journal.now(), ..Course::default() };
         journal.record(Happening::Stage(Stage::Taken));
         let log = Log::default();
+        let holds = Holds::default();
         let count = setting.counted.as_ref().map(|sources| Count::new(sources.of(plan.side)));
         let cpus = setting.scenario.machine.max_cpus;
         let trace = setting.watched.as_ref().map(|watched| Trace::new(watched, cpus));
@@ -206,7 +220,17 @@ impl Prepared {
                 (0, None, Vec::new(), Err("its QEMU did not start".into()))
             }
             Ok(vm) => {
-                let whole = lead(&vm, setting, &plan, heard, &schedule, &log, watch, &mut course, under_way);
+                let whole = lead(
+                    &vm,
+                    setting,
+                    &plan,
+                    heard,
+                    &schedule,
+                    (&log, &holds),
+                    watch,
+                    &mut course,
+                    under_way,
+                );
                 tokio::select! {
                     () = whole => {}
                     () = cancel.cancelled() => {}
@@ -242,6 +266,7 @@ impl Prepared {
             text.map_or(Ok(()), |text| write_whole(&dir.join(name), text.as_bytes()))?;
         }
         let traced = std::mem::take(&mut course.traced);
+        course.holds = holds.into_inner();
         let record = conclude(&plan, schedule, &dir, &journal, &kernel_log, lost, log, course, ended);
         if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
             repeat::write(setting, &dir, &record)?;
@@ -272,7 +297,7 @@ async fn lead(
     plan: &TrialPlan,
     heard: Listener,
     schedule: &Schedule,
-    log: &Log,
+    (log, holds): (&Log, &Holds),
     watch: Watch<'_>,
     course: &mut Course,
     under_way: &CancellationToken,
@@ -294,7 +319,9 @@ async fn lead(
             let broken = |error: AgentError| Cut::Broken(format!("the guest does not tell times: {error}"));
             course.traced = begun.map_err(broken)?;
         }
-        let lanes = from_ready(vm, setting, &hello, baseline, schedule, log, under_way);
+        let places = setting.places.as_ref().map(|places| &**places.of(plan.side));
+        let holder = Holder { places, holds };
+        let lanes = from_ready(vm, setting, &hello, baseline, schedule, (log, holder), under_way);
         let counted = async {
             match count {
                 Some(count) => count.follow(&vm.agent, vm.journal.listen()).await,
@@ -350,6 +377,41 @@ async fn begin(
     }
 }
 
+/// What holding vCPUs takes of a trial.
+#[derive(Debug, Clone, Copy)]
+struct Holder<'a> {
+    places: Option<&'a Places>,
+    holds: &'a Holds,
+}
+
+impl Holder<'_> {
+    /// Lets `lanes` run while vCPUs are held as `schedule` says. Once the lanes have ended nobody is held.
+    async fn around(
+        self,
+        vm: &Vm,
+        schedule: &Schedule,
+        lanes: impl Future<Output = Result<(), Cut>>,
+    ) -> Result<(), Cut> {
+        let Some(places) = self.places.filter(|_| !schedule.holding.is_empty()) else { return lanes.await };
+        let broken = |error: GdbError| Cut::Broken(error.to_string());
+        let gdb = vm.gdb().await.map_err(broken)?;
+        let over = CancellationToken::new();
+        let mut held = pin!(holding::hold(gdb, places, &schedule.holding, &vm.journal, self.holds, &over));
+        let mut lanes = pin!(lanes);
+        tokio::select! {
+            // Without it a guest may stand for ever.
+            held = &mut held => {
+                held.map_err(broken)?;
+                lanes.await
+            }
+            done = &mut lanes => {
+                over.cancel();
+                held.await.map_err(broken).and(done)
+            }
+        }
+    }
+}
+
 /// The lanes of a guest that is there to be asked, under load.
 async fn from_ready(
     vm: &Vm,
@@ -357,7 +419,7 @@ async fn from_ready(
     hello: &Hello,
     baseline: Snapshot,
     schedule: &Schedule,
-    log: &Log,
+    (log, holder): (&Log, Holder<'_>),
     under_way: &CancellationToken,
 ) -> Result<(), Cut> {
     let scenario = &setting.scenario;
@@ -388,8 +450,9 @@ async fn from_ready(
             None => std::future::pending().await,
         }
     };
+    let all = async { lanes.run(schedule).await.map_err(|error| Cut::Hung(error.to_string())) };
     tokio::select! {
-        done = lanes.run(schedule) => done.map_err(|error| Cut::Hung(error.to_string())),
+        done = holder.around(vm, schedule, all) => done,
         never = accepted => never,
         never = typed => match never {},
     }

@@ -2,15 +2,17 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hotplug_protocol::{Event, Hello, Request};
 use qapi::qmp;
+use tokio::net::UnixStream;
 
 use super::Setting;
 use super::checkpoint::Checkpoint;
 use crate::bytes::Bytes;
+use crate::gdb::{Gdb, GdbError};
 use crate::guest::{Agent, Kmsg, Serial};
 use crate::journal::{Ending, Happening, Journal, Stage};
 use crate::qemu::{Ended, Inherited, Machine, Scratch, Start, shell_words};
@@ -48,6 +50,8 @@ pub(super) struct Vm {
     pub(super) kmsg: Kmsg,
     pub(super) serial: Serial,
     machine: Machine,
+    /// Until it is taken.
+    gdb: Mutex<Option<UnixStream>>,
     probe: Scratch,
     /// The trial's folder.
     pub(super) dir: PathBuf,
@@ -142,8 +146,14 @@ impl Vm {
         files.push((Inherited::Kernel, setting.kernels.of(side).handle()?));
         files.push((Inherited::Initrd, setting.initrd.handle()?));
         let stderr = dir.join("qemu.stderr");
-        let (machine, streams) =
-            Machine::start(&setting.qemu.path, &arguments, files, setting.identity, &stderr)?;
+        let (machine, streams) = Machine::start(
+            &setting.qemu.path,
+            &arguments,
+            files,
+            setting.has_gdb(begins),
+            setting.identity,
+            &stderr,
+        )?;
         let serial = Serial::read(streams.serial, &dir.join("serial.log"), journal.clone());
         let newest = match origin {
             Origin::Checkpoint(checkpoint) => checkpoint.newest_record(),
@@ -185,7 +195,18 @@ impl Vm {
                 words => error.detail(words),
             }
         })?;
-        Ok(Self { qmp, agent, kmsg, serial, machine, probe, dir: dir.to_owned(), journal: journal.clone() })
+        let gdb = Mutex::new(streams.gdb);
+        Ok(Self {
+            qmp,
+            agent,
+            kmsg,
+            serial,
+            machine,
+            gdb,
+            probe,
+            dir: dir.to_owned(),
+            journal: journal.clone(),
+        })
     }
 
     /// Waits until the agent of a booting guest is ready.
@@ -246,6 +267,12 @@ impl Vm {
         self.unless_cut(go_on).await?;
         self.journal.record(Happening::Stage(Stage::Ready));
         Ok(())
+    }
+
+    /// Takes over the gdbstub, once; the guest, which runs, then stands.
+    pub(super) async fn gdb(&self) -> Result<Gdb, GdbError> {
+        let stream = self.gdb.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Gdb::attach(stream.ok_or_else(|| GdbError::Gone("it was not started with one".into()))?).await
     }
 
     /// Has the guest draw other random numbers than every other guest of its checkpoint. The answer is not waited for.

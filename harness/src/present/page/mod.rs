@@ -10,6 +10,7 @@ mod grid;
 mod lanes;
 mod overlap;
 mod past;
+mod race;
 mod scale;
 mod stalls;
 
@@ -78,6 +79,8 @@ pub fn page(result: &RunResult, parts: &Parts) -> String {
                     section aria-labelledby="findings" { h2 id="findings" { "Findings" } (findings::section(result, &parts.evidence)) }
                     (lock_order(result, parts.drawing.as_deref()))
                     (changed_lines(result))
+                    (race::section(result))
+                    (overlap::section(result))
                     (overlap::section(result))
                     (distribution::section(result, &parts.stalled))
                     section aria-labelledby="trials" { h2 id="trials" { "Trials" } (grid::section(&parts.squares, &parts.shown)) }

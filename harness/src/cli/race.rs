@@ -1,0 +1,104 @@
+//! `hotplug race`: pairs of places, each held until another task comes to the other, in both orders.
+
+use std::io::Write;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::compare::{self, CompareArgs};
+use super::kernel::PairArgs;
+use crate::host;
+use crate::scenario::{Manner, Point, Sweep};
+use crate::{Error, Result};
+
+/// The scenario unless another is named.
+pub const SCENARIO: (&str, &str) = ("race.toml", include_str!("../../../scenarios/race.toml"));
+
+/// Options of `hotplug race`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  hotplug race my.patch
+  hotplug race --functions offline_pages,online_pages --against _cpu_up,_cpu_down:return my.patch
+  hotplug race --scenario scenarios/pmem-against-cpu.toml --functions memremap_pages --against _cpu_down my.patch
+
+Exit status: as of hotplug compare.")]
+pub struct RaceArgs {
+    /// The two kernels.
+    #[command(flatten)]
+    pub pair: PairArgs,
+    /// Places: functions, their returns (f:return), lines (mm/memory_hotplug.c:1820)
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "add_memory_resource,try_remove_memory,online_pages,offline_pages"
+    )]
+    pub functions: Vec<Point>,
+    /// Places that each of them is raced against
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "_cpu_up,_cpu_down")]
+    pub against: Vec<Point>,
+    /// Trials of each pair, order and kernel
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub trials: NonZeroU32,
+    /// The longest hold, milliseconds of guest time
+    #[arg(long, value_name = "MS", default_value_t = Manner::default().limit_ms)]
+    pub limit: u32,
+    /// Scenario file, without a [sweep] of its own [default: race, which is built in]
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
+    /// Boot for each trial, instead of restoring a checkpoint
+    #[arg(long)]
+    pub cold: bool,
+    /// Print what happens as it happens, one JSON object a line, and the result last, instead of the screen
+    #[arg(long)]
+    pub json_lines: bool,
+    /// Guests at once [default: number of processors, less where memory is short]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub workers: Option<u32>,
+    /// What all schedules are drawn from [default: a random one]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Where results go
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub results: PathBuf,
+    /// TOML file of known issues: they are shown apart and have no say in the verdict
+    #[arg(long, value_name = "FILE")]
+    pub known: Option<PathBuf>,
+    /// How guest code is run
+    #[arg(long, value_enum, default_value_t)]
+    pub accel: host::Choice,
+}
+
+/// Runs the sweep, prints the screen to `out`, returns the exit status.
+pub async fn run(args: RaceArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
+    let manner = Manner { limit_ms: args.limit, ..Manner::default() };
+    let sweep = Sweep { functions: args.functions, against: args.against, manner };
+    let pairs = u32::try_from(sweep.pairs().len()).unwrap_or(u32::MAX);
+    let trials = args.trials.get().checked_mul(pairs).ok_or_else(|| {
+        Error::user(format!("{} trials of each of {pairs} pairs are too many", args.trials))
+            .mend("ask for fewer")
+    })?;
+    let compare = CompareArgs {
+        pair: args.pair,
+        scenario: args.scenario,
+        sweep: Some(sweep),
+        trials: Some(trials),
+        cold: args.cold,
+        // What is asked is who meets whom, and what the kernel says of it.
+        no_control: true,
+        no_coverage: true,
+        no_overlap: true,
+        no_latency: true,
+        json_lines: args.json_lines,
+        workers: args.workers,
+        seed: args.seed,
+        results: args.results,
+        known: args.known,
+        accel: args.accel,
+        ..CompareArgs::default()
+    };
+    compare::run(&compare, out, cancel).await
+}

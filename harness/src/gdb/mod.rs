@@ -1,0 +1,296 @@
+//! QEMU's gdbstub, as far as holding vCPUs takes: break, let chosen ones run, read registers and memory (gdb's manual,
+//! "Remote Protocol"; QEMU's gdbstub/gdbstub.c). All-stop: while this side looks, the whole machine stands, and so does
+//! guest time.
+
+mod packet;
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+/// How long QEMU may take to answer. It takes 0.1 ms.
+const REPLY: Duration = Duration::from_secs(20);
+
+/// The most memory that QEMU gives at once, bytes: half of `MAX_PACKET_LENGTH` of its gdbstub/internals.h.
+const CHUNK: u64 = 2048;
+
+/// `rip` among the registers of gdb's `i386:x86-64`: QEMU's gdb-xml/i386-64bit.xml.
+const RIP: u32 = 16;
+/// `rsp` there.
+const RSP: u32 = 7;
+/// `gs_base` there.
+const GS_BASE: u32 = 25;
+
+/// Why there is no more to be had of the stub, in words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GdbError {
+    /// The connection ended, or nothing comes over it.
+    #[error("QEMU's gdb stub is gone: {0}")]
+    Gone(String),
+    /// What comes over it is not what was asked for.
+    #[error("QEMU's gdb stub says what it should not: {0}")]
+    Odd(String),
+}
+
+type Result<T> = std::result::Result<T, GdbError>;
+
+fn gone(error: impl std::fmt::Display) -> GdbError {
+    GdbError::Gone(error.to_string())
+}
+
+/// A vCPU, by the stub's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Vcpu(u32);
+
+/// Why the machine stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// A vCPU came to where it should break, or has made its step.
+    Trapped(Vcpu),
+    /// It was asked to, by this side or by somebody else.
+    Asked,
+}
+
+/// Where a stopped vCPU is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registers {
+    /// The next instruction.
+    pub rip: u64,
+    /// The top of its stack. At a function's entry the return address is there.
+    pub rsp: u64,
+    /// Where the CPU's own variables begin, while it is in the kernel.
+    pub gs_base: u64,
+}
+
+/// A handle on one QEMU's gdbstub. Dropping it leaves the machine as it is: see [`Gdb::detach`].
+#[derive(Debug)]
+pub struct Gdb {
+    stream: UnixStream,
+    inbox: Vec<u8>,
+    runs: bool,
+    /// Where vCPUs break.
+    breaks: Vec<u64>,
+    /// Those that do, of those that there were when it was last asked.
+    armed: Vec<Vcpu>,
+}
+
+impl Gdb {
+    /// Takes over a connected socket and stops the machine, which runs.
+    pub async fn attach(stream: UnixStream) -> Result<Self> {
+        let mut gdb = Self { stream, inbox: Vec::new(), runs: true, breaks: Vec::new(), armed: Vec::new() };
+        gdb.stop().await?;
+        Ok(gdb)
+    }
+
+    /// Stops the machine; why it stands, which may be a trap that came first.
+    pub async fn stop(&mut self) -> Result<Stop> {
+        if !self.runs {
+            return Ok(Stop::Asked);
+        }
+        self.stream.write_all(&[3]).await.map_err(gone)?;
+        tokio::time::timeout(REPLY, self.stopped()).await.map_err(|_| Self::silent("a request to stop"))?
+    }
+
+    /// Waits until the machine stops by itself. Safe to cancel.
+    pub async fn stopped(&mut self) -> Result<Stop> {
+        let text = self.packet().await?;
+        self.runs = false;
+        let odd = || GdbError::Odd(format!("`{text}` where it should say why the machine stopped"));
+        let (signal, thread) = match text.split_at_checked(1) {
+            Some(("T", rest)) => {
+                let (signal, pairs) = rest.split_at_checked(2).ok_or_else(odd)?;
+                (signal, pairs.split(';').find_map(|pair| pair.strip_prefix("thread:")))
+            }
+            Some(("W" | "X", _)) => return Err(gone("the machine has ended")),
+            _ => return Err(odd()),
+        };
+        match signal {
+            // SIGTRAP of gdb's numbers.
+            "05" => Ok(Stop::Trapped(vcpu(thread.ok_or_else(odd)?).ok_or_else(odd)?)),
+            _ => Ok(Stop::Asked),
+        }
+    }
+
+    /// The vCPUs that there are now. QEMU has one that was plugged break nowhere (accel/tcg/tcg-accel-ops.c,
+    /// `tcg_insert_breakpoint`: those that there are at the time), which is mended here.
+    pub async fn vcpus(&mut self) -> Result<Vec<Vcpu>> {
+        let all = self.threads().await?;
+        if all.iter().any(|vcpu| !self.armed.contains(vcpu)) {
+            for address in self.breaks.clone() {
+                self.forget(address).await?;
+                self.order(&format!("Z1,{address:x},1")).await?;
+            }
+        }
+        self.armed.clone_from(&all);
+        Ok(all)
+    }
+
+    async fn threads(&mut self) -> Result<Vec<Vcpu>> {
+        let mut all = Vec::new();
+        let mut question = "qfThreadInfo";
+        loop {
+            let text = self.ask(question).await?;
+            let Some(list) = text.strip_prefix('m') else { break };
+            let each = list.split(',').map(|one| vcpu(one).ok_or_else(|| GdbError::Odd(text.clone())));
+            all.extend(each.collect::<Result<Vec<_>>>()?);
+            question = "qsThreadInfo";
+        }
+        Ok(all)
+    }
+
+    /// Has every vCPU stop before it runs the instruction there; once, however often it is asked for.
+    pub async fn break_at(&mut self, address: u64) -> Result<()> {
+        if !self.breaks.contains(&address) {
+            self.breaks.push(address);
+            self.order(&format!("Z1,{address:x},1")).await?;
+        }
+        Ok(())
+    }
+
+    /// No longer.
+    pub async fn unbreak(&mut self, address: u64) -> Result<()> {
+        self.breaks.retain(|known| *known != address);
+        self.forget(address).await
+    }
+
+    /// An error of QEMU's says that a vCPU, and every later one, was plugged since and never had it.
+    async fn forget(&mut self, address: u64) -> Result<()> {
+        self.ask(&format!("z1,{address:x},1")).await.map(drop)
+    }
+
+    /// Lets these vCPUs run, and no other; one at least.
+    pub async fn run(&mut self, vcpus: &[Vcpu]) -> Result<()> {
+        let each: String = vcpus.iter().map(|Vcpu(number)| format!(";c:{number:02x}")).collect();
+        self.send(&format!("vCont{each}")).await?;
+        self.runs = true;
+        Ok(())
+    }
+
+    /// Has one vCPU run one instruction, also where it should break, with its interrupts off (QEMU's `SSTEP_NOIRQ`).
+    pub async fn step(&mut self, Vcpu(number): Vcpu) -> Result<()> {
+        self.send(&format!("vCont;s:{number:02x}")).await?;
+        self.runs = true;
+        let stopped = tokio::time::timeout(REPLY, self.stopped()).await;
+        stopped.map_err(|_| Self::silent("a step"))?.map(drop)
+    }
+
+    /// Where a vCPU is.
+    pub async fn registers(&mut self, vcpu: Vcpu) -> Result<Registers> {
+        self.order(&format!("Hg{:02x}", vcpu.0)).await?;
+        let rip = self.register(RIP).await?;
+        let rsp = self.register(RSP).await?;
+        let gs_base = self.register(GS_BASE).await?;
+        Ok(Registers { rip, rsp, gs_base })
+    }
+
+    async fn register(&mut self, number: u32) -> Result<u64> {
+        let text = self.ask(&format!("p{number:x}")).await?;
+        let bytes = packet::bytes(&text).map_err(GdbError::Odd)?;
+        let value: [u8; 8] = bytes.try_into().map_err(|_| GdbError::Odd(text))?;
+        Ok(u64::from_le_bytes(value))
+    }
+
+    /// Memory by virtual address, of the vCPU that was looked at last. None where nothing is mapped.
+    pub async fn read(&mut self, address: u64, bytes: u64) -> Result<Option<Vec<u8>>> {
+        let mut all = Vec::new();
+        let mut from = 0;
+        while from < bytes {
+            let length = (bytes - from).min(CHUNK);
+            let text = self.ask(&format!("m{:x},{length:x}", address.wrapping_add(from))).await?;
+            if text.starts_with('E') {
+                return Ok(None);
+            }
+            let some = packet::bytes(&text).map_err(GdbError::Odd)?;
+            if some.len() as u64 != length {
+                return Err(GdbError::Odd(format!("{} bytes where {length} were asked for", some.len())));
+            }
+            all.extend(some);
+            from += length;
+        }
+        Ok(Some(all))
+    }
+
+    /// Breaks no more, and lets everything run.
+    pub async fn detach(mut self) -> Result<()> {
+        self.stop().await?;
+        self.order("D").await
+    }
+
+    async fn order(&mut self, text: &str) -> Result<()> {
+        match self.ask(text).await?.as_str() {
+            "OK" => Ok(()),
+            other => Err(GdbError::Odd(format!("`{other}` to {text}"))),
+        }
+    }
+
+    async fn ask(&mut self, text: &str) -> Result<String> {
+        self.send(text).await?;
+        tokio::time::timeout(REPLY, self.packet()).await.map_err(|_| Self::silent(text))?
+    }
+
+    async fn send(&mut self, text: &str) -> Result<()> {
+        self.stream.write_all(&packet::encode(text)).await.map_err(gone)
+    }
+
+    /// The next packet. Safe to cancel: what has come is kept.
+    async fn packet(&mut self) -> Result<String> {
+        loop {
+            if let packet::Begin::Packet(text, length) = packet::decode(&self.inbox).map_err(GdbError::Odd)? {
+                self.inbox.drain(..length);
+                self.stream.write_all(b"+").await.map_err(gone)?;
+                return Ok(text);
+            }
+            if self.stream.read_buf(&mut self.inbox).await.map_err(gone)? == 0 {
+                return Err(gone("connection closed"));
+            }
+        }
+    }
+
+    fn silent(to: &str) -> GdbError {
+        gone(format!("no answer to {to} within {} s", REPLY.as_secs()))
+    }
+}
+
+fn vcpu(text: &str) -> Option<Vcpu> {
+    u32::from_str_radix(text, 16).ok().map(Vcpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stub that says these things one after another, whatever it is asked.
+    async fn says(words: &[&str]) -> Gdb {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        for word in words {
+            theirs.write_all(&packet::encode(word)).await.unwrap();
+        }
+        tokio::spawn(async move {
+            let mut heard = [0; 256];
+            while theirs.read(&mut heard).await.is_ok_and(|length| length > 0) {}
+        });
+        Gdb::attach(ours).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_trap_that_comes_before_the_request_to_stop_is_told() {
+        let mut gdb =
+            says(&["T02thread:01;", "T05thread:03;", "OK", "m01,02", "m0a", "l", "E22", "OK"]).await;
+        gdb.run(&[Vcpu(1)]).await.unwrap();
+        assert_eq!(gdb.stop().await, Ok(Stop::Trapped(Vcpu(3))));
+        gdb.break_at(0x1000).await.unwrap();
+        assert_eq!(gdb.vcpus().await, Ok(vec![Vcpu(1), Vcpu(2), Vcpu(10)]));
+        // All of them break there now: nothing more is said.
+        assert_eq!((gdb.inbox.len(), gdb.armed.len()), (0, 3));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_machine_is_told_from_nonsense() {
+        let mut gdb = says(&["T02thread:01;", "W00", "E22", "00112233", "hello"]).await;
+        assert!(matches!(gdb.stopped().await, Err(GdbError::Gone(what)) if what.contains("has ended")));
+        assert_eq!(gdb.read(0, 4).await, Ok(None));
+        assert!(matches!(gdb.read(0, 2).await, Err(GdbError::Odd(_))));
+        assert!(matches!(gdb.break_at(0).await, Err(GdbError::Odd(what)) if what.contains("hello")));
+    }
+}

@@ -1,0 +1,112 @@
+//! Whom held vCPUs met, for people.
+
+use std::fmt::Write;
+
+use super::{harmless, labelled};
+use crate::rendezvous::{Cell, Race};
+use crate::side::{Side, Sides};
+
+/// Widest line of a screen, characters.
+const WIDTH: usize = 100;
+
+/// Pairs on a comparison's screen.
+const SHOWN: usize = 16;
+
+/// The lines of a comparison's screen.
+pub fn short(race: &Race) -> Vec<String> {
+    let mut lines = Vec::new();
+    let width = race.cells.iter().map(|cell| names(cell).len()).max().unwrap_or(0).min(50);
+    for cell in race.cells.iter().take(SHOWN) {
+        lines.push(format!("{:<width$}  {}", names(cell), came(cell)));
+    }
+    if race.cells.len() > SHOWN {
+        lines.push(format!("and {} other pairs: hotplug overlap", race.cells.len() - SHOWN));
+    }
+    for one in &race.delays {
+        let Sides { before, after } = one.holds;
+        lines.push(format!("{} delayed {before} times before, {after} after", one.at));
+    }
+    labelled("race", lines.into_iter().map(|line| harmless(&line, WIDTH)))
+}
+
+fn names(cell: &Cell) -> String {
+    format!("{} held until {}", cell.hold, cell.until)
+}
+
+/// What came of it on both sides, once where it is the same.
+fn came(cell: &Cell) -> String {
+    let of = |side: Side| match cell.count.of(side).words() {
+        words if words.is_empty() => "not tried".to_owned(),
+        words => words,
+    };
+    let (before, after) = (of(Side::Before), of(Side::After));
+    if before == after { format!("{before} on both sides") } else { format!("{before} -> {after}") }
+}
+
+/// All of it: every pair of both kernels, with an example.
+pub fn full(race: &Race) -> String {
+    let mut out = String::new();
+    let width = race.cells.iter().map(|cell| names(cell).len()).max().unwrap_or(0).max(20);
+    let _ = writeln!(out, "{:<width$}  {:<6}  {:>6}  what came of the trials", "who", "kernel", "trials");
+    for cell in &race.cells {
+        for side in Side::BOTH {
+            let count = cell.count.of(side);
+            let name = if side == Side::Before { names(cell) } else { String::new() };
+            let through = match count.went_through {
+                0 => String::new(),
+                trials => format!(" (went through {trials})"),
+            };
+            let example = count.example.as_deref().unwrap_or("-");
+            let _ = writeln!(
+                out,
+                "{:<width$}  {:<6}  {:>6}  {}{through}  {}",
+                harmless(&name, width),
+                side.to_string(),
+                count.trials,
+                harmless(&count.words(), WIDTH),
+                harmless(example, WIDTH)
+            );
+        }
+    }
+    for one in &race.delays {
+        let Sides { before, after } = one.holds;
+        let _ = writeln!(out, "{} delayed {before} times before, {after} after", one.at);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rendezvous::{Hold, Outcome};
+
+    fn race() -> Race {
+        let mut race = Race::default();
+        let mut add = |side, folder: &str, hold: &str, until: &str, outcome: Outcome, went_through| {
+            let hold = Hold::of(&hold.parse().unwrap(), Some(&until.parse().unwrap()));
+            race.add(side, folder, &[Hold { outcome, went_through, ..hold }]);
+        };
+        let excluded = || Outcome::Excluded { lock: "device_hotplug_lock".into() };
+        for side in Side::BOTH {
+            add(side, &format!("{side}-000"), "offline_pages", "_cpu_up", excluded(), false);
+        }
+        add(Side::Before, "before-001", "memremap_pages", "_cpu_up", excluded(), false);
+        add(Side::After, "after-001", "memremap_pages", "_cpu_up", Outcome::Met, true);
+        add(Side::After, "after-002", "memremap_pages", "_cpu_up", Outcome::Limit, false);
+        race
+    }
+
+    #[test]
+    fn the_screen_says_once_what_is_the_same() {
+        let expected = [
+            "race      offline_pages held until _cpu_up   excluded by device_hotplug_lock 1 on both sides",
+            "          memremap_pages held until _cpu_up  excluded by device_hotplug_lock 1 -> met 1, too late 1",
+        ];
+        assert_eq!(short(&race()), expected);
+    }
+
+    #[test]
+    fn all_of_it_has_an_example_of_each() {
+        insta::assert_snapshot!(full(&race()));
+    }
+}

@@ -1,0 +1,199 @@
+//! What came of all rendezvous of a run: for each pair of places and each kernel, in how many trials they met, and what kept
+//! them apart in the others.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::hold::{Hold, Outcome};
+use crate::scenario::Point;
+use crate::side::{Side, Sides};
+
+/// All of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Race {
+    /// Each pair, in the order of the first trial that tried it.
+    pub cells: Vec<Cell>,
+    /// Each place of a delay.
+    pub delays: Vec<Delayed>,
+}
+
+/// One was held until another came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Cell {
+    /// Where one was held.
+    pub hold: Point,
+    /// Where the other should come.
+    pub until: Point,
+    /// Trials that tried, of each kernel.
+    pub count: Sides<Count>,
+}
+
+/// Trials, by the best of what came of their holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Count {
+    /// All.
+    pub trials: u32,
+    /// They met.
+    pub met: u32,
+    /// Of these, who was let go first went through before the other moved.
+    pub went_through: u32,
+    /// The other waited for a lock of the held one, by the lock's name.
+    pub excluded: BTreeMap<String, u32>,
+    /// The other came too late.
+    pub limit: u32,
+    /// Every other CPU waited for the held one.
+    pub blocked_all: u32,
+    /// The other never came.
+    pub partner_not_reached: u32,
+    /// Nobody was held.
+    pub not_reached: u32,
+    /// The trial ended meanwhile.
+    pub cut_off: u32,
+    /// Folder of the first trial of the best outcome, below the run's.
+    pub example: Option<String>,
+    /// That outcome, in words.
+    pub best: Option<String>,
+    #[serde(skip)]
+    #[schemars(skip)]
+    best_outcome: Option<Outcome>,
+}
+
+/// Delays at one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Delayed {
+    /// Where.
+    pub at: Point,
+    /// How many, of each kernel.
+    pub holds: Sides<u64>,
+}
+
+impl Count {
+    fn add(&mut self, hold: &Hold, folder: &str) {
+        self.trials += 1;
+        match &hold.outcome {
+            Outcome::Met => {
+                self.met += 1;
+                self.went_through += u32::from(hold.went_through);
+            }
+            Outcome::Excluded { lock } => *self.excluded.entry(lock.clone()).or_default() += 1,
+            Outcome::Limit => self.limit += 1,
+            Outcome::BlockedAll => self.blocked_all += 1,
+            Outcome::PartnerNotReached => self.partner_not_reached += 1,
+            Outcome::NotReached => self.not_reached += 1,
+            Outcome::Delayed | Outcome::CutOff => self.cut_off += 1,
+        }
+        if self.best_outcome.as_ref().is_none_or(|best| hold.outcome < *best) {
+            self.best_outcome = Some(hold.outcome.clone());
+            self.best = Some(hold.outcome.to_string());
+            self.example = Some(format!("trials/{folder}"));
+        }
+    }
+
+    /// Never met, and seen kept apart by a lock.
+    pub fn is_excluded(&self) -> bool {
+        self.met == 0 && !self.excluded.is_empty()
+    }
+
+    /// In a few words: what came of most trials first, such as `met 3, excluded by device_hotplug_lock 2`.
+    pub fn words(&self) -> String {
+        let excluded = self.excluded.iter().map(|(lock, trials)| (*trials, format!("excluded by {lock}")));
+        let plain = [
+            (self.met, "met"),
+            (self.limit, "too late"),
+            (self.blocked_all, "blocked everybody"),
+            (self.partner_not_reached, "partner not reached"),
+            (self.not_reached, "not reached"),
+            (self.cut_off, "cut off"),
+        ];
+        let plain = plain.into_iter().map(|(trials, words)| (trials, words.to_owned()));
+        let mut all: Vec<(u32, String)> = excluded.chain(plain).filter(|(trials, _)| *trials > 0).collect();
+        all.sort_by_key(|(trials, _)| std::cmp::Reverse(*trials));
+        let words: Vec<String> = all.into_iter().map(|(trials, words)| format!("{words} {trials}")).collect();
+        words.join(", ")
+    }
+}
+
+impl Race {
+    /// Takes in the holds of one trial, which is in `folder`.
+    pub fn add(&mut self, side: Side, folder: &str, holds: &[Hold]) {
+        let mut best: Vec<&Hold> = Vec::new();
+        for hold in holds {
+            let Some(until) = &hold.until else {
+                let at = self.delays.iter().position(|one| one.at == hold.hold);
+                let at = at.unwrap_or_else(|| {
+                    self.delays.push(Delayed { at: hold.hold.clone(), holds: Sides::default() });
+                    self.delays.len() - 1
+                });
+                *self.delays[at].holds.of_mut(side) += 1;
+                continue;
+            };
+            match best.iter_mut().find(|one| one.hold == hold.hold && one.until.as_ref() == Some(until)) {
+                Some(best) if hold.outcome < best.outcome => *best = hold,
+                Some(_) => {}
+                None => best.push(hold),
+            }
+        }
+        for hold in best {
+            let Some(until) = &hold.until else { continue };
+            let at = self.cells.iter().position(|cell| cell.hold == hold.hold && cell.until == *until);
+            let at = at.unwrap_or_else(|| {
+                let (hold, until) = (hold.hold.clone(), until.clone());
+                self.cells.push(Cell { hold, until, count: Sides::default() });
+                self.cells.len() - 1
+            });
+            self.cells[at].count.of_mut(side).add(hold, folder);
+        }
+    }
+
+    /// Nobody was held.
+    pub fn is_empty(&self) -> bool {
+        self.cells.is_empty() && self.delays.is_empty()
+    }
+
+    /// Whether two functions were shown to be kept apart by a lock on one side, whoever was held.
+    pub fn excludes(&self, side: Side, first: &str, second: &str) -> bool {
+        let mut pair = self.cells.iter().filter(|cell| {
+            let named = [cell.hold.function(), cell.until.function()];
+            named == [Some(first), Some(second)] || named == [Some(second), Some(first)]
+        });
+        let counts: Vec<&Count> = pair.by_ref().map(|cell| cell.count.of(side)).collect();
+        counts.iter().all(|count| count.met == 0) && counts.iter().any(|count| count.is_excluded())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold(outcome: Outcome) -> Hold {
+        let point = |text: &str| text.parse().unwrap();
+        Hold { outcome, ..Hold::of(&point("offline_pages"), Some(&point("_cpu_up"))) }
+    }
+
+    fn excluded() -> Outcome {
+        Outcome::Excluded { lock: "device_hotplug_lock".into() }
+    }
+
+    #[test]
+    fn a_trial_counts_by_the_best_of_its_tries() {
+        let mut race = Race::default();
+        let mut add = |side, folder: &str, outcomes: Vec<Outcome>| {
+            let holds: Vec<Hold> = outcomes.into_iter().map(hold).collect();
+            race.add(side, folder, &holds);
+        };
+        add(Side::Before, "before-000", vec![Outcome::Limit, excluded(), Outcome::Limit]);
+        add(Side::Before, "before-001", vec![Outcome::Limit]);
+        add(Side::After, "after-000", vec![Outcome::NotReached]);
+        add(Side::After, "after-001", vec![Outcome::Limit, Outcome::Met]);
+        let [cell] = &race.cells[..] else { panic!("{race:#?}") };
+        assert_eq!(cell.count.before.words(), "excluded by device_hotplug_lock 1, too late 1");
+        assert_eq!(cell.count.before.example.as_deref(), Some("trials/before-000"));
+        assert_eq!(cell.count.after.words(), "met 1, not reached 1");
+        assert_eq!(cell.count.after.best.as_deref(), Some("met"));
+        assert!(race.excludes(Side::Before, "_cpu_up", "offline_pages"));
+        assert!(!race.excludes(Side::After, "_cpu_up", "offline_pages"));
+        assert!(!race.excludes(Side::Before, "_cpu_up", "online_pages"));
+    }
+}

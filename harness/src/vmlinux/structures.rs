@@ -1,0 +1,74 @@
+//! Structures of C: how large they are and where their members lie.
+
+use std::collections::HashMap;
+
+use addr2line::gimli;
+
+use super::{dwarf, sections};
+
+/// A structure.
+#[derive(Debug, Default)]
+pub(crate) struct Structure {
+    /// Its size.
+    pub(crate) bytes: u64,
+    /// Where each member begins, bytes; of a bit field, the byte that it begins in.
+    pub(crate) members: HashMap<String, u64>,
+}
+
+/// The structures that kernel/locking/lockdep.c knows, by name.
+pub(crate) fn structures(file: &object::File<'_>) -> Result<HashMap<String, Structure>, gimli::Error> {
+    let sections = sections(file)?;
+    let dwarf = dwarf(&sections);
+    let mut units = dwarf.units();
+    while let Some(header) = units.next()? {
+        let unit = dwarf.unit(header)?;
+        if unit.name.is_some_and(|name| name.ends_with(b"kernel/locking/lockdep.c")) {
+            return structures_of(&dwarf, &unit);
+        }
+    }
+    Ok(HashMap::new())
+}
+
+fn structures_of<R: gimli::Reader>(
+    dwarf: &gimli::Dwarf<R>,
+    unit: &gimli::Unit<R>,
+) -> Result<HashMap<String, Structure>, gimli::Error> {
+    let mut all: HashMap<String, Structure> = HashMap::new();
+    // The structure that is being read, and how deep it lies.
+    let mut current: Option<(String, isize)> = None;
+    let mut depth = 0;
+    let mut entries = unit.entries();
+    while let Some((step, entry)) = entries.next_dfs()? {
+        depth += step;
+        if current.as_ref().is_some_and(|(_, at)| depth <= *at) {
+            current = None;
+        }
+        let name = match entry.attr_value(gimli::DW_AT_name)? {
+            Some(value) => dwarf.attr_string(unit, value)?.to_string_lossy()?.into_owned(),
+            None => continue,
+        };
+        match entry.tag() {
+            gimli::DW_TAG_structure_type => {
+                let bytes = entry.attr_value(gimli::DW_AT_byte_size)?.and_then(|value| value.udata_value());
+                if let Some(bytes) = bytes {
+                    all.insert(name.clone(), Structure { bytes, members: HashMap::new() });
+                    current = Some((name, depth));
+                }
+            }
+            gimli::DW_TAG_member => {
+                let place = entry.attr_value(gimli::DW_AT_data_member_location)?;
+                let bits = entry.attr_value(gimli::DW_AT_data_bit_offset)?;
+                let bits = bits.and_then(|value| value.udata_value()).map(|bits| bits / 8);
+                let place = place.and_then(|value| value.udata_value()).or(bits).unwrap_or(0);
+                if let Some((structure, at)) = &current
+                    && depth == at + 1
+                    && let Some(structure) = all.get_mut(structure)
+                {
+                    structure.members.insert(name, place);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(all)
+}
