@@ -26,8 +26,8 @@ impl std::fmt::Display for Task {
 pub struct Waiting {
     /// Who.
     pub task: Task,
-    /// For which lock, by lockdep's name for its class.
-    pub lock: String,
+    /// For which lock, by lockdep's name for its class; none of one that waits for something else.
+    pub lock: Option<String>,
     /// Where, innermost first, without what every wait has.
     pub frames: Vec<String>,
 }
@@ -92,7 +92,8 @@ pub struct Hold {
     pub held_us: u64,
     /// After they had met, whoever was let go first went all the way to its return while the other still stood.
     pub went_through: bool,
-    /// Who waited meanwhile, for locks that the held task has or that such a waiter has.
+    /// Who waited meanwhile, for locks that the held task has or that such a waiter has; where nobody was met, also who slept
+    /// at the end with locks of its own and waited for something else.
     pub waiting: Vec<Waiting>,
 }
 

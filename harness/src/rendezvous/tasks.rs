@@ -46,6 +46,11 @@ const LOCKING: [&str; 14] = [
 /// Who finds a mutex taken sleeps here and begins anew, so that lockdep sees no wait (drivers/base/core.c).
 const TRIES_AGAIN: [(&str, &str); 1] = [("lock_device_hotplug_sysfs", "device_hotplug_lock")];
 
+/// Who has a worker do something on another CPU waits for it, by lockdep's name for what the worker does (kernel/workqueue.c,
+/// `work_on_cpu()`): `cpu_down()` has `_cpu_down()` done so.
+const HAS_WORK_DONE: [(&str, &str); 2] =
+    [("work_on_cpu", "(work_completion)(&wfc.work)"), ("work_on_cpu_key", "(work_completion)(&wfc.work)")];
+
 /// What every wait has on its stack.
 const SLEEPING: [&str; 9] = [
     "context_switch",
@@ -171,9 +176,35 @@ pub struct Thread {
     pub task: Task,
     /// It runs, or wants to.
     runs: bool,
+    /// It sleeps, and no signal wakes it.
+    is_stuck: bool,
     locks: Vec<Lock>,
     /// Where it sleeps, innermost first.
     frames: Vec<String>,
+}
+
+impl Thread {
+    fn is_in(&self, function: &str) -> bool {
+        self.frames.iter().any(|frame| frame == function)
+    }
+
+    fn told(&self, lock: Option<String>) -> Waiting {
+        let frames = self.frames.iter().filter(|name| !SLEEPING.contains(&name.as_str())).take(8);
+        let mut frames: Vec<String> = frames.cloned().collect();
+        // Two calls of one function with another compiled into it.
+        frames.dedup();
+        Waiting { task: self.task.clone(), lock, frames }
+    }
+
+    /// It sleeps in a function that waits for a lock.
+    fn is_locking(&self) -> bool {
+        LOCKING.iter().any(|function| self.is_in(function))
+    }
+
+    /// It waits for no lock, and for whom it has sent.
+    fn has_work_done(&self) -> bool {
+        HAS_WORK_DONE.iter().any(|(function, _)| self.is_in(function))
+    }
 }
 
 /// All tasks with locks at one moment.
@@ -264,9 +295,10 @@ impl<'a> Tasks<'a> {
             locks.push(Lock { instance: field(one, m.held_instance, 8), class, shared: word >> 16 & 3 != 0 });
             self.name(gdb, class).await?;
         }
-        let runs = state == 0;
+        // `TASK_UNINTERRUPTIBLE` of include/linux/sched.h; kthreads that idle have `TASK_NOLOAD` (0x400) beside it.
+        let (runs, is_stuck) = (state == 0, state & 0x402 == 2);
         let frames = if runs { Vec::new() } else { self.frames(gdb, address).await? };
-        Ok(Some(Thread { address, task, runs, locks, frames }))
+        Ok(Some(Thread { address, task, runs, is_stuck, locks, frames }))
     }
 
     async fn name(&mut self, gdb: &mut Gdb, class: u64) -> Result<(), GdbError> {
@@ -343,17 +375,32 @@ impl Snapshot {
             false
         };
         let behind = self.threads.iter().filter(|thread| thread.address != held && reaches(thread.address));
-        let told = behind.filter_map(|thread| {
+        let told = behind.filter(|thread| !thread.has_work_done()).filter_map(|thread| {
             let (class, _) = waits.get(&thread.address)?;
             let lock = self.names.get(class).cloned().unwrap_or_default();
-            let frames = thread.frames.iter().filter(|name| !SLEEPING.contains(&name.as_str())).take(8);
-            let mut frames: Vec<String> = frames.cloned().collect();
-            // Two calls of one function with another compiled into it.
-            frames.dedup();
-            let waiting = Waiting { task: thread.task.clone(), lock, frames };
-            Some((thread.address, waiting))
+            Some((thread.address, thread.told(Some(lock))))
         });
         told.collect()
+    }
+
+    /// For whom a worker does something, who waits for it.
+    pub fn sender(&self, worker: u64) -> Option<u64> {
+        let worker = self.threads.iter().find(|thread| thread.address == worker)?;
+        let does = |name: &str| {
+            worker.locks.iter().any(|lock| self.names.get(&lock.class).is_some_and(|n| n == name))
+        };
+        let sent = |thread: &&Thread| {
+            thread.address != worker.address
+                && HAS_WORK_DONE.iter().any(|(function, work)| thread.is_in(function) && does(work))
+        };
+        self.threads.iter().find(sent).map(|thread| thread.address)
+    }
+
+    /// Who sleeps with locks of its own and is behind nobody: for grace periods, for work on other CPUs, for the time to pass.
+    pub fn stuck(&self, held: u64) -> Vec<Waiting> {
+        let behind: Vec<u64> = self.behind(held).into_iter().map(|(address, _)| address).collect();
+        let stuck = self.threads.iter().filter(|thread| thread.is_stuck && !behind.contains(&thread.address));
+        stuck.map(|thread| thread.told(None)).collect()
     }
 
     /// For a lock of which class a task waits, and who has it. `held` is known to run, and so to have all of its own.
@@ -361,15 +408,14 @@ impl Snapshot {
         if thread.address == held {
             return None;
         }
-        let on_stack = |name: &str| thread.frames.iter().any(|frame| frame == name);
-        let again = TRIES_AGAIN.iter().find(|(function, _)| on_stack(function));
-        if let Some((_, lock)) = again {
+        let by_name = TRIES_AGAIN.iter().chain(&HAS_WORK_DONE).find(|(function, _)| thread.is_in(function));
+        if let Some((_, lock)) = by_name {
             let class = self.names.iter().find(|(_, name)| name == lock).map(|(class, _)| *class)?;
-            let owner =
-                self.threads.iter().find(|other| other.locks.iter().any(|lock| lock.class == class))?;
+            let mut others = self.threads.iter().filter(|other| other.address != thread.address);
+            let owner = others.find(|other| other.locks.iter().any(|lock| lock.class == class))?;
             return Some((class, owner.address));
         }
-        if !thread.runs && !LOCKING.iter().any(|name| on_stack(name)) {
+        if !thread.runs && !thread.is_locking() {
             return None;
         }
         let last = thread.locks.last()?;
@@ -378,8 +424,9 @@ impl Snapshot {
             place.is_some_and(|place| {
                 // Two readers are not in each other's way, unless a writer came between them: the second then sleeps.
                 let both = last.shared && other.locks[place].shared && thread.runs;
-                // Who has it last may wait for it just so.
-                !both && (other.address == held || place + 1 < other.locks.len())
+                // Who has it last may wait for it just so, unless it is known to do something else.
+                let elsewhere = !other.runs && !other.is_locking();
+                !both && (other.address == held || place + 1 < other.locks.len() || elsewhere)
             })
         };
         let mut owners = self.threads.iter().filter(|other| other.address != thread.address).filter(has);
@@ -420,6 +467,7 @@ mod tests {
             address,
             task: Task { comm: format!("t{address}"), pid: u32::try_from(address).unwrap() },
             runs,
+            is_stuck: !runs,
             locks: locks
                 .iter()
                 .map(|(instance, class)| Lock { instance: *instance, class: *class, shared: *class == 6 })
@@ -434,7 +482,11 @@ mod tests {
     }
 
     fn behind(snapshot: &Snapshot, held: u64) -> Vec<(u64, String)> {
-        snapshot.behind(held).into_iter().map(|(address, waiting)| (address, waiting.lock)).collect()
+        snapshot
+            .behind(held)
+            .into_iter()
+            .map(|(address, waiting)| (address, waiting.lock.unwrap_or_default()))
+            .collect()
     }
 
     #[test]
@@ -466,6 +518,24 @@ mod tests {
         // Of nobody who has it.
         let all = snapshot(vec![thread(10, true, &[(200, 2)], &[]), thread(11, false, &[(400, 4)], &frames)]);
         assert_eq!(behind(&all, 10), Vec::new());
+    }
+
+    #[test]
+    fn who_waits_for_somebody_with_a_worker_waits_for_the_worker() {
+        let mut all = snapshot(vec![
+            thread(10, true, &[(700, 7)], &[]),
+            thread(
+                11,
+                false,
+                &[(100, 1)],
+                &["wait_for_completion", "__flush_work", "work_on_cpu", "cpu_down"],
+            ),
+            thread(12, false, &[(100, 1)], &["schedule", "__mutex_lock"]),
+        ]);
+        all.names.insert(7, "(work_completion)(&wfc.work)".into());
+        assert_eq!((all.sender(10), all.sender(11), all.sender(99)), (Some(11), None, None));
+        // The one that sent it does not count: it would wait whoever else there is.
+        assert_eq!(behind(&all, 10), [(12, "device_hotplug_lock".to_owned())]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::gdb::{Gdb, GdbError, Registers, Stop, Vcpu};
 use crate::journal::{Happening, Journal};
-use crate::rendezvous::{Hold, Outcome, Places, Task, Tasks, Waiting};
+use crate::rendezvous::{Hold, Outcome, Places, Snapshot, Task, Tasks, Waiting};
 use crate::scenario::{Delay, First, Holding, Point, Rendezvous};
 
 /// How often it is looked who waits, guest time. A wait that is seen twice is no passing one.
@@ -137,10 +137,14 @@ impl<'a> Holder<'a> {
             let mut second = self.spot(&plan.until).await?;
             let mut left = Duration::from_millis(manner.limit_ms.into());
             let whole = left;
-            let mut waiting = Vec::new();
-            let waited = self.wait(&mut second, &held, &mut left, &mut waiting, patient).await?;
+            let (mut waiting, mut stuck) = (Vec::new(), Vec::new());
+            let seen = (&mut waiting, &mut stuck);
+            let waited = self.wait(&mut second, &held, &mut left, seen, patient).await?;
             hold.held_us = micros(whole.saturating_sub(left));
             hold.waiting = waiting.iter().map(|(_, waiting)| waiting.clone()).collect();
+            if matches!(waited, Wait::Time | Wait::Blocked) {
+                hold.waiting.append(&mut stuck);
+            }
             let over = matches!(waited, Wait::Over);
             match waited {
                 Wait::Came(partner) => {
@@ -159,19 +163,25 @@ impl<'a> Holder<'a> {
                     hold.outcome = Outcome::PartnerNotReached;
                 }
                 waited @ (Wait::Excluded | Wait::Blocked | Wait::Time) => {
-                    // Let go; who comes now was kept away.
+                    // Let go; who comes now was kept away, if it is one that waited.
                     let mut left = Some(AFTERWARDS.max(whole));
-                    let came = self.arrive(&mut second, None, Some(&mut left)).await?;
+                    hold.outcome = Outcome::PartnerNotReached;
+                    while let Some(came) = self.arrive(&mut second, None, Some(&mut left)).await? {
+                        hold.partner.clone_from(&came.task);
+                        if let Some(lock) = self.kept_apart(&waiting, &came).await? {
+                            hold.outcome = Outcome::Excluded { lock };
+                            break;
+                        }
+                        hold.outcome = Outcome::Limit;
+                        if waiting.is_empty() {
+                            break;
+                        }
+                        self.gdb.step(came.vcpu).await?;
+                    }
                     self.close(second).await?;
-                    hold.partner = came.as_ref().and_then(|came| came.task.clone());
-                    hold.outcome = match (waited, came) {
-                        (Wait::Blocked, _) => Outcome::BlockedAll,
-                        (_, None) => Outcome::PartnerNotReached,
-                        (_, Some(came)) => match kept_apart(&waiting, &came) {
-                            Some(lock) => Outcome::Excluded { lock },
-                            None => Outcome::Limit,
-                        },
-                    };
+                    if matches!(waited, Wait::Blocked) {
+                        hold.outcome = Outcome::BlockedAll;
+                    }
                     // Who waited was somebody else: the next time it is waited to the end.
                     patient |= !matches!(hold.outcome, Outcome::Excluded { .. });
                 }
@@ -190,7 +200,7 @@ impl<'a> Holder<'a> {
         second: &mut Spot<'a>,
         held: &Arrival,
         left: &mut Duration,
-        waiting: &mut Vec<(u64, Waiting)>,
+        (waiting, stuck): (&mut Vec<(u64, Waiting)>, &mut Vec<Waiting>),
         patient: bool,
     ) -> Result<Wait, GdbError> {
         let mut blocked = 0;
@@ -208,10 +218,12 @@ impl<'a> Holder<'a> {
             if self.over.is_cancelled() {
                 return Ok(Wait::Over);
             }
-            let behind = match &mut self.tasks {
-                Some(tasks) => tasks.all(&mut self.gdb).await?.behind(held.address),
-                None => Vec::new(),
+            let seen = match &mut self.tasks {
+                Some(tasks) => tasks.all(&mut self.gdb).await?,
+                None => Snapshot::default(),
             };
+            let behind = seen.behind(held.address);
+            *stuck = seen.stuck(held.address);
             let twice = behind.iter().any(|one| {
                 waiting.iter().any(|(address, waiting)| *address == one.0 && waiting.lock == one.1.lock)
             });
@@ -494,6 +506,22 @@ impl<'a> Holder<'a> {
         Ok(())
     }
 
+    /// The lock that kept whoever came at last from coming before. Who waited may have had a worker come: `cpu_down()` does.
+    async fn kept_apart(
+        &mut self,
+        waiting: &[(u64, Waiting)],
+        came: &Arrival,
+    ) -> Result<Option<String>, GdbError> {
+        let lock =
+            |who: u64| waiting.iter().rfind(|(address, _)| *address == who).and_then(|(_, w)| w.lock.clone());
+        match &mut self.tasks {
+            Some(tasks) if lock(came.address).is_none() && !waiting.is_empty() => {
+                Ok(tasks.all(&mut self.gdb).await?.sender(came.address).and_then(lock))
+            }
+            _ => Ok(lock(came.address)),
+        }
+    }
+
     /// Whether every vCPU but `held` spins or idles, and one spins.
     async fn all_spin(&mut self, held: Vcpu) -> Result<bool, GdbError> {
         let Some(tasks) = &self.tasks else { return Ok(false) };
@@ -506,15 +534,6 @@ impl<'a> Holder<'a> {
         }
         Ok(one_spins)
     }
-}
-
-/// The lock that kept whoever came at last from coming before. Who waited may have somebody do the work: `work_on_cpu()` of
-/// 6.1's `cpu_down()`.
-fn kept_apart(waiting: &[(u64, Waiting)], came: &Arrival) -> Option<String> {
-    let itself = waiting.iter().rfind(|(address, _)| *address == came.address);
-    let worker = came.task.as_ref().is_some_and(|task| task.comm.starts_with("kworker/"));
-    let one = itself.or_else(|| waiting.last().filter(|_| worker))?;
-    Some(one.1.lock.clone())
 }
 
 fn micros(time: Duration) -> u64 {
