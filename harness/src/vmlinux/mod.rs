@@ -11,7 +11,11 @@ use object::{Object, ObjectSection};
 pub(crate) use code::{is_inlined, line};
 pub(crate) use structures::{Structure, structures};
 
+pub(crate) use addr2line::gimli::Error;
+
 type Slice<'a> = gimli::EndianSlice<'a, gimli::LittleEndian>;
+/// What is read of them.
+pub(crate) type Dwarf<'a> = gimli::Dwarf<Slice<'a>>;
 type Sections<'a> = gimli::DwarfSections<Cow<'a, [u8]>>;
 
 /// The sections, decompressed.
@@ -22,7 +26,7 @@ pub(crate) fn sections<'a>(file: &object::File<'a>) -> Result<Sections<'a>, giml
     })
 }
 
-/// What is read of them.
-pub(crate) fn dwarf<'a>(sections: &'a Sections<'_>) -> gimli::Dwarf<Slice<'a>> {
+/// The dwarf of them.
+pub(crate) fn dwarf<'a>(sections: &'a Sections<'_>) -> Dwarf<'a> {
     sections.borrow(|section| gimli::EndianSlice::new(section, gimli::LittleEndian))
 }
