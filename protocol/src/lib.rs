@@ -79,6 +79,12 @@ pub enum Request {
     /// From now on, begin each [`Request::Write`] on CPU 0 and at the same place between two ticks of the guest's clock, after
     /// it has been idle: how long the kernel takes depends on how soon the next tick comes. [`Answer::Done`].
     Steady,
+    /// From now on, have devices interrupt this CPU, and whatever listens run there, and let nobody else of the agent's run
+    /// on it: a host that holds other CPUs is then still heard. [`Answer::Done`] or [`Answer::Failed`].
+    Listen {
+        /// Its number.
+        cpu: u32,
+    },
     /// Restart the machine at once. No answer is promised; one that comes is [`Answer::Failed`].
     Reboot,
 }

@@ -20,6 +20,7 @@ mod churn;
 mod counters;
 mod glob;
 mod kmsg;
+mod listening;
 mod load;
 mod pace;
 mod plan9;
@@ -79,5 +80,12 @@ fn complain(role: &str, result: io::Result<()>) -> ExitCode {
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     /// Enough for the deepest of them (JSON of a snapshot); the default is 2 MiB.
     const STACK_BYTES: usize = 256 << 10;
-    thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body).map(drop)
+    thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(|| {
+            listening::leave();
+            body();
+        })
+        .map(drop)
 }

@@ -14,7 +14,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::channel::{Lines, Outbox};
 use crate::kmsg::Drainer;
 use crate::load::Loads;
-use crate::{counters, pace, snapshot, worker};
+use crate::{counters, listening, pace, snapshot, worker};
 
 /// Whether writes begin in step with the clock ([`Request::Steady`]).
 static STEADY: AtomicBool = AtomicBool::new(false);
@@ -66,6 +66,7 @@ fn thread_name(request: &Request) -> &'static str {
         Request::Drain => "agent-drain",
         Request::Reseed { .. } => "agent-reseed",
         Request::Steady => "agent-steady",
+        Request::Listen { .. } => "agent-listen",
         Request::Reboot => "agent-reboot",
     }
 }
@@ -96,6 +97,10 @@ fn perform(request: Request, loads: &Loads, out: &Outbox) -> Answer {
             STEADY.store(true, Ordering::Relaxed);
             Answer::Done
         }
+        Request::Listen { cpu } => match listening::on(cpu) {
+            Ok(()) => Answer::Done,
+            Err(error) => failed("listen on one CPU", &error),
+        },
         Request::StartLoad { loads: wanted } => match loads.start(&wanted) {
             Ok(()) => Answer::Done,
             Err(error) => failed("start a load", &error),

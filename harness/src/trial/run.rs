@@ -29,7 +29,7 @@ use crate::lockorder::Layout;
 use crate::qemu::{self, Boot, Clock, Identity, Platform, Sealed, command_line};
 use crate::record::{write_json, write_whole};
 use crate::rendezvous::Places;
-use crate::scenario::{Scenario, Schedule, Seed, Start};
+use crate::scenario::{Operation, Place, Scenario, Schedule, Seed, Start};
 use crate::side::{Side, Sides};
 use crate::{Error, Result};
 
@@ -390,10 +390,21 @@ impl Holder<'_> {
         self,
         vm: &Vm,
         schedule: &Schedule,
+        online: &[u32],
         lanes: impl Future<Output = Result<(), Cut>>,
     ) -> Result<(), Cut> {
         let Some(places) = self.places.filter(|_| !schedule.holding.is_empty()) else { return lanes.await };
         let broken = |error: GdbError| Cut::Broken(error.to_string());
+        if let Some(cpu) = spare(schedule, online) {
+            let asked = vm.agent.ask(Request::Listen { cpu });
+            match tokio::time::timeout(LAST_QUESTIONS, asked).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    return Err(Cut::Broken(format!("no CPU is spared for the agent: {error}")));
+                }
+                Err(_) => return Err(Cut::Hung("no CPU is spared for the agent".into())),
+            }
+        }
         let gdb = vm.gdb().await.map_err(broken)?;
         let over = CancellationToken::new();
         let mut held = pin!(holding::hold(gdb, places, &schedule.holding, &vm.journal, self.holds, &over));
@@ -412,6 +423,20 @@ impl Holder<'_> {
     }
 }
 
+/// A CPU for the agent to listen on while others are held: the last that was there at boot and that no lane takes away, and not
+/// the first, on which `cpu_down()` has its work done and ACPI its events handled.
+fn spare(schedule: &Schedule, online: &[u32]) -> Option<u32> {
+    let batches = schedule.lanes.iter().flat_map(|lane| &lane.batches);
+    let taken: Vec<u32> = batches
+        .flat_map(|batch| &batch.operations)
+        .filter_map(|operation| match operation {
+            Operation::Offline(Place::Cpu(cpu)) => Some(*cpu),
+            _ => None,
+        })
+        .collect();
+    online.iter().copied().filter(|cpu| *cpu != 0 && !taken.contains(cpu)).max()
+}
+
 /// The lanes of a guest that is there to be asked, under load.
 async fn from_ready(
     vm: &Vm,
@@ -424,6 +449,7 @@ async fn from_ready(
 ) -> Result<(), Cut> {
     let scenario = &setting.scenario;
     let cpus = Cpus::of_boot(&baseline.cpus_online);
+    let online = baseline.cpus_online.clone();
     let ledger = Ledger::new(baseline, hello, scenario.guest.memory_online);
     let mut loads = scenario.guest.load.clone();
     loads.extend(setting.watched.iter().flat_map(Watched::loads));
@@ -452,7 +478,7 @@ async fn from_ready(
     };
     let all = async { lanes.run(schedule).await.map_err(|error| Cut::Hung(error.to_string())) };
     tokio::select! {
-        done = holder.around(vm, schedule, all) => done,
+        done = holder.around(vm, schedule, &online, all) => done,
         never = accepted => never,
         never = typed => match never {},
     }
