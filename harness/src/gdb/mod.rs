@@ -19,6 +19,8 @@ const CHUNK: u64 = 2048;
 const RIP: u32 = 16;
 /// `rsp` there.
 const RSP: u32 = 7;
+/// `eflags` there, 32 bits.
+const EFLAGS: u32 = 17;
 /// `gs_base` there.
 const GS_BASE: u32 = 25;
 
@@ -61,6 +63,8 @@ pub struct Registers {
     pub rsp: u64,
     /// Where the CPU's own variables begin, while it is in the kernel.
     pub gs_base: u64,
+    /// It takes interrupts (`IF` of `eflags`).
+    pub interruptible: bool,
 }
 
 /// A handle on one QEMU's gdbstub. Dropping it leaves the machine as it is: see [`Gdb::detach`].
@@ -181,14 +185,24 @@ impl Gdb {
         let rip = self.register(RIP).await?;
         let rsp = self.register(RSP).await?;
         let gs_base = self.register(GS_BASE).await?;
-        Ok(Registers { rip, rsp, gs_base })
+        let interruptible = self.register(EFLAGS).await? & 0x200 != 0;
+        Ok(Registers { rip, rsp, gs_base, interruptible })
     }
 
     async fn register(&mut self, number: u32) -> Result<u64> {
         let text = self.ask(&format!("p{number:x}")).await?;
         let bytes = packet::bytes(&text).map_err(GdbError::Odd)?;
-        let value: [u8; 8] = bytes.try_into().map_err(|_| GdbError::Odd(text))?;
-        Ok(u64::from_le_bytes(value))
+        if bytes.len() > 8 {
+            return Err(GdbError::Odd(text));
+        }
+        Ok(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+    }
+
+    /// Has a vCPU go on there.
+    pub async fn go_on_at(&mut self, vcpu: Vcpu, rip: u64) -> Result<()> {
+        self.order(&format!("Hg{:02x}", vcpu.0)).await?;
+        let digits: String = rip.to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        self.order(&format!("P{RIP:x}={digits}")).await
     }
 
     /// Memory by virtual address, of the vCPU that was looked at last. None where nothing is mapped.

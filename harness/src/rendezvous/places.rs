@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 
@@ -12,6 +12,10 @@ use crate::scenario::Point;
 use crate::side::Side;
 use crate::vmlinux;
 use crate::{Error, Result};
+
+/// `pause; jmp` back to it. Any bytes of the kernel's text that read so will do, whatever they are part of: who is sent there
+/// leaves it by being sent elsewhere, with all other registers as they were.
+pub const LOOP: [u8; 4] = [0xf3, 0x90, 0xeb, 0xfc];
 
 /// Near matches that are told.
 const NEAR: usize = 4;
@@ -23,14 +27,13 @@ pub struct Places {
     addresses: BTreeMap<Point, Vec<u64>>,
     /// Of `point?`: those that are not there, and how that is told.
     missing: BTreeMap<Point, Error>,
+    /// A loop of the kernel's code that does nothing, for a task to stay in ([`LOOP`]).
+    pub idle_loop: Option<u64>,
     /// Where the kernel keeps its tasks and what they hold, or why that is not known.
     pub members: std::result::Result<Members, String>,
     /// Reads one after another: it keeps what it has read.
     symbols: Mutex<Symbols>,
 }
-
-/// Of both kernels, where they are the same, once.
-pub type Held = Arc<Places>;
 
 /// What a kernel has not, and the mend.
 type Missing = (String, String);
@@ -114,6 +117,10 @@ impl Places {
         let members = Members::of(&file).map_err(|what| format!("{}: {what}", vmlinux.display()));
         let functions = functions(&bytes).map_err(|error| unreadable(&error))?;
         let sections = vmlinux::sections(&file).map_err(|error| unreadable(&error))?;
+        let idle_loop = file.section_by_name(".text").and_then(|text| {
+            let at = memchr::memmem::find(text.data().ok()?, &LOOP)?;
+            Some(text.address() + at as u64)
+        });
         let image = Image { functions, dwarf: vmlinux::dwarf(&sections), file };
         let mut addresses = BTreeMap::new();
         let mut missing = BTreeMap::new();
@@ -131,7 +138,7 @@ impl Places {
                 }
             }
         }
-        Ok(Self { addresses, missing, members, symbols: Mutex::new(Symbols::open(vmlinux)?) })
+        Ok(Self { addresses, missing, idle_loop, members, symbols: Mutex::new(Symbols::open(vmlinux)?) })
     }
 
     /// What `point?` neither of two kernels has is told as what one has not.

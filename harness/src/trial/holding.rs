@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::gdb::{Gdb, GdbError, Registers, Stop, Vcpu};
 use crate::journal::{Happening, Journal};
-use crate::rendezvous::{Hold, Outcome, Places, Snapshot, Task, Tasks, Waiting};
+use crate::rendezvous::{Hold, LOOP, Outcome, Places, Snapshot, Task, Tasks, Waiting};
 use crate::scenario::{Delay, First, Holding, Point, Rendezvous};
 
 /// How often it is looked who waits, guest time. A wait that is seen twice is no passing one.
@@ -26,6 +26,9 @@ const AFTERWARDS: Duration = Duration::from_secs(2);
 
 /// How often it is looked for vCPUs that were plugged. They take longer to come online.
 const NEWCOMERS: Duration = Duration::from_millis(100);
+
+/// How long a task that is let go may take to have a CPU again, guest time. It wants one all the time.
+const LETTING_GO: Duration = Duration::from_secs(10);
 
 /// Holds of one trial. Each is in its record; and each stops the machine some times.
 const MOST: usize = 500;
@@ -101,6 +104,25 @@ struct Arrival {
     task: Option<Task>,
 }
 
+/// How somebody is held.
+#[derive(Debug, Clone, Copy)]
+enum Grip {
+    /// The vCPU does not run.
+    Vcpu(Vcpu),
+    /// The task goes round in a loop there, and its CPU answers whoever interrupts it.
+    Task { at: u64 },
+}
+
+impl Grip {
+    /// What must not run.
+    fn vcpu(self) -> Option<Vcpu> {
+        match self {
+            Self::Vcpu(vcpu) => Some(vcpu),
+            Self::Task { .. } => None,
+        }
+    }
+}
+
 /// Why the guest stands again.
 enum Woke {
     Trapped(Vcpu),
@@ -130,67 +152,17 @@ impl<'a> Holder<'a> {
         for number in 0..manner.tries {
             let mut hold = Hold::of(&plan.hold, Some(&plan.until));
             let mut first = self.spot(&plan.hold).await?;
-            let Some(held) = self.arrive(&mut first, None, None).await? else {
-                self.close(first).await?;
+            let came = self.arrive(&mut first, None, None).await?;
+            self.close(first).await?;
+            let Some(held) = came else {
                 if number == 0 {
                     self.holds.push(hold);
                 }
                 return Ok(());
             };
-            self.close(first).await?;
             let place = self.begin(&mut hold, &held);
-            let mut second = self.spot(&plan.until).await?;
-            let mut left = Duration::from_millis(manner.limit_ms.into());
-            let whole = left;
-            let (mut waiting, mut stuck) = (Vec::new(), Vec::new());
-            let seen = (&mut waiting, &mut stuck);
-            let waited = self.wait(&mut second, &held, &mut left, seen, patient).await?;
-            hold.held_us = micros(whole.saturating_sub(left));
-            hold.waiting = waiting.iter().map(|(_, waiting)| waiting.clone()).collect();
-            if matches!(waited, Wait::Time | Wait::Blocked) {
-                hold.waiting.append(&mut stuck);
-            }
-            let over = matches!(waited, Wait::Over);
-            match waited {
-                Wait::Came(partner) => {
-                    hold.partner.clone_from(&partner.task);
-                    hold.outcome = Outcome::Met;
-                    self.close(second).await?;
-                    let (ahead, behind) = match manner.first {
-                        First::Partner => ((&partner, &plan.until), &held),
-                        First::Held => ((&held, &plan.hold), &partner),
-                    };
-                    let lead = Duration::from_micros(manner.lead_us.into());
-                    hold.went_through = self.lead(ahead, behind, lead).await?;
-                }
-                Wait::Over => {
-                    self.close(second).await?;
-                    hold.outcome = Outcome::PartnerNotReached;
-                }
-                waited @ (Wait::Excluded | Wait::Blocked | Wait::Time) => {
-                    // Let go; who comes now was kept away, if it is one that waited.
-                    let mut left = Some(AFTERWARDS.max(whole));
-                    hold.outcome = Outcome::PartnerNotReached;
-                    while let Some(came) = self.arrive(&mut second, None, Some(&mut left)).await? {
-                        hold.partner.clone_from(&came.task);
-                        if let Some(lock) = self.kept_apart(&waiting, &came).await? {
-                            hold.outcome = Outcome::Excluded { lock };
-                            break;
-                        }
-                        hold.outcome = Outcome::Limit;
-                        if waiting.is_empty() {
-                            break;
-                        }
-                        self.gdb.step(came.vcpu).await?;
-                    }
-                    self.close(second).await?;
-                    if matches!(waited, Wait::Blocked) {
-                        hold.outcome = Outcome::BlockedAll;
-                    }
-                    // Who waited was somebody else: the next time it is waited to the end.
-                    patient |= !matches!(hold.outcome, Outcome::Excluded { .. });
-                }
-            }
+            let grip = self.take_hold(&held).await?;
+            let over = self.keep(plan, &held, grip, &mut hold, &mut patient).await?;
             self.end(place, &hold);
             if over || matches!(hold.outcome, Outcome::Met | Outcome::Excluded { .. }) {
                 break;
@@ -199,11 +171,131 @@ impl<'a> Holder<'a> {
         Ok(())
     }
 
+    /// Keeps `held` until its partner has come, or will not; what came of it goes to `hold`. Afterwards nobody is held. Whether
+    /// the lanes are over.
+    async fn keep(
+        &mut self,
+        plan: &'a Rendezvous,
+        held: &Arrival,
+        grip: Grip,
+        hold: &mut Hold,
+        patient: &mut bool,
+    ) -> Result<bool, GdbError> {
+        let manner = &plan.manner;
+        let mut second = self.spot(&plan.until).await?;
+        let whole = Duration::from_millis(manner.limit_ms.into());
+        let mut left = whole;
+        let (mut waiting, mut stuck) = (Vec::new(), Vec::new());
+        let seen = (&mut waiting, &mut stuck);
+        let waited = self.wait(&mut second, held, grip, &mut left, seen, *patient).await?;
+        hold.held_us = micros(whole.saturating_sub(left));
+        hold.waiting = waiting.iter().map(|(_, waiting)| waiting.clone()).collect();
+        if matches!(waited, Wait::Time | Wait::Blocked) {
+            hold.waiting.append(&mut stuck);
+        }
+        match waited {
+            Wait::Came(partner) => {
+                hold.partner.clone_from(&partner.task);
+                hold.outcome = Outcome::Met;
+                self.close(second).await?;
+                let lead = Duration::from_micros(manner.lead_us.into());
+                match manner.first {
+                    First::Partner => {
+                        hold.went_through = self.lead((&partner, &plan.until), grip, lead).await?;
+                        self.let_go(held, grip, None).await?;
+                    }
+                    First::Held => {
+                        let behind = self.take_hold(&partner).await?;
+                        self.let_go(held, grip, behind.vcpu()).await?;
+                        hold.went_through = self.lead((held, &plan.hold), behind, lead).await?;
+                        self.let_go(&partner, behind, None).await?;
+                    }
+                }
+            }
+            Wait::Over => {
+                self.close(second).await?;
+                hold.outcome = Outcome::PartnerNotReached;
+                self.let_go(held, grip, None).await?;
+                return Ok(true);
+            }
+            waited @ (Wait::Excluded | Wait::Blocked | Wait::Time) => {
+                self.let_go(held, grip, None).await?;
+                // Who comes now was kept away, if it is one that waited.
+                let mut left = Some(AFTERWARDS.max(whole));
+                hold.outcome = Outcome::PartnerNotReached;
+                while let Some(came) = self.arrive(&mut second, None, Some(&mut left)).await? {
+                    hold.partner.clone_from(&came.task);
+                    if let Some(lock) = self.kept_apart(&waiting, &came).await? {
+                        hold.outcome = Outcome::Excluded { lock };
+                        break;
+                    }
+                    hold.outcome = Outcome::Limit;
+                    if waiting.is_empty() {
+                        break;
+                    }
+                    self.gdb.step(came.vcpu).await?;
+                }
+                self.close(second).await?;
+                if matches!(waited, Wait::Blocked) {
+                    hold.outcome = Outcome::BlockedAll;
+                }
+                // Who waited was somebody else: the next time it is waited to the end.
+                *patient |= !matches!(hold.outcome, Outcome::Excluded { .. });
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes hold of somebody who stands: of the task, where it can be interrupted, else of the vCPU.
+    async fn take_hold(&mut self, who: &Arrival) -> Result<Grip, GdbError> {
+        let there = match self.places.idle_loop.filter(|_| who.at.interruptible && who.address != 0) {
+            // The kernel patches its text while it boots.
+            Some(at) => {
+                (self.gdb.read(at, LOOP.len() as u64).await?.as_deref() == Some(&LOOP[..])).then_some(at)
+            }
+            None => None,
+        };
+        let Some(at) = there else { return Ok(Grip::Vcpu(who.vcpu)) };
+        self.gdb.go_on_at(who.vcpu, at).await?;
+        Ok(Grip::Task { at })
+    }
+
+    /// Lets somebody go on where it was taken hold of. A task is waited for, which may have lost its CPU to another; `held`
+    /// stands meanwhile.
+    async fn let_go(&mut self, who: &Arrival, grip: Grip, held: Option<Vcpu>) -> Result<(), GdbError> {
+        let Grip::Task { at } = grip else { return Ok(()) };
+        self.gdb.break_at(at).await?;
+        let mut left = Some(LETTING_GO);
+        // Also when the lanes are over.
+        let never = CancellationToken::new();
+        loop {
+            match self.run_unless(held.as_slice(), &mut left, &never).await? {
+                Woke::Trapped(vcpu) => {
+                    let now = self.gdb.registers(vcpu).await?;
+                    let task = match &self.tasks {
+                        Some(tasks) => tasks.current(&mut self.gdb, now).await?,
+                        None => None,
+                    };
+                    if now.rip == at && task.is_some_and(|(address, _)| address == who.address) {
+                        self.gdb.unbreak(at).await?;
+                        return self.gdb.go_on_at(vcpu, who.at.rip).await;
+                    }
+                    // Another that is held, or that is there by itself.
+                    self.gdb.step(vcpu).await?;
+                }
+                Woke::Time | Woke::Over => {
+                    return Err(GdbError::Odd(format!("who was held at {:#x} comes no more", who.at.rip)));
+                }
+            }
+        }
+    }
+
     /// Waits for a partner of `held`, looking who waits meanwhile. `patient`: whoever waits, to the end.
     async fn wait(
         &mut self,
         second: &mut Spot<'a>,
         held: &Arrival,
+        grip: Grip,
         left: &mut Duration,
         (waiting, stuck): (&mut Vec<(u64, Waiting)>, &mut Vec<Waiting>),
         patient: bool,
@@ -212,10 +304,10 @@ impl<'a> Holder<'a> {
         loop {
             let mut slice = Some(LOOK_EVERY.min(*left));
             let before = slice.unwrap_or_default();
-            if self.others(&[held.vcpu]).await?.is_empty() {
+            if self.others(grip.vcpu().as_slice()).await?.is_empty() {
                 return Ok(Wait::Blocked);
             }
-            let came = self.arrive(second, Some(held.vcpu), Some(&mut slice)).await?;
+            let came = self.arrive(second, grip.vcpu(), Some(&mut slice)).await?;
             *left = left.saturating_sub(before.saturating_sub(slice.unwrap_or_default()));
             if let Some(came) = came {
                 return Ok(Wait::Came(came));
@@ -240,7 +332,10 @@ impl<'a> Holder<'a> {
             if twice && !patient {
                 return Ok(Wait::Excluded);
             }
-            blocked = if self.all_spin(held.vcpu).await? { blocked + 1 } else { 0 };
+            blocked = match grip.vcpu() {
+                Some(vcpu) if self.all_spin(vcpu).await? => blocked + 1,
+                _ => 0,
+            };
             if blocked >= BLOCKED_LOOKS {
                 return Ok(Wait::Blocked);
             }
@@ -254,18 +349,18 @@ impl<'a> Holder<'a> {
     async fn lead(
         &mut self,
         (ahead, point): (&Arrival, &'a Point),
-        behind: &Arrival,
+        behind: Grip,
         lead: Duration,
     ) -> Result<bool, GdbError> {
         let mut left = Some(lead);
         if !point.is_entry() {
             // Of another place nobody knows the end.
-            self.pause(&mut left, &[behind.vcpu]).await?;
+            self.pause(&mut left, behind.vcpu().as_slice()).await?;
             return Ok(false);
         };
         let mut way = Spot { point, addresses: &[], inside: Vec::new() };
         self.enter(&mut way, ahead).await?;
-        let through = self.arrive(&mut way, Some(behind.vcpu), Some(&mut left)).await?.is_some();
+        let through = self.arrive(&mut way, behind.vcpu(), Some(&mut left)).await?.is_some();
         self.close(way).await?;
         Ok(through)
     }
@@ -463,8 +558,19 @@ impl<'a> Holder<'a> {
 
     /// Lets all but these run until somebody traps, for `left` at most, which is made less by the time that they ran.
     async fn run(&mut self, held: &[Vcpu], left: &mut Option<Duration>) -> Result<Woke, GdbError> {
+        let over = self.over;
+        self.run_unless(held, left, over).await
+    }
+
+    /// The same, unless `over`.
+    async fn run_unless(
+        &mut self,
+        held: &[Vcpu],
+        left: &mut Option<Duration>,
+        over: &CancellationToken,
+    ) -> Result<Woke, GdbError> {
         loop {
-            match self.run_a_while(held, left).await? {
+            match self.run_a_while(held, left, over).await? {
                 Woke::Time if left.is_none_or(|left| !left.is_zero()) => {}
                 woke => return Ok(woke),
             }
@@ -472,8 +578,13 @@ impl<'a> Holder<'a> {
     }
 
     /// The same, and back at times, so that a vCPU that was plugged meanwhile breaks like all others.
-    async fn run_a_while(&mut self, held: &[Vcpu], left: &mut Option<Duration>) -> Result<Woke, GdbError> {
-        if self.over.is_cancelled() {
+    async fn run_a_while(
+        &mut self,
+        held: &[Vcpu],
+        left: &mut Option<Duration>,
+        over: &CancellationToken,
+    ) -> Result<Woke, GdbError> {
+        if over.is_cancelled() {
             return Ok(Woke::Over);
         }
         if left.is_some_and(|left| left.is_zero()) {
@@ -490,7 +601,7 @@ impl<'a> Holder<'a> {
                 // By somebody else's word.
                 Stop::Asked => None,
             },
-            () = self.over.cancelled() => Some(Woke::Over),
+            () = over.cancelled() => Some(Woke::Over),
             () = limit => Some(Woke::Time),
         };
         // A trap may have come first.
