@@ -77,12 +77,24 @@ pub struct Gdb {
     breaks: Vec<u64>,
     /// Those that do, of those that there were when it was last asked.
     armed: Vec<Vcpu>,
+    /// Of which one registers are told, and by whose page tables memory is read.
+    selected: Option<Vcpu>,
 }
+
+/// The one that boots, which cannot be unplugged: one that was plugged and has not started yet has no page tables.
+const BOOT: Vcpu = Vcpu(1);
 
 impl Gdb {
     /// Takes over a connected socket and stops the machine, which runs.
     pub async fn attach(stream: UnixStream) -> Result<Self> {
-        let mut gdb = Self { stream, inbox: Vec::new(), runs: true, breaks: Vec::new(), armed: Vec::new() };
+        let mut gdb = Self {
+            stream,
+            inbox: Vec::new(),
+            runs: true,
+            breaks: Vec::new(),
+            armed: Vec::new(),
+            selected: None,
+        };
         gdb.stop().await?;
         Ok(gdb)
     }
@@ -100,6 +112,8 @@ impl Gdb {
     pub async fn stopped(&mut self) -> Result<Stop> {
         let text = self.packet().await?;
         self.runs = false;
+        // QEMU takes the one that stopped.
+        self.selected = None;
         let odd = || GdbError::Odd(format!("`{text}` where it should say why the machine stopped"));
         let (signal, thread) = match text.split_at_checked(1) {
             Some(("T", rest)) => {
@@ -181,12 +195,20 @@ impl Gdb {
 
     /// Where a vCPU is.
     pub async fn registers(&mut self, vcpu: Vcpu) -> Result<Registers> {
-        self.order(&format!("Hg{:02x}", vcpu.0)).await?;
+        self.select(vcpu).await?;
         let rip = self.register(RIP).await?;
         let rsp = self.register(RSP).await?;
         let gs_base = self.register(GS_BASE).await?;
         let interruptible = self.register(EFLAGS).await? & 0x200 != 0;
         Ok(Registers { rip, rsp, gs_base, interruptible })
+    }
+
+    async fn select(&mut self, vcpu: Vcpu) -> Result<()> {
+        if self.selected != Some(vcpu) {
+            self.order(&format!("Hg{:02x}", vcpu.0)).await?;
+            self.selected = Some(vcpu);
+        }
+        Ok(())
     }
 
     async fn register(&mut self, number: u32) -> Result<u64> {
@@ -200,13 +222,14 @@ impl Gdb {
 
     /// Has a vCPU go on there.
     pub async fn go_on_at(&mut self, vcpu: Vcpu, rip: u64) -> Result<()> {
-        self.order(&format!("Hg{:02x}", vcpu.0)).await?;
+        self.select(vcpu).await?;
         let digits: String = rip.to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         self.order(&format!("P{RIP:x}={digits}")).await
     }
 
-    /// Memory by virtual address, of the vCPU that was looked at last. None where nothing is mapped.
+    /// Memory by a virtual address of the kernel. None where nothing is mapped.
     pub async fn read(&mut self, address: u64, bytes: u64) -> Result<Option<Vec<u8>>> {
+        self.select(BOOT).await?;
         let mut all = Vec::new();
         let mut from = 0;
         while from < bytes {
@@ -301,7 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_the_machine_is_told_from_nonsense() {
-        let mut gdb = says(&["T02thread:01;", "W00", "E22", "00112233", "hello"]).await;
+        let mut gdb = says(&["T02thread:01;", "W00", "OK", "E22", "00112233", "hello"]).await;
         assert!(matches!(gdb.stopped().await, Err(GdbError::Gone(what)) if what.contains("has ended")));
         assert_eq!(gdb.read(0, 4).await, Ok(None));
         assert!(matches!(gdb.read(0, 2).await, Err(GdbError::Odd(_))));

@@ -12,5 +12,5 @@ mod tasks;
 
 pub use hold::{Hold, Outcome, Task, Waiting};
 pub use matrix::{Cell, Count, Race};
-pub use places::{LOOP, Places};
+pub use places::{Loop, Places};
 pub use tasks::{Members, Snapshot, Tasks, Thread};

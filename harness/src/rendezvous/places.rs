@@ -13,9 +13,49 @@ use crate::side::Side;
 use crate::vmlinux;
 use crate::{Error, Result};
 
-/// `pause; jmp` back to it. Any bytes of the kernel's text that read so will do, whatever they are part of: who is sent there
-/// leaves it by being sent elsewhere, with all other registers as they were.
-pub const LOOP: [u8; 4] = [0xf3, 0x90, 0xeb, 0xfc];
+/// Loops that change no register: `jmp 1f; verw ...; 1: hlt; jmp` back to the first, as CPUs that are stopped have it
+/// (arch/x86/kernel/process.c, `stop_this_cpu()`), and `pause; jmp` back, which keeps a processor of the host busy. Any bytes of
+/// the kernel's text that read so will do, whatever they are part of. None stands for any byte, of what is jumped over.
+const LOOPS: [&[Option<u8>]; 2] = [
+    &[
+        Some(0xeb),
+        Some(0x07),
+        Some(0x0f),
+        Some(0x00),
+        Some(0x2d),
+        None,
+        None,
+        None,
+        None,
+        Some(0xf4),
+        Some(0xeb),
+        Some(0xf4),
+    ],
+    &[Some(0xf3), Some(0x90), Some(0xeb), Some(0xfc)],
+];
+
+/// A loop of the kernel's code for a task to stay in; it leaves by being sent elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loop {
+    /// Its first instruction, which is run again each time round.
+    pub address: u64,
+    /// All of it: a kernel that boots patches its text, so that it is to be compared.
+    pub code: Vec<u8>,
+}
+
+impl Loop {
+    fn find(file: &object::File<'_>) -> Option<Self> {
+        let text = file.section_by_name(".text")?;
+        let data = text.data().ok()?;
+        LOOPS.iter().find_map(|pattern| {
+            let is = |code: &[u8]| {
+                code.iter().zip(*pattern).all(|(byte, want)| want.is_none_or(|want| want == *byte))
+            };
+            let at = data.windows(pattern.len()).position(is)?;
+            Some(Self { address: text.address() + at as u64, code: data[at..at + pattern.len()].to_vec() })
+        })
+    }
+}
 
 /// Near matches that are told.
 const NEAR: usize = 4;
@@ -27,8 +67,8 @@ pub struct Places {
     addresses: BTreeMap<Point, Vec<u64>>,
     /// Of `point?`: those that are not there, and how that is told.
     missing: BTreeMap<Point, Error>,
-    /// A loop of the kernel's code that does nothing, for a task to stay in ([`LOOP`]).
-    pub idle_loop: Option<u64>,
+    /// Where a task can stay.
+    pub idle_loop: Option<Loop>,
     /// Where the kernel keeps its tasks and what they hold, or why that is not known.
     pub members: std::result::Result<Members, String>,
     /// Reads one after another: it keeps what it has read.
@@ -117,10 +157,7 @@ impl Places {
         let members = Members::of(&file).map_err(|what| format!("{}: {what}", vmlinux.display()));
         let functions = functions(&bytes).map_err(|error| unreadable(&error))?;
         let sections = vmlinux::sections(&file).map_err(|error| unreadable(&error))?;
-        let idle_loop = file.section_by_name(".text").and_then(|text| {
-            let at = memchr::memmem::find(text.data().ok()?, &LOOP)?;
-            Some(text.address() + at as u64)
-        });
+        let idle_loop = Loop::find(&file);
         let image = Image { functions, dwarf: vmlinux::dwarf(&sections), file };
         let mut addresses = BTreeMap::new();
         let mut missing = BTreeMap::new();

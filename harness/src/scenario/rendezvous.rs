@@ -52,7 +52,7 @@ fn limit() -> u32 {
 }
 
 fn lead() -> u32 {
-    10_000
+    200_000
 }
 
 fn tries() -> u32 {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::gdb::{Gdb, GdbError, Registers, Stop, Vcpu};
 use crate::journal::{Happening, Journal};
-use crate::rendezvous::{Hold, LOOP, Outcome, Places, Snapshot, Task, Tasks, Waiting};
+use crate::rendezvous::{Hold, Outcome, Places, Snapshot, Task, Tasks, Waiting};
 use crate::scenario::{Delay, First, Holding, Point, Rendezvous};
 
 /// How often it is looked who waits, guest time. A wait that is seen twice is no passing one.
@@ -248,14 +248,13 @@ impl<'a> Holder<'a> {
 
     /// Takes hold of somebody who stands: of the task, where it can be interrupted, else of the vCPU.
     async fn take_hold(&mut self, who: &Arrival) -> Result<Grip, GdbError> {
-        let there = match self.places.idle_loop.filter(|_| who.at.interruptible && who.address != 0) {
-            // The kernel patches its text while it boots.
-            Some(at) => {
-                (self.gdb.read(at, LOOP.len() as u64).await?.as_deref() == Some(&LOOP[..])).then_some(at)
-            }
-            None => None,
-        };
-        let Some(at) = there else { return Ok(Grip::Vcpu(who.vcpu)) };
+        let stays = self.places.idle_loop.as_ref().filter(|_| who.at.interruptible && who.address != 0);
+        let Some(stays) = stays else { return Ok(Grip::Vcpu(who.vcpu)) };
+        let at = stays.address;
+        let code = self.gdb.read(at, stays.code.len() as u64).await?;
+        if code.as_ref() != Some(&stays.code) {
+            return Ok(Grip::Vcpu(who.vcpu));
+        }
         self.gdb.go_on_at(who.vcpu, at).await?;
         Ok(Grip::Task { at })
     }
