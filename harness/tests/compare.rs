@@ -7,6 +7,7 @@ mod latency;
 mod locks;
 mod overlap;
 mod prove;
+mod race;
 mod replay;
 mod scenarios;
 

@@ -8,6 +8,7 @@ mod compare;
 mod latency;
 mod locks;
 mod prove;
+mod races;
 mod results;
 mod scan;
 mod trials;
@@ -75,6 +76,18 @@ const FIGURES: &[Figure] = &[
     Figure { name: "prove_real_found", unit: "count", goal: "at least 9 of 10", measure: prove::real_found },
     Figure { name: "prove_false_reports", unit: "count", goal: "0", measure: prove::false_reports },
     Figure { name: "prove_quick_seconds", unit: "s", goal: "at most 300", measure: prove::quick_seconds },
+    Figure {
+        name: "rendezvous_overhead_ms",
+        unit: "ms",
+        goal: "under 150",
+        measure: races::rendezvous_overhead_ms,
+    },
+    Figure {
+        name: "sweep_pairs_per_minute",
+        unit: "1/min",
+        goal: "to be followed",
+        measure: races::sweep_pairs_per_minute,
+    },
     Figure { name: "lock_compare_seconds", unit: "s", goal: "under 2", measure: locks::compare_seconds },
     Figure {
         name: "lock_false_lists_per_100",

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::hotplug;
 
-const SCENARIO: &str = include_str!("standard.toml");
+pub(crate) const SCENARIO: &str = include_str!("standard.toml");
 
 /// Guests at once, wherever a rate is measured.
 const WORKERS: &str = "2";
@@ -62,7 +62,7 @@ pub(crate) fn parsed(path: &Path) -> Result<Value, String> {
     serde_json::from_slice(&text).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, String> {
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     entries.map(|entry| entry.map(|e| e.path()).map_err(|e| e.to_string())).collect()
 }
@@ -102,7 +102,7 @@ impl Run {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

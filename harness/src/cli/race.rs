@@ -29,7 +29,7 @@ pub struct RaceArgs {
     /// The two kernels.
     #[command(flatten)]
     pub pair: PairArgs,
-    /// Places: functions, their returns (f:return), lines (mm/memory_hotplug.c:1820)
+    /// Places: functions, their returns `f:return`, lines `mm/memory_hotplug.c:1820`; with a `?` where only one kernel has it
     #[arg(
         long,
         value_name = "LIST",
@@ -41,7 +41,7 @@ pub struct RaceArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "_cpu_up,_cpu_down")]
     pub against: Vec<Point>,
     /// Trials of each pair, order and kernel
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "2")]
     pub trials: NonZeroU32,
     /// The longest hold, milliseconds of guest time
     #[arg(long, value_name = "MS", default_value_t = Manner::default().limit_ms)]

@@ -201,7 +201,8 @@ fn scenario(args: &CompareArgs) -> Result<(Scenario, String)> {
             .mend("hotplug compare runs it as it is; or take [sweep], [[rendezvous]] and delays out of it"));
     }
     let table = toml::to_string(sweep).map_err(Error::infrastructure)?;
-    text.push_str(&format!("\n[sweep]\n{table}"));
+    text.push_str("\n[sweep]\n");
+    text.push_str(&table);
     Ok((Scenario::parse(&file, &text)?, text))
 }
 

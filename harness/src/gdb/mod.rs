@@ -179,8 +179,8 @@ impl Gdb {
 
     /// Lets these vCPUs run, and no other; one at least.
     pub async fn run(&mut self, vcpus: &[Vcpu]) -> Result<()> {
-        let each: String = vcpus.iter().map(|Vcpu(number)| format!(";c:{number:02x}")).collect();
-        self.send(&format!("vCont{each}")).await?;
+        let each: Vec<String> = vcpus.iter().map(|Vcpu(number)| format!(";c:{number:02x}")).collect();
+        self.send(&format!("vCont{}", each.concat())).await?;
         self.runs = true;
         Ok(())
     }
@@ -223,8 +223,8 @@ impl Gdb {
     /// Has a vCPU go on there.
     pub async fn go_on_at(&mut self, vcpu: Vcpu, rip: u64) -> Result<()> {
         self.select(vcpu).await?;
-        let digits: String = rip.to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        self.order(&format!("P{RIP:x}={digits}")).await
+        // As memory has it, the lowest byte first.
+        self.order(&format!("P{RIP:x}={:016x}", rip.swap_bytes())).await
     }
 
     /// Memory by a virtual address of the kernel. None where nothing is mapped.

@@ -74,7 +74,9 @@ mod tests {
     fn what_is_no_packet_is_said() {
         assert!(decode(b"$OK#00").unwrap_err().contains("sum"));
         assert!(decode(b"HTTP/1.1").unwrap_err().contains("0x48"));
-        assert!(decode(&[b"$", &[b'a'; LONGEST + 1][..]].concat()).unwrap_err().contains("without an end"));
+        assert!(
+            decode(&[b"$", &vec![b'a'; LONGEST + 1][..]].concat()).unwrap_err().contains("without an end")
+        );
         assert!(decode(b"$\xff#ff").unwrap_err().contains("no text"));
     }
 

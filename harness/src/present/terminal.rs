@@ -111,9 +111,7 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     if let Some(coverage) = &result.coverage {
         super::coverage::short(coverage).into_iter().for_each(&mut line);
     }
-    if let Some(race) = &result.race {
-        super::race::short(race).into_iter().for_each(&mut line);
-    }
+    result.race.iter().flat_map(super::race::short).for_each(&mut line);
     if let Some(overlap) = &result.overlap {
         super::overlap::short(overlap).into_iter().for_each(&mut line);
     }

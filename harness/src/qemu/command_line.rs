@@ -112,6 +112,7 @@ fn kernel_arguments(machine: &Machine, guest: &Guest, loops_per_jiffy: Option<u6
 }
 
 /// All of QEMU's arguments, without its own name. Files are named by the numbers under which it inherits them.
+#[expect(clippy::too_many_lines, reason = "one option after another, in the order that they are read in")]
 pub fn command_line(scenario: &Scenario, boot: Boot) -> Vec<String> {
     let machine = &scenario.machine;
     let mut line: Vec<String> = Vec::new();
@@ -186,11 +187,10 @@ pub fn command_line(scenario: &Scenario, boot: Boot) -> Vec<String> {
     add("-chardev", socket("serial", Inherited::Serial));
     add("-serial", "chardev:serial".into());
     add("-device", "virtio-serial-pci,id=channels".into());
-    let ports = [
+    for (id, file, name) in [
         ("agent", Inherited::Agent, hotplug_protocol::AGENT_PORT),
         ("kmsg", Inherited::Kmsg, hotplug_protocol::KMSG_PORT),
-    ];
-    for (id, file, name) in ports {
+    ] {
         add("-chardev", socket(id, file));
         add("-device", format!("virtserialport,chardev={id},name={name}"));
     }

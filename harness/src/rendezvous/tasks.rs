@@ -1,7 +1,7 @@
 //! Who is there in a guest, which locks they hold, and for which they wait: read from its memory while it stands still.
 //!
 //! lockdep lists a lock among those that a task holds before the task waits for it (`lock_acquire()` comes first in
-//! kernel/locking/mutex.c, rwsem.c, percpu-rwsem.c and in include/linux/spinlock_api_smp.h): who waits has it last.
+//! kernel/locking/mutex.c, rwsem.c, percpu-rwsem.c and in `include/linux/spinlock_api_smp.h`): who waits has it last.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,7 +21,7 @@ const MOST: usize = 4096;
 /// Frames of a task that waits.
 const FRAMES: usize = 16;
 
-/// `inactive_task_frame` of arch/x86/include/asm/switch_to.h: where `bp` is in what a sleeping task's `thread.sp` points to,
+/// `inactive_task_frame` of `arch/x86/include/asm/switch_to.h`: where `bp` is in what a sleeping task's `thread.sp` points to,
 /// behind r15, r14, r13, r12 and bx; the return address follows.
 const FRAME_BP: u64 = 40;
 
@@ -365,7 +365,7 @@ impl Snapshot {
             .collect();
         let reaches = |start: u64| {
             let mut at = start;
-            for _ in 0..waits.len() + 1 {
+            for _ in 0..=waits.len() {
                 match waits.get(&at) {
                     Some((_, owner)) if *owner == held => return true,
                     Some((_, owner)) => at = *owner,

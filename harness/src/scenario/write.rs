@@ -93,10 +93,18 @@ impl Scenario {
             let _ = write!(text, "\n{head}\n{}", keys.unwrap_or_default());
         };
         let Holds { rendezvous, sweep, delay, delays } = &self.holds;
-        rendezvous.iter().for_each(|one| table("[[rendezvous]]", toml::to_string(one)));
-        sweep.iter().for_each(|one| table("[sweep]", toml::to_string(one)));
-        delay.iter().for_each(|one| table("[[delay]]", toml::to_string(one)));
-        delays.iter().for_each(|one| table("[delays]", toml::to_string(one)));
+        for one in rendezvous {
+            table("[[rendezvous]]", toml::to_string(one));
+        }
+        if let Some(one) = sweep {
+            table("[sweep]", toml::to_string(one));
+        }
+        for one in delay {
+            table("[[delay]]", toml::to_string(one));
+        }
+        if let Some(one) = delays {
+            table("[delays]", toml::to_string(one));
+        }
         text
     }
 

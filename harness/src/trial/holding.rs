@@ -144,27 +144,27 @@ impl<'a> Holder<'a> {
     async fn meet(&mut self, plan: &'a Rendezvous) -> Result<(), GdbError> {
         let manner = &plan.manner;
         if self.places.of(&plan.hold).is_empty() || self.places.of(&plan.until).is_empty() {
-            let hold = Hold::of(&plan.hold, Some(&plan.until));
-            self.holds.push(Hold { outcome: Outcome::NoSuchPlace, ..hold });
+            let told = Hold::of(&plan.hold, Some(&plan.until));
+            self.holds.push(Hold { outcome: Outcome::NoSuchPlace, ..told });
             return Ok(());
         }
         let mut patient = false;
         for number in 0..manner.tries {
-            let mut hold = Hold::of(&plan.hold, Some(&plan.until));
+            let mut told = Hold::of(&plan.hold, Some(&plan.until));
             let mut first = self.spot(&plan.hold).await?;
             let came = self.arrive(&mut first, None, None).await?;
             self.close(first).await?;
             let Some(held) = came else {
                 if number == 0 {
-                    self.holds.push(hold);
+                    self.holds.push(told);
                 }
                 return Ok(());
             };
-            let place = self.begin(&mut hold, &held);
+            let place = self.begin(&mut told, &held);
             let grip = self.take_hold(&held).await?;
-            let over = self.keep(plan, &held, grip, &mut hold, &mut patient).await?;
-            self.end(place, &hold);
-            if over || matches!(hold.outcome, Outcome::Met | Outcome::Excluded { .. }) {
+            let over = self.keep(plan, &held, grip, &mut told, &mut patient).await?;
+            self.end(place, &told);
+            if over || matches!(told.outcome, Outcome::Met | Outcome::Excluded { .. }) {
                 break;
             }
         }
@@ -178,7 +178,7 @@ impl<'a> Holder<'a> {
         plan: &'a Rendezvous,
         held: &Arrival,
         grip: Grip,
-        hold: &mut Hold,
+        told: &mut Hold,
         patient: &mut bool,
     ) -> Result<bool, GdbError> {
         let manner = &plan.manner;
@@ -188,33 +188,33 @@ impl<'a> Holder<'a> {
         let (mut waiting, mut stuck) = (Vec::new(), Vec::new());
         let seen = (&mut waiting, &mut stuck);
         let waited = self.wait(&mut second, held, grip, &mut left, seen, *patient).await?;
-        hold.held_us = micros(whole.saturating_sub(left));
-        hold.waiting = waiting.iter().map(|(_, waiting)| waiting.clone()).collect();
+        told.held_us = micros(whole.saturating_sub(left));
+        told.waiting = waiting.iter().map(|(_, waiting)| waiting.clone()).collect();
         if matches!(waited, Wait::Time | Wait::Blocked) {
-            hold.waiting.append(&mut stuck);
+            told.waiting.append(&mut stuck);
         }
         match waited {
             Wait::Came(partner) => {
-                hold.partner.clone_from(&partner.task);
-                hold.outcome = Outcome::Met;
+                told.partner.clone_from(&partner.task);
+                told.outcome = Outcome::Met;
                 self.close(second).await?;
                 let lead = Duration::from_micros(manner.lead_us.into());
                 match manner.first {
                     First::Partner => {
-                        hold.went_through = self.lead((&partner, &plan.until), grip, lead).await?;
+                        told.went_through = self.lead((&partner, &plan.until), grip, lead).await?;
                         self.let_go(held, grip, None).await?;
                     }
                     First::Held => {
                         let behind = self.take_hold(&partner).await?;
                         self.let_go(held, grip, behind.vcpu()).await?;
-                        hold.went_through = self.lead((held, &plan.hold), behind, lead).await?;
+                        told.went_through = self.lead((held, &plan.hold), behind, lead).await?;
                         self.let_go(&partner, behind, None).await?;
                     }
                 }
             }
             Wait::Over => {
                 self.close(second).await?;
-                hold.outcome = Outcome::PartnerNotReached;
+                told.outcome = Outcome::PartnerNotReached;
                 self.let_go(held, grip, None).await?;
                 return Ok(true);
             }
@@ -222,14 +222,14 @@ impl<'a> Holder<'a> {
                 self.let_go(held, grip, None).await?;
                 // Who comes now was kept away, if it is one that waited.
                 let mut left = Some(AFTERWARDS.max(whole));
-                hold.outcome = Outcome::PartnerNotReached;
+                told.outcome = Outcome::PartnerNotReached;
                 while let Some(came) = self.arrive(&mut second, None, Some(&mut left)).await? {
-                    hold.partner.clone_from(&came.task);
+                    told.partner.clone_from(&came.task);
                     if let Some(lock) = self.kept_apart(&waiting, &came).await? {
-                        hold.outcome = Outcome::Excluded { lock };
+                        told.outcome = Outcome::Excluded { lock };
                         break;
                     }
-                    hold.outcome = Outcome::Limit;
+                    told.outcome = Outcome::Limit;
                     if waiting.is_empty() {
                         break;
                     }
@@ -237,10 +237,10 @@ impl<'a> Holder<'a> {
                 }
                 self.close(second).await?;
                 if matches!(waited, Wait::Blocked) {
-                    hold.outcome = Outcome::BlockedAll;
+                    told.outcome = Outcome::BlockedAll;
                 }
                 // Who waited was somebody else: the next time it is waited to the end.
-                *patient |= !matches!(hold.outcome, Outcome::Excluded { .. });
+                *patient |= !matches!(told.outcome, Outcome::Excluded { .. });
             }
         }
         Ok(false)
@@ -356,7 +356,7 @@ impl<'a> Holder<'a> {
             // Of another place nobody knows the end.
             self.pause(&mut left, behind.vcpu().as_slice()).await?;
             return Ok(false);
-        };
+        }
         let mut way = Spot { point, addresses: &[], inside: Vec::new() };
         self.enter(&mut way, ahead).await?;
         let through = self.arrive(&mut way, behind.vcpu(), Some(&mut left)).await?.is_some();
@@ -393,11 +393,11 @@ impl<'a> Holder<'a> {
             if late.is_empty() && (passed || done >= MOST) {
                 break;
             }
-            let held: Vec<Vcpu> = late.iter().map(|one| one.who.vcpu).collect();
-            let nobody_left = self.others(&held).await?.is_empty();
+            let standing: Vec<Vcpu> = late.iter().map(|one| one.who.vcpu).collect();
+            let nobody_left = self.others(&standing).await?.is_empty();
             let mut left = late.iter().map(|one| one.left).min();
             let before = left;
-            let woke = if nobody_left { Woke::Time } else { self.run(&held, &mut left).await? };
+            let woke = if nobody_left { Woke::Time } else { self.run(&standing, &mut left).await? };
             let ran = before.zip(left).map(|(before, left)| before.saturating_sub(left)).unwrap_or_default();
             for one in &mut late {
                 one.left = one.left.saturating_sub(ran);

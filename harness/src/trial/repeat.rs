@@ -18,7 +18,7 @@ use super::run::Setting;
 use crate::Result;
 use crate::guest::{TYPED, TYPED_EVERY};
 use crate::journal::{Happening, Stage, Stamped};
-use crate::qemu::{Inherited, Start, shell_word, shell_words};
+use crate::qemu::{Boot, Inherited, Start, command_line, shell_word, shell_words};
 use crate::scenario;
 use crate::side::Sides;
 
@@ -200,10 +200,13 @@ fn answer(id: impl std::fmt::Display) -> String {
 
 fn script(setting: &Setting, record: &TrialRecord, steps: &[(u64, Step)]) -> String {
     let (kernel, kernel_hash) = setting.on_disk.kernels.of(record.side);
+    let held = record.holds.iter().map(|hold| format!("\n# Not repeated: {}", one_line(&hold.words())));
+    let held: Vec<String> = held.collect();
     let mut out = HEAD
         .replace("@TRIAL@", &one_line(&record.folder))
         .replace("@OUTCOME@", &record.outcome.to_string())
         .replace("@WHY@", &one_line(&record.why))
+        .replace("@HELD@", &held.concat())
         .replace("@KERNEL@", &shell_word(&kernel.display().to_string()))
         .replace("@KERNEL_HASH@", kernel_hash)
         .replace("@INITRAMFS@", OnDisk::INITRAMFS)
@@ -256,7 +259,8 @@ fn script(setting: &Setting, record: &TrialRecord, steps: &[(u64, Step)]) -> Str
 
 /// QEMU's words for a cold boot, with sockets and files by name.
 fn qemu(setting: &Setting) -> String {
-    let mut text = shell_words(&setting.qemu.path, &setting.command_line(Start::Cold));
+    let alone = Boot { gdb: false, ..setting.boot(Start::Cold) };
+    let mut text = shell_words(&setting.qemu.path, &command_line(&setting.scenario, alone));
     for (name, file) in [("kernel", Inherited::Kernel), ("initramfs", Inherited::Initrd)] {
         text = text.replace(&file.path(), &format!("\"${name}\""));
     }
@@ -296,7 +300,7 @@ fn one_line(text: &str) -> String {
 /// The script until QEMU listens.
 const HEAD: &str = r#"#!/bin/sh
 # Repeats trial @TRIAL@ with QEMU and socat alone. It ended so: @OUTCOME@:
-#   @WHY@
+#   @WHY@@HELD@
 #
 # Prints the guest's kernel records as /dev/kmsg has them (priority, number, microseconds; text) on standard output,
 # and what it does on standard error. A race need not come every time. The trial itself may have begun from a

@@ -98,9 +98,13 @@ impl Setting {
 
     /// The same for another scenario.
     pub fn command_line_of(&self, scenario: &Scenario, start: qemu::Start) -> Vec<String> {
+        command_line(scenario, self.boot(start))
+    }
+
+    /// How a guest is run that begins there.
+    pub(super) fn boot(&self, start: qemu::Start) -> Boot {
         let Self { accelerator, sandbox, platform, loops_per_jiffy, clock, .. } = *self;
-        let gdb = self.has_gdb(start);
-        command_line(scenario, Boot { accelerator, sandbox, platform, loops_per_jiffy, clock, start, gdb })
+        Boot { accelerator, sandbox, platform, loops_per_jiffy, clock, start, gdb: self.has_gdb(start) }
     }
 }
 
@@ -407,7 +411,9 @@ impl Holder<'_> {
         }
         let gdb = vm.gdb().await.map_err(broken)?;
         let over = CancellationToken::new();
-        let mut held = pin!(holding::hold(gdb, places, &schedule.holding, &vm.journal, self.holds, &over));
+        // Boxed: most trials hold nobody, and all would carry it.
+        let mut held =
+            Box::pin(holding::hold(gdb, places, &schedule.holding, &vm.journal, self.holds, &over));
         let mut lanes = pin!(lanes);
         tokio::select! {
             // Without it a guest may stand for ever.

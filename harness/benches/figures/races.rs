@@ -1,0 +1,64 @@
+//! What races that are made on purpose cost.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::hotplug;
+use crate::trials::{SCENARIO, entries, median, only, parsed};
+
+/// Trials of each kernel.
+const TRIALS: &str = "10";
+
+/// Two places of the standard trial that mostly meet: both are on their way at the same time.
+const RENDEZVOUS: &str = "\n[[rendezvous]]\nhold = \"add_memory_resource\"\nuntil = \"_cpu_up\"\ntries = 1\n";
+
+/// Of each standard trial of one guest at a time, how long it took beyond its holds, milliseconds.
+fn beyond_its_holds(root: &Path, more: &str) -> Result<Vec<f64>, String> {
+    let home = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let scenario = home.path().join("standard.toml");
+    std::fs::write(&scenario, format!("{SCENARIO}{more}")).map_err(|e| e.to_string())?;
+    let mut command = hotplug(root);
+    command.args(["compare", "--accel", "tcg", "--workers", "1", "--trials", TRIALS, "--no-control"]);
+    command.arg("--scenario").arg(&scenario).arg("--results").arg(home.path().join("results"));
+    let status = command.stdout(Stdio::null()).status().map_err(|e| e.to_string())?;
+    if !status.success() {
+        return Err(format!("compare ended with {status}, not with `unchanged`"));
+    }
+    let trials = entries(&only(&home.path().join("results"))?.join("trials"))?;
+    let one = |folder: &std::path::PathBuf| {
+        let trial = parsed(&folder.join("trial.json"))?;
+        let time = |name: &str| trial[name].as_f64().ok_or_else(|| format!("{name} of {}", folder.display()));
+        let holds: Vec<&Value> = trial["holds"].as_array().into_iter().flatten().collect();
+        if holds.is_empty() == more.contains("hold") || holds.iter().any(|hold| hold["at"].is_null()) {
+            return Err(format!("{}: nobody was held", folder.display()));
+        }
+        let held: f64 = holds.iter().filter_map(|hold| hold["held_us"].as_f64()).sum();
+        Ok((time("ended")? - time("taken")? - held) / 1000.0)
+    };
+    trials.iter().map(one).collect()
+}
+
+/// How much longer a trial takes in which one is held, beyond the time that it is.
+pub(crate) fn rendezvous_overhead_ms(root: &Path) -> Result<Vec<f64>, String> {
+    let plain = median(beyond_its_holds(root, "")?);
+    Ok(beyond_its_holds(root, RENDEZVOUS)?.into_iter().map(|held| held - plain).collect())
+}
+
+/// Pairs of places that are tried a minute, each order and each kernel counted, by the sweep as it is shipped.
+pub(crate) fn sweep_pairs_per_minute(root: &Path) -> Result<Vec<f64>, String> {
+    let home = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let mut command = hotplug(root);
+    command.args(["race", "--accel", "tcg", "--trials", "1", "--workers", "2", "--results"]).arg(home.path());
+    let status = command.stdout(Stdio::null()).status().map_err(|e| e.to_string())?;
+    if !status.success() {
+        return Err(format!("race ended with {status}, not with `unchanged`"));
+    }
+    let result = parsed(&only(home.path())?.join("result.json"))?;
+    let trials = |side: &str| result["trials"][side]["trials"].as_f64();
+    match (trials("before"), trials("after"), result["trials_seconds"].as_f64()) {
+        (Some(before), Some(after), Some(seconds)) => Ok(vec![(before + after) / seconds * 60.0]),
+        _ => Err("result.json does not say how many trials took how long".into()),
+    }
+}
