@@ -27,26 +27,26 @@ fn trials(cells: &[Value], of: impl Fn(&Value) -> u64) -> u64 {
 #[test]
 fn what_a_lock_keeps_apart_is_told_with_the_lock() {
     let run = Run::new();
-    hotplug(&run, &["race", "--functions", "offline_pages,online_pages", "--against", "_cpu_up,_cpu_down"])
+    hotplug(&run, &["race", "--functions", "offline_pages", "--against", "_cpu_up"])
         .code(0)
         .stdout(predicate::str::contains("excluded by device_hotplug_lock"));
     let result = run.result();
     let cells = result["race"]["cells"].as_array().unwrap();
-    assert_eq!(cells.len(), 8, "{cells:#?}");
+    assert_eq!(cells.len(), 2, "{cells:#?}");
     let number = |count: &Value, name: &str| count[name].as_u64().unwrap();
-    assert_eq!(trials(cells, |count| number(count, "trials")), 32);
+    assert_eq!(trials(cells, |count| number(count, "trials")), 8);
     assert_eq!(trials(cells, |count| number(count, "met")), 0, "{cells:#?}");
     let locks: Vec<&String> = cells
         .iter()
         .flat_map(|cell| ["before", "after"].map(|side| cell["count"][side]["excluded"].as_object().unwrap()))
         .flat_map(|excluded| excluded.keys())
         .collect();
-    // By chance nobody may be on the way; not in most.
-    assert!(locks.len() >= 6 && locks.iter().all(|lock| *lock == "device_hotplug_lock"), "{cells:#?}");
+    // By chance nobody may be on the way; not in all.
+    assert!(!locks.is_empty() && locks.iter().all(|lock| *lock == "device_hotplug_lock"), "{cells:#?}");
     let printed =
         Command::new(env!("CARGO_BIN_EXE_hotplug")).arg("overlap").arg(run.folder()).output().unwrap();
     let text = String::from_utf8(printed.stdout).unwrap();
-    assert!(text.contains("_cpu_down held until online_pages"), "{text}");
+    assert!(text.contains("_cpu_up held until offline_pages"), "{text}");
 }
 
 /// Neither bind of pmem nor what comes before `_cpu_up()` takes a lock of the other's.
@@ -85,13 +85,13 @@ fn a_guest_that_dies_while_one_is_held_is_told_as_dead() {
     let run = Run::new();
     let scenario = run.scenario(|text| {
         let crash = "[[lane]]\nname = \"crash\"\nsteps = [\n    { write = \"/proc/sysrq-trigger\", data = \"c\", \
-                     after = { step = \"unplug dimm\", phase = \"notified\", offset_us = 300000 } },\n]\n\n";
-        let held = "[[rendezvous]]\nhold = \"try_remove_memory\"\nuntil = \"kernel_kexec\"\nlimit_ms = 9000\n";
+                     after = { step = \"unplug dimm\", phase = \"notified\", offset_us = 600000 } },\n]\n\n";
+        let held = "[[rendezvous]]\nhold = \"offline_pages\"\nuntil = \"kernel_halt\"\nlimit_ms = 9000\n";
         format!("{text}\n{crash}{held}")
     });
     let mut command = run.compare();
     command.args(["--trials", "1", "--scenario"]).arg(scenario).arg(patch("clean/comment-only.patch"));
-    command.assert();
+    command.assert().code(3);
     let trial = run.trial("before-000");
     assert_eq!(trial["outcome"], "panicked", "{trial:#}");
     assert_eq!(trial["holds"][0]["outcome"], "cut-off", "{trial:#}");
