@@ -68,7 +68,8 @@ pub(super) fn conclude(
                 course.holds.iter().rfind(|hold| hold.at.is_some_and(|at| printed.is_none_or(|p| at <= p)));
             if let Some(hold) = held {
                 let comma = if during.is_empty() { "" } else { ", " };
-                during = format!("{during}{comma}{}", hold.words());
+                // First: the screen has not room for all.
+                during = format!("{}{comma}{during}", hold.words());
             }
             Seen { first: folded.first.clone(), at: printed, times: folded.count as u64, during }
         })
