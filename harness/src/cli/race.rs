@@ -46,7 +46,7 @@ pub struct RaceArgs {
     /// The longest hold, milliseconds of guest time
     #[arg(long, value_name = "MS", default_value_t = Manner::default().limit_ms)]
     pub limit: u32,
-    /// Scenario file, without a [sweep] of its own [default: race, which is built in]
+    /// Scenario file that holds nobody by itself [default: race, which is built in]
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
     /// Boot for each trial, instead of restoring a checkpoint
