@@ -118,7 +118,7 @@ async fn count(ready: &Ready, cache: &Cache, cancel: &CancellationToken) -> Resu
     let initramfs = crate::image::initramfs()?;
     let machine = ground::machine().await?;
     let mut setting =
-        machine.setting(scenario, ready.setting.accelerator, &kernels, &ready.run, &initramfs).await?;
+        machine.setting(scenario, ready.setting.accelerator, &kernels, &ready.run, &initramfs, None).await?;
     setting.counted = Some(Sides { before: halves.before.sources(), after: halves.after.sources() });
     let mut is_started = false;
     for number in 0..most {

@@ -96,9 +96,9 @@ impl Machine {
         kernels: &Sides<Kernel>,
         run: &Run,
         initramfs: &[u8],
+        places: Option<Sides<Arc<Places>>>,
     ) -> Result<Setting> {
         self.fits(&scenario, accelerator)?;
-        let places = places(kernels, &scenario)?;
         let images = Sides { before: &*kernels.before.image, after: &*kernels.after.image };
         let releases = [&*run.kernels.before.release, &*run.kernels.after.release];
         Ok(Setting {

@@ -52,8 +52,9 @@ async fn trace(ready: &Ready, racing: &Racing, cache: &Cache, cancel: &Cancellat
     if !left.is_empty() {
         let initramfs = crate::image::initramfs()?;
         let machine = ground::machine().await?;
-        let mut setting =
-            machine.setting(scenario, ready.setting.accelerator, &kernels, &ready.run, &initramfs).await?;
+        let mut setting = machine
+            .setting(scenario, ready.setting.accelerator, &kernels, &ready.run, &initramfs, None)
+            .await?;
         let told = Told::Calls(racing.functions());
         setting.watched = Some(Watched { told, victims: Vec::new(), clock: Clock::Wall });
         let evidence = place.join("checkpoints");

@@ -136,7 +136,7 @@ pub(super) async fn begin(args: &CompareArgs, cache: &Cache, cancel: &Cancellati
     let name = name(args, &pair);
     let kernels = Sides { before: pair.before, after: pair.after };
     // A place that a kernel has not is told before there is a folder.
-    ground::places(&kernels, &scenario)?;
+    let places = ground::places(&kernels, &scenario)?;
     let open_ended = args.time.is_some() || args.until_report;
     let folder = RunFolder::create(&args.results, &name)?;
     let run = Run {
@@ -171,7 +171,7 @@ pub(super) async fn begin(args: &CompareArgs, cache: &Cache, cancel: &Cancellati
     ground::keep(&folder, &scenario_text, &initramfs)?;
     keep_inputs(&folder, args)?;
     folder.write("run.json", &run)?;
-    let setting = machine.setting(scenario, probed.accelerator, &kernels, &run, &initramfs).await?;
+    let setting = machine.setting(scenario, probed.accelerator, &kernels, &run, &initramfs, places).await?;
     let (judge, past) = (Judge::new(known), Past::default());
     Ok(Ready {
         folder,
@@ -248,7 +248,8 @@ async fn resume(args: &CompareArgs, path: &Path, cache: &Cache, cancel: &Cancell
     if args.workers.is_some() {
         run.plan.workers = machine.workers(args.workers, &scenario);
     }
-    let setting = machine.setting(scenario, accelerator, &kernels, &run, &initramfs).await?;
+    let places = ground::places(&kernels, &scenario)?;
+    let setting = machine.setting(scenario, accelerator, &kernels, &run, &initramfs, places).await?;
     Ok(Ready {
         folder,
         run,

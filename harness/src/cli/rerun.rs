@@ -109,8 +109,9 @@ impl Rerun {
         cancel: &CancellationToken,
     ) -> Result<(Setting, Sides<Kernel>)> {
         let Self { machine, scenario, acceleration, kernels, initramfs, cache, .. } = self;
+        let places = ground::places(&kernels, &scenario)?;
         let mut setting =
-            machine.setting(scenario, acceleration.accelerator, &kernels, run, &initramfs).await?;
+            machine.setting(scenario, acceleration.accelerator, &kernels, run, &initramfs, places).await?;
         run.start =
             Some(ground::start(args.cold, &mut setting, &cache, &folder.checkpoints(), cancel).await?);
         Ok((setting, kernels))

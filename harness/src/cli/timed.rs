@@ -186,7 +186,7 @@ async fn time_round(
     let initramfs = crate::image::initramfs()?;
     let machine = ground::machine().await?;
     let mut setting =
-        machine.setting(scenario, ready.setting.accelerator, kernels, &ready.run, &initramfs).await?;
+        machine.setting(scenario, ready.setting.accelerator, kernels, &ready.run, &initramfs, None).await?;
     setting.watched = Some(round.watched(timing, clock));
     setting.go_by(clock, kernels.before.hz());
     let workers = match clock {

@@ -4,6 +4,8 @@
 
 mod packet;
 
+pub(crate) use packet::little;
+
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -217,7 +219,7 @@ impl Gdb {
         if bytes.len() > 8 {
             return Err(GdbError::Odd(text));
         }
-        Ok(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+        Ok(little(&bytes))
     }
 
     /// Has a vCPU go on there.
@@ -246,6 +248,11 @@ impl Gdb {
             from += length;
         }
         Ok(Some(all))
+    }
+
+    /// A pointer, or another word of 8 bytes, there.
+    pub async fn word(&mut self, address: u64) -> Result<Option<u64>> {
+        Ok(self.read(address, 8).await?.map(|bytes| little(&bytes)))
     }
 
     /// Breaks no more, and lets everything run.

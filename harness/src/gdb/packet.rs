@@ -44,6 +44,11 @@ pub(super) fn decode(stream: &[u8]) -> Result<Begin, String> {
     Ok(Begin::Packet(text.to_owned(), begin + end + 3))
 }
 
+/// The number that bytes stand for, the lowest first.
+pub(crate) fn little(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
 /// The bytes that hexadecimal digits stand for.
 pub(super) fn bytes(text: &str) -> Result<Vec<u8>, String> {
     let odd = || format!("`{}` where bytes were asked for", text.chars().take(20).collect::<String>());

@@ -78,19 +78,18 @@ pub struct Places {
 /// What a kernel has not, and the mend.
 type Missing = (String, String);
 
+/// Where a place is, or that it is not there; an error is of a vmlinux that cannot be read.
+type Found = std::result::Result<std::result::Result<Vec<u64>, Missing>, vmlinux::Error>;
+
 /// A vmlinux that is looked into.
 struct Image<'a> {
-    file: object::File<'a>,
+    file: &'a object::File<'a>,
     functions: HashMap<&'a str, Vec<u64>>,
     dwarf: vmlinux::Dwarf<'a>,
 }
 
 impl Image<'_> {
-    /// Where a place is; `Ok(Err)` says that it is not there.
-    fn find(
-        &self,
-        point: &Point,
-    ) -> std::result::Result<std::result::Result<Vec<u64>, Missing>, vmlinux::Error> {
+    fn find(&self, point: &Point) -> Found {
         match point {
             Point::Entry(name) | Point::Return(name) => self.function(name),
             Point::Line { file, line } => self.line(file, *line),
@@ -98,10 +97,7 @@ impl Image<'_> {
         }
     }
 
-    fn function(
-        &self,
-        name: &str,
-    ) -> std::result::Result<std::result::Result<Vec<u64>, Missing>, vmlinux::Error> {
+    fn function(&self, name: &str) -> Found {
         let boot = self.file.section_by_name(".init.text");
         let boot = boot.map_or(0..0, |text| text.address()..text.address() + text.size());
         match self.functions.get(name) {
@@ -123,11 +119,7 @@ impl Image<'_> {
         Ok(Err((format!("has no function {name}"), mend)))
     }
 
-    fn line(
-        &self,
-        file: &str,
-        line: u32,
-    ) -> std::result::Result<std::result::Result<Vec<u64>, Missing>, vmlinux::Error> {
+    fn line(&self, file: &str, line: u32) -> Found {
         let (found, lines) = vmlinux::line(&self.dwarf, file, line)?;
         if !found.is_empty() {
             return Ok(Ok(found));
@@ -155,10 +147,10 @@ impl Places {
         };
         let file = object::File::parse(&*bytes).map_err(|error| unreadable(&error))?;
         let members = Members::of(&file).map_err(|what| format!("{}: {what}", vmlinux.display()));
-        let functions = functions(&bytes).map_err(|error| unreadable(&error))?;
+        let functions = functions(&file);
         let sections = vmlinux::sections(&file).map_err(|error| unreadable(&error))?;
         let idle_loop = Loop::find(&file);
-        let image = Image { functions, dwarf: vmlinux::dwarf(&sections), file };
+        let image = Image { functions, dwarf: vmlinux::dwarf(&sections), file: &file };
         let mut addresses = BTreeMap::new();
         let mut missing = BTreeMap::new();
         for point in points {
@@ -202,8 +194,7 @@ impl Places {
 
 /// Where the functions of an image begin, by name. What the compiler made of a function (`name.isra.0`, `name.constprop.0`) is
 /// that function; what it cut off (`name.cold`, `name.part.0`) is not its begin.
-fn functions(image: &[u8]) -> std::result::Result<HashMap<&str, Vec<u64>>, object::Error> {
-    let file = object::File::parse(image)?;
+fn functions<'a>(file: &'a object::File<'_>) -> HashMap<&'a str, Vec<u64>> {
     let mut all: HashMap<&str, Vec<u64>> = HashMap::new();
     for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
         let Ok(name) = symbol.name() else { continue };
@@ -219,7 +210,7 @@ fn functions(image: &[u8]) -> std::result::Result<HashMap<&str, Vec<u64>>, objec
         addresses.sort_unstable();
         addresses.dedup();
     }
-    Ok(all)
+    all
 }
 
 /// Names like this one, the nearest first.

@@ -9,7 +9,7 @@ use object::{Object, ObjectSymbol};
 
 use super::hold::{Task, Waiting};
 use super::places::Places;
-use crate::gdb::{Gdb, GdbError, Registers, Vcpu};
+use crate::gdb::{Gdb, GdbError, Registers, Vcpu, little};
 use crate::vmlinux::structures;
 
 /// `MAX_LOCK_DEPTH` of include/linux/sched.h.
@@ -231,7 +231,7 @@ impl<'a> Tasks<'a> {
 
     /// The task that a vCPU runs.
     pub async fn current(&self, gdb: &mut Gdb, at: Registers) -> Result<Option<(u64, Task)>, GdbError> {
-        let Some(address) = word(gdb, at.gs_base.wrapping_add(self.members.current)).await? else {
+        let Some(address) = gdb.word(at.gs_base.wrapping_add(self.members.current)).await? else {
             return Ok(None);
         };
         Ok(self.task(gdb, address).await?.map(|task| (address, task)))
@@ -254,9 +254,9 @@ impl<'a> Tasks<'a> {
         let mut leader = init_task;
         loop {
             let head =
-                word(gdb, leader.wrapping_add(signal)).await?.map(|signal| signal.wrapping_add(thread_head));
+                gdb.word(leader.wrapping_add(signal)).await?.map(|signal| signal.wrapping_add(thread_head));
             let mut node = match head {
-                Some(head) => word(gdb, head).await?,
+                Some(head) => gdb.word(head).await?,
                 None => None,
             };
             while let Some(at) = node.filter(|at| Some(*at) != head) {
@@ -265,9 +265,9 @@ impl<'a> Tasks<'a> {
                     break;
                 }
                 threads.extend(self.thread(gdb, address).await?);
-                node = word(gdb, at).await?;
+                node = gdb.word(at).await?;
             }
-            let next = word(gdb, leader.wrapping_add(tasks)).await?.map(|next| next.wrapping_sub(tasks));
+            let next = gdb.word(leader.wrapping_add(tasks)).await?.map(|next| next.wrapping_sub(tasks));
             match next {
                 Some(next) if next != init_task && seen.len() <= MOST => leader = next,
                 _ => break,
@@ -307,7 +307,7 @@ impl<'a> Tasks<'a> {
         }
         let m = self.members;
         let at = m.classes.wrapping_add(class * m.class_bytes).wrapping_add(m.class_name);
-        let name = match word(gdb, at).await? {
+        let name = match gdb.word(at).await? {
             // As lock-order.json has it: the guest's own text, which may be any.
             Some(name) => gdb.read(name, 64).await?.map(|bytes| text(&bytes)),
             None => None,
@@ -321,7 +321,7 @@ impl<'a> Tasks<'a> {
     /// Where a sleeping task sleeps, by its frame pointers.
     async fn frames(&self, gdb: &mut Gdb, address: u64) -> Result<Vec<String>, GdbError> {
         let mut all = Vec::new();
-        let Some(sp) = word(gdb, address.wrapping_add(self.members.sp)).await? else { return Ok(all) };
+        let Some(sp) = gdb.word(address.wrapping_add(self.members.sp)).await? else { return Ok(all) };
         let mut at = sp.wrapping_add(FRAME_BP);
         for _ in 0..FRAMES {
             let Some(frame) = gdb.read(at, 16).await? else { break };
@@ -396,10 +396,10 @@ impl Snapshot {
         self.threads.iter().find(sent).map(|thread| thread.address)
     }
 
-    /// Who sleeps with locks of its own and is behind nobody: for grace periods, for work on other CPUs, for the time to pass.
-    pub fn stuck(&self, held: u64) -> Vec<Waiting> {
-        let behind: Vec<u64> = self.behind(held).into_iter().map(|(address, _)| address).collect();
-        let stuck = self.threads.iter().filter(|thread| thread.is_stuck && !behind.contains(&thread.address));
+    /// Who sleeps with locks of its own and is not `behind` somebody: for grace periods, for work on other CPUs, for the time to pass.
+    pub fn stuck(&self, behind: &[(u64, Waiting)]) -> Vec<Waiting> {
+        let is_behind = |who: u64| behind.iter().any(|(address, _)| *address == who);
+        let stuck = self.threads.iter().filter(|thread| thread.is_stuck && !is_behind(thread.address));
         stuck.map(|thread| thread.told(None)).collect()
     }
 
@@ -433,14 +433,6 @@ impl Snapshot {
         let owner = owners.clone().find(|other| other.address == held).or_else(|| owners.next())?;
         Some((last.class, owner.address))
     }
-}
-
-async fn word(gdb: &mut Gdb, address: u64) -> Result<Option<u64>, GdbError> {
-    Ok(gdb.read(address, 8).await?.map(|bytes| little(&bytes)))
-}
-
-fn little(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
 fn field(bytes: &[u8], at: u64, length: usize) -> u64 {

@@ -6,6 +6,11 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Whether this can be the name of a function.
+pub(super) fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 /// Where.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
@@ -72,8 +77,6 @@ impl FromStr for Point {
         if let Some(point) = text.strip_suffix('?').filter(|point| !point.ends_with('?')) {
             return Ok(Self::IfAny(Box::new(point.parse()?)));
         }
-        let is_name =
-            |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         let is_file = |file: &str| {
             let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
             [".c", ".h", ".S"].iter().any(|end| file.ends_with(end))

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::point::is_name;
+
 /// What is traced where a scenario does not say: memory and CPUs that come and go, and what they have in common with slab,
 /// vmstat, zones and ACPI. All are functions of 6.1 and of 6.12 that a tracer can see. `cpus_write_lock()` is not among them:
 /// gcc puts it into its callers, which are `_cpu_up()` and `_cpu_down()`.
@@ -92,8 +94,6 @@ impl FromStr for Critical {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let is_name =
-            |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         match text.split_once("..") {
             Some((first, last)) if is_name(first) && is_name(last) && first != last => {
                 Ok(Self::Between(first.to_owned(), last.to_owned()))

@@ -271,10 +271,7 @@ impl<'a> Holder<'a> {
             match self.run_unless(held.as_slice(), &mut left, &never).await? {
                 Woke::Trapped(vcpu) => {
                     let now = self.gdb.registers(vcpu).await?;
-                    let task = match &self.tasks {
-                        Some(tasks) => tasks.current(&mut self.gdb, now).await?,
-                        None => None,
-                    };
+                    let task = self.current(now).await?;
                     if now.rip == at && task.is_some_and(|(address, _)| address == who.address) {
                         self.gdb.unbreak(at).await?;
                         return self.gdb.go_on_at(vcpu, who.at.rip).await;
@@ -319,13 +316,13 @@ impl<'a> Holder<'a> {
                 None => Snapshot::default(),
             };
             let behind = seen.behind(held.address);
-            *stuck = seen.stuck(held.address);
-            let twice = behind.iter().any(|one| {
-                waiting.iter().any(|(address, waiting)| *address == one.0 && waiting.lock == one.1.lock)
-            });
-            for one in behind {
-                if !waiting.iter().any(|(address, waiting)| *address == one.0 && waiting.lock == one.1.lock) {
-                    waiting.push(one);
+            *stuck = seen.stuck(&behind);
+            let mut twice = false;
+            for (who, one) in behind {
+                let is_known = waiting.iter().any(|(known, waits)| *known == who && waits.lock == one.lock);
+                twice |= is_known;
+                if !is_known {
+                    waiting.push((who, one));
                 }
             }
             if twice && !patient {
@@ -366,13 +363,12 @@ impl<'a> Holder<'a> {
 
     /// Delays, all at once.
     async fn delay(&mut self, plans: &'a [Delay]) -> Result<(), GdbError> {
-        struct Late<'a> {
+        struct Late {
             who: Arrival,
             left: Duration,
             whole: Duration,
             place: usize,
             hold: Hold,
-            plan: &'a Delay,
         }
         let mut spots: Vec<Spot<'a>> = Vec::new();
         let mut visits: Vec<u32> = Vec::new();
@@ -382,7 +378,7 @@ impl<'a> Holder<'a> {
                 visits.push(0);
             }
         }
-        let mut late: VecDeque<Late<'a>> = VecDeque::new();
+        let mut late: VecDeque<Late> = VecDeque::new();
         let mut done = 0;
         // Once all that are drawn have come, nobody is stopped for more.
         let most = |at: &Point| {
@@ -424,7 +420,7 @@ impl<'a> Holder<'a> {
                             let mut hold = Hold::of(&plan.at, None);
                             let place = self.begin(&mut hold, &who);
                             let whole = Duration::from_micros(plan.us.into());
-                            late.push_back(Late { who, left: whole, whole, place, hold, plan });
+                            late.push_back(Late { who, left: whole, whole, place, hold });
                         }
                         _ => self.gdb.step(vcpu).await?,
                     }
@@ -432,9 +428,8 @@ impl<'a> Holder<'a> {
                 Woke::Time | Woke::Over => {
                     let over = matches!(woke, Woke::Over);
                     let soonest = late.iter().map(|one| one.left).min();
-                    let ends = |one: &Late<'_>| {
-                        over || Some(one.left) == soonest && (one.left.is_zero() || nobody_left)
-                    };
+                    let ends =
+                        |one: &Late| over || Some(one.left) == soonest && (one.left.is_zero() || nobody_left);
                     while let Some(at) = late.iter().position(ends) {
                         let Some(mut one) = late.remove(at) else { break };
                         one.hold.held_us = micros(one.whole.saturating_sub(one.left));
@@ -443,7 +438,6 @@ impl<'a> Holder<'a> {
                         if nobody_left {
                             one.hold.outcome = Outcome::BlockedAll;
                         }
-                        debug_assert_eq!(one.hold.hold, one.plan.at);
                         self.end(one.place, &one.hold);
                         self.gdb.step(one.who.vcpu).await?;
                     }
@@ -517,12 +511,8 @@ impl<'a> Holder<'a> {
     /// Whether a vCPU that trapped is at the place, or on the way to it.
     async fn look(&mut self, spot: &mut Spot<'a>, vcpu: Vcpu) -> Result<Option<Arrival>, GdbError> {
         let at = self.gdb.registers(vcpu).await?;
-        let (address, task) = match &self.tasks {
-            Some(tasks) => {
-                tasks.current(&mut self.gdb, at).await?.map_or((0, None), |(a, task)| (a, Some(task)))
-            }
-            None => (0, None),
-        };
+        let (address, task) =
+            self.current(at).await?.map_or((0, None), |(address, task)| (address, Some(task)));
         let arrival = Arrival { vcpu, at, address, task };
         if spot.addresses.contains(&at.rip) {
             if !spot.point.is_return() {
@@ -535,10 +525,17 @@ impl<'a> Holder<'a> {
         Ok(spot.inside.contains(&back).then_some(arrival))
     }
 
+    /// The task that a vCPU runs which is there; none where the kernel's image does not tell.
+    async fn current(&mut self, at: Registers) -> Result<Option<(u64, Task)>, GdbError> {
+        match &self.tasks {
+            Some(tasks) => tasks.current(&mut self.gdb, at).await,
+            None => Ok(None),
+        }
+    }
+
     /// Notes who is at a function's entry, and has it stop where it returns to.
     async fn enter(&mut self, spot: &mut Spot<'a>, who: &Arrival) -> Result<(), GdbError> {
-        let Some(bytes) = self.gdb.read(who.at.rsp, 8).await? else { return Ok(()) };
-        let back = bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        let Some(back) = self.gdb.word(who.at.rsp).await? else { return Ok(()) };
         let one = (who.address, who.at.rsp.wrapping_add(8), back);
         if !spot.inside.iter().any(|(.., known)| *known == back) {
             self.gdb.break_at(back).await?;
