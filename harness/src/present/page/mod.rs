@@ -81,7 +81,6 @@ pub fn page(result: &RunResult, parts: &Parts) -> String {
                     (changed_lines(result))
                     (race::section(result))
                     (overlap::section(result))
-                    (overlap::section(result))
                     (distribution::section(result, &parts.stalled))
                     section aria-labelledby="trials" { h2 id="trials" { "Trials" } (grid::section(&parts.squares, &parts.shown)) }
                     (past::section(&parts.past, &run.id))
