@@ -11,10 +11,10 @@ use super::comparison::{Finished, finish};
 use super::control::control;
 use super::kernel::PairArgs;
 use super::ready::prepare;
+use super::running::RunningArgs;
 use super::{history, page};
 use crate::Result;
 use crate::compare::Control;
-use crate::host;
 use crate::present::{stream, terminal};
 use crate::scenario::Sweep;
 
@@ -63,9 +63,6 @@ pub struct CompareArgs {
     /// Begin no trial once the verdict cannot change: a regression that the trials still planned could not undo
     #[arg(long, conflicts_with = "time")]
     pub until_decided: bool,
-    /// Boot for each trial, instead of restoring a checkpoint
-    #[arg(long)]
-    pub cold: bool,
     /// Do without the control: planted bugs in the before kernel, which are looked for in a trial of their own
     #[arg(long)]
     pub no_control: bool,
@@ -91,24 +88,9 @@ pub struct CompareArgs {
     /// Time kernels too whose trials report, and say so
     #[arg(long)]
     pub latency_despite_reports: bool,
-    /// Print what happens as it happens, one JSON object a line, and the result last, instead of the screen
-    #[arg(long)]
-    pub json_lines: bool,
-    /// Guests at once [default: number of processors, less where memory is short]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub workers: Option<u32>,
-    /// What all schedules are drawn from; a run's is in its run.json [default: a random one]
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// Where results go
-    #[arg(long, value_name = "DIR", default_value = "results")]
-    pub results: PathBuf,
-    /// TOML file of known issues: they are shown apart and have no say in the verdict
-    #[arg(long, value_name = "FILE")]
-    pub known: Option<PathBuf>,
-    /// How guest code is run
-    #[arg(long, value_enum, default_value_t)]
-    pub accel: host::Choice,
+    /// How trials run.
+    #[command(flatten)]
+    pub running: RunningArgs,
 }
 
 /// What is asked beside the judged trials.
@@ -156,7 +138,7 @@ pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &Cancellation
     let Finished { folder, result, stopped, .. } = finish(ready, Some(control), &cache, cancel).await?;
     history::add(folder.path(), &result);
     page::write(folder.path(), &result)?;
-    if args.json_lines {
+    if args.running.json_lines {
         stream::ended(out, &result)?;
     } else {
         out.write_all(terminal::screen(&result, folder.path()).as_bytes())?;

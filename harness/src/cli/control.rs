@@ -6,6 +6,7 @@ use super::compare::CompareArgs;
 use super::comparison::whole;
 use super::kernel::PairArgs;
 use super::ready::{Ready, pair_of};
+use super::running::RunningArgs;
 use crate::Result;
 use crate::compare::{Class, Control};
 use crate::error::Blame;
@@ -38,8 +39,11 @@ pub(super) async fn control(ready: &Ready, cache: &Cache, cancel: &CancellationT
         },
         scenario: first.scenarios().next(),
         trials: Some(TRIALS),
-        results: place.clone(),
-        accel: ready.setting.accelerator.into(),
+        running: RunningArgs {
+            results: place.clone(),
+            accel: ready.setting.accelerator.into(),
+            ..RunningArgs::default()
+        },
         ..CompareArgs::default()
     };
     if let Err(error) = ready.kernels_again(cache, cancel).await {

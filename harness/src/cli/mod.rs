@@ -21,6 +21,7 @@ mod ready;
 pub mod replay;
 pub mod report;
 mod rerun;
+mod running;
 pub mod scan;
 mod scan_out;
 pub mod shell;

@@ -11,6 +11,7 @@ use super::compare::CompareArgs;
 use super::comparison::{Finished, whole};
 use super::ground;
 use super::kernel::{BuildReporter, PairArgs, cache_path};
+use super::running::RunningArgs;
 use crate::Result;
 use crate::error::Blame;
 use crate::host;
@@ -211,10 +212,13 @@ impl Proof<'_> {
             until_decided: true,
             exact: entry.is_timed(self.series),
             no_latency: !entry.is_timed(self.series),
-            workers: self.args.workers,
-            seed: self.args.seed,
-            results: self.folder.to_owned(),
-            accel: self.accel,
+            running: RunningArgs {
+                workers: self.args.workers,
+                seed: self.args.seed,
+                results: self.folder.to_owned(),
+                accel: self.accel,
+                ..RunningArgs::default()
+            },
             ..CompareArgs::default()
         }
     }

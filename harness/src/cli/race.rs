@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::compare::{self, CompareArgs};
 use super::kernel::PairArgs;
-use crate::host;
+use super::running::RunningArgs;
 use crate::scenario::{Manner, Point, Sweep};
 use crate::{Error, Result};
 
@@ -49,27 +49,9 @@ pub struct RaceArgs {
     /// Scenario file that holds nobody by itself [default: race, which is built in]
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
-    /// Boot for each trial, instead of restoring a checkpoint
-    #[arg(long)]
-    pub cold: bool,
-    /// Print what happens as it happens, one JSON object a line, and the result last, instead of the screen
-    #[arg(long)]
-    pub json_lines: bool,
-    /// Guests at once [default: number of processors, less where memory is short]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub workers: Option<u32>,
-    /// What all schedules are drawn from [default: a random one]
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// Where results go
-    #[arg(long, value_name = "DIR", default_value = "results")]
-    pub results: PathBuf,
-    /// TOML file of known issues: they are shown apart and have no say in the verdict
-    #[arg(long, value_name = "FILE")]
-    pub known: Option<PathBuf>,
-    /// How guest code is run
-    #[arg(long, value_enum, default_value_t)]
-    pub accel: host::Choice,
+    /// How trials run.
+    #[command(flatten)]
+    pub running: RunningArgs,
 }
 
 /// Runs the sweep, prints the screen to `out`, returns the exit status.
@@ -86,18 +68,12 @@ pub async fn run(args: RaceArgs, out: &mut impl Write, cancel: &CancellationToke
         scenario: args.scenario,
         sweep: Some(sweep),
         trials: Some(trials),
-        cold: args.cold,
         // What is asked is who meets whom, and what the kernel says of it.
         no_control: true,
         no_coverage: true,
         no_overlap: true,
         no_latency: true,
-        json_lines: args.json_lines,
-        workers: args.workers,
-        seed: args.seed,
-        results: args.results,
-        known: args.known,
-        accel: args.accel,
+        running: args.running,
         ..CompareArgs::default()
     };
     compare::run(&compare, out, cancel).await

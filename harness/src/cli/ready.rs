@@ -113,11 +113,11 @@ pub(super) async fn prepare(args: &CompareArgs, cache: &Cache, cancel: &Cancella
 /// A new run: everything that can be wrong without a kernel is found before one is built.
 pub(super) async fn begin(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) -> Result<Ready> {
     let (scenario, scenario_text) = scenario(args)?;
-    let choice = args.accel.and(scenario.machine.accelerator)?;
+    let choice = args.running.accel.and(scenario.machine.accelerator)?;
     if args.exact {
         fits_exactly(&scenario)?;
     }
-    let known = super::known_issues(args.known.as_deref())?;
+    let known = super::known_issues(args.running.known.as_deref())?;
     let machine = ground::machine().await?;
     // What is built later in this run is built from the same source.
     let asked = args.pair.clone().with_source_named()?;
@@ -138,7 +138,7 @@ pub(super) async fn begin(args: &CompareArgs, cache: &Cache, cancel: &Cancellati
     // A place that a kernel has not is told before there is a folder.
     let places = ground::places(&kernels, &scenario)?;
     let open_ended = args.time.is_some() || args.until_report;
-    let folder = RunFolder::create(&args.results, &name)?;
+    let folder = RunFolder::create(&args.running.results, &name)?;
     let run = Run {
         schema: SCHEMA,
         hotplug: env!("CARGO_PKG_VERSION").into(),
@@ -151,16 +151,17 @@ pub(super) async fn begin(args: &CompareArgs, cache: &Cache, cancel: &Cancellati
         scenario: scenario.name.clone(),
         scenario_hash: blake3::hash(scenario_text.as_bytes()).to_hex().to_string(),
         initramfs_hash: blake3::hash(&initramfs).to_hex().to_string(),
-        seed: Seed(args.seed.unwrap_or_else(rand::random)),
+        seed: Seed(args.running.seed.unwrap_or_else(rand::random)),
         trials: args.trials.or_else(|| (!open_ended).then_some(scenario.trials)),
         plan: Plan {
             seconds: args.time.map(|time| time.as_secs_f64()),
             until_report: args.until_report,
             until_decided: args.until_decided,
-            cold: args.cold,
-            workers: machine.workers(args.workers, &scenario),
+            cold: args.running.cold,
+            workers: machine.workers(args.running.workers, &scenario),
             clock: if args.exact { Clock::Exact } else { Clock::Wall },
             boots: args.boots,
+            sweep: args.sweep.clone(),
         },
         pair: asked.words(),
         start: None,
@@ -180,7 +181,7 @@ pub(super) async fn begin(args: &CompareArgs, cache: &Cache, cancel: &Cancellati
         kernels,
         resumed: false,
         asked: Asked::by(args),
-        is_watched: args.json_lines,
+        is_watched: args.running.json_lines,
         judge,
         past,
         earlier: 0.0,
@@ -215,7 +216,7 @@ async fn resume(args: &CompareArgs, path: &Path, cache: &Cache, cancel: &Cancell
     }
     let (scenario, _) = ground::kept_scenario(path, &run)?;
     let kept = path.join("known.toml");
-    let known = match &args.known {
+    let known = match &args.running.known {
         Some(file) => super::known_issues(Some(file))?,
         None => super::known_issues(kept.exists().then_some(&*kept))?,
     };
@@ -245,8 +246,8 @@ async fn resume(args: &CompareArgs, path: &Path, cache: &Cache, cancel: &Cancell
         run.trials = Some(trials);
     }
     let earlier = wall(past.seconds);
-    if args.workers.is_some() {
-        run.plan.workers = machine.workers(args.workers, &scenario);
+    if args.running.workers.is_some() {
+        run.plan.workers = machine.workers(args.running.workers, &scenario);
     }
     let places = ground::places(&kernels, &scenario)?;
     let setting = machine.setting(scenario, accelerator, &kernels, &run, &initramfs, places).await?;
@@ -257,7 +258,7 @@ async fn resume(args: &CompareArgs, path: &Path, cache: &Cache, cancel: &Cancell
         kernels,
         resumed: true,
         asked: Asked::by(args),
-        is_watched: args.json_lines,
+        is_watched: args.running.json_lines,
         judge,
         past,
         earlier,
@@ -293,7 +294,7 @@ fn name(args: &CompareArgs, pair: &KernelPair) -> String {
 
 /// Keeps the patches and the known issues beside the results, as they were.
 fn keep_inputs(folder: &RunFolder, args: &CompareArgs) -> Result<()> {
-    if let Some(known) = &args.known {
+    if let Some(known) = &args.running.known {
         fs_err::copy(known, folder.path().join("known.toml"))?;
     }
     let patches = folder.path().join("patches");

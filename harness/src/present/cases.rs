@@ -7,7 +7,8 @@ use super::{coverage, harmless, latency, overlap, terminal};
 use crate::compare::{Class, Control, Finding, Verdict};
 use crate::latency::Told;
 use crate::record::RunResult;
-use crate::side::Sides;
+use crate::rendezvous::Count;
+use crate::side::{Side, Sides};
 
 /// Longest line of a case, characters.
 const LONGEST: usize = 400;
@@ -70,6 +71,16 @@ pub fn cases(result: &RunResult) -> Vec<Case> {
             None => failed("some changed code never ran", coverage::short(told)),
         };
         all.push(case("all changed lines ran", outcome));
+    }
+    if let Some(told) = result.race.as_ref().filter(|told| !told.cells.is_empty()) {
+        let is_open = |count: &Count| count.trials > 0 && count.met == 0 && count.kept_apart_by().is_none();
+        let open =
+            told.cells.iter().filter(|cell| Side::BOTH.iter().any(|side| is_open(cell.count.of(*side))));
+        let outcome = match open.count() {
+            0 => CaseOutcome::Passed,
+            some => skipped(format!("of {some} of {} pairs nobody can tell", told.cells.len())),
+        };
+        all.push(case("pairs raced on purpose met or are kept apart by a lock", outcome));
     }
     if let Some(told) = &result.overlap {
         let outcome = match &told.none {

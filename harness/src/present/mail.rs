@@ -3,11 +3,12 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{cases, coverage, duration, harmless, latency, locks, overlap, terminal};
+use super::{cases, coverage, duration, harmless, latency, locks, overlap, race, terminal};
 use crate::compare::{Class, Control, Finding, Verdict};
 use crate::qemu::Clock;
 use crate::qemu::shell_word;
 use crate::record::RunResult;
+use crate::scenario::Point;
 
 /// Widest line, characters (Documentation/process/submitting-patches.rst wraps at 75).
 const WIDTH: usize = 75;
@@ -81,6 +82,7 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
     let parts = [
         result.lock_order.as_ref().map(locks::short),
         result.coverage.as_ref().map(coverage::short),
+        result.race.as_ref().map(race::brief),
         result.overlap.as_ref().map(overlap::short),
         result.latency.as_ref().map(latency::short),
     ];
@@ -138,7 +140,9 @@ fn told(out: &mut String, finding: &Finding) {
 /// The command that gives these trials again, from the kernels on, with patches `called` so by their paths.
 pub(super) fn command(result: &RunResult, called: impl Fn(&str) -> &str) -> String {
     let run = &result.run;
-    let mut words = vec!["hotplug".to_owned(), "compare".to_owned()];
+    let sweep = run.plan.sweep.as_ref();
+    let subcommand = if sweep.is_some() { "race" } else { "compare" };
+    let mut words = vec!["hotplug".to_owned(), subcommand.to_owned()];
     // Patches are the first of a pair's words.
     let (patches, others) = run.pair.split_at(run.patches.len().min(run.pair.len()));
     words.extend(patches.iter().map(|patch| shell_word(called(patch))));
@@ -149,7 +153,13 @@ pub(super) fn command(result: &RunResult, called: impl Fn(&str) -> &str) -> Stri
     let mut option = |name: &str, value: Option<String>| {
         words.extend(value.into_iter().flat_map(|value| [format!("--{name}"), value]));
     };
-    option("trials", run.trials.map(|trials| trials.to_string()));
+    let list = |points: &[Point]| points.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    option("functions", sweep.map(|sweep| shell_word(&list(&sweep.functions))));
+    option("against", sweep.map(|sweep| shell_word(&list(&sweep.against))));
+    option("limit", sweep.map(|sweep| sweep.manner.limit_ms.to_string()));
+    // Of a sweep those of each pair are told.
+    let pairs = sweep.map_or(1, |sweep| sweep.pairs().len().max(1));
+    option("trials", run.trials.map(|trials| (trials as usize).div_ceil(pairs).to_string()));
     option("for", plan.seconds.map(|seconds| format!("{}s", seconds.ceil())));
     option("boots", plan.boots.map(|boots| boots.to_string()));
     let is_traced = result.overlap.as_ref().is_some_and(|overlap| overlap.none.is_none());

@@ -1,23 +1,33 @@
 //! Whom held vCPUs met, for people.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::{harmless, labelled};
-use crate::rendezvous::{Cell, Race};
+use crate::rendezvous::{Cell, Count, Race};
 use crate::side::{Side, Sides};
 
 /// Widest line of a screen, characters.
-const WIDTH: usize = 100;
+const WIDTH: usize = 110;
 
 /// Pairs on a comparison's screen.
 const SHOWN: usize = 16;
 
 /// The lines of a comparison's screen.
 pub fn short(race: &Race) -> Vec<String> {
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> = summary(race).into_iter().collect();
     let width = race.cells.iter().map(|cell| names(cell).len()).max().unwrap_or(0).min(50);
     for cell in race.cells.iter().take(SHOWN) {
-        lines.push(format!("{:<width$}  {}", names(cell), came(cell)));
+        let (mut name, arrow) = (names(cell), " -> ");
+        let mut came = came(cell);
+        if width + 2 + came.len() > WIDTH
+            && let Some(at) = came.find(arrow)
+        {
+            let after = came.split_off(at);
+            lines.push(format!("{name:<width$}  {came}"));
+            (name, came) = (String::new(), after.trim_start().to_owned());
+        }
+        lines.push(format!("{name:<width$}  {came}"));
     }
     if race.cells.len() > SHOWN {
         lines.push(format!("and {} other pairs: hotplug overlap", race.cells.len() - SHOWN));
@@ -27,6 +37,34 @@ pub fn short(race: &Race) -> Vec<String> {
         lines.push(format!("{} delayed {before} times before, {after} after", one.at));
     }
     labelled("race", lines.into_iter().map(|line| harmless(&line, WIDTH)))
+}
+
+/// The lines of a mail: all in one, and pairs that meet with one of the kernels and not with the other.
+pub fn brief(race: &Race) -> Vec<String> {
+    let differs = |cell: &&Cell| {
+        let Sides { before, after } = &cell.count;
+        before.trials > 0 && after.trials > 0 && (before.met > 0) != (after.met > 0)
+    };
+    let differ = race.cells.iter().filter(differs).map(|cell| format!("{}  {}", names(cell), came(cell)));
+    labelled("race", summary(race).into_iter().chain(differ).map(|line| harmless(&line, 4 * WIDTH)))
+}
+
+/// How many pairs met, and what kept the others apart.
+fn summary(race: &Race) -> Option<String> {
+    let of = |side: Side| {
+        let tried = || race.cells.iter().map(|cell| cell.count.of(side)).filter(|count| count.trials > 0);
+        let met = tried().filter(|count| count.met > 0).count();
+        let mut locks: BTreeMap<&str, usize> = BTreeMap::new();
+        for lock in tried().filter_map(Count::kept_apart_by) {
+            *locks.entry(lock).or_default() += 1;
+        }
+        let apart = locks.iter().map(|(lock, pairs)| format!(", {pairs} kept apart by {lock}"));
+        format!("{met} of {} pairs met{}", tried().count(), apart.collect::<String>())
+    };
+    let (before, after) = (of(Side::Before), of(Side::After));
+    let both =
+        if before == after { format!("{before}, on both sides") } else { format!("{before} -> {after}") };
+    (!race.cells.is_empty()).then_some(both)
 }
 
 fn names(cell: &Cell) -> String {
@@ -99,10 +137,19 @@ mod tests {
     #[test]
     fn the_screen_says_once_what_is_the_same() {
         let expected = [
-            "race      offline_pages held until _cpu_up   excluded by device_hotplug_lock 1 on both sides",
+            "race      0 of 2 pairs met, 2 kept apart by device_hotplug_lock -> 1 of 2 pairs met, 1 kept apart by device_hotplug_lock",
+            "          offline_pages held until _cpu_up   excluded by device_hotplug_lock 1 on both sides",
             "          memremap_pages held until _cpu_up  excluded by device_hotplug_lock 1 -> met 1, too late 1",
         ];
         assert_eq!(short(&race()), expected);
+    }
+
+    #[test]
+    fn a_mail_has_what_differs() {
+        let lines = brief(&race());
+        assert_eq!((lines.len(), lines[0].as_str()), (2, short(&race())[0].as_str()));
+        let differs = "          memremap_pages held until _cpu_up  excluded by device_hotplug_lock 1 -> met 1, too late 1";
+        assert_eq!(lines[1], differs);
     }
 
     #[test]

@@ -38,7 +38,7 @@ use crate::latency::Latency;
 use crate::overlap::Overlap;
 use crate::qemu::Clock;
 use crate::rendezvous::Race;
-use crate::scenario::Seed;
+use crate::scenario::{Seed, Sweep};
 use crate::side::Sides;
 use crate::trial::Repeated;
 use crate::{Error, Result};
@@ -108,6 +108,9 @@ pub struct Plan {
     /// Boots of each kernel that are timed; null where the scenario, or the clock, says.
     #[serde(default)]
     pub boots: Option<u32>,
+    /// Pairs of places that were raced though the scenario does not say so: of `hotplug race`.
+    #[serde(default)]
+    pub sweep: Option<Sweep>,
 }
 
 /// The machine a run ran on.

@@ -43,6 +43,12 @@ pub enum Outcome {
         /// By lockdep's name for its class.
         lock: String,
     },
+    /// The time was over; another came to the second place later, and it and the held one have a lock that only one at a time
+    /// may have: they cannot meet.
+    BothHold {
+        /// By lockdep's name for its class.
+        lock: String,
+    },
     /// The time was over; another came to the second place later.
     Limit,
     /// Every other CPU span or idled meanwhile, waiting for the held one.
@@ -64,6 +70,7 @@ impl std::fmt::Display for Outcome {
         f.write_str(match self {
             Self::Met => "met",
             Self::Excluded { lock } => return write!(f, "excluded by {lock}"),
+            Self::BothHold { lock } => return write!(f, "released by the limit, both hold {lock}"),
             Self::Limit => "released by the limit",
             Self::BlockedAll => "blocked everybody",
             Self::PartnerNotReached => "partner not reached",

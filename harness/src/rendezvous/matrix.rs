@@ -41,7 +41,9 @@ pub struct Count {
     pub went_through: u32,
     /// The other waited for a lock of the held one, by the lock's name.
     pub excluded: BTreeMap<String, u32>,
-    /// The other came too late.
+    /// The other came too late, and both have a lock that only one at a time may have, by the lock's name.
+    pub both_hold: BTreeMap<String, u32>,
+    /// The other came too late, and nothing says why.
     pub limit: u32,
     /// Every other CPU waited for the held one.
     pub blocked_all: u32,
@@ -80,6 +82,7 @@ impl Count {
                 self.went_through += u32::from(hold.went_through);
             }
             Outcome::Excluded { lock } => *self.excluded.entry(lock.clone()).or_default() += 1,
+            Outcome::BothHold { lock } => *self.both_hold.entry(lock.clone()).or_default() += 1,
             Outcome::Limit => self.limit += 1,
             Outcome::BlockedAll => self.blocked_all += 1,
             Outcome::PartnerNotReached => self.partner_not_reached += 1,
@@ -94,14 +97,17 @@ impl Count {
         }
     }
 
-    /// Never met, and seen kept apart by a lock.
-    pub fn is_excluded(&self) -> bool {
-        self.met == 0 && !self.excluded.is_empty()
+    /// What keeps them apart, of a pair that never met: the lock that was seen to in most trials.
+    pub fn kept_apart_by(&self) -> Option<&str> {
+        let locks = if self.excluded.is_empty() { &self.both_hold } else { &self.excluded };
+        let most = locks.iter().max_by_key(|(_, trials)| **trials);
+        most.filter(|_| self.met == 0).map(|(lock, _)| lock.as_str())
     }
 
     /// In a few words: what came of most trials first, such as `met 3, excluded by device_hotplug_lock 2`.
     pub fn words(&self) -> String {
         let excluded = self.excluded.iter().map(|(lock, trials)| (*trials, format!("excluded by {lock}")));
+        let both = self.both_hold.iter().map(|(lock, trials)| (*trials, format!("both hold {lock}")));
         let plain = [
             (self.met, "met"),
             (self.limit, "too late"),
@@ -112,7 +118,8 @@ impl Count {
             (self.cut_off, "cut off"),
         ];
         let plain = plain.into_iter().map(|(trials, words)| (trials, words.to_owned()));
-        let mut all: Vec<(u32, String)> = excluded.chain(plain).filter(|(trials, _)| *trials > 0).collect();
+        let mut all: Vec<(u32, String)> =
+            excluded.chain(both).chain(plain).filter(|(trials, _)| *trials > 0).collect();
         all.sort_by_key(|(trials, _)| std::cmp::Reverse(*trials));
         let words: Vec<String> = all.into_iter().map(|(trials, words)| format!("{words} {trials}")).collect();
         words.join(", ")
@@ -163,7 +170,8 @@ impl Race {
             named == [Some(first), Some(second)] || named == [Some(second), Some(first)]
         });
         let counts: Vec<&Count> = pair.by_ref().map(|cell| cell.count.of(side)).collect();
-        counts.iter().all(|count| count.met == 0) && counts.iter().any(|count| count.is_excluded())
+        counts.iter().all(|count| count.met == 0)
+            && counts.iter().any(|count| count.kept_apart_by().is_some())
     }
 }
 

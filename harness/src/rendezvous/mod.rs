@@ -8,9 +8,11 @@
 mod hold;
 mod matrix;
 mod places;
+mod snapshot;
 mod tasks;
 
 pub use hold::{Hold, Outcome, Task, Waiting};
 pub use matrix::{Cell, Count, Race};
 pub use places::{Loop, Places};
-pub use tasks::{Members, Snapshot, Tasks, Thread};
+pub use snapshot::{Lock, Snapshot};
+pub use tasks::{Members, Tasks};

@@ -90,7 +90,7 @@ pub enum First {
 }
 
 /// Every pair of two lists, in both orders, one pair a trial.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sweep {
     /// The one list.

@@ -1,0 +1,326 @@
+//! A rendezvous: whoever comes to one place is held until another comes to the other.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Arrival, Holder, Spot, Woke, micros};
+use crate::gdb::{GdbError, Vcpu};
+use crate::rendezvous::{Hold, Lock, Outcome, Snapshot, Waiting};
+use crate::scenario::{First, Point, Rendezvous};
+
+/// How often it is looked who waits, guest time. A wait that is seen twice is no passing one.
+const LOOK_EVERY: Duration = Duration::from_millis(40);
+
+/// How often in a row everybody else must be seen spinning or idle before a hold is let go that blocks everybody.
+const BLOCKED_LOOKS: u32 = 4;
+
+/// How long it is waited, once the held one is let go, whether the other comes, guest time.
+const AFTERWARDS: Duration = Duration::from_secs(2);
+
+/// How long a task that is let go may take to have a CPU again, guest time. It wants one all the time.
+const LETTING_GO: Duration = Duration::from_secs(10);
+
+/// How somebody is held.
+#[derive(Debug, Clone, Copy)]
+enum Grip {
+    /// The vCPU does not run.
+    Vcpu(Vcpu),
+    /// The task goes round in a loop there, and its CPU answers whoever interrupts it.
+    Task { at: u64 },
+}
+
+impl Grip {
+    /// What must not run.
+    fn vcpu(self) -> Option<Vcpu> {
+        match self {
+            Self::Vcpu(vcpu) => Some(vcpu),
+            Self::Task { .. } => None,
+        }
+    }
+}
+
+/// How the wait for a partner ended.
+enum Wait {
+    Came(Arrival),
+    Excluded,
+    Blocked,
+    Time,
+    Over,
+}
+
+/// What was seen while somebody was held.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The held one's locks.
+    held: Vec<Lock>,
+    /// Who waited for one of them, or behind others who do, by its `task_struct`.
+    waiting: Vec<(u64, Waiting)>,
+    /// Who slept at the end and waited for something else.
+    stuck: Vec<Waiting>,
+}
+
+impl Seen {
+    /// Takes in one look; whether somebody waits as he did before.
+    fn add(&mut self, all: &Snapshot, held: u64) -> bool {
+        let behind = all.behind(held);
+        self.held = all.locks(held);
+        self.stuck = all.stuck(&behind);
+        let mut twice = false;
+        for (who, one) in behind {
+            let is_known = self.waiting.iter().any(|(known, waits)| *known == who && waits.lock == one.lock);
+            twice |= is_known;
+            if !is_known {
+                self.waiting.push((who, one));
+            }
+        }
+        twice
+    }
+
+    fn waited_for(&self, who: u64) -> Option<String> {
+        self.waiting.iter().rfind(|(address, _)| *address == who).and_then(|(_, waits)| waits.lock.clone())
+    }
+
+    /// What kept whoever came at last from coming before. Who waited may have had a worker come: `cpu_down()` does.
+    fn kept_apart(&self, now: &Snapshot, came: u64) -> Outcome {
+        let waited = self.waited_for(came).or_else(|| now.sender(came).and_then(|who| self.waited_for(who)));
+        match (waited, Lock::of_both(&self.held, &now.locks(came))) {
+            (Some(lock), _) => Outcome::Excluded { lock },
+            (None, Some(lock)) => Outcome::BothHold { lock },
+            (None, None) => Outcome::Limit,
+        }
+    }
+}
+
+impl<'a> Holder<'a> {
+    /// One rendezvous: up to so many tries.
+    pub(super) async fn meet(&mut self, plan: &'a Rendezvous) -> Result<(), GdbError> {
+        let manner = &plan.manner;
+        if self.places.of(&plan.hold).is_empty() || self.places.of(&plan.until).is_empty() {
+            let told = Hold::of(&plan.hold, Some(&plan.until));
+            self.holds.push(Hold { outcome: Outcome::NoSuchPlace, ..told });
+            return Ok(());
+        }
+        let mut patient = false;
+        for number in 0..manner.tries {
+            let mut told = Hold::of(&plan.hold, Some(&plan.until));
+            let mut first = self.spot(&plan.hold).await?;
+            let came = self.arrive(&mut first, None, None).await?;
+            self.close(first).await?;
+            let Some(held) = came else {
+                if number == 0 {
+                    self.holds.push(told);
+                }
+                return Ok(());
+            };
+            let place = self.begin(&mut told, &held);
+            let grip = self.take_hold(&held).await?;
+            let over = self.keep(plan, &held, grip, &mut told, &mut patient).await?;
+            self.end(place, &told);
+            if over || matches!(told.outcome, Outcome::Met | Outcome::Excluded { .. }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps `held` until its partner has come, or will not; what came of it goes to `hold`. Afterwards nobody is held. Whether
+    /// the lanes are over.
+    async fn keep(
+        &mut self,
+        plan: &'a Rendezvous,
+        held: &Arrival,
+        grip: Grip,
+        told: &mut Hold,
+        patient: &mut bool,
+    ) -> Result<bool, GdbError> {
+        let manner = &plan.manner;
+        let mut second = self.spot(&plan.until).await?;
+        let whole = Duration::from_millis(manner.limit_ms.into());
+        let mut left = whole;
+        let mut seen = Seen::default();
+        let mut waited = self.wait(&mut second, held, grip, &mut left, &mut seen, *patient).await?;
+        told.held_us = micros(whole.saturating_sub(left));
+        if matches!(waited, Wait::Excluded | Wait::Blocked | Wait::Time) {
+            // Until it runs again, the held one still stands at its place.
+            if let Some(partner) = self.let_go(held, grip, None, Some(&mut second)).await? {
+                waited = Wait::Came(partner);
+            }
+        }
+        told.waiting = seen.waiting.iter().map(|(_, waiting)| waiting.clone()).collect();
+        if matches!(waited, Wait::Time | Wait::Blocked) {
+            told.waiting.append(&mut seen.stuck);
+        }
+        match waited {
+            Wait::Came(partner) => {
+                told.partner.clone_from(&partner.task);
+                told.outcome = Outcome::Met;
+                self.close(second).await?;
+                let lead = Duration::from_micros(manner.lead_us.into());
+                match manner.first {
+                    First::Partner => {
+                        told.went_through = self.lead((&partner, &plan.until), grip, lead).await?;
+                        self.let_go(held, grip, None, None).await?;
+                    }
+                    First::Held => {
+                        let behind = self.take_hold(&partner).await?;
+                        self.let_go(held, grip, behind.vcpu(), None).await?;
+                        told.went_through = self.lead((held, &plan.hold), behind, lead).await?;
+                        self.let_go(&partner, behind, None, None).await?;
+                    }
+                }
+            }
+            Wait::Over => {
+                self.close(second).await?;
+                told.outcome = Outcome::PartnerNotReached;
+                self.let_go(held, grip, None, None).await?;
+                return Ok(true);
+            }
+            waited @ (Wait::Excluded | Wait::Blocked | Wait::Time) => {
+                // Who comes now was kept away, if it is one that waited.
+                let mut left = Some(AFTERWARDS.max(whole));
+                let mut best = Outcome::PartnerNotReached;
+                while let Some(came) = self.arrive(&mut second, None, Some(&mut left)).await? {
+                    if came.address != held.address || came.address == 0 {
+                        let outcome = seen.kept_apart(&self.snapshot().await?, came.address);
+                        if outcome < best {
+                            (best, told.partner) = (outcome, came.task);
+                        }
+                        if matches!(best, Outcome::Excluded { .. }) || seen.waiting.is_empty() {
+                            break;
+                        }
+                    }
+                    self.gdb.step(came.vcpu).await?;
+                }
+                self.close(second).await?;
+                // Who waited was somebody else: the next time it is waited to the end.
+                *patient |= !matches!(best, Outcome::Excluded { .. });
+                told.outcome = if matches!(waited, Wait::Blocked) { Outcome::BlockedAll } else { best };
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes hold of somebody who stands: of the task, where it can be interrupted, else of the vCPU.
+    async fn take_hold(&mut self, who: &Arrival) -> Result<Grip, GdbError> {
+        let stays = self.places.idle_loop.as_ref().filter(|_| who.at.interruptible && who.address != 0);
+        let Some(stays) = stays else { return Ok(Grip::Vcpu(who.vcpu)) };
+        let at = stays.address;
+        let code = self.gdb.read(at, stays.code.len() as u64).await?;
+        if code.as_ref() != Some(&stays.code) {
+            return Ok(Grip::Vcpu(who.vcpu));
+        }
+        self.gdb.go_on_at(who.vcpu, at).await?;
+        Ok(Grip::Task { at })
+    }
+
+    /// Lets somebody go on where it was taken hold of. A task is waited for, which may have lost its CPU to another; `held`
+    /// stands meanwhile. Who comes to `second` before is given back, and nobody is let go.
+    async fn let_go(
+        &mut self,
+        who: &Arrival,
+        grip: Grip,
+        held: Option<Vcpu>,
+        mut second: Option<&mut Spot<'a>>,
+    ) -> Result<Option<Arrival>, GdbError> {
+        let Grip::Task { at } = grip else { return Ok(None) };
+        self.gdb.break_at(at).await?;
+        let mut left = Some(LETTING_GO);
+        // Also when the lanes are over.
+        let never = CancellationToken::new();
+        let came = loop {
+            let Woke::Trapped(vcpu) = self.run_unless(held.as_slice(), &mut left, &never).await? else {
+                return Err(GdbError::Odd(format!("who was held at {:#x} comes no more", who.at.rip)));
+            };
+            let now = self.gdb.registers(vcpu).await?;
+            if now.rip == at && self.current(now).await?.is_some_and(|(address, _)| address == who.address) {
+                self.gdb.go_on_at(vcpu, who.at.rip).await?;
+                break None;
+            }
+            if let Some(second) = second.as_deref_mut()
+                && let Some(came) = self.look(second, vcpu).await?
+            {
+                break Some(came);
+            }
+            // Another that is held, or that is there by itself.
+            self.gdb.step(vcpu).await?;
+        };
+        self.gdb.unbreak(at).await?;
+        Ok(came)
+    }
+
+    /// Waits for a partner of `held`, looking who waits meanwhile. `patient`: whoever waits, to the end.
+    async fn wait(
+        &mut self,
+        second: &mut Spot<'a>,
+        held: &Arrival,
+        grip: Grip,
+        left: &mut Duration,
+        seen: &mut Seen,
+        patient: bool,
+    ) -> Result<Wait, GdbError> {
+        let mut blocked = 0;
+        loop {
+            let mut slice = Some(LOOK_EVERY.min(*left));
+            let before = slice.unwrap_or_default();
+            if self.others(grip.vcpu().as_slice()).await?.is_empty() {
+                return Ok(Wait::Blocked);
+            }
+            let came = self.arrive(second, grip.vcpu(), Some(&mut slice)).await?;
+            *left = left.saturating_sub(before.saturating_sub(slice.unwrap_or_default()));
+            if let Some(came) = came {
+                return Ok(Wait::Came(came));
+            }
+            if self.over.is_cancelled() {
+                return Ok(Wait::Over);
+            }
+            let twice = seen.add(&self.snapshot().await?, held.address);
+            if twice && !patient {
+                return Ok(Wait::Excluded);
+            }
+            blocked = match grip.vcpu() {
+                Some(vcpu) if self.all_spin(vcpu).await? => blocked + 1,
+                _ => 0,
+            };
+            if blocked >= BLOCKED_LOOKS {
+                return Ok(Wait::Blocked);
+            }
+            if left.is_zero() {
+                return Ok(Wait::Time);
+            }
+        }
+    }
+
+    /// Two have met: `ahead` runs while `behind` stands, until it has returned or `lead` is over; whether it has.
+    async fn lead(
+        &mut self,
+        (ahead, point): (&Arrival, &'a Point),
+        behind: Grip,
+        lead: Duration,
+    ) -> Result<bool, GdbError> {
+        let mut left = Some(lead);
+        if !point.is_entry() {
+            // Of another place nobody knows the end.
+            self.pause(&mut left, behind.vcpu().as_slice()).await?;
+            return Ok(false);
+        }
+        let mut way = Spot { point, addresses: &[], inside: Vec::new() };
+        self.enter(&mut way, ahead).await?;
+        let through = self.arrive(&mut way, behind.vcpu(), Some(&mut left)).await?.is_some();
+        self.close(way).await?;
+        Ok(through)
+    }
+
+    /// Whether every vCPU but `held` spins or idles, and one spins.
+    async fn all_spin(&mut self, held: Vcpu) -> Result<bool, GdbError> {
+        let Some(tasks) = &self.tasks else { return Ok(false) };
+        let mut one_spins = false;
+        for vcpu in self.vcpus.iter().filter(|vcpu| **vcpu != held) {
+            match tasks.spins(&mut self.gdb, *vcpu).await? {
+                Some(spins) => one_spins |= spins,
+                None => return Ok(false),
+            }
+        }
+        Ok(one_spins)
+    }
+}
