@@ -2,6 +2,7 @@
 //!
 //! One module a stage, in the order data flows; `docs/architecture.md` draws it.
 
+pub mod bisect;
 pub mod bytes;
 pub mod cli;
 pub mod compare;

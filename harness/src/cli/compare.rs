@@ -40,7 +40,7 @@ pub struct CompareArgs {
         value_name = "RESULT",
         conflicts_with_all = [
             "patches", "source", "before", "after", "before_image", "after_image", "config", "no_default_config",
-            "jobs", "scenario", "time", "until_report", "until_decided", "cold", "seed", "results", "accel"
+            "jobs", "scenario", "time", "until_report", "until_seen", "until_decided", "cold", "seed", "results", "accel"
         ]
     )]
     pub resume: Option<PathBuf>,
@@ -60,6 +60,9 @@ pub struct CompareArgs {
     /// Begin no trial after the first report, or other finding, that is not known
     #[arg(long)]
     pub until_report: bool,
+    /// Begin no trial after a report that is called so: by how its signature begins, or a part of its title or key
+    #[arg(long, value_name = "WORDS")]
+    pub until_seen: Option<String>,
     /// Begin no trial once the verdict cannot change: a regression that the trials still planned could not undo
     #[arg(long, conflicts_with = "time")]
     pub until_decided: bool,

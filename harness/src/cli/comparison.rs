@@ -40,6 +40,19 @@ pub(super) struct Finished {
 pub(super) async fn whole(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) -> Result<Finished> {
     let mut ready = begin(args, cache, cancel).await?;
     ready.asked.whole = false;
+    to_the_end(ready, cache, cancel).await
+}
+
+/// The same, and what differs in the lock order.
+pub(super) async fn with_locks(
+    args: &CompareArgs,
+    cache: &Cache,
+    cancel: &CancellationToken,
+) -> Result<Finished> {
+    to_the_end(begin(args, cache, cancel).await?, cache, cancel).await
+}
+
+async fn to_the_end(ready: Ready, cache: &Cache, cancel: &CancellationToken) -> Result<Finished> {
     let finished = finish(ready, None, cache, cancel).await?;
     match finished.stopped {
         None => Ok(finished),
@@ -60,6 +73,7 @@ pub(super) async fn finish(
         let left = trials.map_or(0, |all| all.saturating_sub(judge.trials_seen()));
         plan.seconds.is_some_and(|most| seconds >= most)
             || plan.until_report && judge.has_findings()
+            || plan.until_seen.as_deref().is_some_and(|called| judge.seen(called).seen > 0)
             || plan.until_decided && judge.is_settled(left)
             || judge.is_hopeless(&then)
     };

@@ -21,7 +21,7 @@ use crate::{Error, Result};
 #[derive(Debug, Subcommand)]
 pub enum KernelCommand {
     /// Build the kernels before and after a patch.
-    Build(BuildArgs),
+    Build(Box<BuildArgs>),
     /// List the kernels in the cache.
     List(ListArgs),
     /// Remove kernels and sources that were not used for a while.
@@ -34,6 +34,9 @@ pub struct PairArgs {
     /// Patches: files, mboxes or folders of a series, applied in order.
     #[arg(value_name = "PATCH")]
     pub patches: Vec<PathBuf>,
+    /// A patch that both kernels have, below the others; can be given several times
+    #[arg(long, value_name = "PATCH", conflicts_with_all = ["before", "before_image"])]
+    pub base_patch: Vec<PathBuf>,
     /// Kernel source: linux-source-6.1, a tarball, a folder, or repository@revision [default: linux-source-6.1, else the newest installed]
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<String>,
@@ -123,6 +126,9 @@ impl PairArgs {
         option("after", self.after.clone());
         option("before-image", self.before_image.as_ref().map(absolute));
         option("after-image", self.after_image.as_ref().map(absolute));
+        for patch in &self.base_patch {
+            option("base-patch", Some(absolute(patch)));
+        }
         for file in &self.config {
             option("config", Some(absolute(file)));
         }
@@ -154,6 +160,11 @@ impl PairArgs {
             _ => (source, Change::Patches(self.patches.clone())),
         };
         let mut request = PairRequest::new(source, change)?;
+        for side in [&mut request.before, &mut request.after] {
+            if let Wanted::Build { patches, .. } = side {
+                patches.splice(..0, self.base_patch.iter().cloned());
+            }
+        }
         if let Some(image) = &self.before_image {
             request.before = Wanted::Ready(image.clone());
         }

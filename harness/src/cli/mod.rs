@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, each with its options and what it prints.
 
+pub mod bisect;
 pub mod compare;
 mod comparison;
 mod control;
@@ -24,9 +25,11 @@ mod rerun;
 mod running;
 pub mod scan;
 mod scan_out;
+pub mod series;
 pub mod shell;
 pub mod shrink;
 mod shrink_bench;
+mod suspect;
 mod timed;
 
 use std::path::{Path, PathBuf};
@@ -62,6 +65,8 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Find the revision that brought a report, also one that shows itself only now and then.
+    Bisect(bisect::BisectArgs),
     /// Boot the kernels before and after a patch, plug and unplug, and judge.
     Compare(compare::CompareArgs),
     /// Print what a shell needs to complete the command line.
@@ -95,6 +100,8 @@ pub enum Command {
     Report(report::ReportArgs),
     /// Read any kernel log and name, sign and explain its reports.
     Scan(scan::ScanArgs),
+    /// Judge every patch of a series, and say which brought what.
+    Series(series::SeriesArgs),
     /// From a recorded trial, find the smallest scenario that still gives its report.
     Shrink(shrink::ShrinkArgs),
 }
@@ -103,6 +110,7 @@ pub enum Command {
 pub async fn run(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
     let mut out = anstream::stdout();
     match cli.command {
+        Command::Bisect(args) => Box::pin(bisect::run(&args, &mut out, cancel)).await,
         Command::Compare(args) => compare::run(&args, &mut out, cancel).await,
         Command::Completions(args) => shell::completions(&args, &mut out),
         Command::Coverage(args) => coverage::run(&args, &mut out),
@@ -118,6 +126,7 @@ pub async fn run(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
         Command::Race(args) => Box::pin(race::run(args, &mut out, cancel)).await,
         Command::Replay(args) => replay::run(&args, &mut out, cancel).await,
         Command::Report(args) => report::run(&args, &mut out),
+        Command::Series(args) => Box::pin(series::run(&args, &mut out, cancel)).await,
         Command::Shrink(args) => Box::pin(shrink::run(&args, &mut out, cancel)).await,
         // Reads files only, as fast as it can: nothing to wait for.
         Command::Scan(args) => scan::run(&args, &mut out),

@@ -156,6 +156,7 @@ pub(super) async fn begin(args: &CompareArgs, cache: &Cache, cancel: &Cancellati
         plan: Plan {
             seconds: args.time.map(|time| time.as_secs_f64()),
             until_report: args.until_report,
+            until_seen: args.until_seen.clone(),
             until_decided: args.until_decided,
             cold: args.running.cold,
             workers: machine.workers(args.running.workers, &scenario),
@@ -298,7 +299,7 @@ fn keep_inputs(folder: &RunFolder, args: &CompareArgs) -> Result<()> {
         fs_err::copy(known, folder.path().join("known.toml"))?;
     }
     let patches = folder.path().join("patches");
-    for patch in &args.pair.patches {
+    for patch in args.pair.base_patch.iter().chain(&args.pair.patches) {
         fs_err::create_dir_all(&patches)?;
         for file in walkdir::WalkDir::new(patch).sort_by_file_name().into_iter().filter_map(Result::ok) {
             if file.file_type().is_file() {

@@ -34,6 +34,19 @@ pub fn detectable_rate(trials: u32) -> f64 {
     if trials == 0 { 1.0 } else { 1.0 - 0.05_f64.powf(1.0 / f64::from(trials)) }
 }
 
+/// How many clean trials in a row something of that rate survives with no more than `1 - confidence`; 1 of what every trial
+/// shows.
+pub fn clean_trials(rate: f64, confidence: f64) -> u32 {
+    let trials = ((1.0 - confidence).ln() / (1.0 - rate).ln()).ceil();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is brought between the two first"
+    )]
+    let trials = trials.clamp(1.0, f64::from(u32::MAX)) as u32;
+    trials
+}
+
 /// The exact 95 % confidence interval of a rate of which `k` of `n` were seen (Clopper and Pearson, 1934).
 ///
 /// Its ends are the rates at which seeing so many, or so few, has a probability of 2.5 %.

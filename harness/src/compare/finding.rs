@@ -95,6 +95,12 @@ impl Finding {
         self.decided && self.after.rate() > self.before.rate()
     }
 
+    /// Whether somebody means this one by `words`: its signature or how that begins, or a part of its title or key.
+    pub fn is_called(&self, words: &str) -> bool {
+        let short = words.len() >= 6 && self.signature.starts_with(words);
+        !words.is_empty() && (short || self.title.contains(words) || self.key.contains(words))
+    }
+
     /// The patch made it rarer, beyond chance.
     pub fn is_better(&self) -> bool {
         self.decided && self.after.rate() < self.before.rate()

@@ -188,6 +188,18 @@ impl Judge {
         self.evidence.findings().iter().any(|f| f.known.is_none())
     }
 
+    /// In how many trials of both sides something was seen that is called so ([`Finding::is_called`]), of those that could
+    /// have shown it. Of several the one that was seen most counts.
+    pub fn seen(&self, called: &str) -> Count {
+        let all = self.evidence.findings();
+        let sum = |f: &Finding| Count {
+            seen: f.before.seen + f.after.seen,
+            trials: f.before.trials + f.after.trials,
+        };
+        let most = all.iter().filter(|f| f.is_called(called)).map(sum).max_by_key(|count| count.seen);
+        most.unwrap_or(Count { seen: 0, trials: self.tally.before.trials + self.tally.after.trials })
+    }
+
     /// Whether `left` further trials a side can no longer change the verdict. Only a regression is ever settled early: any
     /// other verdict a report that nobody has seen yet can change with the last trial.
     pub fn is_settled(&self, left: u32) -> bool {

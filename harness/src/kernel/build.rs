@@ -111,7 +111,12 @@ pub async fn build_counted(
     let context = Context::new(cache, request, events, cancel).await?;
     let mut plans =
         [context.plan(Side::Before, old, first).await?, context.plan(Side::After, new, second).await?];
-    let patches = plans.iter().flat_map(|plan| &plan.patches);
+    // What both have is no difference.
+    let [before, after] = [&plans[0].patches, &plans[1].patches];
+    let patches = before
+        .iter()
+        .filter(|one| !after.contains(one))
+        .chain(after.iter().filter(|one| !before.contains(one)));
     let touched = counted::touched(patches, [&plans[0].located, &plans[1].located], cancel).await?;
     for plan in &mut plans {
         plan.touched.clone_from(&touched);

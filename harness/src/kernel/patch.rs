@@ -56,6 +56,53 @@ pub(crate) async fn read(paths: &[PathBuf], cancel: &CancellationToken) -> Resul
     Ok(patches)
 }
 
+/// One patch of a series, in a file of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Single {
+    /// Where.
+    pub file: PathBuf,
+    /// Its mail's subject without `[PATCH 1/3]`, or the name of the file that it came from.
+    pub subject: String,
+}
+
+/// Writes each patch of `paths`, files, mboxes and folders, into a file of its own in `folder`, numbered in their order.
+pub async fn split(paths: &[PathBuf], folder: &Path, cancel: &CancellationToken) -> Result<Vec<Single>> {
+    let patches = read(paths, cancel).await?;
+    fs_err::create_dir_all(folder)?;
+    let mut all = Vec::new();
+    for (index, patch) in patches.into_iter().enumerate() {
+        let stem = Path::new(&patch.name).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let subject = patch.subject.as_deref().map(bare).or(stem).unwrap_or_default();
+        let file = folder.join(format!("{:04}-{}.patch", index + 1, file_name(&subject)));
+        fs_err::write(&file, &patch.diff)?;
+        all.push(Single { file, subject });
+    }
+    Ok(all)
+}
+
+/// A subject without what mails have before it.
+fn bare(subject: &str) -> String {
+    let mut rest = subject.trim();
+    while let Some((tag, after)) = rest.strip_prefix('[').and_then(|tag| tag.split_once(']')) {
+        if !tag.contains("PATCH") && !tag.contains("RFC") {
+            break;
+        }
+        rest = after.trim_start();
+    }
+    rest.to_owned()
+}
+
+/// A subject as a file's name, as `git format-patch` makes one.
+fn file_name(subject: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+    let mut name: String = subject.chars().map(plain).collect();
+    while name.contains("--") {
+        name = name.replace("--", "-");
+    }
+    name.truncate(52);
+    name.trim_matches('-').to_owned()
+}
+
 /// The files that `path` stands for.
 fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let no_such = |error: std::io::Error| match error.kind() {

@@ -161,6 +161,7 @@ pub(super) fn command(result: &RunResult, called: impl Fn(&str) -> &str) -> Stri
     let pairs = sweep.map_or(1, |sweep| sweep.pairs().len().max(1));
     option("trials", run.trials.map(|trials| (trials as usize).div_ceil(pairs).to_string()));
     option("for", plan.seconds.map(|seconds| format!("{}s", seconds.ceil())));
+    option("until-seen", plan.until_seen.as_deref().map(shell_word));
     option("boots", plan.boots.map(|boots| boots.to_string()));
     let is_traced = result.overlap.as_ref().is_some_and(|overlap| overlap.none.is_none());
     for (name, is_set) in [("exact", plan.clock == Clock::Exact), ("cold", plan.cold), ("overlap", is_traced)]

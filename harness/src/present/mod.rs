@@ -1,5 +1,6 @@
 //! What people and machines read of a run: all of it made from the same record.
 
+pub mod bisect;
 pub mod cases;
 pub mod coverage;
 pub mod drawing;
@@ -16,6 +17,7 @@ mod progress;
 pub mod prove;
 pub mod race;
 pub mod replay;
+pub mod series;
 pub mod shrink;
 pub mod stream;
 pub mod terminal;

@@ -13,9 +13,11 @@
 //!                                 qemu.stderr, lock-order.json, trial.json
 //! ```
 
+mod bisect;
 mod find;
 mod locks;
 mod prove;
+mod series;
 mod shrink;
 
 use std::collections::BTreeMap;
@@ -28,9 +30,11 @@ use nix::fcntl::{Flock, FlockArg};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use bisect::{BisectResult, Revision, Suspected, Test};
 pub use find::find;
 pub use locks::{add_locks, further_boot, read_locks};
 pub use prove::ProveResult;
+pub use series::{Brought, Changed, Judged, SeriesResult, State, Step};
 pub use shrink::{ShrinkResult, Tried, rate};
 
 use crate::compare::{Control, Coverage, Finding, Judgement, LockOrderDiff, Recurrence, Tally, Verdict};
@@ -96,6 +100,9 @@ pub struct Plan {
     pub seconds: Option<f64>,
     /// No trial begins after the first finding that is not known.
     pub until_report: bool,
+    /// No trial begins after a finding that is called so: by how its signature begins, or a part of its title or key.
+    #[serde(default)]
+    pub until_seen: Option<String>,
     /// No trial begins once the verdict cannot change.
     pub until_decided: bool,
     /// Each trial boots.

@@ -1,0 +1,167 @@
+//! One kernel at a time, and whether it shows a report: what `bisect` and `series --bisect` ask again and again.
+
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use super::compare::CompareArgs;
+use super::comparison::whole;
+use super::kernel::{BuildReporter, PairArgs};
+use super::rerun::RerunArgs;
+use super::running::RunningArgs;
+use crate::bisect::{Bisection, Price, Step};
+use crate::error::Blame;
+use crate::kernel::{Built, Cache, build_pair};
+use crate::record::{Suspected, Test};
+use crate::{Error, Result};
+
+/// What a kernel costs before the first was built, seconds.
+const BUILD: f64 = 60.0;
+
+/// What a trial costs before the first was run, seconds.
+const TRIAL: f64 = 1.0;
+
+/// Trials of the bad end at a time, until it has shown the report often enough.
+const AT_ONCE: u32 = 10;
+
+/// How often the bad end must show the report before its rate says something.
+const ENOUGH: u32 = 3;
+
+/// What all tests share.
+pub(super) struct Lineup<'a> {
+    pub(super) cache: &'a Cache,
+    pub(super) scenario: Option<PathBuf>,
+    pub(super) how: &'a RerunArgs,
+    /// Where the tests' runs go.
+    pub(super) folder: &'a Path,
+    /// What is looked for.
+    pub(super) called: &'a str,
+    /// The most trials of one revision.
+    pub(super) most: u32,
+}
+
+impl Lineup<'_> {
+    /// Tries the kernel that `pair` asks for on both sides; with `once`, until it has shown it.
+    pub(super) async fn try_out(
+        &self,
+        pair: PairArgs,
+        trials: u32,
+        once: bool,
+        cancel: &CancellationToken,
+    ) -> Result<Test> {
+        let mut test = Test::default();
+        let built = {
+            let reporter = BuildReporter::new();
+            build_pair(self.cache, &pair.request()?, &reporter, cancel).await
+        };
+        match built {
+            Ok(built) => {
+                if let Built::Now { seconds, .. } = built.after.built {
+                    test.build_seconds = Some(seconds);
+                }
+            }
+            Err(error) if error.blame() == Blame::User => {
+                test.cannot = Some(error.to_string());
+                return Ok(test);
+            }
+            Err(error) => return Err(error),
+        }
+        let args = CompareArgs {
+            pair,
+            scenario: self.scenario.clone(),
+            // One of each side: they are one kernel.
+            trials: Some(trials.div_ceil(2)),
+            until_seen: once.then(|| self.called.to_owned()),
+            no_latency: true,
+            running: RunningArgs {
+                cold: self.how.cold,
+                workers: self.how.workers,
+                results: self.folder.to_owned(),
+                accel: self.how.accel,
+                ..RunningArgs::default()
+            },
+            ..CompareArgs::default()
+        };
+        let finished = whole(&args, self.cache, cancel).await?;
+        test.run = Some(finished.folder.id());
+        let result = &finished.result;
+        test.seconds = finished.start_seconds + result.trials_seconds;
+        let sum =
+            |of: fn(&crate::compare::Tally) -> u32| of(&result.trials.before) + of(&result.trials.after);
+        if sum(|tally| tally.trials) == 0 {
+            test.cannot = Some(result.reason.clone());
+            return Ok(test);
+        }
+        let found = result.reports.iter().filter(|finding| finding.is_called(self.called));
+        match found.max_by_key(|finding| finding.before.seen + finding.after.seen) {
+            Some(finding) => {
+                test.hits = finding.before.seen + finding.after.seen;
+                test.clean = finding.before.trials + finding.after.trials - test.hits;
+                test.title = Some(finding.title.clone());
+                test.signature = Some(finding.signature.clone());
+            }
+            // Only what was watched to its end could have shown it.
+            None => test.clean = sum(|tally| tally.armed),
+        }
+        Ok(test)
+    }
+
+    /// Bisects: the kernel of each revision is what `pair` gives. `tell` hears each test as it ends, and what is known then.
+    pub(super) async fn hunt(
+        &self,
+        bisection: &mut Bisection,
+        pair: impl Fn(usize) -> PairArgs,
+        mut tell: impl FnMut(usize, &Test, &Bisection) -> Result<()>,
+        cancel: &CancellationToken,
+    ) -> Result<Suspected> {
+        let bad = bisection.tested().len() - 1;
+        let mut price = Price { build: BUILD, trial: TRIAL };
+        let (mut builds, mut trials) = ((0.0, 0.0), (0.0, 0.0));
+        let mut seen = None;
+        loop {
+            let tested = &bisection.tested()[bad];
+            let step = if let Some(why) = &tested.cannot {
+                return Err(Error::user(format!("the bad end cannot be tried: {why}")));
+            } else if tested.hits >= ENOUGH {
+                bisection.next(price)
+            } else if tested.hits + tested.clean < self.most {
+                Step::Test { revision: bad, trials: AT_ONCE }
+            } else if tested.hits == 0 {
+                return Err(Error::user(format!(
+                    "none of {} trials of the bad end showed \"{}\"",
+                    tested.clean, self.called
+                ))
+                .mend("more --trials, or a --scenario that shows it more often, or other words for it: hotplug scan"));
+            } else {
+                bisection.next(price)
+            };
+            let Step::Test { revision, trials: count } = step else {
+                return Ok(Suspected::of(bisection, &step, seen));
+            };
+            let tried = {
+                let tested = &bisection.tested()[revision];
+                tested.hits + tested.clean
+            };
+            if tried >= self.most && revision != bad {
+                return Ok(Suspected::of(bisection, &Step::OneOf(Vec::new()), seen));
+            }
+            let test = self.try_out(pair(revision), count, revision != bad, cancel).await?;
+            match &test.cannot {
+                Some(why) => bisection.give_up(revision, why),
+                None => bisection.add(revision, test.hits, test.clean),
+            }
+            if test.title.is_some() {
+                seen.clone_from(&test.title);
+            }
+            if let Some(seconds) = test.build_seconds {
+                builds = (builds.0 + seconds, builds.1 + 1.0);
+                price.build = builds.0 / builds.1;
+            }
+            if test.hits + test.clean > 0 {
+                trials = (trials.0 + test.seconds, trials.1 + f64::from(test.hits + test.clean));
+                price.trial = trials.0 / trials.1;
+            }
+            tell(revision, &test, bisection)?;
+        }
+    }
+}
