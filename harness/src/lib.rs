@@ -8,6 +8,7 @@ pub mod cli;
 pub mod compare;
 pub mod coverage;
 pub mod error;
+pub mod fleet;
 pub mod gdb;
 pub mod guest;
 pub mod history;

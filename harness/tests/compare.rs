@@ -3,6 +3,7 @@
 
 mod common;
 mod coverage;
+mod culprits;
 mod latency;
 mod locks;
 mod overlap;

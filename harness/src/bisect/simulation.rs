@@ -16,7 +16,14 @@ struct Outcome {
 }
 
 /// Bisects `revisions` of which `culprit` brought what `rate` of the trials show; those that `broken` names cannot be tried.
-fn bisect(seed: u64, revisions: usize, culprit: usize, rate: f64, broken: &[usize], confidence: f64) -> Outcome {
+fn bisect(
+    seed: u64,
+    revisions: usize,
+    culprit: usize,
+    rate: f64,
+    broken: &[usize],
+    confidence: f64,
+) -> Outcome {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut bisection = Bisection::new(History::line(revisions), confidence);
     let mut trials = 0;

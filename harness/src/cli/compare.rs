@@ -50,6 +50,9 @@ pub struct CompareArgs {
     /// A sweep that the scenario is given: of `hotplug race`.
     #[arg(skip)]
     pub sweep: Option<Sweep>,
+    /// Number of the first trial; `trials` is that behind the last: of a shard.
+    #[arg(skip)]
+    pub first: u32,
     /// Trials a side [default: the scenario's; with --for or --until-report as many as it takes; with --continue the
     /// run's, of which there can be more]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -10,7 +10,7 @@ use super::compare::{Asked, CompareArgs};
 use super::counted::coverage;
 use super::lock_order::lock_order;
 use super::overlapped::overlap;
-use super::ready::{Ready, begin};
+use super::ready::{Ready, begin, prepare};
 use super::timed::{self, latency};
 use crate::compare::{Control, Coverage, Judge, Judgement, Verdict};
 use crate::kernel::{Cache, Kernel};
@@ -28,6 +28,8 @@ use crate::{Error, Result};
 pub(super) struct Finished {
     pub(super) folder: RunFolder,
     pub(super) result: RunResult,
+    /// What it was judged by.
+    pub(super) judge: Judge,
     /// Held, so that no prune takes them away.
     pub(super) kernels: Sides<Kernel>,
     /// What it took until the first trial could begin, checkpoints above all, seconds.
@@ -39,6 +41,17 @@ pub(super) struct Finished {
 /// A new comparison from its beginning to its end, without a screen. Beside its trials it asks at most what takes longer.
 pub(super) async fn whole(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) -> Result<Finished> {
     let mut ready = begin(args, cache, cancel).await?;
+    ready.asked.whole = false;
+    to_the_end(ready, cache, cancel).await
+}
+
+/// The same, new or gone on with.
+pub(super) async fn trials_only(
+    args: &CompareArgs,
+    cache: &Cache,
+    cancel: &CancellationToken,
+) -> Result<Finished> {
+    let mut ready = prepare(args, cache, cancel).await?;
     ready.asked.whole = false;
     to_the_end(ready, cache, cancel).await
 }
@@ -68,9 +81,10 @@ pub(super) async fn finish(
     cancel: &CancellationToken,
 ) -> Result<Finished> {
     let Run { plan, trials, seed, .. } = ready.run.clone();
+    let count = trials.map(|end| end.saturating_sub(plan.first));
     let then = ready.judge.tally();
     let enough = |judge: &Judge, seconds: f64| {
-        let left = trials.map_or(0, |all| all.saturating_sub(judge.trials_seen()));
+        let left = count.map_or(0, |all| all.saturating_sub(judge.trials_seen()));
         plan.seconds.is_some_and(|most| seconds >= most)
             || plan.until_report && judge.has_findings()
             || plan.until_seen.as_deref().is_some_and(|called| judge.seen(called).seen > 0)
@@ -88,7 +102,7 @@ pub(super) async fn finish(
         let starting = Instant::now();
         ready.settle_start(cache, cancel).await?;
         start_seconds = starting.elapsed().as_secs_f64();
-        let progress = Progress::of_trials(trials.map(|n| u64::from(n) * 2), past.done.into());
+        let progress = Progress::of_trials(count.map(|n| u64::from(n) * 2), past.done.into());
         let judge = Mutex::new(&mut ready.judge);
         let began = Instant::now();
         if ready.is_watched {
@@ -120,7 +134,7 @@ pub(super) async fn finish(
     let mut judgement = ready.judge.judgement();
     if let Some(error) = &ran.stopped {
         let done = judgement.tally.before.all() + judgement.tally.after.all();
-        let planned = trials.map_or_else(String::new, |n| format!(" of {}", n * 2));
+        let planned = count.map_or_else(String::new, |n| format!(" of {}", n * 2));
         let reason = format!("{error} after {done}{planned} trials");
         judgement = Judgement { verdict: Some(Verdict::Inconclusive), reason, ..judgement };
     }
@@ -133,9 +147,14 @@ pub(super) async fn finish(
     }
     let result = RunResult::new(ready.run, judgement, repeated, seconds, control, beside);
     match (ready.folder.write("result.json", &result), ran.stopped) {
-        (Ok(()), stopped) => {
-            Ok(Finished { folder: ready.folder, result, kernels: ready.kernels, start_seconds, stopped })
-        }
+        (Ok(()), stopped) => Ok(Finished {
+            folder: ready.folder,
+            result,
+            judge: ready.judge,
+            kernels: ready.kernels,
+            start_seconds,
+            stopped,
+        }),
         // What stopped it is what is told, also where the result could not be written either.
         (Err(_), Some(error)) | (Err(error), None) => Err(error),
     }

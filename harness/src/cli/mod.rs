@@ -13,9 +13,11 @@ pub mod kernel;
 pub mod latency;
 mod lock_order;
 pub mod locks;
+pub mod merge;
 pub mod overlap;
 mod overlapped;
 mod page;
+pub mod plan;
 pub mod prove;
 pub mod race;
 mod ready;
@@ -29,8 +31,10 @@ pub mod series;
 pub mod shell;
 pub mod shrink;
 mod shrink_bench;
+pub mod submit;
 mod suspect;
 mod timed;
+pub mod work;
 
 use std::path::{Path, PathBuf};
 
@@ -86,10 +90,14 @@ pub enum Command {
     Locks(locks::LocksArgs),
     /// Write man pages.
     Man(shell::ManArgs),
+    /// Join what shards of a plan came to: the verdict of all their trials.
+    Merge(merge::MergeArgs),
     /// Open the page of a run in a browser, or say where it is.
     Open(shell::OpenArgs),
     /// Say which critical sections two tasks were inside of at once.
     Overlap(overlap::OverlapArgs),
+    /// Expand a matrix of kernels, configs, scenarios and seeds to shards that can run anywhere.
+    Plan(plan::PlanArgs),
     /// Try known bugs, and say which are found.
     Prove(prove::ProveArgs),
     /// Hold whoever comes to one place of the kernel until another comes to a second, and say what keeps them apart.
@@ -102,6 +110,10 @@ pub enum Command {
     Scan(scan::ScanArgs),
     /// Judge every patch of a series, and say which brought what.
     Series(series::SeriesArgs),
+    /// Hand a plan to a scheduler: kernels first, then all shards, then the merge.
+    Submit(submit::SubmitArgs),
+    /// Run one shard of a plan.
+    Work(work::WorkArgs),
     /// From a recorded trial, find the smallest scenario that still gives its report.
     Shrink(shrink::ShrinkArgs),
 }
@@ -121,6 +133,10 @@ pub async fn run(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
         Command::Overlap(args) => overlap::run(&args, &mut out),
         Command::Locks(args) => locks::run(&args, &mut out),
         Command::Man(args) => shell::man(&args, &mut out),
+        Command::Merge(args) => merge::run(&args, &mut out),
+        Command::Plan(args) => plan::run(&args, &mut out),
+        Command::Submit(args) => submit::run(&args, &mut out, cancel).await,
+        Command::Work(args) => Box::pin(work::run(&args, &mut out, cancel)).await,
         Command::Open(args) => shell::open(&args, &mut out),
         Command::Prove(args) => Box::pin(prove::run(&args, &mut out, cancel)).await,
         Command::Race(args) => Box::pin(race::run(args, &mut out, cancel)).await,

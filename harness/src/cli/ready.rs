@@ -154,6 +154,7 @@ pub(super) async fn begin(args: &CompareArgs, cache: &Cache, cancel: &Cancellati
         seed: Seed(args.running.seed.unwrap_or_else(rand::random)),
         trials: args.trials.or_else(|| (!open_ended).then_some(scenario.trials)),
         plan: Plan {
+            first: args.first,
             seconds: args.time.map(|time| time.as_secs_f64()),
             until_report: args.until_report,
             until_seen: args.until_seen.clone(),
@@ -174,7 +175,7 @@ pub(super) async fn begin(args: &CompareArgs, cache: &Cache, cancel: &Cancellati
     keep_inputs(&folder, args)?;
     folder.write("run.json", &run)?;
     let setting = machine.setting(scenario, probed.accelerator, &kernels, &run, &initramfs, places).await?;
-    let (judge, past) = (Judge::new(known), Past::default());
+    let (judge, past) = (Judge::new(known), Past { next: args.first, ..Past::default() });
     Ok(Ready {
         folder,
         run,
@@ -236,8 +237,9 @@ async fn resume(args: &CompareArgs, path: &Path, cache: &Cache, cancel: &Cancell
     let guests = run.plan.workers.max(1);
     #[expect(clippy::cast_precision_loss, reason = "guests at once are few")]
     let wall = |seconds: f64| seconds / guests as f64;
-    let past =
-        trial::look_back(&folder.trials(), run.seed, |record, seconds| judge.add(&record, wall(seconds)))?;
+    let past = trial::look_back(&folder.trials(), run.plan.first, run.seed, |record, seconds| {
+        judge.add(&record, wall(seconds));
+    })?;
     if let Some(trials) = args.trials {
         let least = run.trials.unwrap_or(past.next);
         if trials < least {

@@ -1,5 +1,6 @@
 //! What was found, one entry for each signature, with how often each side showed it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -108,7 +109,7 @@ impl Finding {
 }
 
 /// What a trial must have been to be evidence that something was not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Evident {
     /// Any: the harness itself would have seen it.
     Always,
@@ -119,7 +120,7 @@ enum Evident {
 }
 
 /// How many trials of one side were watched how well.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Watched {
     trials: u32,
     with_log: u32,
@@ -132,6 +133,12 @@ impl Watched {
         self.trials += counts(Evident::Always);
         self.with_log += counts(Evident::WithLog);
         self.with_lockdep += counts(Evident::WithLockdep);
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.trials += other.trials;
+        self.with_log += other.with_log;
+        self.with_lockdep += other.with_lockdep;
     }
 
     fn of(self, evident: Evident) -> u32 {
@@ -152,7 +159,7 @@ fn evident_in(evident: Evident, record: &TrialRecord) -> bool {
 }
 
 /// Something that trials showed, counted as they came.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Found {
     /// Signature, key, kind, title and frames, and everything else that does not change.
     what: What,
@@ -163,23 +170,24 @@ struct Found {
     seen_evidently: Sides<u32>,
     times: u64,
     during: String,
-    /// The side and folder of the first trial that showed it.
+    /// The side of the first trial that showed it, and its folder below the run's.
     example: (Side, String),
     /// Seconds of trials until that had ended.
     first_seen: f64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum What {
     /// A kernel report, and why it is tolerated.
     Report(Box<Report>, Option<String>),
     /// The harness's own: its kind, a key and a title.
-    Own { kind: &'static str, key: String, title: String },
+    Own { kind: Cow<'static, str>, key: String, title: String },
 }
 
 /// What all trials so far have shown. It grows with what is found, not with the number of trials.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Evidence {
+    #[serde(skip)]
     known: KnownIssues,
     bugs: Bugs,
     /// Kernel reports, by the number of their bug.
@@ -232,6 +240,36 @@ impl Evidence {
         }
     }
 
+    /// The trials are below `folder` now.
+    pub(super) fn relocate(&mut self, folder: &str) {
+        for found in self.reports.iter_mut().chain(self.own.values_mut()) {
+            found.example.1 = format!("{folder}/{}", found.example.1);
+        }
+    }
+
+    /// Takes in what other trials have shown, all of which came later.
+    pub(super) fn merge(&mut self, later: Self) {
+        for side in Side::BOTH {
+            self.watched.of_mut(side).merge(*later.watched.of(side));
+        }
+        for found in later.reports {
+            let What::Report(report, _) = &found.what else { continue };
+            let number = self.bugs.number(report);
+            match self.reports.get_mut(number) {
+                Some(known) => known.merge(found),
+                None => self.reports.push(found),
+            }
+        }
+        for (key, found) in later.own {
+            match self.own.get_mut(&key) {
+                Some(known) => known.merge(found),
+                None => {
+                    self.own.insert(key, found);
+                }
+            }
+        }
+    }
+
     /// The first report of each bug that `side` showed first: their frames can be given lines by its kernel's vmlinux.
     pub(super) fn examples_mut(&mut self, side: Side) -> impl Iterator<Item = &mut Report> {
         self.reports.iter_mut().filter(move |found| found.example.0 == side).filter_map(|found| {
@@ -252,7 +290,8 @@ impl Evidence {
         let found = self.reports.iter().chain(self.own.values());
         let mut all: Vec<Finding> = found.map(|found| found.finding(&self.watched)).collect();
         decide(&mut all);
-        let order = |f: &Finding| (f.known.is_some(), f.class, f.p);
+        // Of equals not the one that came first, which with several guests at once is chance.
+        let order = |f: &Finding| (f.known.is_some(), f.class, f.p, f.signature.clone());
         all.sort_by(|a, b| order(a).partial_cmp(&order(b)).unwrap_or(std::cmp::Ordering::Equal));
         all
     }
@@ -267,8 +306,20 @@ impl Found {
             seen_evidently: Sides::default(),
             times: 0,
             during: String::new(),
-            example: (first.side, first.folder.clone()),
+            example: (first.side, format!("trials/{}", first.folder)),
             first_seen: seconds,
+        }
+    }
+
+    /// The same, in trials that came later.
+    fn merge(&mut self, later: Self) {
+        for side in Side::BOTH {
+            *self.seen.of_mut(side) += later.seen.of(side);
+            *self.seen_evidently.of_mut(side) += later.seen_evidently.of(side);
+        }
+        self.times = self.times.max(later.times);
+        if self.during.is_empty() {
+            self.during = later.during;
         }
     }
 
@@ -304,7 +355,7 @@ impl Found {
             What::Own { kind, key, title } => Named {
                 signature: blake3::hash(key.as_bytes()).to_hex()[..12].to_owned(),
                 key: key.clone(),
-                kind: (*kind).to_owned(),
+                kind: kind.clone().into_owned(),
                 title: title.clone(),
                 ..Named::default()
             },
@@ -326,7 +377,7 @@ impl Found {
             decided: false,
             times: self.times,
             during: self.during.clone(),
-            example: format!("trials/{}", self.example.1),
+            example: self.example.1.clone(),
             first_seen_seconds: Some(self.first_seen),
         }
     }
@@ -390,5 +441,5 @@ fn seen_by_the_harness(record: &TrialRecord) -> Vec<What> {
 
 /// A finding of the harness's own.
 fn own(kind: &'static str, what: &str, title: String) -> What {
-    What::Own { kind, key: format!("{kind}: {what}"), title }
+    What::Own { kind: kind.into(), key: format!("{kind}: {what}"), title }
 }

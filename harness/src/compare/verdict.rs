@@ -69,6 +69,17 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Both together.
+    fn merge(&mut self, other: Self) {
+        self.trials += other.trials;
+        self.armed += other.armed;
+        self.clean += other.clean;
+        self.infrastructure += other.infrastructure;
+        self.operations_done += other.operations_done;
+        self.operations_refused += other.operations_refused;
+        self.detectable_rate = detectable_rate(self.armed);
+    }
+
     /// All trials, those that infrastructure spoilt too.
     pub fn all(&self) -> u32 {
         self.trials + self.infrastructure
@@ -100,7 +111,7 @@ impl Judgement {
 }
 
 /// Judges trials as they come. What it holds grows with what is found, not with the number of trials.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Judge {
     evidence: Evidence,
     tally: Sides<Tally>,
@@ -148,6 +159,29 @@ impl Judge {
         self.race.add(record.side, &record.folder, &record.holds);
         *self.with_lockdep.of_mut(record.side) += u32::from(record.armed.start.is_some());
         self.evidence.add(record, seconds);
+    }
+
+    /// The trials are below `folder` now, as seen from where the verdict is.
+    pub fn relocate(&mut self, folder: &str) {
+        self.evidence.relocate(folder);
+        self.race.relocate(folder);
+    }
+
+    /// Takes in what another has judged: trials of the same kernels and scenario that came later. The two then say what one says
+    /// that took in all of them.
+    pub fn merge(&mut self, later: Self) {
+        for side in Side::BOTH {
+            self.tally.of_mut(side).merge(*later.tally.of(side));
+            *self.with_lockdep.of_mut(side) += later.with_lockdep.of(side);
+        }
+        let Sides { before, after } = later.spoilt;
+        self.spoilt.before = self.spoilt.before.take().or(before);
+        self.spoilt.after = self.spoilt.after.take().or(after);
+        self.planned.extend(later.planned);
+        self.done.before.extend(later.done.before);
+        self.done.after.extend(later.done.after);
+        self.race.merge(later.race);
+        self.evidence.merge(later.evidence);
     }
 
     /// The first report of each bug that `side` showed first, to be given lines by its kernel's vmlinux.

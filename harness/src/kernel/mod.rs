@@ -30,7 +30,7 @@ pub use config::Config;
 #[cfg(test)]
 pub(crate) use counted::OPTIONS as COUNTING_OPTIONS;
 pub use counted::{Counting, Touched};
-pub use patch::{Single, split};
+pub use patch::{Single, files as patch_files, split};
 pub use progress::{BuildEvent, Events, Quiet};
 pub use prune::{Listed, ListedTree, Listing, Prune, Pruned, list, prune};
 pub use request::{Change, PairRequest, Wanted};

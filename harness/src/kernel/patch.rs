@@ -103,8 +103,8 @@ fn file_name(subject: &str) -> String {
     name.trim_matches('-').to_owned()
 }
 
-/// The files that `path` stands for.
-fn files(path: &Path) -> Result<Vec<PathBuf>> {
+/// The files that `path` stands for: itself, or the patches of a folder in their order.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let no_such = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::user(format!("no such patch: {}", path.display()))
             .mend("check the path; it is relative to the folder hotplug was started in"),

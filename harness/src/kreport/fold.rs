@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Kind, Report, Signature, same_bug};
 
 /// The bugs seen so far, numbered from 0 in the order of first appearance. Takes reports one by one, so that a night's
 /// trials need no more room than the bugs they found.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Bugs {
     /// The first report of each.
     firsts: Vec<Report>,

@@ -4,6 +4,7 @@ pub mod bisect;
 pub mod cases;
 pub mod coverage;
 pub mod drawing;
+pub mod fleet;
 pub mod github;
 pub mod history;
 pub mod junit;

@@ -96,6 +96,9 @@ pub struct Run {
 /// What ends a run beside the number of its trials, and how they are run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Plan {
+    /// Number of the first trial: of a run that is a part of a larger one.
+    #[serde(default)]
+    pub first: u32,
     /// No trial begins after so many seconds of trials.
     pub seconds: Option<f64>,
     /// No trial begins after the first finding that is not known.

@@ -97,6 +97,29 @@ impl Count {
         }
     }
 
+    fn merge(&mut self, later: Self) {
+        // The best counts, and of equals the first.
+        if self.example.is_none() || self.met == 0 && later.met > 0 {
+            self.example = later.example;
+            self.best = later.best;
+            self.best_outcome = later.best_outcome;
+        }
+        self.trials += later.trials;
+        self.met += later.met;
+        self.went_through += later.went_through;
+        for (mine, theirs) in [(&mut self.excluded, later.excluded), (&mut self.both_hold, later.both_hold)] {
+            for (lock, trials) in theirs {
+                *mine.entry(lock).or_default() += trials;
+            }
+        }
+        self.limit += later.limit;
+        self.blocked_all += later.blocked_all;
+        self.partner_not_reached += later.partner_not_reached;
+        self.not_reached += later.not_reached;
+        self.no_such_place += later.no_such_place;
+        self.cut_off += later.cut_off;
+    }
+
     /// What keeps them apart, of a pair that never met: the lock that was seen to in most trials.
     pub fn kept_apart_by(&self) -> Option<&str> {
         let locks = if self.excluded.is_empty() { &self.both_hold } else { &self.excluded };
@@ -155,6 +178,36 @@ impl Race {
                 self.cells.len() - 1
             });
             self.cells[at].count.of_mut(side).add(hold, folder);
+        }
+    }
+
+    /// The trials are below `folder` now.
+    pub fn relocate(&mut self, folder: &str) {
+        for count in self.cells.iter_mut().flat_map(|cell| [&mut cell.count.before, &mut cell.count.after]) {
+            count.example = count.example.take().map(|example| format!("{folder}/{example}"));
+        }
+    }
+
+    /// Takes in what came of other trials, which came later.
+    pub fn merge(&mut self, later: Self) {
+        for cell in later.cells {
+            match self.cells.iter_mut().find(|one| one.hold == cell.hold && one.until == cell.until) {
+                Some(known) => {
+                    let Sides { before, after } = cell.count;
+                    known.count.before.merge(before);
+                    known.count.after.merge(after);
+                }
+                None => self.cells.push(cell),
+            }
+        }
+        for delayed in later.delays {
+            match self.delays.iter_mut().find(|one| one.at == delayed.at) {
+                Some(known) => {
+                    known.holds.before += delayed.holds.before;
+                    known.holds.after += delayed.holds.after;
+                }
+                None => self.delays.push(delayed),
+            }
         }
     }
 

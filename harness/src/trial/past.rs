@@ -24,20 +24,25 @@ pub struct Past {
     pub seconds: f64,
 }
 
-/// Looks through the trials of a run below `folder`, in the order of their numbers. `each` is given every trial that
+/// Looks through the trials of a run below `folder`, in the order of their numbers, from `first` on. `each` is given every trial that
 /// counts, before first, and the seconds that all up to it took together. What was cut off, and so has no record, is
 /// removed.
-pub fn look_back(folder: &Path, seed: Seed, mut each: impl FnMut(TrialRecord, f64)) -> Result<Past> {
+pub fn look_back(
+    folder: &Path,
+    first: u32,
+    seed: Seed,
+    mut each: impl FnMut(TrialRecord, f64),
+) -> Result<Past> {
     let mut names = BTreeSet::new();
     for entry in fs_err::read_dir(folder)? {
         names.insert(entry?.file_name().to_string_lossy().into_owned());
     }
     let mut past = Past {
-        next: names.iter().filter_map(|name| number(name)).max().map_or(0, |n| n + 1),
+        next: names.iter().filter_map(|name| number(name)).max().map_or(first, |n| n + 1),
         ..Past::default()
     };
     // Looked at before first, run in turns.
-    let mut plans: Vec<(usize, TrialPlan)> = plan(0..past.next, seed).enumerate().collect();
+    let mut plans: Vec<(usize, TrialPlan)> = plan(first..past.next, seed).enumerate().collect();
     plans.sort_by_key(|(_, plan)| (plan.number, plan.side));
     let mut left = Vec::new();
     for (place, plan) in plans {

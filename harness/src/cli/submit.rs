@@ -1,0 +1,167 @@
+//! `hotplug submit --slurm`: a plan as Slurm's job arrays. What a scheduler does is Slurm's.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use crate::fleet::Plan;
+use crate::kernel::{Tool, capture};
+use crate::qemu::shell_word;
+use crate::{Error, Result};
+
+/// Options of `hotplug submit`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  hotplug submit --slurm /shared/fleet/nightly-3fa9c1d2e8b4
+  hotplug submit --slurm --dry-run --cpus 8 --at-once 40 --sbatch=--partition=long fleet/nightly-3fa9c1d2e8b4
+
+Exit status: 0 Slurm has the jobs; 2 your mistake; 4 Slurm does not take them.")]
+pub struct SubmitArgs {
+    /// The plan's folder, as all nodes see it
+    #[arg(value_name = "PLAN")]
+    pub plan: PathBuf,
+    /// To Slurm, by sbatch
+    #[arg(long, required = true)]
+    pub slurm: bool,
+    /// Only print the commands
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Processors of each shard, which are its guests at once
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    pub cpus: u32,
+    /// Memory of each shard, MiB
+    #[arg(long, value_name = "MIB", default_value_t = 4096)]
+    pub memory: u64,
+    /// Shards at once [default: as many as there is room for]
+    #[arg(long, value_name = "N")]
+    pub at_once: Option<u32>,
+    /// Kernel cache, as all nodes see it [default: kernels/ in the plan's folder]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// One more option of sbatch's for each job; can be given several times
+    #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
+    pub sbatch: Vec<String>,
+}
+
+/// A command of sbatch's: its options, and the script that it is given.
+struct Job {
+    options: Vec<String>,
+    script: String,
+}
+
+/// Hands over three jobs, each after the one before: kernels, shards, the merge.
+pub async fn run(args: &SubmitArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
+    let (plan, folder) = Plan::read(&args.plan)?;
+    let folder = fs_err::canonicalize(folder)?;
+    let hotplug = std::env::current_exe()?;
+    let logs = folder.join("logs");
+    if !args.dry_run {
+        fs_err::create_dir_all(&logs)?;
+    }
+    let mut after = None;
+    for (what, job) in jobs(args, &plan, &folder, &hotplug) {
+        let mut options = job.options;
+        if let Some((kind, id)) = after {
+            options.push(format!("--dependency={kind}:{id}"));
+        }
+        // Kernels have to be there; the merge comes however the shards end.
+        let kind = if what == "build" { "afterok" } else { "afterany" };
+        let id = if args.dry_run {
+            let words: Vec<String> = options.iter().map(|word| shell_word(word)).collect();
+            writeln!(out, "sbatch {} <<'end'\n{}end\n", words.join(" "), job.script)?;
+            format!("$({what}'s number)")
+        } else {
+            let id = submit(&folder, &options, &job.script, what, cancel).await?;
+            writeln!(out, "{what:<9} job {id}")?;
+            id
+        };
+        after = Some((kind, id));
+    }
+    if !args.dry_run {
+        writeln!(out, "result    {}/merged, when all have ended", folder.display())?;
+    }
+    Ok(0)
+}
+
+/// The jobs in their order, without what each waits for.
+fn jobs(args: &SubmitArgs, plan: &Plan, folder: &Path, hotplug: &Path) -> Vec<(&'static str, Job)> {
+    let cache = args.cache.clone().unwrap_or_else(|| folder.join("kernels"));
+    // A path is one word of the script, whatever is in it.
+    let word = |path: &Path| shell_word(&path.display().to_string());
+    let common = |what: &str| {
+        let mut all = vec![
+            "--parsable".to_owned(),
+            format!("--job-name=hotplug-{}-{what}", plan.id),
+            format!("--chdir={}", folder.display()),
+            // A node that fails is no failure of the shard's: it goes on elsewhere.
+            "--requeue".to_owned(),
+            "--open-mode=append".to_owned(),
+        ];
+        all.extend(args.sbatch.iter().cloned());
+        all
+    };
+    let shards = plan.pieces().count();
+    let limit = args.at_once.map_or_else(String::new, |most| format!("%{most}"));
+    let build = {
+        let mut options = common("build");
+        options.push(format!("--array=0-{}", plan.kernels().len().saturating_sub(1)));
+        options.push(format!("--cpus-per-task={}", args.cpus));
+        options.push("--output=logs/build-%a.log".to_owned());
+        let script = format!(
+            "#!/bin/sh\nexec {} work {} --build \"$SLURM_ARRAY_TASK_ID\" --cache {}\n",
+            word(hotplug),
+            word(folder),
+            word(&cache)
+        );
+        Job { options, script }
+    };
+    let trials = {
+        let mut options = common("trials");
+        options.push(format!("--array=0-{}{limit}", shards.saturating_sub(1)));
+        options.push(format!("--cpus-per-task={}", args.cpus));
+        options.push(format!("--mem={}M", args.memory));
+        options.push("--output=logs/shard-%a.log".to_owned());
+        let script = format!(
+            "#!/bin/sh\nexec {} work {} \"$SLURM_ARRAY_TASK_ID\" --workers {} --cache {}\n",
+            word(hotplug),
+            word(folder),
+            args.cpus,
+            word(&cache)
+        );
+        Job { options, script }
+    };
+    let merge = {
+        let mut options = common("merge");
+        options.push("--output=logs/merge.log".to_owned());
+        let script = format!("#!/bin/sh\nexec {} merge {}\n", word(hotplug), word(folder));
+        Job { options, script }
+    };
+    vec![("build", build), ("trials", trials), ("merge", merge)]
+}
+
+/// Gives Slurm one job; its number.
+async fn submit(
+    folder: &Path,
+    options: &[String],
+    script: &str,
+    what: &str,
+    cancel: &CancellationToken,
+) -> Result<String> {
+    let file = folder.join("logs").join(format!("{what}.sh"));
+    fs_err::write(&file, script)?;
+    let tool = Tool::new("sbatch", folder).args(options).arg(&file);
+    let said = capture(tool, cancel).await.map_err(|error| match error.blame() {
+        crate::error::Blame::Interrupted => error,
+        _ => Error::user(format!("sbatch cannot be run: {error}")).mend("apt-get install slurm-client"),
+    })?;
+    let said = said.ok(|said| {
+        Error::infrastructure(format!("Slurm does not take the {what} job: {said}"))
+            .mend("see what it says; jobs that were given before it wait for nothing: scancel them")
+    })?;
+    let text = String::from_utf8_lossy(&said).trim().to_owned();
+    // Of a cluster among several it is `number;cluster`.
+    Ok(text.split(';').next().unwrap_or_default().to_owned())
+}

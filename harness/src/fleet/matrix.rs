@@ -1,0 +1,139 @@
+//! What is to be tried, as a file says it: kernels, configs, scenarios and seeds, each with each.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::{Error, Result};
+
+/// A file such as `nightly.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Matrix {
+    /// What it is called.
+    pub name: String,
+    /// Trials a side of each combination.
+    pub trials: u32,
+    /// Trials a side of one piece of work.
+    #[serde(default = "shard")]
+    pub shard: u32,
+    /// What the schedules of each combination are drawn from.
+    #[serde(default = "seeds")]
+    pub seeds: Vec<u64>,
+    /// Scenario files.
+    pub scenarios: Vec<PathBuf>,
+    /// Pairs of kernels.
+    pub kernel: Vec<MatrixKernel>,
+    /// Configs, each for all pairs; the harness's own where there is none.
+    #[serde(default = "configs")]
+    pub config: Vec<MatrixConfig>,
+    /// TOML file of known issues.
+    #[serde(default)]
+    pub known: Option<PathBuf>,
+}
+
+/// A pair of kernels.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MatrixKernel {
+    /// What it is called.
+    pub name: String,
+    /// As `--source` has it.
+    #[serde(default)]
+    pub source: Option<String>,
+    /// Patches that make the difference.
+    #[serde(default)]
+    pub patches: Vec<PathBuf>,
+    /// Patches that both have.
+    #[serde(default)]
+    pub base_patches: Vec<PathBuf>,
+    /// Revisions, instead of patches.
+    #[serde(default)]
+    pub before: Option<String>,
+    /// The other.
+    #[serde(default)]
+    pub after: Option<String>,
+}
+
+/// A config.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MatrixConfig {
+    /// What it is called.
+    pub name: String,
+    /// Fragments over the harness's own.
+    #[serde(default)]
+    pub fragments: Vec<PathBuf>,
+}
+
+fn shard() -> u32 {
+    100
+}
+
+fn seeds() -> Vec<u64> {
+    vec![1]
+}
+
+fn configs() -> Vec<MatrixConfig> {
+    vec![MatrixConfig { name: "default".into(), fragments: Vec::new() }]
+}
+
+impl Matrix {
+    /// Reads a file. Its paths are relative to its folder.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs_err::read_to_string(path).map_err(|error| {
+            Error::user(format!("cannot read the matrix: {error}")).mend("check the path")
+        })?;
+        let name = path.display();
+        let mut this: Self = toml::from_str(&text)
+            .map_err(|error| Error::user(format!("{name} does not parse")).detail(error))?;
+        let empty = [
+            ("seeds", this.seeds.is_empty()),
+            ("scenarios", this.scenarios.is_empty()),
+            ("kernel", this.kernel.is_empty()),
+            ("config", this.config.is_empty()),
+        ];
+        if let Some((key, _)) = empty.iter().find(|(_, is)| *is) {
+            return Err(
+                Error::user(format!("{name}: {key} is empty")).mend(format!("give at least one {key}"))
+            );
+        }
+        for (key, value) in [("trials", this.trials), ("shard", this.shard)] {
+            if value == 0 {
+                return Err(Error::user(format!("{name}: {key} = 0")).mend(format!("{key} = 100")));
+            }
+        }
+        twice(path, "kernel", this.kernel.iter().map(|one| &one.name))?;
+        twice(path, "config", this.config.iter().map(|one| &one.name))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let here = |file: &mut PathBuf| *file = folder.join(&*file);
+        this.scenarios.iter_mut().for_each(here);
+        this.known.iter_mut().for_each(here);
+        for kernel in &mut this.kernel {
+            kernel.patches.iter_mut().chain(&mut kernel.base_patches).for_each(here);
+        }
+        this.config.iter_mut().flat_map(|config| &mut config.fragments).for_each(here);
+        Ok(this)
+    }
+
+    /// Combinations of all.
+    pub fn combinations(&self) -> usize {
+        self.kernel.len() * self.config.len() * self.scenarios.len() * self.seeds.len()
+    }
+
+    /// Trials of both sides in all of them.
+    pub fn all_trials(&self) -> u64 {
+        self.combinations() as u64 * u64::from(self.trials) * 2
+    }
+}
+
+fn twice<'a>(file: &Path, key: &str, names: impl Iterator<Item = &'a String>) -> Result<()> {
+    let mut seen = std::collections::BTreeSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Err(Error::user(format!("{}: two of [[{key}]] are called \"{name}\"", file.display()))
+                .mend("give each a name of its own"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! Which patch, and which revision: on kernels that are built one on the other.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use predicates::prelude::*;
+use serde_json::{Value, json};
+
+use crate::common::{Run, patch};
+
+/// A DIMM is plugged, its memory put online, and taken out again: all that these bugs need.
+const SCENARIO: &str = r#"
+description = "a DIMM comes and goes, for looking for culprits"
+trials = 4
+
+[machine]
+type = "q35"
+cpus = 2
+max_cpus = 2
+memory = "512M"
+max_memory = "1G"
+slots = 1
+
+[dimm.dimm]
+size = "128M"
+
+[[lane]]
+name = "dimm"
+steps = [{ plug = "dimm" }, { unplug = "dimm" }]
+"#;
+
+fn hotplug(run: &Run, words: &[&str]) -> assert_cmd::Command {
+    let scenario = run.results().with_file_name("dimm.toml");
+    std::fs::write(&scenario, SCENARIO).unwrap();
+    let mut command = assert_cmd::Command::from_std(Command::new(env!("CARGO_BIN_EXE_hotplug")));
+    command.args(words).args(["--workers", "1", "--results"]).arg(run.results());
+    command.arg("--scenario").arg(scenario);
+    command
+}
+
+/// A file of the kernel's that says something else.
+struct Edit<'a> {
+    file: &'a str,
+    old: &'a str,
+    new: &'a str,
+}
+
+const WARNS: Edit = Edit {
+    file: "mm/memory_hotplug.c",
+    old: "\t/*\n\t * {on,off}lining is constrained to full memory sections (or more",
+    new: "\tWARN_ONCE(nr_pages, \"planted: memory comes online\");\n\n\t/*\n\t * {on,off}lining is constrained to full memory sections (or more",
+};
+const BREAKS: Edit = Edit {
+    file: "mm/memory_hotplug.c",
+    old: "\tstruct memory_notify arg;\n",
+    new: "\tstruct memory_notify arg;\n\tstrcut page *nobody;\n",
+};
+const MENDS: Edit = Edit { file: BREAKS.file, old: BREAKS.new, new: BREAKS.old };
+const SAYS: Edit = Edit {
+    file: "mm/memory_hotplug.c",
+    old: "int __ref online_pages(",
+    new: "/* A comment. */\nint __ref online_pages(",
+};
+const SAYS_MORE: Edit = Edit {
+    file: "mm/memory_hotplug.c",
+    old: "/* A comment. */\n",
+    new: "/* A comment. */\n/* Another one. */\n",
+};
+
+fn git(repo: &Path, words: &[&str]) -> String {
+    let names = ["-c", "user.name=A Tester", "-c", "user.email=tester@example.org", "-c", "gc.auto=0"];
+    let fast = ["-c", "core.compression=0", "-c", "core.looseCompression=0"];
+    let said = Command::new("git").arg("-C").arg(repo).args(names).args(fast).args(words).output().unwrap();
+    assert!(said.status.success(), "{words:?}: {}", String::from_utf8_lossy(&said.stderr));
+    String::from_utf8(said.stdout).unwrap().trim().to_owned()
+}
+
+/// The kernel's source as a repository, at the same place in every run: then the objects of its kernels are there again. Each
+/// edit is a commit; their names, the one that has none of them first.
+fn history(edits: &[(&str, Edit)]) -> (PathBuf, Vec<String>) {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"), PathBuf::from);
+    let folder = cache.join("hotplug-tests/history");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let tar = Command::new("tar")
+        .args(["--strip-components=1", "-xf", "/usr/src/linux-source-6.1.tar.xz", "-C"])
+        .arg(&folder)
+        .status()
+        .unwrap();
+    assert!(tar.success(), "the kernel's source is not there");
+    git(&folder, &["init", "--quiet"]);
+    git(&folder, &["add", "--all", "--force"]);
+    git(&folder, &["commit", "--quiet", "-m", "the kernel as it is"]);
+    let mut names = vec![git(&folder, &["rev-parse", "HEAD"])];
+    for (subject, edit) in edits {
+        let path = folder.join(edit.file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(edit.old), "{subject}");
+        std::fs::write(&path, text.replacen(edit.old, edit.new, 1)).unwrap();
+        git(&folder, &["commit", "--quiet", "--all", "-m", subject]);
+        names.push(git(&folder, &["rev-parse", "HEAD"]));
+    }
+    (folder, names)
+}
+
+fn read(run: &Run, file: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(run.folder().join(file)).unwrap()).unwrap()
+}
+
+/// What breaks the build is gone round, and both ways to ask give the same answer.
+#[test]
+fn the_commit_that_brought_a_report_is_found_and_a_good_end_that_has_it_is_told() {
+    let edits = [
+        ("say what it is", SAYS),
+        ("break it", BREAKS),
+        ("mend it", MENDS),
+        ("warn", WARNS),
+        ("say more", SAYS_MORE),
+    ];
+    let (repo, names) = history(&edits);
+    let source = repo.to_str().unwrap();
+    let bisect = |run: &Run, words: &[&str]| {
+        let mut command = hotplug(run, &["bisect", "--source", source]);
+        command.args(words);
+        command
+    };
+
+    let run = Run::new();
+    bisect(&run, &["--good", &names[0], "--bad", &names[5], "--signature", "memory comes online"])
+        .assert()
+        .code(0)
+        .stdout(predicate::str::contains(format!("found     {} warn", &names[4][..12])));
+    let told = read(&run, "bisect.json");
+    assert_eq!(told["suspected"]["revisions"], json!([4]), "{told:#}");
+    assert!(told["suspected"]["probability"].as_f64().unwrap() >= 0.95, "{told:#}");
+    let title = told["suspected"]["title"].as_str().unwrap();
+    assert!(title.contains("online_pages"), "{title}");
+
+    // The good end is bad: its first test says so.
+    let run = Run::new();
+    bisect(&run, &["--good", &names[4], "--bad", &names[5], "--signature", "memory comes online"])
+        .assert()
+        .code(1)
+        .stdout(predicate::str::contains("the good end has it itself"));
+
+    // One revision, as git's own bisection asks.
+    for (revision, status, said) in [(0, 0, "good: none of"), (2, 125, "cannot be tried"), (4, 1, "bad: ")] {
+        git(&repo, &["checkout", "--quiet", &names[revision]]);
+        let run = Run::new();
+        bisect(&run, &["--step", "--signature", "memory comes online"])
+            .assert()
+            .code(status)
+            .stdout(predicate::str::contains(said));
+    }
+
+    // What is no revision, or lies the wrong way round, is told before anything is built.
+    for (good, bad, said) in
+        [("v0", &*names[5], "has no revision v0"), (&names[5], &names[0], "there is no revision")]
+    {
+        let run = Run::new();
+        bisect(&run, &["--good", good, "--bad", bad, "--signature", "x"])
+            .assert()
+            .code(2)
+            .stderr(predicate::str::contains(said));
+        assert!(!run.results().exists());
+    }
+}
+
+/// Three patches, of which the second is the one that the project began with.
+#[test]
+fn the_patch_of_a_series_that_brings_a_report_is_named_both_ways() {
+    let run = Run::new();
+    let series = run.results().with_file_name("series");
+    std::fs::create_dir(&series).unwrap();
+    let seed = std::fs::read_dir(patch("seed")).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        path.extension().is_some_and(|end| end == "patch").then_some(path)
+    });
+    std::fs::copy(patch("clean/comment-only.patch"), series.join("0001-comment.patch")).unwrap();
+    std::fs::copy(seed.unwrap(), series.join("0002-seed.patch")).unwrap();
+    std::fs::copy(patch("known-bugs/clean-renamed-static.patch"), series.join("0003-rename.patch")).unwrap();
+
+    let command = |words: &[&str]| {
+        let mut command = assert_cmd::Command::from_std(Command::new(env!("CARGO_BIN_EXE_hotplug")));
+        command
+            .arg("series")
+            .args(words)
+            .args(["--workers", "1", "--results"])
+            .arg(run.results())
+            .arg(&series);
+        command
+    };
+    command(&["--trials", "6"])
+        .assert()
+        .code(1)
+        .stdout(predicate::str::contains("brought   by patch 2: WARNING: lockdep_assert_cpus_held"));
+    let told = read(&run, "series.json");
+    let verdicts: Vec<&Value> =
+        told["patches"].as_array().unwrap().iter().map(|one| &one["verdict"]).collect();
+    assert_eq!(verdicts, ["unchanged", "regressed", "unchanged"], "{told:#}");
+    assert!(told["patches"][1]["locks"]["gone"].as_u64().unwrap() > 0, "{told:#}");
+    std::fs::remove_dir_all(run.folder()).unwrap();
+
+    command(&["--trials", "6", "--bisect"])
+        .assert()
+        .code(1)
+        .stdout(predicate::str::contains("found     patch 2: mm/memory_hotplug: "));
+}
