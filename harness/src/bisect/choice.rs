@@ -1,5 +1,7 @@
 //! What is tried next.
 
+use std::collections::HashMap;
+
 use super::posterior::{Bisection, MOST, silence};
 
 /// What a test costs, seconds.
@@ -7,6 +9,8 @@ use super::posterior::{Bisection, MOST, silence};
 pub struct Price {
     /// A kernel that was not built before, with its first boot.
     pub build: f64,
+    /// A test, however many trials it has.
+    pub start: f64,
     /// A trial.
     pub trial: f64,
 }
@@ -53,6 +57,10 @@ impl Bisection {
         if most <= 0.0 {
             return Step::Contradiction;
         }
+        let (mass, alike) = self.alike(&weights);
+        if mass >= self.confidence && alike.len() > 1 {
+            return Step::OneOf(alike);
+        }
         if most >= self.confidence {
             return match likeliest {
                 0 => Step::GoodIsBad { probability: most },
@@ -74,7 +82,8 @@ impl Bisection {
                 }
                 let gain = self.gain(&weights, &quiet, revision);
                 let built = tested.clean > 0;
-                let cost = f64::from(trials) * price.trial + if built { 0.0 } else { price.build };
+                let cost =
+                    price.start + f64::from(trials) * price.trial + if built { 0.0 } else { price.build };
                 let worth = gain / cost.max(f64::MIN_POSITIVE);
                 if gain > NOTHING && best.is_none_or(|(most, ..)| worth > most) {
                     best = Some((worth, revision, trials));
@@ -85,6 +94,24 @@ impl Bisection {
             Some((_, revision, trials)) => Step::Test { revision, trials: trials.min(MOST) },
             None => Step::OneOf(self.likely()),
         }
+    }
+
+    /// Of revisions that no trial can tell apart, as whatever can be tried contains all of them or none, those that together are
+    /// the likeliest; and how likely.
+    fn alike(&self, weights: &[f64]) -> (f64, Vec<usize>) {
+        let can: Vec<usize> = (0..weights.len()).filter(|at| self.tested[*at].cannot.is_none()).collect();
+        if can.len() == weights.len() {
+            // Each can be told from all others by a trial of itself.
+            return (0.0, Vec::new());
+        }
+        let mut groups: HashMap<Vec<bool>, (f64, Vec<usize>)> = HashMap::new();
+        for (culprit, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
+            let who = can.iter().map(|revision| self.history.contains(*revision, culprit)).collect();
+            let group = groups.entry(who).or_default();
+            group.0 += weight;
+            group.1.push(culprit);
+        }
+        groups.into_values().max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or_default()
     }
 
     /// The fewest revisions that together are as probable as is wanted, the likeliest first.
@@ -146,7 +173,7 @@ mod tests {
     use super::*;
     use crate::bisect::History;
 
-    const PRICE: Price = Price { build: 60.0, trial: 1.0 };
+    const PRICE: Price = Price { build: 60.0, start: 8.0, trial: 1.0 };
 
     #[test]
     fn a_sure_bug_is_found_by_halves() {

@@ -5,8 +5,8 @@ use statrs::function::beta::ln_beta;
 
 use super::history::History;
 
-/// How sure it is before the first trial that the good revision is good: at 19 to 1. Whoever names it may have looked away
-/// from a bug that shows itself now and then.
+/// How likely it is at least before the first trial that the good revision is bad; never less than of any other. Whoever names
+/// it may have looked away from a bug that shows itself now and then.
 const GOOD_IS_BAD: f64 = 0.05;
 
 /// Before the first trial every rate is as likely as any other: Beta(1, 1).
@@ -96,7 +96,8 @@ impl Bisection {
         }
         #[expect(clippy::cast_precision_loss, reason = "revisions are not that many")]
         let others = (self.history.revisions() - 1).max(1) as f64;
-        let prior = if culprit == 0 { GOOD_IS_BAD } else { (1.0 - GOOD_IS_BAD) / others };
+        let good_is_bad = GOOD_IS_BAD.max(1.0 / (others + 1.0));
+        let prior = if culprit == 0 { good_is_bad } else { (1.0 - good_is_bad) / others };
         let (a, b) = self.rate_if(culprit);
         prior.ln() + ln_beta(a, b) - ln_beta(FLAT, FLAT)
     }

@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Bisection, History, Price, Step};
 
-const PRICE: Price = Price { build: 40.0, trial: 1.2 };
+const PRICE: Price = Price { build: 40.0, start: 8.0, trial: 1.2 };
 
 /// What a bisection came to.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ fn what_every_trial_shows_is_found_every_time_by_few_builds() {
 
 #[test]
 fn what_one_trial_in_five_shows_is_found_as_often_as_is_said() {
-    for (confidence, least) in [(0.95, 188), (0.99, 196)] {
+    for (confidence, least) in [(0.95, 184), (0.98, 190)] {
         let (right, all) = right(200, 0.2, confidence);
         assert!(right >= least, "{right} of 200 at {confidence}");
         let trials: u32 = all.iter().map(|one| one.trials).sum();
@@ -86,17 +86,17 @@ fn what_one_trial_in_five_shows_is_found_as_often_as_is_said() {
 
 #[test]
 fn a_culprit_beside_revisions_that_do_not_build_is_among_those_that_are_named() {
-    for seed in 0..40 {
-        let outcome = bisect(seed, 12, 6, 0.5, &[5, 6], 0.95);
-        let Step::OneOf(some) = outcome.step else { panic!("{outcome:?}") };
-        assert!(some.contains(&6) && some.len() <= 4, "{some:?}");
-    }
+    let named = (0..40).filter(|seed| {
+        let outcome = bisect(*seed, 12, 6, 0.5, &[5, 6], 0.98);
+        outcome.step == Step::OneOf(vec![5, 6, 7])
+    });
+    assert!(named.count() >= 38);
 }
 
 #[test]
 fn a_good_end_that_is_bad_is_told() {
     let told = (0..40).filter(|seed| {
-        let outcome = bisect(*seed, 12, 0, 0.5, &[], 0.95);
+        let outcome = bisect(*seed, 12, 0, 0.5, &[], 0.98);
         matches!(outcome.step, Step::GoodIsBad { .. })
     });
     assert!(told.count() >= 38);

@@ -34,7 +34,7 @@ Examples:
 Exit status: 0 the revision was found; 1 the good end has it itself; 2 your mistake; 3 no more trials can decide; \
 4 infrastructure; 130 interrupted. With --step: 0 good; 1 bad; 125 cannot be tried; 128 or more stops git's bisection.")]
 pub struct BisectArgs {
-    /// What is looked for: how a report's signature begins, or a part of its title or key
+    /// What is looked for: how a report's signature begins, or a part of its title, its key or the text of a WARN
     #[arg(long, value_name = "WORDS")]
     pub signature: String,
     /// A revision without it
@@ -50,7 +50,7 @@ pub struct BisectArgs {
     #[arg(long, value_name = "0..1", requires = "step", default_value_t = 1.0, value_parser = share)]
     pub rate: f64,
     /// How probable the answer has to be
-    #[arg(long, value_name = "0..1", default_value_t = 0.95, value_parser = share)]
+    #[arg(long, value_name = "0..1", default_value_t = 0.98, value_parser = share)]
     pub confidence: f64,
     /// The repository
     #[arg(long, value_name = "FOLDER", default_value = ".")]

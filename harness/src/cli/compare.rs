@@ -63,7 +63,8 @@ pub struct CompareArgs {
     /// Begin no trial after the first report, or other finding, that is not known
     #[arg(long)]
     pub until_report: bool,
-    /// Begin no trial after a report that is called so: by how its signature begins, or a part of its title or key
+    /// Begin no trial after a report that is called so: by how its signature begins, or a part of its title, its key or the
+    /// text of a WARN
     #[arg(long, value_name = "WORDS")]
     pub until_seen: Option<String>,
     /// Begin no trial once the verdict cannot change: a regression that the trials still planned could not undo

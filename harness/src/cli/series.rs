@@ -69,7 +69,7 @@ pub struct SeriesArgs {
 const MOST: u32 = 200;
 
 /// How probable a patch must be that is named.
-const CONFIDENCE: f64 = 0.95;
+const CONFIDENCE: f64 = 0.98;
 
 /// What all patches share.
 struct Series<'a> {

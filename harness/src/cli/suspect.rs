@@ -18,6 +18,9 @@ use crate::{Error, Result};
 /// What a kernel costs before the first was built, seconds.
 const BUILD: f64 = 60.0;
 
+/// What a test costs beside its trials before the first was run, seconds.
+const START: f64 = 8.0;
+
 /// What a trial costs before the first was run, seconds.
 const TRIAL: f64 = 1.0;
 
@@ -85,7 +88,8 @@ impl Lineup<'_> {
         let finished = whole(&args, self.cache, cancel).await?;
         test.run = Some(finished.folder.id());
         let result = &finished.result;
-        test.seconds = finished.start_seconds + result.trials_seconds;
+        test.start_seconds = finished.start_seconds;
+        test.seconds = result.trials_seconds;
         let sum =
             |of: fn(&crate::compare::Tally) -> u32| of(&result.trials.before) + of(&result.trials.after);
         if sum(|tally| tally.trials) == 0 {
@@ -115,8 +119,8 @@ impl Lineup<'_> {
         cancel: &CancellationToken,
     ) -> Result<Suspected> {
         let bad = bisection.tested().len() - 1;
-        let mut price = Price { build: BUILD, trial: TRIAL };
-        let (mut builds, mut trials) = ((0.0, 0.0), (0.0, 0.0));
+        let mut price = Price { build: BUILD, start: START, trial: TRIAL };
+        let (mut builds, mut starts, mut trials) = ((0.0, 0.0), (0.0, 0.0), (0.0, 0.0));
         let mut seen = None;
         loop {
             let tested = &bisection.tested()[bad];
@@ -160,6 +164,8 @@ impl Lineup<'_> {
             if test.hits + test.clean > 0 {
                 trials = (trials.0 + test.seconds, trials.1 + f64::from(test.hits + test.clean));
                 price.trial = trials.0 / trials.1;
+                starts = (starts.0 + test.start_seconds, starts.1 + 1.0);
+                price.start = starts.0 / starts.1;
             }
             tell(revision, &test, bisection)?;
         }

@@ -69,6 +69,9 @@ pub struct Finding {
     pub call_path: Vec<kreport::Frame>,
     /// The function to blame, `None` where the kernel named none.
     pub blame: Option<String>,
+    /// The checker's own words in the first of them, such as a WARN's text.
+    #[serde(default)]
+    pub detail: Option<String>,
     /// Trials without the patch.
     pub before: Count,
     /// Trials with it.
@@ -96,10 +99,12 @@ impl Finding {
         self.decided && self.after.rate() > self.before.rate()
     }
 
-    /// Whether somebody means this one by `words`: its signature or how that begins, or a part of its title or key.
+    /// Whether somebody means this one by `words`: its signature or how that begins, or a part of its title, its key or the
+    /// checker's own words.
     pub fn is_called(&self, words: &str) -> bool {
         let short = words.len() >= 6 && self.signature.starts_with(words);
-        !words.is_empty() && (short || self.title.contains(words) || self.key.contains(words))
+        let texts = [Some(&self.title), Some(&self.key), self.detail.as_ref()];
+        !words.is_empty() && (short || texts.into_iter().flatten().any(|text| text.contains(words)))
     }
 
     /// The patch made it rarer, beyond chance.
@@ -350,6 +355,7 @@ impl Found {
                 title: report.title.clone(),
                 call_path: report.frames.iter().filter(|frame| frame.reliable).cloned().collect(),
                 blame: report.blame.clone(),
+                detail: report.detail.clone(),
                 known: known.clone(),
             },
             What::Own { kind, key, title } => Named {
@@ -360,7 +366,7 @@ impl Found {
                 ..Named::default()
             },
         };
-        let Named { signature, key, kind, title, call_path, blame, known } = named;
+        let Named { signature, key, kind, title, call_path, blame, detail, known } = named;
         Finding {
             class,
             signature,
@@ -370,6 +376,7 @@ impl Found {
             frames: call_path.iter().filter(|f| !f.inlined).map(|f| f.function.clone()).collect(),
             call_path,
             blame,
+            detail,
             known,
             before,
             after,
@@ -392,6 +399,7 @@ struct Named {
     title: String,
     call_path: Vec<kreport::Frame>,
     blame: Option<String>,
+    detail: Option<String>,
     known: Option<String>,
 }
 

@@ -77,7 +77,9 @@ impl Tally {
         self.infrastructure += other.infrastructure;
         self.operations_done += other.operations_done;
         self.operations_refused += other.operations_refused;
-        self.detectable_rate = detectable_rate(self.armed);
+        if self.trials > 0 {
+            self.detectable_rate = detectable_rate(self.armed);
+        }
     }
 
     /// All trials, those that infrastructure spoilt too.

@@ -172,3 +172,51 @@ fn a_side_that_had_no_turn_leaves_it_open() {
     assert_eq!((judgement.verdict, judgement.exit_status()), (Some(Verdict::Inconclusive), 3));
     assert_eq!(judgement.reason, "no after trial has ended");
 }
+
+/// Trials as they may come: reports, an outcome, an end of lockdep, and on which side.
+fn any_trial() -> impl proptest::strategy::Strategy<Value = (bool, u8, u8)> {
+    (proptest::bool::ANY, 0_u8..4, 0_u8..8)
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    /// However trials are dealt out to shards, what the shards come to together is what one run of all comes to.
+    #[test]
+    fn shards_say_together_what_one_run_says(
+        drawn in proptest::collection::vec(any_trial(), 1..60),
+        cuts in proptest::collection::vec(0_usize..60, 0..5),
+    ) {
+        let records: Vec<TrialRecord> = (0..).zip(&drawn).map(|(number, (after, reports, fate))| {
+            let side = if *after { Side::After } else { Side::Before };
+            let logs: &[&str] = match reports { 0 => &[], 1 => &[WARNING], 2 => &[OTHER], _ => &[OTHER, WARNING] };
+            let mut record = trial(side, number, logs);
+            match fate {
+                0 => record.armed.end = Some(false),
+                1 => record.lost_records = 2,
+                2 => record.outcome = TrialOutcome::Hung,
+                3 => record.outcome = TrialOutcome::Infrastructure,
+                _ => {}
+            }
+            record
+        }).collect();
+        let whole = judge_of(&records, KnownIssues::default()).judgement();
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(records.len())).collect();
+        cuts.extend([0, records.len()]);
+        cuts.sort_unstable();
+        let mut merged = Judge::default();
+        for pair in cuts.windows(2) {
+            let shard = judge_of(&records[pair[0]..pair[1]], KnownIssues::default());
+            let text = serde_json::to_vec(&shard).unwrap();
+            merged.merge(serde_json::from_slice(&text).unwrap());
+        }
+        let merged = merged.judgement();
+        // When it was first seen, no shard knows of the others.
+        let told = |judgement: &Judgement| {
+            let mut judgement = judgement.clone();
+            judgement.findings.iter_mut().for_each(|finding| finding.first_seen_seconds = None);
+            serde_json::to_value(judgement).unwrap()
+        };
+        proptest::prop_assert_eq!(told(&merged), told(&whole));
+    }
+}

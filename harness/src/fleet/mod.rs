@@ -10,6 +10,8 @@ mod matrix;
 mod merge;
 mod plan;
 mod shard;
+#[cfg(test)]
+mod tests;
 
 pub use matrix::{Matrix, MatrixConfig, MatrixKernel};
 pub use merge::{Left, MergedCell, Merger};

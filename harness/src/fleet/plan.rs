@@ -114,6 +114,7 @@ impl Plan {
         let folder = fleet.join(format!("{}-{}", plain(&plan.name), plan.id));
         fs_err::create_dir_all(folder.join("inputs"))?;
         for (name, bytes) in &inputs.files {
+            fs_err::create_dir_all(folder.join(name.parent().unwrap_or(name)))?;
             fs_err::write(folder.join(name), bytes)?;
         }
         // Last: who finds it finds all.

@@ -63,7 +63,9 @@ pub struct Test {
     pub signature: Option<String>,
     /// How long the kernel took, if it was built now, seconds.
     pub build_seconds: Option<f64>,
-    /// How long its trials took, and their checkpoint, seconds.
+    /// How long it took until the first trial, the checkpoint above all, seconds.
+    pub start_seconds: f64,
+    /// How long its trials took, seconds.
     pub seconds: f64,
 }
 
