@@ -78,7 +78,7 @@ linker:
 	@command -v cargo >/dev/null || { echo "make: no cargo: install a Rust toolchain first, see README.md" >&2; exit 2; }
 	@command -v cc >/dev/null || { $(call install,no C compiler: install gcc and the C library's headers,gcc libc6-dev) }
 
-# What only tests want: a browser for the page, a reader of XML schemas.
+# What only tests want: a browser for the page, a reader of XML schemas, a scheduler.
 tools:
-	@command -v chromium >/dev/null && command -v xmllint >/dev/null || { \
-	  $(call install,the tests want chromium and xmllint: install both,chromium fonts-dejavu-core libxml2-utils) }
+	@command -v chromium >/dev/null && command -v xmllint >/dev/null && command -v slurmctld >/dev/null || { \
+	  $(call install,the tests want chromium xmllint and Slurm: install them,chromium fonts-dejavu-core libxml2-utils slurmctld slurmd slurm-client munge) }

@@ -4,6 +4,7 @@
 mod common;
 mod coverage;
 mod culprits;
+mod fleet;
 mod latency;
 mod locks;
 mod overlap;

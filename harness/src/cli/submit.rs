@@ -72,7 +72,7 @@ pub async fn run(args: &SubmitArgs, out: &mut impl Write, cancel: &CancellationT
         let id = if args.dry_run {
             let words: Vec<String> = options.iter().map(|word| shell_word(word)).collect();
             writeln!(out, "sbatch {} <<'end'\n{}end\n", words.join(" "), job.script)?;
-            format!("$({what}'s number)")
+            what.to_uppercase()
         } else {
             let id = submit(&folder, &options, &job.script, what, cancel).await?;
             writeln!(out, "{what:<9} job {id}")?;
