@@ -143,7 +143,7 @@ mod tests {
         let mut all = Bisection::new(History::line(4), 0.95);
         all.add(4, 3, 12);
         let before = all.posterior();
-        assert!(close(before.iter().sum(), 1.0) && close(before[1], before[4]) && close(before[0], 0.05));
+        assert!(close(before.iter().sum(), 1.0) && close(before[1], before[4]) && close(before[0], 0.2));
         all.add(2, 1, 0);
         let hit = all.posterior();
         assert!(close(hit[3], 0.0) && close(hit[4], 0.0) && hit[1] > 0.4);

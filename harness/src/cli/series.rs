@@ -188,7 +188,9 @@ impl Series<'_> {
                 _ => None,
             },
             Err(error) if error.blame() == Blame::User => {
-                return Ok(step(State::NoKernel { why: error.to_string() }));
+                // Below the series' folder each patch is known by its own name.
+                let here = format!("{}/patches/", self.folder.display());
+                return Ok(step(State::NoKernel { why: error.to_string().replace(&here, "") }));
             }
             Err(error) => return Err(error),
         };

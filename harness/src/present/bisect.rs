@@ -90,7 +90,7 @@ pub fn totals(result: &BisectResult, folder: &Path) -> String {
     let kernels = result.tests.iter().filter(|test| test.build_seconds.is_some()).count();
     let trials: u32 = result.tests.iter().map(|test| test.hits + test.clean).sum();
     format!(
-        "cost      {kernels} kernels built, {trials} trials in {} tests; {} in all\nresult    {}/bisect.json\n",
+        "cost      kernels built: {kernels}; {trials} trials in {} tests; {} in all\nresult    {}/bisect.json\n",
         result.tests.len(),
         duration(result.seconds),
         folder.display()

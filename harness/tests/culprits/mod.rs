@@ -12,22 +12,25 @@ use crate::common::{Run, patch};
 
 /// A DIMM is plugged, its memory put online, and taken out again: all that these bugs need.
 const SCENARIO: &str = r#"
-description = "a DIMM comes and goes, for looking for culprits"
+about = "a DIMM comes and goes, for looking for culprits"
 trials = 4
 
 [machine]
-type = "q35"
 cpus = 2
 max_cpus = 2
 memory = "512M"
 max_memory = "1G"
 slots = 1
 
-[dimm.dimm]
+[guest]
+memory_online = "movable"
+
+[[dimm]]
+name = "dimm"
 size = "128M"
 
 [[lane]]
-name = "dimm"
+name = "memory"
 steps = [{ plug = "dimm" }, { unplug = "dimm" }]
 "#;
 
@@ -169,7 +172,7 @@ fn the_commit_that_brought_a_report_is_found_and_a_good_end_that_has_it_is_told(
     }
 }
 
-/// Three patches, of which the second is the one that the project began with.
+/// Three patches: one that changes nothing, the one that the project began with, one that does not compile.
 #[test]
 fn the_patch_of_a_series_that_brings_a_report_is_named_both_ways() {
     let run = Run::new();
@@ -179,9 +182,12 @@ fn the_patch_of_a_series_that_brings_a_report_is_named_both_ways() {
         let path = entry.unwrap().path();
         path.extension().is_some_and(|end| end == "patch").then_some(path)
     });
-    std::fs::copy(patch("clean/comment-only.patch"), series.join("0001-comment.patch")).unwrap();
+    std::fs::copy(patch("known-bugs/clean-renamed-static.patch"), series.join("0001-rename.patch")).unwrap();
     std::fs::copy(seed.unwrap(), series.join("0002-seed.patch")).unwrap();
-    std::fs::copy(patch("known-bugs/clean-renamed-static.patch"), series.join("0003-rename.patch")).unwrap();
+    let broken = series.join("0003-broken.patch");
+    let text = "--- a/mm/memory_hotplug.c\n+++ b/mm/memory_hotplug.c\n@@ -1,3 +1,4 @@\n+#error planted: it does not compile\n \
+                // SPDX-License-Identifier: GPL-2.0-only\n /*\n  *  linux/mm/memory_hotplug.c\n";
+    std::fs::write(&broken, text).unwrap();
 
     let command = |words: &[&str]| {
         let mut command = assert_cmd::Command::from_std(Command::new(env!("CARGO_BIN_EXE_hotplug")));
@@ -196,14 +202,19 @@ fn the_patch_of_a_series_that_brings_a_report_is_named_both_ways() {
     command(&["--trials", "6"])
         .assert()
         .code(1)
-        .stdout(predicate::str::contains("brought   by patch 2: WARNING: lockdep_assert_cpus_held"));
+        .stdout(predicate::str::contains("brought   by patch 2: WARNING: lockdep_assert_cpus_held"))
+        .stdout(predicate::str::contains("does not compile: mm/memory_hotplug.c:1"));
     let told = read(&run, "series.json");
-    let verdicts: Vec<&Value> =
-        told["patches"].as_array().unwrap().iter().map(|one| &one["verdict"]).collect();
-    assert_eq!(verdicts, ["unchanged", "regressed", "unchanged"], "{told:#}");
+    let of = |key: &str| {
+        told["patches"].as_array().unwrap().iter().map(|one| one[key].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("verdict"), [json!("unchanged"), json!("regressed"), Value::Null], "{told:#}");
+    assert_eq!(of("state"), ["judged", "judged", "no-kernel"], "{told:#}");
+    assert_eq!(of("against"), [0, 1, 2], "{told:#}");
     assert!(told["patches"][1]["locks"]["gone"].as_u64().unwrap() > 0, "{told:#}");
     std::fs::remove_dir_all(run.folder()).unwrap();
 
+    std::fs::remove_file(broken).unwrap();
     command(&["--trials", "6", "--bisect"])
         .assert()
         .code(1)
