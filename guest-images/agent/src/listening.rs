@@ -23,6 +23,12 @@ pub(crate) fn on(cpu: u32) -> io::Result<()> {
     CPU.store(cpu, Ordering::Relaxed);
     leave();
     for irq in std::fs::read_dir("/proc/irq")?.flatten() {
+        // Nobody hears the others: of each who does there is a folder (kernel/irq/proc.c, `register_handler_proc()`).
+        let is_heard = std::fs::read_dir(irq.path())
+            .is_ok_and(|all| all.flatten().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())));
+        if !is_heard {
+            continue;
+        }
         // Timers and the like stay where they are.
         let _ = std::fs::write(irq.path().join("smp_affinity_list"), cpu.to_string());
     }

@@ -77,12 +77,7 @@ const FIGURES: &[Figure] = &[
     Figure { name: "prove_real_found", unit: "count", goal: "at least 9 of 10", measure: prove::real_found },
     Figure { name: "prove_false_reports", unit: "count", goal: "0", measure: prove::false_reports },
     Figure { name: "prove_quick_seconds", unit: "s", goal: "at most 300", measure: prove::quick_seconds },
-    Figure {
-        name: "merge_1000_shards_s",
-        unit: "s",
-        goal: "under 60",
-        measure: fleet::merge_1000_shards_s,
-    },
+    Figure { name: "merge_1000_shards_s", unit: "s", goal: "under 60", measure: fleet::merge_1000_shards_s },
     Figure {
         name: "merge_1000_shards_mib",
         unit: "MiB",

@@ -179,12 +179,12 @@ impl<'a> Tasks<'a> {
     async fn thread(&mut self, gdb: &mut Gdb, address: u64) -> Result<Option<Thread>, GdbError> {
         let m = self.members;
         let depth = gdb.read(address.wrapping_add(m.depth), 4).await?.map_or(0, |depth| little(&depth));
-        let state = gdb.read(address.wrapping_add(m.state), 4).await?.map_or(0, |state| little(&state));
         let depth = u32::try_from(depth).unwrap_or(0).min(DEEPEST);
         // Who begins anew, in `restart_syscall()`'s way, holds what the file's open and write hold.
         if depth == 0 {
             return Ok(None);
         }
+        let state = gdb.read(address.wrapping_add(m.state), 4).await?.map_or(0, |state| little(&state));
         let Some(task) = self.task(gdb, address).await? else { return Ok(None) };
         let held = gdb.read(address.wrapping_add(m.held), m.held_bytes * u64::from(depth)).await?;
         let mut locks = Vec::new();

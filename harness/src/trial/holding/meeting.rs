@@ -9,8 +9,11 @@ use crate::gdb::{GdbError, Vcpu};
 use crate::rendezvous::{Hold, Lock, Outcome, Snapshot, Waiting};
 use crate::scenario::{First, Point, Rendezvous};
 
-/// How often it is looked who waits, guest time. A wait that is seen twice is no passing one.
-const LOOK_EVERY: Duration = Duration::from_millis(40);
+/// How soon it is looked who waits, guest time. A wait that is seen twice is no passing one.
+const LOOK_AFTER: Duration = Duration::from_millis(40);
+
+/// Looks at that pace; each later one comes after twice the time, as a look stops the machine for ten milliseconds.
+const SOON: u32 = 4;
 
 /// How often in a row everybody else must be seen spinning or idle before a hold is let go that blocks everybody.
 const BLOCKED_LOOKS: u32 = 4;
@@ -260,8 +263,9 @@ impl<'a> Holder<'a> {
         patient: bool,
     ) -> Result<Wait, GdbError> {
         let mut blocked = 0;
-        loop {
-            let mut slice = Some(LOOK_EVERY.min(*left));
+        for look in 0_u32.. {
+            let later = 2_u32.saturating_pow((look + 1).saturating_sub(SOON).min(16));
+            let mut slice = Some((LOOK_AFTER * later).min(*left));
             let before = slice.unwrap_or_default();
             if self.others(grip.vcpu().as_slice()).await?.is_empty() {
                 return Ok(Wait::Blocked);
@@ -286,9 +290,10 @@ impl<'a> Holder<'a> {
                 return Ok(Wait::Blocked);
             }
             if left.is_zero() {
-                return Ok(Wait::Time);
+                break;
             }
         }
+        Ok(Wait::Time)
     }
 
     /// Two have met: `ahead` runs while `behind` stands, until it has returned or `lead` is over; whether it has.
