@@ -1,7 +1,7 @@
 //! `hotplug bisect`: the revision that brought a report, also one that shows itself only now and then.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
@@ -9,8 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ground;
 use super::kernel::{BuildReporter, PairArgs, cache_path};
-use super::rerun::RerunArgs;
-use super::suspect::Lineup;
+use super::suspect::{Lineup, LineupArgs};
 use crate::bisect::{Bisection, History};
 use crate::compare::clean_trials;
 use crate::host;
@@ -55,24 +54,12 @@ pub struct BisectArgs {
     /// The repository
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     pub source: PathBuf,
-    /// A patch that all kernels have, over the revision; can be given several times
-    #[arg(long, value_name = "PATCH")]
-    pub base_patch: Vec<PathBuf>,
-    /// Config fragment over the harness's own; can be given several times, the last one wins
-    #[arg(long, value_name = "FILE")]
-    pub config: Vec<PathBuf>,
-    /// Compilations at once [default: number of processors]
-    #[arg(long, short, value_name = "N")]
-    pub jobs: Option<usize>,
-    /// Scenario file [default: dimm-and-cpu, which is built in]
-    #[arg(long, value_name = "FILE")]
-    pub scenario: Option<PathBuf>,
     /// The most trials of one revision
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(2..))]
     pub trials: u32,
-    /// How trials run.
+    /// What all kernels and trials have.
     #[command(flatten)]
-    pub how: RerunArgs,
+    pub all: LineupArgs,
 }
 
 fn share(text: &str) -> std::result::Result<f64, String> {
@@ -81,22 +68,19 @@ fn share(text: &str) -> std::result::Result<f64, String> {
 }
 
 impl BisectArgs {
+    fn lineup<'a>(&'a self, cache: &'a Cache, folder: &'a Path) -> Lineup<'a> {
+        Lineup { cache, all: &self.all, folder, called: &self.signature, most: self.trials }
+    }
+
     /// The kernel of a revision, on both sides.
     fn pair(&self, revision: &str) -> PairArgs {
-        PairArgs {
-            source: Some(format!("{}@{revision}", self.source.display())),
-            base_patch: self.base_patch.clone(),
-            config: self.config.clone(),
-            jobs: self.jobs,
-            cache: self.how.cache.clone(),
-            ..PairArgs::default()
-        }
+        PairArgs { source: Some(format!("{}@{revision}", self.source.display())), ..self.all.kernels() }
     }
 }
 
 /// Bisects, or tries the one revision; the screen goes to `out`. Returns the exit status.
 pub async fn run(args: &BisectArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
-    if let Some(file) = &args.scenario {
+    if let Some(file) = &args.all.scenario {
         Scenario::read(file)?;
     }
     if args.signature.is_empty() {
@@ -109,17 +93,10 @@ pub async fn run(args: &BisectArgs, out: &mut impl Write, cancel: &CancellationT
 async fn step(args: &BisectArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
     let tried = async {
         let revision = resolve(&args.source, "HEAD", cancel).await?;
-        let cache = Cache::open(cache_path(args.how.cache.as_deref())?)?;
-        let folder = RunFolder::bare(&args.how.results, &format!("bisect-{}", &revision[..12]))?;
+        let cache = Cache::open(cache_path(args.all.how.cache.as_deref())?)?;
+        let folder = RunFolder::bare(&args.all.how.results, &format!("bisect-{}", &revision[..12]))?;
         let trials = clean_trials(args.rate, 0.95).min(args.trials);
-        let lineup = Lineup {
-            cache: &cache,
-            scenario: args.scenario.clone(),
-            how: &args.how,
-            folder: folder.path(),
-            called: &args.signature,
-            most: args.trials,
-        };
+        let lineup = args.lineup(&cache, folder.path());
         let test = lineup.try_out(args.pair(&revision), trials, true, cancel).await?;
         folder.write("test.json", &test)?;
         Ok::<Test, Error>(test)
@@ -152,14 +129,14 @@ async fn whole(args: &BisectArgs, out: &mut impl Write, cancel: &CancellationTok
         let short = name.get(..12).unwrap_or(name);
         shown.push(format!("{short} {}", subject(&args.source, name, cancel).await?));
     }
-    let cache = Cache::open(cache_path(args.how.cache.as_deref())?)?;
+    let cache = Cache::open(cache_path(args.all.how.cache.as_deref())?)?;
     let machine = ground::machine().await?;
     let last = names.len() - 1;
     let first =
         build_pair(&cache, &args.pair(&names[last]).request()?, &BuildReporter::new(), cancel).await?;
     let probed =
-        host::probe_accelerator(&machine.qemu, args.how.accel, Some(&first.after.image), cancel).await?;
-    let folder = RunFolder::bare(&args.how.results, "bisect")?;
+        host::probe_accelerator(&machine.qemu, args.all.how.accel, Some(&first.after.image), cancel).await?;
+    let folder = RunFolder::bare(&args.all.how.results, "bisect")?;
     let mut bisection = Bisection::new(history, args.confidence.min(0.9999));
     let mut result = BisectResult {
         schema: SCHEMA,
@@ -177,14 +154,7 @@ async fn whole(args: &BisectArgs, out: &mut impl Write, cancel: &CancellationTok
     let source = format!("{} {good}..{bad}", args.source.display());
     out.write_all(screen::head(&source, last, &args.signature, &result.host).as_bytes())?;
     out.flush()?;
-    let lineup = Lineup {
-        cache: &cache,
-        scenario: args.scenario.clone(),
-        how: &args.how,
-        folder: folder.path(),
-        called: &args.signature,
-        most: args.trials,
-    };
+    let lineup = args.lineup(&cache, folder.path());
     let hunted = lineup
         .hunt(
             &mut bisection,

@@ -11,9 +11,7 @@ use super::compare::CompareArgs;
 use super::comparison::{Finished, with_locks};
 use super::ground;
 use super::kernel::{BuildReporter, PairArgs, cache_path};
-use super::rerun::RerunArgs;
-use super::running::RunningArgs;
-use super::suspect::Lineup;
+use super::suspect::{Lineup, LineupArgs};
 use crate::Result;
 use crate::bisect::{Bisection, History};
 use crate::compare::{Class, Finding};
@@ -45,24 +43,12 @@ pub struct SeriesArgs {
     /// Kernel source: linux-source-6.1, a tarball, a folder, or repository@revision [default: linux-source-6.1, else the newest installed]
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<String>,
-    /// A patch that all kernels have, below the series; can be given several times
-    #[arg(long, value_name = "PATCH")]
-    pub base_patch: Vec<PathBuf>,
-    /// Config fragment over the harness's own; can be given several times, the last one wins
-    #[arg(long, value_name = "FILE")]
-    pub config: Vec<PathBuf>,
-    /// Compilations at once [default: number of processors]
-    #[arg(long, short, value_name = "N")]
-    pub jobs: Option<usize>,
-    /// Scenario file [default: dimm-and-cpu, which is built in]
-    #[arg(long, value_name = "FILE")]
-    pub scenario: Option<PathBuf>,
     /// Trials a side of each patch [default: the scenario's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub trials: Option<u32>,
-    /// How trials run.
+    /// What all kernels and trials have.
     #[command(flatten)]
-    pub how: RerunArgs,
+    pub all: LineupArgs,
 }
 
 /// The most trials of one kernel of a bisected series.
@@ -83,26 +69,20 @@ struct Series<'a> {
 pub async fn run(args: &SeriesArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
     let (started, began) = (jiff::Timestamp::now(), Instant::now());
     // A mistake is told before anything is built or written.
-    if let Some(file) = &args.scenario {
+    if let Some(file) = &args.all.scenario {
         Scenario::read(file)?;
     }
     let draft = tempfile::tempdir()?;
     split(&args.patches, draft.path(), cancel).await?;
-    let cache = Cache::open(cache_path(args.how.cache.as_deref())?)?;
+    let cache = Cache::open(cache_path(args.all.how.cache.as_deref())?)?;
     let machine = ground::machine().await?;
-    let below = PairArgs {
-        source: args.source.clone(),
-        base_patch: args.base_patch.clone(),
-        config: args.config.clone(),
-        jobs: args.jobs,
-        cache: args.how.cache.clone(),
-        ..PairArgs::default()
-    };
+    let below = PairArgs { source: args.source.clone(), ..args.all.kernels() };
     let below = below.with_source_named()?;
     let base = build_pair(&cache, &below.request()?, &BuildReporter::new(), cancel).await?.before;
-    let probed = host::probe_accelerator(&machine.qemu, args.how.accel, Some(&base.image), cancel).await?;
+    let probed =
+        host::probe_accelerator(&machine.qemu, args.all.how.accel, Some(&base.image), cancel).await?;
     let name = args.patches.first().and_then(|first| first.file_stem()).unwrap_or_default();
-    let folder = RunFolder::bare(&args.how.results, &format!("series-{}", name.to_string_lossy()))?;
+    let folder = RunFolder::bare(&args.all.how.results, &format!("series-{}", name.to_string_lossy()))?;
     let patches = split(&args.patches, &folder.path().join("patches"), cancel).await?;
     let mut result = SeriesResult {
         schema: SCHEMA,
@@ -119,8 +99,6 @@ pub async fn run(args: &SeriesArgs, out: &mut impl Write, cancel: &CancellationT
     out.flush()?;
     let series = Series { args, patches, folder: folder.path(), cache: &cache };
     let last = series.patches.len();
-    let mut below = below;
-    below.base_patch = args.base_patch.clone();
     let mut stopped = None;
     let mut against = 0;
     let numbers = if args.bisect { last..=last } else { 1..=last };
@@ -196,18 +174,12 @@ impl Series<'_> {
         };
         let args = CompareArgs {
             pair,
-            scenario: self.args.scenario.clone(),
+            scenario: self.args.all.scenario.clone(),
             trials: self.args.trials,
             no_control: true,
             no_coverage: true,
             no_overlap: true,
-            running: RunningArgs {
-                cold: self.args.how.cold,
-                workers: self.args.how.workers,
-                results: self.folder.to_owned(),
-                accel: self.args.how.accel,
-                ..RunningArgs::default()
-            },
+            running: self.args.all.running(self.folder),
             ..CompareArgs::default()
         };
         let Finished { folder, result, .. } = Box::pin(with_locks(&args, self.cache, cancel)).await?;
@@ -255,8 +227,7 @@ impl Series<'_> {
             writeln!(out, "\n{}", hunting::sought(&one.title))?;
             let lineup = Lineup {
                 cache: self.cache,
-                scenario: self.args.scenario.clone(),
-                how: &self.args.how,
+                all: &self.args.all,
                 folder: self.folder,
                 called: &one.signature,
                 most: MOST,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::compare::CompareArgs;
@@ -30,11 +31,54 @@ const AT_ONCE: u32 = 10;
 /// How often the bad end must show the report before its rate says something.
 const ENOUGH: u32 = 3;
 
+/// What many kernels have in common, and their trials.
+#[derive(Debug, Clone, Args)]
+pub struct LineupArgs {
+    /// A patch that all kernels have; can be given several times
+    #[arg(long, value_name = "PATCH")]
+    pub base_patch: Vec<PathBuf>,
+    /// Config fragment over the harness's own; can be given several times, the last one wins
+    #[arg(long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+    /// Compilations at once [default: number of processors]
+    #[arg(long, short, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Scenario file [default: dimm-and-cpu, which is built in]
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
+    /// How trials run.
+    #[command(flatten)]
+    pub how: RerunArgs,
+}
+
+impl LineupArgs {
+    /// What all kernels have, for who knows the source and what else they have.
+    pub(super) fn kernels(&self) -> PairArgs {
+        PairArgs {
+            base_patch: self.base_patch.clone(),
+            config: self.config.clone(),
+            jobs: self.jobs,
+            cache: self.how.cache.clone(),
+            ..PairArgs::default()
+        }
+    }
+
+    /// Where the runs of trials go is `folder`.
+    pub(super) fn running(&self, folder: &Path) -> RunningArgs {
+        RunningArgs {
+            cold: self.how.cold,
+            workers: self.how.workers,
+            results: folder.to_owned(),
+            accel: self.how.accel,
+            ..RunningArgs::default()
+        }
+    }
+}
+
 /// What all tests share.
 pub(super) struct Lineup<'a> {
     pub(super) cache: &'a Cache,
-    pub(super) scenario: Option<PathBuf>,
-    pub(super) how: &'a RerunArgs,
+    pub(super) all: &'a LineupArgs,
     /// Where the tests' runs go.
     pub(super) folder: &'a Path,
     /// What is looked for.
@@ -71,18 +115,12 @@ impl Lineup<'_> {
         }
         let args = CompareArgs {
             pair,
-            scenario: self.scenario.clone(),
+            scenario: self.all.scenario.clone(),
             // One of each side: they are one kernel.
             trials: Some(trials.div_ceil(2)),
             until_seen: once.then(|| self.called.to_owned()),
             no_latency: true,
-            running: RunningArgs {
-                cold: self.how.cold,
-                workers: self.how.workers,
-                results: self.folder.to_owned(),
-                accel: self.how.accel,
-                ..RunningArgs::default()
-            },
+            running: self.all.running(self.folder),
             ..CompareArgs::default()
         };
         let finished = whole(&args, self.cache, cancel).await?;
