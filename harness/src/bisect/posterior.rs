@@ -146,11 +146,11 @@ mod tests {
         assert!(close(before.iter().sum(), 1.0) && close(before[1], before[4]) && close(before[0], 0.2));
         all.add(2, 1, 0);
         let hit = all.posterior();
-        assert!(close(hit[3], 0.0) && close(hit[4], 0.0) && hit[1] > 0.4);
+        assert!(close(hit[3], 0.0) && close(hit[4], 0.0) && hit[1] > 0.3);
         all.add(1, 0, 1);
         let silent = all.posterior();
         // One clean trial of a bug that shows itself in one of five says little.
-        assert!(silent[2] > silent[1] && silent[1] > 0.3, "{silent:?}");
+        assert!(silent[2] > silent[1] && silent[1] > 0.25, "{silent:?}");
     }
 
     #[test]
