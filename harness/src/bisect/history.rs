@@ -34,8 +34,8 @@ impl History {
         Self { contains }
     }
 
-    /// From `git rev-list --topo-order --reverse --parents bad ^good`, a revision and its parents a line; and the names, the
-    /// good one's first.
+    /// From a list as `git rev-list --topo-order --reverse --parents bad ^good` gives, a revision and its parents a line; and
+    /// the names, the good one's first.
     pub fn of_rev_list(good: &str, text: &str) -> (Self, Vec<String>) {
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         let names: Vec<String> = std::iter::once(good)

@@ -13,7 +13,7 @@ use super::suspect::{Lineup, LineupArgs};
 use crate::bisect::{Bisection, History};
 use crate::compare::clean_trials;
 use crate::host;
-use crate::kernel::{Cache, Revisions, build_pair, resolve, subject};
+use crate::kernel::{Cache, Revisions, build_pair, resolve};
 use crate::present::bisect as screen;
 use crate::record::{BisectResult, Revision, RunFolder, SCHEMA, Suspected, Test};
 use crate::scenario::Scenario;
@@ -124,11 +124,11 @@ async fn whole(args: &BisectArgs, out: &mut impl Write, cancel: &CancellationTok
     };
     let revisions = Revisions::between(&args.source, good, bad, cancel).await?;
     let (history, names) = History::of_rev_list(&revisions.good, &revisions.list);
-    let mut shown = Vec::new();
-    for name in &names {
-        let short = name.get(..12).unwrap_or(name);
-        shown.push(format!("{short} {}", subject(&args.source, name, cancel).await?));
-    }
+    let shown: Vec<String> = names
+        .iter()
+        .zip(&revisions.subjects)
+        .map(|(name, subject)| format!("{} {subject}", name.get(..12).unwrap_or(name)))
+        .collect();
     let cache = Cache::open(cache_path(args.all.how.cache.as_deref())?)?;
     let machine = ground::machine().await?;
     let last = names.len() - 1;

@@ -10,7 +10,7 @@ use super::compare::{Asked, CompareArgs};
 use super::counted::coverage;
 use super::lock_order::lock_order;
 use super::overlapped::overlap;
-use super::ready::{Ready, begin, prepare};
+use super::ready::{Ready, prepare};
 use super::timed::{self, latency};
 use crate::compare::{Control, Coverage, Judge, Judgement, Verdict};
 use crate::kernel::{Cache, Kernel};
@@ -38,19 +38,8 @@ pub(super) struct Finished {
     pub(super) stopped: Option<Error>,
 }
 
-/// A new comparison from its beginning to its end, without a screen. Beside its trials it asks at most what takes longer.
+/// A comparison, new or gone on with, to its end, without a screen. Beside its trials it asks at most what takes longer.
 pub(super) async fn whole(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) -> Result<Finished> {
-    let mut ready = begin(args, cache, cancel).await?;
-    ready.asked.whole = false;
-    to_the_end(ready, cache, cancel).await
-}
-
-/// The same, new or gone on with.
-pub(super) async fn trials_only(
-    args: &CompareArgs,
-    cache: &Cache,
-    cancel: &CancellationToken,
-) -> Result<Finished> {
     let mut ready = prepare(args, cache, cancel).await?;
     ready.asked.whole = false;
     to_the_end(ready, cache, cancel).await
@@ -62,7 +51,7 @@ pub(super) async fn with_locks(
     cache: &Cache,
     cancel: &CancellationToken,
 ) -> Result<Finished> {
-    to_the_end(begin(args, cache, cancel).await?, cache, cancel).await
+    to_the_end(prepare(args, cache, cancel).await?, cache, cancel).await
 }
 
 async fn to_the_end(ready: Ready, cache: &Cache, cancel: &CancellationToken) -> Result<Finished> {

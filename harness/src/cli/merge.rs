@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::compare::Verdict;
+use crate::compare::{Verdict, worst_exit_status};
 use crate::fleet::{Left, MergedCell, Merger, Plan, Shard};
 use crate::present::fleet as screen;
+use crate::record::write_json;
 use crate::{Error, Result};
 
 /// Options of `hotplug merge`.
@@ -59,10 +60,7 @@ pub fn run(args: &MergeArgs, out: &mut impl Write) -> Result<u8> {
         let Some(result) = &cell.result else { continue };
         let merged = folder.join("merged").join(format!("{number:04}"));
         fs_err::create_dir_all(&merged)?;
-        let text = serde_json::to_string_pretty(result).map_err(Error::infrastructure)?;
-        let draft = merged.join(".result.json");
-        fs_err::write(&draft, text)?;
-        fs_err::rename(draft, merged.join("result.json"))?;
+        write_json(&merged.join("result.json"), result)?;
     }
     out.write_all(screen::merged(&plan, &cells, &left, &folder).as_bytes())?;
     Ok(exit_status(&cells))
@@ -104,8 +102,7 @@ fn exit_status(cells: &[MergedCell]) -> u8 {
         None => 3,
         Some(result) => result.verdict.map_or(4, Verdict::exit_status),
     };
-    let statuses: Vec<u8> = cells.iter().map(of).collect();
     let partial = cells.iter().any(|cell| cell.shards.0 < cell.shards.1);
-    let worst = [1, 4, 3].into_iter().find(|worst| statuses.contains(worst)).unwrap_or(0);
+    let worst = worst_exit_status(cells.iter().map(of));
     if worst == 0 && partial { 3 } else { worst }
 }

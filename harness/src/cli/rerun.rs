@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ground::{self, Machine};
 use super::kernel::cache_path;
+use super::running::RunningArgs;
 use crate::host::{self, Acceleration};
 use crate::kernel::{Cache, Kernel};
 use crate::record::{Plan, Run, RunFolder, SCHEMA, read_run};
@@ -33,6 +34,19 @@ pub struct RerunArgs {
     /// Kernel cache [default: ~/.cache/hotplug]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
+}
+
+impl RerunArgs {
+    /// The same for comparisons whose runs go into `folder`.
+    pub(super) fn running(&self, folder: &Path) -> RunningArgs {
+        RunningArgs {
+            cold: self.cold,
+            workers: self.workers,
+            results: folder.to_owned(),
+            accel: self.accel,
+            ..RunningArgs::default()
+        }
+    }
 }
 
 /// What a recorded run's trials need to be run once more.

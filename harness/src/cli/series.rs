@@ -11,13 +11,12 @@ use super::compare::CompareArgs;
 use super::comparison::{Finished, with_locks};
 use super::ground;
 use super::kernel::{BuildReporter, PairArgs, cache_path};
-use super::suspect::{Lineup, LineupArgs};
+use super::suspect::{Lineup, LineupArgs, build};
 use crate::Result;
 use crate::bisect::{Bisection, History};
 use crate::compare::{Class, Finding};
-use crate::error::Blame;
 use crate::host;
-use crate::kernel::{Built, Cache, Single, build_pair, split};
+use crate::kernel::{Cache, Single, build_pair, split};
 use crate::latency::Told;
 use crate::present::{bisect as hunting, latency, series as screen};
 use crate::record::{Brought, Changed, Judged, RunFolder, SCHEMA, SeriesResult, State, Step};
@@ -156,21 +155,13 @@ impl Series<'_> {
         let subject = self.patches[number - 1].subject.clone();
         let step = |state| Step { number, subject, against, state };
         let pair = self.pair(below, against, number);
-        let built = {
-            let reporter = BuildReporter::new();
-            build_pair(self.cache, &pair.request()?, &reporter, cancel).await
-        };
-        let build_seconds = match built {
-            Ok(built) => match built.after.built {
-                Built::Now { seconds, .. } => Some(seconds),
-                _ => None,
-            },
-            Err(error) if error.blame() == Blame::User => {
+        let build_seconds = match build(self.cache, &pair, cancel).await? {
+            Ok(seconds) => seconds,
+            Err(why) => {
                 // Below the series' folder each patch is known by its own name.
                 let here = format!("{}/patches/", self.folder.display());
-                return Ok(step(State::NoKernel { why: error.to_string().replace(&here, "") }));
+                return Ok(step(State::NoKernel { why: why.replace(&here, "") }));
             }
-            Err(error) => return Err(error),
         };
         let args = CompareArgs {
             pair,
@@ -179,7 +170,7 @@ impl Series<'_> {
             no_control: true,
             no_coverage: true,
             no_overlap: true,
-            running: self.args.all.running(self.folder),
+            running: self.args.all.how.running(self.folder),
             ..CompareArgs::default()
         };
         let Finished { folder, result, .. } = Box::pin(with_locks(&args, self.cache, cancel)).await?;

@@ -9,7 +9,6 @@ use super::compare::CompareArgs;
 use super::comparison::whole;
 use super::kernel::{BuildReporter, PairArgs};
 use super::rerun::RerunArgs;
-use super::running::RunningArgs;
 use crate::bisect::{Bisection, Price, Step};
 use crate::error::Blame;
 use crate::kernel::{Built, Cache, build_pair};
@@ -62,16 +61,22 @@ impl LineupArgs {
             ..PairArgs::default()
         }
     }
+}
 
-    /// Where the runs of trials go is `folder`.
-    pub(super) fn running(&self, folder: &Path) -> RunningArgs {
-        RunningArgs {
-            cold: self.how.cold,
-            workers: self.how.workers,
-            results: folder.to_owned(),
-            accel: self.how.accel,
-            ..RunningArgs::default()
-        }
+/// Builds the kernels that `pair` asks for: how long the second took if it was built now, seconds; or why there are none, which
+/// is their own fault.
+pub(super) async fn build(
+    cache: &Cache,
+    pair: &PairArgs,
+    cancel: &CancellationToken,
+) -> Result<std::result::Result<Option<f64>, String>> {
+    match build_pair(cache, &pair.request()?, &BuildReporter::new(), cancel).await {
+        Ok(built) => Ok(Ok(match built.after.built {
+            Built::Now { seconds, .. } => Some(seconds),
+            _ => None,
+        })),
+        Err(error) if error.blame() == Blame::User => Ok(Err(error.to_string())),
+        Err(error) => Err(error),
     }
 }
 
@@ -97,21 +102,12 @@ impl Lineup<'_> {
         cancel: &CancellationToken,
     ) -> Result<Test> {
         let mut test = Test::default();
-        let built = {
-            let reporter = BuildReporter::new();
-            build_pair(self.cache, &pair.request()?, &reporter, cancel).await
-        };
-        match built {
-            Ok(built) => {
-                if let Built::Now { seconds, .. } = built.after.built {
-                    test.build_seconds = Some(seconds);
-                }
-            }
-            Err(error) if error.blame() == Blame::User => {
-                test.cannot = Some(error.to_string());
+        match build(self.cache, &pair, cancel).await? {
+            Ok(seconds) => test.build_seconds = seconds,
+            Err(why) => {
+                test.cannot = Some(why);
                 return Ok(test);
             }
-            Err(error) => return Err(error),
         }
         let args = CompareArgs {
             pair,
@@ -120,7 +116,7 @@ impl Lineup<'_> {
             trials: Some(trials.div_ceil(2)),
             until_seen: once.then(|| self.called.to_owned()),
             no_latency: true,
-            running: self.all.running(self.folder),
+            running: self.all.how.running(self.folder),
             ..CompareArgs::default()
         };
         let finished = whole(&args, self.cache, cancel).await?;

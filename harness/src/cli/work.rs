@@ -7,7 +7,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::compare::CompareArgs;
-use super::comparison::{Finished, trials_only};
+use super::comparison::{Finished, whole};
 use super::kernel::{BuildReporter, PairArgs, cache_path};
 use super::rerun::RerunArgs;
 use super::running::RunningArgs;
@@ -78,26 +78,22 @@ pub async fn run(args: &WorkArgs, out: &mut impl Write, cancel: &CancellationTok
         trials: Some(piece.end),
         no_latency: true,
         running: RunningArgs {
-            cold: args.how.cold,
-            workers: args.how.workers,
             seed: Some(cell.seed),
-            results: place.clone(),
             known: plan.known.as_ref().map(|known| folder.join(known)),
-            accel: args.how.accel,
-            ..RunningArgs::default()
+            ..args.how.running(&place)
         },
         ..CompareArgs::default()
     };
     let finished = match begun(&place)? {
-        None => trials_only(&new, &cache, cancel).await?,
+        None => whole(&new, &cache, cancel).await?,
         // Whoever began it was stopped: what ended counts. On a machine where it cannot go on it begins anew.
         Some(run) => {
             let again = CompareArgs { resume: Some(run.clone()), trials: None, ..new.clone() };
-            match trials_only(&again, &cache, cancel).await {
+            match whole(&again, &cache, cancel).await {
                 Err(error) if error.blame() == Blame::User => {
                     eprintln!("hotplug: {} is begun anew: {error}", run.display());
                     fs_err::remove_dir_all(&run)?;
-                    trials_only(&new, &cache, cancel).await?
+                    whole(&new, &cache, cancel).await?
                 }
                 other => other?,
             }

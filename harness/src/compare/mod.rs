@@ -16,4 +16,4 @@ pub use exact::{
 };
 pub use finding::{Class, Count, Finding};
 pub use locks::{EdgeDiff, Extent, LockOrderDiff, LockOrders};
-pub use verdict::{Judge, Judgement, Tally, Verdict};
+pub use verdict::{Judge, Judgement, Tally, Verdict, worst_exit_status};

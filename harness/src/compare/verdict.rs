@@ -49,6 +49,12 @@ impl std::fmt::Display for Verdict {
     }
 }
 
+/// The exit status of several comparisons together: a regression tells most, then that nothing could be judged.
+pub fn worst_exit_status(statuses: impl IntoIterator<Item = u8>) -> u8 {
+    let badness = |status: &u8| [0, 3, 4, 1].iter().position(|known| known == status);
+    statuses.into_iter().max_by_key(badness).unwrap_or(0)
+}
+
 /// How the trials of one side ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Tally {

@@ -3,8 +3,8 @@
 use super::plan::{Cell, Plan};
 use super::shard::Shard;
 use crate::compare::{Judge, Verdict};
-use crate::record::{Beside, KernelNote, Run, RunResult};
-use crate::side::{Side, Sides};
+use crate::record::{Beside, Run, RunResult};
+use crate::side::Side;
 use crate::trial::Repeated;
 
 /// A shard that does not count, and why.
@@ -103,10 +103,8 @@ impl<'a> Merger<'a> {
 
 /// Whether trials of two shards are alike; an error says in what they are not.
 fn alike(one: &Run, other: &Run) -> Result<(), String> {
-    let images = |run: &Run| -> Sides<KernelNote> { run.kernels.clone() };
     for side in Side::BOTH {
-        let (mine, theirs) = (images(one), images(other));
-        let (mine, theirs) = (mine.of(side), theirs.of(side));
+        let (mine, theirs) = (one.kernels.of(side), other.kernels.of(side));
         if mine.image_hash != theirs.image_hash {
             return Err(format!(
                 "its kernel {side} is another one: {} ({}), not {} ({})",

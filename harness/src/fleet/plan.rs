@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::matrix::{Matrix, MatrixConfig, MatrixKernel};
 use crate::kernel::Source;
+use crate::record::write_json;
 use crate::scenario::Scenario;
 use crate::{Error, Result};
 
@@ -118,10 +119,7 @@ impl Plan {
             fs_err::write(folder.join(name), bytes)?;
         }
         // Last: who finds it finds all.
-        let text = serde_json::to_string_pretty(&plan).map_err(Error::infrastructure)?;
-        let draft = folder.join(".plan.json");
-        fs_err::write(&draft, text)?;
-        fs_err::rename(draft, folder.join(FILE))?;
+        write_json(&folder.join(FILE), &plan)?;
         Ok((plan, folder))
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::compare::Judge;
-use crate::record::Run;
+use crate::record::{Run, write_compact};
 use crate::trial::Repeated;
 use crate::{Error, Result};
 
@@ -52,9 +52,6 @@ impl Shard {
 
     /// Writes it, whole or not at all.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let text = serde_json::to_vec(self).map_err(Error::infrastructure)?;
-        let draft = folder.join(".shard.json");
-        fs_err::write(&draft, text)?;
-        Ok(fs_err::rename(draft, Self::file(folder))?)
+        write_compact(&Self::file(folder), self)
     }
 }

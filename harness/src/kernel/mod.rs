@@ -34,7 +34,7 @@ pub use patch::{Single, files as patch_files, split};
 pub use progress::{BuildEvent, Events, Quiet};
 pub use prune::{Listed, ListedTree, Listing, Prune, Pruned, list, prune};
 pub use request::{Change, PairRequest, Wanted};
-pub use revisions::{Revisions, resolve, subject};
+pub use revisions::{Revisions, resolve};
 pub use source::Source;
 pub use store::{Built, Kernel, KernelId, KernelPair, PatchRecord, Record, recall};
 pub(crate) use tool::{Tool, capture};

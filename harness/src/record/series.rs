@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Host;
-use crate::compare::{LockOrderDiff, Tally, Verdict};
+use crate::compare::{Count, LockOrderDiff, Tally, Verdict, worst_exit_status};
 use crate::side::Sides;
 
 /// A series of patches, judged one by one.
@@ -94,9 +94,9 @@ pub struct Brought {
     /// One line.
     pub title: String,
     /// Trials without the patch that showed it, of those that could.
-    pub before: crate::compare::Count,
+    pub before: Count,
     /// Trials with it.
-    pub after: crate::compare::Count,
+    pub after: Count,
     /// It is beyond chance.
     pub decided: bool,
 }
@@ -130,7 +130,6 @@ impl Step {
 impl SeriesResult {
     /// The exit status of all patches: the worst of theirs.
     pub fn exit_status(&self) -> u8 {
-        let statuses = || self.patches.iter().map(Step::exit_status);
-        [1, 4, 3].into_iter().find(|worst| statuses().any(|status| status == *worst)).unwrap_or(0)
+        worst_exit_status(self.patches.iter().map(Step::exit_status))
     }
 }
