@@ -78,7 +78,7 @@ linker:
 	@command -v cargo >/dev/null || { echo "make: no cargo: install a Rust toolchain first, see README.md" >&2; exit 2; }
 	@command -v cc >/dev/null || { $(call install,no C compiler: install gcc and the C library's headers,gcc libc6-dev) }
 
-# What only tests want: a browser for the page, a reader of XML schemas, a scheduler.
+# What only tests want: a browser for the page, a reader of XML schemas, a scheduler, and Python for linters of documents.
 tools:
-	@command -v chromium >/dev/null && command -v xmllint >/dev/null && command -v slurmctld >/dev/null || { \
-	  $(call install,the tests want chromium xmllint and Slurm: install them,chromium fonts-dejavu-core libxml2-utils slurmctld slurmd slurm-client munge) }
+	@command -v chromium >/dev/null && command -v xmllint >/dev/null && command -v slurmctld >/dev/null && python3 -c 'import ensurepip' 2>/dev/null || { \
+	  $(call install,the tests want chromium xmllint Slurm and Python: install them,chromium fonts-dejavu-core libxml2-utils slurmctld slurmd slurm-client munge python3-venv) }

@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 
 use hotplug::compare::Judge;
 use hotplug::fleet::{Matrix, Plan, Shard};
+use hotplug::kernel::Cache;
 use hotplug::side::Side;
 use hotplug::trial::TrialRecord;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::hotplug;
 use crate::trials::parsed;
@@ -30,7 +33,10 @@ fn merge(root: &Path) -> Result<(f64, f64), String> {
     );
     std::fs::write(&matrix, said).map_err(|e| text(&e))?;
     let matrix = Matrix::read(&matrix).map_err(|e| text(&e))?;
-    let (plan, folder) = Plan::make(&matrix, &home.path().join("fleet")).map_err(|e| text(&e))?;
+    let cache = Cache::open(Cache::default_path().map_err(|e| text(&e))?).map_err(|e| text(&e))?;
+    let making = tokio::runtime::Builder::new_current_thread().build().map_err(|e| text(&e))?;
+    let (fleet, stop) = (home.path().join("fleet"), CancellationToken::new());
+    let (plan, folder) = making.block_on(Plan::make(&matrix, &fleet, &cache, &stop)).map_err(|e| text(&e))?;
     // Real records, under other numbers: those of the reference run, of which one side reports.
     let reference = root.join("results/reference");
     let record = |name: &str| -> Result<TrialRecord, String> {

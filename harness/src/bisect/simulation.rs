@@ -1,4 +1,4 @@
-//! Bisections of histories whose culprit is known, by trials that are drawn.
+//! Bisections of histories whose culprit is known: by trials that are drawn, and by trials that real kernels had.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -15,21 +15,18 @@ struct Outcome {
     builds: usize,
 }
 
-/// Bisects `revisions` of which `culprit` brought what `rate` of the trials show; those that `broken` names cannot be tried.
+/// Bisects `revisions`; `shows` tries one of them, and those that `broken` names cannot be tried.
 fn bisect(
-    seed: u64,
     revisions: usize,
-    culprit: usize,
-    rate: f64,
     broken: &[usize],
     confidence: f64,
+    mut shows: impl FnMut(usize) -> bool,
 ) -> Outcome {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut bisection = Bisection::new(History::line(revisions), confidence);
     let mut trials = 0;
     let mut shows = |revision: usize| {
         trials += 1;
-        revision >= culprit && random.random_bool(rate)
+        shows(revision)
     };
     while bisection.tested()[revisions].hits < 3 {
         let hit = shows(revisions);
@@ -53,13 +50,26 @@ fn bisect(
     Outcome { step, trials, builds }
 }
 
+/// Bisects by trials that are drawn: `rate` of them show what `culprit` brought.
+fn drawn(
+    seed: u64,
+    revisions: usize,
+    culprit: usize,
+    rate: f64,
+    broken: &[usize],
+    confidence: f64,
+) -> Outcome {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    bisect(revisions, broken, confidence, |revision| revision >= culprit && random.random_bool(rate))
+}
+
 /// How many of so many bisections name the culprit, each of another one.
 fn right(bisections: u64, rate: f64, confidence: f64) -> (u64, Vec<Outcome>) {
     let mut right = 0;
     let mut all = Vec::new();
     for seed in 0..bisections {
         let culprit = 1 + usize::try_from(seed % 16).unwrap();
-        let outcome = bisect(seed, 16, culprit, rate, &[], confidence);
+        let outcome = drawn(seed, 16, culprit, rate, &[], confidence);
         right += u64::from(matches!(outcome.step, Step::Found { revision, .. } if revision == culprit));
         all.push(outcome);
     }
@@ -87,7 +97,7 @@ fn what_one_trial_in_five_shows_is_found_as_often_as_is_said() {
 #[test]
 fn a_culprit_beside_revisions_that_do_not_build_is_among_those_that_are_named() {
     let named = (0..40).filter(|seed| {
-        let outcome = bisect(*seed, 12, 6, 0.5, &[5, 6], 0.98);
+        let outcome = drawn(*seed, 12, 6, 0.5, &[5, 6], 0.98);
         outcome.step == Step::OneOf(vec![5, 6, 7])
     });
     assert!(named.count() >= 38);
@@ -96,8 +106,36 @@ fn a_culprit_beside_revisions_that_do_not_build_is_among_those_that_are_named() 
 #[test]
 fn a_good_end_that_is_bad_is_told() {
     let told = (0..40).filter(|seed| {
-        let outcome = bisect(*seed, 12, 0, 0.5, &[], 0.98);
+        let outcome = drawn(*seed, 12, 0, 0.5, &[], 0.98);
         matches!(outcome.step, Step::GoodIsBad { .. })
     });
     assert!(told.count() >= 38);
+}
+
+/// `recorded.txt`: of each revision of a real history, the good end first, what its trials showed; none of one that does not
+/// compile.
+fn recorded() -> Vec<Option<Vec<bool>>> {
+    let lines = include_str!("recorded.txt").lines().filter(|line| !line.starts_with("//"));
+    let trials = lines.map(|line| line.split(' ').nth(1).unwrap());
+    trials.map(|trials| (trials != "-").then(|| trials.chars().map(|one| one == '#').collect())).collect()
+}
+
+/// Each bisection meets the trials of each revision in an order of its own.
+#[test]
+fn what_real_kernels_showed_in_a_fifth_of_their_trials_is_found_in_nineteen_of_twenty_bisections() {
+    /// The commit that brought it.
+    const CULPRIT: usize = 8;
+    let recorded = recorded();
+    let broken: Vec<usize> = (0..recorded.len()).filter(|at| recorded[*at].is_none()).collect();
+    assert_eq!((recorded.len(), broken.as_slice()), (13, [4, 5].as_slice()));
+    let right = (0..200).filter(|seed| {
+        let mut random = ChaCha8Rng::seed_from_u64(*seed);
+        let outcome = bisect(recorded.len() - 1, &broken, 0.98, |revision| {
+            let trials = recorded[revision].as_ref().unwrap();
+            trials[random.random_range(0..trials.len())]
+        });
+        matches!(outcome.step, Step::Found { revision: CULPRIT, .. })
+    });
+    let right = right.count();
+    assert!(right >= 190, "{right} of 200");
 }

@@ -15,7 +15,7 @@ use crate::compare::clean_trials;
 use crate::host;
 use crate::kernel::{Cache, Revisions, build_pair, resolve};
 use crate::present::bisect as screen;
-use crate::record::{BisectResult, Revision, RunFolder, SCHEMA, Suspected, Test};
+use crate::record::{BisectResult, Head, Revision, RunFolder, Suspected, Test};
 use crate::scenario::Scenario;
 use crate::{Error, Result};
 
@@ -139,11 +139,7 @@ async fn whole(args: &BisectArgs, out: &mut impl Write, cancel: &CancellationTok
     let folder = RunFolder::bare(&args.all.how.results, "bisect")?;
     let mut bisection = Bisection::new(history, args.confidence.min(0.9999));
     let mut result = BisectResult {
-        schema: SCHEMA,
-        hotplug: env!("CARGO_PKG_VERSION").into(),
-        started,
-        command: std::env::args().collect(),
-        host: machine.note(&probed),
+        head: Head::new(started, machine.note(&probed)),
         called: args.signature.clone(),
         exit_status: 3,
         revisions: revisions_of(&names, &bisection),
@@ -152,7 +148,7 @@ async fn whole(args: &BisectArgs, out: &mut impl Write, cancel: &CancellationTok
         seconds: 0.0,
     };
     let source = format!("{} {good}..{bad}", args.source.display());
-    out.write_all(screen::head(&source, last, &args.signature, &result.host).as_bytes())?;
+    out.write_all(screen::head(&source, last, &args.signature, &result.head.host).as_bytes())?;
     out.flush()?;
     let lineup = args.lineup(&cache, folder.path());
     let hunted = lineup

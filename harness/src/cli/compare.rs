@@ -15,6 +15,7 @@ use super::running::RunningArgs;
 use super::{history, page};
 use crate::Result;
 use crate::compare::Control;
+use crate::kernel::KernelPair;
 use crate::present::{stream, terminal};
 use crate::scenario::Sweep;
 
@@ -53,6 +54,9 @@ pub struct CompareArgs {
     /// Number of the first trial; `trials` is that behind the last: of a shard.
     #[arg(skip)]
     pub first: u32,
+    /// The kernels, where they are there already: of a shard.
+    #[arg(skip)]
+    pub kernels: Option<Box<KernelPair>>,
     /// Trials a side [default: the scenario's; with --for or --until-report as many as it takes; with --continue the
     /// run's, of which there can be more]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -10,12 +10,12 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
+use crate::Result;
 use crate::kernel::{
     BuildEvent, Cache, Change, Config, Events, Kernel, KernelPair, Listing, PairRequest, Prune, Pruned,
     Source, Wanted, build_pair, list, prune,
 };
 use crate::side::Side;
-use crate::{Error, Result};
 
 /// Builds kernel pairs, and looks after those that were built.
 #[derive(Debug, Subcommand)]
@@ -155,7 +155,7 @@ impl PairArgs {
     pub fn request(&self) -> Result<PairRequest> {
         let source = self.parsed_source()?;
         let (source, change) = match (&self.before, &self.after) {
-            (Some(before), Some(after)) => (at_revision(source, before)?, Change::Revision(after.clone())),
+            (Some(before), Some(after)) => (source.at(before)?, Change::Revision(after.clone())),
             _ if self.patches.is_empty() => (source, Change::Nothing),
             _ => (source, Change::Patches(self.patches.clone())),
         };
@@ -175,16 +175,6 @@ impl PairArgs {
         request.config = base.with_files(&self.config)?;
         request.jobs = self.jobs;
         Ok(request)
-    }
-}
-
-fn at_revision(source: Source, revision: &str) -> Result<Source> {
-    match source {
-        Source::Directory(repo) | Source::Git { repo, .. } => {
-            Ok(Source::Git { repo, revision: revision.to_owned() })
-        }
-        other => Err(Error::user(format!("{other} has no revisions"))
-            .mend("name a git repository: --source PATH --before REV --after REV")),
     }
 }
 

@@ -1,14 +1,16 @@
 //! `hotplug merge`: shards joined to the verdict of all their trials.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::{known_issues, page};
 use crate::compare::{Verdict, worst_exit_status};
 use crate::fleet::{Left, MergedCell, Merger, Plan, Shard};
 use crate::present::fleet as screen;
-use crate::record::write_json;
+use crate::record::{Run, RunResult, write_json};
+use crate::trial::OnDisk;
 use crate::{Error, Result};
 
 /// Options of `hotplug merge`.
@@ -40,38 +42,77 @@ pub fn run(args: &MergeArgs, out: &mut impl Write) -> Result<u8> {
     }
     let (mut cells, mut left) = (Vec::new(), Vec::new());
     for cell in &plan.cells {
-        let mut merger = Merger::new(&plan, cell);
+        let known = known_issues(plan.known.as_ref().map(|file| folder.join(file)).as_deref())?;
+        let runs: Vec<Run> = cell.pieces.iter().filter_map(|piece| run_of(&places, &piece.id)).collect();
+        let mut merger = Merger::new(&plan, cell, known, runs.iter());
+        let mut counted = Vec::new();
         for piece in &cell.pieces {
-            match find(&places, &piece.id) {
-                Ok(shard) => {
-                    if let Err(why) = merger.add(shard) {
-                        left.push(Left { id: piece.id.clone(), why });
-                    }
-                }
+            let added = find(&places, &piece.id).and_then(|(place, shard)| {
+                let run = place.join(&shard.run.id);
+                merger.add(shard).map(|()| run)
+            });
+            match added {
+                Ok(run) => counted.push(run),
                 Err(why) => left.push(Left { id: piece.id.clone(), why }),
             }
         }
-        cells.push(merger.finish());
+        let done = merger.finish();
+        let to = folder.join("merged").join(format!("{:04}", cells.len()));
+        if to.exists() {
+            fs_err::remove_dir_all(&to)?;
+        }
+        if let Some(result) = &done.result {
+            write(&to, result, &folder.join(&cell.scenario), &counted)?;
+        }
+        cells.push(done);
     }
     for (place, id) in strangers(&plan, &places)? {
         left.push(Left { id, why: format!("in {}: it is of no trials of this plan", place.display()) });
-    }
-    for (number, cell) in cells.iter().enumerate() {
-        let Some(result) = &cell.result else { continue };
-        let merged = folder.join("merged").join(format!("{number:04}"));
-        fs_err::create_dir_all(&merged)?;
-        write_json(&merged.join("result.json"), result)?;
     }
     out.write_all(screen::merged(&plan, &cells, &left, &folder).as_bytes())?;
     Ok(exit_status(&cells))
 }
 
-/// The first whole shard of that id; else why there is none.
-fn find(places: &[PathBuf], id: &str) -> Result<Shard, String> {
+/// Writes a run's folder like any other's: its trials are links to those that the shards' runs have kept.
+fn write(to: &Path, result: &RunResult, scenario: &Path, runs: &[PathBuf]) -> Result<()> {
+    let trials = to.join("trials");
+    fs_err::create_dir_all(&trials)?;
+    fs_err::copy(scenario, to.join("scenario.toml"))?;
+    // Alike in all of them; a shard that came from afar may have left it behind.
+    let initramfs = runs.iter().map(|run| run.join(OnDisk::INITRAMFS)).find(|file| file.is_file());
+    if let Some(initramfs) = initramfs {
+        link(&initramfs, &to.join(OnDisk::INITRAMFS))?;
+    }
+    for run in runs {
+        for trial in fs_err::read_dir(run.join("trials")).into_iter().flatten() {
+            let trial = trial?;
+            link(&trial.path(), &trials.join(trial.file_name()))?;
+        }
+    }
+    write_json(&to.join("run.json"), &result.run)?;
+    write_json(&to.join("result.json"), result)?;
+    page::write(to, result)
+}
+
+/// A link at `to`, which stays right where a plan's folder is moved as a whole.
+fn link(from: &Path, to: &Path) -> Result<()> {
+    let from = fs_err::canonicalize(from)?;
+    let folder = fs_err::canonicalize(to.parent().unwrap_or(to))?;
+    let relative = pathdiff::diff_paths(&from, &folder).unwrap_or(from);
+    Ok(fs_err::os::unix::fs::symlink(relative, to)?)
+}
+
+/// What was run of the first whole shard of that id.
+fn run_of(places: &[PathBuf], id: &str) -> Option<Run> {
+    places.iter().find_map(|place| Shard::run(&place.join(id)))
+}
+
+/// The first whole shard of that id, and its folder; else why there is none.
+fn find(places: &[PathBuf], id: &str) -> Result<(PathBuf, Shard), String> {
     let mut why = "it is missing".to_owned();
-    for place in places {
-        match Shard::read(&place.join(id)) {
-            Ok(Some(shard)) if shard.id == id => return Ok(shard),
+    for place in places.iter().map(|place| place.join(id)) {
+        match Shard::read(&place) {
+            Ok(Some(shard)) if shard.id == id => return Ok((place, shard)),
             Ok(Some(shard)) => why = format!("it says of itself that it is {}", shard.id),
             Ok(None) => {}
             Err(error) => why = error.to_string(),

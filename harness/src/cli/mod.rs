@@ -134,7 +134,7 @@ pub async fn run(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
         Command::Locks(args) => locks::run(&args, &mut out),
         Command::Man(args) => shell::man(&args, &mut out),
         Command::Merge(args) => merge::run(&args, &mut out),
-        Command::Plan(args) => plan::run(&args, &mut out),
+        Command::Plan(args) => Box::pin(plan::run(&args, &mut out, cancel)).await,
         Command::Submit(args) => submit::run(&args, &mut out, cancel).await,
         Command::Work(args) => Box::pin(work::run(&args, &mut out, cancel)).await,
         Command::Open(args) => shell::open(&args, &mut out),

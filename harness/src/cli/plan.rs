@@ -4,8 +4,11 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 
+use super::kernel::cache_path;
 use crate::fleet::{Matrix, Plan};
+use crate::kernel::Cache;
 use crate::present::fleet as screen;
 use crate::{Error, Result};
 
@@ -30,17 +33,21 @@ pub struct PlanArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+    /// Kernel cache, where what is known of a source's files is kept [default: ~/.cache/hotplug]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
 }
 
 /// Makes the plan, says what it is on `out`.
-pub fn run(args: &PlanArgs, out: &mut impl Write) -> Result<u8> {
+pub async fn run(args: &PlanArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
     let matrix = Matrix::read(&args.matrix)?;
     let trials = matrix.all_trials();
     if trials > args.most && !args.yes && !agreed(&matrix, args.most)? {
         let what = format!("{} makes {trials} trials, more than {}", args.matrix.display(), args.most);
         return Err(Error::user(what).mend("fewer trials, seeds or kernels; or --yes"));
     }
-    let (plan, folder) = Plan::make(&matrix, &args.out)?;
+    let cache = Cache::open(cache_path(args.cache.as_deref())?)?;
+    let (plan, folder) = Plan::make(&matrix, &args.out, &cache, cancel).await?;
     out.write_all(screen::plan(&plan, &folder).as_bytes())?;
     Ok(0)
 }

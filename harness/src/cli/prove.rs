@@ -18,7 +18,7 @@ use crate::host;
 use crate::kernel::{Built, Cache, build_pair};
 use crate::present::prove as screen;
 use crate::prove::{Entry, EntryResult, Sight, Suite, Totals, Tried};
-use crate::record::{ProveResult, RunFolder, SCHEMA};
+use crate::record::{Head, ProveResult, RunFolder};
 
 /// Options of `hotplug prove`.
 #[derive(Debug, Clone, Args)]
@@ -84,11 +84,7 @@ pub async fn run(args: &ProveArgs, out: &mut impl Write, cancel: &CancellationTo
     let suite = suite(args, &folder.path().join("suite"))?;
     let chosen = suite.choose(&args.entries, args.quick)?;
     let mut result = ProveResult {
-        schema: SCHEMA,
-        hotplug: env!("CARGO_PKG_VERSION").into(),
-        started,
-        command: std::env::args().collect(),
-        host: machine.note(&probed),
+        head: Head::new(started, machine.note(&probed)),
         source: ground::note(&unmodified).source,
         release: unmodified.release.clone(),
         exit_status: 0,
@@ -97,7 +93,7 @@ pub async fn run(args: &ProveArgs, out: &mut impl Write, cancel: &CancellationTo
         seconds: 0.0,
     };
     let series = series(&unmodified.release);
-    out.write_all(screen::head(&result.release, &result.source, &result.host).as_bytes())?;
+    out.write_all(screen::head(&result.release, &result.source, &result.head.host).as_bytes())?;
     out.flush()?;
     let proof = Proof {
         args,

@@ -119,13 +119,7 @@ pub(super) async fn begin(args: &CompareArgs, cache: &Cache, cancel: &Cancellati
     }
     let known = super::known_issues(args.running.known.as_deref())?;
     let machine = ground::machine().await?;
-    // What is built later in this run is built from the same source.
-    let asked = args.pair.clone().with_source_named()?;
-    let request = asked.request()?;
-    let pair = {
-        let reporter = BuildReporter::new();
-        build_pair(cache, &request, &reporter, cancel).await?
-    };
+    let (asked, pair) = kernels(args, cache, cancel).await?;
     let probed = host::probe_accelerator(&machine.qemu, choice, Some(&pair.before.image), cancel).await?;
     machine.fits(&scenario, probed.accelerator)?;
     if args.exact {
@@ -188,6 +182,21 @@ pub(super) async fn begin(args: &CompareArgs, cache: &Cache, cancel: &Cancellati
         past,
         earlier: 0.0,
     })
+}
+
+/// The two kernels, and what asks for them again.
+async fn kernels(
+    args: &CompareArgs,
+    cache: &Cache,
+    cancel: &CancellationToken,
+) -> Result<(PairArgs, KernelPair)> {
+    if let Some(pair) = &args.kernels {
+        return Ok((args.pair.clone(), (**pair).clone()));
+    }
+    // What is built later in this run is built from the same source.
+    let asked = args.pair.clone().with_source_named()?;
+    let pair = build_pair(cache, &asked.request()?, &BuildReporter::new(), cancel).await?;
+    Ok((asked, pair))
 }
 
 /// The scenario that is asked for, and its text.

@@ -19,7 +19,7 @@ use crate::host;
 use crate::kernel::{Cache, Single, build_pair, split};
 use crate::latency::Told;
 use crate::present::{bisect as hunting, latency, series as screen};
-use crate::record::{Brought, Changed, Judged, RunFolder, SCHEMA, SeriesResult, State, Step};
+use crate::record::{Brought, Changed, Head, Judged, RunFolder, SeriesResult, State, Step};
 use crate::scenario::Scenario;
 
 /// Options of `hotplug series`.
@@ -84,17 +84,13 @@ pub async fn run(args: &SeriesArgs, out: &mut impl Write, cancel: &CancellationT
     let folder = RunFolder::bare(&args.all.how.results, &format!("series-{}", name.to_string_lossy()))?;
     let patches = split(&args.patches, &folder.path().join("patches"), cancel).await?;
     let mut result = SeriesResult {
-        schema: SCHEMA,
-        hotplug: env!("CARGO_PKG_VERSION").into(),
-        started,
-        command: std::env::args().collect(),
-        host: machine.note(&probed),
+        head: Head::new(started, machine.note(&probed)),
         source: ground::note(&base).source,
         exit_status: 0,
         patches: Vec::new(),
         seconds: 0.0,
     };
-    out.write_all(screen::head(&result.source, patches.len(), &result.host).as_bytes())?;
+    out.write_all(screen::head(&result.source, patches.len(), &result.head.host).as_bytes())?;
     out.flush()?;
     let series = Series { args, patches, folder: folder.path(), cache: &cache };
     let last = series.patches.len();

@@ -12,7 +12,7 @@ use super::kernel::{BuildReporter, PairArgs, cache_path};
 use super::rerun::RerunArgs;
 use super::running::RunningArgs;
 use crate::error::Blame;
-use crate::fleet::{Kernel, Plan, Shard};
+use crate::fleet::{BuiltPair, Kernel, Plan, Shard};
 use crate::kernel::{Cache, build_pair};
 use crate::present::fleet as screen;
 use crate::trial::TrialOutcome;
@@ -57,8 +57,10 @@ pub async fn run(args: &WorkArgs, out: &mut impl Write, cancel: &CancellationTok
             Error::user(format!("the plan has no pair of kernels {number}"))
                 .mend(format!("from 0 to {}", kernels.len() - 1))
         })?;
+        kernel.check_contents(&cache, cancel).await?;
         let request = pair(kernel, &folder, args).request()?;
         let built = build_pair(&cache, &request, &BuildReporter::new(), cancel).await?;
+        BuiltPair::of(&built).write(&folder, number)?;
         writeln!(out, "built     {} and {}", built.before.id.as_str(), built.after.id.as_str())?;
         return Ok(0);
     }
@@ -70,9 +72,15 @@ pub async fn run(args: &WorkArgs, out: &mut impl Write, cancel: &CancellationTok
         out.write_all(screen::shard(&cell.name, &done, "was done before").as_bytes())?;
         return Ok(0);
     }
+    let number = plan.kernels().iter().position(|kernel| **kernel == cell.kernel);
+    let built = number.map_or(Ok(None), |number| BuiltPair::recall(&folder, number, &cache))?;
+    if built.is_none() {
+        cell.kernel.check_contents(&cache, cancel).await?;
+    }
     fs_err::create_dir_all(&place)?;
     let new = CompareArgs {
         pair: pair(&cell.kernel, &folder, args),
+        kernels: built.map(Box::new),
         scenario: Some(folder.join(&cell.scenario)),
         first: piece.first,
         trials: Some(piece.end),

@@ -245,13 +245,6 @@ impl Evidence {
         }
     }
 
-    /// The trials are below `folder` now.
-    pub(super) fn relocate(&mut self, folder: &str) {
-        for found in self.reports.iter_mut().chain(self.own.values_mut()) {
-            found.example.1 = format!("{folder}/{}", found.example.1);
-        }
-    }
-
     /// Takes in what other trials have shown, all of which came later.
     pub(super) fn merge(&mut self, later: Self) {
         for side in Side::BOTH {
@@ -259,6 +252,8 @@ impl Evidence {
         }
         for found in later.reports {
             let What::Report(report, _) = &found.what else { continue };
+            // So that the remarks tell of what no trial showed, of all of them.
+            self.known.find(report);
             let number = self.bugs.number(report);
             match self.reports.get_mut(number) {
                 Some(known) => known.merge(found),

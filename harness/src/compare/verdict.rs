@@ -169,12 +169,6 @@ impl Judge {
         self.evidence.add(record, seconds);
     }
 
-    /// The trials are below `folder` now, as seen from where the verdict is.
-    pub fn relocate(&mut self, folder: &str) {
-        self.evidence.relocate(folder);
-        self.race.relocate(folder);
-    }
-
     /// Takes in what another has judged: trials of the same kernels and scenario that came later. The two then say what one says
     /// that took in all of them.
     pub fn merge(&mut self, later: Self) {

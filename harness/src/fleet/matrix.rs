@@ -55,6 +55,24 @@ pub struct MatrixKernel {
     pub after: Option<String>,
 }
 
+impl MatrixKernel {
+    /// What is wrong with it, and the mend.
+    fn wrong(&self) -> Option<(&'static str, &'static str)> {
+        match (&self.before, &self.after) {
+            (Some(_), None) => Some(("has a before, and no after", "after = \"REVISION\"")),
+            (None, Some(_)) => Some(("has an after, and no before", "before = \"REVISION\"")),
+            (Some(_), Some(_)) if !self.patches.is_empty() || !self.base_patches.is_empty() => Some((
+                "has patches, and revisions too",
+                "one of them: commit the patches, or name a source that lacks them only",
+            )),
+            (Some(_), Some(_)) if self.source.is_none() => {
+                Some(("has revisions, and no source", "source = \"PATH-OF-THE-REPOSITORY\""))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A config.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -103,6 +121,12 @@ impl Matrix {
                 return Err(Error::user(format!("{name}: {key} = 0")).mend(format!("{key} = 100")));
             }
         }
+        for kernel in &this.kernel {
+            if let Some((what, mend)) = kernel.wrong() {
+                let said = format!("{name}: [[kernel]] \"{}\" {what}", kernel.name);
+                return Err(Error::user(said).mend(mend));
+            }
+        }
         twice(path, "kernel", this.kernel.iter().map(|one| &one.name))?;
         twice(path, "config", this.config.iter().map(|one| &one.name))?;
         let folder = path.parent().unwrap_or(Path::new("."));
@@ -110,6 +134,12 @@ impl Matrix {
         this.scenarios.iter_mut().for_each(here);
         this.known.iter_mut().for_each(here);
         for kernel in &mut this.kernel {
+            // A package's name is none of a file.
+            if let Some(source) = &mut kernel.source
+                && (!source.starts_with("linux-source") || source.contains('/'))
+            {
+                *source = folder.join(&*source).display().to_string();
+            }
             kernel.patches.iter_mut().chain(&mut kernel.base_patches).for_each(here);
         }
         this.config.iter_mut().flat_map(|config| &mut config.fragments).for_each(here);

@@ -3,6 +3,7 @@
 use super::plan::{Cell, Plan};
 use super::shard::Shard;
 use crate::compare::{Judge, Verdict};
+use crate::kreport::KnownIssues;
 use crate::record::{Beside, Run, RunResult};
 use crate::side::Side;
 use crate::trial::Repeated;
@@ -32,8 +33,9 @@ pub struct MergedCell {
 pub struct Merger<'a> {
     plan: &'a Plan,
     cell: &'a Cell,
+    /// What all shards have to be like.
+    like: Vec<(String, String)>,
     judge: Judge,
-    /// The first one's: what all others have to be like.
     run: Option<Run>,
     repeated: Vec<Repeated>,
     seconds: f64,
@@ -41,9 +43,34 @@ pub struct Merger<'a> {
 }
 
 impl<'a> Merger<'a> {
-    /// Nothing is taken in.
-    pub fn new(plan: &'a Plan, cell: &'a Cell) -> Self {
-        Self { plan, cell, judge: Judge::default(), run: None, repeated: Vec::new(), seconds: 0.0, count: 0 }
+    /// Nothing is taken in. What `known` names is listed and has no say. Of the runs that shards are of, all count that are
+    /// like most of `runs` are, not like whichever comes first: that may be the one that is not like the others.
+    pub fn new<'r>(
+        plan: &'a Plan,
+        cell: &'a Cell,
+        known: KnownIssues,
+        runs: impl Iterator<Item = &'r Run>,
+    ) -> Self {
+        let mut kinds: Vec<(Vec<(String, String)>, usize)> = Vec::new();
+        for run in runs {
+            let kind = likeness(run);
+            match kinds.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, count)) => *count += 1,
+                None => kinds.push((kind, 1)),
+            }
+        }
+        // Of equals the first.
+        let most = kinds.into_iter().rev().max_by_key(|(_, count)| *count);
+        Self {
+            plan,
+            cell,
+            like: most.map(|(kind, _)| kind).unwrap_or_default(),
+            judge: Judge::new(known),
+            run: None,
+            repeated: Vec::new(),
+            seconds: 0.0,
+            count: 0,
+        }
     }
 
     /// Takes in a shard, which has to be of this combination; an error says why it does not count.
@@ -54,21 +81,15 @@ impl<'a> Merger<'a> {
         if !self.cell.pieces.iter().any(|piece| piece.id == shard.id) {
             return Err("it is of other trials".to_owned());
         }
-        if let Some(first) = &self.run {
-            alike(first, &shard.run)?;
+        for ((what, theirs), (_, most)) in likeness(&shard.run).iter().zip(&self.like) {
+            if theirs != most {
+                return Err(format!("its {what} is {theirs}, most others' {most}"));
+            }
         }
-        for repeated in &shard.repeated {
-            let folder = format!("{}/{}", shard.id, repeated.folder);
-            self.repeated.push(Repeated { folder, ..repeated.clone() });
-        }
-        let mut judge = shard.judge;
-        judge.relocate(&format!("../../shards/{}/{}", shard.id, shard.run.id));
-        if self.run.is_none() {
-            self.judge = judge;
-            self.run = Some(shard.run);
-        } else {
-            self.judge.merge(judge);
-        }
+        // Trials have numbers of their own in each shard, so that their folders are called as in one big run.
+        self.repeated.extend(shard.repeated);
+        self.judge.merge(shard.judge);
+        self.run.get_or_insert(shard.run);
         self.seconds += shard.seconds;
         self.count += 1;
         Ok(())
@@ -76,7 +97,7 @@ impl<'a> Merger<'a> {
 
     /// What all of them came to.
     pub fn finish(self) -> MergedCell {
-        let Self { plan, cell, judge, run, repeated, seconds, count } = self;
+        let Self { plan, cell, judge, run, repeated, seconds, count, like: _ } = self;
         let shards = (count, cell.pieces.len());
         let result = run.map(|run| {
             let mut judgement = judge.judgement();
@@ -101,38 +122,25 @@ impl<'a> Merger<'a> {
     }
 }
 
-/// Whether trials of two shards are alike; an error says in what they are not.
-fn alike(one: &Run, other: &Run) -> Result<(), String> {
-    for side in Side::BOTH {
-        let (mine, theirs) = (one.kernels.of(side), other.kernels.of(side));
-        if mine.image_hash != theirs.image_hash {
-            return Err(format!(
-                "its kernel {side} is another one: {} ({}), not {} ({})",
-                short(&theirs.image_hash),
-                theirs.release,
-                short(&mine.image_hash),
-                mine.release
-            ));
-        }
-    }
-    let all = [
-        ("QEMU", &one.host.qemu, &other.host.qemu),
-        ("accelerator", &one.host.accelerator, &other.host.accelerator),
-        ("version of hotplug", &one.hotplug, &other.hotplug),
-        ("guest agent", &one.initramfs_hash, &other.initramfs_hash),
-        ("scenario", &one.scenario_hash, &other.scenario_hash),
+/// In what trials have to be alike so that they can be counted together, and how they are in it.
+fn likeness(run: &Run) -> Vec<(String, String)> {
+    let kernels = Side::BOTH.map(|side| {
+        let kernel = run.kernels.of(side);
+        (format!("kernel {side}"), format!("{} ({})", short(&kernel.image_hash), kernel.release))
+    });
+    let others = [
+        ("QEMU", run.host.qemu.as_str()),
+        ("accelerator", run.host.accelerator.as_str()),
+        ("version of hotplug", run.hotplug.as_str()),
+        ("guest agent", short(&run.initramfs_hash)),
+        ("scenario", short(&run.scenario_hash)),
     ];
-    for (what, mine, theirs) in all {
-        if mine != theirs {
-            return Err(format!("its {what} is {}, the others' {}", short(theirs), short(mine)));
-        }
-    }
-    if one.seed != other.seed {
-        return Err(format!("its seed is {}, the others' {}", other.seed.0, one.seed.0));
-    }
-    Ok(())
+    let others = others.map(|(what, how)| (what.to_owned(), how.to_owned()));
+    let seed = ("seed".to_owned(), run.seed.0.to_string());
+    kernels.into_iter().chain(others).chain([seed]).collect()
 }
 
-fn short(text: &str) -> &str {
-    text.get(..16).unwrap_or(text)
+/// Enough of a hash to tell two apart.
+fn short(hash: &str) -> &str {
+    hash.get(..16).unwrap_or(hash)
 }

@@ -6,6 +6,7 @@
 //!
 //! A shard is named by what it is made of, so that whoever has run it, wherever, has run the same trials.
 
+mod built;
 mod matrix;
 mod merge;
 mod plan;
@@ -13,6 +14,7 @@ mod shard;
 #[cfg(test)]
 mod tests;
 
+pub use built::BuiltPair;
 pub use matrix::{Matrix, MatrixConfig, MatrixKernel};
 pub use merge::{Left, MergedCell, Merger};
 pub use plan::{Cell, Kernel, Piece, Plan};

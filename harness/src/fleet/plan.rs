@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::matrix::{Matrix, MatrixConfig, MatrixKernel};
-use crate::kernel::Source;
+use tokio_util::sync::CancellationToken;
+
+use super::matrix::{Matrix, MatrixKernel};
+use crate::kernel::{Cache, Source};
 use crate::record::write_json;
 use crate::scenario::Scenario;
 use crate::{Error, Result};
@@ -48,15 +50,17 @@ pub struct Cell {
 /// Two kernels. Files are below the plan's folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kernel {
-    /// As `--source` has it, in full.
+    /// As `--source` has it, in full: a path from the root, a package's version.
     pub source: String,
+    /// What names the contents of the source, or of both revisions: whoever works on it has to have the same.
+    pub contents: Vec<String>,
     /// Patches that make the difference.
     pub patches: Vec<PathBuf>,
     /// Patches that both have.
     pub base_patches: Vec<PathBuf>,
-    /// Revisions, instead of patches.
+    /// A revision's full name, instead of patches.
     pub before: Option<String>,
-    /// The other.
+    /// The other's.
     pub after: Option<String>,
     /// Fragments over the harness's own config.
     pub config: Vec<PathBuf>,
@@ -76,19 +80,30 @@ pub struct Piece {
 impl Plan {
     /// Expands a matrix below `fleet`; the plan's folder. Nothing is written where anything is wrong. A plan that is there
     /// already is the same one.
-    pub fn make(matrix: &Matrix, fleet: &Path) -> Result<(Self, PathBuf)> {
+    pub async fn make(
+        matrix: &Matrix,
+        fleet: &Path,
+        cache: &Cache,
+        cancel: &CancellationToken,
+    ) -> Result<(Self, PathBuf)> {
         let mut inputs = Inputs::default();
         let known = matrix.known.as_deref().map(|file| inputs.add(file)).transpose()?;
         let mut cells = Vec::new();
         for kernel in &matrix.kernel {
+            let bare = inputs.pair(kernel, cache, cancel).await?;
             for config in &matrix.config {
-                let pair = inputs.pair(kernel, config)?;
+                let config_files =
+                    config.fragments.iter().map(|file| inputs.add(file)).collect::<Result<_>>()?;
+                let pair = Kernel { config: config_files, ..bare.clone() };
                 for file in &matrix.scenarios {
                     let (scenario, text) = Scenario::read(file)?;
                     let kept = inputs.add(file)?;
                     for seed in &matrix.seeds {
                         let name = format!("{} / {} / {} / {seed}", kernel.name, config.name, scenario.name);
-                        let made_of = (env!("CARGO_PKG_VERSION"), &pair, &text, seed);
+                        // The contents of the source, not where it is; the issues that are known, as they have a say in
+                        // what a shard judges.
+                        let nowhere = Kernel { source: String::new(), ..pair.clone() };
+                        let made_of = (env!("CARGO_PKG_VERSION"), &nowhere, &text, seed, &known);
                         let firsts = (0..matrix.trials).step_by(matrix.shard as usize);
                         let pieces = firsts
                             .map(|first| {
@@ -175,6 +190,28 @@ impl Plan {
     }
 }
 
+impl Kernel {
+    /// Whether the sources here are those that the plan was made of. An error of the user's where they are not.
+    pub async fn check_contents(&self, cache: &Cache, cancel: &CancellationToken) -> Result<()> {
+        let source = Source::parse(&self.source)?;
+        let revisions: Vec<&String> = self.before.iter().chain(&self.after).collect();
+        let sources = if revisions.is_empty() {
+            vec![source]
+        } else {
+            revisions.into_iter().map(|revision| source.at(revision)).collect::<Result<_>>()?
+        };
+        for (source, planned) in sources.into_iter().zip(&self.contents) {
+            let name = source.to_string();
+            let (_, content) = source.pinned(cache, cancel).await?;
+            if content != *planned {
+                let what = format!("{name} is not what the plan was made of: {content}, not {planned}");
+                return Err(Error::user(what).mend("make the plan anew: hotplug plan"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Files that a plan needs, by their names below its folder.
 #[derive(Debug, Default)]
 struct Inputs {
@@ -205,16 +242,33 @@ impl Inputs {
         Ok(all)
     }
 
-    fn pair(&mut self, kernel: &MatrixKernel, config: &MatrixConfig) -> Result<Kernel> {
+    /// Two kernels, their sources and revisions by names that stay, whatever branch moves on.
+    async fn pair(
+        &mut self,
+        kernel: &MatrixKernel,
+        cache: &Cache,
+        cancel: &CancellationToken,
+    ) -> Result<Kernel> {
         let source = kernel.source.as_deref().map_or(Ok(Source::Package { version: None }), Source::parse)?;
-        Ok(Kernel {
-            source: source.with_version()?.to_string(),
+        let mut pinned = Kernel {
             patches: self.patches(&kernel.patches)?,
             base_patches: self.patches(&kernel.base_patches)?,
-            before: kernel.before.clone(),
-            after: kernel.after.clone(),
-            config: config.fragments.iter().map(|file| self.add(file)).collect::<Result<_>>()?,
-        })
+            ..Kernel::default()
+        };
+        let (Some(before), Some(after)) = (&kernel.before, &kernel.after) else {
+            let (source, content) = source.pinned(cache, cancel).await?;
+            return Ok(Kernel { source: source.to_string(), contents: vec![content], ..pinned });
+        };
+        for (revision, kept) in [(before, &mut pinned.before), (after, &mut pinned.after)] {
+            let (source, content) = source.at(revision)?.pinned(cache, cancel).await?;
+            let Source::Git { repo, revision } = source else {
+                unreachable!("a revision stays one of a repository")
+            };
+            pinned.source = repo.display().to_string();
+            *kept = Some(revision);
+            pinned.contents.push(content);
+        }
+        Ok(pinned)
     }
 }
 

@@ -37,6 +37,17 @@ impl Shard {
         folder.join("shard.json")
     }
 
+    /// What was run of the one in that folder, without what was judged; none where there is none that is whole.
+    pub fn run(folder: &Path) -> Option<Run> {
+        /// As much of it.
+        #[derive(Deserialize)]
+        struct Begin {
+            run: Run,
+        }
+        let bytes = fs_err::read(Self::file(folder)).ok()?;
+        serde_json::from_slice::<Begin>(&bytes).ok().map(|begin| begin.run)
+    }
+
     /// Reads one; none where it was not run, or not to its end.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let file = Self::file(folder);

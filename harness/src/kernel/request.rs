@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{Error, Result};
+use crate::Result;
 
 use super::config::Config;
 use super::source::Source;
@@ -51,17 +51,7 @@ impl PairRequest {
         let (after, patches) = match change {
             Change::Nothing => (source.clone(), Vec::new()),
             Change::Patches(patches) => (source.clone(), patches),
-            Change::Revision(revision) => match &source {
-                Source::Git { repo, .. } | Source::Directory(repo) => {
-                    (Source::Git { repo: repo.clone(), revision }, Vec::new())
-                }
-                other => {
-                    return Err(Error::user(format!(
-                        "{other} has no revisions, so there is no {revision} of it"
-                    ))
-                    .mend("give a git repository: --source PATH --before REV --after REV"));
-                }
-            },
+            Change::Revision(revision) => (source.at(&revision)?, Vec::new()),
         };
         let before = Wanted::Build { source, patches: Vec::new() };
         let after = Wanted::Build { source: after, patches };

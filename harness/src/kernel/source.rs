@@ -9,6 +9,7 @@ use crate::{Error, Result};
 
 use super::cache::Cache;
 use super::manifest::{self, Manifest};
+use super::revisions::resolve;
 use super::tool;
 
 /// Where Debian and Ubuntu put `linux-source-*`.
@@ -59,6 +60,36 @@ impl Source {
             }
             other => Ok(other),
         }
+    }
+
+    /// Another revision of the same repository. An error of the user's where it is none.
+    pub fn at(&self, revision: &str) -> Result<Self> {
+        match self {
+            Self::Directory(repo) | Self::Git { repo, .. } => {
+                Ok(Self::Git { repo: repo.clone(), revision: revision.to_owned() })
+            }
+            other => Err(Error::user(format!("{other} has no revisions, so there is no {revision} of it"))
+                .mend("give a git repository: --source PATH --before REV --after REV")),
+        }
+    }
+
+    /// The same by names that stay what they are: a path from the root, a package's version, a revision's full name. With it
+    /// what names its contents, wherever they are.
+    pub async fn pinned(self, cache: &Cache, cancel: &CancellationToken) -> Result<(Self, String)> {
+        let absolute = |path: &Path| {
+            fs_err::canonicalize(path).map_err(|error| Error::user(format!("no such source: {error}")))
+        };
+        let source = match self {
+            Self::Package { .. } => self.with_version()?,
+            Self::Tarball(path) => Self::Tarball(absolute(&path)?),
+            Self::Directory(path) => Self::Directory(absolute(&path)?),
+            Self::Git { repo, revision } => {
+                let revision = resolve(&repo, &revision, cancel).await?;
+                Self::Git { repo: absolute(&repo)?, revision }
+            }
+        };
+        let content = locate(&source, cache, cancel).await?.content;
+        Ok((source, content))
     }
 
     /// Reads `linux-source-6.1`, a tarball, a folder, or `repository@revision`.

@@ -2,22 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Host;
+use super::Head;
 use crate::bisect::{Bisection, Step, Tested};
 
 /// A bisection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BisectResult {
-    /// [`super::SCHEMA`].
-    pub schema: u32,
-    /// Version of the harness.
-    pub hotplug: String,
-    /// When it began, in UTC.
-    pub started: jiff::Timestamp,
-    /// The command, as it was given.
-    pub command: Vec<String>,
-    /// The machine it ran on.
-    pub host: Host,
+    /// Who did it, and where.
+    #[serde(flatten)]
+    pub head: Head,
     /// What was looked for.
     pub called: String,
     /// The exit status that goes with it.

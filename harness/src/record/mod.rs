@@ -303,6 +303,34 @@ pub struct ReplayResult {
     pub run: Run,
 }
 
+/// What the result of many runs begins with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Head {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Version of the harness.
+    pub hotplug: String,
+    /// When it began, in UTC.
+    pub started: jiff::Timestamp,
+    /// The command, as it was given.
+    pub command: Vec<String>,
+    /// The machine it ran on.
+    pub host: Host,
+}
+
+impl Head {
+    /// Of this process.
+    pub fn new(started: jiff::Timestamp, host: Host) -> Self {
+        Self {
+            schema: SCHEMA,
+            hotplug: env!("CARGO_PKG_VERSION").into(),
+            started,
+            command: std::env::args().collect(),
+            host,
+        }
+    }
+}
+
 /// The folder of one run.
 #[derive(Debug)]
 pub struct RunFolder {

@@ -2,23 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Host;
+use super::Head;
 use crate::compare::{Count, LockOrderDiff, Tally, Verdict, worst_exit_status};
 use crate::side::Sides;
 
 /// A series of patches, judged one by one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SeriesResult {
-    /// [`super::SCHEMA`].
-    pub schema: u32,
-    /// Version of the harness.
-    pub hotplug: String,
-    /// When it began, in UTC.
-    pub started: jiff::Timestamp,
-    /// The command, as it was given.
-    pub command: Vec<String>,
-    /// The machine it ran on.
-    pub host: Host,
+    /// Who did it, and where.
+    #[serde(flatten)]
+    pub head: Head,
     /// The source below the series.
     pub source: String,
     /// The exit status that goes with it.

@@ -181,13 +181,6 @@ impl Race {
         }
     }
 
-    /// The trials are below `folder` now.
-    pub fn relocate(&mut self, folder: &str) {
-        for count in self.cells.iter_mut().flat_map(|cell| [&mut cell.count.before, &mut cell.count.after]) {
-            count.example = count.example.take().map(|example| format!("{folder}/{example}"));
-        }
-    }
-
     /// Takes in what came of other trials, which came later.
     pub fn merge(&mut self, later: Self) {
         for cell in later.cells {

@@ -31,6 +31,25 @@ fn hotplug(words: &[&str]) -> assert_cmd::Command {
     command
 }
 
+/// A command of the Kubernetes document, as a container would run it, with the plan and the cache that are here.
+fn in_a_pod(plan: &str, index: &str, number: usize) -> assert_cmd::Command {
+    let document = include_str!("../../../docs/fleet-kubernetes.yml");
+    let commands = document.lines().filter_map(|line| line.split_once("exec hotplug "));
+    let words: Vec<&str> = commands.map(|(_, words)| words.trim_end_matches("']")).collect();
+    assert_eq!(words.len(), 3, "{words:?}");
+    let script = format!("exec \"$HOTPLUG\" {}", words[number].replace("/fleet/kernels", "\"$KERNELS\""));
+    let mut command = assert_cmd::Command::new("sh");
+    command.args(["-c", &script]).env("HOTPLUG", env!("CARGO_BIN_EXE_hotplug"));
+    command.env("KERNELS", cache()).env("PLAN", plan).env("JOB_COMPLETION_INDEX", index);
+    command
+}
+
+/// Where the tests' kernels are.
+fn cache() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache");
+    std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("hotplug")
+}
+
 /// Makes the plan; its folder, and the ids of its shards.
 fn plan(run: &Run, name: &str) -> (String, Vec<String>) {
     let fleet = run.results().with_file_name("fleet");
@@ -71,18 +90,32 @@ fn shards_in_any_order_come_to_what_one_run_comes_to() {
     let whole = run.result();
 
     let (plan, ids) = plan(&run, "three parts");
-    for shard in ["2", "0", &ids[1]] {
-        hotplug(&["work", &plan, shard, "--workers", "1"])
-            .assert()
-            .code(0)
-            .stdout(predicate::str::contains("done"));
-    }
-    hotplug(&["merge", &plan]).assert().code(1).stdout(predicate::str::contains("REGRESSED"));
+    hotplug(&["work", &plan, "--build", "0"]).assert().code(0).stdout(predicate::str::contains("built"));
+    // Whoever finds the kernels in the cache needs no source.
+    let file = Path::new(&plan).join("plan.json");
+    let planned = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, planned.replace("\"linux-source-6.1\"", "\"/no/such/source\"")).unwrap();
+    hotplug(&["work", &plan, "2", "--workers", "1"]).assert().code(0);
+    std::fs::write(&file, planned).unwrap();
+    hotplug(&["work", &plan, &ids[1], "--workers", "1"])
+        .assert()
+        .code(0)
+        .stdout(predicate::str::contains("done"));
+    // The others, and the merge, as docs/fleet-kubernetes.yml has them.
+    let pod = |number: usize| in_a_pod(&plan, "0", number);
+    pod(0).assert().code(0).stdout(predicate::str::contains("built"));
+    pod(1).assert().code(0).stdout(predicate::str::contains("done"));
+    pod(2).assert().code(1).stdout(predicate::str::contains("REGRESSED"));
     let all = merged(&plan);
     assert_eq!(told(&all), told(&whole));
-    // What it names as an example is there.
+    // It is a run's folder like any other: what it names as an example is there, it has a page that shows it, and is mailed.
     let example = all["reports"][0]["example"].as_str().unwrap();
-    assert!(Path::new(&plan).join("merged/0000").join(example).join("kmsg.log").is_file(), "{example}");
+    let merged_run = Path::new(&plan).join("merged/0000");
+    assert!(merged_run.join(example).join("kmsg.log").is_file(), "{example}");
+    let page = std::fs::read_to_string(merged_run.join("report.html")).unwrap();
+    assert!(page.contains(&format!("id=\"{}\"", example.strip_prefix("trials/").unwrap())), "{page}");
+    let mail = hotplug(&["report", "--mail", merged_run.to_str().unwrap()]).assert().code(0);
+    mail.stdout(predicate::str::contains("lockdep_assert_cpus_held"));
     // A shard that is done is not run again.
     hotplug(&["work", &plan, "0"]).assert().code(0).stdout(predicate::str::contains("was done before"));
 
@@ -100,7 +133,7 @@ fn shards_in_any_order_come_to_what_one_run_comes_to() {
     let output = hotplug(&["merge", &plan, elsewhere.to_str().unwrap()]).assert().get_output().stdout.clone();
     let screen = String::from_utf8(output).unwrap();
     for said in [
-        &format!("{}: its kernel after is another one", ids[1]),
+        &format!("{}: its kernel after is 0000000000000000", ids[1]),
         "is torn",
         "merged    1 of 3 shards",
         "PARTIAL",
@@ -213,12 +246,10 @@ fn slurm_runs_a_plan_and_a_task_that_is_requeued_goes_on() {
     std::fs::create_dir(&folder).unwrap();
     let slurm = Slurm::start(&folder);
     let (plan, ids) = plan(&run, "on slurm");
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"), PathBuf::from);
     let said = hotplug(&["submit", "--slurm", "--cpus", "1", "--memory", "1500", &plan])
         .env("SLURM_CONF", &slurm.conf)
         .arg("--cache")
-        .arg(cache.join("hotplug"))
+        .arg(cache())
         .assert()
         .code(0);
     let said = String::from_utf8(said.get_output().stdout.clone()).unwrap();
