@@ -11,14 +11,24 @@ use crate::trials::{SCENARIO, entries, median, only, parsed};
 /// Trials of each kernel.
 const TRIALS: &str = "10";
 
-/// Two places of the standard trial that mostly meet: both are on their way at the same time.
-const RENDEZVOUS: &str = "\n[[rendezvous]]\nhold = \"add_memory_resource\"\nuntil = \"_cpu_up\"\ntries = 1\n";
+/// What the standard trial does, one after another, so that nobody has to wait for whoever is held; and somebody who comes to a
+/// place that no lock keeps from him.
+const LANES: &str = "
+[[lane]]
+name = \"all\"
+steps = [{ plug = \"dimm\" }, { unplug = \"dimm\" }, { plug = \"cpu\" }, { unplug = \"cpu\" }]
+";
+const LOAD: &str = "load = [{ kind = \"read\", workers = 1, path = \"/proc/meminfo\", rate = 50 }]\n";
+const RENDEZVOUS: &str =
+    "\n[[rendezvous]]\nhold = \"add_memory_resource\"\nuntil = \"meminfo_proc_show\"\ntries = 1\n";
 
-/// Of each standard trial of one guest at a time, how long it took beyond its holds, milliseconds.
+/// Of each such trial of one guest at a time, how long it took beyond its holds, milliseconds.
 fn beyond_its_holds(root: &Path, more: &str) -> Result<Vec<f64>, String> {
     let home = tempfile::tempdir().map_err(|e| e.to_string())?;
     let scenario = home.path().join("standard.toml");
-    std::fs::write(&scenario, format!("{SCENARIO}{more}")).map_err(|e| e.to_string())?;
+    let (machine, _) = SCENARIO.split_once("[[lane]]").ok_or("standard.toml has no lane")?;
+    let guest = machine.replace("[guest]\n", &format!("[guest]\n{LOAD}"));
+    std::fs::write(&scenario, format!("{guest}{LANES}{more}")).map_err(|e| e.to_string())?;
     let mut command = hotplug(root);
     command.args(["compare", "--accel", "tcg", "--workers", "1", "--trials", TRIALS, "--no-control"]);
     command.arg("--scenario").arg(&scenario).arg("--results").arg(home.path().join("results"));

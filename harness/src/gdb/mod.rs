@@ -195,6 +195,25 @@ impl Gdb {
         stopped.map_err(|_| Self::silent("a step"))?.map(drop)
     }
 
+    /// Says that somebody else lets the machine run, or has it stand, by QMP: this side cannot know.
+    pub fn other_word(&mut self, runs: bool) {
+        self.runs = runs;
+        // Who traps is selected, whether that is told or not (accel/tcg, `cpu_handle_guest_debug()`).
+        self.selected = None;
+    }
+
+    /// The first of these vCPUs that stands where it breaks. A trap while the machine runs by another's word is not told.
+    pub async fn trapped(&mut self, vcpus: &[Vcpu]) -> Result<Option<Vcpu>> {
+        for vcpu in vcpus {
+            self.select(*vcpu).await?;
+            let rip = self.register(RIP).await?;
+            if self.breaks.contains(&rip) {
+                return Ok(Some(*vcpu));
+            }
+        }
+        Ok(None)
+    }
+
     /// Where a vCPU is.
     pub async fn registers(&mut self, vcpu: Vcpu) -> Result<Registers> {
         self.select(vcpu).await?;

@@ -98,7 +98,7 @@ pub struct Hold {
     pub partner: Option<Task>,
     /// When the hold began; none where it did not.
     pub at: Option<HostTime>,
-    /// How long, microseconds of guest time.
+    /// How long somebody was held, microseconds of guest time: the first until the other came, and then whoever was let go last.
     pub held_us: u64,
     /// After they had met, whoever was let go first went all the way to its return while the other still stood.
     pub went_through: bool,

@@ -69,11 +69,17 @@ pub struct Lock {
     name: String,
 }
 
+/// `__START_KERNEL_map` of `arch/x86/include/asm/page_64_types.h`: the kernel's own variables are above it, what it allocates
+/// is below, where a file that is closed makes room for the next one's `f_pos_lock`.
+const KERNEL_IMAGE: u64 = 0xffff_ffff_8000_0000;
+
 impl Lock {
-    /// The first of `one`'s locks that keeps it and whoever has those `other` apart, by lockdep's name.
+    /// The first of `one`'s locks that keeps it and whoever has those `other` apart, by lockdep's name. The two lists may be of
+    /// different times: only a lock that is there as long as the kernel is surely the same one.
     pub fn of_both(one: &[Self], other: &[Self]) -> Option<String> {
         let keeps = |mine: &&Self| {
-            let is_none = NO_LOCKS.iter().any(|name| mine.name.starts_with(name));
+            let is_none =
+                mine.instance < KERNEL_IMAGE || NO_LOCKS.iter().any(|name| mine.name.starts_with(name));
             let theirs = other.iter().find(|theirs| theirs.instance == mine.instance);
             !is_none && theirs.is_some_and(|theirs| !(mine.shared && theirs.shared))
         };
@@ -225,6 +231,7 @@ impl Snapshot {
 mod tests {
     use super::*;
 
+    /// Locks below 900 are the kernel's own variables, others are allocated.
     fn thread(address: u64, runs: bool, locks: &[(u64, u64)], frames: &[&str]) -> Thread {
         Thread {
             address,
@@ -233,7 +240,11 @@ mod tests {
             is_stuck: !runs,
             locks: locks
                 .iter()
-                .map(|(instance, class)| HeldLock { instance: *instance, class: *class, shared: *class == 6 })
+                .map(|(number, class)| HeldLock {
+                    instance: if *number < 900 { KERNEL_IMAGE + number } else { *number },
+                    class: *class,
+                    shared: *class == 6,
+                })
                 .collect(),
             frames: frames.iter().map(|frame| (*frame).to_owned()).collect(),
         }
@@ -305,14 +316,15 @@ mod tests {
     fn what_two_have_that_one_at_a_time_may_have_keeps_them_apart() {
         let sent = ["wait_for_completion", "__flush_work", "work_on_cpu", "cpu_down"];
         let mut all = snapshot(vec![
-            thread(10, true, &[(700, 7), (600, 6)], &[]),
+            thread(10, true, &[(901, 8), (700, 7), (600, 6)], &[]),
             thread(11, false, &[(100, 1)], &sent),
-            thread(12, true, &[(600, 6), (700, 7), (100, 1)], &[]),
+            thread(12, true, &[(901, 8), (600, 6), (700, 7), (100, 1)], &[]),
             thread(13, true, &[(600, 6), (101, 1)], &[]),
         ]);
         all.names.insert(7, "(work_completion)(&wfc.work)".into());
         let both = |one: u64, other: u64| Lock::of_both(&all.locks(one), &all.locks(other));
-        // By the one that sent the worker; what a worker does is no lock, and two may read.
+        // By the one that sent the worker; what a worker does is no lock, two may read, and what is allocated where another was
+        // before is not the same.
         assert_eq!(both(10, 12).as_deref(), Some("device_hotplug_lock"));
         assert_eq!(both(12, 10).as_deref(), Some("device_hotplug_lock"));
         // Others of the same class.

@@ -16,6 +16,9 @@ const DEEPEST: u32 = 48;
 /// Tasks that are looked at; a guest has a hundred.
 const MOST: usize = 4096;
 
+/// `TASK_COMM_LEN`.
+const COMM: usize = 16;
+
 /// Frames of a task that waits.
 const FRAMES: usize = 16;
 
@@ -115,6 +118,40 @@ impl Members {
     }
 }
 
+impl Members {
+    /// The part of a task that has all that is read of each: where it begins, and its length.
+    fn span(&self) -> (u64, u64) {
+        let words = [self.tasks, self.thread_node, self.signal, self.pid, self.state, self.depth];
+        let start = words.into_iter().fold(self.comm, u64::min);
+        let end = words.into_iter().map(|at| at + 8).fold(self.comm + COMM as u64, u64::max);
+        (start, end - start)
+    }
+}
+
+/// A part of a task.
+struct Block {
+    /// Where it begins in `struct task_struct`.
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Block {
+    fn word(&self, at: u64) -> u64 {
+        field(&self.bytes, at - self.start, 8)
+    }
+
+    fn half(&self, at: u64) -> u64 {
+        field(&self.bytes, at - self.start, 4)
+    }
+
+    fn task(&self, members: &Members) -> Task {
+        let at = usize::try_from(members.comm - self.start).unwrap_or(usize::MAX);
+        let comm = self.bytes.get(at..).unwrap_or_default();
+        let comm = text(&comm[..comm.len().min(COMM)]);
+        Task { comm, pid: u32::try_from(self.half(members.pid)).unwrap_or(u32::MAX) }
+    }
+}
+
 /// Reads a guest's tasks.
 #[derive(Debug)]
 pub struct Tasks<'a> {
@@ -137,12 +174,15 @@ impl<'a> Tasks<'a> {
         Ok(self.task(gdb, address).await?.map(|task| (address, task)))
     }
 
+    /// What is read of every task, in one piece: each question to the stub costs more than the bytes it asks for.
+    async fn block(&self, gdb: &mut Gdb, address: u64) -> Result<Option<Block>, GdbError> {
+        let (start, bytes) = self.members.span();
+        let read = gdb.read(address.wrapping_add(start), bytes).await?;
+        Ok(read.map(|bytes| Block { start, bytes }))
+    }
+
     async fn task(&self, gdb: &mut Gdb, address: u64) -> Result<Option<Task>, GdbError> {
-        let pid = gdb.read(address.wrapping_add(self.members.pid), 4).await?;
-        let comm = gdb.read(address.wrapping_add(self.members.comm), 16).await?;
-        let (Some(pid), Some(comm)) = (pid, comm) else { return Ok(None) };
-        let pid = little(&pid);
-        Ok(Some(Task { comm: text(&comm), pid: u32::try_from(pid).unwrap_or(u32::MAX) }))
+        Ok(self.block(gdb, address).await?.map(|block| block.task(self.members)))
     }
 
     /// All tasks that hold locks or sleep where somebody tries again, while the guest stands still. Its memory may be any:
@@ -152,40 +192,43 @@ impl<'a> Tasks<'a> {
         let mut threads = Vec::new();
         let mut seen = HashSet::new();
         let mut leader = init_task;
-        loop {
-            let head =
-                gdb.word(leader.wrapping_add(signal)).await?.map(|signal| signal.wrapping_add(thread_head));
-            let mut node = match head {
-                Some(head) => gdb.word(head).await?,
-                None => None,
-            };
-            while let Some(at) = node.filter(|at| Some(*at) != head) {
-                let address = at.wrapping_sub(thread_node);
-                if !seen.insert(address) || seen.len() > MOST {
+        while let Some(first) = self.block(gdb, leader).await? {
+            let next = first.word(tasks).wrapping_sub(tasks);
+            // The leader is the first of its threads' list: copy_process() of kernel/fork.c, and de_thread() of fs/exec.c leaves
+            // it alone there.
+            let head = first.word(signal).wrapping_add(thread_head);
+            let (mut address, mut block) = (leader, first);
+            while seen.insert(address) && seen.len() <= MOST {
+                threads.extend(self.thread(gdb, address, &block).await?);
+                let node = block.word(thread_node);
+                if node == head {
                     break;
                 }
-                threads.extend(self.thread(gdb, address).await?);
-                node = gdb.word(at).await?;
+                address = node.wrapping_sub(thread_node);
+                let Some(another) = self.block(gdb, address).await? else { break };
+                block = another;
             }
-            let next = gdb.word(leader.wrapping_add(tasks)).await?.map(|next| next.wrapping_sub(tasks));
-            match next {
-                Some(next) if next != init_task && seen.len() <= MOST => leader = next,
-                _ => break,
+            if next == init_task || seen.len() > MOST || seen.contains(&next) {
+                break;
             }
+            leader = next;
         }
         Ok(Snapshot { threads, names: self.names.clone() })
     }
 
-    async fn thread(&mut self, gdb: &mut Gdb, address: u64) -> Result<Option<Thread>, GdbError> {
+    async fn thread(
+        &mut self,
+        gdb: &mut Gdb,
+        address: u64,
+        block: &Block,
+    ) -> Result<Option<Thread>, GdbError> {
         let m = self.members;
-        let depth = gdb.read(address.wrapping_add(m.depth), 4).await?.map_or(0, |depth| little(&depth));
-        let depth = u32::try_from(depth).unwrap_or(0).min(DEEPEST);
+        let depth = u32::try_from(block.half(m.depth)).unwrap_or(0).min(DEEPEST);
         // Who begins anew, in `restart_syscall()`'s way, holds what the file's open and write hold.
         if depth == 0 {
             return Ok(None);
         }
-        let state = gdb.read(address.wrapping_add(m.state), 4).await?.map_or(0, |state| little(&state));
-        let Some(task) = self.task(gdb, address).await? else { return Ok(None) };
+        let (state, task) = (block.half(m.state), block.task(m));
         let held = gdb.read(address.wrapping_add(m.held), m.held_bytes * u64::from(depth)).await?;
         let mut locks = Vec::new();
         for one in held.unwrap_or_default().chunks_exact(usize::try_from(m.held_bytes).unwrap_or(1).max(1)) {

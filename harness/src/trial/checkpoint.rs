@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::Setting;
+use super::listening;
 use super::locks;
 use super::vm::{Cut, Origin, Vm};
 use crate::bytes::Bytes;
@@ -260,7 +261,8 @@ async fn make(
             Ok(vm) => vm,
             Err(error) => return Ok(Err(Unfit::Cut(Cut::Broken(error.to_string())))),
         };
-        let led = match lead(&vm, heard, dir, setting.lock_layouts.of(side)).await {
+        let listens = listening::in_checkpoints_of(&setting.scenario);
+        let led = match lead(&vm, heard, listens, dir, setting.lock_layouts.of(side)).await {
             Ok(booted) => vm.save().await.map_err(Unfit::Cut).map(|()| booted),
             Err(unfit) => Err(unfit),
         };
@@ -289,10 +291,14 @@ async fn make(
 async fn lead(
     vm: &Vm,
     heard: crate::journal::Listener,
+    listens: Option<u32>,
     dir: &Path,
     layout: &Result<Arc<Layout>, String>,
 ) -> Result<(Booted, Option<Arc<LockOrder>>), Unfit> {
     let hello = vm.boot(heard).await.map_err(Unfit::Cut)?;
+    if let Some(cpu) = listens {
+        vm.unless_cut(listening::on(vm, cpu, QUESTION)).await.map_err(Unfit::Cut)?;
+    }
     let settled = async {
         vm.kmsg.silent_for(SETTLED).await;
         let broken = |error: guest::AgentError| Cut::Broken(error.to_string());
@@ -345,6 +351,7 @@ fn key(setting: &Setting, program: &str, side: Side) -> Result<String> {
         "initramfs": setting.initrd.hash()?,
         "qemu": [setting.qemu.version.to_string(), program],
         "host-cpu": host_cpu,
+        "listens": listening::in_checkpoints_of(&setting.scenario),
     });
     Ok(blake3::hash(parts.to_string().as_bytes()).to_hex()[..32].to_owned())
 }

@@ -8,6 +8,7 @@ mod cpus;
 mod diagnosis;
 mod holding;
 mod lanes;
+mod listening;
 mod locks;
 mod operation;
 mod outcome;

@@ -16,6 +16,7 @@ use super::cpus::Cpus;
 use super::diagnosis;
 use super::holding::{self, Holds};
 use super::lanes::{Lanes, Log};
+use super::listening;
 use super::locks;
 use super::outcome::{TrialOutcome, TrialRecord};
 use super::repeat::{self, OnDisk};
@@ -29,7 +30,7 @@ use crate::lockorder::Layout;
 use crate::qemu::{self, Boot, Clock, Identity, Platform, Sealed, command_line};
 use crate::record::{write_json, write_whole};
 use crate::rendezvous::Places;
-use crate::scenario::{Operation, Place, Scenario, Schedule, Seed, Start};
+use crate::scenario::{Scenario, Schedule, Seed, Start};
 use crate::side::{Side, Sides};
 use crate::{Error, Result};
 
@@ -394,26 +395,15 @@ impl Holder<'_> {
         self,
         vm: &Vm,
         schedule: &Schedule,
-        online: &[u32],
         lanes: impl Future<Output = Result<(), Cut>>,
     ) -> Result<(), Cut> {
         let Some(places) = self.places.filter(|_| !schedule.holding.is_empty()) else { return lanes.await };
         let broken = |error: GdbError| Cut::Broken(error.to_string());
-        if let Some(cpu) = spare(schedule, online) {
-            let asked = vm.agent.ask(Request::Listen { cpu });
-            match tokio::time::timeout(LAST_QUESTIONS, asked).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => {
-                    return Err(Cut::Broken(format!("no CPU is spared for the agent: {error}")));
-                }
-                Err(_) => return Err(Cut::Hung("no CPU is spared for the agent".into())),
-            }
-        }
         let gdb = vm.gdb().await.map_err(broken)?;
         let over = CancellationToken::new();
         // Boxed: most trials hold nobody, and all would carry it.
         let mut held =
-            Box::pin(holding::hold(gdb, places, &schedule.holding, &vm.journal, self.holds, &over));
+            Box::pin(holding::hold(gdb, &vm.qmp, places, &schedule.holding, &vm.journal, self.holds, &over));
         let mut lanes = pin!(lanes);
         tokio::select! {
             // Without it a guest may stand for ever.
@@ -429,20 +419,6 @@ impl Holder<'_> {
     }
 }
 
-/// A CPU for the agent to listen on while others are held: the last that was there at boot and that no lane takes away, and not
-/// the first, on which `cpu_down()` has its work done and ACPI its events handled.
-fn spare(schedule: &Schedule, online: &[u32]) -> Option<u32> {
-    let batches = schedule.lanes.iter().flat_map(|lane| &lane.batches);
-    let taken: Vec<u32> = batches
-        .flat_map(|batch| &batch.operations)
-        .filter_map(|operation| match operation {
-            Operation::Offline(Place::Cpu(cpu)) => Some(*cpu),
-            _ => None,
-        })
-        .collect();
-    online.iter().copied().filter(|cpu| *cpu != 0 && !taken.contains(cpu)).max()
-}
-
 /// The lanes of a guest that is there to be asked, under load.
 async fn from_ready(
     vm: &Vm,
@@ -455,7 +431,13 @@ async fn from_ready(
 ) -> Result<(), Cut> {
     let scenario = &setting.scenario;
     let cpus = Cpus::of_boot(&baseline.cpus_online);
-    let online = baseline.cpus_online.clone();
+    let spare =
+        (!schedule.holding.is_empty()).then(|| listening::spare(schedule, &baseline.cpus_online)).flatten();
+    let listens = setting.checkpoints.as_ref().and_then(|_| listening::in_checkpoints_of(scenario));
+    if let Some(cpu) = spare.filter(|_| spare != listens) {
+        // Before the load, whose threads are not to listen.
+        listening::on(vm, cpu, LAST_QUESTIONS).await?;
+    }
     let ledger = Ledger::new(baseline, hello, scenario.guest.memory_online);
     let mut loads = scenario.guest.load.clone();
     loads.extend(setting.watched.iter().flat_map(Watched::loads));
@@ -484,7 +466,7 @@ async fn from_ready(
     };
     let all = async { lanes.run(schedule).await.map_err(|error| Cut::Hung(error.to_string())) };
     tokio::select! {
-        done = holder.around(vm, schedule, &online, all) => done,
+        done = holder.around(vm, schedule, all) => done,
         never = accepted => never,
         never = typed => match never {},
     }

@@ -162,13 +162,13 @@ impl<'a> Holder<'a> {
                 let lead = Duration::from_micros(manner.lead_us.into());
                 match manner.first {
                     First::Partner => {
-                        told.went_through = self.lead((&partner, &plan.until), grip, lead).await?;
+                        self.lead((&partner, &plan.until), grip, lead, told).await?;
                         self.let_go(held, grip, None, None).await?;
                     }
                     First::Held => {
                         let behind = self.take_hold(&partner).await?;
                         self.let_go(held, grip, behind.vcpu(), None).await?;
-                        told.went_through = self.lead((held, &plan.hold), behind, lead).await?;
+                        self.lead((held, &plan.hold), behind, lead, told).await?;
                         self.let_go(&partner, behind, None, None).await?;
                     }
                 }
@@ -296,24 +296,27 @@ impl<'a> Holder<'a> {
         Ok(Wait::Time)
     }
 
-    /// Two have met: `ahead` runs while `behind` stands, until it has returned or `lead` is over; whether it has.
+    /// Two have met: `ahead` runs while `behind` stands, until it has returned or `lead` is over. How long that was, and whether
+    /// it has, goes to `told`.
     async fn lead(
         &mut self,
         (ahead, point): (&Arrival, &'a Point),
         behind: Grip,
         lead: Duration,
-    ) -> Result<bool, GdbError> {
+        told: &mut Hold,
+    ) -> Result<(), GdbError> {
         let mut left = Some(lead);
-        if !point.is_entry() {
+        if point.is_entry() {
+            let mut way = Spot { point, addresses: &[], inside: Vec::new() };
+            self.enter(&mut way, ahead).await?;
+            told.went_through = self.arrive(&mut way, behind.vcpu(), Some(&mut left)).await?.is_some();
+            self.close(way).await?;
+        } else {
             // Of another place nobody knows the end.
             self.pause(&mut left, behind.vcpu().as_slice()).await?;
-            return Ok(false);
         }
-        let mut way = Spot { point, addresses: &[], inside: Vec::new() };
-        self.enter(&mut way, ahead).await?;
-        let through = self.arrive(&mut way, behind.vcpu(), Some(&mut left)).await?.is_some();
-        self.close(way).await?;
-        Ok(through)
+        told.held_us += micros(lead.saturating_sub(left.unwrap_or_default()));
+        Ok(())
     }
 
     /// Whether every vCPU but `held` spins or idles, and one spins.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::gdb::{Gdb, GdbError, Registers, Stop, Vcpu};
 use crate::journal::{Happening, Journal};
+use crate::qmp::{Qmp, QmpError};
 use crate::rendezvous::{Hold, Outcome, Places, Snapshot, Task, Tasks};
 use crate::scenario::{Holding, Point};
 
@@ -45,6 +46,7 @@ impl Holds {
 /// Holds vCPUs until everything was held or `over` says that the lanes have ended. Afterwards nobody is held.
 pub(super) async fn hold(
     gdb: Gdb,
+    qmp: &Qmp,
     places: &Places,
     plan: &Holding,
     journal: &Journal,
@@ -52,7 +54,7 @@ pub(super) async fn hold(
     over: &CancellationToken,
 ) -> Result<(), GdbError> {
     let tasks = Tasks::of(places);
-    let mut holder = Holder { gdb, places, tasks, journal, holds, over, vcpus: Vec::new() };
+    let mut holder = Holder { gdb, qmp, places, tasks, journal, holds, over, vcpus: Vec::new() };
     for rendezvous in &plan.rendezvous {
         holder.meet(rendezvous).await?;
     }
@@ -64,6 +66,7 @@ pub(super) async fn hold(
 
 struct Holder<'a> {
     gdb: Gdb,
+    qmp: &'a Qmp,
     places: &'a Places,
     tasks: Option<Tasks<'a>>,
     journal: &'a Journal,
@@ -241,6 +244,9 @@ impl<'a> Holder<'a> {
             return Ok(Woke::Time);
         }
         let others = self.others(held).await?;
+        if held.is_empty() {
+            return self.run_all(left, over).await;
+        }
         self.gdb.run(&others).await?;
         let began = Instant::now();
         let limit = async { tokio::time::sleep(left.map_or(NEWCOMERS, |left| left.min(NEWCOMERS))).await };
@@ -263,6 +269,56 @@ impl<'a> Holder<'a> {
             (Some(Woke::Trapped(vcpu)), _) | (_, Stop::Trapped(vcpu)) => Ok(Woke::Trapped(vcpu)),
             (Some(woke), Stop::Asked) => Ok(woke),
             (None, Stop::Asked) => Err(GdbError::Odd("somebody else stopped the machine".into())),
+        }
+    }
+
+    /// The same of all vCPUs, by QMP: at each trap that it has to tell of QEMU's stub drops all that was translated (gdbstub/system.c,
+    /// `gdb_vm_state_change()`), which a guest takes 50 ms to have again. Of a machine that runs by another's word it tells none.
+    async fn run_all(
+        &mut self,
+        left: &mut Option<Duration>,
+        over: &CancellationToken,
+    ) -> Result<Woke, GdbError> {
+        let monitor = |error: QmpError| GdbError::Gone(format!("QEMU's monitor: {error}"));
+        let mut heard = self.journal.listen();
+        self.qmp.execute(qapi::qmp::cont {}).await.map_err(monitor)?;
+        self.gdb.other_word(true);
+        let qmp = self.qmp;
+        let stands = async {
+            let stop = |what: &Happening| {
+                matches!(what, Happening::Qmp { event, .. } if event == "STOP").then_some(())
+            };
+            // The journal ends with the machine. An event may be an earlier stop's, which this side was told by the stub.
+            while heard.until(stop).await.is_ok() {
+                if !qmp.execute(qapi::qmp::query_status {}).await.map_err(monitor)?.running {
+                    break;
+                }
+            }
+            Ok::<_, GdbError>(())
+        };
+        let began = Instant::now();
+        let limit = async { tokio::time::sleep(left.map_or(NEWCOMERS, |left| left.min(NEWCOMERS))).await };
+        let woke = tokio::select! {
+            biased;
+            stands = stands => {
+                stands?;
+                None
+            }
+            () = over.cancelled() => Some(Woke::Over),
+            () = limit => Some(Woke::Time),
+        };
+        // Of a machine that stands it changes nothing.
+        self.qmp.execute(qapi::qmp::stop {}).await.map_err(monitor)?;
+        self.gdb.other_word(false);
+        if let Some(left) = left {
+            *left = left.saturating_sub(began.elapsed());
+        }
+        // One may have been unplugged meanwhile.
+        let all = self.others(&[]).await?;
+        match (self.gdb.trapped(&all).await?, woke) {
+            (Some(vcpu), _) => Ok(Woke::Trapped(vcpu)),
+            (None, Some(woke)) => Ok(woke),
+            (None, None) => Err(GdbError::Odd("somebody else stopped the machine".into())),
         }
     }
 
