@@ -25,10 +25,13 @@ pub fn plan(plan: &Plan, folder: &Path) -> String {
     let trials: u64 = plan.cells.iter().map(|cell| u64::from(cell.trials) * 2).sum();
     let _ = writeln!(
         out,
-        "\nplan      {}: {trials} trials in {} shards, {} pairs of kernels",
+        "\nplan      {}: {trials} trials in {} shards, {}",
         plan.id,
         plan.pieces().count(),
-        plan.kernels().len()
+        match plan.kernels().len() {
+            1 => "1 pair of kernels".to_owned(),
+            pairs => format!("{pairs} pairs of kernels"),
+        }
     );
     let _ =
         writeln!(out, "next      hotplug work {} 0, and so on; then hotplug merge of it", folder.display());

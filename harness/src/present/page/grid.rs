@@ -4,8 +4,9 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::lanes;
+use crate::compare::Tally;
 use crate::present::word;
-use crate::side::Side;
+use crate::side::{Side, Sides};
 use crate::trial::{TrialOutcome, TrialRecord};
 
 /// What a square needs of a trial's record, which is far longer.
@@ -21,10 +22,13 @@ pub struct Square {
     pub why: String,
 }
 
-pub(super) fn section(squares: &[Square], shown: &[TrialRecord]) -> Markup {
+/// `trials` is how many there were: shards keep the first clean one of each side only.
+pub(super) fn section(trials: &Sides<Tally>, squares: &[Square], shown: &[TrialRecord]) -> Markup {
     html! {
         @for side in Side::BOTH {
-            h3 { (side) }
+            @let kept = squares.iter().filter(|square| square.side == side).count();
+            @let gone = usize::try_from(trials.of(side).all()).unwrap_or(0).saturating_sub(kept);
+            h3 { (side) @if gone > 0 { ", without " (gone) " that were not kept" } }
             ul.grid {
                 @for square in squares.iter().filter(|square| square.side == side) {
                     @let is_shown = shown.iter().any(|trial| trial.folder == square.folder);

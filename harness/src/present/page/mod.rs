@@ -82,7 +82,7 @@ pub fn page(result: &RunResult, parts: &Parts) -> String {
                     (race::section(result))
                     (overlap::section(result))
                     (distribution::section(result, &parts.stalled))
-                    section aria-labelledby="trials" { h2 id="trials" { "Trials" } (grid::section(&parts.squares, &parts.shown)) }
+                    section aria-labelledby="trials" { h2 id="trials" { "Trials" } (grid::section(&result.trials, &parts.squares, &parts.shown)) }
                     (past::section(&parts.past, &run.id))
                     (again(result))
                 }
