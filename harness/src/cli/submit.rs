@@ -46,39 +46,57 @@ pub struct SubmitArgs {
     pub sbatch: Vec<String>,
 }
 
+/// Tasks of one array: the most that Slurm takes unless its `MaxArraySize` (slurm.conf(5)) says otherwise.
+const ARRAY: usize = 1000;
+
+/// What a scheduler is given at a time.
+struct Stage {
+    what: &'static str,
+    /// What it waits for of the stage before.
+    after: &'static str,
+    jobs: Vec<Job>,
+}
+
 /// A command of sbatch's: its options, and the script that it is given.
 struct Job {
     options: Vec<String>,
     script: String,
 }
 
-/// Hands over three jobs, each after the one before: kernels, shards, the merge.
+/// Hands over three stages, each after the one before: kernels, shards, the merge.
 pub async fn run(args: &SubmitArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
     let (plan, folder) = Plan::read(&args.plan)?;
     let folder = fs_err::canonicalize(folder)?;
     let hotplug = std::env::current_exe()?;
-    let logs = folder.join("logs");
     if !args.dry_run {
-        fs_err::create_dir_all(&logs)?;
+        fs_err::create_dir_all(folder.join("logs"))?;
     }
-    let mut after = None;
-    for (what, job) in jobs(args, &plan, &folder, &hotplug) {
-        let mut options = job.options;
-        if let Some((kind, id)) = after {
-            options.push(format!("--dependency={kind}:{id}"));
+    let mut before: Vec<String> = Vec::new();
+    for Stage { what, after, jobs } in stages(args, &plan, &folder, &hotplug) {
+        let mut ids: Vec<String> = Vec::new();
+        for (number, Job { mut options, script }) in jobs.into_iter().enumerate() {
+            let mut waits = Vec::new();
+            if !before.is_empty() {
+                waits.push(format!("{after}:{}", before.join(":")));
+            }
+            // So many at once are so many of all arrays together.
+            if let Some(last) = ids.last().filter(|_| args.at_once.is_some()) {
+                waits.push(format!("afterany:{last}"));
+            }
+            if !waits.is_empty() {
+                options.push(format!("--dependency={}", waits.join(",")));
+            }
+            ids.push(if args.dry_run {
+                let words: Vec<String> = options.iter().map(|word| shell_word(word)).collect();
+                writeln!(out, "sbatch {} <<'end'\n{script}end\n", words.join(" "))?;
+                format!("{}{number}", what.to_uppercase())
+            } else {
+                let id = submit(&folder, &options, &script, &format!("{what}-{number}"), cancel).await?;
+                writeln!(out, "{what:<9} job {id}")?;
+                id
+            });
         }
-        // Kernels have to be there; the merge comes however the shards end.
-        let kind = if what == "build" { "afterok" } else { "afterany" };
-        let id = if args.dry_run {
-            let words: Vec<String> = options.iter().map(|word| shell_word(word)).collect();
-            writeln!(out, "sbatch {} <<'end'\n{}end\n", words.join(" "), job.script)?;
-            what.to_uppercase()
-        } else {
-            let id = submit(&folder, &options, &job.script, what, cancel).await?;
-            writeln!(out, "{what:<9} job {id}")?;
-            id
-        };
-        after = Some((kind, id));
+        before = ids;
     }
     if !args.dry_run {
         writeln!(out, "result    {}/merged, when all have ended", folder.display())?;
@@ -86,11 +104,12 @@ pub async fn run(args: &SubmitArgs, out: &mut impl Write, cancel: &CancellationT
     Ok(0)
 }
 
-/// The jobs in their order, without what each waits for.
-fn jobs(args: &SubmitArgs, plan: &Plan, folder: &Path, hotplug: &Path) -> Vec<(&'static str, Job)> {
+/// The stages in their order, without who waits for whom.
+fn stages(args: &SubmitArgs, plan: &Plan, folder: &Path, hotplug: &Path) -> Vec<Stage> {
     let cache = args.cache.clone().unwrap_or_else(|| folder.join("kernels"));
     // A path is one word of the script, whatever is in it.
     let word = |path: &Path| shell_word(&path.display().to_string());
+    let (hotplug, cache, here) = (word(hotplug), word(&cache), word(folder));
     let common = |what: &str| {
         let mut all = vec![
             "--parsable".to_owned(),
@@ -103,43 +122,43 @@ fn jobs(args: &SubmitArgs, plan: &Plan, folder: &Path, hotplug: &Path) -> Vec<(&
         all.extend(args.sbatch.iter().cloned());
         all
     };
-    let shards = plan.pieces().count();
     let limit = args.at_once.map_or_else(String::new, |most| format!("%{most}"));
-    let build = {
-        let mut options = common("build");
-        options.push(format!("--array=0-{}", plan.kernels().len().saturating_sub(1)));
-        options.push(format!("--cpus-per-task={}", args.cpus));
-        options.push("--output=logs/build-%a.log".to_owned());
-        let script = format!(
-            "#!/bin/sh\nexec {} work {} --build \"$SLURM_ARRAY_TASK_ID\" --cache {}\n",
-            word(hotplug),
-            word(folder),
-            word(&cache)
-        );
-        Job { options, script }
-    };
-    let trials = {
-        let mut options = common("trials");
-        options.push(format!("--array=0-{}{limit}", shards.saturating_sub(1)));
-        options.push(format!("--cpus-per-task={}", args.cpus));
-        options.push(format!("--mem={}M", args.memory));
-        options.push("--output=logs/shard-%a.log".to_owned());
-        let script = format!(
-            "#!/bin/sh\nexec {} work {} \"$SLURM_ARRAY_TASK_ID\" --workers {} --cache {}\n",
-            word(hotplug),
-            word(folder),
-            args.cpus,
-            word(&cache)
-        );
-        Job { options, script }
+    // Arrays of as many tasks in all; `task` says what one does whose number is given.
+    let arrays = |what: &str, tasks: usize, limit: &str, more: &[String], task: &dyn Fn(&str) -> String| {
+        let one = |first: usize| {
+            let last = ARRAY.min(tasks - first) - 1;
+            let (number, log) = match first {
+                0 => ("\"$SLURM_ARRAY_TASK_ID\"".to_owned(), format!("{what}-%a")),
+                _ => (format!("\"$(({first} + SLURM_ARRAY_TASK_ID))\""), format!("{what}-{first}+%a")),
+            };
+            let mut options = common(what);
+            options.push(format!("--array=0-{last}{limit}"));
+            options.push(format!("--cpus-per-task={}", args.cpus));
+            options.push(format!("--output=logs/{log}.log"));
+            options.extend(more.iter().cloned());
+            let script = format!("#!/bin/sh\nexec {hotplug} work {here} {}\n", task(&number));
+            Job { options, script }
+        };
+        (0..tasks).step_by(ARRAY).map(one).collect()
     };
     let merge = {
         let mut options = common("merge");
         options.push("--output=logs/merge.log".to_owned());
-        let script = format!("#!/bin/sh\nexec {} merge {}\n", word(hotplug), word(folder));
-        Job { options, script }
+        Job { options, script: format!("#!/bin/sh\nexec {hotplug} merge {here}\n") }
     };
-    vec![("build", build), ("trials", trials), ("merge", merge)]
+    let memory = [format!("--mem={}M", args.memory)];
+    let build = |number: &str| format!("--build {number} --cache {cache}");
+    let shard = |number: &str| format!("{number} --workers {} --cache {cache}", args.cpus);
+    // Kernels have to be there; the merge comes however the shards end.
+    vec![
+        Stage { what: "build", after: "", jobs: arrays("build", plan.kernels().len(), "", &[], &build) },
+        Stage {
+            what: "trials",
+            after: "afterok",
+            jobs: arrays("shard", plan.pieces().count(), &limit, &memory, &shard),
+        },
+        Stage { what: "merge", after: "afterany", jobs: vec![merge] },
+    ]
 }
 
 /// Gives Slurm one job; its number.

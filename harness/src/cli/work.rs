@@ -15,6 +15,7 @@ use crate::error::Blame;
 use crate::fleet::{BuiltPair, Kernel, Plan, Shard};
 use crate::kernel::{Cache, build_pair};
 use crate::present::fleet as screen;
+use crate::record::RunFolder;
 use crate::trial::TrialOutcome;
 use crate::{Error, Result};
 
@@ -68,6 +69,10 @@ pub async fn run(args: &WorkArgs, out: &mut impl Write, cancel: &CancellationTok
     let (at, piece) = plan.piece(asked)?;
     let cell = &plan.cells[at];
     let place = Shard::folder(&folder, &piece.id);
+    fs_err::create_dir_all(&place)?;
+    // A scheduler that has lost sight of a node gives its shard to another.
+    let _alone = RunFolder::reopen(&place)
+        .map_err(|error| Error::infrastructure(format!("shard {} cannot be worked on: {error}", piece.id)))?;
     if let Ok(Some(done)) = Shard::read(&place) {
         out.write_all(screen::shard(&cell.name, &done, "was done before").as_bytes())?;
         return Ok(0);
@@ -77,7 +82,6 @@ pub async fn run(args: &WorkArgs, out: &mut impl Write, cancel: &CancellationTok
     if built.is_none() {
         cell.kernel.check_contents(&cache, cancel).await?;
     }
-    fs_err::create_dir_all(&place)?;
     let new = CompareArgs {
         pair: pair(&cell.kernel, &folder, args),
         kernels: built.map(Box::new),
