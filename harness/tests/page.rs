@@ -82,6 +82,11 @@ fn stalled() -> (TempDir, PathBuf) {
     kept_page("stalls-6.1", "2026-11-28T12-32-38-planted-slow-offline")
 }
 
+/// Of a sweep that met a planted race.
+fn swept() -> (TempDir, PathBuf) {
+    kept_page("swept-6.1", "2026-11-29T00-47-32-planted-torn-count")
+}
+
 /// Of a run that wanted a race and had none.
 fn raced() -> (TempDir, PathBuf) {
     kept_page("raced-6.1", "2026-11-28T12-40-38-seed")
@@ -152,9 +157,13 @@ fn picture(tab: &Tab, name: &str) {
 #[test]
 fn it_is_readable_in_both_schemes_on_phones_and_desks_and_by_everybody() {
     let browser = browser();
-    for (name, (_home, file)) in
-        [("reference", page(|_| ())), ("timed", timed()), ("stalled", stalled()), ("raced", raced())]
-    {
+    for (name, (_home, file)) in [
+        ("reference", page(|_| ())),
+        ("timed", timed()),
+        ("stalled", stalled()),
+        ("raced", raced()),
+        ("swept", swept()),
+    ] {
         let tab = open(&browser, &file);
         ask(&tab, AXE.trim_end().trim_end_matches(';').trim_start_matches('!'));
         // All that can be folded is looked at too.
@@ -288,6 +297,25 @@ fn stalls_are_on_the_guests_axis_of_time() {
     );
     let told = told.as_str().unwrap();
     assert!(told.starts_with("slab cache at ") && told.ends_with(", while _cpu_down() ran"), "{told}");
+}
+
+/// A sweep with a planted race, of which the place is in one kernel only.
+#[test]
+fn what_was_swept_is_a_table() {
+    let (_home, file) = swept();
+    let browser = browser();
+    let tab = open(&browser, &file);
+    let rows = ask(
+        &tab,
+        "[...document.querySelectorAll('section[aria-labelledby=race] tbody tr')].map(row => [...row.children].map(one => one.textContent))",
+    );
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), 18);
+    let planted = serde_json::json!(["zone_device_add_bytes?", "cpu_device_up", "no such place 2", "met 2"]);
+    assert!(rows.contains(&planted), "{rows:#?}");
+    let met = ask(&tab, "document.querySelectorAll('section[aria-labelledby=race] td.met').length");
+    let words = rows.iter().flat_map(|row| row.as_array().unwrap());
+    assert_eq!(met, words.filter(|cell| cell.as_str().unwrap().starts_with("met ")).count());
 }
 
 #[test]
