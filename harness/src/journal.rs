@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::broadcast;
 
+use crate::clocks::Clocks;
 use crate::latch::Latch;
 use crate::rendezvous::Task;
 use crate::scenario::{Operation, Phase, Point};
@@ -152,14 +153,14 @@ pub struct Journal {
 struct Inner {
     file: fs_err::File,
     room: usize,
-    /// Host's clock less the guest's, in microseconds: the least seen, which is the one delayed least.
-    offset: Option<i64>,
+    clocks: Clocks,
 }
 
 impl Journal {
     /// Starts a journal that is also appended to `path`, one JSON object a line.
     pub fn create(path: &Path) -> Result<Arc<Self>> {
-        let inner = Mutex::new(Inner { file: fs_err::File::create(path)?, room: LIMIT, offset: None });
+        let inner =
+            Mutex::new(Inner { file: fs_err::File::create(path)?, room: LIMIT, clocks: Clocks::default() });
         Ok(Arc::new(Self {
             began: Instant::now(),
             inner,
@@ -179,9 +180,11 @@ impl Journal {
         // Stamped under the lock, so that times never run backwards in the file.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let stamped = Stamped { at: self.now(), what };
-        if let Happening::Agent { at: GuestTime(guest @ 1..), .. } = stamped.what {
-            let offset = stamped.at.0.cast_signed().saturating_sub(guest.cast_signed());
-            inner.offset = Some(inner.offset.map_or(offset, |least| least.min(offset)));
+        match &stamped.what {
+            Happening::Agent { at: guest @ GuestTime(1..), .. } => inner.clocks.heard(stamped.at, *guest),
+            Happening::Qmp { event, .. } if event == "STOP" => inner.clocks.stopped(stamped.at),
+            Happening::Qmp { event, .. } if event == "RESUME" => inner.clocks.resumed(stamped.at),
+            _ => {}
         }
         match &stamped.what {
             Happening::Panic => self.ending.set(Ending::Panicked),
@@ -211,7 +214,7 @@ impl Journal {
     /// latency.
     pub fn host_time(&self, guest: GuestTime) -> Option<HostTime> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.offset.map(|offset| HostTime(guest.0.saturating_add_signed(offset)))
+        inner.clocks.host_time(guest)
     }
 
     /// Evidence could not be written: the trial cannot go on. The first such error is kept.

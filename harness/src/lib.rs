@@ -5,6 +5,7 @@
 pub mod bisect;
 pub mod bytes;
 pub mod cli;
+mod clocks;
 pub mod compare;
 pub mod coverage;
 pub mod error;
