@@ -9,7 +9,6 @@ use hotplug::fleet::{Matrix, Plan, Shard};
 use hotplug::kernel::Cache;
 use hotplug::side::Side;
 use hotplug::trial::TrialRecord;
-
 use tokio_util::sync::CancellationToken;
 
 use crate::hotplug;

@@ -194,16 +194,9 @@ impl Kernel {
     /// Whether the sources here are those that the plan was made of. An error of the user's where they are not.
     pub async fn check_contents(&self, cache: &Cache, cancel: &CancellationToken) -> Result<()> {
         let source = Source::parse(&self.source)?;
-        let revisions: Vec<&String> = self.before.iter().chain(&self.after).collect();
-        let sources = if revisions.is_empty() {
-            vec![source]
-        } else {
-            revisions.into_iter().map(|revision| source.at(revision)).collect::<Result<_>>()?
-        };
-        for (source, planned) in sources.into_iter().zip(&self.contents) {
-            let name = source.to_string();
-            let (_, content) = source.pinned(cache, cancel).await?;
-            if content != *planned {
+        let here = pinned(source, [&self.before, &self.after], cache, cancel).await?;
+        for ((name, content), planned) in here.iter().zip(&self.contents) {
+            if content != planned {
                 let what = format!("{name} is not what the plan was made of: {content}, not {planned}");
                 return Err(Error::user(what).mend("make the plan anew: hotplug plan"));
             }
@@ -250,26 +243,41 @@ impl Inputs {
         cancel: &CancellationToken,
     ) -> Result<Kernel> {
         let source = kernel.source.as_deref().map_or(Ok(Source::Package { version: None }), Source::parse)?;
-        let mut pinned = Kernel {
+        let pinned = pinned(source, [&kernel.before, &kernel.after], cache, cancel).await?;
+        let mut pair = Kernel {
+            contents: pinned.iter().map(|(_, content)| content.clone()).collect(),
             patches: self.patches(&kernel.patches)?,
             base_patches: self.patches(&kernel.base_patches)?,
             ..Kernel::default()
         };
-        let (Some(before), Some(after)) = (&kernel.before, &kernel.after) else {
-            let (source, content) = source.pinned(cache, cancel).await?;
-            return Ok(Kernel { source: source.to_string(), contents: vec![content], ..pinned });
-        };
-        for (revision, kept) in [(before, &mut pinned.before), (after, &mut pinned.after)] {
-            let (source, content) = source.at(revision)?.pinned(cache, cancel).await?;
-            let Source::Git { repo, revision } = source else {
-                unreachable!("a revision stays one of a repository")
-            };
-            pinned.source = repo.display().to_string();
-            *kept = Some(revision);
-            pinned.contents.push(content);
+        if let [(Source::Git { repo, revision: before }, _), (Source::Git { revision: after, .. }, _)] =
+            pinned.as_slice()
+        {
+            pair.source = repo.display().to_string();
+            (pair.before, pair.after) = (Some(before.clone()), Some(after.clone()));
+        } else {
+            pair.source = pinned.iter().map(|(source, _)| source.to_string()).collect();
         }
-        Ok(pinned)
+        Ok(pair)
     }
+}
+
+/// The sources of a pair, by names that stay, and what names their contents: of both revisions, or of the one source.
+async fn pinned(
+    source: Source,
+    revisions: [&Option<String>; 2],
+    cache: &Cache,
+    cancel: &CancellationToken,
+) -> Result<Vec<(Source, String)>> {
+    let sources = match revisions {
+        [Some(before), Some(after)] => vec![source.at(before)?, source.at(after)?],
+        _ => vec![source],
+    };
+    let mut all = Vec::new();
+    for source in sources {
+        all.push(source.pinned(cache, cancel).await?);
+    }
+    Ok(all)
 }
 
 fn hash(value: &impl Serialize, digits: usize) -> Result<String> {

@@ -7,7 +7,6 @@ use std::time::Duration;
 use hotplug_protocol::Request;
 
 use super::vm::{Cut, Vm};
-
 use crate::scenario::{Operation, Place, Scenario, Schedule, Seed};
 
 /// The CPU, of those that are `online`: the last that was there at boot and that no lane takes away, and not the first, on which

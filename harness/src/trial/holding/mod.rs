@@ -249,7 +249,6 @@ impl<'a> Holder<'a> {
         }
         self.gdb.run(&others).await?;
         let began = Instant::now();
-        let limit = async { tokio::time::sleep(left.map_or(NEWCOMERS, |left| left.min(NEWCOMERS))).await };
         let woke = tokio::select! {
             biased;
             stop = self.gdb.stopped() => match stop? {
@@ -258,7 +257,7 @@ impl<'a> Holder<'a> {
                 Stop::Asked => None,
             },
             () = over.cancelled() => Some(Woke::Over),
-            () = limit => Some(Woke::Time),
+            () = a_while(*left) => Some(Woke::Time),
         };
         // A trap may have come first.
         let stop = self.gdb.stop().await?;
@@ -297,7 +296,6 @@ impl<'a> Holder<'a> {
             Ok::<_, GdbError>(())
         };
         let began = Instant::now();
-        let limit = async { tokio::time::sleep(left.map_or(NEWCOMERS, |left| left.min(NEWCOMERS))).await };
         let woke = tokio::select! {
             biased;
             stands = stands => {
@@ -305,7 +303,7 @@ impl<'a> Holder<'a> {
                 None
             }
             () = over.cancelled() => Some(Woke::Over),
-            () = limit => Some(Woke::Time),
+            () = a_while(*left) => Some(Woke::Time),
         };
         // Of a machine that stands it changes nothing.
         self.qmp.execute(qapi::qmp::stop {}).await.map_err(monitor)?;
@@ -329,6 +327,11 @@ impl<'a> Holder<'a> {
         }
         Ok(())
     }
+}
+
+/// As long as the machine runs at a time, of what is `left`.
+async fn a_while(left: Option<Duration>) {
+    tokio::time::sleep(left.map_or(NEWCOMERS, |left| left.min(NEWCOMERS))).await;
 }
 
 fn micros(time: Duration) -> u64 {
