@@ -10,6 +10,8 @@
 //! A call that called nothing else that is traced is one line, any other's time is on the line of its end. A task's name is
 //! its own to choose, and may hold anything: so lines are read from their ends.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// One call of a traced function.
@@ -46,44 +48,125 @@ impl Odd {
 /// The calls that ended while `text` was recorded, in the order of their ends. A call whose other end is not there, since the
 /// trace began or ended in between, is no call.
 pub fn calls(text: &str) -> Result<Vec<Call>, Odd> {
-    let mut all = Vec::new();
+    let mut events = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let odd = |what: &str| Odd::new("trace", number + 1, &format!("{what}: {:?}", shortened(line)));
         if line.contains("[LOST ") {
             return Err(odd("it lost what came too fast"));
         }
-        if line.starts_with('#') {
-            continue;
+        if !line.starts_with('#') {
+            events.extend(Event::parse(line).map_err(odd)?);
         }
+    }
+    Ok(in_order(&events))
+}
+
+/// One line of a call.
+struct Event<'a> {
+    /// When the tracer wrote it down, microseconds.
+    at_us: f64,
+    task: u32,
+    /// Every CPU's idle task has the number 0.
+    cpu: u32,
+    /// As the kernel names it, `.part.0` and all.
+    function: &'a str,
+    kind: Kind,
+}
+
+enum Kind {
+    Begin,
+    End { nanoseconds: f64 },
+    Leaf { nanoseconds: f64 },
+}
+
+impl<'a> Event<'a> {
+    fn parse(line: &'a str) -> Result<Option<Self>, &'static str> {
         // Between tasks (`------` and `kworker-3 => agent-7`) and where interrupts come and go there are lines without calls.
         let mut columns = line.rsplitn(3, '|');
         let (Some(what), Some(duration), Some(who)) = (columns.next(), columns.next(), columns.next()) else {
-            continue;
+            return Ok(None);
         };
-        let Some(nanoseconds) = nanoseconds(duration).map_err(odd)? else { continue };
         let what = what.trim();
-        let (function, is_leaf) = match what.strip_suffix("();") {
-            Some(function) => (function, true),
-            None => match what.strip_prefix("} /* ").and_then(|rest| rest.strip_suffix(" */")) {
-                Some(function) => (function, false),
-                // The end of a call whose beginning the trace does not have.
-                None if what == "}" => continue,
-                None => return Err(odd("a time of no call")),
+        let (function, kind) = match nanoseconds(duration)? {
+            None => match what.strip_suffix("() {") {
+                Some(function) => (function, Kind::Begin),
+                None => return Ok(None),
+            },
+            // The end of a call whose beginning the trace does not have.
+            Some(_) if what == "}" => return Ok(None),
+            Some(nanoseconds) => match what.strip_suffix("();") {
+                Some(function) => (function, Kind::Leaf { nanoseconds }),
+                None => match what.strip_prefix("} /* ").and_then(|rest| rest.strip_suffix(" */")) {
+                    Some(function) => (function, Kind::End { nanoseconds }),
+                    None => return Err("a time of no call"),
+                },
             },
         };
-        let at = who.split('|').next().and_then(|time| time.trim().parse::<f64>().ok());
+        let mut from_left = who.split('|').map(str::trim);
+        let at = from_left.next().and_then(|time| time.parse::<f64>().ok()).filter(|time| time.is_finite());
+        let cpu = from_left.next().and_then(|rest| rest.split(')').next()?.parse().ok());
         let task = who.trim_end().rsplit('-').next().and_then(|task| task.trim().parse().ok());
-        let (Some(at), Some(task)) = (at, task) else { return Err(odd("no time or no task")) };
-        // A leaf's line has the time of its begin, any other that of its end.
-        let began_us = at * 1e6 - if is_leaf { 0.0 } else { nanoseconds / 1e3 };
-        let function = function.split('.').next().unwrap_or(function);
-        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if function.is_empty() || !function.chars().all(is_name) {
-            return Err(odd("no name of a function"));
+        let (Some(at), Some(cpu), Some(task)) = (at, cpu, task) else {
+            return Err("no time, no CPU or no task");
+        };
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+        if function.starts_with('.') || function.is_empty() || !function.chars().all(is_name) {
+            return Err("no name of a function");
         }
-        all.push(Call { function: function.to_owned(), task, began_us, nanoseconds });
+        Ok(Some(Self { at_us: at * 1e6, task, cpu, function, kind }))
     }
-    Ok(all)
+}
+
+/// The calls of `events`, none of which begins before what its task did earlier has ended.
+///
+/// The tracer measures how long a call takes by its own two looks at the clock, and its lines have the time of a third,
+/// when each is written down (6.1 kernel/trace/fgraph.c, `ftrace_push_return_trace()` and `ftrace_return_to_handler()`;
+/// `kernel/trace/trace_functions_graph.c`). The host may take the vCPU away between the two: 2.9 ms were seen. So a line's
+/// time is the latest that its end of the call can have been. What its task did next cannot have begun earlier, and says
+/// more; hence from the last event to the first.
+fn in_order(events: &[Event]) -> Vec<Call> {
+    /// What is known of a task where it is looked at.
+    struct Later {
+        /// When what it did next began, microseconds.
+        next_us: f64,
+        /// The calls that it is in, by their places in the events; the inmost is the last.
+        inside: Vec<usize>,
+    }
+    let mut tasks: BTreeMap<(u32, Option<u32>), Later> = BTreeMap::new();
+    let mut began_us = vec![None; events.len()];
+    for (place, event) in events.iter().enumerate().rev() {
+        let later = tasks
+            .entry((event.task, (event.task == 0).then_some(event.cpu)))
+            .or_insert(Later { next_us: f64::INFINITY, inside: Vec::new() });
+        later.next_us = match event.kind {
+            Kind::Leaf { nanoseconds } => {
+                let began = event.at_us.min(later.next_us - nanoseconds / 1e3);
+                began_us[place] = Some(began);
+                began
+            }
+            Kind::End { nanoseconds } => {
+                let ended = event.at_us.min(later.next_us);
+                began_us[place] = Some(ended - nanoseconds / 1e3);
+                later.inside.push(place);
+                ended
+            }
+            Kind::Begin => {
+                let mut began = event.at_us.min(later.next_us);
+                let ends = later.inside.pop_if(|end| events[*end].function == event.function);
+                if let Some(known) = ends.and_then(|end| began_us[end].as_mut()) {
+                    began = began.min(*known);
+                    *known = began;
+                }
+                began
+            }
+        };
+    }
+    let calls = events.iter().zip(began_us).filter_map(|(event, began_us)| {
+        let (Kind::Leaf { nanoseconds } | Kind::End { nanoseconds }) = event.kind else { return None };
+        let function = event.function.split('.').next().unwrap_or(event.function).to_owned();
+        Some(Call { function, task: event.task, began_us: began_us?, nanoseconds })
+    });
+    calls.collect()
 }
 
 /// `# 1234.567 us`, with a mark for what takes long; none where there is no time.
@@ -128,6 +211,33 @@ mod tests {
         near(all[1].nanoseconds, 30_000_250.0);
     }
 
+    /// Seen on two cores with two guests of four CPUs: the vCPU was away between the tracer's look at the clock and its line.
+    #[test]
+    fn what_a_task_did_next_says_when_it_had_ended() {
+        let text = "\
+            \x20   9.108706 |   0)  agent-w-120   |   18866.39 us |  mem_hotplug_begin();\n\
+            \x20   9.112000 |   1)    <idle>-0    |     1.000 us  |  quiet_vmstat();\n\
+            \x20   9.111000 |   2)    <idle>-0    |     1.000 us  |  quiet_vmstat();\n\
+            \x20   9.124698 |   0)  agent-w-120   |   24.727 us   |  move_pfn_range_to_zone();\n\
+            \x20   9.124721 |   0)  agent-w-120   |   23.706 us   |  mem_hotplug_done();\n\
+            \x20   9.200000 |   0)  agent-w-120   |               |  online_pages() {\n\
+            \x20   9.300000 |   0)  agent-w-120   |   100.000 us  |    up();\n\
+            \x20   9.300080 |   0)  agent-w-120   |  102000.0 us  |  } /* online_pages */\n";
+        let all = calls(text).unwrap();
+        let near = |is: f64, should: f64| assert!((is - should).abs() < 1e-3, "{is} {should}: {all:#?}");
+        let of = |name: &str| all.iter().find(|call| call.function == name).unwrap();
+        near(of("mem_hotplug_done").began_us, 9_124_721.0);
+        near(of("move_pfn_range_to_zone").ended_us(), 9_124_721.0);
+        near(of("mem_hotplug_begin").ended_us(), of("move_pfn_range_to_zone").began_us);
+        near(of("mem_hotplug_begin").nanoseconds, 18_866_390.0);
+        near(of("up").ended_us(), 9_300_080.0);
+        near(of("online_pages").began_us, 9_198_080.0);
+        // The idle tasks of two CPUs are two.
+        let idle: Vec<f64> =
+            all.iter().filter(|call| call.task == 0).map(|call| call.began_us.round()).collect();
+        assert_eq!(idle, [9_112_000.0, 9_111_000.0]);
+    }
+
     #[test]
     fn half_a_call_is_no_call() {
         let text = "    1.000000 |   0)  a-1  |               |  up() {\n    1.000010 |   0)  a-1  |   1.0 us  |  }\n";
@@ -148,7 +258,8 @@ mod tests {
             ("    1.0 |   0)  a-1  |   NaN us  |  up();", "a time that is none"),
             ("    1.0 |   0)  a-1  |   -1.0 us  |  up();", "a time that is none"),
             ("    1.0 |   0)  a-1  |   1.0 us  |  up() {", "a time of no call"),
-            ("    1.0 |   0)  a-x  |   1.0 us  |  up();", "no time or no task"),
+            ("    1.0 |   0)  a-x  |   1.0 us  |  up();", "no time, no CPU or no task"),
+            ("    1.0 |   x)  a-1  |   1.0 us  |  up();", "no time, no CPU or no task"),
             ("    1.0 |   0)  a-1  |   1.0 us  |  \u{1b}[2J();", "no name"),
             ("    1.0 |   0)  a-1  |   1.0 us  |  ();", "no name"),
         ] {
