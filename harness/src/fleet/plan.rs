@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::matrix::{Matrix, MatrixKernel};
 use crate::kernel::{Cache, Source};
-use crate::record::write_json;
+use crate::record::{plain_name, write_json};
 use crate::scenario::Scenario;
 use crate::{Error, Result};
 
@@ -255,8 +255,8 @@ impl Inputs {
         {
             pair.source = repo.display().to_string();
             (pair.before, pair.after) = (Some(before.clone()), Some(after.clone()));
-        } else {
-            pair.source = pinned.iter().map(|(source, _)| source.to_string()).collect();
+        } else if let Some((source, _)) = pinned.first() {
+            pair.source = source.to_string();
         }
         Ok(pair)
     }
@@ -285,10 +285,9 @@ fn hash(value: &impl Serialize, digits: usize) -> Result<String> {
     Ok(blake3::hash(&text).to_hex()[..digits].to_owned())
 }
 
-/// What can be a part of a file's name everywhere.
+/// What can be a file's name by itself: neither hidden, nor an option, nor empty.
 fn plain(name: &str) -> String {
-    let one = |c: char| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' };
-    let name: String = name.chars().map(one).take(60).collect();
+    let name = plain_name(name, 60);
     let name = name.trim_start_matches(['-', '.']);
     if name.is_empty() { "x".to_owned() } else { name.to_owned() }
 }

@@ -28,11 +28,7 @@ impl RunFolder {
     pub fn bare(results: &Path, what: &str) -> Result<Self> {
         fs_err::create_dir_all(results)?;
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S");
-        let plain: String = what
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' })
-            .take(40)
-            .collect();
+        let plain = plain_name(what, 40);
         for attempt in 1..1000 {
             let suffix = if attempt == 1 { String::new() } else { format!("-{attempt}") };
             let path = results.join(format!("{now}-{plain}{suffix}"));
@@ -87,4 +83,10 @@ impl RunFolder {
     pub fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {
         write_json(&self.path.join(name), value)
     }
+}
+
+/// `name` with nothing but what a file's name may have everywhere, and at most so many characters.
+pub fn plain_name(name: &str, most: usize) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' };
+    name.chars().map(plain).take(most).collect()
 }

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use bisect::{BisectResult, Revision, Suspected, Test};
 pub use find::find;
-pub use folder::RunFolder;
+pub use folder::{RunFolder, plain_name};
 pub use locks::{add_locks, further_boot, read_locks};
 pub use prove::ProveResult;
 pub use series::{Brought, Changed, Judged, SeriesResult, State, Step};
