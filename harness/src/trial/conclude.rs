@@ -9,7 +9,7 @@ use hotplug_protocol::GuestTime;
 use super::lanes::Log;
 use super::operation::OperationRecord;
 use super::outcome::{Armed, Outcome, Seen, TrialOutcome, TrialRecord};
-use super::run::TrialPlan;
+use super::setting::TrialPlan;
 use super::timing::Traced;
 use super::vm::{Cut, last_words};
 use crate::guest::LockdepStats;

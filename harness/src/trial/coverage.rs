@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hotplug_protocol::ObjectCounters;
 
-use super::run::TrialPlan;
+use super::setting::TrialPlan;
 use crate::Result;
 use crate::coverage::{self, Counted, Counters, Objects, TrialCounters};
 use crate::guest::{Agent, AgentError};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::outcome::TrialRecord;
-use super::run::TrialPlan;
+use super::setting::TrialPlan;
 use super::workers::{RETRIES, Repeated, plan};
 use crate::scenario::Seed;
 use crate::{Error, Result};

@@ -14,7 +14,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::outcome::TrialRecord;
-use super::run::Setting;
+use super::setting::Setting;
 use crate::Result;
 use crate::guest::{TYPED, TYPED_EVERY};
 use crate::journal::{Happening, Stage, Stamped};

@@ -7,7 +7,7 @@ use hotplug_protocol::{Event, Load, LoadEnd, Request};
 
 use super::OperationRecord;
 use super::outcome::{Outcome, TrialRecord};
-use super::run::TrialPlan;
+use super::setting::TrialPlan;
 use crate::Result;
 use crate::guest::{Agent, AgentError, LOCK_STAT};
 use crate::journal::{Happening, Stamped};

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::outcome::{TrialOutcome, TrialRecord};
-use super::run::{Prepared, Setting, TrialPlan, prepare};
+use super::run::{Prepared, prepare};
+use super::setting::{Setting, TrialPlan};
 use crate::error::Blame;
 use crate::scenario::Seed;
 use crate::side::Side;
