@@ -5,14 +5,17 @@
 
 #[expect(dead_code, reason = "real kernels and patches are other tests' business")]
 mod common;
+mod floods;
+mod interrupted;
+mod phases;
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use common::{Run, pid, wait_until};
-use nix::sys::signal::{SigHandler, Signal, kill, signal};
+use common::{Run, wait_until};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use serde_json::Value;
 
 /// One DIMM and one CPU, in and out.
@@ -297,50 +300,6 @@ fn an_agent_that_falls_silent_hangs() {
     assert!(trial["why"].as_str().unwrap().contains("timed out"), "{trial:#}");
 }
 
-/// The size of a file of the first trial.
-fn size(faulty: &Faulty, file: &str) -> u64 {
-    std::fs::metadata(faulty.0.folder().join("trials/before-000").join(file)).unwrap().len()
-}
-
-#[test]
-fn a_qemu_that_floods_fills_no_disk() {
-    Faulty::spoils("flood-of-monitor@accepted", &["more than 16 MiB of events"]);
-    let faulty = Faulty::comes_to("flood-of-stderr@accepted", "clean", 0);
-    let size = size(&faulty, "qemu.stderr");
-    assert!(((64 << 20)..(65 << 20)).contains(&size), "qemu.stderr has {size} bytes");
-}
-
-#[test]
-fn an_agent_that_floods_fills_no_disk() {
-    Faulty::spoils("flood-of-agent@accepted", &["more than 16 MiB of events"]);
-}
-
-#[test]
-fn a_kernel_that_floods_fills_no_disk_and_is_not_called_clean() {
-    let faulty = Faulty::comes_to("flood-of-kernel@accepted", "blind", 3);
-    for file in ["kmsg.log", "serial.log"] {
-        let size = size(&faulty, file);
-        assert!(((64 << 20)..(65 << 20)).contains(&size), "{file} has {size} bytes");
-    }
-    let trial = faulty.0.trial("before-000");
-    assert!(trial["lost_records"].as_u64().unwrap() > 1000, "{trial:#}");
-}
-
-#[test]
-fn floods_take_no_memory_to_speak_of() {
-    for (fault, limit) in [("flood-of-agent@accepted", 128), ("flood-of-kernel@accepted", 512)] {
-        let faulty = Faulty::new();
-        let mut child = faulty.spawn(fault, &[]);
-        let mut peak = 0;
-        wait_until(Duration::from_secs(300), || {
-            peak = peak.max(memory(&child, "VmHWM").unwrap_or(0));
-            child.try_wait().unwrap().is_some()
-        });
-        assert!((1..limit).contains(&(peak >> 10)), "{fault}: {peak} KiB");
-        faulty.0.assert_nothing_left();
-    }
-}
-
 #[test]
 fn a_guest_whose_clock_jumps_is_still_judged() {
     let faulty = Faulty::comes_to("clock@accepted", "reported", 0);
@@ -374,199 +333,4 @@ fn results_that_are_removed_meanwhile_end_the_run() {
     assert!(told.iter().any(|words| stderr.contains(words)), "{stderr}");
     assert_eq!(stderr.matches("hotplug: ").count(), 1, "{stderr}");
     assert!(!faulty.0.results().exists());
-}
-
-/// A figure of `/proc/pid/status`, KiB.
-fn memory(child: &Child, figure: &str) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'))?;
-    line.trim().strip_suffix(" kB")?.trim().parse().ok()
-}
-
-/// Memory of the harness after `early` and after `late` trials a side, KiB.
-fn growth(early: u32, late: u32) -> (u64, u64) {
-    let faulty = Faulty::new();
-    let mut child = faulty.spawn("", &["--trials", &late.to_string()]);
-    let ended = |number: u32| {
-        let mut runs = std::fs::read_dir(faulty.0.results()).into_iter().flatten().flatten();
-        runs.any(|run| run.path().join(format!("trials/after-{number:03}/trial.json")).exists())
-    };
-    let mut figures = Vec::new();
-    for number in [early, late - late / 20] {
-        wait_until(Duration::from_secs(1800), || {
-            assert!(child.try_wait().unwrap().is_none(), "it ended before trial {number} was seen");
-            ended(number)
-        });
-        figures.push(memory(&child, "VmHWM").unwrap());
-    }
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert_eq!(faulty.0.result()["trials"]["after"]["trials"], late);
-    faulty.0.assert_nothing_left();
-    (figures[0], figures[1])
-}
-
-#[test]
-fn memory_does_not_grow_with_the_number_of_trials() {
-    let (early, late) = growth(100, 1000);
-    assert!(late < early + 2048, "{early} KiB became {late} KiB");
-}
-
-#[test]
-#[ignore = "takes minutes and a gigabyte of disk; the thousand trials above would show the same growth"]
-fn memory_does_not_grow_with_ten_thousand_trials() {
-    let (early, late) = growth(100, 5000);
-    eprintln!("{early} KiB after 200 trials, {late} KiB after 9500");
-    assert!(late < early + 4096, "{early} KiB became {late} KiB");
-}
-
-/// Moments at which a run is interrupted.
-fn moments() -> impl Iterator<Item = Duration> {
-    // Spread over a start, which takes a second at most, and some trials.
-    (0..34_u64).map(|n| Duration::from_millis(n * 617 % 1700))
-}
-
-/// Whatever was written can be read.
-fn assert_readable(faulty: &Faulty) {
-    for entry in walkdir::WalkDir::new(faulty.0.results()).into_iter().flatten() {
-        if entry.path().extension().is_some_and(|extension| extension == "json") {
-            let text = std::fs::read(entry.path()).unwrap();
-            let parsed: Result<Value, _> = serde_json::from_slice(&text);
-            assert!(parsed.is_ok(), "{}: {}", entry.path().display(), parsed.unwrap_err());
-        }
-    }
-    let begun = std::fs::read_dir(faulty.0.results()).into_iter().flatten().flatten();
-    for run in begun.filter(|run| run.path().join("trials/before-000").exists()) {
-        assert!(run.path().join("run.json").exists(), "{}", run.path().display());
-    }
-}
-
-/// Ends runs at all moments by these signals, and has a look at what is left.
-fn interrupted(signals: &[Signal], status: Option<i32>) {
-    for moment in moments() {
-        let faulty = Faulty::new();
-        let mut child = faulty.spawn("", &["--trials", "100000"]);
-        // The moment is what is tried here, not something that is waited for.
-        std::thread::sleep(moment);
-        for signal in signals {
-            kill(pid(&child), *signal).unwrap();
-        }
-        let ended = child.wait().unwrap();
-        // A signal that comes before anybody listens ends it as it ends any process.
-        let early = moment < Duration::from_millis(100) && ended.code().is_none();
-        assert!(ended.code() == status || early, "{moment:?}: {ended}");
-        wait_until(Duration::from_secs(30), || faulty.0.qemus().is_empty());
-        faulty.0.assert_nothing_left();
-        assert_readable(&faulty);
-    }
-}
-
-#[test]
-fn ctrl_c_at_any_moment_leaves_nothing() {
-    interrupted(&[Signal::SIGINT], Some(130));
-}
-
-#[test]
-fn ctrl_c_twice_at_any_moment_leaves_nothing() {
-    interrupted(&[Signal::SIGINT, Signal::SIGINT], Some(130));
-}
-
-#[test]
-fn sigkill_at_any_moment_leaves_nothing() {
-    interrupted(&[Signal::SIGKILL], None);
-}
-
-/// What the fake's kernel traced of [`SCENARIO`]'s DIMM, microseconds after 10 s: delivered 100, driver 120, registered 250,
-/// online 600, heard of at 650; then away.
-const TRACE: &str = "\
-# tracer: function_graph
-# heard 10000650
-   10.000100 |   0)  kworker-5  |     2.000 us  |  acpi_hotplug_schedule();
-   10.000110 |   0)  kworker-7  |               |  acpi_device_hotplug() {
-   10.000120 |   0)  kworker-7  |               |    acpi_memory_device_add() {
-   10.000200 |   0)  kworker-7  |    50.000 us  |      create_memory_block_devices();
-   10.000400 |   0)  kworker-7  | ! 200.000 us  |      online_pages();
-   10.001000 |   0)  kworker-7  | ! 880.000 us  |    } /* acpi_memory_device_add */
-   10.001010 |   0)  kworker-7  | ! 900.000 us  |  } /* acpi_device_hotplug */
-   10.002000 |   0)  kworker-5  |     2.000 us  |  acpi_hotplug_schedule();
-   10.002010 |   0)  kworker-7  |               |  acpi_device_hotplug() {
-   10.002100 |   0)  kworker-7  | ! 300.000 us  |    offline_pages();
-   10.002500 |   0)  kworker-7  | ! 100.000 us  |    acpi_memory_device_remove();
-   10.002700 |   0)  kworker-7  |    40.000 us  |    acpi_evaluate_ej0();
-   10.002810 |   0)  kworker-7  | ! 800.000 us  |  } /* acpi_device_hotplug */
-";
-
-/// The phases of operations, by a guest whose clock is scripted and by the host's own, which never mix.
-#[test]
-fn phases_are_each_told_by_one_clock() {
-    let faulty = Faulty::new();
-    let trace = faulty.path("trace.txt");
-    std::fs::write(&trace, TRACE).unwrap();
-    let text = SCENARIO.split("[[lane]]\nname = \"cpus\"").next().unwrap();
-    let table = "[latency]\nfunctions = [\"offline_pages\"]\n\
-        phases = [\"plug dimm: driver..online\", \"plug dimm: asked..ended\"]\ntrials = 1\n";
-    let mut command = faulty.0.compare_with_control();
-    command.args(["--no-control", "--no-coverage", "--boots", "4"]).env("HOTPLUG_FAKE_TRACE", &trace);
-    let output = faulty.run(&mut faulty.of(command, &format!("{text}{table}"), ""));
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("no change (within"), "{output:?}");
-    let times = std::fs::read(faulty.0.folder().join("latency/1/trials/before-000/latency.json")).unwrap();
-    let times: Value = serde_json::from_slice(&times).unwrap();
-    let course = |operation: &str, first: &str| {
-        let courses = times["courses"].as_array().unwrap();
-        let is_it = |course: &&Value| course["operation"] == operation && course["marks"][0][0] == first;
-        let course = courses.iter().find(is_it).unwrap_or_else(|| panic!("{times:#}"));
-        let mark = |mark: &Value| (mark[0].as_str().unwrap().to_owned(), mark[1].as_f64().unwrap());
-        course["marks"].as_array().unwrap().iter().map(mark).collect::<Vec<(String, f64)>>()
-    };
-    let near = |marks: Vec<(String, f64)>, expected: &[(&str, f64)]| {
-        let names = |all: &[(String, f64)]| all.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-        assert_eq!(names(&marks), expected.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>());
-        for ((name, at), (_, after)) in marks.iter().zip(expected) {
-            assert!((at - 1e7 - after).abs() < 1e-3, "{name} at {at}");
-        }
-    };
-    near(
-        course("plug dimm", "delivered"),
-        &[
-            ("delivered", 100.0),
-            ("driver", 120.0),
-            ("registered", 250.0),
-            ("online", 600.0),
-            ("visible", 650.0),
-        ],
-    );
-    near(
-        course("unplug dimm", "delivered"),
-        &[
-            ("delivered", 2000.0),
-            ("offline-begun", 2100.0),
-            ("offline-done", 2400.0),
-            ("removed", 2600.0),
-            ("ejected", 2740.0),
-        ],
-    );
-    // What comes by the monitor and what by the agent is in no order: a uevent may even come after the operation's end.
-    for (operation, told, late) in [
-        ("plug dimm", ["told"].as_slice(), "told-online"),
-        ("unplug dimm", &["deleted", "told"], "told-offline"),
-    ] {
-        let marks = course(operation, "asked");
-        let mut names: Vec<&str> = marks.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!((names.remove(0), names.remove(0), names.pop()), ("asked", "accepted", Some("ended")));
-        names.retain(|name| *name != late);
-        names.sort_unstable();
-        assert_eq!(names, told, "{marks:?}");
-        assert!(marks.is_sorted_by(|a, b| a.1 <= b.1), "{marks:?}");
-    }
-    let result = faulty.0.result();
-    let metrics = result["latency"]["metrics"].as_array().unwrap();
-    let metric = |name: &str| metrics.iter().find(|metric| metric["name"] == name).unwrap();
-    let online = metric("plug dimm: driver..online");
-    assert_eq!(
-        (&online["told"], &online["boots"]["after"][3]),
-        (&"no-change".into(), &480_000.0.into()),
-        "{online:#}"
-    );
-    assert_eq!(metric("offline_pages")["told"], "no-change");
-    assert_eq!(metric("plug dimm: asked..ended")["samples"]["before"], 4);
 }
