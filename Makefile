@@ -23,7 +23,11 @@ compare: setup
 	$(HOTPLUG) compare $(if $(SOURCE),--source '$(SOURCE)') --scenario '$(SCENARIO)' $(ARGS) $(if $(PATCH),'$(PATCH)') || status=$$?; \
 	case $$status in 0|1|3) exit 0 ;; *) exit $$status ;; esac
 
-test: setup tools
+# Built as the tests are, and so once: what tests add to the features of dependencies cargo gives to all who use them, and
+# after a plain build it would compile a third of them, and the harness, anew.
+test: linker tools
+	cargo test --workspace --release --locked --no-run
+	@$(HOTPLUG) doctor --install
 	cargo test --workspace --release --locked
 
 bench: setup
