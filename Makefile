@@ -23,11 +23,7 @@ compare: setup
 	$(HOTPLUG) compare $(if $(SOURCE),--source '$(SOURCE)') --scenario '$(SCENARIO)' $(ARGS) $(if $(PATCH),'$(PATCH)') || status=$$?; \
 	case $$status in 0|1|3) exit 0 ;; *) exit $$status ;; esac
 
-# Built as the tests are, and so once: what tests add to the features of dependencies cargo gives to all who use them, and
-# after a plain build it would compile a third of them, and the harness, anew.
-test: linker tools
-	cargo test --workspace --release --locked --no-run
-	@$(HOTPLUG) doctor --install
+test: setup tools
 	cargo test --workspace --release --locked
 
 bench: setup
@@ -69,8 +65,14 @@ fuzz: linker
 setup: build
 	@$(HOTPLUG) doctor --install
 
+# Built once, as what is run next wants it: what tests add to the features of dependencies cargo gives to all who use them,
+# and after a plain build it would compile a third of them, and the harness, anew.
+BUILD            = cargo build --release --locked
+test: BUILD      = cargo test --workspace --release --locked --no-run
+bench: BUILD     = cargo bench --locked --bench figures --no-run
+fixtures: BUILD  = cargo test --release --locked --test provoke --no-run
 build: linker
-	cargo build --release --locked
+	$(BUILD)
 
 # Installs packages ($2), or says what is to be done where there is no apt ($1).
 install = command -v apt-get >/dev/null || { echo "make: $(1)" >&2; exit 2; }; \
