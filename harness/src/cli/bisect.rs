@@ -12,7 +12,7 @@ use super::kernel::{BuildReporter, PairArgs, cache_path};
 use super::suspect::{Lineup, LineupArgs};
 use crate::bisect::{Bisection, History};
 use crate::compare::clean_trials;
-use crate::host;
+use crate::host::{self, AcceleratorRequest};
 use crate::kernel::{Cache, Revisions, build_pair, resolve};
 use crate::present::bisect as screen;
 use crate::record::{BisectResult, Head, Revision, RunFolder, Suspected, Test};
@@ -79,7 +79,7 @@ impl BisectArgs {
 }
 
 /// Bisects, or tries the one revision; the screen goes to `out`. Returns the exit status.
-pub async fn run(args: &BisectArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
+pub async fn run(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     if let Some(file) = &args.all.scenario {
         Scenario::read(file)?;
     }
@@ -90,7 +90,7 @@ pub async fn run(args: &BisectArgs, out: &mut impl Write, cancel: &CancellationT
 }
 
 /// For `git bisect run`: it stops at statuses from 128 on, so that no mistake is taken for a verdict.
-async fn step(args: &BisectArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
+async fn step(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let tried = async {
         let revision = resolve(&args.source, "HEAD", cancel).await?;
         let cache = Cache::open(cache_path(args.all.how.cache.as_deref())?)?;
@@ -117,7 +117,7 @@ async fn step(args: &BisectArgs, out: &mut impl Write, cancel: &CancellationToke
     Ok(status)
 }
 
-async fn whole(args: &BisectArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
+async fn whole(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let (started, began) = (jiff::Timestamp::now(), Instant::now());
     let (Some(good), Some(bad)) = (&args.good, &args.bad) else {
         return Err(Error::user("--good and --bad are both needed"));
@@ -134,8 +134,10 @@ async fn whole(args: &BisectArgs, out: &mut impl Write, cancel: &CancellationTok
     let last = names.len() - 1;
     let first =
         build_pair(&cache, &args.pair(&names[last]).request()?, &BuildReporter::new(), cancel).await?;
-    let probed =
-        host::probe_accelerator(&machine.qemu, args.all.how.accel, Some(&first.after.image), cancel).await?;
+    let (asked, image) = (AcceleratorRequest::by(args.all.how.accel), Some(&*first.after.image));
+    let probed = host::find_accelerator(&machine.qemu, asked, image, &cache, cancel).await?;
+    let mut args = args.clone();
+    args.all.how.found = Some(probed.accelerator);
     let folder = RunFolder::bare(&args.all.how.results, "bisect")?;
     let mut bisection = Bisection::new(history, args.confidence.min(0.9999));
     let mut result = BisectResult {

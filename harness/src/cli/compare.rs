@@ -8,13 +8,11 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::comparison::{Finished, finish};
-use super::control::control;
 use super::kernel::PairArgs;
-use super::ready::prepare;
+use super::ready::{Audience, prepare};
 use super::running::RunningArgs;
 use super::{history, page};
 use crate::Result;
-use crate::compare::Control;
 use crate::kernel::KernelPair;
 use crate::present::{stream, terminal};
 use crate::scenario::Sweep;
@@ -121,6 +119,19 @@ pub(super) struct Asked {
     pub(super) time: bool,
     /// The same of kernels whose trials report.
     pub(super) despite_reports: bool,
+    /// Whether bugs planted for the purpose are seen.
+    pub(super) control: Planting,
+}
+
+/// Whether bugs are planted into the before kernel, and looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Planting {
+    /// They are, once the trials have ended.
+    Wanted,
+    /// The user does without.
+    Refused,
+    /// It is not this comparison's to ask: it is a part of another.
+    Unasked,
 }
 
 impl Asked {
@@ -132,21 +143,17 @@ impl Asked {
             untraced: args.no_overlap,
             time: !args.no_latency,
             despite_reports: args.latency_despite_reports,
+            control: if args.no_control { Planting::Refused } else { Planting::Wanted },
         }
     }
 }
 
 /// Runs the comparison, prints the screen to `out`, returns the exit status.
-pub async fn run(args: &CompareArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
+pub async fn run(args: &CompareArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let cache = args.pair.open_cache()?;
-    let ready = prepare(args, &cache, cancel).await?;
-    let control = if args.no_control {
-        Control::None { why: "--no-control".into() }
-    } else {
-        // Boxed: a comparison within a comparison is a large future.
-        Box::pin(control(&ready, &cache, cancel)).await?
-    };
-    let Finished { folder, result, stopped, .. } = finish(ready, Some(control), &cache, cancel).await?;
+    let mut ready = prepare(args, &cache, cancel).await?;
+    ready.audience = if args.running.json_lines { Audience::Program } else { Audience::Terminal };
+    let Finished { folder, result, stopped, .. } = finish(ready, &cache, cancel).await?;
     history::add(folder.path(), &result);
     page::write(folder.path(), &result)?;
     if args.running.json_lines {

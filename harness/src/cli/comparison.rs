@@ -1,4 +1,4 @@
-//! A comparison from its first trial to its result, for whoever wants one: `compare`, its control, `prove`.
+//! A comparison from its first trial to its result, for `compare`, its control, `prove` and the rest.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
@@ -6,20 +6,14 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::compare::{Asked, CompareArgs};
-use super::counted::coverage;
-use super::lock_order::lock_order;
-use super::overlapped::overlap;
-use super::ready::{Ready, prepare};
-use super::timed::{self, latency};
-use crate::compare::{Control, Coverage, Judge, Judgement, Verdict};
+use super::compare::{CompareArgs, Planting};
+use super::ready::{Audience, Ready, prepare};
+use super::refine::{refine, tell_first};
+use crate::compare::{Judge, Judgement, Verdict};
 use crate::kernel::{Cache, Kernel};
 use crate::kreport::symbols::Symbols;
-use crate::latency::Latency;
-use crate::overlap::Overlap;
 use crate::present::{Progress, stream};
 use crate::record::{Beside, Run, RunFolder, RunResult};
-use crate::scenario::Racing;
 use crate::side::{Side, Sides};
 use crate::trial::{self, Again, Happened, Ran, run_all};
 use crate::{Error, Result};
@@ -54,21 +48,17 @@ pub(super) async fn with_locks(
     to_the_end(prepare(args, cache, cancel).await?, cache, cancel).await
 }
 
-async fn to_the_end(ready: Ready, cache: &Cache, cancel: &CancellationToken) -> Result<Finished> {
-    let finished = finish(ready, None, cache, cancel).await?;
+async fn to_the_end(mut ready: Ready, cache: &Cache, cancel: &CancellationToken) -> Result<Finished> {
+    ready.asked.control = Planting::Unasked;
+    let finished = finish(ready, cache, cancel).await?;
     match finished.stopped {
         None => Ok(finished),
         Some(error) => Err(error),
     }
 }
 
-/// Runs the trials that are left, judges all of them, writes the result.
-pub(super) async fn finish(
-    mut ready: Ready,
-    control: Option<Control>,
-    cache: &Cache,
-    cancel: &CancellationToken,
-) -> Result<Finished> {
+/// Runs the trials that are left, judges all of them, refines that by what was asked beside, writes the result.
+pub(super) async fn finish(mut ready: Ready, cache: &Cache, cancel: &CancellationToken) -> Result<Finished> {
     let Run { plan, trials, seed, .. } = ready.run.clone();
     let count = trials.map(|end| end.saturating_sub(plan.first));
     let then = ready.judge.tally();
@@ -94,13 +84,14 @@ pub(super) async fn finish(
         let progress = Progress::of_trials(count.map(|n| u64::from(n) * 2), past.done.into());
         let judge = Mutex::new(&mut ready.judge);
         let began = Instant::now();
-        if ready.is_watched {
+        if ready.audience == Audience::Program {
             stream::began(&mut std::io::stdout(), &ready.run)?;
         }
         let tell = |happened: Happened| {
             progress.tell(&happened);
             // Who watched may have gone away; the trials go on.
-            let watched = ready.is_watched.then(|| stream::happened(&mut std::io::stdout(), &happened));
+            let watched = (ready.audience == Audience::Program)
+                .then(|| stream::happened(&mut std::io::stdout(), &happened));
             if let Some(Err(error)) = watched {
                 tracing::warn!(%error, "nobody reads what happens");
             }
@@ -128,13 +119,15 @@ pub(super) async fn finish(
         judgement = Judgement { verdict: Some(Verdict::Inconclusive), reason, ..judgement };
     }
     let repeated = [past.repeated, ran.repeated].concat();
+    let result =
+        |run: Run, judgement, beside| RunResult::new(run, judgement, repeated.clone(), seconds, beside);
     let mut beside = Beside::default();
     if ran.stopped.is_none() {
+        tell_first(&ready, &result(ready.run.clone(), judgement.clone(), Beside::default()));
         // The trials are done and judged all the same.
-        ran.stopped =
-            Box::pin(ask_beside(&mut ready, &mut judgement, &mut beside, cache, cancel)).await.err();
+        ran.stopped = Box::pin(refine(&mut ready, &mut judgement, &mut beside, cache, cancel)).await.err();
     }
-    let result = RunResult::new(ready.run, judgement, repeated, seconds, control, beside);
+    let result = result(ready.run, judgement, beside);
     match (ready.folder.write("result.json", &result), ran.stopped) {
         (Ok(()), stopped) => Ok(Finished {
             folder: ready.folder,
@@ -147,36 +140,6 @@ pub(super) async fn finish(
         // What stopped it is what is told, also where the result could not be written either.
         (Err(_), Some(error)) | (Err(error), None) => Err(error),
     }
-}
-
-/// Asks what the judged trials do not tell: the lock order, what of the change ran, what ran at once, what takes longer.
-async fn ask_beside(
-    ready: &mut Ready,
-    judgement: &mut Judgement,
-    beside: &mut Beside,
-    cache: &Cache,
-    cancel: &CancellationToken,
-) -> Result<()> {
-    let Asked { whole, count, trace, untraced, time, .. } = ready.asked;
-    if whole {
-        beside.lock_order = Some(lock_order(ready, judgement, cache, cancel).await?);
-        let none = || Some(Coverage::none("--no-coverage"));
-        beside.coverage = if count { coverage(ready, cache, cancel).await? } else { none() };
-        let usual = Racing::default();
-        let wanted = ready.setting.scenario.overlap.as_ref().or(trace.then_some(&usual));
-        beside.overlap = match wanted {
-            Some(_) if untraced => Some(Overlap::none("--no-overlap")),
-            Some(racing) => Some(overlap(ready, racing, cache, cancel).await?),
-            None => None,
-        };
-    }
-    beside.latency = match &ready.setting.scenario.latency {
-        Some(timing) if time => Some(latency(ready, timing, judgement, cache, cancel).await?),
-        None if time && whole => Some(timed::unnamed(ready, judgement)),
-        _ if whole => Some(Latency::none("--no-latency")),
-        _ => None,
-    };
-    Ok(())
 }
 
 /// Gives the frames of all reports their file, line and inlined callers, from the vmlinux of the kernel that printed

@@ -41,7 +41,7 @@ pub(super) async fn control(ready: &Ready, cache: &Cache, cancel: &CancellationT
         trials: Some(TRIALS),
         running: RunningArgs {
             results: place.clone(),
-            accel: ready.setting.accelerator.into(),
+            found: Some(ready.setting.accelerator),
             ..RunningArgs::default()
         },
         ..CompareArgs::default()

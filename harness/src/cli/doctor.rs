@@ -1,10 +1,12 @@
 //! `hotplug doctor`: what the host has and lacks, and the command that mends it.
 
 use std::io::Write;
+use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::host::{self, Choice, Host, Report, Rights, System};
+use crate::host::{self, Acceleration, AcceleratorRequest, Choice, Host, Qemu, Report, Rights, System};
+use crate::kernel::Cache;
 use crate::{Error, Result};
 
 /// Say what this machine has and lacks for a run; install what is lacking.
@@ -35,7 +37,8 @@ pub async fn run(args: Args, cancel: CancellationToken) -> Result<u8> {
         return install(&system, host, &cancel).await;
     }
     let acceleration = match &host.qemu {
-        Some(qemu) => match host::probe_accelerator(qemu, args.accel, None, &cancel).await {
+        // Looking is what the doctor is for: an answer of before is not enough.
+        Some(qemu) => match look(qemu, args.accel, &host.cache, &cancel).await {
             Err(error) if error.blame() == crate::Blame::Interrupted => return Err(error),
             answer => Some(answer),
         },
@@ -45,6 +48,12 @@ pub async fn run(args: Args, cancel: CancellationToken) -> Result<u8> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}, kernel {}\n\n{report}", host.os.name, host.kernel)?;
     Ok(if report.is_complete() { 0 } else { LACKING })
+}
+
+/// Finds out anew what runs guests, for the doctor and for all who come after.
+async fn look(qemu: &Qemu, choice: Choice, cache: &Path, cancel: &CancellationToken) -> Result<Acceleration> {
+    let cache = Cache::open(cache)?;
+    host::find_accelerator(qemu, AcceleratorRequest { choice, anew: true }, None, &cache, cancel).await
 }
 
 /// Installs, then looks again: what apt had may still be too old. Boots nothing: `make compare` comes by here each

@@ -48,7 +48,7 @@ pub enum HistoryCommand {
 }
 
 /// Prints to `out`; the exit status.
-pub fn run(args: &HistoryArgs, out: &mut impl Write) -> Result<u8> {
+pub fn run(args: &HistoryArgs, out: &mut dyn Write) -> Result<u8> {
     let text = match (&args.command, &args.of) {
         (Some(HistoryCommand::Import { folder }), _) => import(folder, &args.results)?,
         (None, of) => {

@@ -185,7 +185,7 @@ pub(super) fn cache_path(given: Option<&std::path::Path>) -> Result<PathBuf> {
 /// Runs the subcommand; its result goes to `out`, what it is at to standard error.
 pub async fn run(
     command: &KernelCommand,
-    out: &mut impl std::io::Write,
+    out: &mut dyn std::io::Write,
     cancel: &CancellationToken,
 ) -> Result<()> {
     match command {
@@ -208,7 +208,7 @@ pub async fn run(
     }
 }
 
-fn json(out: &mut impl std::io::Write, value: &impl serde::Serialize) -> Result<()> {
+fn json(out: &mut dyn std::io::Write, value: &impl serde::Serialize) -> Result<()> {
     serde_json::to_writer_pretty(&mut *out, value).map_err(std::io::Error::from)?;
     Ok(writeln!(out)?)
 }

@@ -46,7 +46,7 @@ pub enum LatencyCommand {
 }
 
 /// Prints to `out`; the exit status.
-pub fn run(args: &LatencyArgs, out: &mut impl Write) -> Result<u8> {
+pub fn run(args: &LatencyArgs, out: &mut dyn Write) -> Result<u8> {
     let latency = match (&args.command, &args.result) {
         (Some(LatencyCommand::Diff { before, after }), _) => {
             diff(&super::found(before)?, &super::found(after)?)?

@@ -65,7 +65,7 @@ pub enum LocksCommand {
 }
 
 /// Prints to `out`; the exit status.
-pub fn run(args: &LocksArgs, out: &mut impl Write) -> Result<u8> {
+pub fn run(args: &LocksArgs, out: &mut dyn Write) -> Result<u8> {
     let found = |folder: &PathBuf| super::found(folder);
     let result = args.result.as_ref().map(found).transpose()?;
     let text = match (&args.command, &result, &args.around) {

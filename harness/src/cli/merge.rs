@@ -31,7 +31,7 @@ pub struct MergeArgs {
 }
 
 /// Joins what is there, says what is not, writes a result for each combination.
-pub fn run(args: &MergeArgs, out: &mut impl Write) -> Result<u8> {
+pub fn run(args: &MergeArgs, out: &mut dyn Write) -> Result<u8> {
     let (plan, folder) = Plan::read(&args.plan)?;
     let mut places = vec![folder.join("shards")];
     places.extend(args.shards.iter().cloned());

@@ -21,6 +21,7 @@ pub mod plan;
 pub mod prove;
 pub mod race;
 mod ready;
+mod refine;
 pub mod replay;
 pub mod report;
 mod rerun;

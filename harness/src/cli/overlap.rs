@@ -19,7 +19,7 @@ pub struct OverlapArgs {
 }
 
 /// Prints to `out`; the exit status.
-pub fn run(args: &OverlapArgs, out: &mut impl Write) -> Result<u8> {
+pub fn run(args: &OverlapArgs, out: &mut dyn Write) -> Result<u8> {
     let result = read_result(&super::found(&args.result)?)?;
     let told = [result.race.as_ref().map(race::full), result.overlap.as_ref().map(overlap::full)];
     let told: Vec<String> = told.into_iter().flatten().collect();

@@ -39,7 +39,7 @@ pub struct PlanArgs {
 }
 
 /// Makes the plan, says what it is on `out`.
-pub async fn run(args: &PlanArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
+pub async fn run(args: &PlanArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let matrix = Matrix::read(&args.matrix)?;
     let trials = matrix.all_trials();
     if trials > args.most && !args.yes && !agreed(&matrix, args.most)? {

@@ -14,7 +14,7 @@ use super::kernel::{BuildReporter, PairArgs, cache_path};
 use super::running::RunningArgs;
 use crate::Result;
 use crate::error::Blame;
-use crate::host;
+use crate::host::{self, AcceleratorRequest};
 use crate::kernel::{Built, Cache, build_pair};
 use crate::present::prove as screen;
 use crate::prove::{Entry, EntryResult, Sight, Suite, Totals, Tried};
@@ -60,13 +60,14 @@ pub struct ProveArgs {
     /// Where results go
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
-    /// How guest code is run
-    #[arg(long, value_enum, default_value_t)]
-    pub accel: host::Choice,
+    /// How guest code is run [default: auto, as was found out once since this machine booted; with this option it is found
+    /// out anew]
+    #[arg(long, value_enum)]
+    pub accel: Option<host::Choice>,
 }
 
 /// Runs the proof: a row on `out` as each entry ends, then the totals. Returns the exit status.
-pub async fn run(args: &ProveArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
+pub async fn run(args: &ProveArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let started = jiff::Timestamp::now();
     let began = Instant::now();
     // A mistake is told before anything is built or written.
@@ -78,7 +79,8 @@ pub async fn run(args: &ProveArgs, out: &mut impl Write, cancel: &CancellationTo
         let request = pair(args, None, "").request()?;
         build_pair(&cache, &request, &BuildReporter::new(), cancel).await?.before
     };
-    let probed = host::probe_accelerator(&machine.qemu, args.accel, Some(&unmodified.image), cancel).await?;
+    let (asked, image) = (AcceleratorRequest::by(args.accel), Some(&*unmodified.image));
+    let probed = host::find_accelerator(&machine.qemu, asked, image, &cache, cancel).await?;
 
     let folder = RunFolder::bare(&args.results, if args.quick { "prove-quick" } else { "prove" })?;
     let suite = suite(args, &folder.path().join("suite"))?;
@@ -99,7 +101,7 @@ pub async fn run(args: &ProveArgs, out: &mut impl Write, cancel: &CancellationTo
         args,
         folder: folder.path(),
         series: &series,
-        accel: probed.accelerator.into(),
+        accelerator: probed.accelerator,
         cache: &cache,
     };
     let mut stopped = None;
@@ -154,7 +156,7 @@ struct Proof<'a> {
     args: &'a ProveArgs,
     folder: &'a Path,
     series: &'a str,
-    accel: host::Choice,
+    accelerator: host::Accelerator,
     cache: &'a Cache,
 }
 
@@ -212,7 +214,7 @@ impl Proof<'_> {
                 workers: self.args.workers,
                 seed: self.args.seed,
                 results: self.folder.to_owned(),
-                accel: self.accel,
+                found: Some(self.accelerator),
                 ..RunningArgs::default()
             },
             ..CompareArgs::default()

@@ -55,7 +55,7 @@ pub struct RaceArgs {
 }
 
 /// Runs the sweep, prints the screen to `out`, returns the exit status.
-pub async fn run(args: RaceArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
+pub async fn run(args: RaceArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let manner = Manner { limit_ms: args.limit, ..Manner::default() };
     let sweep = Sweep { functions: args.functions, against: args.against, manner };
     let pairs = u32::try_from(sweep.pairs().len()).unwrap_or(u32::MAX);

@@ -30,13 +30,24 @@ pub(super) struct Ready {
     /// It goes on.
     resumed: bool,
     pub(super) asked: Asked,
-    /// Whoever watches is told what happens, on standard output.
-    pub(super) is_watched: bool,
+    pub(super) audience: Audience,
     pub(super) judge: Judge,
     /// What was done of it; nothing of a new one.
     pub(super) past: Past,
     /// How long that took, seconds.
     pub(super) earlier: f64,
+}
+
+/// To whom a run tells what happens in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// To nobody: it is a part of another.
+    #[default]
+    Nobody,
+    /// Lines for people, on standard error.
+    Terminal,
+    /// JSON lines for a program, on standard output.
+    Program,
 }
 
 impl Ready {
@@ -113,14 +124,15 @@ pub(super) async fn prepare(args: &CompareArgs, cache: &Cache, cancel: &Cancella
 /// A new run: everything that can be wrong without a kernel is found before one is built.
 pub(super) async fn begin(args: &CompareArgs, cache: &Cache, cancel: &CancellationToken) -> Result<Ready> {
     let (scenario, scenario_text) = scenario(args)?;
-    let choice = args.running.accel.and(scenario.machine.accelerator)?;
+    let wanted = args.running.asked().and(scenario.machine.accelerator)?;
     if args.exact {
         fits_exactly(&scenario)?;
     }
     let known = super::known_issues(args.running.known.as_deref())?;
     let machine = ground::machine().await?;
     let (asked, pair) = kernels(args, cache, cancel).await?;
-    let probed = host::probe_accelerator(&machine.qemu, choice, Some(&pair.before.image), cancel).await?;
+    let image = Some(&*pair.before.image);
+    let probed = host::find_accelerator(&machine.qemu, wanted, image, cache, cancel).await?;
     machine.fits(&scenario, probed.accelerator)?;
     if args.exact {
         counts_instructions(probed.accelerator)?;
@@ -177,7 +189,7 @@ pub(super) async fn begin(args: &CompareArgs, cache: &Cache, cancel: &Cancellati
         kernels,
         resumed: false,
         asked: Asked::by(args),
-        is_watched: args.running.json_lines,
+        audience: Audience::default(),
         judge,
         past,
         earlier: 0.0,
@@ -238,7 +250,8 @@ async fn resume(args: &CompareArgs, path: &Path, cache: &Cache, cancel: &Cancell
     };
     let initramfs = crate::image::initramfs()?;
     let accelerator = ground::alike(&run, &machine, &initramfs)?;
-    host::probe_accelerator(&machine.qemu, accelerator.into(), Some(&kernels.before.image), cancel).await?;
+    let image = Some(&*kernels.before.image);
+    host::find_accelerator(&machine.qemu, accelerator.into(), image, cache, cancel).await?;
 
     // From here on something changes in the folder.
     let folder = RunFolder::reopen(path)?;
@@ -270,7 +283,7 @@ async fn resume(args: &CompareArgs, path: &Path, cache: &Cache, cancel: &Cancell
         kernels,
         resumed: true,
         asked: Asked::by(args),
-        is_watched: args.running.json_lines,
+        audience: Audience::default(),
         judge,
         past,
         earlier,

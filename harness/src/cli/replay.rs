@@ -40,7 +40,7 @@ pub struct ReplayArgs {
 }
 
 /// Replays, prints the screen to `out`, returns the exit status.
-pub async fn run(args: &ReplayArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
+pub async fn run(args: &ReplayArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let (source, records) = recorded(&super::found(&args.recorded)?)?;
     let mut replays: BTreeMap<String, Replays> = BTreeMap::new();
     for record in &records {

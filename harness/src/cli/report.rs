@@ -44,7 +44,7 @@ pub struct ReportArgs {
 }
 
 /// Prints to `out`; the exit status.
-pub fn run(args: &ReportArgs, out: &mut impl Write) -> Result<u8> {
+pub fn run(args: &ReportArgs, out: &mut dyn Write) -> Result<u8> {
     let folder = super::found(&args.result)?;
     out.write_all(text(args, &folder)?.as_bytes())?;
     Ok(0)

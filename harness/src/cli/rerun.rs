@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::ground::{self, Machine};
 use super::kernel::cache_path;
 use super::running::RunningArgs;
-use crate::host::{self, Acceleration};
+use crate::host::{self, Acceleration, AcceleratorRequest};
 use crate::kernel::{Cache, Kernel};
 use crate::record::{Plan, Run, RunFolder, SCHEMA, read_run};
 use crate::scenario::Scenario;
@@ -28,9 +28,13 @@ pub struct RerunArgs {
     /// Where results go
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
-    /// How guest code is run
-    #[arg(long, value_enum, default_value_t)]
-    pub accel: host::Choice,
+    /// How guest code is run [default: auto, as was found out once since this machine booted; with this option it is found
+    /// out anew]
+    #[arg(long, value_enum)]
+    pub accel: Option<host::Choice>,
+    /// What a run around this one has found; `accel` has no say then.
+    #[arg(skip)]
+    pub found: Option<host::Accelerator>,
     /// Kernel cache [default: ~/.cache/hotplug]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
@@ -44,6 +48,7 @@ impl RerunArgs {
             workers: self.workers,
             results: folder.to_owned(),
             accel: self.accel,
+            found: self.found,
             ..RunningArgs::default()
         }
     }
@@ -76,9 +81,9 @@ impl Rerun {
         let machine = ground::machine().await?;
         let cache = Cache::open(cache_path(args.cache.as_deref())?)?;
         let kernels = kernels(records, &cache, &recorded)?;
-        let choice = args.accel.and(scenario.machine.accelerator)?;
-        let acceleration =
-            host::probe_accelerator(&machine.qemu, choice, Some(&kernels.after.image), cancel).await?;
+        let asked = AcceleratorRequest::by(args.accel).and(scenario.machine.accelerator)?;
+        let image = Some(&*kernels.after.image);
+        let acceleration = host::find_accelerator(&machine.qemu, asked, image, &cache, cancel).await?;
         machine.fits(&scenario, acceleration.accelerator)?;
         Ok(Self {
             recorded,

@@ -27,7 +27,18 @@ pub struct RunningArgs {
     /// TOML file of known issues: they are shown apart and have no say in the verdict
     #[arg(long, value_name = "FILE")]
     pub known: Option<PathBuf>,
-    /// How guest code is run
-    #[arg(long, value_enum, default_value_t)]
-    pub accel: host::Choice,
+    /// How guest code is run [default: auto, as was found out once since this machine booted; with this option it is found
+    /// out anew]
+    #[arg(long, value_enum)]
+    pub accel: Option<host::Choice>,
+    /// What a run around this one has found; `accel` has no say then.
+    #[arg(skip)]
+    pub found: Option<host::Accelerator>,
+}
+
+impl RunningArgs {
+    /// What is asked of the accelerator.
+    pub(super) fn asked(&self) -> host::AcceleratorRequest {
+        self.found.map_or(host::AcceleratorRequest::by(self.accel), host::AcceleratorRequest::from)
+    }
 }

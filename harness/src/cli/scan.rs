@@ -39,7 +39,7 @@ pub struct ScanArgs {
 
 /// Scans the files. The exit status: 0 when nothing is reported but known issues, 1 when there are reports.
 /// What cannot be read is an error, whose exit status is 2.
-pub fn run(args: &ScanArgs, out: &mut impl Write) -> Result<u8> {
+pub fn run(args: &ScanArgs, out: &mut dyn Write) -> Result<u8> {
     let symbols = args.vmlinux.as_deref().map(Symbols::open).transpose()?;
     let known = super::known_issues(args.known.as_deref())?;
     let mut sink = Sink::new(args.json, known, args.files.len() > 1);

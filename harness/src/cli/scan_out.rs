@@ -69,14 +69,14 @@ impl Sink {
         }
     }
 
-    pub(super) fn start(&self, out: &mut impl Write) -> Result<()> {
+    pub(super) fn start(&self, out: &mut dyn Write) -> Result<()> {
         if self.json {
             write!(out, "{{\"schema\":1,\"reports\":[")?;
         }
         Ok(())
     }
 
-    pub(super) fn report(&mut self, file: &str, report: Report, out: &mut impl Write) -> Result<()> {
+    pub(super) fn report(&mut self, file: &str, report: Report, out: &mut dyn Write) -> Result<()> {
         let known = self.known.find(&report).map(|issue| issue.reason.clone());
         if known.is_some() {
             self.knowns += 1;
@@ -103,7 +103,7 @@ impl Sink {
     }
 
     /// Ends the output; the exit status.
-    pub(super) fn finish(&self, out: &mut impl Write) -> Result<u8> {
+    pub(super) fn finish(&self, out: &mut dyn Write) -> Result<u8> {
         let remarks = self.known.remarks();
         if self.json {
             let remarks = serde_json::to_string(&remarks).map_err(std::io::Error::from)?;
@@ -131,7 +131,7 @@ impl Sink {
         Ok(u8::from(self.news > 0))
     }
 
-    fn text(&self, bug: &Bug, out: &mut impl Write) -> Result<()> {
+    fn text(&self, bug: &Bug, out: &mut dyn Write) -> Result<()> {
         let report = &bug.report;
         let times =
             if bug.count > 1 { format!("  ({} times, the first shown)", bug.count) } else { String::new() };

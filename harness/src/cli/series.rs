@@ -15,7 +15,7 @@ use super::suspect::{Lineup, LineupArgs, build};
 use crate::Result;
 use crate::bisect::{Bisection, History};
 use crate::compare::{Class, Finding};
-use crate::host;
+use crate::host::{self, AcceleratorRequest};
 use crate::kernel::{Cache, Single, build_pair, split};
 use crate::latency::Told;
 use crate::present::{bisect as hunting, latency, series as screen};
@@ -65,7 +65,7 @@ struct Series<'a> {
 }
 
 /// Judges the series: a row on `out` as each patch ends. Returns the exit status.
-pub async fn run(args: &SeriesArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
+pub async fn run(args: &SeriesArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let (started, began) = (jiff::Timestamp::now(), Instant::now());
     // A mistake is told before anything is built or written.
     if let Some(file) = &args.all.scenario {
@@ -78,8 +78,10 @@ pub async fn run(args: &SeriesArgs, out: &mut impl Write, cancel: &CancellationT
     let below = PairArgs { source: args.source.clone(), ..args.all.kernels() };
     let below = below.with_source_named()?;
     let base = build_pair(&cache, &below.request()?, &BuildReporter::new(), cancel).await?.before;
-    let probed =
-        host::probe_accelerator(&machine.qemu, args.all.how.accel, Some(&base.image), cancel).await?;
+    let (asked, image) = (AcceleratorRequest::by(args.all.how.accel), Some(&*base.image));
+    let probed = host::find_accelerator(&machine.qemu, asked, image, &cache, cancel).await?;
+    let mut args = args.clone();
+    args.all.how.found = Some(probed.accelerator);
     let name = args.patches.first().and_then(|first| first.file_stem()).unwrap_or_default();
     let folder = RunFolder::bare(&args.all.how.results, &format!("series-{}", name.to_string_lossy()))?;
     let patches = split(&args.patches, &folder.path().join("patches"), cancel).await?;
@@ -92,7 +94,7 @@ pub async fn run(args: &SeriesArgs, out: &mut impl Write, cancel: &CancellationT
     };
     out.write_all(screen::head(&result.source, patches.len(), &result.head.host).as_bytes())?;
     out.flush()?;
-    let series = Series { args, patches, folder: folder.path(), cache: &cache };
+    let series = Series { args: &args, patches, folder: folder.path(), cache: &cache };
     let last = series.patches.len();
     let mut stopped = None;
     let mut against = 0;
@@ -203,7 +205,7 @@ impl Series<'_> {
         &self,
         below: &PairArgs,
         result: &SeriesResult,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         cancel: &CancellationToken,
     ) -> Result<()> {
         let new = result.patches.iter().filter_map(|step| match &step.state {

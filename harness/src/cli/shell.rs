@@ -22,7 +22,7 @@ pub struct CompletionsArgs {
 }
 
 /// Prints completions to `out`; the exit status.
-pub fn completions(args: &CompletionsArgs, out: &mut impl Write) -> Result<u8> {
+pub fn completions(args: &CompletionsArgs, out: &mut dyn Write) -> Result<u8> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "hotplug", &mut text);
     out.write_all(&text)?;
@@ -39,7 +39,7 @@ pub struct ManArgs {
 }
 
 /// Writes a man page for each command, and says how many; the exit status.
-pub fn man(args: &ManArgs, out: &mut impl Write) -> Result<u8> {
+pub fn man(args: &ManArgs, out: &mut dyn Write) -> Result<u8> {
     fs_err::create_dir_all(&args.folder)?;
     clap_mangen::generate_to(Cli::command(), &args.folder)?;
     let count = fs_err::read_dir(&args.folder)?.count();
@@ -57,7 +57,7 @@ pub struct OpenArgs {
 }
 
 /// Opens the page of a run in the browser of the desktop; the exit status.
-pub fn open(args: &OpenArgs, out: &mut impl Write) -> Result<u8> {
+pub fn open(args: &OpenArgs, out: &mut dyn Write) -> Result<u8> {
     let file = super::found(&args.result)?.join(page::FILE);
     if !file.is_file() {
         return Err(Error::user(format!("there is no {}", file.display()))

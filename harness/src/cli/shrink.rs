@@ -50,7 +50,7 @@ pub struct ShrinkArgs {
 }
 
 /// Shrinks, prints the screen to `out`, returns the exit status.
-pub async fn run(args: &ShrinkArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
+pub async fn run(args: &ShrinkArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let (source, record) = replay::recorded_trial(&super::found(&args.recorded)?)?;
     let wanted = wanted(&record, args.signature.as_deref())?;
     let rerun = Rerun::look(&args.how, &source, std::slice::from_ref(&record), cancel).await?;

@@ -64,7 +64,7 @@ struct Job {
 }
 
 /// Hands over three stages, each after the one before: kernels, shards, the merge.
-pub async fn run(args: &SubmitArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
+pub async fn run(args: &SubmitArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let (plan, folder) = Plan::read(&args.plan)?;
     let folder = fs_err::canonicalize(folder)?;
     let hotplug = std::env::current_exe()?;

@@ -48,7 +48,7 @@ pub struct WorkArgs {
 }
 
 /// Runs the shard, or builds. What came of it goes to `out`.
-pub async fn run(args: &WorkArgs, out: &mut impl Write, cancel: &CancellationToken) -> Result<u8> {
+pub async fn run(args: &WorkArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let (plan, folder) = Plan::read(&args.plan)?;
     let folder = fs_err::canonicalize(folder)?;
     let cache = Cache::open(cache_path(args.how.cache.as_deref())?)?;

@@ -116,7 +116,7 @@ impl<'a> Merger<'a> {
                 plan: crate::record::Plan { first: 0, ..run.plan },
                 ..run
             };
-            RunResult::new(run, judgement, repeated, seconds, None, Beside::default())
+            RunResult::new(run, judgement, repeated, seconds, Beside::default())
         });
         MergedCell { name: cell.name.clone(), shards, result }
     }

@@ -18,8 +18,10 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::Qemu;
+use super::known::{Answers, Known, Kvm};
 use super::payload::Stage;
 use super::probe::{self, Boot, Outcome};
+use crate::kernel::Cache;
 use crate::{Error, Result};
 
 /// For the first guest, whose time scales the others' limits: a machine that needs longer is of no use.
@@ -121,35 +123,112 @@ impl fmt::Display for Acceleration {
     }
 }
 
-/// Finds out by booting what `choice` comes to on this machine. With `kernel`, KVM must also bring that kernel to its
-/// first line: the surest test, once a kernel is there.
+/// What a command asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct AcceleratorRequest {
+    /// The accelerator.
+    pub choice: Choice,
+    /// An answer of an earlier probe is not enough.
+    pub anew: bool,
+}
+
+impl AcceleratorRequest {
+    /// By `--accel`, where it was given: then the question is put anew.
+    pub fn by(option: Option<Choice>) -> Self {
+        Self { choice: option.unwrap_or_default(), anew: option.is_some() }
+    }
+
+    /// With what a scenario demands. An error where the two differ.
+    pub fn and(self, demanded: Option<Accelerator>) -> Result<Self> {
+        Ok(Self { choice: self.choice.and(demanded)?, ..self })
+    }
+}
+
+/// An answer of an earlier probe is enough.
+impl From<Accelerator> for AcceleratorRequest {
+    fn from(accelerator: Accelerator) -> Self {
+        Self { choice: accelerator.into(), anew: false }
+    }
+}
+
+/// The accelerator that `asked` comes to on this machine: what an earlier probe found since the machine booted, or else by
+/// booting guests. With `kernel`, KVM must also bring that kernel to its first line: the surest test, once a kernel is
+/// there.
 ///
-/// Takes half a second under TCG, and up to the limit (5 s, or ten times what TCG took) where KVM is silent; keep the
-/// answer for the run. Leaves neither processes nor files.
+/// The probe takes half a second under TCG, and up to the limit (5 s, or ten times what TCG took) where KVM is silent.
+/// It leaves neither processes nor files but its answer, which is kept in `cache`.
 ///
 /// The user's error: KVM was asked for and runs no guest. Infrastructure: not even TCG answers.
-pub async fn probe_accelerator(
+pub async fn find_accelerator(
+    qemu: &Qemu,
+    asked: AcceleratorRequest,
+    kernel: Option<&Path>,
+    cache: &Cache,
+    cancel: &CancellationToken,
+) -> Result<Acceleration> {
+    let AcceleratorRequest { choice, anew } = asked;
+    let known = Known::of(qemu, Path::new(DEVICE), cache);
+    let kept = known.as_ref().filter(|_| !anew).and_then(Known::answers);
+    if let Some(answer) = kept.as_ref().and_then(|answers| answers.settle(choice, kernel.is_some())) {
+        return Ok(answer);
+    }
+    let mut answers = Answers::default();
+    let settled = probe(qemu, choice, kernel, &mut answers, cancel).await?;
+    // A probe of TCG alone says nothing of KVM, whose answer stands.
+    answers.kvm = answers.kvm.or(kept.and_then(|kept| kept.kvm));
+    if let Some(Err(error)) = known.map(|known| known.keep(answers)) {
+        tracing::warn!(%error, "the accelerator is looked for again next time");
+    }
+    Ok(settled)
+}
+
+/// Boots guests.
+async fn probe(
     qemu: &Qemu,
     choice: Choice,
     kernel: Option<&Path>,
+    answers: &mut Answers,
     cancel: &CancellationToken,
 ) -> Result<Acceleration> {
     let first = probe::boot(qemu, Accelerator::Tcg, Boot::Sector, FIRST_LIMIT, cancel).await?;
-    let limit = limit_after(&first);
-    let settle = |accelerator, reason: String| Ok(Acceleration { accelerator, reason });
-    if choice == Choice::Tcg {
-        require_answer(&first)?;
-        return settle(Accelerator::Tcg, "as asked".to_owned());
+    answers.tcg = matches!(first, Outcome::Answered { .. });
+    if choice != Choice::Tcg {
+        let kvm = try_kvm(qemu, &first, kernel, limit_after(&first), cancel).await?;
+        answers.kvm = Some(match kvm {
+            Ok(after) => Kvm::Answered { after, kernel: kernel.is_some() },
+            Err(why) => Kvm::Useless(why),
+        });
     }
-    match try_kvm(qemu, &first, kernel, limit, cancel).await? {
-        Ok(time) => settle(Accelerator::Kvm, format!("a guest answered in {:.1} s", time.as_secs_f64())),
-        Err(why) if choice == Choice::Kvm => {
+    if let Some(settled) = answers.settle(choice, kernel.is_some()) {
+        return Ok(settled);
+    }
+    match &answers.kvm {
+        Some(Kvm::Useless(why)) if choice == Choice::Kvm => {
             Err(Error::user(format!("KVM was asked for, and runs no guest here: {why}"))
                 .mend("--accel tcg, or --accel auto"))
         }
-        Err(why) => {
-            require_answer(&first)?;
-            settle(Accelerator::Tcg, why)
+        _ => Err(no_answer(&first)),
+    }
+}
+
+impl Answers {
+    /// What `choice` comes to by these answers; none where they do not settle it, or settle it against what was asked for.
+    /// With `kernel`, that a boot sector ran under KVM is not enough.
+    fn settle(&self, choice: Choice, kernel: bool) -> Option<Acceleration> {
+        let tcg = |reason: &str| {
+            let reason = reason.to_owned();
+            self.tcg.then_some(Acceleration { accelerator: Accelerator::Tcg, reason })
+        };
+        match (choice, &self.kvm) {
+            (Choice::Tcg, _) => tcg("as asked"),
+            (Choice::Auto | Choice::Kvm, Some(Kvm::Answered { after, kernel: by_kernel }))
+                if *by_kernel || !kernel =>
+            {
+                let reason = format!("a guest answered in {:.1} s", after.as_secs_f64());
+                Some(Acceleration { accelerator: Accelerator::Kvm, reason })
+            }
+            (Choice::Auto, Some(Kvm::Useless(why))) => tcg(why),
+            _ => None,
         }
     }
 }
@@ -183,7 +262,7 @@ async fn try_kvm(
 }
 
 /// Whether QEMU could open it. Says nothing about guests; saves the boot where it is hopeless.
-fn device_opens(device: &Path) -> Result<(), String> {
+pub(super) fn device_opens(device: &Path) -> Result<(), String> {
     match fs_err::OpenOptions::new().read(true).write(true).open(device) {
         Ok(_) => Ok(()),
         Err(error) => Err(match error.kind() {
@@ -220,19 +299,22 @@ fn judge_kvm(kvm: &Outcome, tcg: &Outcome) -> Result<Duration, String> {
     }
 }
 
-fn require_answer(outcome: &Outcome) -> Result<()> {
+/// Why no guest runs, not even under TCG.
+fn no_answer(outcome: &Outcome) -> Error {
     match outcome {
-        Outcome::Answered { .. } => Ok(()),
+        Outcome::Ended { how } => {
+            Error::infrastructure("QEMU ends instead of running a guest under TCG").detail(how)
+        }
         Outcome::Silent { reached, limit } => {
             let reached = reached.map_or("nothing, not even real mode".to_owned(), |stage| stage.to_string());
-            Err(Error::infrastructure(format!("no guest answers under TCG within {} s", limit.as_secs()))
+            Error::infrastructure(format!("no guest answers under TCG within {} s", limit.as_secs()))
                 .detail(format!("a boot sector reached {reached}"))
                 .mend(
                     "see that the machine is not overloaded; QEMU's firmware is in Debian's package seabios",
-                ))
+                )
         }
-        Outcome::Ended { how } => {
-            Err(Error::infrastructure("QEMU ends instead of running a guest under TCG").detail(how))
+        Outcome::Answered { .. } => {
+            Error::infrastructure("a guest answered under TCG, and nothing came of it")
         }
     }
 }
@@ -266,6 +348,28 @@ mod tests {
             seconds(5)
         );
         assert_eq!(limit_after(&Outcome::Ended { how: String::new() }), seconds(5));
+    }
+
+    #[test]
+    fn what_earlier_probes_found_settles_what_they_can() {
+        let found = |tcg, kvm, choice, kernel| {
+            let settled = Answers { tcg, kvm }.settle(choice, kernel);
+            settled.map(|settled| settled.to_string())
+        };
+        let sector = || Some(Kvm::Answered { after: seconds(1), kernel: false });
+        let kernel = || Some(Kvm::Answered { after: seconds(2), kernel: true });
+        let useless = || Some(Kvm::Useless("no /dev/kvm".into()));
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(found(true, None, Choice::Tcg, true), text("TCG (as asked)"));
+        assert_eq!(found(true, None, Choice::Auto, true), None);
+        assert_eq!(found(true, useless(), Choice::Auto, true), text("TCG (no /dev/kvm)"));
+        assert_eq!(found(true, useless(), Choice::Kvm, true), None);
+        assert_eq!(found(false, useless(), Choice::Auto, false), None);
+        // No kernel has been seen under KVM yet.
+        assert_eq!(found(true, sector(), Choice::Auto, true), None);
+        assert_eq!(found(true, sector(), Choice::Auto, false), text("KVM (a guest answered in 1.0 s)"));
+        assert_eq!(found(true, kernel(), Choice::Kvm, true), text("KVM (a guest answered in 2.0 s)"));
+        assert_eq!(found(false, kernel(), Choice::Auto, true), text("KVM (a guest answered in 2.0 s)"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod accelerator;
 mod apt;
 mod install;
+mod known;
 mod machine;
 mod needs;
 mod os;
@@ -18,7 +19,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use accelerator::{Acceleration, Accelerator, Choice, probe_accelerator};
+pub use accelerator::{Acceleration, Accelerator, AcceleratorRequest, Choice, find_accelerator};
 pub use install::{Plan, Rights, plan};
 pub use machine::Bytes;
 pub use needs::{DISK, Found, MEMORY, NEEDS, Need, lacking};

@@ -7,6 +7,7 @@
 //!   kernels/<id>/     bzImage, vmlinux, System.map, config, kernel.json, build.log
 //!   failed/<id>.log   what make said of a build that failed
 //!   checkpoints/<id>/ booted guests, see `trial::checkpoint`
+//!   accelerators/     what runs guests on this machine, a file for each QEMU, see `host::known`
 //! ```
 
 use std::io::Write;
@@ -77,7 +78,9 @@ impl Cache {
             .mend(format!("hotplug kernel prune --all --cache {}", root.display())));
         }
         let cache = Self { root };
-        for folder in [cache.trees(), cache.kernels(), cache.failed(), cache.checkpoints()] {
+        let folders =
+            [cache.trees(), cache.kernels(), cache.failed(), cache.checkpoints(), cache.accelerators()];
+        for folder in folders {
             fs_err::create_dir_all(folder)?;
         }
         Ok(cache)
@@ -102,6 +105,10 @@ impl Cache {
 
     pub(crate) fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")
+    }
+
+    pub(crate) fn accelerators(&self) -> PathBuf {
+        self.root.join("accelerators")
     }
 
     pub(crate) fn failed(&self) -> PathBuf {

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use crate::compare::{Class, Count, Verdict};
 use crate::record::{Run, RunResult};
 use crate::side::Side;
 use crate::trial::{Again, Happened, TrialOutcome};
@@ -42,7 +43,20 @@ enum Line<'a> {
         /// What the kernel reported, each signature once.
         reports: Vec<Seen<'a>>,
     },
-    /// The verdict, last.
+    /// The verdict: first of the trials alone, and, once it is final, of all that was asked.
+    Verdict {
+        /// Nothing follows that could change it.
+        r#final: bool,
+        /// As in `result.json`.
+        verdict: Option<Verdict>,
+        /// Why, in one sentence.
+        reason: &'a str,
+        /// What the kernels reported.
+        reports: Vec<Weighed<'a>>,
+        /// What is asked next, and may take `unchanged` and `fixed` away.
+        following: &'a [&'a str],
+    },
+    /// All of it, last.
     Result {
         /// As in `result.json`.
         result: &'a RunResult,
@@ -56,13 +70,24 @@ struct Seen<'a> {
     times: u64,
 }
 
+#[derive(Debug, Serialize)]
+struct Weighed<'a> {
+    signature: &'a str,
+    title: &'a str,
+    class: Class,
+    before: Count,
+    after: Count,
+    p: f64,
+    decided: bool,
+}
+
 /// Says that a run begins.
-pub fn began(out: &mut impl Write, run: &Run) -> Result<()> {
+pub fn began(out: &mut dyn Write, run: &Run) -> Result<()> {
     say(out, &Line::Run { run })
 }
 
 /// Says what happened in it.
-pub fn happened(out: &mut impl Write, happened: &Happened) -> Result<()> {
+pub fn happened(out: &mut dyn Write, happened: &Happened) -> Result<()> {
     match happened {
         Happened::Began(plan) => say(out, &Line::TrialBegan { trial: plan.folder(), side: plan.side }),
         Happened::Ended(record, again) => say(
@@ -88,12 +113,30 @@ pub fn happened(out: &mut impl Write, happened: &Happened) -> Result<()> {
     }
 }
 
-/// Says its verdict.
-pub fn ended(out: &mut impl Write, result: &RunResult) -> Result<()> {
+/// Says the verdict; final where nothing follows.
+pub fn verdict(out: &mut dyn Write, result: &RunResult, following: &[&str]) -> Result<()> {
+    let reports = result.reports.iter().map(|finding| Weighed {
+        signature: &finding.signature,
+        title: &finding.title,
+        class: finding.class,
+        before: finding.before,
+        after: finding.after,
+        p: finding.p,
+        decided: finding.decided,
+    });
+    let reports = reports.collect();
+    let RunResult { verdict, reason, .. } = result;
+    let is_final = following.is_empty();
+    say(out, &Line::Verdict { r#final: is_final, verdict: *verdict, reason, reports, following })
+}
+
+/// Says its verdict, and all of it.
+pub fn ended(out: &mut dyn Write, result: &RunResult) -> Result<()> {
+    verdict(out, result, &[])?;
     say(out, &Line::Result { result })
 }
 
-fn say(out: &mut impl Write, line: &Line<'_>) -> Result<()> {
+fn say(out: &mut dyn Write, line: &Line<'_>) -> Result<()> {
     let text = serde_json::to_string(line).map_err(Error::infrastructure)?;
     // Whoever watches sees it at once.
     out.write_all(format!("{text}\n").as_bytes())?;

@@ -65,19 +65,7 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     line(String::new());
     let (known, unknown): (Vec<&Finding>, Vec<&Finding>) =
         result.reports.iter().partition(|finding| finding.known.is_some());
-    let counts = if unknown.is_empty() { "nothing was reported".to_owned() } else { result.reason.clone() };
-    line(match result.verdict {
-        Some(verdict) => {
-            let (colour, why) = match verdict {
-                Verdict::Regressed => (AnsiColor::Red, &result.reason),
-                Verdict::Fixed => (AnsiColor::Green, &result.reason),
-                Verdict::Unchanged => (AnsiColor::Green, &counts),
-                Verdict::Inconclusive => (AnsiColor::Yellow, &result.reason),
-            };
-            format!("{}   {why}", coloured(&verdict.to_string(), colour))
-        }
-        None => format!("{}   {}", coloured("NO VERDICT", AnsiColor::Yellow), harmless(&result.reason, 200)),
-    });
+    line(verdict(result));
     line(String::new());
     for finding in unknown.iter().take(SHOWN) {
         for text in show(finding) {
@@ -118,14 +106,47 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     if let Some(latency) = &result.latency {
         super::latency::short(latency).into_iter().for_each(&mut line);
     }
-    if let Some(control) = &result.control {
-        line(format!("control   {}", said_of(control)));
-    }
+    result.control.iter().map(control).for_each(&mut line);
     line(format!("result    {}/result.json", folder.display()));
     if let Some(finding) = unknown.first().or(known.first()) {
         line(format!("look at   {}/{}/kmsg.log", folder.display(), finding.example));
     }
     out
+}
+
+/// What the trials themselves showed, before `following` is known.
+pub fn first_verdict(result: &RunResult, following: &[&str]) -> Vec<String> {
+    let mut lines = vec![String::new(), format!("so far    {}", verdict(result))];
+    let unknown: Vec<&Finding> = result.reports.iter().filter(|finding| finding.known.is_none()).collect();
+    lines.extend(unknown.iter().take(SHOWN).flat_map(|finding| show(finding)));
+    if unknown.len() > SHOWN {
+        lines.push(format!("       and {} more", unknown.len() - SHOWN));
+    }
+    let stands = match result.verdict {
+        Some(Verdict::Unchanged | Verdict::Fixed) => ", on which this verdict stands",
+        _ => "",
+    };
+    lines.push(format!("next      {}{stands}", following.join(", ")));
+    lines
+}
+
+/// The verdict and its reason.
+fn verdict(result: &RunResult) -> String {
+    let nothing = result.reports.iter().all(|finding| finding.known.is_some());
+    let why = harmless(&result.reason, 2 * WIDTH);
+    match result.verdict {
+        Some(verdict) => {
+            let (colour, why) = match verdict {
+                Verdict::Regressed => (AnsiColor::Red, &*why),
+                Verdict::Fixed => (AnsiColor::Green, &*why),
+                Verdict::Unchanged if nothing => (AnsiColor::Green, "nothing was reported"),
+                Verdict::Unchanged => (AnsiColor::Green, &*why),
+                Verdict::Inconclusive => (AnsiColor::Yellow, &*why),
+            };
+            format!("{}   {why}", coloured(&verdict.to_string(), colour))
+        }
+        None => format!("{}   {why}", coloured("NO VERDICT", AnsiColor::Yellow)),
+    }
 }
 
 /// Whether a colour is shown is the stream's business (`anstream`): not where no terminal is, not with `NO_COLOR`
@@ -135,8 +156,9 @@ fn coloured(text: &str, colour: AnsiColor) -> String {
     format!("{style}{text}{style:#}")
 }
 
-fn said_of(control: &Control) -> String {
-    match control {
+/// The line about the planted bugs.
+pub fn control(control: &Control) -> String {
+    let said = match control {
         Control::None { why } => {
             format!("none: {}", harmless(why.lines().next().unwrap_or_default(), WIDTH - 16))
         }
@@ -144,7 +166,8 @@ fn said_of(control: &Control) -> String {
             format!("planted, and found in {trials} of {trials}: {}", found.join(", "))
         }
         Control::Ran { missed, .. } => format!("planted, and NOT FOUND: {}", missed.join(", ")),
-    }
+    };
+    format!("control   {said}")
 }
 
 fn repeated(result: &RunResult) -> String {

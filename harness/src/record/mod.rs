@@ -229,6 +229,8 @@ pub fn schema() -> serde_json::Value {
 /// What a comparison asks beside its judged trials.
 #[derive(Debug, Default)]
 pub struct Beside {
+    /// Whether planted bugs were seen.
+    pub control: Option<Control>,
     /// What differs in the lock order.
     pub lock_order: Option<LockOrderDiff>,
     /// What of the change ran.
@@ -240,16 +242,15 @@ pub struct Beside {
 }
 
 impl RunResult {
-    /// Puts a judgement, weighed by its control and what was asked beside, and its run together.
+    /// Puts a judgement, weighed by what was asked beside, and its run together.
     pub fn new(
         run: Run,
         mut judgement: Judgement,
         repeated: Vec<Repeated>,
         trials_seconds: f64,
-        control: Option<Control>,
         beside: Beside,
     ) -> Self {
-        let Beside { lock_order, coverage, latency, overlap } = beside;
+        let Beside { control, lock_order, coverage, latency, overlap } = beside;
         if let Some(control) = &control {
             control.weigh(&mut judgement);
         }
