@@ -62,8 +62,15 @@ fuzz: linker
 	cd harness && $(FUZZ_TOOLS)/bin/cargo-fuzz run --sanitizer none $(TARGET) \
 	  ../target/fuzz-corpus/$(TARGET) tests/fixtures/$(FUZZ_SEEDS_$(TARGET)) -- -max_total_time=$(SECONDS) -max_len=65536 -timeout=10
 
-setup: build
-	@$(HOTPLUG) doctor --install
+# Packages come while Rust compiles: those of the doctor's list that the release itself has. QEMU from backports, and whatever
+# went wrong here, is the doctor's business afterwards.
+PACKAGES = $(shell cat harness/src/host/packages)
+setup: linker
+	@mkdir -p target; \
+	if ! dpkg -s $(PACKAGES) >/dev/null 2>&1 && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then \
+	  { $(call install,,$(PACKAGES)) } >target/packages.log 2>&1 </dev/null & \
+	fi; \
+	echo '$(BUILD)'; $(BUILD) && { wait; $(HOTPLUG) doctor --install; }
 
 # Built once, as what is run next wants it: what tests add to the features of dependencies cargo gives to all who use them,
 # and after a plain build it would compile a third of them, and the harness, anew.

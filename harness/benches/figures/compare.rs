@@ -1,9 +1,12 @@
 //! What a comparison costs.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::hotplug;
@@ -29,6 +32,40 @@ pub(crate) fn pair_build_ratio(root: &Path) -> Result<Vec<f64>, String> {
     };
     let (before, after) = (seconds("before")?, seconds("after")?);
     Ok(vec![(before + after) / before])
+}
+
+/// Starts until the median is taken.
+const STARTS: usize = 7;
+
+/// From the harness's exec until a worker takes the first trial, seconds; kernels, checkpoints and the accelerator's answer in the
+/// cache, as in every run but the first.
+pub(crate) fn start_to_first_trial_s(root: &Path) -> Result<Vec<f64>, String> {
+    // The first start makes what is missing, and is no figure.
+    let all: Result<Vec<f64>, String> = (0..=STARTS).map(|_| start(root)).collect();
+    Ok(all?.split_off(1))
+}
+
+/// One start, interrupted when its first trial has begun.
+fn start(root: &Path) -> Result<f64, String> {
+    let results = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let mut command = hotplug(root);
+    command.arg("compare").arg(seed(root)).args(["--json-lines", "--results"]).arg(results.path());
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let began = Instant::now();
+    let mut child = command.spawn().map_err(|e| e.to_string())?;
+    let pid = i32::try_from(child.id()).map_err(|e| e.to_string())?;
+    let stdout = child.stdout.take().ok_or("it has no standard output")?;
+    let mut taken = None;
+    for line in BufReader::new(stdout).lines() {
+        let line: Value =
+            serde_json::from_str(&line.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+        if line["event"] == "trial-began" && taken.is_none() {
+            taken = Some(began.elapsed().as_secs_f64());
+            kill(Pid::from_raw(pid), Signal::SIGINT).map_err(|e| e.to_string())?;
+        }
+    }
+    let status = child.wait().map_err(|e| e.to_string())?;
+    taken.ok_or_else(|| format!("compare ended with {status} before a trial began"))
 }
 
 /// Wall-clock time of the default comparison, kernels built.

@@ -99,6 +99,8 @@ impl Machine {
         places: Option<Sides<Arc<Places>>>,
     ) -> Result<Setting> {
         self.fits(&scenario, accelerator)?;
+        // Each of these takes a tenth of a second, most of it waiting for another process or on another processor.
+        let (sandbox, lock_layouts) = tokio::join!(has_sandbox(&self.qemu.path), lock_layouts(kernels));
         let images = Sides { before: &*kernels.before.image, after: &*kernels.after.image };
         let releases = [&*run.kernels.before.release, &*run.kernels.after.release];
         Ok(Setting {
@@ -106,7 +108,7 @@ impl Machine {
             kernels: Sides { before: Sealed::copy_of(images.before)?, after: Sealed::copy_of(images.after)? },
             on_disk: OnDisk::new(images, initramfs)?,
             identity: Identity::choose(accelerator)?,
-            sandbox: has_sandbox(&self.qemu.path).await,
+            sandbox,
             qemu: self.qemu,
             accelerator,
             host_cpu: self.host.cpu,
@@ -115,7 +117,7 @@ impl Machine {
             clock: Clock::Wall,
             scenario,
             checkpoints: None,
-            lock_layouts: lock_layouts(kernels),
+            lock_layouts,
             counted: None,
             watched: None,
             places,
@@ -144,18 +146,22 @@ pub(super) fn places(kernels: &Sides<Kernel>, scenario: &Scenario) -> Result<Opt
 }
 
 /// Where both kernels keep their lock order, or why that is not known.
-fn lock_layouts(kernels: &Sides<Kernel>) -> Sides<std::result::Result<Arc<Layout>, String>> {
-    let one = |kernel: &Kernel| {
-        let vmlinux = kernel.vmlinux.as_ref().ok_or("its kernel was given as an image, without a vmlinux")?;
-        match Layout::of(vmlinux) {
-            Ok(Some(layout)) => Ok(Arc::new(layout)),
-            Ok(None) => Err("its kernel has no lockdep (CONFIG_PROVE_LOCKING)".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
-    };
-    let before = one(&kernels.before);
-    let after = if kernels.before.id == kernels.after.id { before.clone() } else { one(&kernels.after) };
+async fn lock_layouts(kernels: &Sides<Kernel>) -> Sides<std::result::Result<Arc<Layout>, String>> {
+    if kernels.before.id == kernels.after.id {
+        let before = lock_layout(&kernels.before).await;
+        return Sides { after: before.clone(), before };
+    }
+    let (before, after) = tokio::join!(lock_layout(&kernels.before), lock_layout(&kernels.after));
     Sides { before, after }
+}
+
+async fn lock_layout(kernel: &Kernel) -> std::result::Result<Arc<Layout>, String> {
+    let vmlinux = kernel.vmlinux.clone().ok_or("its kernel was given as an image, without a vmlinux")?;
+    match kernel::blocking(move || Layout::of(&vmlinux)).await {
+        Ok(Some(layout)) => Ok(Arc::new(layout)),
+        Ok(None) => Err("its kernel has no lockdep (CONFIG_PROVE_LOCKING)".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// What a guest's delay loops count between two ticks of its timer: one figure for both sides, or none.

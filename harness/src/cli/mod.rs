@@ -26,6 +26,7 @@ pub mod replay;
 pub mod report;
 mod rerun;
 mod running;
+mod runtime;
 pub mod scan;
 mod scan_out;
 pub mod series;
@@ -45,6 +46,8 @@ use tokio_util::sync::CancellationToken;
 use crate::kreport::KnownIssues;
 use crate::record::find;
 use crate::{Error, Result};
+
+pub use runtime::run;
 
 /// Shows what a Linux kernel patch does to memory and CPU hotplug.
 #[derive(Debug, Parser)]
@@ -120,7 +123,7 @@ pub enum Command {
 }
 
 /// Runs a command; the exit status on success.
-pub async fn run(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
+async fn execute(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
     let mut out = anstream::stdout();
     match cli.command {
         Command::Bisect(args) => Box::pin(bisect::run(&args, &mut out, cancel)).await,

@@ -53,8 +53,6 @@ pub struct Host {
     pub cache: PathBuf,
     /// Room on its file system, when asked.
     pub cache_free: Bytes,
-    /// What it holds already, when asked.
-    pub cache_used: Bytes,
 }
 
 /// Looks around; takes as long as `qemu --version`, 0.03 s.
@@ -72,7 +70,6 @@ pub async fn survey(system: &System) -> Result<Host> {
         memory_available,
         qemu: Qemu::find(system).await?,
         cache_free: machine::free_space(&cache),
-        cache_used: machine::used_space(&cache),
         cache,
     })
 }

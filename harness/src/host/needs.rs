@@ -130,3 +130,16 @@ fn name_of(path: &std::path::Path) -> Option<String> {
     let (name, _) = name.split_once(".tar")?;
     name.starts_with("linux-source-").then(|| name.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Before there is a doctor, `make` installs what needs no source of its own.
+    #[test]
+    fn make_installs_what_the_doctor_would() {
+        let early: Vec<&str> = include_str!("packages").lines().collect();
+        let listed = NEEDS.iter().filter(|need| need.found != Found::Qemu).map(|need| need.package);
+        assert_eq!(early, listed.collect::<Vec<_>>());
+    }
+}

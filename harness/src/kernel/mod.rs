@@ -36,6 +36,7 @@ pub use prune::{Listed, ListedTree, Listing, Prune, Pruned, list, prune};
 pub use request::{Change, PairRequest, Wanted};
 pub use revisions::{Revisions, resolve};
 pub use source::Source;
+pub(crate) use source::blocking;
 pub use store::{Built, Kernel, KernelId, KernelPair, PatchRecord, Record, recall};
 pub(crate) use tool::{Tool, capture};
 pub(crate) use tree::try_lock;

@@ -101,10 +101,16 @@ impl Sealed {
 
     /// A copy of the file at `path`, its holes left as holes.
     pub fn copy_of(path: &Path) -> Result<Self> {
+        Ok(Self::copy_and_hash(path)?.0)
+    }
+
+    /// The same with its [`hash`](Self::hash), which costs no further reading.
+    pub fn copy_and_hash(path: &Path) -> Result<(Self, String)> {
         let from = fs_err::File::open(path)?.into_parts().0;
         let to = unnamed("hotplug-file")?;
-        copy(&from, &to)?;
-        Self::seal(to)
+        let mut hash = PageHash::of_length(from.metadata()?.len());
+        copy(&from, &to, |at, bytes| hash.add(at, bytes))?;
+        Ok((Self::seal(to)?, hash.finish()))
     }
 
     fn seal(file: File) -> Result<Self> {
@@ -122,21 +128,18 @@ impl Sealed {
 
     /// Writes it to `path`, its holes left as holes.
     pub fn save(&self, path: &Path) -> Result<()> {
-        copy(&self.reopened()?, fs_err::File::create(path)?.file())
+        copy(&self.reopened()?, fs_err::File::create(path)?.file(), |_, _| ())
     }
 
     /// BLAKE3 of its length and of all that is in it, with the places of its data; zeros may be data or a hole.
     pub fn hash(&self) -> Result<String> {
         let file = self.reopened()?;
-        let mut hash = blake3::Hasher::new();
-        hash.update(&file.metadata()?.len().to_le_bytes());
-        let mut page = vec![0; PAGE];
-        each_page(&file, &mut page, |at, bytes| {
-            hash.update(&at.to_le_bytes());
-            hash.update(bytes);
+        let mut hash = PageHash::of_length(file.metadata()?.len());
+        each_page(&file, |at, bytes| {
+            hash.add(at, bytes);
             Ok(())
         })?;
-        Ok(hash.finalize().to_hex().to_string())
+        Ok(hash.finish())
     }
 
     /// Bytes that are not a hole.
@@ -154,6 +157,29 @@ impl Sealed {
 /// What is copied and hashed at a time.
 const PAGE: usize = 4096;
 
+/// To compare with: `memcmp` is quick however this crate is compiled.
+const ZEROS: [u8; PAGE] = [0; PAGE];
+
+/// The hash of a file by its pages.
+struct PageHash(blake3::Hasher);
+
+impl PageHash {
+    fn of_length(bytes: u64) -> Self {
+        let mut hash = blake3::Hasher::new();
+        hash.update(&bytes.to_le_bytes());
+        Self(hash)
+    }
+
+    fn add(&mut self, at: u64, page: &[u8]) {
+        self.0.update(&at.to_le_bytes());
+        self.0.update(page);
+    }
+
+    fn finish(&self) -> String {
+        self.0.finalize().to_hex().to_string()
+    }
+}
+
 fn unnamed(name: &str) -> Result<File> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let file = memfd_create(name, flags)
@@ -161,20 +187,19 @@ fn unnamed(name: &str) -> Result<File> {
     Ok(file.into())
 }
 
-/// Copies data, not holes, and no pages of zeros: what a guest once touched is mostly zero again.
-fn copy(from: &File, to: &File) -> Result<()> {
+/// Copies data, not holes, and no pages of zeros: what a guest once touched is mostly zero again. `seen` is shown each page.
+fn copy(from: &File, to: &File, mut seen: impl FnMut(u64, &[u8])) -> Result<()> {
     use std::os::unix::fs::FileExt;
     to.set_len(from.metadata()?.len())?;
-    let mut page = vec![0; PAGE];
-    each_page(from, &mut page, |at, bytes| to.write_all_at(bytes, at))
+    each_page(from, |at, bytes| {
+        seen(at, bytes);
+        to.write_all_at(bytes, at)
+    })
 }
 
 /// Calls `with` for each page of data that is not all zero.
-fn each_page(
-    file: &File,
-    page: &mut [u8],
-    mut with: impl FnMut(u64, &[u8]) -> std::io::Result<()>,
-) -> Result<()> {
+fn each_page(file: &File, mut with: impl FnMut(u64, &[u8]) -> std::io::Result<()>) -> Result<()> {
+    let mut page = vec![0; PAGE];
     let end = file.metadata()?.len();
     let seek = |at: u64, to| match lseek(file.as_fd(), at.cast_signed(), to) {
         Ok(place) => Ok(place.cast_unsigned()),
@@ -194,7 +219,7 @@ fn each_page(
             let length = usize::try_from(at - place).unwrap_or(PAGE).min(PAGE);
             let bytes = &mut page[..length];
             reader.read_exact(bytes)?;
-            if bytes.iter().any(|byte| *byte != 0) {
+            if *bytes != ZEROS[..length] {
                 with(place, bytes)?;
             }
             place += length as u64;
@@ -218,6 +243,7 @@ mod tests {
         assert!(sealed.taken().unwrap() <= Bytes(Bytes::MIB));
         let copy = Sealed::copy_of(&path).unwrap();
         assert_eq!(copy.hash().unwrap(), sealed.hash().unwrap());
+        assert_eq!(Sealed::copy_and_hash(&path).unwrap().1, sealed.hash().unwrap());
         assert!(copy.taken().unwrap() <= Bytes(Bytes::MIB));
         assert_ne!(Sealed::of(b"guest").unwrap().hash().unwrap(), copy.hash().unwrap());
     }

@@ -29,7 +29,7 @@ use super::vm::{Cut, Origin, Vm};
 use crate::bytes::Bytes;
 use crate::host::Accelerator;
 use crate::journal::Journal;
-use crate::kernel::Cache;
+use crate::kernel::{Cache, blocking};
 use crate::lockorder::{self, Layout, LockOrder};
 use crate::qemu::{Scratch, Sealed, Start};
 use crate::record::{write_compact, write_json};
@@ -114,8 +114,8 @@ impl Checkpoint {
         let about: About =
             serde_json::from_slice(&fs_err::read(folder.join("checkpoint.json")).ok()?).ok()?;
         let file = |name: &str, hash: &str| {
-            let file = Sealed::copy_of(&folder.join(name)).ok()?;
-            (file.hash().ok()? == hash).then_some(file)
+            let (file, has) = Sealed::copy_and_hash(&folder.join(name)).ok()?;
+            (has == hash).then_some(file)
         };
         let memory = file("memory", &about.memory_hash)?;
         let state = file("state", &about.state_hash)?;
@@ -214,7 +214,10 @@ async fn one(
     };
     fs_err::create_dir_all(&place)?;
     let with_locks = setting.lock_layouts.of(side).is_ok();
-    if let Some(checkpoint) = Checkpoint::load(&place, with_locks) {
+    // Reads some 50 MB; the other side's is read at the same time.
+    let kept = place.clone();
+    let kept = blocking(move || Ok(Checkpoint::load(&kept, with_locks))).await?;
+    if let Some(checkpoint) = kept {
         copy_evidence(&place, evidence)?;
         return Ok(Ok(checkpoint));
     }
