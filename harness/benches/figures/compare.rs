@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use crate::hotplug;
 
+/// Before, after, control, and both sides with counters.
+const HEADER_KERNELS: usize = 5;
+
 fn seed(root: &Path) -> PathBuf {
     root.join("guest-images/patches/seed")
 }
@@ -66,6 +69,32 @@ fn start(root: &Path) -> Result<f64, String> {
     }
     let status = child.wait().map_err(|e| e.to_string())?;
     taken.ok_or_else(|| format!("compare ended with {status} before a trial began"))
+}
+
+/// Time of all builds of one whole comparison of a patch that touches a header, in an empty cache,
+/// over the first build's: both sides, the control, and both sides with counters.
+pub(crate) fn header_pair_build_ratio(root: &Path) -> Result<Vec<f64>, String> {
+    let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let cache = folder.path().join("cache");
+    let mut command = hotplug(root);
+    command.args(["compare", "--trials", "1"]).arg(root.join("guest-images/patches/clean/header.patch"));
+    command.arg("--cache").arg(&cache).arg("--results").arg(folder.path().join("results"));
+    let status = command.stdout(Stdio::null()).status().map_err(|e| e.to_string())?;
+    // The patch changes nothing; anything else is no whole comparison.
+    if !status.success() {
+        return Err(format!("compare ended with {status}, not with `unchanged`"));
+    }
+    let listed = hotplug(root).args(["kernel", "list", "--json", "--cache"]).arg(&cache).output();
+    let listed = listed.map_err(|e| e.to_string())?.stdout;
+    let listed: Value = serde_json::from_slice(&listed).map_err(|e| e.to_string())?;
+    let kernels = listed["kernels"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let seconds: Vec<f64> = kernels.iter().filter_map(|k| k["record"]["seconds"].as_f64()).collect();
+    let is_first = |k: &&Value| k["record"]["incremental"] == false;
+    let first = kernels.iter().find(is_first).and_then(|k| k["record"]["seconds"].as_f64());
+    match (first, seconds.len()) {
+        (Some(first), HEADER_KERNELS) => Ok(vec![seconds.iter().sum::<f64>() / first]),
+        (_, number) => Err(format!("{number} kernels were built, not {HEADER_KERNELS}: {listed}")),
+    }
 }
 
 /// Wall-clock time of the default comparison, kernels built.

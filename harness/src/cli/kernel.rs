@@ -247,7 +247,11 @@ fn listing_text(listing: &Listing) -> String {
     }
     for tree in &listing.trees {
         let used = tree.used.strftime("%Y-%m-%d %H:%M");
-        let _ = writeln!(text, "source {}, used {used}", tree.id);
+        let objects = gigabytes(tree.object_bytes);
+        let _ = match tree.object_folders {
+            1 => writeln!(text, "source {}, used {used}, 1 object folder, {objects}", tree.id),
+            folders => writeln!(text, "source {}, used {used}, {folders} object folders, {objects}", tree.id),
+        };
     }
     if text.is_empty() {
         text.push_str("the kernel cache is empty\n");
@@ -327,6 +331,7 @@ impl Events for BuildReporter {
             BuildEvent::Syncing { from } => self.stage(format!("{which}: reading {from}")),
             BuildEvent::Patching { patches: 1 } => self.stage(format!("{which}: applying 1 patch")),
             BuildEvent::Patching { patches } => self.stage(format!("{which}: applying {patches} patches")),
+            BuildEvent::CopyingObjects => self.stage(format!("{which}: copying objects")),
             BuildEvent::Configuring => self.stage(format!("{which}: configuring")),
             BuildEvent::Compiling { done, expected } => {
                 self.stage(format!("{which}: compiling"));

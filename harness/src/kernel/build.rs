@@ -16,6 +16,7 @@ use super::config::{self, Config};
 use super::counted;
 use super::diagnose::{failed_make, kbuild_step};
 use super::make::{Ended, Make};
+use super::objects::{self, Objects};
 use super::patch::{self, Patch};
 use super::progress::{BuildEvent, Events, Quiet};
 use super::request::{PairRequest, Wanted};
@@ -23,7 +24,7 @@ use super::source::{self, Located, Source, blocking};
 use super::store::{self, Built, Kernel, KernelId, KernelPair, PatchRecord, Record};
 use super::sync;
 use super::tool::{self, Tool};
-use super::tree::{self, Tree};
+use super::tree::Tree;
 
 /// Part of every id: a new one for every change to how kernels are built.
 const BUILDER: &str = "hotplug kernel builder 2";
@@ -35,9 +36,6 @@ const LOCKDEP_TYPES: &str = "CFLAGS_lockdep.o=-femit-struct-debug-detailed=any";
 /// Files compiled for the default config: lines `CC` and `AS` of make's output for 6.1.192 (1147 and 37). Only the
 /// bar goes by it.
 const TYPICAL: u32 = 1184;
-
-/// How many files were compiled in an object folder, for the bar of a build that goes on.
-const COMPILED: &str = ".hotplug-compiled";
 
 /// signal(7).
 const SIGKILL: i32 = nix::sys::signal::Signal::SIGKILL as i32;
@@ -65,9 +63,11 @@ struct Plan {
 
 /// Builds, or finds, the two kernels of `request`.
 ///
-/// Before comes first, and after in the same object folder, so that the pair costs little more than one. Where both
-/// are in the cache nothing is unpacked or locked; where they are one kernel it is built once. All that can be wrong
-/// with sources, patches and fragments is found before anything is compiled.
+/// Before comes first, and after on its objects, so that the pair costs little more than one. After
+/// a patch to a header, nearly everything is compiled for both sides, once ([`super::objects`]).
+/// Where both are in the cache nothing is unpacked or locked; where they are one kernel it is built
+/// once. All that can be wrong with sources, patches and fragments is found before anything is
+/// compiled.
 pub async fn build_pair(
     cache: &Cache,
     request: &PairRequest,
@@ -289,11 +289,12 @@ impl<'a> Context<'a> {
         let start = Instant::now();
         let source = tree.source();
         let config = self.config.text();
-        let objects = tree.objects(&hash_parts([config.as_str()]).to_hex()[..16]);
+        let copying = || self.tell(plan.which, BuildEvent::CopyingObjects);
+        let Objects { folder: objects, is_whole: incremental, compiled: before } =
+            objects::ready(tree, &hash_parts([config.as_str()]).to_hex()[..16], copying, self.cancel).await?;
         let folder = tree.work("install")?;
         let log = folder.join("build.log");
-        let incremental = objects.join("vmlinux").exists();
-        tree::making(&objects)?;
+        objects::making(&objects)?;
         let mut run = Run {
             context: self,
             plan,
@@ -316,14 +317,10 @@ impl<'a> Context<'a> {
                 .mend("set it in a fragment of yours (--config FILE), or compare with --no-coverage")));
         }
         if let Err(error) = checked {
-            tree::made(&objects)?;
+            objects::made(&objects)?;
             return Err(error);
         }
 
-        let before: u32 = std::fs::read_to_string(objects.join(COMPILED))
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0);
         let expected = (!incremental).then(|| TYPICAL.saturating_sub(before).max(1));
         let (mut done, mut linking) = (0, false);
         self.tell(plan.which, BuildEvent::Compiling { done, expected });
@@ -346,9 +343,9 @@ impl<'a> Context<'a> {
             })
             .await;
         // Only the next bar goes by it, so it must not hide what make said.
-        let _ = fs_err::write(objects.join(COMPILED), (before + done).to_string());
+        let _ = objects::count(&objects, before + done);
         made?;
-        tree::made(&objects)?;
+        objects::made(&objects)?;
 
         if !plan.touched.is_empty() {
             counted::keep(&source, &objects, &plan.touched, &folder.join(counted::FOLDER))?;
@@ -406,7 +403,7 @@ impl Run<'_> {
                 }
                 // A make that was killed (out of memory?) has cleaned nothing up.
                 if status.signal() != Some(SIGKILL) {
-                    tree::made(objects)?;
+                    objects::made(objects)?;
                 }
                 let kept = context.cache.failed().join(format!("{}.log", plan.id.as_str()));
                 fs_err::copy(*log_path, &kept)?;
@@ -417,7 +414,7 @@ impl Run<'_> {
             }
             Ended::Cancelled { orderly } => {
                 if orderly {
-                    tree::made(objects)?;
+                    objects::made(objects)?;
                 }
                 Err(Error::interrupted())
             }

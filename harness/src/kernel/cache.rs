@@ -3,7 +3,7 @@
 //! ```text
 //! ~/.cache/hotplug/
 //!   format            version of this layout
-//!   trees/<id>/       lock, state.json, src/, obj/<config>/ : one source, see `tree`
+//!   trees/<id>/       lock, state.json, src/, obj/ : one source, see `tree` and `objects`
 //!   kernels/<id>/     bzImage, vmlinux, System.map, config, kernel.json, build.log
 //!   failed/<id>.log   what make said of a build that failed
 //!   checkpoints/<id>/ booted guests, see `trial::checkpoint`

@@ -89,6 +89,11 @@ impl Manifest {
         Ok(this)
     }
 
+    /// Whether it has this file, whatever its time.
+    pub(crate) fn holds(&self, path: &str, entry: &Entry) -> bool {
+        self.files.get(path).is_some_and(|has| has.hash == entry.hash && has.kind == entry.kind)
+    }
+
     /// Names the contents: paths, kinds and hashes, whatever the times.
     pub(crate) fn content(&self) -> String {
         let mut hasher = blake3::Hasher::new();

@@ -27,6 +27,8 @@ pub enum BuildEvent {
         /// How many.
         patches: usize,
     },
+    /// Objects of the nearest state of the source are copied, so that each keeps its own.
+    CopyingObjects,
     /// `make tinyconfig`, the fragments, `make olddefconfig`.
     Configuring,
     /// Files compiled so far.

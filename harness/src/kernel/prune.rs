@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::{Error, Result};
 
 use super::cache::Cache;
+use super::objects;
 use super::store::{RECORD, Record, read_record};
 use super::tree::{remove_file, remove_tree, try_lock};
 
@@ -48,6 +49,10 @@ pub struct ListedTree {
     pub id: String,
     /// When it was used last.
     pub used: jiff::Timestamp,
+    /// Folders of objects: one for each config, and for each state of its headers that is kept.
+    pub object_folders: usize,
+    /// Space that these take.
+    pub object_bytes: u64,
 }
 
 /// What [`prune`] removes.
@@ -82,7 +87,10 @@ pub fn list(cache: &Cache) -> Result<Listing> {
     let mut trees = Vec::new();
     for folder in folders(&cache.trees())? {
         let id = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        trees.push(ListedTree { id, used: timestamp(used(&folder)) });
+        let objects = objects::folders(&folder)?;
+        let object_bytes = objects.iter().map(|folder| size(folder)).sum();
+        let used = timestamp(used(&folder));
+        trees.push(ListedTree { id, used, object_folders: objects.len(), object_bytes });
     }
     Ok(Listing { kernels, trees })
 }

@@ -79,6 +79,7 @@ async fn copy(tree: &Tree, from: &Path, wanted: &Manifest, cancel: &Cancellation
     let record = tree.dir().join(manifest::FILE);
     let (to, stop) = (tree.source(), cancel.clone());
     let (source, files, has) = (from.to_owned(), wanted.clone(), Manifest::load(&record));
+    tree.vary(differing(&files, &has).map(str::to_owned))?;
     let changed = blocking(move || copy_files(&source, &to, &files, &has, &stop)).await?;
     // What a build in the user's folder left would be taken for source; in our copy it can be cleaned away.
     if changed && manifest::was_built_in(from) {
@@ -95,6 +96,14 @@ async fn copy(tree: &Tree, from: &Path, wanted: &Manifest, cancel: &Cancellation
         }
     }
     tree::write_atomically(&record, &serde_json::to_vec(wanted).map_err(std::io::Error::from)?)
+}
+
+/// The files that `has` and `wanted` do not have alike. None where nothing is there yet: what is
+/// copied for the first time does not vary.
+fn differing<'a>(wanted: &'a Manifest, has: &'a Manifest) -> impl Iterator<Item = &'a str> {
+    let gone = has.files.keys().filter(|path| !wanted.files.contains_key(*path));
+    let other = wanted.files.iter().filter(|(path, entry)| !has.holds(path, entry)).map(|(path, _)| path);
+    gone.chain(other).filter(|_| !has.files.is_empty()).map(String::as_str)
 }
 
 /// Whether any file was changed.
@@ -115,8 +124,7 @@ fn copy_files(
         changed = true;
     }
     for (path, entry) in &wanted.files {
-        let old = has.files.get(path);
-        if old.is_some_and(|old| old.hash == entry.hash && old.kind == entry.kind) {
+        if has.holds(path, entry) {
             continue;
         }
         if cancel.is_cancelled() {
@@ -129,7 +137,7 @@ fn copy_files(
                 Error::user(format!("{} changed while it was read", source.display())).mend("run it again")
             );
         }
-        if old.is_some_and(|old| old.kind == Kind::Link) || entry.kind == Kind::Link {
+        if has.files.get(path).is_some_and(|old| old.kind == Kind::Link) || entry.kind == Kind::Link {
             tree::remove_file(&file)?;
         }
         if entry.kind == Kind::Link {
@@ -147,21 +155,29 @@ fn copy_files(
 async fn check_out(tree: &Tree, git_dir: &Path, hash: &str, cancel: &CancellationToken) -> Result<()> {
     let source = tree.source();
     fs_err::create_dir_all(&source)?;
-    let git = Tool::new("git", &source)
-        .env("GIT_INDEX_FILE", tree.dir().join("index"))
-        .arg(format!("--git-dir={}", git_dir.display()))
-        .arg(format!("--work-tree={}", source.display()))
-        // The user's settings that would run programs, write to the repository, or leave files out.
-        .args([
-            "-c",
-            "core.hooksPath=/dev/null",
-            "-c",
-            "core.fsmonitor=false",
-            "-c",
-            "core.sparseCheckout=false",
-        ])
-        .args(["-c", "core.splitIndex=false", "-c", "core.autocrlf=false"])
-        .args(["read-tree", "--reset", "-u", hash]);
+    let index = tree.dir().join("index");
+    let git = || {
+        Tool::new("git", &source)
+            .env("GIT_INDEX_FILE", &index)
+            .arg(format!("--git-dir={}", git_dir.display()))
+            .arg(format!("--work-tree={}", source.display()))
+            // The user's settings that would run programs, write to the repository, or leave files out.
+            .args(["-c", "core.hooksPath=/dev/null"])
+            .args(["-c", "core.fsmonitor=false"])
+            .args(["-c", "core.sparseCheckout=false"])
+            .args(["-c", "core.splitIndex=false"])
+            .args(["-c", "core.autocrlf=false"])
+    };
+    if index.exists() {
+        // Our index names what is there, whether or not the repository still has that revision.
+        let names = ["diff-index", "--cached", "-r", "-z", "--name-only", "--no-renames", hash];
+        let said = tool::capture(git().args(names), cancel).await?.ok(|said| {
+            Error::user(format!("git cannot compare {hash} of {}", git_dir.display())).detail(said)
+        })?;
+        let paths = said.split(|&byte| byte == 0).filter(|path| !path.is_empty());
+        tree.vary(paths.map(|path| String::from_utf8_lossy(path).into_owned()))?;
+    }
+    let git = git().args(["read-tree", "--reset", "-u", hash]);
     let said = tool::capture(git, cancel).await?;
     said.ok(|said| {
         Error::user(format!("git cannot check out {hash} of {}", git_dir.display())).detail(said)

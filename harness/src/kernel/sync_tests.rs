@@ -51,6 +51,14 @@ async fn synced(place: &Place, source: &Source) -> Result<(String, Copy)> {
     Ok((located.content, files))
 }
 
+/// The files that the one tree says have varied.
+fn varied(place: &Place) -> Vec<String> {
+    let tree = fs_err::read_dir(place.cache.trees()).unwrap().next().unwrap().unwrap().path();
+    let text = fs_err::read(tree.join("varied.json")).unwrap();
+    let varied: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&text).unwrap();
+    varied.into_keys().collect()
+}
+
 fn git(place: &Place, args: &[&str]) {
     let run = std::process::Command::new("git")
         .current_dir(&place.source)
@@ -74,6 +82,7 @@ async fn a_folder_is_followed_file_by_file() {
     fs_err::remove_file(place.source.join("mm/link.c")).unwrap();
     let (second, after) = synced(&place, &source).await.unwrap();
     assert_ne!(first, second);
+    assert_eq!(varied(&place), ["mm/b.c", "mm/link.c"]);
     assert_eq!(after["mm/a.c"], before["mm/a.c"], "an unchanged file keeps its time");
     assert_eq!(after["mm/b.c"].0, "changed\n");
     assert!(after["mm/b.c"].1 > before["mm/b.c"].1 && !after.contains_key("mm/link.c"));
@@ -111,6 +120,7 @@ async fn two_revisions_differ_by_their_files_only_and_the_repository_is_left_alo
     let (one, before) = synced(&place, &revision("HEAD~1")).await.unwrap();
     let (two, after) = synced(&place, &revision("HEAD")).await.unwrap();
     assert_ne!(one, two);
+    assert_eq!(varied(&place), ["mm/b.c"]);
     assert_eq!((before["mm/b.c"].0.as_str(), after["mm/b.c"].0.as_str()), ("b\n", "two\n"));
     assert_eq!(after["mm/a.c"], before["mm/a.c"]);
     assert_eq!(fs_err::read(place.source.join(".git/index")).unwrap(), index);

@@ -4,14 +4,16 @@
 //! trees/<id>/
 //!   lock            flock(2): the kernel releases it at death
 //!   state.json      which contents src/ has; none while they change
+//!   varied.json     every file of src/ that ever changed, as it was before; see `stamps`
 //!   manifest.json   for a folder: what src/ holds of it
 //!   index           for a repository: git's index of src/
 //!   src/            the source
 //!   undo/           while a patch is on: the files as they were
-//!   obj/<config>/   make O=; `.hotplug-making` while make runs
+//!   obj/            the folders that make works in, see `objects`
 //!   work/           what only this use of the tree needs
 //! ```
 
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -25,12 +27,14 @@ use crate::{Error, Result};
 
 use super::apply::{Contents, Overlay};
 use super::cache::Cache;
+use super::objects;
+use super::stamps::{State as FileState, States};
 
 /// flock(2) that waits cannot be cancelled, so a busy lock is tried again this often.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// In an object folder whose make has not ended in order: Kbuild would take a half-written object for a finished one.
-const MAKING: &str = ".hotplug-making";
+/// The files that varied.
+const VARIED: &str = "varied.json";
 
 /// A tree that this run holds the lock of.
 #[derive(Debug)]
@@ -114,16 +118,9 @@ impl Tree {
         self.dir.join("src")
     }
 
-    pub(crate) fn objects(&self, config: &str) -> PathBuf {
-        self.dir.join("obj").join(config)
-    }
-
     /// An empty folder for this use of the tree.
     pub(crate) fn work(&self, name: &str) -> Result<PathBuf> {
-        let folder = self.dir.join("work").join(name);
-        remove_tree(&folder)?;
-        fs_err::create_dir_all(&folder)?;
-        Ok(folder)
+        work(&self.dir, name)
     }
 
     fn recover(&self) -> Result<()> {
@@ -133,16 +130,7 @@ impl Tree {
         }
         // git's own lock, of a git that was killed. Ours is held, so it is nobody's.
         remove_file(&self.dir.join("index.lock"))?;
-        if let Ok(objects) = fs_err::read_dir(self.dir.join("obj")) {
-            for folder in objects {
-                let folder = folder?.path();
-                if folder.join(MAKING).exists() {
-                    tracing::info!(folder = %folder.display(), "dropping objects of a killed build");
-                    remove_tree(&folder)?;
-                }
-            }
-        }
-        Ok(())
+        objects::recover(&self.dir)
     }
 
     /// The contents of `src/`; `None`: none, or a run was killed while they changed.
@@ -156,11 +144,37 @@ impl Tree {
         write_atomically(&self.dir.join("state.json"), &serde_json::to_vec(&State { content }).map_err(json)?)
     }
 
+    /// Every file of `src/` that ever changed, as it was before it first did.
+    pub(crate) fn varied(&self) -> Result<States> {
+        match fs_err::read(self.dir.join(VARIED)) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(json),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(States::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Says that these files of `src/` are about to change.
+    pub(crate) fn vary(&self, paths: impl IntoIterator<Item = String>) -> Result<()> {
+        let mut varied = self.varied()?;
+        let known = varied.len();
+        for path in paths {
+            if let Entry::Vacant(entry) = varied.entry(path) {
+                let state = FileState::read(&self.source().join(entry.key()))?;
+                entry.insert(state);
+            }
+        }
+        if varied.len() == known {
+            return Ok(());
+        }
+        write_atomically(&self.dir.join(VARIED), &serde_json::to_vec(&varied).map_err(json)?)
+    }
+
     /// Puts a patch on. The journal is complete before the first file is touched.
     pub(crate) fn apply(&self, overlay: &Overlay) -> Result<()> {
         let (journal, new) = (self.dir.join("undo"), self.dir.join("undo.new"));
         remove_tree(&new)?;
         fs_err::create_dir_all(&new)?;
+        self.vary(overlay.changes.iter().map(|change| change.path.clone()))?;
         let mut entries = Vec::new();
         for (number, change) in overlay.changes.iter().enumerate() {
             let was = Contents::read(&self.source().join(&change.path))?;
@@ -182,8 +196,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Takes the patch off, if one is on. Files get the time of now: with their old times, make would keep the
-    /// objects of the patched ones.
+    /// Takes the patch off, if one is on. The files get the time of now. What time they are built
+    /// with is a matter of the object folder ([`super::stamps`]).
     pub(crate) fn undo(&self) -> Result<()> {
         let (journal, done) = (self.dir.join("undo"), self.dir.join("undo.done"));
         if !journal.exists() {
@@ -207,20 +221,16 @@ impl Tree {
     }
 }
 
-/// Marks `objects` as being made in. Call [`made`] once make has ended in order.
-pub(crate) fn making(objects: &Path) -> Result<()> {
-    fs_err::create_dir_all(objects)?;
-    fs_err::write(objects.join(MAKING), "")?;
-    Ok(())
-}
-
-/// Takes the mark off.
-pub(crate) fn made(objects: &Path) -> Result<()> {
-    remove_file(&objects.join(MAKING))
+/// An empty folder for this use of the tree in `dir`, gone at the next.
+pub(crate) fn work(dir: &Path, name: &str) -> Result<PathBuf> {
+    let folder = dir.join("work").join(name);
+    remove_tree(&folder)?;
+    fs_err::create_dir_all(&folder)?;
+    Ok(folder)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
-fn json(error: serde_json::Error) -> Error {
+pub(super) fn json(error: serde_json::Error) -> Error {
     Error::infrastructure(format!("the kernel cache is damaged: {error}")).mend("hotplug kernel prune --all")
 }
 

@@ -40,19 +40,25 @@ async fn a_patch_goes_on_and_comes_off_with_new_times_even_after_a_kill() {
 }
 
 #[tokio::test]
-async fn objects_of_a_killed_make_are_dropped_and_others_kept() {
+async fn a_file_that_varied_is_known_as_it_was_before_the_first_time() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::open(folder.path()).unwrap();
     let tree = acquire(&cache).await;
-    let (killed, kept) = (tree.objects("killed"), tree.objects("kept"));
-    making(&killed).unwrap();
-    making(&kept).unwrap();
-    made(&kept).unwrap();
+    fs_err::create_dir_all(tree.source()).unwrap();
+    for name in ["a", "gone"] {
+        fs_err::write(tree.source().join(name), "old").unwrap();
+    }
+    let before = ["a", "gone"].map(|name| FileState::read(&tree.source().join(name)).unwrap());
     tree.set_content(Some("c".into())).unwrap();
+    for _ in 0..2 {
+        tree.apply(&overlay()).unwrap();
+        tree.undo().unwrap();
+        let varied = tree.varied().unwrap();
+        assert_eq!([&varied["a"], &varied["gone"]], [&before[0], &before[1]]);
+        assert_eq!(varied["sub/new"], None);
+    }
     drop(tree);
-    let tree = acquire(&cache).await;
-    assert!(!killed.exists() && kept.exists());
-    assert_eq!(tree.content().as_deref(), Some("c"));
+    assert_eq!(acquire(&cache).await.content().as_deref(), Some("c"));
 }
 
 #[tokio::test]
