@@ -20,13 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::Qemu;
 use super::payload::Stage;
 use super::probe::{self, Boot, Outcome};
+use crate::limits::limits;
 use crate::{Error, Result};
-
-/// For the first guest, whose time scales the others' limits: a machine that needs longer is of no use.
-const FIRST_LIMIT: Duration = Duration::from_secs(60);
-
-/// No guest gets less, however quick TCG was.
-const LEAST_LIMIT: Duration = Duration::from_secs(5);
 
 /// How much slower than TCG a guest may answer before it is given up.
 const PATIENCE: u32 = 10;
@@ -134,7 +129,7 @@ pub async fn probe_accelerator(
     kernel: Option<&Path>,
     cancel: &CancellationToken,
 ) -> Result<Acceleration> {
-    let first = probe::boot(qemu, Accelerator::Tcg, Boot::Sector, FIRST_LIMIT, cancel).await?;
+    let first = probe::boot(qemu, Accelerator::Tcg, Boot::Sector, limits().first_guest, cancel).await?;
     let limit = limit_after(&first);
     let settle = |accelerator, reason: String| Ok(Acceleration { accelerator, reason });
     if choice == Choice::Tcg {
@@ -156,8 +151,8 @@ pub async fn probe_accelerator(
 
 fn limit_after(first: &Outcome) -> Duration {
     match first {
-        Outcome::Answered { after, .. } => LEAST_LIMIT.max(*after * PATIENCE),
-        Outcome::Silent { .. } | Outcome::Ended { .. } => LEAST_LIMIT,
+        Outcome::Answered { after, .. } => limits().least_guest.max(*after * PATIENCE),
+        Outcome::Silent { .. } | Outcome::Ended { .. } => limits().least_guest,
     }
 }
 
