@@ -29,7 +29,8 @@ fn answer(guest: &Guest, request: Request) -> Answer {
         Request::Hello => Answer::Hello(hello()),
         Request::Snapshot => Answer::Snapshot(guest.snapshot()),
         Request::Read { path, .. } if path == "/proc/lockdep_stats" => {
-            Answer::Contents(" debug_locks:                             1\n".into())
+            let armed = u8::from(guest.is_armed());
+            Answer::Contents(format!(" debug_locks:                             {armed}\n"))
         }
         Request::Read { path, .. } if path == "/sys/kernel/tracing/trace" => {
             guest.trace().map_or_else(|| unknown(format!("open {path}: ENOENT")), Answer::Contents)
