@@ -50,11 +50,11 @@ fn answer(guest: &Guest, request: Request) -> Answer {
         // As a kernel none of whose files has counters.
         Request::Counters => Answer::Counters(Vec::new()),
         Request::Drain => Answer::Drained(guest.newest()),
-        Request::Write { .. }
-        | Request::Reseed { .. }
-        | Request::Steady
-        | Request::Listen { .. }
-        | Request::Reboot => Answer::Done,
+        Request::Reseed { seed } => {
+            guest.reseed(seed);
+            Answer::Done
+        }
+        Request::Write { .. } | Request::Steady | Request::Listen { .. } | Request::Reboot => Answer::Done,
     }
 }
 

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use hotplug_protocol::{Block, Event, GuestTime, Hello, Say, Snapshot, VERSION, Zone};
 use serde_json::{Value, json};
@@ -76,6 +76,8 @@ pub(crate) struct Guest {
     muted: AtomicBool,
     /// Lockdep has turned itself off.
     disarmed: AtomicBool,
+    /// What the harness seeds it with, once it has.
+    seed: (Mutex<Option<String>>, Condvar),
     /// The trace that its kernel has to show, from the file that the environment names.
     trace: Option<String>,
     /// By the comments of that file, `# heard 650`: when it says that something has come online.
@@ -126,6 +128,7 @@ impl Guest {
             began: Instant::now(),
             muted: AtomicBool::new(false),
             disarmed: AtomicBool::new(false),
+            seed: Default::default(),
             heard_online: Mutex::new(trace.iter().flat_map(|text| heard(text)).collect()),
             trace,
             monitor: Mutex::new(monitor.try_clone()?),
@@ -164,6 +167,20 @@ impl Guest {
     /// Lockdep turns itself off.
     pub(crate) fn disarm(&self) {
         self.disarmed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reseed(&self, seed: String) {
+        *lock(&self.seed.0) = Some(seed);
+        self.seed.1.notify_all();
+    }
+
+    /// What it is seeded with. The harness says so on another channel than the one that it plugs on, before it plugs.
+    pub(crate) fn seed(&self) -> io::Result<String> {
+        const LIMIT: Duration = Duration::from_secs(10);
+        let (seed, changed) = &self.seed;
+        let waited = changed.wait_timeout_while(lock(seed), LIMIT, |seed| seed.is_none());
+        let (seed, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        seed.clone().ok_or_else(|| io::Error::other("a guest that boots is not seeded: it has no chance"))
     }
 
     pub(crate) fn is_armed(&self) -> bool {

@@ -58,7 +58,7 @@ struct Line {
 #[derive(Debug)]
 pub(crate) struct Script {
     lines: Vec<Line>,
-    trial: String,
+    identity: Identity,
 }
 
 /// How an operation goes on.
@@ -80,22 +80,24 @@ impl Script {
             let line = parse(&text, lines.len());
             lines.push(line.ok_or_else(|| io::Error::other(format!("no line of a script: {text}")))?);
         }
-        let trial = if lines.is_empty() { String::new() } else { identity()? };
-        Ok(Self { lines, trial })
+        let is_random = |line: &Line| 0.0 < line.chance && line.chance < 1.0;
+        let identity = if lines.iter().any(is_random) { Identity::take()? } else { Identity::Seed };
+        Ok(Self { lines, identity })
     }
 
-    fn happening(&self, when: When) -> impl Iterator<Item = What> {
-        self.lines
-            .iter()
-            .filter(move |line| line.when == when && self.draw(line) < line.chance)
-            .map(|line| line.what)
-    }
-
-    /// From 0 to 1, the same for the same trial however often it is asked.
-    fn draw(&self, line: &Line) -> f64 {
-        let hash = blake3::hash(format!("{} {}", self.trial, line.number).as_bytes());
+    /// Whether this line happens in this trial: the same each time that the same trial runs.
+    fn happens(&self, line: &Line, guest: &Guest) -> io::Result<bool> {
+        if line.chance >= 1.0 {
+            return Ok(true);
+        }
+        let identity = match self.identity {
+            Identity::Seed => guest.seed()?,
+            Identity::Number(number) => number.to_string(),
+        };
+        let hash = blake3::hash(format!("{identity} {}", line.number).as_bytes());
         let bytes = hash.as_bytes();
-        f64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])) / 4_294_967_296.0
+        let drawn = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        Ok(f64::from(drawn) / 4_294_967_296.0 < line.chance)
     }
 }
 
@@ -122,22 +124,39 @@ fn parse(text: &str, number: usize) -> Option<Line> {
     parts.next().is_none().then_some(Line { when, chance, what, number })
 }
 
-/// Which trial this is: its folder's name, and which of its neighbours' runs its own is. Both are the same each time a test
-/// runs, and differ between the trials of a test. QEMU is not told either, but writes its standard error there.
-fn identity() -> io::Result<String> {
-    let none = || io::Error::other("standard error is no file of a trial");
-    let stderr: PathBuf = std::fs::read_link("/proc/self/fd/2")?;
-    let trial = stderr.parent().ok_or_else(none)?;
-    let runs = trial.ancestors().nth(3).ok_or_else(none)?;
-    let folders = std::fs::read_dir(runs)?.filter(|run| run.as_ref().is_ok_and(|run| run.path().is_dir()));
-    Ok(format!("{} {}", folders.count(), trial.file_name().ok_or_else(none)?.display()))
+/// The environment variable of a folder in which guests are counted. Trials of one seed, as replays are, then differ, and a
+/// test whose run draws its own seed repeats.
+const DRAWS: &str = "HOTPLUG_FAKE_DRAWS";
+
+/// What chance is drawn from: where guests are counted, which one this is, and else the seed that the harness gives a trial.
+#[derive(Debug)]
+enum Identity {
+    Seed,
+    Number(u32),
+}
+
+impl Identity {
+    fn take() -> io::Result<Self> {
+        let Some(folder) = std::env::var_os(DRAWS).map(PathBuf::from) else { return Ok(Self::Seed) };
+        for number in 0.. {
+            match File::create_new(folder.join(number.to_string())) {
+                Ok(_) => return Ok(Self::Number(number)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::QuotaExceeded.into())
+    }
 }
 
 /// Does what the script says of this moment.
 pub(crate) fn meet(guest: &Guest, when: When) -> io::Result<Course> {
     let mut course = Course::GoesOn;
-    for what in guest.script.happening(when) {
-        match what {
+    for line in guest.script.lines.iter().filter(|line| line.when == when) {
+        if !guest.script.happens(line, guest)? {
+            continue;
+        }
+        match line.what {
             What::Report(log) => print(guest, log)?,
             What::LockdepOff => guest.disarm(),
             What::Panic => panics(guest)?,

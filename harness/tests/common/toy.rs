@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -81,6 +82,15 @@ impl Toy {
         fake::install(&toy.path("fake_qemu"));
         std::fs::write(toy.path("toy.toml"), SCENARIO).unwrap();
         toy
+    }
+
+    /// From now on its guests are counted, and each draws what comes by chance from its number: the same in every test run,
+    /// whatever seed a command draws. Goes into `HOTPLUG_FAKE_DRAWS`.
+    pub(crate) fn count_guests(&self) -> PathBuf {
+        let folder = self.path("draws");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+        folder
     }
 
     /// A path beside its results.

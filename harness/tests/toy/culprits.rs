@@ -81,6 +81,7 @@ fn a_report_that_comes_in_a_fifth_of_all_trials_is_found() {
     }
     let words = ["bisect", "--source", "linux", "--signature", "cpus_held", "--results", "found"];
     search(&toy, &words)
+        .env("HOTPLUG_FAKE_DRAWS", toy.count_guests())
         .args(["--good", &names[0], "--bad", &names[3]])
         .assert()
         .code(0)
