@@ -20,6 +20,7 @@ pub mod kernel;
 pub mod kreport;
 pub mod latch;
 pub mod latency;
+pub mod limits;
 pub mod lockorder;
 pub mod overlap;
 pub mod present;

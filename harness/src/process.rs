@@ -6,10 +6,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
+use crate::limits::limits;
 use crate::{Error, Result};
-
-/// How long a child may take to obey a termination signal before it is killed.
-const GRACE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// A child in a process group of its own. Dropping it kills the whole group.
 #[derive(Debug)]
@@ -77,7 +75,7 @@ impl Group {
     /// Ends the group: SIGTERM, a grace period, SIGKILL.
     pub async fn stop(mut self) -> Result<std::process::ExitStatus> {
         self.signal(Signal::SIGTERM);
-        let ended = tokio::time::timeout(GRACE, self.wait()).await;
+        let ended = tokio::time::timeout(limits().grace, self.wait()).await;
         // The leader may be gone and a straggler of its group alive.
         self.signal(Signal::SIGKILL);
         match ended {

@@ -5,12 +5,14 @@
 
 #[expect(dead_code, reason = "real kernels and patches are other tests' business")]
 mod common;
+#[path = "common/fake.rs"]
+mod fake;
 mod floods;
 mod interrupted;
 mod phases;
 
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -40,6 +42,11 @@ steps = [{ plug = "dimm" }, { unplug = "dimm" }]
 name = "cpus"
 steps = [{ plug = "cpu" }, { unplug = "cpu" }]
 "#;
+
+/// Of all limits. A busy machine still has some patience.
+const SCALE: &str = "0.2";
+/// For tests that wait until a limit is over: a minute becomes 1.8 s.
+const SHORT: &str = "0.03";
 
 /// The binary, with the fake in QEMU's place and a file that looks like a kernel.
 struct Faulty(Run);
@@ -73,16 +80,17 @@ impl Faulty {
     }
 
     fn of(&self, mut command: assert_cmd::Command, text: &str, fault: &str) -> assert_cmd::Command {
-        let (kernel, scenario, fake) =
+        let (kernel, scenario, qemu) =
             (self.path("bzImage"), self.path("least.toml"), self.path("fake_qemu"));
         if !kernel.exists() {
             std::fs::write(&kernel, image()).unwrap();
             std::fs::write(&scenario, text).unwrap();
-            install(&fake);
+            fake::install(&qemu);
         }
         command.arg("--scenario").arg(scenario).arg("--cache").arg(self.path("cache"));
         command.arg("--before-image").arg(&kernel).arg("--after-image").arg(&kernel);
-        command.args(["--accel", "tcg"]).env("HOTPLUG_QEMU", fake).env("HOTPLUG_FAKE", fault);
+        command.env("HOTPLUG_TIME_SCALE", SCALE);
+        command.args(["--accel", "tcg"]).env("HOTPLUG_QEMU", qemu).env("HOTPLUG_FAKE", fault);
         if fault.is_empty() {
             command.env_remove("HOTPLUG_FAKE");
         }
@@ -131,12 +139,13 @@ impl Faulty {
     }
 
     /// A fault of the first trial's QEMU alone.
-    fn forgets(fault: &str) -> Self {
+    fn forgets(fault: &str, scale: &str) -> Self {
         let faulty = Self::new();
         let once = faulty.path("once");
         std::fs::create_dir(&once).unwrap();
         std::fs::set_permissions(&once, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         let mut command = faulty.compare(fault);
+        command.env("HOTPLUG_TIME_SCALE", scale);
         let output = faulty.run(command.env("HOTPLUG_FAKE_ONCE", once.join("struck")));
         assert_eq!(output.status.code(), Some(0), "{fault}: {output:?}");
         let result = faulty.0.result();
@@ -176,19 +185,21 @@ fn image() -> Vec<u8> {
     image
 }
 
-/// Puts the fake where `nobody`, as whom root's QEMU runs, can go.
-///
-/// Another process copies it: a file that one of our threads has open for writing while another forks cannot be run.
-fn install(to: &Path) {
-    let fake = Path::new(env!("CARGO_BIN_EXE_hotplug")).with_file_name("examples/fake_qemu");
-    assert!(fake.exists(), "{} is missing: cargo build --example fake_qemu", fake.display());
-    let done = Command::new("install").arg("-m755").arg(fake).arg(to).status().unwrap();
-    assert!(done.success(), "{done}");
-}
-
 #[test]
 fn without_a_fault_a_trial_is_clean() {
     Faulty::bears("");
+}
+
+#[test]
+fn a_scale_of_the_limits_that_is_no_number_is_told() {
+    for scale in ["0", "-1", "a tenth", "inf"] {
+        let faulty = Faulty::new();
+        let output = faulty.run(faulty.compare("").env("HOTPLUG_TIME_SCALE", scale));
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(&format!("HOTPLUG_TIME_SCALE={scale} is not a number above 0")), "{said}");
+        assert!(!faulty.0.results().exists());
+    }
 }
 
 /// Every happening on a line of its own, the verdict last, and a page for people.
@@ -227,19 +238,19 @@ fn a_qemu_that_aborts_is_quoted() {
 #[test]
 fn a_qemu_that_dies_once_is_tried_again_and_forgotten() {
     for moment in ["start", "restore", "accepted", "collect"] {
-        Faulty::forgets(&format!("kill@{moment}"));
+        Faulty::forgets(&format!("kill@{moment}"), SCALE);
     }
 }
 
 #[test]
 fn a_monitor_that_never_answers_is_given_up_and_tried_again() {
     // It takes the command to restore, and never says that it has.
-    let faulty = Faulty::forgets("mute-monitor@restore");
-    assert_eq!(faulty.0.trial("before-000")["why"], "the checkpoint: not done within 60 s");
+    let faulty = Faulty::forgets("mute-monitor@restore", SHORT);
+    assert_eq!(faulty.0.trial("before-000")["why"], "the checkpoint: not done within 1.8 s");
     // It never answers what follows the first plug.
-    let faulty = Faulty::forgets("mute-monitor@accepted");
+    let faulty = Faulty::forgets("mute-monitor@accepted", SHORT);
     let why = faulty.0.trial("before-000")["why"].to_string();
-    assert!(why.contains("did not answer") && why.contains("within 60 s"), "{why}");
+    assert!(why.contains("did not answer") && why.contains("within 1.8 s"), "{why}");
 }
 
 #[test]
@@ -292,7 +303,8 @@ fn an_agent_that_falls_silent_hangs() {
     let faulty = Faulty::new();
     let scenario = faulty.path("least.toml");
     let mut command = faulty.compare("mute-agent@accepted");
-    std::fs::write(&scenario, SCENARIO.replace("trials = 1", "trials = 1\ntime_limit_s = 2")).unwrap();
+    command.env("HOTPLUG_TIME_SCALE", SHORT);
+    std::fs::write(&scenario, SCENARIO.replace("trials = 1", "trials = 1\ntime_limit_s = 1")).unwrap();
     let output = faulty.run(&mut command);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     let trial = faulty.0.trial("before-000");

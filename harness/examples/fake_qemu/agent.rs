@@ -29,7 +29,8 @@ fn answer(guest: &Guest, request: Request) -> Answer {
         Request::Hello => Answer::Hello(hello()),
         Request::Snapshot => Answer::Snapshot(guest.snapshot()),
         Request::Read { path, .. } if path == "/proc/lockdep_stats" => {
-            Answer::Contents(" debug_locks:                             1\n".into())
+            let armed = u8::from(guest.is_armed());
+            Answer::Contents(format!(" debug_locks:                             {armed}\n"))
         }
         Request::Read { path, .. } if path == "/sys/kernel/tracing/trace" => {
             guest.trace().map_or_else(|| unknown(format!("open {path}: ENOENT")), Answer::Contents)
@@ -49,11 +50,11 @@ fn answer(guest: &Guest, request: Request) -> Answer {
         // As a kernel none of whose files has counters.
         Request::Counters => Answer::Counters(Vec::new()),
         Request::Drain => Answer::Drained(guest.newest()),
-        Request::Write { .. }
-        | Request::Reseed { .. }
-        | Request::Steady
-        | Request::Listen { .. }
-        | Request::Reboot => Answer::Done,
+        Request::Reseed { seed } => {
+            guest.reseed(seed);
+            Answer::Done
+        }
+        Request::Write { .. } | Request::Steady | Request::Listen { .. } | Request::Reboot => Answer::Done,
     }
 }
 

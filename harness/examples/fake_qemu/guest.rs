@@ -5,13 +5,14 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use hotplug_protocol::{Block, Event, GuestTime, Hello, Say, Snapshot, VERSION, Zone};
 use serde_json::{Value, json};
 
 use crate::fault::Fault;
+use crate::script::{Script, When, meet};
 
 /// A memory block.
 pub(crate) const BLOCK: u64 = 128 << 20;
@@ -65,6 +66,7 @@ impl Books {
 #[derive(Debug)]
 pub(crate) struct Guest {
     pub(crate) fault: Option<Fault>,
+    pub(crate) script: Script,
     pub(crate) restored: bool,
     template: bool,
     books: Mutex<Books>,
@@ -72,6 +74,10 @@ pub(crate) struct Guest {
     zone: &'static str,
     began: Instant,
     muted: AtomicBool,
+    /// Lockdep has turned itself off.
+    disarmed: AtomicBool,
+    /// What the harness seeds it with, once it has.
+    seed: (Mutex<Option<String>>, Condvar),
     /// The trace that its kernel has to show, from the file that the environment names.
     trace: Option<String>,
     /// By the comments of that file, `# heard 650`: when it says that something has come online.
@@ -92,6 +98,7 @@ impl Guest {
     pub(crate) fn new(
         arguments: &[String],
         fault: Option<Fault>,
+        script: Script,
         [monitor, serial, agent, kmsg]: [&UnixStream; 4],
     ) -> io::Result<Self> {
         let value = |option: &str| -> io::Result<&str> {
@@ -112,6 +119,7 @@ impl Guest {
             Books { cpus: (0..max).map(|n| (n < cpus).then(String::new)).collect(), ..Books::default() };
         Ok(Self {
             fault,
+            script,
             restored,
             template: arguments.iter().any(|word| word.ends_with("share=on")),
             books: Mutex::new(books),
@@ -119,6 +127,8 @@ impl Guest {
             zone: if movable { "Movable" } else { "Normal" },
             began: Instant::now(),
             muted: AtomicBool::new(false),
+            disarmed: AtomicBool::new(false),
+            seed: Default::default(),
             heard_online: Mutex::new(trace.iter().flat_map(|text| heard(text)).collect()),
             trace,
             monitor: Mutex::new(monitor.try_clone()?),
@@ -154,6 +164,29 @@ impl Guest {
         self.muted.load(Ordering::Relaxed)
     }
 
+    /// Lockdep turns itself off.
+    pub(crate) fn disarm(&self) {
+        self.disarmed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reseed(&self, seed: String) {
+        *lock(&self.seed.0) = Some(seed);
+        self.seed.1.notify_all();
+    }
+
+    /// What it is seeded with. The harness says so on another channel than the one that it plugs on, before it plugs.
+    pub(crate) fn seed(&self) -> io::Result<String> {
+        const LIMIT: Duration = Duration::from_secs(10);
+        let (seed, changed) = &self.seed;
+        let waited = changed.wait_timeout_while(lock(seed), LIMIT, |seed| seed.is_none());
+        let (seed, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        seed.clone().ok_or_else(|| io::Error::other("a guest that boots is not seeded: it has no chance"))
+    }
+
+    pub(crate) fn is_armed(&self) -> bool {
+        !self.disarmed.load(Ordering::Relaxed)
+    }
+
     /// Microseconds since its boot.
     fn now(&self) -> u64 {
         5_000_000 + u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX / 2)
@@ -166,6 +199,7 @@ impl Guest {
         }
         self.record(5, "Linux version 6.1.0-fake")?;
         self.record(6, if self.template { "booted as a template" } else { "booted" })?;
+        meet(self, When::Boot)?;
         self.say(Event::Ready(hello()))
     }
 
@@ -181,14 +215,23 @@ impl Guest {
         self.records(level, text, 1)
     }
 
+    /// One that the task or CPU `caller` prints, such as `T33`.
+    pub(crate) fn record_of(&self, level: u32, caller: &str, text: &str) -> io::Result<()> {
+        self.records_of(level, caller, text, 1)
+    }
+
     /// Many of them, alike.
     pub(crate) fn records(&self, level: u32, text: &str, count: usize) -> io::Result<()> {
+        self.records_of(level, "T1", text, count)
+    }
+
+    fn records_of(&self, level: u32, caller: &str, text: &str, count: usize) -> io::Result<()> {
         let now = self.now();
         let (stream, next) = &mut *lock(&self.kmsg);
         let mut lines = String::new();
         for _ in 0..count {
             // Writing to a string does not fail.
-            let _ = writeln!(lines, "{level},{next},{now},-,caller=T1;{text}");
+            let _ = writeln!(lines, "{level},{next},{now},-,caller={caller};{text}");
             *next += 1;
         }
         stream.write_all(lines.as_bytes())

@@ -1,5 +1,6 @@
 //! A program in QEMU's place, which never runs a guest and says what QEMU and a guest would say: so a test can have
-//! either of them fail at a moment of its choice, and a thousand trials take seconds. See [`fault`] for how it fails.
+//! either of them fail at a moment of its choice, and a thousand trials take seconds. See [`fault`] for how it fails, and [`script`] for
+//! how its kernel does.
 //!
 //! Nothing of it is for anybody but the tests.
 
@@ -7,6 +8,7 @@ mod agent;
 mod fault;
 mod guest;
 mod monitor;
+mod script;
 
 use std::io::{self, BufRead, Write};
 use std::os::fd::{FromRawFd, RawFd};
@@ -16,6 +18,7 @@ use std::sync::Arc;
 
 use fault::Fault;
 use guest::Guest;
+use script::Script;
 
 fn main() -> ExitCode {
     match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
@@ -49,7 +52,7 @@ fn run(arguments: &[String]) -> io::Result<()> {
     let fault = Fault::chosen()?;
     // The numbers of harness/src/qemu/files.rs.
     let [monitor, serial, agent, kmsg] = [20, 21, 22, 23].map(inherited);
-    let guest = Arc::new(Guest::new(arguments, fault, [&monitor, &serial, &agent, &kmsg])?);
+    let guest = Arc::new(Guest::new(arguments, fault, Script::read()?, [&monitor, &serial, &agent, &kmsg])?);
     let answering = guest.clone();
     std::thread::spawn(move || agent::serve(&answering, agent));
     monitor::serve(&guest, monitor)?;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::fault::{Moment, strike};
 use crate::guest::{Dimm, Guest};
+use crate::script::{Course, When, meet};
 
 /// The sources of an `_OST`: a device check, an ejection.
 const INSERTION: u32 = 1;
@@ -147,6 +148,9 @@ fn ost(
 }
 
 fn dimm_came(guest: &Guest, dimm: &Dimm) -> io::Result<()> {
+    if meet(guest, When::PlugDimm)? == Course::Hangs {
+        return Ok(());
+    }
     for block in dimm.blocks() {
         let devpath = format!("/devices/system/memory/memory{block}");
         guest.uevent("add", &devpath)?;
@@ -158,6 +162,9 @@ fn dimm_came(guest: &Guest, dimm: &Dimm) -> io::Result<()> {
 
 fn dimm_goes(guest: &Guest, dimm: &Dimm) -> io::Result<()> {
     ost(guest, "DIMM", dimm.slot, Some(&dimm.id), EJECTION, IN_PROGRESS)?;
+    if meet(guest, When::UnplugDimm)? == Course::Hangs {
+        return Ok(());
+    }
     guest.books().dimms.retain(|other| other.id != dimm.id);
     for block in dimm.blocks() {
         let devpath = format!("/devices/system/memory/memory{block}");
@@ -170,6 +177,9 @@ fn dimm_goes(guest: &Guest, dimm: &Dimm) -> io::Result<()> {
 }
 
 fn cpu_came(guest: &Guest, slot: usize, id: &str) -> io::Result<()> {
+    if meet(guest, When::PlugCpu)? == Course::Hangs {
+        return Ok(());
+    }
     ost(guest, "CPU", slot, Some(id), INSERTION, 0)?;
     let devpath = format!("/devices/system/cpu/cpu{slot}");
     guest.uevent("add", &devpath)?;
@@ -180,6 +190,9 @@ fn cpu_came(guest: &Guest, slot: usize, id: &str) -> io::Result<()> {
 
 fn cpu_goes(guest: &Guest, slot: usize, id: &str) -> io::Result<()> {
     ost(guest, "CPU", slot, Some(id), EJECTION, IN_PROGRESS)?;
+    if meet(guest, When::UnplugCpu)? == Course::Hangs {
+        return Ok(());
+    }
     guest.books().cpus[slot] = None;
     let devpath = format!("/devices/system/cpu/cpu{slot}");
     guest.uevent("offline", &devpath)?;

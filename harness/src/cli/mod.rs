@@ -44,6 +44,7 @@ use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::kreport::KnownIssues;
+use crate::limits;
 use crate::record::find;
 use crate::{Error, Result};
 
@@ -124,6 +125,7 @@ pub enum Command {
 
 /// Runs a command; the exit status on success.
 async fn execute(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
+    limits::check()?;
     let mut out = anstream::stdout();
     match cli.command {
         Command::Bisect(args) => Box::pin(bisect::run(&args, &mut out, cancel)).await,

@@ -6,13 +6,10 @@ mod packet;
 
 pub(crate) use packet::little;
 
-use std::time::Duration;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-/// How long QEMU may take to answer. It takes 0.1 ms.
-const REPLY: Duration = Duration::from_secs(20);
+use crate::limits::limits;
 
 /// The most memory that QEMU gives at once, bytes: half of `MAX_PACKET_LENGTH` of its gdbstub/internals.h.
 const CHUNK: u64 = 2048;
@@ -107,7 +104,9 @@ impl Gdb {
             return Ok(Stop::Asked);
         }
         self.stream.write_all(&[3]).await.map_err(gone)?;
-        tokio::time::timeout(REPLY, self.stopped()).await.map_err(|_| Self::silent("a request to stop"))?
+        tokio::time::timeout(limits().gdbstub, self.stopped())
+            .await
+            .map_err(|_| Self::silent("a request to stop"))?
     }
 
     /// Waits until the machine stops by itself. Safe to cancel.
@@ -191,7 +190,7 @@ impl Gdb {
     pub async fn step(&mut self, Vcpu(number): Vcpu) -> Result<()> {
         self.send(&format!("vCont;s:{number:02x}")).await?;
         self.runs = true;
-        let stopped = tokio::time::timeout(REPLY, self.stopped()).await;
+        let stopped = tokio::time::timeout(limits().gdbstub, self.stopped()).await;
         stopped.map_err(|_| Self::silent("a step"))?.map(drop)
     }
 
@@ -289,7 +288,7 @@ impl Gdb {
 
     async fn ask(&mut self, text: &str) -> Result<String> {
         self.send(text).await?;
-        tokio::time::timeout(REPLY, self.packet()).await.map_err(|_| Self::silent(text))?
+        tokio::time::timeout(limits().gdbstub, self.packet()).await.map_err(|_| Self::silent(text))?
     }
 
     async fn send(&mut self, text: &str) -> Result<()> {
@@ -311,7 +310,7 @@ impl Gdb {
     }
 
     fn silent(to: &str) -> GdbError {
-        gone(format!("no answer to {to} within {} s", REPLY.as_secs()))
+        gone(format!("no answer to {to} within {} s", limits().gdbstub.as_secs_f64()))
     }
 }
 

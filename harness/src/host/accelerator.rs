@@ -22,13 +22,8 @@ use super::known::{Answers, Known, Kvm};
 use super::payload::Stage;
 use super::probe::{self, Boot, Outcome};
 use crate::kernel::Cache;
+use crate::limits::limits;
 use crate::{Error, Result};
-
-/// For the first guest, whose time scales the others' limits: a machine that needs longer is of no use.
-const FIRST_LIMIT: Duration = Duration::from_secs(60);
-
-/// No guest gets less, however quick TCG was.
-const LEAST_LIMIT: Duration = Duration::from_secs(5);
 
 /// How much slower than TCG a guest may answer before it is given up.
 const PATIENCE: u32 = 10;
@@ -190,7 +185,7 @@ async fn probe(
     answers: &mut Answers,
     cancel: &CancellationToken,
 ) -> Result<Acceleration> {
-    let first = probe::boot(qemu, Accelerator::Tcg, Boot::Sector, FIRST_LIMIT, cancel).await?;
+    let first = probe::boot(qemu, Accelerator::Tcg, Boot::Sector, limits().first_guest, cancel).await?;
     answers.tcg = matches!(first, Outcome::Answered { .. });
     if choice != Choice::Tcg {
         let kvm = try_kvm(qemu, &first, kernel, limit_after(&first), cancel).await?;
@@ -235,8 +230,8 @@ impl Answers {
 
 fn limit_after(first: &Outcome) -> Duration {
     match first {
-        Outcome::Answered { after, .. } => LEAST_LIMIT.max(*after * PATIENCE),
-        Outcome::Silent { .. } | Outcome::Ended { .. } => LEAST_LIMIT,
+        Outcome::Answered { after, .. } => limits().least_guest.max(*after * PATIENCE),
+        Outcome::Silent { .. } | Outcome::Ended { .. } => limits().least_guest,
     }
 }
 

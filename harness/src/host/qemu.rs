@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde::{Serialize, Serializer};
@@ -11,6 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
 use super::{Accelerator, System};
+use crate::limits::limits;
 use crate::process::Group;
 use crate::{Error, Result};
 
@@ -19,9 +19,6 @@ const PROGRAM: &str = "qemu-system-x86_64";
 
 /// Environment variable that names another one.
 pub const OVERRIDE: &str = "HOTPLUG_QEMU";
-
-/// `--version` takes 0.03 s; a busy machine with a cold disk has some patience.
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// A version of QEMU. Ordered as versions are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,10 +117,10 @@ async fn version_of(path: &Path) -> Result<Version, String> {
     let mut group = Group::spawn(command, Signal::SIGKILL).map_err(|error| error.to_string())?;
     let mut text = String::new();
     if let Some(stdout) = &mut group.child().stdout {
-        let read = tokio::time::timeout(LIMIT, stdout.read_to_string(&mut text)).await;
+        let read = tokio::time::timeout(limits().program, stdout.read_to_string(&mut text)).await;
         read.map_err(|_| "does not answer --version".to_owned())?.map_err(|error| error.to_string())?;
     }
-    let ended = tokio::time::timeout(LIMIT, group.wait()).await;
+    let ended = tokio::time::timeout(limits().program, group.wait()).await;
     ended.map_err(|_| "does not end after --version".to_owned())?.map_err(|error| error.to_string())?;
     Version::parse(&text).ok_or_else(|| "does not name its version: not a QEMU".to_owned())
 }

@@ -22,8 +22,6 @@ mod report;
 mod ring;
 mod scanner;
 mod signature;
-#[cfg(test)]
-mod source_tests;
 mod stacks;
 pub mod symbols;
 #[cfg(test)]
@@ -40,3 +38,8 @@ pub use report::{Corruption, Frame, Lock, Locks, Process, Report, Signature, Sta
 pub use ring::draw_ring;
 pub use scanner::{Scanner, scan};
 pub use signature::same_bug;
+
+/// The kind of report that a line of the kernel's begins, with its prefix taken off; none where it begins no report.
+pub fn headline(text: &str) -> Option<Kind> {
+    forms::find(text).map(|form| form.kind)
+}

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use tokio::process::Command;
+
+use crate::limits::limits;
 
 /// What a guest's QEMU has no business doing (qemu-options.hx: `-sandbox`).
 pub(super) const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
@@ -20,6 +21,6 @@ pub async fn has_sandbox(program: &Path) -> bool {
         // A QEMU that refused the option is gone already.
         let _ = tokio::io::AsyncWriteExt::write_all(&mut monitor, b"quit\n").await;
     }
-    let ended = tokio::time::timeout(Duration::from_secs(30), child.wait()).await;
+    let ended = tokio::time::timeout(limits().program, child.wait()).await;
     matches!(ended, Ok(Ok(status)) if status.success())
 }

@@ -16,12 +16,10 @@ use crate::Result;
 use crate::guest::Capped;
 use crate::journal::{Happening, HostTime, Journal};
 use crate::latch::Latch;
+use crate::limits::limits;
 
 /// The longest line taken. The largest reply, `query-qmp-schema`, has 0.3 MB.
 const LONGEST_LINE: usize = 16 << 20;
-
-/// How long QEMU may take to answer a command. It takes 1 ms, and 50 ms where its guest keeps all processors busy.
-const REPLY: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Why a command gave no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -104,8 +102,8 @@ impl Qmp {
         }
         let (reply, answer) = oneshot::channel();
         self.calls.send(Call { command: message, reply }).map_err(|_| self.why_gone())?;
-        let Ok(answer) = tokio::time::timeout(REPLY, answer).await else {
-            let why = format!("it did not answer {} within {} s", C::NAME, REPLY.as_secs());
+        let Ok(answer) = tokio::time::timeout(limits().monitor, answer).await else {
+            let why = format!("it did not answer {} within {} s", C::NAME, limits().monitor.as_secs_f64());
             self.gone.set(why);
             return Err(self.why_gone());
         };

@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hotplug_protocol::{Hello, Snapshot};
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
 use crate::journal::HostTime;
+use crate::limits::limits;
 use crate::scenario::{DeviceId, MemoryOnline, Policy};
-
-/// A virtio-mem device has its size before the guest has added the memory, or removed its blocks, and no event tells of
-/// the latter (`virtio_mem_run_wq()` in the guest's driver): the guest's memory may be behind for so long.
-const GUEST_FOLLOWS: Duration = Duration::from_secs(10);
 
 /// Something that does not add up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,7 +192,7 @@ impl Ledger {
 
     /// Whether the guest's memory may still be behind what a virtio-mem device gives, whichever lane resized it.
     pub(super) fn guest_may_follow(&self) -> bool {
-        self.state().resized.is_some_and(|resized| resized.elapsed() < GUEST_FOLLOWS)
+        self.state().resized.is_some_and(|resized| resized.elapsed() < limits().guest_follows)
     }
 
     fn check_memory(&self, now: &Snapshot, state: &State) -> Vec<String> {

@@ -30,6 +30,7 @@ use crate::bytes::Bytes;
 use crate::host::Accelerator;
 use crate::journal::Journal;
 use crate::kernel::{Cache, blocking};
+use crate::limits::limits;
 use crate::lockorder::{self, Layout, LockOrder};
 use crate::qemu::{Scratch, Sealed, Start};
 use crate::record::{write_compact, write_json};
@@ -38,12 +39,6 @@ use crate::{Error, Result, guest, kreport};
 
 /// Version of the files. Raised when an older harness's would be misread.
 const FORMAT: u32 = 2;
-
-/// A guest that has printed nothing for this long after its boot has settled.
-const SETTLED: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// How long the guest may take to answer a question.
-const QUESTION: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// How often a boot is tried whose infrastructure failed or that hung; see [`super::workers`]. Trials that boot try more.
 const ATTEMPTS: u32 = 2;
@@ -300,22 +295,22 @@ async fn lead(
 ) -> Result<(Booted, Option<Arc<LockOrder>>), Unfit> {
     let hello = vm.boot(heard).await.map_err(Unfit::Cut)?;
     if let Some(cpu) = listens {
-        vm.unless_cut(listening::on(vm, cpu, QUESTION)).await.map_err(Unfit::Cut)?;
+        vm.unless_cut(listening::on(vm, cpu, limits().questions)).await.map_err(Unfit::Cut)?;
     }
     let settled = async {
-        vm.kmsg.silent_for(SETTLED).await;
+        vm.kmsg.silent_for(limits().settled).await;
         let broken = |error: guest::AgentError| Cut::Broken(error.to_string());
         let baseline = vm.agent.snapshot().await.map_err(broken)?;
         let stats = vm.agent.lockdep_stats().await.map_err(broken)?;
         let lockdep_armed = stats.and_then(|stats| stats.armed());
         let newest_record = vm.agent.drain().await.map_err(broken)?;
         if let Some(newest) = newest_record {
-            vm.kmsg.reached(newest, QUESTION).await;
+            vm.kmsg.reached(newest, limits().questions).await;
         }
         Ok(Booted { hello, baseline, lockdep_armed, newest_record })
     };
     let in_time = async {
-        let settled = tokio::time::timeout(QUESTION, settled).await;
+        let settled = tokio::time::timeout(limits().questions, settled).await;
         settled.unwrap_or_else(|_| Err(Cut::Hung("does not settle after its boot".into())))
     };
     let booted = vm.unless_cut(in_time).await.map_err(Unfit::Cut)?;

@@ -1,16 +1,13 @@
 //! What a hanging guest hangs on: asked of QEMU first, which always knows, then of the guest, which may not answer.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use hotplug_protocol::Request;
 use qapi::qmp;
 
 use super::vm::Vm;
 use crate::Result;
-
-/// How long each answer may take.
-const LIMIT: Duration = Duration::from_secs(10);
+use crate::limits::limits;
 
 /// Where QEMU's own account is kept.
 const FILE: &str = "qemu-state.log";
@@ -37,12 +34,16 @@ async fn ask_qemu(vm: &Vm) -> String {
     let mut account = String::new();
     for question in QUESTIONS {
         let command = qmp::human_monitor_command { cpu_index: None, command_line: question.into() };
-        let answer = match tokio::time::timeout(LIMIT, vm.qmp.execute(command)).await {
+        let answer = match tokio::time::timeout(limits().diagnosis, vm.qmp.execute(command)).await {
             Ok(Ok(answer)) => answer.replace("\r\n", "\n"),
             Ok(Err(error)) => format!("{error}\n"),
             Err(_) => {
                 // A monitor that is stuck would have each further question wait as long.
-                let _ = writeln!(account, "== {question}: no answer within {} s", LIMIT.as_secs());
+                let _ = writeln!(
+                    account,
+                    "== {question}: no answer within {} s",
+                    limits().diagnosis.as_secs_f64()
+                );
                 break;
             }
         };
@@ -56,12 +57,12 @@ async fn ask_guest(vm: &Vm) {
     // Documentation/admin-guide/sysrq.rst: w, blocked tasks; d, held locks; l, backtraces of active CPUs.
     for key in ["w", "d", "l"] {
         let request = Request::Write { path: "/proc/sysrq-trigger".into(), data: key.into() };
-        if !matches!(tokio::time::timeout(LIMIT, vm.agent.ask(request)).await, Ok(Ok(_))) {
+        if !matches!(tokio::time::timeout(limits().diagnosis, vm.agent.ask(request)).await, Ok(Ok(_))) {
             // No agent: an NMI makes the kernel print where its CPUs are (arch/x86/kernel/nmi.c).
-            let _ = tokio::time::timeout(LIMIT, vm.qmp.execute(qmp::inject_nmi {})).await;
-            let _ = tokio::time::timeout(LIMIT, vm.serial.silent_for(Duration::from_secs(1))).await;
+            let _ = tokio::time::timeout(limits().diagnosis, vm.qmp.execute(qmp::inject_nmi {})).await;
+            let _ = tokio::time::timeout(limits().diagnosis, vm.serial.silent_for(limits().backtraces)).await;
             return;
         }
     }
-    vm.drain(LIMIT).await;
+    vm.drain(limits().diagnosis).await;
 }

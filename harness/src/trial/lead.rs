@@ -1,7 +1,6 @@
 //! What is done with a trial's machine: start, load, lanes, last questions.
 
 use std::pin::pin;
-use std::time::Duration;
 
 use hotplug_protocol::{Answer, Hello, Request, Snapshot};
 use tokio_util::sync::CancellationToken;
@@ -19,16 +18,8 @@ use super::vm::{Cut, Vm};
 use crate::gdb::GdbError;
 use crate::guest::{AgentError, LockdepStats};
 use crate::journal::{Happening, Listener, Stage};
+use crate::limits::limits;
 use crate::scenario::{Schedule, Start};
-
-/// How long the last questions of a trial may take; a guest that still flushes thousands of records needs some.
-const LAST_QUESTIONS: Duration = Duration::from_secs(60);
-
-/// A lock cycle that is being printed is not disturbed ([`crate::guest::Agent::lockdep_stats`]). The longest pause seen in
-/// the middle of one is 20 ms, under TCG with both cores busy.
-const CALM: Duration = Duration::from_millis(100);
-/// For a guest that never stops to warn.
-const CALM_AT_MOST: Duration = Duration::from_secs(2);
 
 /// Who leads a trial through its machine, and what it keeps of it.
 #[derive(Debug, Clone, Copy)]
@@ -110,10 +101,10 @@ impl Lead<'_> {
         }
         let hello = vm.boot(heard).await?;
         let questions = async {
-            vm.kmsg.calm_for(CALM, CALM_AT_MOST).await;
+            vm.kmsg.calm_for(limits().calm, limits().calm_at_most).await;
             Ok::<_, AgentError>((vm.agent.snapshot().await?, vm.agent.lockdep_stats().await?))
         };
-        match tokio::time::timeout(LAST_QUESTIONS, questions).await {
+        match tokio::time::timeout(limits().questions, questions).await {
             Ok(Ok((baseline, stats))) => Ok((hello, baseline, stats.and_then(|stats| stats.armed()))),
             _ => Err(Cut::Hung("no answer to the first question".into())),
         }
@@ -130,14 +121,14 @@ impl Lead<'_> {
         let listens = setting.checkpoints.as_ref().and_then(|_| listening::in_checkpoints_of(scenario));
         if let Some(cpu) = spare.filter(|_| spare != listens) {
             // Before the load, whose threads are not to listen.
-            listening::on(vm, cpu, LAST_QUESTIONS).await?;
+            listening::on(vm, cpu, limits().questions).await?;
         }
         let ledger = Ledger::new(baseline, hello, scenario.guest.memory_online);
         let mut loads = scenario.guest.load.clone();
         loads.extend(setting.watched.iter().flat_map(Watched::loads));
         if !loads.is_empty() {
             let start = vm.agent.ask(Request::StartLoad { loads });
-            match tokio::time::timeout(LAST_QUESTIONS, start).await {
+            match tokio::time::timeout(limits().questions, start).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(Cut::Broken(format!("the load does not start: {error}"))),
                 Err(_) => return Err(Cut::Hung("the load does not start".into())),
@@ -227,19 +218,19 @@ impl Lead<'_> {
             if let Some(count) = self.count {
                 count.read(&vm.agent).await;
             }
-            if !vm.drain(LAST_QUESTIONS).await {
+            if !vm.drain(limits().questions).await {
                 return None;
             }
-            vm.kmsg.calm_for(CALM, CALM_AT_MOST).await;
+            vm.kmsg.calm_for(limits().calm, limits().calm_at_most).await;
             let stats = vm.agent.lockdep_stats().await.ok()?;
             course.armed.end = stats.as_ref().and_then(LockdepStats::armed);
             // Of a guest that was never asked before: what is armed now always was.
             course.armed.start = course.armed.start.or(course.armed.end);
             course.lockdep_stats = stats;
             course.lock_stat = vm.agent.lock_stat().await.ok()?;
-            vm.drain(LAST_QUESTIONS).await.then_some(())
+            vm.drain(limits().questions).await.then_some(())
         };
-        if !matches!(tokio::time::timeout(LAST_QUESTIONS, questions).await, Ok(Some(()))) {
+        if !matches!(tokio::time::timeout(limits().questions, questions).await, Ok(Some(()))) {
             return Err(Cut::Hung("no answer to the last questions".into()));
         }
         vm.journal.record(Happening::Stage(Stage::Collected));

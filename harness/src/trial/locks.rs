@@ -3,16 +3,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::outcome::TrialRecord;
 use super::vm::Vm;
 use crate::Result;
+use crate::limits::limits;
 use crate::lockorder::{self, Collected, Layout, LockOrder, Odd, TrialLocks};
 use crate::record::write_compact;
-
-/// How long QEMU may take to hand out the memory. It takes 10 ms.
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// Stops the guest and reads its lock order, or says why there is none. It goes on no more: that is the trial's end.
 pub(super) async fn collect(
@@ -25,10 +22,12 @@ pub(super) async fn collect(
         vm.stop().await.map_err(|error| Odd(error.to_string()))?;
         lockorder::read(layout, async |address, bytes| vm.memory(address, bytes).await.map_err(Odd)).await
     };
-    match tokio::time::timeout(LIMIT, whole).await {
+    match tokio::time::timeout(limits().memory, whole).await {
         Ok(Ok(order)) => Ok(Collected { order, microseconds: vm.journal.now().0.saturating_sub(began.0) }),
         Ok(Err(odd)) => Err(odd.to_string()),
-        Err(_) => Err(format!("QEMU did not give the guest's memory within {} s", LIMIT.as_secs())),
+        Err(_) => {
+            Err(format!("QEMU did not give the guest's memory within {} s", limits().memory.as_secs_f64()))
+        }
     }
 }
 

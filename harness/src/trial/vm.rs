@@ -15,29 +15,11 @@ use crate::bytes::Bytes;
 use crate::gdb::{Gdb, GdbError};
 use crate::guest::{Agent, Kmsg, Serial};
 use crate::journal::{Ending, Happening, Journal, Stage};
+use crate::limits::limits;
 use crate::qemu::{Ended, Inherited, Machine, Scratch, Start, shell_words};
 use crate::qmp::{Qmp, QmpError};
 use crate::side::Side;
 use crate::{Error, Result};
-
-/// How long QEMU may take to start and to answer its monitor. It takes 40 ms.
-const START: Duration = Duration::from_secs(60);
-
-/// How long QEMU may take to save or load a checkpoint. It takes 5 ms.
-const MIGRATION: Duration = Duration::from_secs(60);
-
-/// A guest that prints nothing for this long while it boots hangs. Under TCG with both cores busy the longest pause
-/// seen is 4 s.
-const SILENCE: Duration = Duration::from_secs(45);
-
-/// A guest that is not ready after this long hangs too, whatever it prints: a stalled kernel says so every 26 s.
-const BOOT: Duration = Duration::from_secs(180);
-
-/// How long a panicking kernel may take to print and reboot.
-const LAST_WORDS: Duration = Duration::from_secs(20);
-
-/// How long QEMU may take to end after a connection of its has. It takes 20 ms; a core is written before.
-const PARTING: Duration = Duration::from_secs(2);
 
 /// How much of QEMU's last words is repeated, bytes.
 const WORDS: usize = 1000;
@@ -173,18 +155,18 @@ impl Vm {
         let qmp = tokio::select! {
             biased;
             ended = machine.ended() => Err(Error::infrastructure(format!("{ended} before it was ready"))),
-            qmp = tokio::time::timeout(START, connect) => match qmp {
+            qmp = tokio::time::timeout(limits().start, connect) => match qmp {
                 Ok(Ok(qmp)) => Ok(qmp),
                 // Mostly QEMU's end, which is told better by the end itself.
                 Ok(Err(error @ QmpError::Gone(_))) => {
-                    let ended = tokio::time::timeout(PARTING, machine.ended()).await;
+                    let ended = tokio::time::timeout(limits().parting, machine.ended()).await;
                     let what = ended.map_or_else(|_| error.to_string(), |ended| ended.to_string());
                     Err(Error::infrastructure(format!("{what} before it was ready")))
                 }
                 Ok(Err(error)) => Err(Error::infrastructure(error)),
                 Err(_) => Err(Error::infrastructure(format!(
                     "QEMU's monitor did not answer within {} s",
-                    START.as_secs()
+                    limits().start.as_secs_f64()
                 ))),
             },
         };
@@ -221,11 +203,11 @@ impl Vm {
                 hello.map_err(|error| Cut::Broken(error.to_string()))
             }
             cut = self.cut() => Err(cut),
-            () = self.serial.silent_for(SILENCE) => {
-                Err(Cut::Hung(format!("silent for {} s at boot", SILENCE.as_secs())))
+            () = self.serial.silent_for(limits().silence) => {
+                Err(Cut::Hung(format!("silent for {} s at boot", limits().silence.as_secs_f64())))
             }
-            () = tokio::time::sleep(BOOT) => {
-                Err(Cut::Hung(format!("not ready {} s after the start of its boot", BOOT.as_secs())))
+            () = tokio::time::sleep(limits().boot) => {
+                Err(Cut::Hung(format!("not ready {} s after the start of its boot", limits().boot.as_secs_f64())))
             }
         }
     }
@@ -293,11 +275,11 @@ impl Vm {
                 }
                 _ => None,
             });
-            match tokio::time::timeout(MIGRATION, status).await {
+            match tokio::time::timeout(limits().migration, status).await {
                 Ok(Ok(status)) if status == "completed" => Ok(()),
                 Ok(Ok(status)) => Err(broken(format!("QEMU's migration {status}"))),
                 Ok(Err(error)) => Err(broken(error.to_string())),
-                Err(_) => Err(broken(format!("not done within {} s", MIGRATION.as_secs()))),
+                Err(_) => Err(broken(format!("not done within {} s", limits().migration.as_secs_f64()))),
             }
         };
         self.unless_cut(done).await
@@ -311,7 +293,7 @@ impl Vm {
                 () = self.agent.gone() => "QEMU closed the agent's channel".to_owned(),
             };
             // Mostly the first sign of QEMU's end, which says more.
-            let ended = tokio::time::timeout(PARTING, self.machine.ended()).await;
+            let ended = tokio::time::timeout(limits().parting, self.machine.ended()).await;
             ended.map_or(Cut::Broken(why), Cut::Ended)
         };
         tokio::select! {
@@ -359,7 +341,7 @@ impl Vm {
     pub(super) async fn shut_down(self, cut: Option<&Cut>) -> Result<Option<Ended>> {
         let by_itself = match cut {
             // panic=-1 reboots, -no-reboot exits. A kernel that dies while it prints gets no more than this.
-            Some(Cut::Panicked) => tokio::time::timeout(LAST_WORDS, self.machine.ended()).await.ok(),
+            Some(Cut::Panicked) => tokio::time::timeout(limits().last_words, self.machine.ended()).await.ok(),
             Some(Cut::Ended(ended)) => Some(ended.clone()),
             _ => None,
         };

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Arrival, Holder, Spot, Woke, micros};
 use crate::gdb::{GdbError, Vcpu};
+use crate::limits::limits;
 use crate::rendezvous::{Hold, Lock, Outcome, Snapshot, Waiting};
 use crate::scenario::{First, Point, Rendezvous};
 
@@ -20,9 +21,6 @@ const BLOCKED_LOOKS: u32 = 4;
 
 /// How long it is waited, once the held one is let go, whether the other comes, guest time.
 const AFTERWARDS: Duration = Duration::from_secs(2);
-
-/// How long a task that is let go may take to have a CPU again, guest time. It wants one all the time.
-const LETTING_GO: Duration = Duration::from_secs(10);
 
 /// How somebody is held.
 #[derive(Debug, Clone, Copy)]
@@ -228,7 +226,7 @@ impl<'a> Holder<'a> {
     ) -> Result<Option<Arrival>, GdbError> {
         let Grip::Task { at } = grip else { return Ok(None) };
         self.gdb.break_at(at).await?;
-        let mut left = Some(LETTING_GO);
+        let mut left = Some(limits().letting_go);
         // Also when the lanes are over.
         let never = CancellationToken::new();
         let came = loop {

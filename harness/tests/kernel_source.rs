@@ -1,13 +1,15 @@
-//! Reads the first lines of reports out of a kernel's source, so that a new kernel's new report is noticed.
+//! What needs a real kernel source: its reports' first lines, so that a new kernel's new report is noticed, and Kconfig's
+//! own reasons. Nothing here is skipped: a machine without a source fails, and the message says what to install.
 //!
-//! The source is `$HOTPLUG_KERNEL_SOURCE` (a folder), or the newest `/usr/src/linux-source-*` archive.
+//! The reports come from `$HOTPLUG_KERNEL_SOURCE` (a folder), or the newest `/usr/src/linux-source-*` archive.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
+use hotplug::kreport;
 use regex::Regex;
-
-use super::forms;
 
 /// The checkers' files. One that a kernel does not have is passed over.
 const FILES: &[&str] = &[
@@ -59,46 +61,27 @@ const NOT_REPORTS: &[(&str, &str)] = &[
     ("WARNING: workqueue cpumask", "about the machine's description, without a stack"),
 ];
 
-/// A kernel source: a folder, or an archive of which single files are taken.
-enum Source {
-    Folder(PathBuf),
-    Archive(tempfile::TempDir),
-}
-
-impl Source {
-    fn find() -> Option<Self> {
-        if let Some(folder) = std::env::var_os("HOTPLUG_KERNEL_SOURCE") {
-            return Some(Source::Folder(folder.into()));
-        }
-        let mut archives: Vec<PathBuf> = std::fs::read_dir("/usr/src")
-            .ok()?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| {
-                path.to_string_lossy().contains("linux-source-")
-                    && path.extension().is_some_and(|e| e == "xz")
-            })
-            .collect();
-        archives.sort();
-        let archive = archives.pop()?;
-        let target = tempfile::tempdir().ok()?;
-        // A file missing from this kernel makes tar fail after it has taken the others out.
-        Command::new("tar")
-            .args(["--extract", "--wildcards", "--strip-components=1", "--file"])
-            .arg(&archive)
-            .arg("--directory")
-            .arg(target.path())
-            .args(FILES.iter().map(|file| format!("*/{file}")))
-            .output()
-            .ok()?;
-        Some(Source::Archive(target))
+/// A folder with the checkers' files; the second is held while it is read.
+fn source() -> (PathBuf, Option<tempfile::TempDir>) {
+    if let Some(folder) = std::env::var_os("HOTPLUG_KERNEL_SOURCE") {
+        return (folder.into(), None);
     }
-
-    fn path(&self) -> &Path {
-        match self {
-            Source::Folder(path) => path,
-            Source::Archive(folder) => folder.path(),
-        }
-    }
+    let archives = std::fs::read_dir("/usr/src").unwrap().map(|entry| entry.unwrap().path());
+    let is_source = |path: &PathBuf| {
+        path.to_string_lossy().contains("linux-source-") && path.extension().is_some_and(|end| end == "xz")
+    };
+    let newest = archives.filter(is_source).max().expect("no kernel source: hotplug doctor --install");
+    let target = tempfile::tempdir().unwrap();
+    // A file missing from this kernel makes tar fail after it has taken the others out.
+    let tar = Command::new("tar")
+        .args(["--extract", "--wildcards", "--strip-components=1", "--file"])
+        .arg(&newest)
+        .arg("--directory")
+        .arg(target.path())
+        .args(FILES.iter().map(|file| format!("*/{file}")))
+        .output();
+    tar.unwrap();
+    (target.path().to_owned(), Some(target))
 }
 
 /// Turns a format into a text: the filler word satisfies the rows that want "rcu" or "tainted" in a `%s`.
@@ -111,9 +94,7 @@ fn sample(format: &str) -> String {
 
 #[test]
 fn every_headline_of_the_kernel_source_is_known() {
-    let Some(source) = Source::find() else {
-        return;
-    };
+    let (source, _held) = source();
     let printed = Regex::new(
         r#"(?:pr_\w+|printk\w*|print_lockdep_off|slab_\w+)\((?:KERN_\w+\s*)?\s*"((?:[^"\\]|\\.)*)""#,
     )
@@ -125,7 +106,7 @@ fn every_headline_of_the_kernel_source_is_known() {
     let mut seen = 0;
     let mut unknown = Vec::new();
     for file in FILES {
-        let Ok(code) = std::fs::read_to_string(source.path().join(file)) else { continue };
+        let Ok(code) = std::fs::read_to_string(source.join(file)) else { continue };
         for found in printed.captures_iter(&code) {
             let format = &found[1];
             if !headline.is_match(format) || NOT_REPORTS.iter().any(|(text, _)| format.contains(text)) {
@@ -133,7 +114,7 @@ fn every_headline_of_the_kernel_source_is_known() {
             }
             seen += 1;
             let text = sample(format);
-            let kind = forms::find(&text).map(|form| form.kind);
+            let kind = kreport::headline(&text);
             // The catch-all row for "BUG: " wants a stack behind it, and says nothing of what the bug is.
             if kind.is_none() {
                 unknown.push(format!("{file}: {format:?} as {text:?}"));
@@ -142,4 +123,22 @@ fn every_headline_of_the_kernel_source_is_known() {
     }
     assert!(seen > 40, "only {seen} headlines found: did the kernel's way of printing change?");
     assert!(unknown.is_empty(), "reports this kernel can print and we do not know:\n{}", unknown.join("\n"));
+}
+
+/// Kconfig's reason is found in the source that is installed: 6.1 on Debian 12, 6.12 on Debian 13.
+#[test]
+fn an_option_that_cannot_be_set_is_named_with_its_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let fragment = folder.path().join("test.config");
+    std::fs::write(&fragment, "# An option that wants SMP.\nCONFIG_64BIT=y\nCONFIG_NUMA_BALANCING=y\n")
+        .unwrap();
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-cache");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hotplug"));
+    command.args(["kernel", "build", "--json", "--no-default-config", "--config"]).arg(fragment);
+    let Output { status, stderr, .. } = command.arg("--cache").arg(cache).output().unwrap();
+    let said = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("test.config:3: CONFIG_NUMA_BALANCING=y became not set"), "{said}");
+    assert!(said.contains("init/Kconfig:") && said.contains("SMP=n"), "{said}");
+    assert!(!said.contains("compiling"), "{said}");
 }

@@ -1,0 +1,16 @@
+//! The fake QEMU (`examples/fake_qemu`), which cargo builds beside the tests.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+
+use std::path::Path;
+use std::process::Command;
+
+/// Puts the fake where `nobody`, as whom root's QEMU runs, can go.
+///
+/// Another process copies it: a file that one of our threads has open for writing while another forks cannot be run.
+pub(crate) fn install(to: &Path) {
+    let fake = Path::new(env!("CARGO_BIN_EXE_hotplug")).with_file_name("examples/fake_qemu");
+    assert!(fake.exists(), "{} is missing: cargo build --example fake_qemu", fake.display());
+    let done = Command::new("install").arg("-m755").arg(fake).arg(to).status().unwrap();
+    assert!(done.success(), "{done}");
+}

@@ -1,0 +1,167 @@
+//! A toy world: a kernel source that make builds in a second, and the fake in QEMU's place, which does what that source
+//! says. Kernels, patches, series and histories are judged in it whole, on a real make, a real gcc and a real git.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::common::Run;
+use super::{fake, kept};
+
+/// A DIMM and a CPU come and go.
+pub(crate) const SCENARIO: &str = r#"
+about = "a DIMM and a CPU come and go"
+trials = 4
+[machine]
+cpus = 2
+max_cpus = 4
+memory = "512M"
+max_memory = "4G"
+slots = 4
+[[dimm]]
+name = "dimm"
+size = "128M"
+[[cpu]]
+name = "cpu"
+[[lane]]
+name = "memory"
+steps = [{ plug = "dimm" }, { unplug = "dimm" }, { plug = "dimm" }, { unplug = "dimm" }]
+[[lane]]
+name = "cpus"
+steps = [{ plug = "cpu" }, { unplug = "cpu" }]
+"#;
+
+/// A change of one file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Edit {
+    pub(crate) file: &'static str,
+    pub(crate) old: &'static str,
+    pub(crate) new: &'static str,
+}
+
+/// Each time that memory comes online, its kernel warns.
+pub(crate) const WARNS: Edit = Edit {
+    file: "mm/memory_hotplug.c",
+    old: "\treturn pfn > nr_pages;\n",
+    new: "\tHAPPENS(\"plug dimm; 1; report cpus-held\");\n\n\treturn pfn > nr_pages;\n",
+};
+/// In a fifth of all trials, it does.
+pub(crate) const WARNS_SOMETIMES: Edit = Edit {
+    file: WARNS.file,
+    old: WARNS.old,
+    new: "\tHAPPENS(\"plug dimm; 0.2; report cpus-held\");\n\n\treturn pfn > nr_pages;\n",
+};
+/// It does not compile.
+pub(crate) const BREAKS: Edit = Edit {
+    file: "mm/memory_hotplug.c",
+    old: "\treturn pfn < nr_pages;\n",
+    new: "\tstrcut page *nobody;\n\n\treturn pfn < nr_pages;\n",
+};
+pub(crate) const MENDS: Edit = Edit { file: BREAKS.file, old: BREAKS.new, new: BREAKS.old };
+/// It is the same, in other words.
+pub(crate) const SAYS: Edit =
+    Edit { file: "kernel/cpu.c", old: " * Of it, the names", new: " * A comment.\n * Of it, the names" };
+pub(crate) const SAYS_MORE: Edit =
+    Edit { file: "kernel/cpu.c", old: " * A comment.\n", new: " * A comment.\n * Another one.\n" };
+
+/// The source, and a run of the binary on it.
+pub(crate) struct Toy {
+    pub(crate) run: Run,
+}
+
+impl Toy {
+    /// Its source is a repository of one commit.
+    pub(crate) fn new() -> Self {
+        let toy = Self { run: Run::new() };
+        kept::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/toy_kernel"), &toy.source());
+        toy.git(&["init", "--quiet"]);
+        toy.git(&["add", "--all", "--force"]);
+        toy.git(&["commit", "--quiet", "-m", "the toy as it is"]);
+        fake::install(&toy.path("fake_qemu"));
+        std::fs::write(toy.path("toy.toml"), SCENARIO).unwrap();
+        toy
+    }
+
+    /// From now on its guests are counted, and each draws what comes by chance from its number: the same in every test run,
+    /// whatever seed a command draws. Goes into `HOTPLUG_FAKE_DRAWS`.
+    pub(crate) fn count_guests(&self) -> PathBuf {
+        let folder = self.path("draws");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+        folder
+    }
+
+    /// A path beside its results.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.run.results().with_file_name(name)
+    }
+
+    pub(crate) fn source(&self) -> PathBuf {
+        self.path("linux")
+    }
+
+    pub(crate) fn git(&self, words: &[&str]) -> String {
+        let names = ["-c", "user.name=A Tester", "-c", "user.email=tester@example.org", "-c", "gc.auto=0"];
+        let said = Command::new("git").arg("-C").arg(self.source()).args(names).args(words).output().unwrap();
+        assert!(said.status.success(), "{words:?}: {}", String::from_utf8_lossy(&said.stderr));
+        String::from_utf8(said.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Makes an edit, and a commit of it; its name.
+    pub(crate) fn commit(&self, subject: &str, edit: Edit) -> String {
+        let path = self.source().join(edit.file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(edit.old), "{subject}");
+        std::fs::write(&path, text.replacen(edit.old, edit.new, 1)).unwrap();
+        self.git(&["commit", "--quiet", "--all", "-m", subject]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    /// The edits as mails in a folder; the source is as it was.
+    pub(crate) fn patches(&self, name: &str, edits: &[(&str, Edit)]) -> PathBuf {
+        let (base, folder) = (self.git(&["rev-parse", "HEAD"]), self.path(name));
+        for (subject, edit) in edits {
+            self.commit(subject, *edit);
+        }
+        self.git(&["format-patch", "--quiet", "-o", folder.to_str().unwrap(), &base]);
+        self.git(&["reset", "--quiet", "--hard", &base]);
+        folder
+    }
+
+    /// The binary, in this world.
+    pub(crate) fn hotplug(&self, words: &[&str]) -> assert_cmd::Command {
+        let mut command = assert_cmd::Command::from_std(Command::new(env!("CARGO_BIN_EXE_hotplug")));
+        command.args(words);
+        self.into_world(&mut command);
+        command
+    }
+
+    /// Has a command find the fake, this world's kernels, and short waits.
+    pub(crate) fn into_world(&self, command: &mut assert_cmd::Command) {
+        command.env("HOTPLUG_QEMU", self.path("fake_qemu")).env("HOTPLUG_TIME_SCALE", "0.2");
+        command.env("XDG_CACHE_HOME", self.path("cache")).env("TMPDIR", self.path("tmp"));
+        command.env_remove("HOTPLUG_FAKE").current_dir(self.path(""));
+    }
+
+    /// Starts it and returns at once.
+    pub(crate) fn spawn(&self, command: &assert_cmd::Command) -> std::process::Child {
+        let mut plain = Command::new(command.get_program());
+        plain
+            .args(command.get_args())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        let set = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        plain.envs(set).env_remove("HOTPLUG_FAKE").current_dir(self.path("")).spawn().unwrap()
+    }
+
+    /// `hotplug compare` of a patch of the toy, if there is one.
+    pub(crate) fn compare(&self, patch: Option<&Path>) -> assert_cmd::Command {
+        let mut command = self.run.compare();
+        self.into_world(&mut command);
+        command.arg("--source").arg(self.source()).arg("--scenario").arg(self.path("toy.toml"));
+        command.args(["--accel", "tcg"]).args(patch);
+        command
+    }
+}

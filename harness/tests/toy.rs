@@ -1,0 +1,39 @@
+//! Arithmetic, locking and order of whole commands in a toy world: a small kernel source and a fake QEMU. What a verdict
+//! is worth on real kernels is other tests' business.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+
+#[path = "toy/again.rs"]
+mod again;
+#[expect(dead_code, reason = "real kernels and patches are other tests' business")]
+mod common;
+#[path = "toy/culprits.rs"]
+mod culprits;
+#[path = "common/fake.rs"]
+mod fake;
+#[path = "toy/fleet.rs"]
+mod fleet;
+#[path = "common/kept.rs"]
+#[expect(dead_code, reason = "of it, how to copy a folder")]
+mod kept;
+#[path = "toy/shrink.rs"]
+mod shrink;
+#[path = "common/toy.rs"]
+mod world;
+
+use std::path::Path;
+
+use serde_json::Value;
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
+        .unwrap()
+}
+
+/// The only folder in another.
+fn only(folder: &Path) -> std::path::PathBuf {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let all: Vec<_> = entries.filter(|path| path.is_dir()).collect();
+    assert_eq!(all.len(), 1, "{all:?}");
+    all[0].clone()
+}
