@@ -8,7 +8,7 @@
 //!   .hotplug-files       how many files were compiled here
 //! ```
 //!
-//! One folder can hold any state of the source; [`stamps`] sees to that. But when a header changes
+//! One folder can hold any state of the source; `stamps` sees to that. But when a header changes
 //! back and forth, nearly everything is compiled at each change. So a state whose headers no folder
 //! of this config has seen last gets a copy of the nearest folder. Each side of a comparison finds
 //! its own objects again, and so do its control and its counters.
@@ -241,7 +241,7 @@ fn remove(dir: &Path, folder: &Path) -> Result<()> {
 }
 
 /// Copies an object folder, with the times that make goes by. On file systems that can, the copies
-/// share their blocks (`std::fs::copy` calls copy_file_range(2)). They must not be hard links:
+/// share their blocks (`std::fs::copy` calls `copy_file_range(2)`). They must not be hard links:
 /// kbuild writes its `.cmd` files, objtool the objects, and sorttable the vmlinux in place, and
 /// would so change the other side's.
 fn copy_objects(from: &Path, to: &Path, cancel: &CancellationToken) -> Result<()> {
