@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::side::{Side, Sides};
@@ -47,6 +49,8 @@ struct Context<'a> {
     jobs: usize,
     compiler: String,
     linker: String,
+    /// The source that was found last.
+    located: Mutex<Option<(Source, Arc<Located>)>>,
     events: &'a dyn Events,
     cancel: &'a CancellationToken,
 }
@@ -54,7 +58,7 @@ struct Context<'a> {
 /// A kernel that is to be built, or found.
 struct Plan {
     which: Side,
-    located: Located,
+    located: Arc<Located>,
     patches: Vec<Patch>,
     /// Files that get counters where they can; none in a kernel that is judged.
     touched: Vec<String>,
@@ -182,12 +186,14 @@ impl<'a> Context<'a> {
         events: &'a dyn Events,
         cancel: &'a CancellationToken,
     ) -> Result<Self> {
+        let (compiler, linker) = tokio::try_join!(first_line("gcc", cancel), first_line("ld", cancel))?;
         Ok(Self {
             cache,
             config: &request.config,
             jobs: request.jobs.unwrap_or_else(processors).max(1),
-            compiler: first_line("gcc", cancel).await?,
-            linker: first_line("ld", cancel).await?,
+            compiler,
+            linker,
+            located: Mutex::default(),
             events,
             cancel,
         })
@@ -195,9 +201,22 @@ impl<'a> Context<'a> {
 
     async fn plan(&self, which: Side, source: &Source, patches: &[PathBuf]) -> Result<Plan> {
         let patches = patch::read(patches, self.cancel).await?;
-        let located = source::locate(source, self.cache, self.cancel).await?;
+        let located = self.locate(source).await?;
         let id = self.id(&located, &patches, &[]);
         Ok(Plan { which, located, patches, touched: Vec::new(), id })
+    }
+
+    /// Finds a source. Both sides mostly have the same, which is read to name its contents, but once.
+    async fn locate(&self, source: &Source) -> Result<Arc<Located>> {
+        let mut last = self.located.lock().await;
+        if let Some((same, located)) = &*last
+            && same == source
+        {
+            return Ok(located.clone());
+        }
+        let located = Arc::new(source::locate(source, self.cache, self.cancel).await?);
+        *last = Some((source.clone(), located.clone()));
+        Ok(located)
     }
 
     fn id(&self, located: &Located, patches: &[Patch], touched: &[String]) -> KernelId {
