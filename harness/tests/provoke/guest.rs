@@ -148,6 +148,8 @@ impl Kernel {
         let mut command = Command::new(qemu);
         command.args(["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "256M"]);
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"]);
+        // A guest that was saved at a breakpoint is to come up paused, not "debug", which QEMU aborts at.
+        command.args(["-global", "migration.store-global-state=off"]);
         command.args(["-serial", "stdio"]).arg("-kernel").arg(&self.image).arg("-initrd").arg(initrd);
         let always = "console=ttyS0 idle=halt panic=-1 rcupdate.rcu_cpu_stall_timeout=60";
         command.args(["-append", &format!("{always} {append}")]);
