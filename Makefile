@@ -41,7 +41,7 @@ nightly: setup tools slurm nextest kernels
 
 # What most tests boot, both cores to each build. What single tests add to it is built by them, on the same objects.
 kernels: setup
-	$(HOTPLUG) kernel build '$(PATCH)'
+	$(HOTPLUG) kernel build guest-images/patches/seed
 	$(HOTPLUG) kernel build --config guest-images/configs/provoke.config guest-images/patches/provoke
 
 bench: setup
