@@ -65,7 +65,24 @@ fn main() -> ExitCode {
         };
         suite.points.iter().map(test)
     });
-    libtest_mimic::run(&arguments, tests.collect()).exit_code()
+    let fixtures = Trial::test("fixtures::each-point-has-one", each_point_has_a_fixture);
+    libtest_mimic::run(&arguments, tests.chain([fixtures]).collect()).exit_code()
+}
+
+/// The fixtures of 6.1 are what the points say, those of kernels that are built at night among them.
+fn each_point_has_a_fixture() -> Result<(), Failed> {
+    let mut wrong = Vec::new();
+    for suite in &SUITES {
+        for point in suite.points {
+            let log = fixture(&format!("provoked-6.1-{}{}", suite.fixtures, point.name), "log");
+            match std::fs::read(&log) {
+                Ok(text) if kinds(&scan(&text)) == point.kinds((6, 1)) => (),
+                Ok(text) => wrong.push(format!("{}: {:?}", log.display(), kinds(&scan(&text)))),
+                Err(error) => wrong.push(format!("{}: {error}", log.display())),
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
 }
 
 impl Suite {
