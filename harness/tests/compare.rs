@@ -19,7 +19,7 @@ use std::time::Duration;
 use common::{Run, SCENARIO};
 use nix::sys::signal::{Signal, kill};
 use predicates::prelude::*;
-use recorded::Recorded;
+use recorded::{Recorded, TRIALS};
 
 #[test]
 fn the_seed_patch_regresses_by_one_report_in_every_trial() {
@@ -36,8 +36,8 @@ fn the_seed_patch_regresses_by_one_report_in_every_trial() {
         assert_eq!(report["class"], "new");
         assert_eq!(report["kind"], "warning");
         assert!(report["title"].as_str().unwrap().contains("lockdep_assert_cpus_held"), "{report:#}");
-        assert_eq!(report["before"], serde_json::json!({ "seen": 0, "trials": 10 }));
-        assert_eq!(report["after"], serde_json::json!({ "seen": 10, "trials": 10 }));
+        assert_eq!(report["before"], serde_json::json!({ "seen": 0, "trials": TRIALS }));
+        assert_eq!(report["after"], serde_json::json!({ "seen": TRIALS, "trials": TRIALS }));
     }
     let report = reports
         .iter()
@@ -51,7 +51,7 @@ fn the_seed_patch_regresses_by_one_report_in_every_trial() {
     // Folded: one for each slab cache and block, shown once.
     assert!(report["times"].as_u64().unwrap() > 100, "{report:#}");
     for side in ["before", "after"] {
-        assert_eq!(result["trials"][side]["armed"], 10, "{result:#}");
+        assert_eq!(result["trials"][side]["armed"], TRIALS, "{result:#}");
         assert_eq!(result["trials"][side]["operations_refused"], 0, "{result:#}");
     }
     assert!(screen.lines().count() <= 25, "{screen}");

@@ -14,7 +14,10 @@ use crate::common::{Run, SCENARIO, patch};
 /// Copies that nobody reads any more are removed after this long.
 const OLD: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A run of ten trials a side, in a folder of the test's own, and what it printed.
+/// Trials of either side: as many as decide about a report that is in all of one side's, one in 924 by chance.
+pub(crate) const TRIALS: u32 = 6;
+
+/// A run, in a folder of the test's own, and what it printed.
 pub(crate) struct Recorded {
     pub(crate) run: Run,
     pub(crate) screen: String,
@@ -41,7 +44,12 @@ fn recorded(name: &str, which: &str, arguments: &[&str], status: i32) -> Recorde
         forget_old(&all);
         let run = Run::new();
         let mut command = run.compare_with_control();
-        let output = command.arg(patch(which)).args(["--trials", "10"]).args(arguments).output().unwrap();
+        let output = command
+            .arg(patch(which))
+            .args(["--trials", &TRIALS.to_string()])
+            .args(arguments)
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(status), "{said}");
         run.assert_nothing_left();
