@@ -19,6 +19,11 @@ pub(crate) fn patch(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../guest-images/patches").join(name)
 }
 
+/// The kernel source that `hotplug` takes when none is named: what `hotplug doctor` installs.
+pub(crate) fn default_source() -> String {
+    hotplug::kernel::Source::Package { version: None }.with_version().unwrap().to_string()
+}
+
 /// One run of the binary, in a folder of its own. Kernels come from the user's cache and are built where they lack.
 pub(crate) struct Run {
     home: TempDir,

@@ -2,13 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::fcntl::{Flock, FlockArg};
 use predicates::prelude::*;
 use serde_json::{Value, json};
 
-use crate::common::{Run, patch};
+use crate::common::{Run, default_source, patch};
 
 /// A DIMM is plugged, its memory put online, and taken out again: all that these bugs need.
 const SCENARIO: &str = r#"
@@ -81,18 +83,19 @@ fn git(repo: &Path, words: &[&str]) -> String {
 }
 
 /// The kernel's source as a repository, at the same place in every run: then the objects of its kernels are there again. Each
-/// edit is a commit; their names, the one that has none of them first.
-fn history(edits: &[(&str, Edit)]) -> (PathBuf, Vec<String>) {
+/// edit is a commit; their names, the one that has none of them first. It is nobody else's until the lock is dropped.
+fn history(edits: &[(&str, Edit)]) -> (PathBuf, Vec<String>, Flock<File>) {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"), PathBuf::from);
     let folder = cache.join("hotplug-tests/history");
+    std::fs::create_dir_all(cache.join("hotplug-tests")).unwrap();
+    let lock = File::create(folder.with_extension("lock")).unwrap();
+    let lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
-    let tar = Command::new("tar")
-        .args(["--strip-components=1", "-xf", "/usr/src/linux-source-6.1.tar.xz", "-C"])
-        .arg(&folder)
-        .status()
-        .unwrap();
+    let source = Path::new("/usr/src").join(format!("{}.tar.xz", default_source()));
+    let mut tar = Command::new("tar");
+    let tar = tar.args(["--strip-components=1", "-xf"]).arg(source).arg("-C").arg(&folder).status().unwrap();
     assert!(tar.success(), "the kernel's source is not there");
     git(&folder, &["init", "--quiet"]);
     git(&folder, &["add", "--all", "--force"]);
@@ -106,7 +109,7 @@ fn history(edits: &[(&str, Edit)]) -> (PathBuf, Vec<String>) {
         git(&folder, &["commit", "--quiet", "--all", "-m", subject]);
         names.push(git(&folder, &["rev-parse", "HEAD"]));
     }
-    (folder, names)
+    (folder, names, lock)
 }
 
 fn read(run: &Run, file: &str) -> Value {
@@ -115,7 +118,7 @@ fn read(run: &Run, file: &str) -> Value {
 
 /// What breaks the build is gone round, and both ways to ask give the same answer.
 #[test]
-fn the_commit_that_brought_a_report_is_found_and_a_good_end_that_has_it_is_told() {
+fn nightly_the_commit_that_brought_a_report_is_found_and_a_good_end_that_has_it_is_told() {
     let edits = [
         ("say what it is", SAYS),
         ("break it", BREAKS),
@@ -123,7 +126,7 @@ fn the_commit_that_brought_a_report_is_found_and_a_good_end_that_has_it_is_told(
         ("warn", WARNS),
         ("say more", SAYS_MORE),
     ];
-    let (repo, names) = history(&edits);
+    let (repo, names, _lock) = history(&edits);
     let source = repo.to_str().unwrap();
     let bisect = |run: &Run, words: &[&str]| {
         let mut command = hotplug(run, &["bisect", "--source", source]);
@@ -174,7 +177,7 @@ fn the_commit_that_brought_a_report_is_found_and_a_good_end_that_has_it_is_told(
 
 /// Three patches: one that changes nothing, the one that the project began with, one that does not compile.
 #[test]
-fn the_patch_of_a_series_that_brings_a_report_is_named_both_ways() {
+fn nightly_the_patch_of_a_series_that_brings_a_report_is_named_both_ways() {
     let run = Run::new();
     let series = run.results().with_file_name("series");
     std::fs::create_dir(&series).unwrap();

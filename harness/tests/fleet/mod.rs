@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use predicates::prelude::*;
 use serde_json::Value;
 
-use crate::common::{Run, SCENARIO, patch};
+use crate::common::{Run, SCENARIO, default_source, patch};
 
 /// The seed patch, six trials a side in three shards.
 fn matrix(run: &Run, name: &str) -> PathBuf {
@@ -18,7 +18,8 @@ fn matrix(run: &Run, name: &str) -> PathBuf {
     std::fs::write(folder.join("dimm-and-cpu.toml"), SCENARIO).unwrap();
     let file = folder.join("matrix.toml");
     let text = format!(
-        "name = {name:?}\ntrials = 6\nshard = 2\nseeds = [7]\nscenarios = [\"dimm-and-cpu.toml\"]\n\n[[kernel]]\nname = \"seed\"\nsource = \"linux-source-6.1\"\npatches = [\"{}\"]\n",
+        "name = {name:?}\ntrials = 6\nshard = 2\nseeds = [7]\nscenarios = [\"dimm-and-cpu.toml\"]\n\n[[kernel]]\nname = \"seed\"\nsource = {:?}\npatches = [\"{}\"]\n",
+        default_source(),
         patch("seed").display()
     );
     std::fs::write(&file, text).unwrap();
@@ -84,7 +85,7 @@ fn told(result: &Value) -> Value {
 }
 
 #[test]
-fn shards_in_any_order_come_to_what_one_run_comes_to() {
+fn nightly_shards_in_any_order_come_to_what_one_run_comes_to() {
     let run = Run::new();
     run.compare().arg(patch("seed")).args(["--trials", "6", "--seed", "7"]).assert().code(1);
     let whole = run.result();
@@ -94,7 +95,8 @@ fn shards_in_any_order_come_to_what_one_run_comes_to() {
     // Whoever finds the kernels in the cache needs no source.
     let file = Path::new(&plan).join("plan.json");
     let planned = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, planned.replace("\"linux-source-6.1\"", "\"/no/such/source\"")).unwrap();
+    std::fs::write(&file, planned.replace(&format!("{:?}", default_source()), "\"/no/such/source\""))
+        .unwrap();
     hotplug(&["work", &plan, "2", "--workers", "1"]).assert().code(0);
     std::fs::write(&file, planned).unwrap();
     hotplug(&["work", &plan, &ids[1], "--workers", "1"])
@@ -284,7 +286,7 @@ fn wait(what: &str, seconds: u64, mut is: impl FnMut() -> bool) {
 
 /// A real Slurm: a task is killed and put back into the queue, and the verdict is right all the same.
 #[test]
-fn slurm_runs_a_plan_and_a_task_that_is_requeued_goes_on() {
+fn nightly_slurm_runs_a_plan_and_a_task_that_is_requeued_goes_on() {
     let run = Run::new();
     let folder = run.results().with_file_name("slurm");
     std::fs::create_dir(&folder).unwrap();

@@ -70,7 +70,7 @@ fn one_per_cent_is_seen_by_the_exact_clock() {
 
 /// What forks, faults and the like felt, and how long locks were held: one kernel with itself.
 #[test]
-fn others_are_timed_and_so_are_locks() {
+fn nightly_others_are_timed_and_so_are_locks() {
     let run = Run::new();
     let stalls = shipped().with_file_name("stalls.toml");
     let text = std::fs::read_to_string(stalls).unwrap();

@@ -8,6 +8,7 @@ use predicates::prelude::*;
 use serde_json::Value;
 
 use crate::common::{Run, patch};
+use crate::recorded;
 
 fn edges(list: &Value) -> Vec<(String, String)> {
     let end = |edge: &Value, name: &str| edge[name].as_str().unwrap().to_owned();
@@ -60,7 +61,7 @@ pub(crate) fn nothing_differs(result: &Value) {
     assert_eq!(order["none"], Value::Null, "{order:#}");
     assert_eq!((edges(&order["gone"]), edges(&order["new"])), (vec![], vec![]));
     for side in ["before", "after"] {
-        assert_eq!(order["extent"][side]["trials"], 10, "{order:#}");
+        assert_eq!(order["extent"][side]["trials"], recorded::TRIALS, "{order:#}");
         assert!(order["extent"][side]["edges"].as_u64().unwrap() > 1000, "{order:#}");
     }
 }

@@ -28,7 +28,7 @@ fn compare(run: &Run, race: &str) -> assert_cmd::assert::Assert {
 /// A CPU that comes has zone statistics' thresholds set by its own thread (mm/vmstat.c, `vmstat_cpu_online()`) while
 /// `_cpu_up()` waits for it; each of two suspends brings three.
 #[test]
-fn what_raced_is_told_with_its_times() {
+fn nightly_what_raced_is_told_with_its_times() {
     let run = Run::new();
     compare(&run, "[\"_cpu_up\", \"refresh_zone_stat_thresholds\"], [\"_cpu_up\", \"no_such_function\"]")
         .code(3)
@@ -58,7 +58,7 @@ fn what_raced_is_told_with_its_times() {
 
 /// Suspend freezes who writes before it takes a CPU down: what the scenario is named for does not happen at once.
 #[test]
-fn silence_about_what_never_raced_is_not_unchanged() {
+fn nightly_silence_about_what_never_raced_is_not_unchanged() {
     let run = Run::new();
     let wanted = "never overlapped: mem_hotplug_begin..mem_hotplug_done and takedown_cpu";
     compare(&run, "[\"mem_hotplug_begin..mem_hotplug_done\", \"takedown_cpu\"]")

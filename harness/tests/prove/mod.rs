@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::common::{Run, patch};
+use crate::recorded::{self, Recorded};
 
 /// Two known bugs, of which the kernel reports one and only the accounts show the other, and a kernel without any.
 const ENTRIES: [&str; 3] = ["seed", "planted-memtotal-off-by-a-block", "clean-comment"];
@@ -39,7 +40,7 @@ fn suite(to: &Path, change: impl Fn(&str, String) -> String) {
 }
 
 #[test]
-fn what_is_there_is_found_and_what_is_not_is_not() {
+fn nightly_what_is_there_is_found_and_what_is_not_is_not() {
     let run = Run::new();
     let output = prove(&run).args(["--trials", "3"]).args(ENTRIES).assert().code(0).get_output().clone();
     let screen = String::from_utf8(output.stdout).unwrap();
@@ -61,7 +62,7 @@ fn what_is_there_is_found_and_what_is_not_is_not() {
 }
 
 #[test]
-fn a_proof_can_fail() {
+fn nightly_a_proof_can_fail() {
     let run = Run::new();
     let changed = run.results().with_file_name("suite");
     suite(&changed, |name, text| match name {
@@ -101,16 +102,11 @@ fn a_wrong_name_leaves_nothing() {
 
 #[test]
 fn a_comparison_has_a_control() {
-    let run = Run::new();
-    let mut command = run.compare_with_control();
-    command.arg(patch("clean/comment-only.patch")).args(["--trials", "2"]);
-    let output = command.assert().code(0).get_output().clone();
+    let Recorded { run, screen } = recorded::comment_only();
     let ran = &run.result()["control"]["ran"];
     assert_eq!(ran["found"], json!(["planted-lock-inversion", "planted-memtotal-off-by-a-block"]), "{ran:#}");
     assert_eq!(ran["missed"], json!([]), "{ran:#}");
     let folder = run.folder().join(ran["run"].as_str().unwrap());
     assert!(folder.join("trials/after-000/trial.json").exists());
-    let screen = String::from_utf8(output.stdout).unwrap();
     assert!(screen.contains("control   planted, and found in 1 of 1: planted-lock-inversion"), "{screen}");
-    run.assert_nothing_left();
 }
