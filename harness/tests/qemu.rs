@@ -2,13 +2,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
-use hotplug::host::{Accelerator, Choice, Qemu, System, probe_accelerator};
+use hotplug::Blame;
+use hotplug::host::{Accelerator, AcceleratorRequest, Choice, Qemu, System, find_accelerator};
+use hotplug::kernel::Cache;
 use tokio_util::sync::CancellationToken;
 
+/// A guest boots at the first question, and at none after it unless it is asked anew.
 #[tokio::test]
-async fn a_boot_sector_answers_under_tcg() {
+async fn a_boot_sector_answers_under_tcg_and_is_asked_once() {
     let qemu = Qemu::find(&System::this_machine()).await.unwrap();
     let qemu = qemu.expect("QEMU is needed: hotplug doctor --install");
-    let probed = probe_accelerator(&qemu, Choice::Tcg, None, &CancellationToken::new()).await.unwrap();
-    assert_eq!(probed.accelerator, Accelerator::Tcg);
+    let folder = tempfile::tempdir().unwrap();
+    let cache = Cache::open(folder.path().join("cache")).unwrap();
+    let cancel = CancellationToken::new();
+    let ask = async |anew| {
+        let request = AcceleratorRequest { choice: Choice::Tcg, anew };
+        find_accelerator(&qemu, request, None, &cache, &cancel).await
+    };
+    assert_eq!(ask(false).await.unwrap().accelerator, Accelerator::Tcg);
+    // From here on no guest can boot.
+    cancel.cancel();
+    assert_eq!(ask(false).await.unwrap().to_string(), "TCG (as asked)");
+    assert_eq!(ask(true).await.unwrap_err().blame(), Blame::Interrupted);
 }
