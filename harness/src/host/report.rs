@@ -180,7 +180,7 @@ mod tests {
             memory: Bytes::gib(8),
             memory_available: Bytes::gib(7),
             qemu,
-            cache: "/root/.cache/hotplug".into(),
+            cache: "/none/.cache/hotplug".into(),
             cache_free: Bytes::gib(2),
         }
     }
@@ -232,7 +232,7 @@ mod tests {
         ok     cores             2, Intel(R) Xeon(R) Processor @       any number
                                  2.10GHz
         ok     memory            7.0 GiB available of 8.0 GiB          2.0 GiB: a build, two guests
-        LACKS  disk              2.0 GiB free at /root/.cache/hotplug  3.0 GiB: kernel tree, objects
+        LACKS  disk              2.0 GiB free at /none/.cache/hotplug  3.0 GiB: kernel tree, objects
                mend:   set XDG_CACHE_HOME to a folder on a larger disk
 
         mend all that can be installed: hotplug doctor --install
@@ -262,7 +262,7 @@ mod tests {
                                  2.10GHz
         ok     memory            7.0 GiB available of 8.0 GiB          2.0 GiB: a build, two guests
         ok     disk              50.0 GiB free at                      3.0 GiB: kernel tree, objects
-                                 /root/.cache/hotplug
+                                 /none/.cache/hotplug
 
         mend all that can be installed: hotplug doctor --install
         "#);
