@@ -80,7 +80,7 @@ pub async fn run(args: &ShrinkArgs, out: &mut dyn Write, cancel: &CancellationTo
     let bench = Bench::new(setting, &cache, &folder, workers, cancel, &record, &result.signature);
     let mut search = Search { bench, record: &record, result, file, written: false };
     let began = Instant::now();
-    let ended = search.whole(&scenario, args).await;
+    let ended = Box::pin(search.whole(&scenario, args)).await;
     let Search { bench, mut result, file, written, .. } = search;
     result.trials = bench.trials();
     result.trials_seconds = began.elapsed().as_secs_f64();

@@ -138,9 +138,8 @@ fn verdict(result: &RunResult) -> String {
         Some(verdict) => {
             let (colour, why) = match verdict {
                 Verdict::Regressed => (AnsiColor::Red, &*why),
-                Verdict::Fixed => (AnsiColor::Green, &*why),
                 Verdict::Unchanged if nothing => (AnsiColor::Green, "nothing was reported"),
-                Verdict::Unchanged => (AnsiColor::Green, &*why),
+                Verdict::Fixed | Verdict::Unchanged => (AnsiColor::Green, &*why),
                 Verdict::Inconclusive => (AnsiColor::Yellow, &*why),
             };
             format!("{}   {why}", coloured(&verdict.to_string(), colour))
