@@ -1,7 +1,5 @@
 //! What needs the QEMU that is installed, and no kernel.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
-
 use hotplug::Blame;
 use hotplug::host::{Accelerator, AcceleratorRequest, Choice, Qemu, System, find_accelerator};
 use hotplug::kernel::Cache;
