@@ -1,5 +1,5 @@
 //! Kernel builds with a toy source and a real make: what goes wrong, what is killed, what runs at once. Kconfig's reasons
-//! for an option need a real source: tests/kernel_source.rs.
+//! for an option need a real source: `tests/kernel_source.rs`.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 

@@ -134,12 +134,12 @@ impl Toy {
     pub(crate) fn hotplug(&self, words: &[&str]) -> assert_cmd::Command {
         let mut command = assert_cmd::Command::from_std(Command::new(env!("CARGO_BIN_EXE_hotplug")));
         command.args(words);
-        self.into_world(&mut command);
+        self.settle_in(&mut command);
         command
     }
 
     /// Has a command find the fake, this world's kernels, and short waits.
-    pub(crate) fn into_world(&self, command: &mut assert_cmd::Command) {
+    pub(crate) fn settle_in(&self, command: &mut assert_cmd::Command) {
         command.env("HOTPLUG_QEMU", self.path("fake_qemu")).env("HOTPLUG_TIME_SCALE", "0.2");
         command.env("XDG_CACHE_HOME", self.path("cache")).env("TMPDIR", self.path("tmp"));
         command.env_remove("HOTPLUG_FAKE").current_dir(self.path(""));
@@ -159,7 +159,7 @@ impl Toy {
     /// `hotplug compare` of a patch of the toy, if there is one.
     pub(crate) fn compare(&self, patch: Option<&Path>) -> assert_cmd::Command {
         let mut command = self.run.compare();
-        self.into_world(&mut command);
+        self.settle_in(&mut command);
         command.arg("--source").arg(self.source()).arg("--scenario").arg(self.path("toy.toml"));
         command.args(["--accel", "tcg"]).args(patch);
         command

@@ -21,9 +21,10 @@ fn matrix(toy: &Toy, name: &str) -> PathBuf {
     std::fs::copy(toy.path("toy.toml"), folder.join("toy.toml")).unwrap();
     let patches = toy.patches("patches", &[("warn", WARNS_BY_CHANCE)]);
     let file = folder.join("matrix.toml");
+    let (source, patches) = (toy.source().display().to_string(), patches.display().to_string());
     let text = format!(
-        "name = {name:?}\ntrials = 6\nshard = 2\nseeds = [7]\nscenarios = [\"toy.toml\"]\n\n[[kernel]]\nname = \"seed\"\nsource = {:?}\npatches = [{patches:?}]\n",
-        toy.source()
+        "name = {name:?}\ntrials = 6\nshard = 2\nseeds = [7]\nscenarios = [\"toy.toml\"]\n\n\
+         [[kernel]]\nname = \"seed\"\nsource = {source:?}\npatches = [{patches:?}]\n"
     );
     std::fs::write(&file, text).unwrap();
     file
@@ -37,7 +38,7 @@ fn in_a_pod(toy: &Toy, plan: &str, index: &str, number: usize) -> assert_cmd::Co
     assert_eq!(words.len(), 3, "{words:?}");
     let script = format!("exec \"$HOTPLUG\" {}", words[number].replace("/fleet/kernels", "\"$KERNELS\""));
     let mut command = assert_cmd::Command::new("sh");
-    toy.into_world(&mut command);
+    toy.settle_in(&mut command);
     command.args(["-c", &script]).env("HOTPLUG", env!("CARGO_BIN_EXE_hotplug"));
     command.env("KERNELS", toy.path("cache/hotplug"));
     command.env("PLAN", plan).env("JOB_COMPLETION_INDEX", index);
