@@ -67,14 +67,7 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
         result.reports.iter().partition(|finding| finding.known.is_some());
     line(verdict(result));
     line(String::new());
-    for finding in unknown.iter().take(SHOWN) {
-        for text in show(finding) {
-            line(text);
-        }
-    }
-    if unknown.len() > SHOWN {
-        line(format!("       and {} more in result.json", unknown.len() - SHOWN));
-    }
+    shown(&unknown, " in result.json").into_iter().for_each(&mut line);
     for finding in &known {
         let reason = harmless(finding.known.as_deref().unwrap_or_default(), WIDTH);
         line(format!("known  {}", harmless(&finding.title, WIDTH - 7)));
@@ -118,10 +111,7 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
 pub fn first_verdict(result: &RunResult, following: &[&str]) -> Vec<String> {
     let mut lines = vec![String::new(), format!("so far    {}", verdict(result))];
     let unknown: Vec<&Finding> = result.reports.iter().filter(|finding| finding.known.is_none()).collect();
-    lines.extend(unknown.iter().take(SHOWN).flat_map(|finding| show(finding)));
-    if unknown.len() > SHOWN {
-        lines.push(format!("       and {} more", unknown.len() - SHOWN));
-    }
+    lines.extend(shown(&unknown, ""));
     let stands = match result.verdict {
         Some(Verdict::Unchanged | Verdict::Fixed) => ", on which this verdict stands",
         _ => "",
@@ -130,21 +120,30 @@ pub fn first_verdict(result: &RunResult, following: &[&str]) -> Vec<String> {
     lines
 }
 
+/// The first of these findings in full, and how many more there are, and where.
+fn shown(findings: &[&Finding], place: &str) -> Vec<String> {
+    let mut lines: Vec<String> = findings.iter().take(SHOWN).flat_map(|finding| show(finding)).collect();
+    if findings.len() > SHOWN {
+        lines.push(format!("       and {} more{place}", findings.len() - SHOWN));
+    }
+    lines
+}
+
 /// The verdict and its reason.
 fn verdict(result: &RunResult) -> String {
     let nothing = result.reports.iter().all(|finding| finding.known.is_some());
-    let why = harmless(&result.reason, 2 * WIDTH);
+    let why = &*result.reason;
     match result.verdict {
         Some(verdict) => {
             let (colour, why) = match verdict {
-                Verdict::Regressed => (AnsiColor::Red, &*why),
+                Verdict::Regressed => (AnsiColor::Red, why),
                 Verdict::Unchanged if nothing => (AnsiColor::Green, "nothing was reported"),
-                Verdict::Fixed | Verdict::Unchanged => (AnsiColor::Green, &*why),
-                Verdict::Inconclusive => (AnsiColor::Yellow, &*why),
+                Verdict::Fixed | Verdict::Unchanged => (AnsiColor::Green, why),
+                Verdict::Inconclusive => (AnsiColor::Yellow, why),
             };
             format!("{}   {why}", coloured(&verdict.to_string(), colour))
         }
-        None => format!("{}   {why}", coloured("NO VERDICT", AnsiColor::Yellow)),
+        None => format!("{}   {}", coloured("NO VERDICT", AnsiColor::Yellow), harmless(why, 200)),
     }
 }
 

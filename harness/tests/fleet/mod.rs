@@ -151,66 +151,6 @@ fn nightly_shards_in_any_order_come_to_what_one_run_comes_to() {
         .stdout(predicate::str::contains(format!("{}: it is missing", ids[0])));
 }
 
-#[test]
-fn so_many_trials_are_asked_for_first() {
-    let run = Run::new();
-    let matrix = matrix(&run, "a; rm -rf ~");
-    let fleet = run.results().with_file_name("fleet");
-    let words = ["plan", "--most", "11", "--out", fleet.to_str().unwrap(), matrix.to_str().unwrap()];
-    hotplug(&words).assert().code(2).stderr(predicate::str::contains("makes 12 trials, more than 11"));
-    assert!(!fleet.exists());
-    hotplug(&words).arg("--yes").assert().code(0);
-    let folder = std::fs::read_dir(&fleet).unwrap().next().unwrap().unwrap().path();
-    let shown = hotplug(&["submit", "--slurm", "--dry-run", folder.to_str().unwrap()]).assert().code(0);
-    let shown = String::from_utf8(shown.get_output().stdout.clone()).unwrap();
-    assert!(!shown.contains(';') && !shown.contains("rm -rf"), "{shown}");
-    assert_eq!(shown.lines().filter(|line| line.starts_with("sbatch ")).count(), 3, "{shown}");
-}
-
-/// Slurm takes no array of more than a thousand tasks.
-#[test]
-fn a_plan_of_many_shards_becomes_several_arrays() {
-    let run = Run::new();
-    let matrix = matrix(&run, "many");
-    let text = std::fs::read_to_string(&matrix).unwrap();
-    std::fs::write(&matrix, text.replace("trials = 6\nshard = 2", "trials = 2500\nshard = 1")).unwrap();
-    let fleet = run.results().with_file_name("fleet");
-    hotplug(&["plan", "--out", fleet.to_str().unwrap(), matrix.to_str().unwrap()]).assert().code(0);
-    let folder = std::fs::read_dir(&fleet).unwrap().next().unwrap().unwrap().path();
-    let said = |more: &[&str]| {
-        let mut command = hotplug(&["submit", "--slurm", "--dry-run", folder.to_str().unwrap()]);
-        let shown = command.args(more).assert().code(0).get_output().stdout.clone();
-        String::from_utf8(shown).unwrap()
-    };
-    let shown = said(&[]);
-    let jobs: Vec<&str> = shown.lines().filter(|line| line.starts_with("sbatch ")).collect();
-    let arrays: Vec<_> =
-        jobs.iter().filter_map(|job| job.split("--array=").nth(1)?.split(' ').next()).collect();
-    assert_eq!(arrays, ["0-0", "0-999", "0-999", "0-499"], "{shown}");
-    assert!(jobs[3].contains("--dependency=afterok:BUILD0"), "{shown}");
-    assert!(jobs[4].contains("--dependency=afterany:TRIALS0:TRIALS1:TRIALS2"), "{shown}");
-    assert!(shown.contains("\"$((2000 + SLURM_ARRAY_TASK_ID))\" --workers"), "{shown}");
-    // Forty at once are forty of all three.
-    let shown = said(&["--at-once", "40"]);
-    assert!(shown.contains("--array=0-499%40"), "{shown}");
-    assert!(shown.contains("--dependency=afterok:BUILD0,afterany:TRIALS1"), "{shown}");
-}
-
-#[test]
-fn a_shard_that_another_works_on_is_left_alone() {
-    let run = Run::new();
-    let (plan, ids) = plan(&run, "twice");
-    let place = Path::new(&plan).join("shards").join(&ids[0]);
-    std::fs::create_dir_all(&place).unwrap();
-    let folder = std::fs::File::open(&place).unwrap();
-    let other = nix::fcntl::Flock::lock(folder, nix::fcntl::FlockArg::LockExclusiveNonblock).unwrap();
-    let said = predicate::str::contains(format!("shard {} cannot be worked on", ids[0]))
-        .and(predicate::str::contains("another hotplug writes there"));
-    hotplug(&["work", &plan, "0"]).assert().code(4).stderr(said);
-    drop(other);
-    assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0);
-}
-
 /// A Slurm of one machine, on ports and in a folder of its own; ends with the test.
 struct Slurm {
     conf: PathBuf,
