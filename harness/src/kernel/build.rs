@@ -68,7 +68,7 @@ struct Plan {
 /// Builds, or finds, the two kernels of `request`.
 ///
 /// Before comes first, and after on its objects, so that the pair costs little more than one. After
-/// a patch to a header, nearly everything is compiled for both sides, once ([`super::objects`]).
+/// a patch to a header, nearly everything is compiled for both sides, once (see `objects`).
 /// Where both are in the cache nothing is unpacked or locked; where they are one kernel it is built
 /// once. All that can be wrong with sources, patches and fragments is found before anything is
 /// compiled.
