@@ -20,6 +20,7 @@ use common::{Run, SCENARIO};
 use nix::sys::signal::{Signal, kill};
 use predicates::prelude::*;
 use recorded::{Recorded, TRIALS};
+use serde_json::{Value, json};
 
 #[test]
 fn the_seed_patch_regresses_by_one_report_in_every_trial() {
@@ -27,17 +28,22 @@ fn the_seed_patch_regresses_by_one_report_in_every_trial() {
     let result = run.result();
     assert_eq!(result["schema"], 1);
     assert_eq!(result["verdict"], "regressed");
-    let reports = result["reports"].as_array().unwrap();
+    // The kernel has bugs of its own that come once in hundreds of trials (docs/findings/); they decide nothing.
+    let all = result["reports"].as_array().unwrap();
+    let (reports, chance): (Vec<&Value>, Vec<&Value>) =
+        all.iter().partition(|report| report["decided"] == true);
     let release = result["run"]["kernels"]["after"]["release"].as_str().unwrap();
     // On 6.12 a second callback relies on the lock that the patch takes away: cpuset_handle_hotplug().
     let expected = if release.starts_with("6.1.") { 1 } else { 2 };
     assert_eq!(reports.len(), expected, "{release}: {reports:#?}");
-    for report in reports {
+    // Of a trial that hangs meanwhile the end is not known.
+    let armed = TRIALS - u32::from(!chance.is_empty());
+    for report in &reports {
         assert_eq!(report["class"], "new");
         assert_eq!(report["kind"], "warning");
         assert!(report["title"].as_str().unwrap().contains("lockdep_assert_cpus_held"), "{report:#}");
-        assert_eq!(report["before"], serde_json::json!({ "seen": 0, "trials": TRIALS }));
-        assert_eq!(report["after"], serde_json::json!({ "seen": TRIALS, "trials": TRIALS }));
+        assert_eq!((&report["before"]["seen"], &report["after"]["seen"]), (&json!(0), &json!(TRIALS)));
+        assert!((armed..=TRIALS).any(|trials| report["before"]["trials"] == trials), "{report:#}");
     }
     let report = reports
         .iter()
@@ -51,11 +57,14 @@ fn the_seed_patch_regresses_by_one_report_in_every_trial() {
     // Folded: one for each slab cache and block, shown once.
     assert!(report["times"].as_u64().unwrap() > 100, "{report:#}");
     for side in ["before", "after"] {
-        assert_eq!(result["trials"][side]["armed"], TRIALS, "{result:#}");
+        let has: u32 = result["trials"][side]["armed"].as_u64().unwrap().try_into().unwrap();
+        assert!((armed..=TRIALS).contains(&has), "{result:#}");
         assert_eq!(result["trials"][side]["operations_refused"], 0, "{result:#}");
     }
     assert!(screen.lines().count() <= 25, "{screen}");
-    assert!(screen.contains(&format!("REGRESSED   {expected} new, 0 fixed, 0 common")), "{screen}");
+    let class = |name| all.iter().filter(|report| report["class"] == name).count();
+    let counts = format!("{} new, {} fixed, {} common", class("new"), class("fixed"), class("common"));
+    assert!(screen.contains(&format!("REGRESSED   {counts}")), "{screen}");
     locks::the_seed_patch_moves_the_lock(&result, release, &screen);
     for file in [
         "run.json",
@@ -117,8 +126,8 @@ fn a_guest_that_hangs_before_the_agent_answers_is_called_hung() {
     let hang = "slots = 8\nkernel_args = \"initcall_blacklist=virtio_pci_driver_init\"";
     let scenario = run.scenario(|text| text.replace("slots = 8", hang));
     let mut command = run.compare();
-    // Each boot is given up after a silence, which the kernel is in after a few seconds.
-    command.env("HOTPLUG_TIME_SCALE", "0.25").arg("--scenario").arg(scenario).args(["--trials", "1"]);
+    // Each boot is given up after a silence, however far it has come.
+    command.env("HOTPLUG_TIME_SCALE", "0.1").arg("--scenario").arg(scenario).args(["--trials", "1"]);
     command.assert().code(3);
     let trial = run.trial("after-000");
     assert_eq!(trial["outcome"], "hung", "{trial:#}");

@@ -1,6 +1,7 @@
 //! Every scenario, once on each side of the same kernel: each operation does what it should, and the accounts add up.
 //!
 //! A file is a test, named after its folder and itself: `shipped::dimm-and-cpu`, `devices::boot`. A new file is a new test.
+//! Those that take longest are for the night: `nightly_shipped::random-soup`.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
@@ -17,6 +18,9 @@ use serde_json::Value;
 /// Where scenarios lie, and what the tests of each folder are called: those of users, and those that only a test wants.
 const FOLDERS: [(&str, &str); 2] = [("shipped", "../scenarios"), ("devices", "tests/scenarios")];
 
+/// Scenarios of twenty seconds and more.
+const FOR_THE_NIGHT: [&str; 4] = ["cpu-into-offline", "many-dimms", "plug-during-boot", "random-soup"];
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tests = FOLDERS.into_iter().flat_map(|(name, folder)| tests(name, folder)).collect();
@@ -29,7 +33,9 @@ fn tests(name: &str, folder: &str) -> Vec<Trial> {
     files.retain(|file| file.extension().is_some_and(|end| end == "toml"));
     assert!(!files.is_empty(), "no scenario in {}", folder.display());
     let test = |file: PathBuf| {
-        let name = format!("{name}::{}", file.file_stem().unwrap().to_str().unwrap());
+        let scenario = file.file_stem().unwrap().to_str().unwrap();
+        let night = if FOR_THE_NIGHT.contains(&scenario) { "nightly_" } else { "" };
+        let name = format!("{night}{name}::{scenario}");
         Trial::test(name, move || run(&file))
     };
     files.into_iter().map(test).collect()

@@ -54,7 +54,9 @@ pub(crate) async fn sync(
 
 async fn unpack(tree: &Tree, tarball: &Path, name: &str, cancel: &CancellationToken) -> Result<()> {
     let folder = tree.work("unpack")?;
-    let tar = Tool::new("tar", &folder).args(["--no-same-owner", "-xf"]).arg(fs_err::canonicalize(tarball)?);
+    // Debian's tarballs have blocks that xz can unpack at once (xz(1), --threads); tar passes its environment on.
+    let tar = Tool::new("tar", &folder).env("XZ_DEFAULTS", "--threads=0");
+    let tar = tar.args(["--no-same-owner", "-xf"]).arg(fs_err::canonicalize(tarball)?);
     tool::capture(tar, cancel).await?.ok(|said| {
         Error::user(format!("{} is not a tarball that tar can read", tarball.display()))
             .detail(said.lines().take(3).collect::<Vec<_>>().join("\n"))

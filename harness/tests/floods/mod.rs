@@ -14,7 +14,7 @@ fn size(faulty: &Faulty, file: &str) -> u64 {
 }
 
 #[test]
-fn a_qemu_that_floods_fills_no_disk() {
+fn nightly_a_qemu_that_floods_fills_no_disk() {
     Faulty::spoils("flood-of-monitor@accepted", &["more than 16 MiB of events"]);
     let faulty = Faulty::comes_to("flood-of-stderr@accepted", "clean", 0);
     let size = size(&faulty, "qemu.stderr");

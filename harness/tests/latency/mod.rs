@@ -34,7 +34,7 @@ fn metric<'a>(result: &'a Value, name: &str) -> &'a Value {
 
 /// One per cent more in `offline_pages()`, five boots a side: seen, and nothing else is.
 #[test]
-fn one_per_cent_is_seen_by_the_exact_clock() {
+fn nightly_one_per_cent_is_seen_by_the_exact_clock() {
     let run = Run::new();
     exact(&run, "known-bugs/planted-slow-offline.patch")
         .assert()

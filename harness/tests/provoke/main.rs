@@ -1,8 +1,8 @@
 //! Kernels that really misbehave: `guest-images/patches/provoke` makes a kernel do one wrong thing, and the reader has to find
 //! it on the console, by kind and by the signature that the fixture of an earlier boot has.
 //!
-//! A way to misbehave is a test, `provoked::circular`. Those that need a sanitizer's own kernel are for the night:
-//! `nightly_kasan::oob-read`.
+//! A way to misbehave is a test, `provoked::circular`. Those that a watchdog reports after many seconds, and those that need a
+//! sanitizer's own kernel, are for the night: `nightly_provoked::rcu-stall`, `nightly_kasan::oob-read`.
 //!
 //! `make fixtures` writes the fixtures anew from what these kernels print, those of the sanitizers' own builds included;
 //! `make fixtures SOURCE=linux-source-6.12` from another source. Read the difference before it is committed.
@@ -26,6 +26,17 @@ use serde_json::{Value, json};
 
 /// Lines of the boot that a fixture keeps before the kernel is provoked.
 const LEAD: usize = 10;
+
+/// Points whose report takes many seconds of the guest's time.
+const FOR_THE_NIGHT: [&str; 7] = [
+    "hung-task",
+    "page-poison",
+    "rcu-stall",
+    "rcu-stall-expedited",
+    "soft-lockup",
+    "unregister-netdevice",
+    "workqueue-lockup",
+];
 
 /// A kernel, and what it is made to do.
 struct Suite {
@@ -58,7 +69,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tests = SUITES.iter().flat_map(|suite| {
         let test = move |point: &'static Point| {
-            Trial::test(format!("{}::{}", suite.tests, point.name), move || {
+            let is_slow = FOR_THE_NIGHT.contains(&point.name) && !suite.tests.starts_with("nightly_");
+            let night = if is_slow { "nightly_" } else { "" };
+            Trial::test(format!("{night}{}::{}", suite.tests, point.name), move || {
                 let wrong = suite.run(point);
                 if wrong.is_empty() { Ok(()) } else { Err(Failed::from(wrong.join("\n"))) }
             })

@@ -25,7 +25,7 @@ fn trials(cells: &[Value], of: impl Fn(&Value) -> u64) -> u64 {
 
 /// The control: whoever writes to a memory block's `state` or a CPU's `online` has `device_hotplug_lock`.
 #[test]
-fn what_a_lock_keeps_apart_is_told_with_the_lock() {
+fn nightly_what_a_lock_keeps_apart_is_told_with_the_lock() {
     let run = Run::new();
     hotplug(&run, &["race", "--functions", "offline_pages", "--against", "_cpu_up"])
         .code(0)

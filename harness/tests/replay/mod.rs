@@ -46,7 +46,7 @@ fn write(path: &Path, value: &Value) {
 }
 
 #[test]
-fn a_killed_run_goes_on_and_no_trial_runs_twice() {
+fn nightly_a_killed_run_goes_on_and_no_trial_runs_twice() {
     let run = Run::new();
     let mut child = run.spawn(run.compare().arg(patch("seed")).args(["--trials", "5"]));
     common::wait_until(Duration::from_secs(900), || {

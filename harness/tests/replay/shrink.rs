@@ -44,7 +44,7 @@ fn shrunk(run: &Run, trial: &str, pair: &[&Path]) -> (String, Value) {
 }
 
 #[test]
-fn what_the_seed_patch_breaks_needs_one_dimm() {
+fn nightly_what_the_seed_patch_breaks_needs_one_dimm() {
     let Recorded { run, .. } = recorded::seed();
     let seed = patch("seed");
     let clean = hotplug(&["shrink"], &run.folder().join("trials/before-000")).assert().code(2);
