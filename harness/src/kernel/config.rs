@@ -95,14 +95,11 @@ impl Config {
         self
     }
 
-    /// All fragments as one text, to be put behind tinyconfig's.
+    /// The options of all fragments as one text, to be appended to tinyconfig's. It has no comments, because a kernel's id
+    /// and its object folder are made of it, and a reworded comment must not rebuild every kernel.
     pub(crate) fn text(&self) -> String {
-        let mut text = String::new();
-        for fragment in &self.fragments {
-            text.push_str(&fragment.text);
-            text.push('\n');
-        }
-        text
+        let lines = self.fragments.iter().flat_map(|fragment| fragment.text.lines());
+        lines.filter(|line| !matches!(parse_line(line), Line::Empty)).map(|line| line.trim().to_owned() + "\n").collect()
     }
 
     /// The last word on each option, by name without `CONFIG_`.
