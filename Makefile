@@ -70,14 +70,14 @@ reference: setup tools
 # cargo-fuzz wants a nightly for its sanitizers; the code under test has no unsafe, so they would find nothing.
 fuzz: SECONDS = 600
 fuzz: TARGET = kernel_log
-FUZZ_SEEDS_kernel_log = kreport
-FUZZ_SEEDS_lock_order = lock_order
+FUZZ_SEEDS_kernel_log = kreport/tests/fixtures
+FUZZ_SEEDS_lock_order = lockorder/tests/fixtures
 fuzz: linker
 	@command -v c++ >/dev/null || { echo "make: no C++ compiler, which libFuzzer needs: install g++" >&2; exit 2; }
 	@$(TOOLS)/bin/cargo-fuzz --version >/dev/null 2>&1 || cargo install --locked --debug --quiet --root '$(TOOLS)' cargo-fuzz
 	@mkdir -p target/fuzz-corpus/$(TARGET)
 	cd harness && $(TOOLS)/bin/cargo-fuzz run --sanitizer none $(TARGET) \
-	  ../target/fuzz-corpus/$(TARGET) tests/fixtures/$(FUZZ_SEEDS_$(TARGET)) -- -max_total_time=$(SECONDS) -max_len=65536 -timeout=10
+	  ../target/fuzz-corpus/$(TARGET) $(FUZZ_SEEDS_$(TARGET)) -- -max_total_time=$(SECONDS) -max_len=65536 -timeout=10
 
 # Packages come while Rust compiles: those of the doctor's list that the release itself has. QEMU from backports, and whatever
 # went wrong here, is the doctor's business afterwards.

@@ -57,14 +57,14 @@ fn build() -> Result<PathBuf, String> {
         for line in text.lines() {
             println!("cargo::error={line}");
         }
-        let mend = if text.contains("may not be installed") {
-            format!("; mend: rustup target add {TARGET}")
+        let help = if text.contains("may not be installed") {
+            format!("; help: rustup target add {TARGET}")
         } else if text.contains("cannot find -lc") {
-            "; mend: install the C library's static form (Debian: libc6-dev)".to_owned()
+            "; help: install the C library's static form (Debian: libc6-dev)".to_owned()
         } else {
             String::new()
         };
-        return Err(format!("{}{mend}", output.status));
+        return Err(format!("{}{help}", output.status));
     }
     Ok(target_dir.join(TARGET).join("agent").join("hotplug-agent"))
 }

@@ -1,10 +1,10 @@
-//! The one error type of the harness: what happened, whose fault it was, and how to mend it.
+//! The one error type of the harness: what happened, whose fault it was, and what helps.
 
 use std::fmt;
 
 /// Whose fault an error was. Decides the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blame {
+pub enum ErrorKind {
     /// The user's: a missing file, a patch that does not apply, an option that does not exist. Exit status 2.
     User,
     /// The machine's or ours: QEMU died, a disk is full. Exit status 4.
@@ -13,36 +13,36 @@ pub enum Blame {
     Interrupted,
 }
 
-/// One clear message: the thing, the evidence, the mend.
+/// One clear message: the thing, the evidence, the help.
 #[derive(Debug)]
 pub struct Error {
-    blame: Blame,
+    kind: ErrorKind,
     what: String,
     detail: Option<String>,
-    mend: Option<String>,
+    help: Option<String>,
 }
 
 /// The harness's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// The user can mend it. `what` names the thing, in lower case, without a full stop.
+    /// The user can correct it. `what` names the thing, in lower case, without a full stop.
     pub fn user(what: impl fmt::Display) -> Self {
-        Self::new(Blame::User, what)
+        Self::new(ErrorKind::User, what)
     }
 
     /// The machine or the harness is at fault.
     pub fn infrastructure(what: impl fmt::Display) -> Self {
-        Self::new(Blame::Infrastructure, what)
+        Self::new(ErrorKind::Infrastructure, what)
     }
 
     /// Ctrl-C.
     pub fn interrupted() -> Self {
-        Self::new(Blame::Interrupted, "interrupted")
+        Self::new(ErrorKind::Interrupted, "interrupted")
     }
 
-    fn new(blame: Blame, what: impl fmt::Display) -> Self {
-        Self { blame, what: what.to_string(), detail: None, mend: None }
+    fn new(kind: ErrorKind, what: impl fmt::Display) -> Self {
+        Self { kind, what: what.to_string(), detail: None, help: None }
     }
 
     /// Adds the evidence: the hunk, the compiler's lines, the place in a file. May have several lines.
@@ -54,22 +54,22 @@ impl Error {
 
     /// Adds what to do about it, best as a command.
     #[must_use]
-    pub fn mend(mut self, mend: impl fmt::Display) -> Self {
-        self.mend = Some(mend.to_string());
+    pub fn help(mut self, help: impl fmt::Display) -> Self {
+        self.help = Some(help.to_string());
         self
     }
 
     /// Whose fault it was.
-    pub fn blame(&self) -> Blame {
-        self.blame
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
     }
 
     /// The process's exit status for it.
     pub fn exit_status(&self) -> u8 {
-        match self.blame {
-            Blame::User => 2,
-            Blame::Infrastructure => 4,
-            Blame::Interrupted => 130,
+        match self.kind {
+            ErrorKind::User => 2,
+            ErrorKind::Infrastructure => 4,
+            ErrorKind::Interrupted => 130,
         }
     }
 }
@@ -82,8 +82,8 @@ impl fmt::Display for Error {
                 write!(f, "\n    {line}")?;
             }
         }
-        match &self.mend {
-            Some(mend) => write!(f, "\n  mend: {mend}"),
+        match &self.help {
+            Some(help) => write!(f, "\n  help: {help}"),
             None => Ok(()),
         }
     }
@@ -97,9 +97,35 @@ impl From<std::io::Error> for Error {
         let full = error.kind() == std::io::ErrorKind::StorageFull;
         let this = Self::infrastructure(error);
         if full {
-            this.mend("free some space; `hotplug kernel prune` empties the kernel cache")
+            this.help("free some space; `hotplug kernel prune` empties the kernel cache")
         } else {
             this
+        }
+    }
+}
+
+impl From<hotplug_kreport::Error> for Error {
+    fn from(error: hotplug_kreport::Error) -> Self {
+        let help = error.help();
+        let this = Self::user(&error);
+        let this = match std::error::Error::source(&error) {
+            Some(source) => this.detail(source),
+            None => this,
+        };
+        match help {
+            Some(help) => this.help(help),
+            None => this,
+        }
+    }
+}
+
+impl From<hotplug_lockorder::LayoutError> for Error {
+    fn from(error: hotplug_lockorder::LayoutError) -> Self {
+        let help = error.help();
+        match (error, help) {
+            (hotplug_lockorder::LayoutError::Io(error), _) => error.into(),
+            (error, Some(help)) => Self::user(error).help(help),
+            (error, None) => Self::user(error),
         }
     }
 }

@@ -161,7 +161,7 @@ pub(crate) fn limits() -> &'static Limits {
 
 /// The user's error: [`SCALE`] is set to something that is no scale.
 pub fn check() -> Result<()> {
-    IN_FORCE.as_ref().map(drop).map_err(|why| Error::user(why).mend(format!("unset {SCALE}")))
+    IN_FORCE.as_ref().map(drop).map_err(|why| Error::user(why).help(format!("unset {SCALE}")))
 }
 
 fn parse(text: &str) -> Result<f64, String> {

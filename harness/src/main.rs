@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use hotplug::cli::{self, Cli};
-use hotplug::{Blame, Error};
+use hotplug::{Error, ErrorKind};
 
 fn main() -> ExitCode {
     // clap exits with 2 on a mistake of the user's, as we do.
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(error: &Error) -> ExitCode {
-    if error.blame() == Blame::Interrupted {
+    if error.kind() == ErrorKind::Interrupted {
         eprintln!("hotplug: interrupted");
     } else {
         eprintln!("hotplug: {error}");

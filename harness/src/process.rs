@@ -40,7 +40,7 @@ impl Group {
         let name = command.as_std().get_program().to_string_lossy().into_owned();
         let child = command.spawn().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
-                Error::user(format!("{name} is not installed")).mend("hotplug doctor --install")
+                Error::user(format!("{name} is not installed")).help("hotplug doctor --install")
             }
             _ => Error::infrastructure(format!("cannot start {name}: {error}")),
         })?;

@@ -173,7 +173,7 @@ fn a_full_disk_ends_the_run_and_is_told_once() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(4), "{stderr}");
     let told = stderr.matches("No space left on device").count();
-    assert!(told == 1 && stderr.contains("mend: free some space"), "{stderr}");
+    assert!(told == 1 && stderr.contains("help: free some space"), "{stderr}");
     run.assert_nothing_left();
 }
 
@@ -203,7 +203,7 @@ fn mistakes_are_told_before_anything_is_built_or_written() {
         no_results(&run);
     };
     bad(&["no-such.patch"], &["no-such.patch"]);
-    bad(&["--scenario", "no-such.toml"], &["no-such.toml", "mend:"]);
+    bad(&["--scenario", "no-such.toml"], &["no-such.toml", "help:"]);
     bad(&["--before-image", "Cargo.toml", "--after-image", "Cargo.toml"], &["Cargo.toml", "kernel"]);
     bad(&["--trials", "0"], &["--trials"]);
     bad(&["--accel", "none"], &["--accel"]);
@@ -222,7 +222,7 @@ fn mistakes_are_told_before_anything_is_built_or_written() {
     let old = run.old_qemu();
     let old = run.compare().env("HOTPLUG_QEMU", old).args(["--accel", "tcg"]).assert().code(2);
     old.stderr(
-        predicate::str::contains("QEMU 7.2.0 cannot remove CPUs").and(predicate::str::contains("mend:")),
+        predicate::str::contains("QEMU 7.2.0 cannot remove CPUs").and(predicate::str::contains("help:")),
     );
     no_results(&run);
     assert!(SCENARIO.contains("in_flight"));

@@ -131,7 +131,7 @@ fn a_missing_patch_and_a_file_that_is_no_kernel_are_named() {
         String::from_utf8(assert.get_output().stderr.clone()).unwrap()
     };
     let said = run(&["/no/such.patch"]);
-    assert!(said.contains("no such patch: /no/such.patch") && said.contains("mend: "), "{said}");
+    assert!(said.contains("no such patch: /no/such.patch") && said.contains("help: "), "{said}");
     let text = text.to_str().unwrap();
     let said = run(&["--before-image", text, "--after-image", text]);
     assert!(said.contains("is no x86 kernel image"), "{said}");

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use hotplug::kreport;
+use hotplug_kreport;
 use regex::Regex;
 
 /// The checkers' files. One that a kernel does not have is passed over.
@@ -114,7 +114,7 @@ fn every_headline_of_the_kernel_source_is_known() {
             }
             seen += 1;
             let text = sample(format);
-            let kind = kreport::headline(&text);
+            let kind = hotplug_kreport::headline(&text);
             // The catch-all row for "BUG: " wants a stack behind it, and says nothing of what the bug is.
             if kind.is_none() {
                 unknown.push(format!("{file}: {format:?} as {text:?}"));

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use hotplug::compare::Judge;
 use hotplug::fleet::{Matrix, Plan, Shard};
 use hotplug::kernel::Cache;
-use hotplug::side::Side;
 use hotplug::trial::TrialRecord;
+use hotplug_side::Side;
 use tokio_util::sync::CancellationToken;
 
 use crate::hotplug;

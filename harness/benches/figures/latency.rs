@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use hotplug::latency::statistics::{coefficient_of_variation, median};
 use hotplug::latency::{FILE, MetricResult, Timed, Told, TrialTimes};
-use hotplug::qemu::Clock;
-use hotplug::scenario::{Metric, Scenario};
-use hotplug::side::Side;
+use hotplug::scenario::{Clock, Metric, Scenario};
+use hotplug_side::Side;
+use hotplug_statistics::{coefficient_of_variation, median};
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use hotplug::compare::LockOrders;
-use hotplug::lockorder::{Edge, FILE, How, LockClass, LockOrder, Node, TrialLocks, Union, Usage};
-use hotplug::side::Side;
+use hotplug_lockorder::{Edge, FILE, How, LockClass, LockOrder, Node, TrialLocks, Union, Usage};
+use hotplug_side::Side;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -17,7 +17,7 @@ mod trials;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use hotplug::qemu::Clock;
+use hotplug::scenario::Clock;
 use serde_json::{Value, json};
 
 /// One figure: what it is called, in what unit, how it is taken.

@@ -25,7 +25,7 @@ const MB: usize = 1_000_000;
 
 /// A fixture without its banner: repeated, that would be a kernel that restarts, which is a report.
 fn fixture(root: &Path, name: &str) -> Result<Vec<u8>, String> {
-    let path = root.join("harness/tests/fixtures/kreport").join(name);
+    let path = root.join("harness/kreport/tests/fixtures").join(name);
     let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     Ok(text
         .split_inclusive('\n')

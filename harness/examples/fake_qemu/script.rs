@@ -15,10 +15,10 @@ const IMAGE: &str = "/proc/self/fd/24";
 
 /// Real logs, by the name that a script has for them.
 const REPORTS: [(&str, &str); 4] = [
-    ("cpus-held", include_str!("../../tests/fixtures/kreport/real-seed-1.log")),
-    ("warn-on", include_str!("../../tests/fixtures/kreport/provoked-6.1-warn-on.log")),
-    ("circular", include_str!("../../tests/fixtures/kreport/provoked-6.1-circular.log")),
-    ("panic", include_str!("../../tests/fixtures/kreport/provoked-6.1-panic.log")),
+    ("cpus-held", include_str!("../../kreport/tests/fixtures/real-seed-1.log")),
+    ("warn-on", include_str!("../../kreport/tests/fixtures/provoked-6.1-warn-on.log")),
+    ("circular", include_str!("../../kreport/tests/fixtures/provoked-6.1-circular.log")),
+    ("panic", include_str!("../../kreport/tests/fixtures/provoked-6.1-panic.log")),
 ];
 
 /// When something happens.

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use hotplug::kreport::{Report, Scanner, draw_ring, fold, scan};
+use hotplug_kreport::{Report, Scanner, draw_ring, fold, scan};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -4,7 +4,7 @@
 #![no_main]
 
 use hotplug::compare::LockOrders;
-use hotplug::lockorder::{LockOrder, TrialLocks, Union};
+use hotplug_lockorder::{LockOrder, TrialLocks, Union};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

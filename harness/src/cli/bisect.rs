@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use hotplug_statistics::clean_trials;
 use tokio_util::sync::CancellationToken;
 
 use super::ground;
 use super::kernel::{BuildReporter, PairArgs, cache_path};
 use super::suspect::{Lineup, LineupArgs};
 use crate::bisect::{Bisection, History};
-use crate::compare::clean_trials;
 use crate::host::{self, AcceleratorRequest};
 use crate::kernel::{Cache, Revisions, build_pair, resolve};
 use crate::present::bisect as screen;
@@ -84,7 +84,7 @@ pub async fn run(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationTo
         Scenario::read(file)?;
     }
     if args.signature.is_empty() {
-        return Err(Error::user("--signature says nothing").mend("give a part of the report's title"));
+        return Err(Error::user("--signature says nothing").help("give a part of the report's title"));
     }
     if args.step { Box::pin(step(args, out, cancel)).await } else { Box::pin(whole(args, out, cancel)).await }
 }

@@ -4,6 +4,8 @@ use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use hotplug_kreport::symbols::Symbols;
+use hotplug_side::{Side, Sides};
 use tokio_util::sync::CancellationToken;
 
 use super::compare::{CompareArgs, Planting};
@@ -11,10 +13,8 @@ use super::ready::{Audience, Ready, prepare};
 use super::refine::{refine, tell_first};
 use crate::compare::{Judge, Judgement, Verdict};
 use crate::kernel::{Cache, Kernel};
-use crate::kreport::symbols::Symbols;
 use crate::present::{Progress, stream};
 use crate::record::{Beside, Run, RunFolder, RunResult};
-use crate::side::{Side, Sides};
 use crate::trial::{self, Again, Happened, Ran, run_all};
 use crate::{Error, Result};
 

@@ -9,7 +9,7 @@ use super::ready::{Ready, pair_of};
 use super::running::RunningArgs;
 use crate::Result;
 use crate::compare::{Class, Control};
-use crate::error::Blame;
+use crate::error::ErrorKind;
 use crate::kernel::Cache;
 use crate::prove::{Entry, Series, Suite};
 use crate::record::Run;
@@ -52,7 +52,7 @@ pub(super) async fn control(ready: &Ready, cache: &Cache, cancel: &CancellationT
     eprintln!("control");
     let finished = match whole(&args, cache, cancel).await {
         Ok(finished) => finished,
-        Err(error) if error.blame() == Blame::Interrupted => return Err(error),
+        Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
         Err(error) => return none(error.to_string()),
     };
     let reports = &finished.result.reports;

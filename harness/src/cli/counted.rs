@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use hotplug_side::{Side, Sides};
 use tokio_util::sync::CancellationToken;
 
 use super::ground;
@@ -12,10 +13,9 @@ use super::kernel::BuildReporter;
 use super::ready::Ready;
 use crate::compare::{Coverage, FileCoverage, SideCounts};
 use crate::coverage::{self, Counted, Objects, TrialCounters, changed, line_counts};
-use crate::error::Blame;
+use crate::error::ErrorKind;
+use crate::files::read_json_if_there;
 use crate::kernel::{Cache, Counting, Kernel, Touched, build_counted};
-use crate::record::read_if_there;
-use crate::side::{Side, Sides};
 use crate::trial::{self, Ran, Setting, run_all};
 use crate::{Error, Result};
 
@@ -37,7 +37,7 @@ pub(super) async fn coverage(
     }
     match Box::pin(count(ready, cache, cancel)).await {
         Ok(coverage) => Ok(Some(coverage)),
-        Err(error) if error.blame() == Blame::Interrupted => Err(error),
+        Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
         Err(error) => Ok(Some(Coverage::none(error.to_string()))),
     }
 }
@@ -173,7 +173,7 @@ async fn run(
 /// What the trial left, whichever of its attempts counted.
 fn find(trials: &Path, side: Side, number: u32) -> Result<Option<Counted>> {
     for entry in fs_err::read_dir(trials)? {
-        let counted: Option<Counted> = read_if_there(&entry?.path().join(coverage::FILE))?;
+        let counted: Option<Counted> = read_json_if_there(&entry?.path().join(coverage::FILE))?;
         if counted.as_ref().is_some_and(|counted| (counted.side, counted.number) == (side, number)) {
             return Ok(counted);
         }

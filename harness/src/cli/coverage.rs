@@ -21,7 +21,7 @@ pub struct CoverageArgs {
 /// Prints to `out`; the exit status.
 pub fn run(args: &CoverageArgs, out: &mut dyn Write) -> Result<u8> {
     let coverage = read_result(&super::found(&args.result)?)?.coverage.ok_or_else(|| {
-        Error::user(format!("{} says nothing of coverage", args.result.display())).mend(
+        Error::user(format!("{} says nothing of coverage", args.result.display())).help(
             "name a comparison of two different kernels; a control and hotplug prove do not ask what ran",
         )
     })?;

@@ -1,4 +1,4 @@
-//! `hotplug doctor`: what the host has and lacks, and the command that mends it.
+//! `hotplug doctor`: what the host has and lacks, and the command that installs the rest.
 
 use std::io::Write;
 use std::path::Path;
@@ -26,7 +26,7 @@ pub struct Args {
     accel: Choice,
 }
 
-/// Exit status where something is lacking: the user can mend it.
+/// Exit status where something is lacking: the user can install it.
 const LACKING: u8 = 2;
 
 /// Runs it and returns the process's exit status.
@@ -39,7 +39,7 @@ pub async fn run(args: Args, cancel: CancellationToken) -> Result<u8> {
     let acceleration = match &host.qemu {
         // Looking is what the doctor is for: an answer of before is not enough.
         Some(qemu) => match look(qemu, args.accel, &host.cache, &cancel).await {
-            Err(error) if error.blame() == crate::Blame::Interrupted => return Err(error),
+            Err(error) if error.kind() == crate::ErrorKind::Interrupted => return Err(error),
             answer => Some(answer),
         },
         None => None,

@@ -4,17 +4,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use hotplug_lockorder::Layout;
+use hotplug_side::{Side, Sides};
 use tokio_util::sync::CancellationToken;
 
 use crate::bytes::Bytes;
 use crate::host::{self, Acceleration, Accelerator, System};
 use crate::kernel::{self, Cache, Kernel};
-use crate::lockorder::Layout;
-use crate::qemu::{Clock, Identity, Platform, Sealed, has_sandbox, shell_word};
+use crate::qemu::{Identity, Platform, Sealed, has_sandbox, shell_word};
 use crate::record::{Host, KernelNote, Run, RunFolder, Start};
 use crate::rendezvous::Places;
-use crate::scenario::Scenario;
-use crate::side::{Side, Sides};
+use crate::scenario::{Clock, Scenario};
 use crate::trial::checkpoint::{self, Boot, Checkpoints};
 use crate::trial::{OnDisk, Setting};
 use crate::{Error, Result};
@@ -59,7 +59,7 @@ impl Machine {
                 "scenario {} starts {started} vCPUs in a trial, counting every plug; under TCG QEMU starts at most max_cpus = {max} in its life",
                 scenario.name
             );
-            return Err(Error::user(what).mend(format!("max_cpus = {started}, or fewer repeats")));
+            return Err(Error::user(what).help(format!("max_cpus = {started}, or fewer repeats")));
         }
         let free = fs_err::read_to_string(FREE).ok().and_then(|text| text.trim().parse::<u64>().ok());
         let (need, free) = (scenario.huge_pages(), free.unwrap_or(0));
@@ -69,7 +69,7 @@ impl Machine {
                 scenario.name
             );
             return Err(Error::user(what)
-                .mend(format!("sysctl vm.nr_hugepages={need}, and as many for each further guest at once")));
+                .help(format!("sysctl vm.nr_hugepages={need}, and as many for each further guest at once")));
         }
         Ok(())
     }
@@ -135,7 +135,7 @@ pub(super) fn places(kernels: &Sides<Kernel>, scenario: &Scenario) -> Result<Opt
             Error::user(format!(
                 "nobody can be held: the kernel {side} was given as an image, without a vmlinux"
             ))
-            .mend("give its source, and have it built")
+            .help("give its source, and have it built")
         })?;
         Ok::<_, Error>(Arc::new(Places::find(vmlinux, side, scenario.holds.points())?))
     };
@@ -157,7 +157,7 @@ async fn lock_layouts(kernels: &Sides<Kernel>) -> Sides<std::result::Result<Arc<
 
 async fn lock_layout(kernel: &Kernel) -> std::result::Result<Arc<Layout>, String> {
     let vmlinux = kernel.vmlinux.clone().ok_or("its kernel was given as an image, without a vmlinux")?;
-    match kernel::blocking(move || Layout::of(&vmlinux)).await {
+    match kernel::blocking(move || Ok(Layout::of(&vmlinux)?)).await {
         Ok(Some(layout)) => Ok(Arc::new(layout)),
         Ok(None) => Err("its kernel has no lockdep (CONFIG_PROVE_LOCKING)".to_owned()),
         Err(error) => Err(error.to_string()),
@@ -214,7 +214,7 @@ pub(super) fn kept_scenario(folder: &Path, run: &Run) -> Result<(Scenario, Strin
         .map_err(|error| Error::user(format!("the run's scenario is gone: {error}")))?;
     if blake3::hash(text.as_bytes()).to_hex().as_str() != run.scenario_hash {
         return Err(Error::user(format!("{} is no more what the run read", path.display()))
-            .mend("put it back as it was"));
+            .help("put it back as it was"));
     }
     Ok((Scenario::parse(&format!("{}.toml", run.scenario), &text)?, text))
 }
@@ -232,29 +232,29 @@ pub(super) fn same_kernel(cache: &Cache, run: &Run, side: Side) -> Result<Kernel
         let words: Vec<String> = run.pair.iter().map(|word| shell_word(word)).collect();
         Error::user(what)
             .detail("the same source, config and compiler give the same image again, bit for bit")
-            .mend(format!("hotplug kernel build {}", words.join(" ")).trim_end())
+            .help(format!("hotplug kernel build {}", words.join(" ")).trim_end())
     })
 }
 
 /// Checks that trials run here are like those of an earlier run; the accelerator that it had.
 pub(super) fn alike(run: &Run, machine: &Machine, initramfs: &[u8]) -> Result<Accelerator> {
-    let differs = |what: &str, was: &str, is: &str, mend: &str| {
+    let differs = |what: &str, was: &str, is: &str, help: &str| {
         let text = format!("the run's trials had {what} {was}, here it is {is}: they would not be alike");
-        Err(Error::user(text).mend(mend))
+        Err(Error::user(text).help(help))
     };
     let qemu = machine.qemu.version.to_string();
     if run.host.qemu != qemu {
-        let mend = format!("set {} to a QEMU {}, or compare anew", host::OVERRIDE, run.host.qemu);
-        return differs("QEMU", &run.host.qemu, &qemu, &mend);
+        let help = format!("set {} to a QEMU {}, or compare anew", host::OVERRIDE, run.host.qemu);
+        return differs("QEMU", &run.host.qemu, &qemu, &help);
     }
     let hash = blake3::hash(initramfs).to_hex();
     if run.initramfs_hash != hash.as_str() {
-        let mend = format!("use the hotplug {} that began it, or compare anew", run.hotplug);
+        let help = format!("use the hotplug {} that began it, or compare anew", run.hotplug);
         return differs(
             "the guest agent",
             &run.initramfs_hash[..12.min(run.initramfs_hash.len())],
             &hash[..12],
-            &mend,
+            &help,
         );
     }
     if run.host.accelerator != Accelerator::Kvm.to_string() {

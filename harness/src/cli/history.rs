@@ -54,7 +54,7 @@ pub fn run(args: &HistoryArgs, out: &mut dyn Write) -> Result<u8> {
         (None, of) => {
             let history = History::there(&args.results)?.ok_or_else(|| {
                 Error::user(format!("{} has no history yet", args.results.display()))
-                    .mend(format!("hotplug history import {}", args.results.display()))
+                    .help(format!("hotplug history import {}", args.results.display()))
             })?;
             match of {
                 None => screen::overview(&history.scenarios()?, &history.bugs("", None, SHOWN)?),
@@ -77,7 +77,7 @@ fn of_one(history: &History, of: &str) -> Result<String> {
     let bugs = history.bugs(of, None, SHOWN)?;
     let [bug, rest @ ..] = bugs.as_slice() else {
         return Err(Error::user(format!("no scenario is called {of}, and no finding's signature begins so"))
-            .mend("hotplug history, without a name, lists both"));
+            .help("hotplug history, without a name, lists both"));
     };
     let mut text = screen::bugs(&bugs);
     if rest.is_empty() {

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use hotplug_side::Side;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,6 @@ use crate::kernel::{
     BuildEvent, Cache, Change, Config, Events, Kernel, KernelPair, Listing, PairRequest, Prune, Pruned,
     Source, Wanted, build_pair, list, prune,
 };
-use crate::side::Side;
 
 /// Builds kernel pairs, and looks after those that were built.
 #[derive(Debug, Subcommand)]

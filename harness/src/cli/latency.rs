@@ -4,12 +4,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use hotplug_side::Sides;
 
 use super::ground;
 use crate::latency::{Latency, Timed};
 use crate::present::latency;
 use crate::record::{Run, read_result};
-use crate::side::Sides;
 use crate::{Error, Result};
 
 /// Options of `hotplug latency`.
@@ -52,7 +52,7 @@ pub fn run(args: &LatencyArgs, out: &mut dyn Write) -> Result<u8> {
             diff(&super::found(before)?, &super::found(after)?)?
         }
         (None, Some(folder)) => timed(&super::found(folder)?)?.0,
-        (None, None) => return Err(Error::user("no run was named").mend("hotplug latency results/RUN")),
+        (None, None) => return Err(Error::user("no run was named").help("hotplug latency results/RUN")),
     };
     out.write_all(latency::full(&latency).as_bytes())?;
     Ok(0)
@@ -62,7 +62,7 @@ fn timed(folder: &Path) -> Result<(Latency, Run)> {
     let result = read_result(folder)?;
     let latency = result.latency.ok_or_else(|| {
         Error::user(format!("{} says nothing of latency", folder.display()))
-            .mend("name a comparison that ended; a control does not look at it")
+            .help("name a comparison that ended; a control does not look at it")
     })?;
     Ok((latency, result.run))
 }
@@ -74,7 +74,7 @@ fn diff(before: &Path, after: &Path) -> Result<Latency> {
     for (folder, latency) in [(before, &first), (after, &second)] {
         if let Some(why) = &latency.none {
             return Err(Error::user(format!("{}: latency was not judged: {why}", folder.display()))
-                .mend("name a run that was timed, such as of scenarios/latency.toml"));
+                .help("name a run that was timed, such as of scenarios/latency.toml"));
         }
     }
     comparable(&first_run, &second_run)?;
@@ -117,13 +117,13 @@ fn comparable(first: &Run, second: &Run) -> Result<()> {
     }
     Err(Error::user("times of different kinds are not compared")
         .detail(differ.join("\n"))
-        .mend("run both comparisons on one machine, with the same options"))
+        .help("run both comparisons on one machine, with the same options"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qemu::Clock;
+    use crate::scenario::Clock;
 
     fn run() -> Run {
         let host = serde_json::json!({

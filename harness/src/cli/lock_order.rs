@@ -5,14 +5,15 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use hotplug_lockorder::Union;
+use hotplug_side::Side;
 use tokio_util::sync::CancellationToken;
 
 use super::ready::Ready;
 use crate::compare::{Judgement, LockOrderDiff, LockOrders};
+use crate::files::read_json_if_there;
 use crate::kernel::Cache;
-use crate::lockorder::Union;
-use crate::record::{further_boot, read_if_there, read_locks};
-use crate::side::Side;
+use crate::record::{further_boot, read_locks};
 use crate::trial::checkpoint::{self, Boot, Checkpoints};
 use crate::trial::{self, Ran, TrialRecord, run_all};
 use crate::{Error, Result};
@@ -95,7 +96,9 @@ fn remark(judgement: &mut Judgement, folder: &Path, number: u32) -> Result<()> {
     let mut remarks = Vec::new();
     for entry in fs_err::read_dir(folder.join("trials"))? {
         let entry = entry?;
-        let Some(record) = read_if_there::<TrialRecord>(&entry.path().join("trial.json"))? else { continue };
+        let Some(record) = read_json_if_there::<TrialRecord>(&entry.path().join("trial.json"))? else {
+            continue;
+        };
         let unknown = record.reports.iter().filter(|seen| !judged.contains(&*seen.first.signature.hash));
         remarks.extend(unknown.map(|seen| {
             format!(

@@ -4,13 +4,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
+use hotplug_lockorder::Union;
+use hotplug_side::Side;
 
 use crate::compare::{LockOrderDiff, LockOrders};
-use crate::lockorder::Union;
 use crate::present::drawing::{self, Drawing};
 use crate::present::locks;
 use crate::record::{add_locks, further_boot, read_locks, read_result};
-use crate::side::Side;
 use crate::{Error, Result};
 
 /// Options of `hotplug locks`.
@@ -72,7 +72,7 @@ pub fn run(args: &LocksArgs, out: &mut dyn Write) -> Result<u8> {
         (Some(LocksCommand::Diff { before, after }), ..) => diff(&found(before)?, &found(after)?, args.form)?,
         (None, Some(folder), Some(lock)) => around(folder, lock, args.form)?,
         (None, Some(folder), None) => difference(folder, args.form)?,
-        (None, None, _) => return Err(Error::user("no run was named").mend("hotplug locks results/RUN")),
+        (None, None, _) => return Err(Error::user("no run was named").help("hotplug locks results/RUN")),
     };
     out.write_all(text.as_bytes())?;
     Ok(0)
@@ -82,7 +82,7 @@ pub fn run(args: &LocksArgs, out: &mut dyn Write) -> Result<u8> {
 fn difference(folder: &Path, form: Form) -> Result<String> {
     let diff = read_result(folder)?.lock_order.ok_or_else(|| {
         Error::user(format!("{} says nothing of the lock order", folder.display()))
-            .mend("name a comparison that ended; a control and hotplug prove do not look at the lock order")
+            .help("name a comparison that ended; a control and hotplug prove do not look at the lock order")
     })?;
     Ok(told(&diff, form))
 }
@@ -123,7 +123,7 @@ fn told(diff: &LockOrderDiff, form: Form) -> String {
 
 fn none(folder: &Path, why: &str) -> Error {
     Error::user(format!("{} has no lock order: {why}", folder.display()))
-        .mend("name another run: one of this version of hotplug, of kernels that it built")
+        .help("name another run: one of this version of hotplug, of kernels that it built")
 }
 
 fn around(folder: &Path, lock: &str, form: Form) -> Result<String> {
@@ -137,9 +137,9 @@ fn around(folder: &Path, lock: &str, form: Form) -> Result<String> {
         alike.truncate(8);
         let error = Error::user(format!("no trial of {} took a lock called {lock}", folder.display()));
         return Err(if alike.is_empty() {
-            error.mend("name it as lockdep does, such as mem_hotplug_lock")
+            error.help("name it as lockdep does, such as mem_hotplug_lock")
         } else {
-            error.mend(format!("there are {}", alike.join(", ")))
+            error.help(format!("there are {}", alike.join(", ")))
         });
     }
     Ok(match form {

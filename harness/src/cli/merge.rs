@@ -7,9 +7,10 @@ use clap::Args;
 
 use super::{known_issues, page};
 use crate::compare::{Verdict, worst_exit_status};
+use crate::files::write_json;
 use crate::fleet::{Left, MergedCell, Merger, Plan, Shard};
 use crate::present::fleet as screen;
-use crate::record::{Run, RunResult, write_json};
+use crate::record::{Run, RunResult};
 use crate::trial::OnDisk;
 use crate::{Error, Result};
 
@@ -37,7 +38,7 @@ pub fn run(args: &MergeArgs, out: &mut dyn Write) -> Result<u8> {
     places.extend(args.shards.iter().cloned());
     for place in &args.shards {
         if !place.is_dir() {
-            return Err(Error::user(format!("there is no folder {}", place.display())).mend("check the path"));
+            return Err(Error::user(format!("there is no folder {}", place.display())).help("check the path"));
         }
     }
     let (mut cells, mut left) = (Vec::new(), Vec::new());

@@ -41,12 +41,11 @@ pub mod work;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
+use hotplug_kreport::KnownIssues;
 use tokio_util::sync::CancellationToken;
 
-use crate::kreport::KnownIssues;
-use crate::limits;
 use crate::record::find;
-use crate::{Error, Result};
+use crate::{Error, Result, limits};
 
 pub use runtime::run;
 
@@ -82,7 +81,7 @@ pub enum Command {
     Completions(shell::CompletionsArgs),
     /// Say which of the lines and functions that a patch changes ran, how often, and in which operations.
     Coverage(coverage::CoverageArgs),
-    /// Say what this machine has and lacks, and mend it.
+    /// Show what this machine has and lacks, and install the rest.
     Doctor(doctor::Args),
     /// Say what earlier runs came to: of a scenario, or of a finding.
     History(history::HistoryArgs),
@@ -167,9 +166,9 @@ const RESULTS: &str = "results";
 fn known_issues(file: Option<&Path>) -> Result<KnownIssues> {
     let Some(file) = file else { return Ok(KnownIssues::default()) };
     let text = fs_err::read_to_string(file).map_err(|error| {
-        Error::user(format!("cannot read the known issues: {error}")).mend("check the path given to --known")
+        Error::user(format!("cannot read the known issues: {error}")).help("check the path given to --known")
     })?;
-    KnownIssues::parse(&file.display().to_string(), &text, jiff::ZonedDateTime::now().date())
+    Ok(KnownIssues::parse(&file.display().to_string(), &text, jiff::ZonedDateTime::now().date())?)
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub fn run(args: &OverlapArgs, out: &mut dyn Write) -> Result<u8> {
     let told: Vec<String> = told.into_iter().flatten().collect();
     if told.is_empty() {
         return Err(Error::user(format!("{} says nothing of overlaps", args.result.display()))
-            .mend("run it with --overlap, or give its scenario an [overlap] table; or take hotplug race"));
+            .help("run it with --overlap, or give its scenario an [overlap] table; or take hotplug race"));
     }
     out.write_all(told.join("\n").as_bytes())?;
     Ok(0)

@@ -7,14 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::ground;
 use super::ready::Ready;
-use crate::error::Blame;
+use crate::error::ErrorKind;
+use crate::files::read_json_if_there;
 use crate::kernel::{Cache, Config};
 use crate::latency::{self, TrialTimes};
 use crate::overlap::Overlap;
 use crate::present::Progress;
-use crate::qemu::Clock;
-use crate::record::read_if_there;
-use crate::scenario::Racing;
+use crate::scenario::{Clock, Racing};
 use crate::trial::{self, Happened, Ran, Told, TrialRecord, Watched, run_all};
 use crate::{Error, Result};
 
@@ -30,7 +29,7 @@ pub(super) async fn overlap(
 ) -> Result<Overlap> {
     match Box::pin(trace(ready, racing, cache, cancel)).await {
         Ok(overlap) => Ok(overlap),
-        Err(error) if error.blame() == Blame::Interrupted => Err(error),
+        Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
         Err(error) => Ok(Overlap::none(error.to_string())),
     }
 }
@@ -83,12 +82,12 @@ fn read(trials: &std::path::Path, racing: &Racing) -> Result<Overlap> {
     }
     folders.sort();
     for folder in folders {
-        let Some(record) = read_if_there::<TrialRecord>(&folder.join("trial.json"))? else { continue };
+        let Some(record) = read_json_if_there::<TrialRecord>(&folder.join("trial.json"))? else { continue };
         if record.is_spoilt() {
             continue;
         }
         // A trial that reported ran all the same.
-        match read_if_there::<TrialTimes>(&folder.join(latency::FILE))? {
+        match read_json_if_there::<TrialTimes>(&folder.join(latency::FILE))? {
             Some(TrialTimes { odd: Some(odd), .. }) => {
                 overlap.leave_out(record.side, &format!("{}: {odd}", record.folder));
             }

@@ -5,17 +5,18 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hotplug_side::Side;
 
 use super::ground;
 use crate::Result;
 use crate::compare::Finding;
+use crate::files::{read_json_if_there, write_whole};
 use crate::guest::kernel_log;
 use crate::history::History;
 use crate::latency::{self, Stall, TrialTimes};
 use crate::present::drawing::{self, Drawing};
 use crate::present::page::{Evidence, Parts, Past, Square, Stalled, page};
-use crate::record::{RunResult, read_if_there, write_whole};
-use crate::side::Side;
+use crate::record::RunResult;
 use crate::trial::TrialRecord;
 
 /// The page's name in a run's folder.
@@ -35,7 +36,7 @@ const LONGEST: usize = 400;
 
 /// Writes the page of `result` into its folder.
 pub(super) fn write(folder: &Path, result: &RunResult) -> Result<()> {
-    write_whole(&folder.join(FILE), html(folder, result)?.as_bytes())
+    Ok(write_whole(&folder.join(FILE), html(folder, result)?.as_bytes())?)
 }
 
 /// The page.
@@ -52,7 +53,7 @@ pub(super) fn html(folder: &Path, result: &RunResult) -> Result<String> {
     for name in in_order(result, &squares) {
         // A trial's folder may have been cleared away.
         let path = folder.join("trials").join(name).join("trial.json");
-        let Some(trial) = read_if_there::<TrialRecord>(&path)? else { continue };
+        let Some(trial) = read_json_if_there::<TrialRecord>(&path)? else { continue };
         operations += trial.operations.len();
         if operations > SHOWN && !parts.shown.is_empty() {
             break;
@@ -108,7 +109,7 @@ fn stalled(folder: &Path, result: &RunResult) -> Result<Vec<Stalled>> {
         // Its folder's name may say that it was tried again, and may have been cleared away.
         let trials = folder.join("latency").join(stall.boot.to_string()).join("trials");
         for entry in fs_err::read_dir(trials).into_iter().flatten().flatten() {
-            let Some(times) = read_if_there::<TrialTimes>(&entry.path().join(latency::FILE))? else {
+            let Some(times) = read_json_if_there::<TrialTimes>(&entry.path().join(latency::FILE))? else {
                 continue;
             };
             if times.side == side && times.number == stall.trial && times.odd.is_none() {
@@ -125,7 +126,7 @@ fn stalled(folder: &Path, result: &RunResult) -> Result<Vec<Stalled>> {
 fn squares(trials: &Path) -> Result<Vec<Square>> {
     let mut all: Vec<Square> = Vec::new();
     for entry in fs_err::read_dir(trials).into_iter().flatten() {
-        all.extend(read_if_there::<Square>(&entry?.path().join("trial.json"))?);
+        all.extend(read_json_if_there::<Square>(&entry?.path().join("trial.json"))?);
     }
     all.sort_by(|a, b| a.folder.cmp(&b.folder));
     Ok(all)
@@ -164,7 +165,7 @@ fn evidence(finding: &Finding, trial: &TrialRecord, text: &str) -> Option<Eviden
     let place = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let count = place(last.saturating_sub(first)).saturating_add(1);
     let lines = text.lines().skip(place(first.saturating_sub(1))).take(count.min(LINES));
-    let mut log: Vec<String> = lines.map(|line| crate::present::harmless(line, LONGEST)).collect();
+    let mut log: Vec<String> = lines.map(|line| crate::text::harmless(line, LONGEST)).collect();
     if count > LINES {
         log.push(format!("... {} more lines in {}/kmsg.log", count - LINES, finding.example));
     }

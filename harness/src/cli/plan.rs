@@ -44,7 +44,7 @@ pub async fn run(args: &PlanArgs, out: &mut dyn Write, cancel: &CancellationToke
     let trials = matrix.all_trials();
     if trials > args.most && !args.yes && !agreed(&matrix, args.most)? {
         let what = format!("{} makes {trials} trials, more than {}", args.matrix.display(), args.most);
-        return Err(Error::user(what).mend("fewer trials, seeds or kernels; or --yes"));
+        return Err(Error::user(what).help("fewer trials, seeds or kernels; or --yes"));
     }
     let cache = Cache::open(cache_path(args.cache.as_deref())?)?;
     let (plan, folder) = Plan::make(&matrix, &args.out, &cache, cancel).await?;

@@ -13,7 +13,7 @@ use super::ground;
 use super::kernel::{BuildReporter, PairArgs, cache_path};
 use super::running::RunningArgs;
 use crate::Result;
-use crate::error::Blame;
+use crate::error::ErrorKind;
 use crate::host::{self, AcceleratorRequest};
 use crate::kernel::{Built, Cache, build_pair};
 use crate::present::prove as screen;
@@ -171,7 +171,7 @@ impl Proof<'_> {
         for scenario in entry.scenarios() {
             let finished = match whole(&self.comparison(entry, scenario), self.cache, cancel).await {
                 Ok(finished) => finished,
-                Err(error) if error.blame() == Blame::Interrupted || !self.folder.is_dir() => {
+                Err(error) if error.kind() == ErrorKind::Interrupted || !self.folder.is_dir() => {
                     return Err(error);
                 }
                 Err(error) => {

@@ -61,7 +61,7 @@ pub async fn run(args: RaceArgs, out: &mut dyn Write, cancel: &CancellationToken
     let pairs = u32::try_from(sweep.pairs().len()).unwrap_or(u32::MAX);
     let trials = args.trials.get().checked_mul(pairs).ok_or_else(|| {
         Error::user(format!("{} trials of each of {pairs} pairs are too many", args.trials))
-            .mend("ask for fewer")
+            .help("ask for fewer")
     })?;
     let compare = CompareArgs {
         pair: args.pair,

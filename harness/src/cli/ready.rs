@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use hotplug_side::{Side, Sides};
 use tokio_util::sync::CancellationToken;
 
 use super::compare::{Asked, CompareArgs};
@@ -11,14 +12,11 @@ use super::kernel::{BuildReporter, PairArgs};
 use super::timed::{counts_instructions, fits_exactly};
 use super::{ground, race};
 use crate::compare::Judge;
-use crate::host;
 use crate::kernel::{Cache, Config, Kernel, KernelPair, PairRequest, build_pair, still_asks_for};
-use crate::qemu::Clock;
 use crate::record::{Plan, Run, RunFolder, SCHEMA, Start, read_run};
-use crate::scenario::{DEFAULT, Scenario, Seed};
-use crate::side::{Side, Sides};
+use crate::scenario::{Clock, DEFAULT, Scenario, Seed};
 use crate::trial::{self, Past, Setting};
-use crate::{Error, Result};
+use crate::{Error, Result, host};
 
 /// A run that is ready to begin, or to go on.
 pub(super) struct Ready {
@@ -222,7 +220,7 @@ fn scenario(args: &CompareArgs) -> Result<(Scenario, String)> {
     let file = format!("{}.toml", scenario.name);
     if !scenario.holds.is_empty() {
         return Err(Error::user(format!("{file} says by itself who is held"))
-            .mend("hotplug compare runs it as it is; or take [sweep], [[rendezvous]] and delays out of it"));
+            .help("hotplug compare runs it as it is; or take [sweep], [[rendezvous]] and delays out of it"));
     }
     let table = toml::to_string(sweep).map_err(Error::infrastructure)?;
     text.push_str("\n[sweep]\n");
@@ -235,7 +233,7 @@ async fn resume(args: &CompareArgs, path: &Path, cache: &Cache, cancel: &Cancell
     let mut run = read_run(path)?;
     if let Some(original) = &run.replays {
         return Err(Error::user(format!("{} holds replays, which are not continued", path.display()))
-            .mend(format!("hotplug replay {}", original.display())));
+            .help(format!("hotplug replay {}", original.display())));
     }
     let (scenario, _) = ground::kept_scenario(path, &run)?;
     let kept = path.join("known.toml");
@@ -266,7 +264,7 @@ async fn resume(args: &CompareArgs, path: &Path, cache: &Cache, cancel: &Cancell
         let least = run.trials.unwrap_or(past.next);
         if trials < least {
             return Err(Error::user(format!("--trials {trials}, but this run has {least} a side"))
-                .mend(format!("--trials {least} or more, or none at all")));
+                .help(format!("--trials {least} or more, or none at all")));
         }
         run.trials = Some(trials);
     }

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::ground;
 use super::rerun::{Rerun, RerunArgs};
 use crate::compare::{Recurrence, Replays};
+use crate::files;
 use crate::present::{Progress, replay as present};
-use crate::record::{self, ReplayResult, RunFolder, RunResult, SCHEMA, read_run};
+use crate::record::{ReplayResult, RunFolder, RunResult, SCHEMA, read_run};
 use crate::trial::{Again, Happened, Original, TrialOutcome, TrialPlan, TrialRecord, run_all};
 use crate::{Error, Result};
 
@@ -49,7 +50,7 @@ pub async fn run(args: &ReplayArgs, out: &mut dyn Write, cancel: &CancellationTo
                 "trial {} showed nothing that could come again: {}",
                 record.folder, record.why
             ))
-            .mend("name a trial that was reported, panicked or hung; result.json names one for each finding")
+            .help("name a trial that was reported, panicked or hung; result.json names one for each finding")
         })?;
         replays.insert(record.folder.clone(), of);
     }
@@ -134,7 +135,7 @@ fn exit_status(findings: &[Recurrence]) -> u8 {
 pub(super) fn recorded_trial(path: &Path) -> Result<(PathBuf, TrialRecord)> {
     let run = run_of(path).ok_or_else(|| {
         Error::user(format!("{} is no trial's folder", path.display()))
-            .mend("name one such as results/RUN/trials/after-003")
+            .help("name one such as results/RUN/trials/after-003")
     })?;
     Ok((run, read(&path.join("trial.json"))?))
 }
@@ -148,19 +149,19 @@ fn recorded(path: &Path) -> Result<(PathBuf, Vec<TrialRecord>)> {
     read_run(path)?;
     let file = path.join("result.json");
     let text = fs_err::read(&file).map_err(|error| {
-        Error::user(format!("this run has no verdict that would name trials: {error}")).mend(format!(
+        Error::user(format!("this run has no verdict that would name trials: {error}")).help(format!(
             "hotplug compare --continue {0}, or name a trial: hotplug replay {0}/trials/TRIAL",
             path.display()
         ))
     })?;
-    let result: RunResult = record::parse(&file, &text)?;
+    let result: RunResult = files::parse_json(&file, &text)?;
     let mut examples: Vec<String> =
         result.reports.into_iter().filter(|finding| finding.known.is_none()).map(|f| f.example).collect();
     examples.sort();
     examples.dedup();
     if examples.is_empty() {
         return Err(Error::user(format!("the run in {} found nothing", path.display()))
-            .mend("name a trial: hotplug replay RESULT/trials/TRIAL"));
+            .help("name a trial: hotplug replay RESULT/trials/TRIAL"));
     }
     let records = examples.iter().map(|example| read(&path.join(example).join("trial.json")));
     Ok((path.to_owned(), records.collect::<Result<_>>()?))
@@ -175,7 +176,7 @@ fn run_of(trial: &Path) -> Option<PathBuf> {
 
 fn read(path: &Path) -> Result<TrialRecord> {
     let text = fs_err::read(path).map_err(|error| {
-        Error::user(format!("the trial has no record: {error}")).mend("name a trial that ran to its end")
+        Error::user(format!("the trial has no record: {error}")).help("name a trial that ran to its end")
     })?;
-    record::parse(path, &text)
+    files::parse_json(path, &text)
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use hotplug_side::{Side, Sides};
 use tokio_util::sync::CancellationToken;
 
 use super::ground::{self, Machine};
@@ -12,7 +13,6 @@ use crate::host::{self, Acceleration, AcceleratorRequest};
 use crate::kernel::{Cache, Kernel};
 use crate::record::{Plan, Run, RunFolder, SCHEMA, read_run};
 use crate::scenario::Scenario;
-use crate::side::{Side, Sides};
 use crate::trial::{Setting, TrialRecord};
 use crate::{Error, Result};
 

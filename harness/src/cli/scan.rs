@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use hotplug_kreport::symbols::Symbols;
+use hotplug_kreport::{Report, Scanner};
 
 use super::scan_out::Sink;
-use crate::kreport::symbols::Symbols;
-use crate::kreport::{Report, Scanner};
 use crate::{Error, Result};
 
 /// Bytes read at once.

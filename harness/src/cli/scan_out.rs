@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::io::Write;
 
+use hotplug_kreport::{Frame, KnownIssues, Report, draw_ring, is_machinery, plain_name};
 use serde::Serialize;
 
 use crate::Result;
-use crate::kreport::{Frame, KnownIssues, Report, draw_ring, is_machinery, plain_name};
 
 /// Where reports go.
 #[derive(Debug)]
@@ -39,19 +39,19 @@ struct Row<'a> {
     title: &'a str,
     signature: &'a str,
     key: &'a str,
-    corrupted: Option<crate::kreport::Corruption>,
+    corrupted: Option<hotplug_kreport::Corruption>,
     lines: [u64; 2],
     time_us: Option<u64>,
-    process: &'a Option<crate::kreport::Process>,
+    process: &'a Option<hotplug_kreport::Process>,
     cpu: Option<u32>,
     blame: Option<&'a str>,
     assertion: Option<&'a str>,
     source: Option<&'a str>,
     detail: Option<&'a str>,
     panic: Option<&'a str>,
-    frames: &'a [crate::kreport::Frame],
-    stacks: &'a [crate::kreport::Stack],
-    locks: &'a Option<crate::kreport::Locks>,
+    frames: &'a [hotplug_kreport::Frame],
+    stacks: &'a [hotplug_kreport::Stack],
+    locks: &'a Option<hotplug_kreport::Locks>,
     known: Option<&'a str>,
 }
 

@@ -61,7 +61,7 @@ pub fn open(args: &OpenArgs, out: &mut dyn Write) -> Result<u8> {
     let file = super::found(&args.result)?.join(page::FILE);
     if !file.is_file() {
         return Err(Error::user(format!("there is no {}", file.display()))
-            .mend(format!("hotplug report {} --html > page.html", args.result.display())));
+            .help(format!("hotplug report {} --html > page.html", args.result.display())));
     }
     // freedesktop.org's xdg-utils, which every desktop has; where there is none, the path is what can be said.
     let opened = Process::new("xdg-open").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).status();

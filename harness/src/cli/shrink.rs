@@ -11,12 +11,13 @@ use super::rerun::{Rerun, RerunArgs};
 use super::shrink_bench::Bench;
 use super::{ground, replay};
 use crate::compare::{Count, Recurrence, Replays};
+use crate::files::write_whole;
 use crate::present::shrink as present;
-use crate::record::{RunFolder, SCHEMA, ShrinkResult, Tried, rate, write_whole};
+use crate::record::{RunFolder, SCHEMA, ShrinkResult, Tried, rate};
 use crate::scenario::Scenario;
 use crate::shrink::{Rule, Size, Word, plain, reduce};
 use crate::trial::TrialRecord;
-use crate::{Blame, Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// Options of `hotplug shrink`.
 #[derive(Debug, Clone, Args)]
@@ -85,7 +86,7 @@ pub async fn run(args: &ShrinkArgs, out: &mut dyn Write, cancel: &CancellationTo
     result.trials = bench.trials();
     result.trials_seconds = began.elapsed().as_secs_f64();
     if let Err(error) = ended {
-        if written && error.blame() == Blame::Interrupted {
+        if written && error.kind() == ErrorKind::Interrupted {
             say(&format!("the best so far is in {}", file.display()));
         }
         return Err(error);
@@ -116,7 +117,7 @@ fn wanted(record: &TrialRecord, signature: Option<&str>) -> Result<Recurrence> {
     };
     Err(Error::user(what)
         .detail(known.join("\n"))
-        .mend("name a trial, and a signature, that result.json names"))
+        .help("name a trial, and a signature, that result.json names"))
 }
 
 fn say(words: &str) {

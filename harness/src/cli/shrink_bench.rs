@@ -7,10 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::compare::{Count, Replays};
 use crate::kernel::Cache;
-use crate::present::harmless;
 use crate::qemu::Start;
 use crate::record::RunFolder;
 use crate::scenario::{Scenario, Schedule};
+use crate::text::harmless;
 use crate::trial::checkpoint::{self, Boot, Checkpoints};
 use crate::trial::{Again, Happened, Original, Setting, TrialOutcome, TrialPlan, TrialRecord, run_all};
 use crate::{Error, Result};

@@ -172,13 +172,13 @@ async fn submit(
     let file = folder.join("logs").join(format!("{what}.sh"));
     fs_err::write(&file, script)?;
     let tool = Tool::new("sbatch", folder).args(options).arg(&file);
-    let said = capture(tool, cancel).await.map_err(|error| match error.blame() {
-        crate::error::Blame::Interrupted => error,
-        _ => Error::user(format!("sbatch cannot be run: {error}")).mend("apt-get install slurm-client"),
+    let said = capture(tool, cancel).await.map_err(|error| match error.kind() {
+        crate::error::ErrorKind::Interrupted => error,
+        _ => Error::user(format!("sbatch cannot be run: {error}")).help("apt-get install slurm-client"),
     })?;
     let said = said.ok(|said| {
         Error::infrastructure(format!("Slurm does not take the {what} job: {said}"))
-            .mend("see what it says; jobs that were given before it wait for nothing: scancel them")
+            .help("see what it says; jobs that were given before it wait for nothing: scancel them")
     })?;
     let text = String::from_utf8_lossy(&said).trim().to_owned();
     // Of a cluster among several it is `number;cluster`.

@@ -10,7 +10,7 @@ use super::comparison::whole;
 use super::kernel::{BuildReporter, PairArgs};
 use super::rerun::RerunArgs;
 use crate::bisect::{Bisection, Price, Step};
-use crate::error::Blame;
+use crate::error::ErrorKind;
 use crate::kernel::{Built, Cache, build_pair};
 use crate::record::{Suspected, Test};
 use crate::{Error, Result};
@@ -75,7 +75,7 @@ pub(super) async fn build(
             Built::Now { seconds, .. } => Some(seconds),
             _ => None,
         })),
-        Err(error) if error.blame() == Blame::User => Ok(Err(error.to_string())),
+        Err(error) if error.kind() == ErrorKind::User => Ok(Err(error.to_string())),
         Err(error) => Err(error),
     }
 }
@@ -169,7 +169,7 @@ impl Lineup<'_> {
                     "none of {} trials of the bad end showed \"{}\"",
                     tested.clean, self.called
                 ))
-                .mend("more --trials, or a --scenario that shows it more often, or other words for it: hotplug scan"));
+                .help("more --trials, or a --scenario that shows it more often, or other words for it: hotplug scan"));
             } else {
                 bisection.next(price)
             };

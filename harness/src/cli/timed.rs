@@ -4,20 +4,19 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use hotplug_side::{Side, Sides};
 use tokio_util::sync::CancellationToken;
 
 use super::ground;
 use super::ready::Ready;
 use crate::compare::{Judgement, Tally};
-use crate::error::Blame;
+use crate::error::ErrorKind;
+use crate::files::read_json_if_there;
 use crate::host::Accelerator;
 use crate::kernel::{Cache, Config};
 use crate::latency::{self, Latency, Timed, TrialTimes, enough_boots};
 use crate::present::Progress;
-use crate::qemu::Clock;
-use crate::record::read_if_there;
-use crate::scenario::{Metric, Scenario, Seed, Teller, Timing};
-use crate::side::{Side, Sides};
+use crate::scenario::{Clock, Metric, Scenario, Seed, Teller, Timing};
 use crate::trial::checkpoint::{self, Boot, Checkpoint, Checkpoints};
 use crate::trial::{
     self, Happened, Ran, Setting, Told, TrialOutcome, TrialPlan, TrialRecord, Watched, run_all,
@@ -31,14 +30,14 @@ const WALL_BOOTS: u32 = 20;
 pub(super) fn fits_exactly(scenario: &Scenario) -> Result<()> {
     let Some(timing) = &scenario.latency else {
         return Err(Error::user(format!("scenario {} does not say what is timed", scenario.name))
-            .mend("give it a [latency] table, or take scenarios/latency.toml"));
+            .help("give it a [latency] table, or take scenarios/latency.toml"));
     };
     if let Some(part) = timing.phases.iter().find(|part| part.first.teller() == Teller::Host) {
         return Err(Error::user(format!(
             "scenario {} times `{part}` by the host's clock, which says nothing of a guest that counts instructions",
             scenario.name
         ))
-        .mend("take marks of the guest's clock, such as `plug dimm: driver..online`, or no --exact"));
+        .help("take marks of the guest's clock, such as `plug dimm: driver..online`, or no --exact"));
     }
     // QEMU 10.0, accel/tcg/tcg-accel-ops-rr.c: all vCPUs share one thread, and removing one waits for its end.
     if scenario.removes_cpus() {
@@ -46,7 +45,7 @@ pub(super) fn fits_exactly(scenario: &Scenario) -> Result<()> {
             "scenario {} unplugs CPUs, at which QEMU aborts when it counts instructions",
             scenario.name
         ))
-        .mend("take one that does not, such as scenarios/latency.toml, or no --exact"));
+        .help("take one that does not, such as scenarios/latency.toml, or no --exact"));
     }
     Ok(())
 }
@@ -57,7 +56,7 @@ pub(super) fn counts_instructions(accelerator: Accelerator) -> Result<()> {
         return Ok(());
     }
     Err(Error::user(format!("instructions cannot be counted under {accelerator}"))
-        .mend("--accel tcg, or no --exact"))
+        .help("--accel tcg, or no --exact"))
 }
 
 /// Asks. An error is an interruption, or our own disk's.
@@ -83,7 +82,7 @@ pub(super) async fn latency(
     }
     match Box::pin(time(ready, timing, cache, cancel)).await {
         Ok(latency) => Ok(latency),
-        Err(error) if error.blame() == Blame::Interrupted => Err(error),
+        Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
         Err(error) => not(error.to_string()),
     }
 }
@@ -297,12 +296,14 @@ impl Samples {
         let mut has_samples: Sides<bool> = Sides::default();
         for entry in fs_err::read_dir(boot.trials())? {
             let folder = entry?.path();
-            let Some(record) = read_if_there::<TrialRecord>(&folder.join("trial.json"))? else { continue };
+            let Some(record) = read_json_if_there::<TrialRecord>(&folder.join("trial.json"))? else {
+                continue;
+            };
             if record.is_spoilt() {
                 continue;
             }
             let side = record.side;
-            let times: Option<TrialTimes> = read_if_there(&folder.join(latency::FILE))?;
+            let times: Option<TrialTimes> = read_json_if_there(&folder.join(latency::FILE))?;
             match self.usable(&record, times) {
                 Ok(times) => {
                     *self.latency.trials.of_mut(side) += 1;

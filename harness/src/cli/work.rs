@@ -11,7 +11,7 @@ use super::comparison::{Finished, whole};
 use super::kernel::{BuildReporter, PairArgs, cache_path};
 use super::rerun::RerunArgs;
 use super::running::RunningArgs;
-use crate::error::Blame;
+use crate::error::ErrorKind;
 use crate::fleet::{BuiltPair, Kernel, Plan, Shard};
 use crate::kernel::{Cache, build_pair};
 use crate::present::fleet as screen;
@@ -56,7 +56,7 @@ pub async fn run(args: &WorkArgs, out: &mut dyn Write, cancel: &CancellationToke
         let kernels = plan.kernels();
         let kernel = kernels.get(number).ok_or_else(|| {
             Error::user(format!("the plan has no pair of kernels {number}"))
-                .mend(format!("from 0 to {}", kernels.len() - 1))
+                .help(format!("from 0 to {}", kernels.len() - 1))
         })?;
         kernel.check_contents(&cache, cancel).await?;
         let request = pair(kernel, &folder, args).request()?;
@@ -102,7 +102,7 @@ pub async fn run(args: &WorkArgs, out: &mut dyn Write, cancel: &CancellationToke
         Some(run) => {
             let again = CompareArgs { resume: Some(run.clone()), trials: None, ..new.clone() };
             match whole(&again, &cache, cancel).await {
-                Err(error) if error.blame() == Blame::User => {
+                Err(error) if error.kind() == ErrorKind::User => {
                     eprintln!("hotplug: {} is begun anew: {error}", run.display());
                     fs_err::remove_dir_all(&run)?;
                     whole(&new, &cache, cancel).await?
@@ -161,10 +161,10 @@ fn forget_clean(trials: &Path) -> Result<()> {
     /// What it is read for.
     #[derive(serde::Deserialize)]
     struct Ended {
-        side: crate::side::Side,
+        side: hotplug_side::Side,
         outcome: TrialOutcome,
     }
-    let mut kept = crate::side::Sides::default();
+    let mut kept = hotplug_side::Sides::default();
     let mut folders: Vec<PathBuf> =
         fs_err::read_dir(trials)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
     folders.sort();

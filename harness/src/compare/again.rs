@@ -1,10 +1,10 @@
 //! What a recorded trial showed, and how often its replays showed it too.
 
+use hotplug_side::Side;
+use hotplug_statistics::interval;
 use serde::{Deserialize, Serialize};
 
-use super::exact::interval;
 use super::finding::{Count, Evidence, Finding};
-use crate::side::Side;
 use crate::trial::{TrialOutcome, TrialRecord};
 
 /// One finding of a replayed trial, or one that only its replays showed.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::verdict::{Judgement, Verdict};
+use super::weight::Weight;
 
 /// What came of the control of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,13 +28,13 @@ pub enum Control {
 }
 
 impl Control {
-    /// What the control leaves of a judgement: who misses what is known to be there cannot say that nothing is.
-    pub fn weigh(&self, judgement: &mut Judgement) {
-        let Self::Ran { missed, .. } = self else { return };
-        let silent = matches!(judgement.verdict, Some(Verdict::Unchanged | Verdict::Fixed));
-        if silent && !missed.is_empty() {
-            judgement.verdict = Some(Verdict::Inconclusive);
-            judgement.reason = format!("the control was not found: {}", missed.join(", "));
+    /// Trials that miss a planted bug do not show that there is none.
+    pub fn weight(&self) -> Weight {
+        match self {
+            Self::Ran { missed, .. } if !missed.is_empty() => {
+                Weight::Blind(format!("the control was not found: {}", missed.join(", ")))
+            }
+            _ => Weight::Nothing,
         }
     }
 }
@@ -42,6 +42,7 @@ impl Control {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::{Judgement, Verdict};
 
     #[test]
     fn who_misses_the_control_cannot_say_that_nothing_is_there() {
@@ -55,7 +56,7 @@ mod tests {
         };
         let weighed = |control: &Control, verdict| {
             let mut judgement = judged(verdict);
-            control.weigh(&mut judgement);
+            judgement.weigh(control.weight());
             (judgement.verdict.unwrap(), judgement.reason)
         };
         let kept = |verdict| (verdict, "0 new".to_owned());

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use hotplug_side::{Side, Sides};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::verdict::{Judgement, Verdict};
+use super::weight::Weight;
 use crate::coverage::{Changed, LineCounts, Ran};
 use crate::kernel::Counting;
-use crate::side::{Side, Sides};
 
 /// What of a patch the counted trials ran.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -175,12 +175,13 @@ impl Coverage {
         all
     }
 
-    /// What the coverage leaves of a judgement: where changed code never ran, nobody can say that it changes nothing.
-    pub fn weigh(&self, judgement: &mut Judgement) {
+    /// Where changed code never ran, the trials do not show that it changes nothing.
+    pub fn weight(&self) -> Weight {
         let missed = self.not_reached();
-        if judgement.verdict == Some(Verdict::Unchanged) && !missed.is_empty() {
-            judgement.verdict = Some(Verdict::Inconclusive);
-            judgement.reason = format!("not reached: {}", missed.join(", "));
+        if missed.is_empty() {
+            Weight::Nothing
+        } else {
+            Weight::Unproven(format!("not reached: {}", missed.join(", ")))
         }
     }
 }
@@ -202,6 +203,7 @@ fn ranges(lines: &[u32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::{Judgement, Verdict};
     use crate::coverage::{Function, changed};
 
     const BEFORE: &str = "void f(void)\n{\n\tlock();\n\twork();\n}\n\nvoid g(void)\n{\n\twork();\n}\n";
@@ -246,7 +248,7 @@ mod tests {
     fn weighed(coverage: &Coverage, verdict: Verdict) -> (Verdict, String) {
         let mut judgement =
             Judgement { verdict: Some(verdict), reason: "0 new".into(), ..Judgement::default() };
-        coverage.weigh(&mut judgement);
+        judgement.weigh(coverage.weight());
         (judgement.verdict.unwrap(), judgement.reason)
     }
 

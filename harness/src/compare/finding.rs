@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use hotplug_kreport::{Bugs, KnownIssues, Report};
+use hotplug_side::{Side, Sides};
+use hotplug_statistics::fisher_two_sided;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::exact::fisher_two_sided;
-use crate::kreport::{self, Bugs, KnownIssues, Report};
+use crate::event_log::OperationOutcome;
 use crate::scenario::Expect;
-use crate::side::{Side, Sides};
-use crate::trial::{Outcome, TrialOutcome, TrialRecord};
+use crate::trial::{TrialOutcome, TrialRecord};
 
 /// The chance of crying wolf over one comparison of equal kernels, all its findings together (Holm's correction).
 pub(super) const ALPHA: f64 = 0.05;
@@ -66,7 +67,7 @@ pub struct Finding {
     /// Functions of the call stack, innermost first, without those the unwinder marked `?`.
     pub frames: Vec<String>,
     /// The same with file, line and inlined callers, where the kernel's vmlinux tells them.
-    pub call_path: Vec<kreport::Frame>,
+    pub call_path: Vec<hotplug_kreport::Frame>,
     /// The function to blame, `None` where the kernel named none.
     pub blame: Option<String>,
     /// The checker's own words in the first of them, such as a WARN's text.
@@ -392,7 +393,7 @@ struct Named {
     key: String,
     kind: String,
     title: String,
-    call_path: Vec<kreport::Frame>,
+    call_path: Vec<hotplug_kreport::Frame>,
     blame: Option<String>,
     detail: Option<String>,
     known: Option<String>,
@@ -416,17 +417,17 @@ fn decide(findings: &mut [Finding]) {
 fn seen_by_the_harness(record: &TrialRecord) -> Vec<What> {
     let mut all = Vec::new();
     if record.outcome == TrialOutcome::Hung {
-        let stuck = record.operations.iter().find(|o| o.outcome == Outcome::TimedOut);
+        let stuck = record.operations.iter().find(|o| o.outcome == OperationOutcome::TimedOut);
         let place = stuck.map_or_else(|| record.why.clone(), |o| o.operation.kind());
         all.push(own("hung", &place, record.why.clone()));
     }
     for record in &record.operations {
         let what = record.operation.kind();
         match (&record.outcome, record.expect) {
-            (Outcome::RefusedByGuest { how }, Expect::Done) => {
+            (OperationOutcome::RefusedByGuest { how }, Expect::Done) => {
                 all.push(own("refused", &what, format!("the guest refused to {what}: {how}")));
             }
-            (Outcome::Done, Expect::Refused) => {
+            (OperationOutcome::Done, Expect::Refused) => {
                 let title = format!("{} was done, and should have been refused", record.operation);
                 all.push(own("not-refused", &what, title));
             }

@@ -5,13 +5,13 @@
 //! allocator below whichever lock is held, is settled by how full a boot left them. So trials only say what may differ.
 //! What does differ, further boots of both kernels say, each with one trial: those are independent of each other.
 
+use hotplug_lockorder::{Forecast, Union, forecast};
+use hotplug_side::{Side, Sides};
+use hotplug_statistics::{always_against_never, fisher_two_sided};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::exact::{always_against_never, fisher_two_sided};
 use super::finding::Count;
-use crate::lockorder::{Forecast, Union, forecast};
-use crate::side::{Side, Sides};
 
 /// The chance of naming any dependency for two equal kernels.
 const ALPHA: f64 = 0.01;

@@ -1,9 +1,9 @@
 //! Made-up trials of two kernels.
 
+use hotplug_lockorder::{Edge, How, LockClass, LockOrder, Node, TrialLocks, Usage};
 use proptest::prelude::*;
 
 use super::*;
-use crate::lockorder::{Edge, How, LockClass, LockOrder, Node, TrialLocks, Usage};
 
 fn order(edges: &[(u32, u32)]) -> LockOrder {
     let class = |number: u32| LockClass {

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use hotplug_kreport::{KnownIssues, Report};
+use hotplug_side::{Side, Sides};
+use hotplug_statistics::{detectable_rate, fisher_two_sided};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::exact::{detectable_rate, fisher_two_sided};
 use super::finding::{ALPHA, Class, Count, Evidence, Finding};
-use crate::kreport::{KnownIssues, Report};
+use crate::event_log::OperationOutcome;
 use crate::rendezvous::Race;
 use crate::scenario::{Expect, Operation};
-use crate::side::{Side, Sides};
-use crate::trial::{Outcome, TrialOutcome, TrialRecord};
+use crate::trial::{TrialOutcome, TrialRecord};
 
 /// The four verdicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -155,7 +156,7 @@ impl Judge {
         tally.clean += u32::from(record.outcome == TrialOutcome::Clean);
         for operation in &record.operations {
             match &operation.outcome {
-                Outcome::Done => {
+                OperationOutcome::Done => {
                     tally.operations_done += 1;
                     self.done.of_mut(record.side).insert(operation.operation.kind());
                 }

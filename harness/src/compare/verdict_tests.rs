@@ -1,8 +1,9 @@
 //! Verdicts over made-up records: what counts, what is decided, what is known.
 
+use hotplug_kreport::scan;
+
 use super::*;
-use crate::journal::HostTime;
-use crate::kreport::scan;
+use crate::guest_clock::HostTime;
 use crate::scenario::{Holding, Schedule, Seed};
 use crate::trial::{Armed, Seen};
 

@@ -1,9 +1,8 @@
 //! Which lines of a file a patch changes: its two versions are compared, because a patch's own line numbers are those of
 //! the file that it was made for.
 
+use hotplug_side::{Side, Sides};
 use similar::{ChangeTag, TextDiff};
-
-use crate::side::{Side, Sides};
 
 /// What changes in one file. Lines count from 1.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

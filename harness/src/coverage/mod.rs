@@ -10,10 +10,9 @@ pub use gcov::{Function, LineCounts, line_counts};
 
 use std::collections::BTreeMap;
 
+use hotplug_side::Side;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use crate::side::Side;
 
 /// Name of the file that a counted trial leaves in its folder.
 pub const FILE: &str = "coverage.json";

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::files::{read_json_if_there, write_json};
 use crate::kernel::{Cache, Kernel, KernelPair, recall};
-use crate::record::{read_if_there, write_json};
 
 /// `built/<number>.json`: the pair of kernels of that number, bit for bit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ impl BuiltPair {
 
     /// The kernels of that number, where they were noted and the cache has both.
     pub fn recall(plan: &Path, number: usize, cache: &Cache) -> Result<Option<KernelPair>> {
-        let Some(noted) = read_if_there::<Self>(&Self::file(plan, number))? else { return Ok(None) };
+        let Some(noted) = read_json_if_there::<Self>(&Self::file(plan, number))? else { return Ok(None) };
         let image = |image: &Image| recall(cache, &image.id, Path::new(""), &image.image_hash);
         let (Some(before), Some(after)) = (image(&noted.before)?, image(&noted.after)?) else {
             return Ok(None);

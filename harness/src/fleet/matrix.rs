@@ -56,7 +56,7 @@ pub struct MatrixKernel {
 }
 
 impl MatrixKernel {
-    /// What is wrong with it, and the mend.
+    /// What is wrong with it, and the help.
     fn wrong(&self) -> Option<(&'static str, &'static str)> {
         match (&self.before, &self.after) {
             (Some(_), None) => Some(("has a before, and no after", "after = \"REVISION\"")),
@@ -100,7 +100,7 @@ impl Matrix {
     /// Reads a file. Its paths are relative to its folder.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs_err::read_to_string(path).map_err(|error| {
-            Error::user(format!("cannot read the matrix: {error}")).mend("check the path")
+            Error::user(format!("cannot read the matrix: {error}")).help("check the path")
         })?;
         let name = path.display();
         let mut this: Self = toml::from_str(&text)
@@ -113,18 +113,18 @@ impl Matrix {
         ];
         if let Some((key, _)) = empty.iter().find(|(_, is)| *is) {
             return Err(
-                Error::user(format!("{name}: {key} is empty")).mend(format!("give at least one {key}"))
+                Error::user(format!("{name}: {key} is empty")).help(format!("give at least one {key}"))
             );
         }
         for (key, value) in [("trials", this.trials), ("shard", this.shard)] {
             if value == 0 {
-                return Err(Error::user(format!("{name}: {key} = 0")).mend(format!("{key} = 100")));
+                return Err(Error::user(format!("{name}: {key} = 0")).help(format!("{key} = 100")));
             }
         }
         for kernel in &this.kernel {
-            if let Some((what, mend)) = kernel.wrong() {
+            if let Some((what, help)) = kernel.wrong() {
                 let said = format!("{name}: [[kernel]] \"{}\" {what}", kernel.name);
-                return Err(Error::user(said).mend(mend));
+                return Err(Error::user(said).help(help));
             }
         }
         twice(path, "kernel", this.kernel.iter().map(|one| &one.name))?;
@@ -162,7 +162,7 @@ fn twice<'a>(file: &Path, key: &str, names: impl Iterator<Item = &'a String>) ->
     for name in names {
         if !seen.insert(name) {
             return Err(Error::user(format!("{}: two of [[{key}]] are called \"{name}\"", file.display()))
-                .mend("give each a name of its own"));
+                .help("give each a name of its own"));
         }
     }
     Ok(())

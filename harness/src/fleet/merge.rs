@@ -1,11 +1,12 @@
 //! Shards joined: what one big run of the same trials would have said.
 
+use hotplug_kreport::KnownIssues;
+use hotplug_side::Side;
+
 use super::plan::{Cell, Plan};
 use super::shard::Shard;
 use crate::compare::{Judge, Verdict};
-use crate::kreport::KnownIssues;
 use crate::record::{Beside, Run, RunResult};
-use crate::side::Side;
 use crate::trial::Repeated;
 
 /// A shard that does not count, and why.

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::matrix::{Matrix, MatrixKernel};
+use crate::files::write_json;
 use crate::kernel::{Cache, Source};
-use crate::record::{plain_name, write_json};
+use crate::record::plain_name;
 use crate::scenario::Scenario;
 use crate::{Error, Result};
 
@@ -144,7 +145,7 @@ impl Plan {
         let file = folder.join(FILE);
         let bytes = fs_err::read(&file).map_err(|error| {
             Error::user(format!("there is no plan in {}: {error}", folder.display()))
-                .mend("name the folder that hotplug plan made")
+                .help("name the folder that hotplug plan made")
         })?;
         let plan: Self = serde_json::from_slice(&bytes)
             .map_err(|error| Error::user(format!("{} is no plan: {error}", file.display())))?;
@@ -154,7 +155,7 @@ impl Plan {
                 plan.hotplug,
                 env!("CARGO_PKG_VERSION")
             );
-            return Err(Error::user(what).mend("make the plan anew, or use the version that made it"));
+            return Err(Error::user(what).help("make the plan anew, or use the version that made it"));
         }
         Ok((plan, folder.to_owned()))
     }
@@ -171,7 +172,7 @@ impl Plan {
         let mut by_id = self.pieces().filter(|(_, piece)| asked.len() >= 6 && piece.id.starts_with(asked));
         let one = by_id.next().filter(|_| by_id.next().is_none());
         one.or_else(by_number).ok_or_else(|| {
-            Error::user(format!("the plan has no shard {asked}")).mend(format!(
+            Error::user(format!("the plan has no shard {asked}")).help(format!(
                 "name one by its number, from 0 to {}, or by its id in plan.json",
                 self.pieces().count().saturating_sub(1)
             ))
@@ -198,7 +199,7 @@ impl Kernel {
         for ((name, content), planned) in here.iter().zip(&self.contents) {
             if content != planned {
                 let what = format!("{name} is not what the plan was made of: {content}, not {planned}");
-                return Err(Error::user(what).mend("make the plan anew: hotplug plan"));
+                return Err(Error::user(what).help("make the plan anew: hotplug plan"));
             }
         }
         Ok(())

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::compare::Judge;
-use crate::record::{Run, write_compact};
+use crate::files::write_json_compact;
+use crate::record::Run;
 use crate::trial::Repeated;
 use crate::{Error, Result};
 
@@ -63,6 +64,6 @@ impl Shard {
 
     /// Writes it, whole or not at all.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        write_compact(&Self::file(folder), self)
+        write_json_compact(&Self::file(folder), self)
     }
 }

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use hotplug_kreport::KnownIssues;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::Result;
 use crate::compare::Judge;
 use crate::kernel::Cache;
-use crate::kreport::KnownIssues;
 use crate::record::Run;
 
 const SCENARIO: &str = include_str!("../../../scenarios/dimm-and-cpu.toml");

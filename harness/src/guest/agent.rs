@@ -13,7 +13,8 @@ use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::sync::CancellationToken;
 
-use crate::journal::{Happening, HostTime, Journal};
+use crate::event_log::{Happening, Journal};
+use crate::guest_clock::HostTime;
 
 /// The longest line taken, bytes. `/proc/lockdep` of a large kernel has 2 MB.
 const LONGEST_LINE: usize = 32 << 20;

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::capped::Capped;
-use crate::journal::Journal;
+use crate::event_log::Journal;
 
 /// A record's priority, sequence number and time fit into this many bytes.
 const HEAD: usize = 80;

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::capped::Capped;
 use crate::bytes::Bytes;
-use crate::journal::{Happening, Journal};
+use crate::event_log::{Happening, Journal};
 
 /// kernel/panic.c: `panic()` prints it before anything else.
 const PANIC: &[u8] = b"Kernel panic - not syncing";

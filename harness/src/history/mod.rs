@@ -8,10 +8,10 @@ mod trend;
 use std::path::Path;
 use std::time::Duration;
 
+use hotplug_side::Side;
 use rusqlite::{Connection, params};
 
 use crate::record::RunResult;
-use crate::side::Side;
 use crate::{Error, Result};
 
 pub use past::{Bug, RunRow, ScenarioRow, Series};
@@ -163,7 +163,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
     let has: usize = all.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(broken)?;
     if has > MIGRATIONS.len() {
         return Err(Error::user(format!("{} was written by a newer version of hotplug", path.display()))
-            .mend("use that version, or move the file away and say hotplug history import"));
+            .help("use that version, or move the file away and say hotplug history import"));
     }
     for sql in &MIGRATIONS[has..] {
         all.execute_batch(sql).map_err(broken)?;

@@ -2,11 +2,10 @@
 //! the stretch that differs most from the rest, and so sees a level that came and went. Whether it differs is a permutation
 //! test of that largest difference, which has all the places at which it was looked for in it.
 
+use hotplug_statistics::mean;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha12Rng;
-
-use crate::latency::statistics::mean;
 
 /// A stretch has at least so many runs: two decide nothing.
 const LEAST: usize = 4;

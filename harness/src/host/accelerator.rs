@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::Qemu;
 use super::known::{Answers, Known, Kvm};
 use super::payload::Stage;
-use super::probe::{self, Boot, Outcome};
+use super::probe::{self, Boot, ProbeOutcome};
 use crate::kernel::Cache;
 use crate::limits::limits;
 use crate::{Error, Result};
@@ -86,7 +86,7 @@ impl Choice {
                 asked.argument(),
                 demanded.argument()
             ))
-            .mend("leave one of the two out")),
+            .help("leave one of the two out")),
             (None, Some(demanded)) => Ok(demanded.into()),
             _ => Ok(self),
         }
@@ -186,7 +186,7 @@ async fn probe(
     cancel: &CancellationToken,
 ) -> Result<Acceleration> {
     let first = probe::boot(qemu, Accelerator::Tcg, Boot::Sector, limits().first_guest, cancel).await?;
-    answers.tcg = matches!(first, Outcome::Answered { .. });
+    answers.tcg = matches!(first, ProbeOutcome::Answered { .. });
     if choice != Choice::Tcg {
         let kvm = try_kvm(qemu, &first, kernel, limit_after(&first), cancel).await?;
         answers.kvm = Some(match kvm {
@@ -200,7 +200,7 @@ async fn probe(
     match &answers.kvm {
         Some(Kvm::Useless(why)) if choice == Choice::Kvm => {
             Err(Error::user(format!("KVM was asked for, and runs no guest here: {why}"))
-                .mend("--accel tcg, or --accel auto"))
+                .help("--accel tcg, or --accel auto"))
         }
         _ => Err(no_answer(&first)),
     }
@@ -228,17 +228,17 @@ impl Answers {
     }
 }
 
-fn limit_after(first: &Outcome) -> Duration {
+fn limit_after(first: &ProbeOutcome) -> Duration {
     match first {
-        Outcome::Answered { after, .. } => limits().least_guest.max(*after * PATIENCE),
-        Outcome::Silent { .. } | Outcome::Ended { .. } => limits().least_guest,
+        ProbeOutcome::Answered { after, .. } => limits().least_guest.max(*after * PATIENCE),
+        ProbeOutcome::Silent { .. } | ProbeOutcome::Ended { .. } => limits().least_guest,
     }
 }
 
 /// The inner error says why KVM is of no use.
 async fn try_kvm(
     qemu: &Qemu,
-    tcg: &Outcome,
+    tcg: &ProbeOutcome,
     kernel: Option<&Path>,
     limit: Duration,
     cancel: &CancellationToken,
@@ -273,42 +273,42 @@ pub(super) fn device_opens(device: &Path) -> Result<(), String> {
 /// Noise that a comparison of two short spans must bear.
 const NOISE: Duration = Duration::from_millis(200);
 
-fn judge_kvm(kvm: &Outcome, tcg: &Outcome) -> Result<Duration, String> {
+fn judge_kvm(kvm: &ProbeOutcome, tcg: &ProbeOutcome) -> Result<Duration, String> {
     match kvm {
-        Outcome::Answered { after, work } => match tcg {
-            Outcome::Answered { work: tcg_work, .. } if *work > *tcg_work * 2 + NOISE => Err(format!(
+        ProbeOutcome::Answered { after, work } => match tcg {
+            ProbeOutcome::Answered { work: tcg_work, .. } if *work > *tcg_work * 2 + NOISE => Err(format!(
                 "{DEVICE} works, but {:.0} times slower than TCG",
                 work.div_duration_f64(*tcg_work)
             )),
             _ => Ok(*after),
         },
-        Outcome::Silent { reached: Some(Stage::LongMode), limit } => {
+        ProbeOutcome::Silent { reached: Some(Stage::LongMode), limit } => {
             Err(format!("{DEVICE} opens, but a guest crawls: no answer within {} s", limit.as_secs()))
         }
-        Outcome::Silent { limit, .. } => {
+        ProbeOutcome::Silent { limit, .. } => {
             Err(format!("{DEVICE} opens, but no guest answers within {} s", limit.as_secs()))
         }
-        Outcome::Ended { how } => {
+        ProbeOutcome::Ended { how } => {
             Err(format!("{DEVICE} opens, but QEMU ends: {}", how.lines().next().unwrap_or_default()))
         }
     }
 }
 
 /// Why no guest runs, not even under TCG.
-fn no_answer(outcome: &Outcome) -> Error {
+fn no_answer(outcome: &ProbeOutcome) -> Error {
     match outcome {
-        Outcome::Ended { how } => {
+        ProbeOutcome::Ended { how } => {
             Error::infrastructure("QEMU ends instead of running a guest under TCG").detail(how)
         }
-        Outcome::Silent { reached, limit } => {
+        ProbeOutcome::Silent { reached, limit } => {
             let reached = reached.map_or("nothing, not even real mode".to_owned(), |stage| stage.to_string());
             Error::infrastructure(format!("no guest answers under TCG within {} s", limit.as_secs()))
                 .detail(format!("a boot sector reached {reached}"))
-                .mend(
+                .help(
                     "see that the machine is not overloaded; QEMU's firmware is in Debian's package seabios",
                 )
         }
-        Outcome::Answered { .. } => {
+        ProbeOutcome::Answered { .. } => {
             Error::infrastructure("a guest answered under TCG, and nothing came of it")
         }
     }
@@ -322,27 +322,27 @@ mod tests {
         Duration::from_secs(amount)
     }
 
-    const TCG: Outcome = Outcome::Answered { after: seconds(1), work: Duration::from_millis(200) };
+    const TCG: ProbeOutcome = ProbeOutcome::Answered { after: seconds(1), work: Duration::from_millis(200) };
 
     #[test]
     fn judges_kvm_by_what_its_guest_did() {
         let why = |outcome| judge_kvm(&outcome, &TCG).unwrap_err();
-        insta::assert_snapshot!(why(Outcome::Silent { reached: None, limit: seconds(5) }), @"/dev/kvm opens, but no guest answers within 5 s");
-        insta::assert_snapshot!(why(Outcome::Silent { reached: Some(Stage::LongMode), limit: seconds(5) }), @"/dev/kvm opens, but a guest crawls: no answer within 5 s");
-        insta::assert_snapshot!(why(Outcome::Answered { after: seconds(4), work: seconds(3) }), @"/dev/kvm works, but 15 times slower than TCG");
-        insta::assert_snapshot!(why(Outcome::Ended { how: "failed to set MSR 0x10a\nAssertion".into() }), @"/dev/kvm opens, but QEMU ends: failed to set MSR 0x10a");
-        let quick = Outcome::Answered { after: seconds(1), work: Duration::from_millis(30) };
+        insta::assert_snapshot!(why(ProbeOutcome::Silent { reached: None, limit: seconds(5) }), @"/dev/kvm opens, but no guest answers within 5 s");
+        insta::assert_snapshot!(why(ProbeOutcome::Silent { reached: Some(Stage::LongMode), limit: seconds(5) }), @"/dev/kvm opens, but a guest crawls: no answer within 5 s");
+        insta::assert_snapshot!(why(ProbeOutcome::Answered { after: seconds(4), work: seconds(3) }), @"/dev/kvm works, but 15 times slower than TCG");
+        insta::assert_snapshot!(why(ProbeOutcome::Ended { how: "failed to set MSR 0x10a\nAssertion".into() }), @"/dev/kvm opens, but QEMU ends: failed to set MSR 0x10a");
+        let quick = ProbeOutcome::Answered { after: seconds(1), work: Duration::from_millis(30) };
         assert_eq!(judge_kvm(&quick, &TCG), Ok(seconds(1)));
     }
 
     #[test]
     fn limits_follow_the_machine() {
-        assert_eq!(limit_after(&Outcome::Answered { after: seconds(2), work: seconds(1) }), seconds(20));
+        assert_eq!(limit_after(&ProbeOutcome::Answered { after: seconds(2), work: seconds(1) }), seconds(20));
         assert_eq!(
-            limit_after(&Outcome::Answered { after: Duration::from_millis(300), work: seconds(0) }),
+            limit_after(&ProbeOutcome::Answered { after: Duration::from_millis(300), work: seconds(0) }),
             seconds(5)
         );
-        assert_eq!(limit_after(&Outcome::Ended { how: String::new() }), seconds(5));
+        assert_eq!(limit_after(&ProbeOutcome::Ended { how: String::new() }), seconds(5));
     }
 
     #[test]
@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(Choice::Kvm.and(Some(Accelerator::Kvm)).unwrap(), Choice::Kvm);
         let error = Choice::Kvm.and(Some(Accelerator::Tcg)).unwrap_err().to_string();
         let said =
-            "--accel kvm against the scenario's accelerator = \"tcg\"\n  mend: leave one of the two out";
+            "--accel kvm against the scenario's accelerator = \"tcg\"\n  help: leave one of the two out";
         assert_eq!(error, said);
     }
 }

@@ -53,7 +53,7 @@ pub fn plan(system: &System, os: &Os, lacking: &[&'static Need], qemu: Option<&Q
         let names: Vec<_> = lacking.iter().map(|need| need.package).collect();
         return Err(Error::user(format!("{}: packages can be installed only with apt", os.name))
             .detail(format!("lacking, by their names in Debian: {}", names.join(" ")))
-            .mend("install your distribution's packages of these, then: hotplug doctor"));
+            .help("install your distribution's packages of these, then: hotplug doctor"));
     }
     let mut plan = Plan::default();
     let mut beyond_apt = None;
@@ -84,7 +84,7 @@ fn is_apts(qemu: &Qemu) -> bool {
 }
 
 fn too_old(qemu: &Qemu, why: &str) -> Error {
-    Error::user(format!("{} is QEMU {}, and {why}", qemu.path.display(), qemu.version)).mend(format!(
+    Error::user(format!("{} is QEMU {}, and {why}", qemu.path.display(), qemu.version)).help(format!(
         "set {} to a qemu-system-x86_64 of version {} or newer; without one, run only scenarios that remove no CPUs",
         super::OVERRIDE,
         super::FOR_CPU_REMOVAL.major
@@ -102,7 +102,7 @@ fn backports_source(system: &System, os: &Os, suite: &str) -> Result<Option<Stri
         return Err(Error::user(format!(
             "apt has no source for {codename} from which one for {suite} could be made"
         ))
-        .mend(format!("add a source for {suite} to /etc/apt/sources.list.d")));
+        .help(format!("add a source for {suite} to /etc/apt/sources.list.d")));
     };
     Ok(Some(format!(
         "# Written by `hotplug doctor --install`: {} itself has no QEMU of version {} or newer.\n{}",

@@ -88,7 +88,7 @@ fn debian_12_without_a_debian_source_is_told() {
     let root = root(DEBIAN_12, ("sources.list", ""));
     insta::assert_snapshot!(plan_for(root.path(), None).unwrap_err(), @r#"
     apt has no source for bookworm from which one for bookworm-backports could be made
-      mend: add a source for bookworm-backports to /etc/apt/sources.list.d
+      help: add a source for bookworm-backports to /etc/apt/sources.list.d
     "#);
 }
 
@@ -113,7 +113,7 @@ fn ubuntu_installs_its_own_qemu_and_is_honest_about_an_old_one() {
     complete(root.path());
     insta::assert_snapshot!(plan_for(root.path(), Some(&qemu(8))).unwrap_err(), @r#"
     /usr/bin/qemu-system-x86_64 is QEMU 8.2.0, and Ubuntu 24.04.3 LTS has no newer one
-      mend: set HOTPLUG_QEMU to a qemu-system-x86_64 of version 9 or newer; without one, run only scenarios that remove no CPUs
+      help: set HOTPLUG_QEMU to a qemu-system-x86_64 of version 9 or newer; without one, run only scenarios that remove no CPUs
     "#);
 }
 
@@ -124,7 +124,7 @@ fn a_qemu_built_by_hand_is_not_aptly_renewed() {
     let qemu = Qemu { path: "/opt/qemu/qemu-system-x86_64".into(), ..qemu(8) };
     insta::assert_snapshot!(plan_for(root.path(), Some(&qemu)).unwrap_err(), @r#"
     /opt/qemu/qemu-system-x86_64 is QEMU 8.2.0, and it is not apt's, and comes first
-      mend: set HOTPLUG_QEMU to a qemu-system-x86_64 of version 9 or newer; without one, run only scenarios that remove no CPUs
+      help: set HOTPLUG_QEMU to a qemu-system-x86_64 of version 9 or newer; without one, run only scenarios that remove no CPUs
     "#);
 }
 
@@ -134,7 +134,7 @@ fn fedora_gets_names_and_no_commands() {
     insta::assert_snapshot!(plan_for(root.path(), None).unwrap_err(), @r#"
     Fedora Linux: packages can be installed only with apt
         lacking, by their names in Debian: qemu-system-x86 linux-source flex bison bc libelf-dev git socat
-      mend: install your distribution's packages of these, then: hotplug doctor
+      help: install your distribution's packages of these, then: hotplug doctor
     "#);
 }
 

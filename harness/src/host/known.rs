@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Qemu;
 use crate::Result;
+use crate::files::write_json;
 use crate::kernel::Cache;
-use crate::record::write_json;
 
 /// random(4): a new one at each boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";

@@ -25,7 +25,7 @@ pub use machine::Bytes;
 pub use needs::{DISK, Found, MEMORY, NEEDS, Need, lacking};
 pub use os::Os;
 pub use qemu::{FOR_CPU_REMOVAL, OVERRIDE, Qemu, Version};
-pub use report::{MEND_ALL, Report, Row};
+pub use report::{INSTALL_ALL, Report, Row};
 pub use run_plan::run as run_plan;
 pub use system::System;
 pub use tsc::tsc_hz;
@@ -79,7 +79,7 @@ impl Host {
     pub fn qemu(&self) -> Result<&Qemu> {
         self.qemu.as_ref().ok_or_else(|| {
             Error::user("no QEMU: qemu-system-x86_64 is not on the PATH")
-                .mend(format!("{MEND_ALL}, or set {OVERRIDE}"))
+                .help(format!("{INSTALL_ALL}, or set {OVERRIDE}"))
         })
     }
 }

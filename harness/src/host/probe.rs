@@ -31,7 +31,7 @@ pub(super) enum Boot<'a> {
 
 /// How it went.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum ProbeOutcome {
     /// The guest did what it was started for.
     Answered {
         /// Time since QEMU's exec.
@@ -60,7 +60,7 @@ pub(super) async fn boot(
     what: Boot<'_>,
     limit: Duration,
     cancel: &CancellationToken,
-) -> Result<Outcome> {
+) -> Result<ProbeOutcome> {
     // Files without a name: nothing is left behind, however this process ends.
     let disk = boot_disk()?;
     let mut stderr = tempfile::tempfile()?;
@@ -76,9 +76,9 @@ pub(super) async fn boot(
         answered = tokio::time::timeout(limit, heard.listen(&mut serial)) => answered,
     };
     let outcome = match heard_in_time {
-        Ok(Some(after)) => Outcome::Answered { after, work: heard.work() },
-        Ok(None) => Outcome::Ended { how: last_words(&mut group, &mut stderr).await? },
-        Err(_) => Outcome::Silent { reached: heard.reached.map(|(stage, _)| stage), limit },
+        Ok(Some(after)) => ProbeOutcome::Answered { after, work: heard.work() },
+        Ok(None) => ProbeOutcome::Ended { how: last_words(&mut group, &mut stderr).await? },
+        Err(_) => ProbeOutcome::Silent { reached: heard.reached.map(|(stage, _)| stage), limit },
     };
     group.signal(Signal::SIGKILL);
     group.wait().await?;
@@ -200,7 +200,7 @@ mod tests {
         Qemu { path, version: crate::host::FOR_CPU_REMOVAL }
     }
 
-    async fn tcg(qemu: &Qemu, limit: Duration) -> Result<Outcome> {
+    async fn tcg(qemu: &Qemu, limit: Duration) -> Result<ProbeOutcome> {
         boot(qemu, Accelerator::Tcg, Boot::Sector, limit, &CancellationToken::new()).await
     }
 
@@ -226,7 +226,7 @@ mod tests {
         let qemu = script(folder.path(), "printf RPL; exec sleep 1000");
         let limit = Duration::from_millis(500);
         let outcome = tcg(&qemu, limit).await.unwrap();
-        assert_eq!(outcome, Outcome::Silent { reached: Some(Stage::LongMode), limit });
+        assert_eq!(outcome, ProbeOutcome::Silent { reached: Some(Stage::LongMode), limit });
     }
 
     #[tokio::test]
@@ -234,9 +234,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let limit = Duration::from_secs(60);
         let qemu = script(folder.path(), "echo 'qemu-system-x86_64: no such accelerator' >&2; exit 1");
-        assert_eq!(tcg(&qemu, limit).await.unwrap(), Outcome::Ended { how: "no such accelerator".into() });
+        assert_eq!(
+            tcg(&qemu, limit).await.unwrap(),
+            ProbeOutcome::Ended { how: "no such accelerator".into() }
+        );
         let qemu = script(folder.path(), "kill -9 $$");
-        assert_eq!(tcg(&qemu, limit).await.unwrap(), Outcome::Ended { how: "signal: 9 (SIGKILL)".into() });
+        assert_eq!(
+            tcg(&qemu, limit).await.unwrap(),
+            ProbeOutcome::Ended { how: "signal: 9 (SIGKILL)".into() }
+        );
     }
 
     #[tokio::test]

@@ -106,7 +106,7 @@ impl Qemu {
         .detail(
             "its interrupt controller loses interrupts, or its heap is corrupted, after a CPU was removed",
         )
-        .mend(format!("hotplug doctor --install, or set {OVERRIDE} to a newer qemu-system-x86_64")))
+        .help(format!("hotplug doctor --install, or set {OVERRIDE} to a newer qemu-system-x86_64")))
     }
 }
 
@@ -155,7 +155,7 @@ mod tests {
         insta::assert_snapshot!(qemu.check_cpu_removal(Accelerator::Tcg).unwrap_err(), @r#"
         QEMU 7.2.22 cannot remove CPUs under TCG: the scenario needs QEMU 9 or newer
             its interrupt controller loses interrupts, or its heap is corrupted, after a CPU was removed
-          mend: hotplug doctor --install, or set HOTPLUG_QEMU to a newer qemu-system-x86_64
+          help: hotplug doctor --install, or set HOTPLUG_QEMU to a newer qemu-system-x86_64
         "#);
     }
 

@@ -17,8 +17,8 @@ pub struct Row {
     pub found: String,
     /// What is needed, or what for.
     pub needed: String,
-    /// What mends it; nothing where the need is met.
-    pub mend: Option<String>,
+    /// What to do about it; none where the need is met.
+    pub help: Option<String>,
 }
 
 /// What the host has and lacks.
@@ -28,8 +28,8 @@ pub struct Report {
     pub rows: Vec<Row>,
 }
 
-/// The command that mends all that can be installed.
-pub const MEND_ALL: &str = "hotplug doctor --install";
+/// The command that installs all that can be installed.
+pub const INSTALL_ALL: &str = "hotplug doctor --install";
 
 impl Report {
     /// Puts it together. `acceleration` is the probe's answer, or nothing where there was no QEMU to probe with.
@@ -38,7 +38,7 @@ impl Report {
             let met = need.met_by(system, host.qemu.as_ref());
             Row {
                 what: need.what.to_owned(),
-                mend: met.is_none().then(|| mend_one(system, host, need)),
+                help: met.is_none().then(|| help_for(system, host, need)),
                 found: met.unwrap_or_else(|| need.found_instead(host.qemu.as_ref())),
                 needed: need.purpose.to_owned(),
             }
@@ -51,18 +51,18 @@ impl Report {
 
     /// Whether all that is needed is there.
     pub fn is_complete(&self) -> bool {
-        self.rows.iter().all(|row| row.mend.is_none())
+        self.rows.iter().all(|row| row.help.is_none())
     }
 }
 
 /// The exact command for one need: what `--install` would do for it alone.
-fn mend_one(system: &System, host: &Host, need: &'static Need) -> String {
+fn help_for(system: &System, host: &Host, need: &'static Need) -> String {
     let plan = match plan(system, &host.os, &[need], host.qemu.as_ref()) {
         Ok(plan) => plan,
         Err(error) => return in_parts(&error).1,
     };
     if plan.source.is_some() {
-        return format!("{MEND_ALL} (also writes {OUR_SOURCE})");
+        return format!("{INSTALL_ALL} (also writes {OUR_SOURCE})");
     }
     let sudo = if Rights::of_this_process(system) == Rights::Sudo { "sudo " } else { "" };
     match plan.backports {
@@ -71,28 +71,28 @@ fn mend_one(system: &System, host: &Host, need: &'static Need) -> String {
     }
 }
 
-/// What an error is about, and its mend.
+/// What an error is about, and its help.
 fn in_parts(error: &Error) -> (String, String) {
     let text = error.to_string();
-    let (what, mend) = text.split_once("\n  mend: ").unwrap_or((&text, "see above"));
-    (what.lines().map(str::trim).collect::<Vec<_>>().join("; "), mend.to_owned())
+    let (what, help) = text.split_once("\n  help: ").unwrap_or((&text, "see above"));
+    (what.lines().map(str::trim).collect::<Vec<_>>().join("; "), help.to_owned())
 }
 
 fn accelerator(acceleration: Option<&Result<Acceleration>>) -> Row {
-    let (found, mend) = match acceleration {
+    let (found, help) = match acceleration {
         Some(Ok(found)) => (found.to_string(), None),
         Some(Err(error)) => {
-            let (what, mend) = in_parts(error);
-            (what, Some(mend))
+            let (what, help) = in_parts(error);
+            (what, Some(help))
         }
         None => ("not known without QEMU".to_owned(), Some("install QEMU, then: hotplug doctor".to_owned())),
     };
-    Row { what: "accelerator".into(), found, needed: "a guest that answers".into(), mend }
+    Row { what: "accelerator".into(), found, needed: "a guest that answers".into(), help }
 }
 
 fn cores(host: &Host) -> Row {
     let found = format!("{}, {}", host.cores, host.cpu);
-    Row { what: "cores".into(), found, needed: "any number".into(), mend: None }
+    Row { what: "cores".into(), found, needed: "any number".into(), help: None }
 }
 
 fn memory(host: &Host) -> Row {
@@ -101,7 +101,7 @@ fn memory(host: &Host) -> Row {
         what: "memory".into(),
         found: format!("{} available of {}", host.memory_available, host.memory),
         needed: format!("{}: a build, two guests", needs::MEMORY),
-        mend: (!enough).then(|| "close other programs, or run on a larger machine".to_owned()),
+        help: (!enough).then(|| "close other programs, or run on a larger machine".to_owned()),
     }
 }
 
@@ -112,7 +112,7 @@ fn disk(host: &Host) -> Row {
         what: "disk".into(),
         found: format!("{} free at {}", host.cache_free, host.cache.display()),
         needed: format!("{}: kernel tree, objects", needs::DISK),
-        mend: (!enough).then(|| "set XDG_CACHE_HOME to a folder on a larger disk".to_owned()),
+        help: (!enough).then(|| "set XDG_CACHE_HOME to a folder on a larger disk".to_owned()),
     }
 }
 
@@ -125,7 +125,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "       {:WHAT$}{:FOUND$}needed for", "what", "found")?;
         for row in &self.rows {
-            let state = if row.mend.is_none() { "ok" } else { "LACKS" };
+            let state = if row.help.is_none() { "ok" } else { "LACKS" };
             let head = format!("{state:7}{:WHAT$}", row.what);
             // What does not fit its column goes on in the next line, under it.
             let found = wrap(&row.found, FOUND - 2);
@@ -135,14 +135,14 @@ impl fmt::Display for Report {
             for rest in found {
                 writeln!(f, "{:1$}{rest}", "", 7 + WHAT)?;
             }
-            for (number, line) in row.mend.iter().flat_map(|mend| wrap(mend, WIDTH - 15)).enumerate() {
-                writeln!(f, "{:7}{:8}{line}", "", if number == 0 { "mend:" } else { "" })?;
+            for (number, line) in row.help.iter().flat_map(|help| wrap(help, WIDTH - 15)).enumerate() {
+                writeln!(f, "{:7}{:8}{line}", "", if number == 0 { "help:" } else { "" })?;
             }
         }
         if self.is_complete() {
             writeln!(f, "\nall that is needed is here")
         } else {
-            writeln!(f, "\nmend all that can be installed: {MEND_ALL}")
+            writeln!(f, "\nto install all of these: {INSTALL_ALL}")
         }
     }
 }
@@ -203,39 +203,39 @@ mod tests {
         insta::assert_snapshot!(text, @r#"
                what              found                                 needed for
         LACKS  QEMU              missing                               9 or newer: guests that lose CPUs
-               mend:   hotplug doctor --install (also writes
+               help:   hotplug doctor --install (also writes
                        /etc/apt/sources.list.d/hotplug-backports.sources)
         LACKS  kernel source     missing                               what patches are applied to
-               mend:   apt-get install --no-install-recommends linux-source
+               help:   apt-get install --no-install-recommends linux-source
         LACKS  make              missing                               kernel build
-               mend:   apt-get install --no-install-recommends make
+               help:   apt-get install --no-install-recommends make
         LACKS  gcc               missing                               kernel build
-               mend:   apt-get install --no-install-recommends gcc
+               help:   apt-get install --no-install-recommends gcc
         LACKS  C library headers missing                               kernel build: its own tools
-               mend:   apt-get install --no-install-recommends libc6-dev
+               help:   apt-get install --no-install-recommends libc6-dev
         LACKS  flex              missing                               kernel build: Kconfig
-               mend:   apt-get install --no-install-recommends flex
+               help:   apt-get install --no-install-recommends flex
         LACKS  bison             missing                               kernel build: Kconfig
-               mend:   apt-get install --no-install-recommends bison
+               help:   apt-get install --no-install-recommends bison
         LACKS  bc                missing                               kernel build: time constants
-               mend:   apt-get install --no-install-recommends bc
+               help:   apt-get install --no-install-recommends bc
         LACKS  libelf headers    missing                               kernel build: objtool
-               mend:   apt-get install --no-install-recommends libelf-dev
+               help:   apt-get install --no-install-recommends libelf-dev
         LACKS  xz                missing                               unpacks the source, packs the kernel
-               mend:   apt-get install --no-install-recommends xz-utils
+               help:   apt-get install --no-install-recommends xz-utils
         LACKS  git               missing                               applies patches
-               mend:   apt-get install --no-install-recommends git
+               help:   apt-get install --no-install-recommends git
         LACKS  socat             missing                               repeat.sh, beside each failing trial
-               mend:   apt-get install --no-install-recommends socat
+               help:   apt-get install --no-install-recommends socat
         LACKS  accelerator       not known without QEMU                a guest that answers
-               mend:   install QEMU, then: hotplug doctor
+               help:   install QEMU, then: hotplug doctor
         ok     cores             2, Intel(R) Xeon(R) Processor @       any number
                                  2.10GHz
         ok     memory            7.0 GiB available of 8.0 GiB          2.0 GiB: a build, two guests
         LACKS  disk              2.0 GiB free at /none/.cache/hotplug  3.0 GiB: kernel tree, objects
-               mend:   set XDG_CACHE_HOME to a folder on a larger disk
+               help:   set XDG_CACHE_HOME to a folder on a larger disk
 
-        mend all that can be installed: hotplug doctor --install
+        to install all of these: hotplug doctor --install
         "#);
     }
 
@@ -254,7 +254,7 @@ mod tests {
                what              found                                 needed for
         LACKS  QEMU              too old: 7.2.22,                      9 or newer: guests that lose CPUs
                                  /usr/bin/qemu-system-x86_64
-               mend:   hotplug doctor --install (also writes
+               help:   hotplug doctor --install (also writes
                        /etc/apt/sources.list.d/hotplug-backports.sources)
         ok     accelerator       TCG (/dev/kvm opens, but no guest     a guest that answers
                                  answers within 5 s)
@@ -264,7 +264,7 @@ mod tests {
         ok     disk              50.0 GiB free at                      3.0 GiB: kernel tree, objects
                                  /none/.cache/hotplug
 
-        mend all that can be installed: hotplug doctor --install
+        to install all of these: hotplug doctor --install
         "#);
     }
 }

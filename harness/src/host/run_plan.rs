@@ -35,7 +35,7 @@ pub async fn run(
         Rights::None => {
             return Err(Error::user("installing packages needs root, and there is no sudo")
                 .detail(plan.shell(Rights::Root))
-                .mend("run the lines above as root, or as root: hotplug doctor --install"));
+                .help("run the lines above as root, or as root: hotplug doctor --install"));
         }
     }
     if let Some(source) = &plan.source {
@@ -68,7 +68,7 @@ async fn run_commands(
             let said = [failed_update.unwrap_or_default(), error].concat();
             return Err(Error::infrastructure(format!("`{}` failed", command.join(" ")))
                 .detail(said)
-                .mend("mend apt's complaint, then: hotplug doctor --install"));
+                .help("correct what apt complains about, then: hotplug doctor --install"));
         }
     }
     Ok(())
@@ -95,7 +95,7 @@ fn ask_password(plan: &Plan) -> Result<()> {
     }
     Err(Error::user("installing packages needs root, and sudo does not let this user")
         .detail(plan.shell(Rights::Root))
-        .mend("run the lines above as root, or as root: hotplug doctor --install"))
+        .help("run the lines above as root, or as root: hotplug doctor --install"))
 }
 
 async fn write_source(text: &str, rights: Rights, cancel: &CancellationToken) -> Result<()> {
@@ -174,7 +174,7 @@ mod tests {
         installing packages needs root, and there is no sudo
             env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get update
             env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 flex bc
-          mend: run the lines above as root, or as root: hotplug doctor --install
+          help: run the lines above as root, or as root: hotplug doctor --install
         "#);
     }
 

@@ -96,7 +96,7 @@ pub(crate) async fn overlay(
     }
     if changes.is_empty() && !patches.is_empty() {
         return Err(Error::user(format!("{} changes nothing in this source", names(patches)))
-            .mend("is it the right patch? A series may undo itself"));
+            .help("is it the right patch? A series may undo itself"));
     }
     Ok(Overlay { changes })
 }
@@ -124,7 +124,7 @@ async fn apply_one(patch: &Patch, work: &Path, scratch: &Path, cancel: &Cancella
 
 /// git says `error: patch failed: FILE:LINE`, or names the file that is missing.
 fn does_not_apply(patch: &Patch, work: &Path, said: &str, already: bool) -> Error {
-    let mend = if already {
+    let help = if already {
         "this source has the patch already"
     } else {
         "rebase the patch onto this source, or give the source it was made for (--source)"
@@ -142,13 +142,13 @@ fn does_not_apply(patch: &Patch, work: &Path, said: &str, already: bool) -> Erro
         let detail = format!("{}\n\n{}", hunk.text, what_is_there(&there, hunk));
         return Error::user(format!("{} does not apply at {name}:{line}", patch.name))
             .detail(detail)
-            .mend(mend);
+            .help(help);
     }
     let missing = |file: &&FileDiff| file.paths.first().is_some_and(|path| !work.join(path).exists());
     match patch.files.iter().find(missing).and_then(|file| file.paths.first()) {
         Some(gone) => Error::user(format!("{} does not apply: this source has no {gone}", patch.name))
-            .mend("is it for another version? Paths must have one leading part, as a/mm/memory.c"),
-        None => Error::user(format!("{} does not apply", patch.name)).detail(said.trim()).mend(mend),
+            .help("is it for another version? Paths must have one leading part, as a/mm/memory.c"),
+        None => Error::user(format!("{} does not apply", patch.name)).detail(said.trim()).help(help),
     }
 }
 

@@ -6,16 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use hotplug_side::{Side, Sides};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::side::{Side, Sides};
 use crate::{Error, Result};
 
 use super::apply::{self, Overlay};
 use super::cache::Cache;
 use super::config::{self, Config};
-use super::counted;
 use super::diagnose::{failed_make, kbuild_step};
 use super::make::{Ended, Make};
 use super::objects::{self, Objects};
@@ -24,15 +23,15 @@ use super::progress::{BuildEvent, Events, Quiet};
 use super::request::{PairRequest, Wanted};
 use super::source::{self, Located, Source, blocking};
 use super::store::{self, Built, Kernel, KernelId, KernelPair, PatchRecord, Record};
-use super::sync;
 use super::tool::{self, Tool};
 use super::tree::Tree;
+use super::{counted, sync};
 
 /// Part of every id: a new one for every change to how kernels are built.
 const BUILDER: &str = "hotplug kernel builder 2";
 
 /// Reduced debug information leaves out lockdep's own structures (`-femit-struct-debug-baseonly`), and with them the
-/// lock order is read out of a guest's memory ([`crate::lockorder`]). Its code stays the same.
+/// lock order is read out of a guest's memory ([`hotplug_lockorder`]). Its code stays the same.
 const LOCKDEP_TYPES: &str = "CFLAGS_lockdep.o=-femit-struct-debug-detailed=any";
 
 /// Files compiled for the default config: lines `CC` and `AS` of make's output for 6.1.192 (1147 and 37). Only the
@@ -153,7 +152,7 @@ pub async fn still_asks_for(
             return Err(Error::user(format!(
                 "{source} no longer makes the {which} kernel {was}, but another one, {id}"
             ))
-            .mend("start a new run: its source, patches, config or compiler has changed under this one"));
+            .help("start a new run: its source, patches, config or compiler has changed under this one"));
         }
     }
     Ok(())
@@ -333,7 +332,7 @@ impl<'a> Context<'a> {
         let mut checked = self.config.check(&text, &source);
         if !plan.touched.is_empty() && !config::options(&text).contains_key("GCOV_KERNEL") {
             checked = checked.and(Err(Error::user("its config has no CONFIG_GCOV_KERNEL")
-                .mend("set it in a fragment of yours (--config FILE), or compare with --no-coverage")));
+                .help("set it in a fragment of yours (--config FILE), or compare with --no-coverage")));
         }
         if let Err(error) = checked {
             objects::made(&objects)?;

@@ -10,10 +10,9 @@
 //!   accelerators/     what runs guests on this machine, a file for each QEMU, see `host::known`
 //! ```
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 use super::store::KernelId;
 
@@ -33,7 +32,7 @@ impl Cache {
         set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache"))).map_or_else(
             || {
                 Err(Error::user("neither XDG_CACHE_HOME nor HOME is set")
-                    .mend("give a cache folder: --cache DIR"))
+                    .help("give a cache folder: --cache DIR"))
             },
             |base| Ok(base.join("hotplug")),
         )
@@ -44,7 +43,7 @@ impl Cache {
         let root = root.into();
         let cannot = |error: std::io::Error| {
             Error::user(format!("cannot use the cache folder {}: {error}", root.display()))
-                .mend("give a folder you can write to: --cache DIR")
+                .help("give a folder you can write to: --cache DIR")
         };
         fs_err::create_dir_all(&root).map_err(cannot)?;
         // make splits paths at blanks, and Kbuild refuses a folder with a blank or colon in its name (Makefile, 6.1).
@@ -54,18 +53,12 @@ impl Cache {
                 "the cache folder {} has a character in its name that make cannot handle",
                 root.display()
             ))
-            .mend("give another folder: --cache DIR"));
+            .help("give another folder: --cache DIR"));
         }
         let format = root.join("format");
         if !format.exists() {
-            // Two runs may get here at once: whoever links first wins, and both wrote the same.
-            let mut file = tempfile::NamedTempFile::new_in(&root).map_err(cannot)?;
-            file.write_all(FORMAT.as_bytes()).map_err(Error::from)?;
-            match file.persist_noclobber(&format) {
-                Ok(_) => {}
-                Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error.error.into()),
-            }
+            // Of two runs that get here at once both write the same.
+            files::write_whole(&format, FORMAT.as_bytes()).map_err(cannot)?;
         }
         let found = fs_err::read(&format)?;
         if found != FORMAT.as_bytes() {
@@ -75,7 +68,7 @@ impl Cache {
                 String::from_utf8_lossy(&found).trim().chars().take(60).collect::<String>(),
                 FORMAT.trim()
             ))
-            .mend(format!("hotplug kernel prune --all --cache {}", root.display())));
+            .help(format!("hotplug kernel prune --all --cache {}", root.display())));
         }
         let cache = Self { root };
         let folders =

@@ -63,7 +63,7 @@ impl Config {
             let file = file.as_ref();
             let text = fs_err::read_to_string(file).map_err(|error| {
                 Error::user(format!("cannot read the config fragment: {error}"))
-                    .mend("check the path given to --config")
+                    .help("check the path given to --config")
             })?;
             this.fragments.push(Fragment { name: file.display().to_string(), text });
         }
@@ -99,7 +99,10 @@ impl Config {
     /// and its object folder are made of it, and a reworded comment must not rebuild every kernel.
     pub(crate) fn text(&self) -> String {
         let lines = self.fragments.iter().flat_map(|fragment| fragment.text.lines());
-        lines.filter(|line| !matches!(parse_line(line), Line::Empty)).map(|line| line.trim().to_owned() + "\n").collect()
+        lines
+            .filter(|line| !matches!(parse_line(line), Line::Empty))
+            .map(|line| line.trim().to_owned() + "\n")
+            .collect()
     }
 
     /// The last word on each option, by name without `CONFIG_`.
@@ -116,7 +119,7 @@ impl Config {
                     Line::Bad => {
                         return Err(Error::user(format!("{}:{line}: not a config line", fragment.name))
                             .detail(text)
-                            .mend("write CONFIG_NAME=y, CONFIG_NAME=n or `# CONFIG_NAME is not set`"));
+                            .help("write CONFIG_NAME=y, CONFIG_NAME=n or `# CONFIG_NAME is not set`"));
                     }
                 }
             }
@@ -150,7 +153,7 @@ impl Config {
         let names: Vec<_> = wrong.iter().map(|(name, ..)| format!("CONFIG_{name}")).collect();
         Err(Error::user(format!("this kernel cannot be configured with {}", names.join(", ")))
             .detail(detail)
-            .mend("set what it depends on in a fragment of yours too (--config FILE), or override the line there"))
+            .help("set what it depends on in a fragment of yours too (--config FILE), or override the line there"))
     }
 }
 
@@ -233,7 +236,7 @@ mod tests {
                 Kconfig:5: has no prompt: only other options can select it
             f1:2: CONFIG_GONE=y became not set
                 no Kconfig file of this source defines it
-          mend: set what it depends on in a fragment of yours too (--config FILE), or override the line there
+          help: set what it depends on in a fragment of yours too (--config FILE), or override the line there
         ");
     }
 

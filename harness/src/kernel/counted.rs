@@ -161,7 +161,7 @@ pub(super) fn keep(source: &Path, objects: &Path, touched: &[String], folder: &P
         list.push(Touched { path: path.clone(), counting });
     }
     fs_err::create_dir_all(folder)?;
-    crate::record::write_json(&folder.join(LIST), &list)
+    crate::files::write_json(&folder.join(LIST), &list)
 }
 
 /// What [`keep`] left in `folder`; none where the kernel has no counters.

@@ -58,7 +58,7 @@ pub(crate) fn failed_make(what: &str, log: &str, source: &Path, kept: &Path) -> 
             "the compiler was killed while it built {what}: out of memory?"
         ))
         .detail(tail())
-        .mend(format!("free some memory, or build with fewer jobs; {see}"));
+        .help(format!("free some memory, or build with fewer jobs; {see}"));
     }
     let missing = log.lines().find(|line| {
         line.ends_with(": not found")
@@ -68,15 +68,15 @@ pub(crate) fn failed_make(what: &str, log: &str, source: &Path, kept: &Path) -> 
     });
     if let Some(line) = missing {
         return Error::user(format!("a tool that kernel builds need is not installed: {}", line.trim()))
-            .mend(format!("apt-get install build-essential flex bison bc libelf-dev libssl-dev; {see}"));
+            .help(format!("apt-get install build-essential flex bison bc libelf-dev libssl-dev; {see}"));
     }
     let Some(block) = first_error(log, source) else {
-        return Error::user(format!("make failed on {what}")).detail(tail()).mend(see);
+        return Error::user(format!("make failed on {what}")).detail(tail()).help(see);
     };
     let first = block.iter().find(|line| ERROR.is_match(line)).cloned().unwrap_or_default();
     Error::user(format!("{what} does not compile: {first}"))
         .detail(block.join("\n"))
-        .mend(format!("mend the code; {see}"))
+        .help(format!("correct the code; {see}"))
 }
 
 #[cfg(test)]
@@ -105,7 +105,7 @@ make[3]: *** [scripts/Makefile.build:250: mm/memory_hotplug.o] Error 1
             mm/memory_hotplug.c:174:9: error: 'nonsense' undeclared (first use in this function)
               174 |         nonsense;
                   |         ^~~~~~~~
-          mend: mend the code; the whole log is /f/x.log
+          help: correct the code; the whole log is /f/x.log
         ");
     }
 

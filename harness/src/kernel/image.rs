@@ -36,7 +36,7 @@ pub(crate) fn release(file: &Path) -> Result<String> {
     let mut setup = Vec::new();
     let open = fs_err::File::open(file).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::user(format!("no such kernel image: {}", file.display()))
-            .mend("give the path of a bzImage, as make leaves it in arch/x86/boot/bzImage"),
+            .help("give the path of a bzImage, as make leaves it in arch/x86/boot/bzImage"),
         _ => error.into(),
     })?;
     if open.metadata()?.is_dir() {
@@ -49,7 +49,7 @@ pub(crate) fn release(file: &Path) -> Result<String> {
             "{} is no x86 kernel image: it is {kind} and has no boot header",
             file.display()
         ))
-        .mend("give a bzImage (arch/x86/boot/bzImage), not vmlinux and not an initramfs"));
+        .help("give a bzImage (arch/x86/boot/bzImage), not vmlinux and not an initramfs"));
     };
     Ok(banner.split_whitespace().next().unwrap_or("unknown").to_owned())
 }

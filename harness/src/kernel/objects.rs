@@ -22,12 +22,12 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use walkdir::WalkDir;
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 use super::source::blocking;
 use super::stamps::{States, Varying};
 use super::tool;
-use super::tree::{Tree, json, remove_file, remove_tree, work, write_atomically};
+use super::tree::{Tree, remove_file, remove_tree, work};
 
 /// In an object folder whose make has not ended in order: Kbuild would take a half-written object
 /// for a finished one.
@@ -133,7 +133,7 @@ pub(crate) async fn ready(
     let record = Record { files, is_whole };
     // On disk before the first file has its time, and long before make: whatever make leaves,
     // however it ends, is then newer than the record says, or older and compiled again.
-    write_atomically(&folder.join(SEEN), &serde_json::to_vec(&record).map_err(json)?)?;
+    files::write_json_compact(&folder.join(SEEN), &record)?;
     varying.set_times(&record.files)?;
     count(&folder, compiled)?;
     remove_file(&folder.join(COMPILED_UNRECORDED))?;

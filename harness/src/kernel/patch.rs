@@ -49,7 +49,7 @@ pub(crate) async fn read(paths: &[PathBuf], cancel: &CancellationToken) -> Resul
         }
         if found.is_empty() {
             return Err(Error::user(format!("no diff in {}", path.display()))
-                .mend("give a diff, a mail from `git format-patch`, an mbox, or a folder of them"));
+                .help("give a diff, a mail from `git format-patch`, an mbox, or a folder of them"));
         }
         patches.extend(found);
     }
@@ -107,7 +107,7 @@ fn file_name(subject: &str) -> String {
 pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let no_such = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::user(format!("no such patch: {}", path.display()))
-            .mend("check the path; it is relative to the folder hotplug was started in"),
+            .help("check the path; it is relative to the folder hotplug was started in"),
         _ => Error::user(format!("cannot read the patch {}: {error}", path.display())),
     };
     if !fs_err::metadata(path).map_err(no_such)?.is_dir() {
@@ -158,7 +158,7 @@ async fn read_mails(file: &Path, cancel: &CancellationToken) -> Result<Vec<Patch
         .arg(std::path::absolute(file)?);
     tool::capture(split, cancel).await?.ok(|said| {
         Error::user(format!("{} is not a mail or an mbox: {said}", file.display()))
-            .mend("save it again, as `git format-patch` writes it")
+            .help("save it again, as `git format-patch` writes it")
     })?;
     let mut mails = Vec::new();
     for entry in fs_err::read_dir(folder.path())? {
@@ -224,7 +224,7 @@ pub(crate) fn parse(name: &str, subject: Option<String>, text: &str) -> Result<O
             at = end;
             continue;
         } else if line == "GIT binary patch" {
-            return Err(Error::user(format!("{name} changes a binary file")).mend("take the binary part out"));
+            return Err(Error::user(format!("{name} changes a binary file")).help("take the binary part out"));
         }
         at += 1;
     }
@@ -252,7 +252,7 @@ impl FileDiff {
 
 fn cut_short(name: &str, header: &str) -> Error {
     Error::user(format!("{name} is damaged: the hunk that starts with `{header}` is cut short"))
-        .mend("a mail program may have wrapped or trimmed it; save it raw, or make it again with `git format-patch`")
+        .help("a mail program may have wrapped or trimmed it; save it raw, or make it again with `git format-patch`")
 }
 
 /// The path of a `---` or `+++` line. `None` for /dev/null.

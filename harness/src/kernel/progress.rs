@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::side::Side;
+use hotplug_side::Side;
 
 /// One step of a build.
 #[derive(Debug, Clone, PartialEq)]

@@ -35,12 +35,12 @@ impl Revisions {
         }
         if list.trim().is_empty() {
             return Err(Error::user(format!("there is no revision in {bad} that is not in {good}"))
-                .mend("name the good revision before the bad one: --good v6.1.191 --bad v6.1.192"));
+                .help("name the good revision before the bad one: --good v6.1.191 --bad v6.1.192"));
         }
         let descends = capture(git(repo).args(["merge-base", "--is-ancestor", &good, &bad]), cancel).await?;
         if !descends.good {
             return Err(Error::user(format!("{good} is no ancestor of {bad}"))
-                .mend("try the commit that both descend from: git merge-base GOOD BAD"));
+                .help("try the commit that both descend from: git merge-base GOOD BAD"));
         }
         Ok(Self { good, list, subjects })
     }
@@ -56,7 +56,7 @@ pub async fn resolve(repo: &Path, name: &str, cancel: &CancellationToken) -> Res
     let asked = ["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{name}^{{commit}}")];
     let said = capture(git(repo).args(asked), cancel).await?.ok(|_| {
         Error::user(format!("{} has no revision {name}", repo.display()))
-            .mend("check it with: git log --oneline -1 REVISION")
+            .help("check it with: git log --oneline -1 REVISION")
     })?;
     Ok(text(&said).trim().to_owned())
 }

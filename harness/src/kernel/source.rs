@@ -69,7 +69,7 @@ impl Source {
                 Ok(Self::Git { repo: repo.clone(), revision: revision.to_owned() })
             }
             other => Err(Error::user(format!("{other} has no revisions, so there is no {revision} of it"))
-                .mend("give a git repository: --source PATH --before REV --after REV")),
+                .help("give a git repository: --source PATH --before REV --after REV")),
         }
     }
 
@@ -111,7 +111,7 @@ impl Source {
             return Ok(Self::Package { version: Some(version.to_owned()) });
         }
         Err(Error::user(format!("no kernel source called {text}"))
-            .mend("give linux-source-6.1, a tarball, a folder, or repository@revision"))
+            .help("give linux-source-6.1, a tarball, a folder, or repository@revision"))
     }
 }
 
@@ -174,7 +174,7 @@ fn package(folder: &Path, version: Option<&str>) -> Result<(String, PathBuf)> {
         let error = Error::user(format!("linux-source-{wanted} is not installed"));
         let error =
             if others.is_empty() { error } else { error.detail(format!("there is {}", others.join(", "))) };
-        error.mend(format!("apt-get install linux-source-{wanted}"))
+        error.help(format!("apt-get install linux-source-{wanted}"))
     })
 }
 
@@ -215,7 +215,7 @@ async fn git(name: String, repo: &Path, revision: &str, cancel: &CancellationTok
     let wanted = format!("{revision}^{{tree}}");
     let tree = ask(&["rev-parse", "--verify", "--end-of-options", &wanted]).await?.ok(|_| {
         Error::user(format!("{} has no revision {revision}", repo.display()))
-            .mend("see `git log --oneline` there; a new one may have to be fetched first")
+            .help("see `git log --oneline` there; a new one may have to be fetched first")
     })?;
     let tree = line(tree);
     let found = ask(&["ls-tree", "--name-only", "--full-tree", &tree, "Kconfig", "Makefile"]).await?;
@@ -238,7 +238,7 @@ pub(crate) fn check_linux(folder: &Path, name: &str) -> Result<()> {
 
 fn no_linux(name: &str) -> Error {
     Error::user(format!("{name} holds no Linux source: it lacks the kernel's Makefile and Kconfig"))
-        .mend("give the top folder of a kernel source")
+        .help("give the top folder of a kernel source")
 }
 
 fn short_hash(bytes: &[u8]) -> String {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 use super::apply::Contents;
 use super::make::{Ended, Make};
@@ -60,7 +60,7 @@ async fn unpack(tree: &Tree, tarball: &Path, name: &str, cancel: &CancellationTo
     tool::capture(tar, cancel).await?.ok(|said| {
         Error::user(format!("{} is not a tarball that tar can read", tarball.display()))
             .detail(said.lines().take(3).collect::<Vec<_>>().join("\n"))
-            .mend("give a kernel source: linux-source-6.1, a tarball, a folder, or repository@revision")
+            .help("give a kernel source: linux-source-6.1, a tarball, a folder, or repository@revision")
     })?;
     let mut top = Vec::new();
     for entry in fs_err::read_dir(&folder)? {
@@ -92,12 +92,12 @@ async fn copy(tree: &Tree, from: &Path, wanted: &Manifest, cancel: &Cancellation
             Ended::Finished(status) if status.success() => {}
             Ended::Finished(_) => {
                 return Err(Error::user(format!("{} was built in and cannot be cleaned", from.display()))
-                    .mend(format!("make -C {} mrproper", from.display())));
+                    .help(format!("make -C {} mrproper", from.display())));
             }
             Ended::Cancelled { .. } => return Err(Error::interrupted()),
         }
     }
-    tree::write_atomically(&record, &serde_json::to_vec(wanted).map_err(std::io::Error::from)?)
+    files::write_json_compact(&record, wanted)
 }
 
 /// The files that `has` and `wanted` do not have alike. None where nothing is there yet: what is
@@ -136,7 +136,7 @@ fn copy_files(
         let bytes = manifest::read(&source, entry.kind)?;
         if manifest::hash(&bytes) != entry.hash {
             return Err(
-                Error::user(format!("{} changed while it was read", source.display())).mend("run it again")
+                Error::user(format!("{} changed while it was read", source.display())).help("run it again")
             );
         }
         if has.files.get(path).is_some_and(|old| old.kind == Kind::Link) || entry.kind == Kind::Link {

@@ -41,7 +41,7 @@ impl Said {
 }
 
 pub(crate) fn disk_full(said: impl std::fmt::Display) -> Error {
-    Error::infrastructure("the disk is full").detail(said).mend(
+    Error::infrastructure("the disk is full").detail(said).help(
         "free some space (a source and its objects take 2 GB), or `hotplug kernel prune`, or --cache DIR",
     )
 }

@@ -23,7 +23,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 use super::apply::{Contents, Overlay};
 use super::cache::Cache;
@@ -78,7 +78,7 @@ pub(crate) fn try_lock(file: &Path, how: FlockArg) -> Result<Option<Flock<File>>
 }
 
 impl Tree {
-    /// Waits for the lock, telling `waiting` once if there is a wait, and mends what a killed run left.
+    /// Waits for the lock, telling `waiting` once if there is a wait, and repairs what a killed run left.
     pub(crate) async fn acquire(
         cache: &Cache,
         id: &str,
@@ -141,7 +141,7 @@ impl Tree {
 
     /// Says what `src/` holds from now on. `None` before it is changed.
     pub(crate) fn set_content(&self, content: Option<String>) -> Result<()> {
-        write_atomically(&self.dir.join("state.json"), &serde_json::to_vec(&State { content }).map_err(json)?)
+        files::write_json_compact(&self.dir.join("state.json"), &State { content })
     }
 
     /// Every file of `src/` that ever changed, as it was before it first did.
@@ -166,7 +166,7 @@ impl Tree {
         if varied.len() == known {
             return Ok(());
         }
-        write_atomically(&self.dir.join(VARIED), &serde_json::to_vec(&varied).map_err(json)?)
+        files::write_json_compact(&self.dir.join(VARIED), &varied)
     }
 
     /// Puts a patch on. The journal is complete before the first file is touched.
@@ -184,7 +184,7 @@ impl Tree {
             }
             entries.push(Undo { path: change.path.clone(), was: entry });
         }
-        write_atomically(&new.join("journal.json"), &serde_json::to_vec(&entries).map_err(json)?)?;
+        files::write_json_compact(&new.join("journal.json"), &entries)?;
         fs_err::rename(&new, &journal)?;
         for change in &overlay.changes {
             let file = self.source().join(&change.path);
@@ -231,16 +231,7 @@ pub(crate) fn work(dir: &Path, name: &str) -> Result<PathBuf> {
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 pub(super) fn json(error: serde_json::Error) -> Error {
-    Error::infrastructure(format!("the kernel cache is damaged: {error}")).mend("hotplug kernel prune --all")
-}
-
-/// Replaces `file`: whoever reads it sees the old or the new bytes.
-pub(crate) fn write_atomically(file: &Path, bytes: &[u8]) -> Result<()> {
-    let mut new = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new(".")))?;
-    std::io::Write::write_all(&mut new, bytes)?;
-    new.as_file().sync_all()?;
-    new.persist(file).map_err(|error| Error::from(error.error))?;
-    Ok(())
+    Error::infrastructure(format!("the kernel cache is damaged: {error}")).help("hotplug kernel prune --all")
 }
 
 /// Removes a folder, if there is one.

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use hotplug_side::{Side, Sides};
+use hotplug_statistics::{ALPHA, Groups, coefficient_of_variation, fewest_boots, holm, median};
+
 use super::metric::TrialTimes;
 use super::result::{Latency, MetricResult, PhaseResult, Stall, Told, VictimResult};
 use super::spread::Times;
-use super::statistics::{ALPHA, Groups, coefficient_of_variation, fewest_boots, holm, median};
-use crate::qemu::Clock;
-use crate::scenario::{Metric, Part, Timing};
-use crate::side::{Side, Sides};
+use crate::scenario::{Clock, Metric, Part, Timing};
 
 /// Seed of what is drawn: the same samples give the same figures.
 const SEED: u64 = 7;
@@ -296,7 +296,7 @@ mod tests {
         let of = |ratio: f64, verdict| {
             let metrics = timed(&[("a", 30.0, ratio)]).judge(&timing(&["a"]), Clock::Exact);
             let mut judgement = judgement(verdict);
-            Latency { metrics, ..Latency::default() }.weigh(&mut judgement);
+            judgement.weigh(Latency { metrics, ..Latency::default() }.weight());
             (judgement.verdict, judgement.reason)
         };
         let slower = "slower: a +2.0 %".to_owned();

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use hotplug_protocol::LoopTime;
+use hotplug_side::Side;
 use serde::{Deserialize, Serialize};
 
 use super::lock_stat::LockTimes;
 use super::phase::Course;
 use super::trace::Call;
 use crate::scenario::Metric;
-use crate::side::Side;
 
 /// The file of a timed trial's times.
 pub const FILE: &str = "latency.json";

@@ -6,7 +6,6 @@ mod metric;
 mod phase;
 mod result;
 mod spread;
-pub mod statistics;
 mod trace;
 
 pub use judge::{Timed, enough_boots};

@@ -1,13 +1,11 @@
 //! What is told of latency: the part of `result.json`.
 
+use hotplug_side::Sides;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::spread::Spread;
-use crate::compare::{Judgement, Verdict};
-use crate::qemu::Clock;
-use crate::scenario::{Part, Teller};
-use crate::side::Sides;
+use crate::scenario::{Clock, Part, Teller};
 
 /// The latency part of a comparison.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -146,26 +144,6 @@ impl Latency {
     /// Nothing was timed, and why.
     pub fn none(why: impl Into<String>) -> Self {
         Self { none: Some(why.into()), ..Self::default() }
-    }
-
-    /// What it makes of a judgement: what is slower is a regression.
-    pub fn weigh(&self, judgement: &mut Judgement) {
-        let slower: Vec<String> = self
-            .told(Told::Slower)
-            .map(|metric| format!("{} {:+.1} %", metric.name, (metric.ratio - 1.0) * 100.0))
-            .collect();
-        if slower.is_empty() {
-            return;
-        }
-        let slower = format!("slower: {}", slower.join(", "));
-        match judgement.verdict {
-            None => {}
-            Some(Verdict::Regressed) => judgement.reason = format!("{}; {slower}", judgement.reason),
-            Some(_) => {
-                judgement.verdict = Some(Verdict::Regressed);
-                judgement.reason = slower;
-            }
-        }
     }
 
     /// Those of the metrics of which this was told.

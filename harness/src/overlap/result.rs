@@ -1,13 +1,12 @@
 //! What is told of overlaps: the part of `result.json`.
 
+use hotplug_side::{Side, Sides};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::section::{overlaps, sections};
-use crate::compare::{Judgement, Verdict};
 use crate::latency::TrialTimes;
 use crate::scenario::{Critical, Racing};
-use crate::side::{Side, Sides};
 
 /// The overlap part of a comparison.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -134,40 +133,12 @@ impl Overlap {
             (!apart.is_empty()).then_some((pair, apart))
         })
     }
-
-    /// What it makes of a judgement: where what was to race never did, silence says nothing of the race.
-    pub fn weigh(&self, judgement: &mut Judgement) {
-        if judgement.verdict != Some(Verdict::Unchanged) || self.none.is_some() {
-            return;
-        }
-        // Shown to be kept apart by a lock, they need not meet.
-        let race = judgement.race.take();
-        let apart = |pair: &Pair, side: Side| match (&race, &pair.first, &pair.second) {
-            (Some(race), Critical::Function(a), Critical::Function(b)) => race.excludes(side, a, b),
-            _ => false,
-        };
-        let never: Vec<String> = self
-            .never()
-            .filter_map(|(pair, mut sides)| {
-                sides.retain(|side| !apart(pair, *side));
-                (!sides.is_empty()).then_some((pair, sides))
-            })
-            .map(|(pair, sides)| {
-                let side = if sides.len() == 2 { String::new() } else { format!(" {}", sides[0]) };
-                format!("{} and {}{side}", pair.first, pair.second)
-            })
-            .collect();
-        judgement.race = race;
-        if !never.is_empty() {
-            judgement.verdict = Some(Verdict::Inconclusive);
-            judgement.reason = format!("never overlapped: {}", never.join("; "));
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::{Judgement, Verdict};
     use crate::latency::Call;
 
     fn racing() -> Racing {
@@ -198,7 +169,7 @@ mod tests {
     fn weighed(overlap: &Overlap, verdict: Verdict) -> (Verdict, String) {
         let mut judgement =
             Judgement { verdict: Some(verdict), reason: "0 new".into(), ..Judgement::default() };
-        overlap.weigh(&mut judgement);
+        judgement.weigh(overlap.weight(None));
         (judgement.verdict.unwrap(), judgement.reason)
     }
 

@@ -3,9 +3,10 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{duration, harmless, host_line};
+use super::{duration, host_line};
 use crate::bisect::Bisection;
 use crate::record::{BisectResult, Host, Suspected, Test};
+use crate::text::harmless;
 
 /// Column of the revision, characters.
 const NAME: usize = 58;

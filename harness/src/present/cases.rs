@@ -3,12 +3,14 @@
 //! Names stay the same from run to run, so that a CI system can follow them; each finding is a case of its own beside them,
 //! named by its signature.
 
-use super::{coverage, harmless, latency, overlap, terminal};
+use hotplug_side::{Side, Sides};
+
+use super::{coverage, latency, overlap, terminal};
 use crate::compare::{Class, Control, Finding, Verdict};
 use crate::latency::Told;
 use crate::record::RunResult;
 use crate::rendezvous::Count;
-use crate::side::{Side, Sides};
+use crate::text::harmless;
 
 /// Longest line of a case, characters.
 const LONGEST: usize = 400;
@@ -164,7 +166,7 @@ fn finding(finding: &Finding) -> Case {
 
 /// The call path, innermost first, one frame a line, with file and line where they are known.
 pub(super) fn call_path(finding: &Finding) -> Vec<String> {
-    let line = |frame: &crate::kreport::Frame| {
+    let line = |frame: &hotplug_kreport::Frame| {
         let source = frame.source.as_deref().map_or_else(String::new, |source| format!(" at {source}"));
         harmless(&format!("{}{source}", frame.function), LONGEST)
     };

@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
-use super::{harmless, labelled};
+use hotplug_side::{Side, Sides};
+
+use super::labelled;
 use crate::compare::{ChangedLine, Coverage, FileCoverage};
 use crate::coverage::Ran;
 use crate::kernel::Counting;
-use crate::side::{Side, Sides};
+use crate::text::harmless;
 
 /// Widest line, characters.
 const WIDTH: usize = 100;

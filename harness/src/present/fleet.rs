@@ -3,8 +3,9 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{duration, harmless};
+use super::duration;
 use crate::fleet::{Left, MergedCell, Plan, Shard};
+use crate::text::harmless;
 
 /// Column of a combination's name, characters.
 const NAME: usize = 56;

@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 
-use super::{harmless, latency, mail};
-use crate::compare::{Count, interval};
+use hotplug_statistics::interval;
+
+use super::{latency, mail};
+use crate::compare::Count;
 use crate::history::{Bug, RunRow, ScenarioRow, Series, changes};
+use crate::text::harmless;
 
 /// Of a row.
 const WIDTH: usize = 100;

@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
+use hotplug_side::{Side, Sides};
+
+use super::labelled;
 use super::terminal::probability;
-use super::{harmless, labelled};
 use crate::latency::{Latency, MetricResult, Spread, Stall, Told};
 use crate::scenario::Teller;
-use crate::side::{Side, Sides};
+use crate::text::harmless;
 
 /// Widest line, characters.
 const WIDTH: usize = 100;

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::{harmless, labelled};
+use hotplug_lockorder::{Forecast, Union};
+use hotplug_side::Side;
+
+use super::labelled;
 use crate::compare::{EdgeDiff, LockOrderDiff};
-use crate::lockorder::{Forecast, Union};
-use crate::side::Side;
+use crate::text::harmless;
 
 /// Widest line, characters.
 const WIDTH: usize = 100;

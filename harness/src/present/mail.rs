@@ -3,12 +3,12 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{cases, coverage, duration, harmless, latency, locks, overlap, race, terminal};
+use super::{cases, coverage, duration, latency, locks, overlap, race, terminal};
 use crate::compare::{Class, Control, Finding, Verdict};
-use crate::qemu::Clock;
 use crate::qemu::shell_word;
 use crate::record::RunResult;
-use crate::scenario::Point;
+use crate::scenario::{Clock, Point};
+use crate::text::harmless;
 
 /// Widest line, characters (Documentation/process/submitting-patches.rst wraps at 75).
 const WIDTH: usize = 75;

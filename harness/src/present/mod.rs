@@ -38,15 +38,6 @@ fn labelled(label: &str, lines: impl IntoIterator<Item = String>) -> Vec<String>
     labels.zip(lines).map(|(label, line)| format!("{label:<10}{line}")).collect()
 }
 
-/// Text of a guest made harmless: one line, no control characters, at most `most` characters.
-pub fn harmless(text: &str, most: usize) -> String {
-    let mut out: String = text.chars().filter(|c| !c.is_control()).take(most).collect();
-    if text.chars().nth(most).is_some() {
-        out.push('…');
-    }
-    out
-}
-
 /// As our files write it: a variant in kebab case, such as `accounting-mismatch`.
 fn word(variant: &impl serde::Serialize) -> String {
     serde_json::to_value(variant).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
@@ -62,12 +53,6 @@ pub fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_guest_cannot_steer_the_terminal() {
-        assert_eq!(harmless("a\u{1b}[31mb\r\nc\u{9b}x", 80), "a[31mbcx");
-        assert_eq!(harmless("abcdef", 3), "abc…");
-    }
 
     #[test]
     fn durations() {

@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
+use hotplug_side::{Side, Sides};
+
+use super::labelled;
 use super::latency::nanoseconds;
-use super::{harmless, labelled};
 use crate::overlap::{Overlap, Pair};
-use crate::side::{Side, Sides};
+use crate::text::harmless;
 
 /// Widest line, characters.
 const WIDTH: usize = 100;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{duration, harmless};
+use super::duration;
+use crate::text::harmless;
 use crate::trial::{Again, Happened, TrialOutcome, TrialRecord};
 
 /// Longest line above the bar, characters.

@@ -3,10 +3,11 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{duration, harmless, host_line, latency};
+use super::{duration, host_line, latency};
 use crate::compare::Finding;
 use crate::prove::{EntryResult, Group, Sight, Totals};
 use crate::record::{Host, ProveResult};
+use crate::text::harmless;
 
 /// Columns: name, sight, trials, seconds; what follows is open-ended.
 const NAME: usize = 32;

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::{harmless, labelled};
+use hotplug_side::{Side, Sides};
+
+use super::labelled;
 use crate::rendezvous::{Cell, Count, Race};
-use crate::side::{Side, Sides};
+use crate::text::harmless;
 
 /// Widest line of a screen, characters.
 const WIDTH: usize = 110;
@@ -116,21 +118,21 @@ pub fn full(race: &Race) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rendezvous::{Hold, Outcome};
+    use crate::rendezvous::{Hold, HoldOutcome};
 
     fn race() -> Race {
         let mut race = Race::default();
-        let mut add = |side, folder: &str, hold: &str, until: &str, outcome: Outcome, went_through| {
+        let mut add = |side, folder: &str, hold: &str, until: &str, outcome: HoldOutcome, went_through| {
             let hold = Hold::of(&hold.parse().unwrap(), Some(&until.parse().unwrap()));
             race.add(side, folder, &[Hold { outcome, went_through, ..hold }]);
         };
-        let excluded = || Outcome::Excluded { lock: "device_hotplug_lock".into() };
+        let excluded = || HoldOutcome::Excluded { lock: "device_hotplug_lock".into() };
         for side in Side::BOTH {
             add(side, &format!("{side}-000"), "offline_pages", "_cpu_up", excluded(), false);
         }
         add(Side::Before, "before-001", "memremap_pages", "_cpu_up", excluded(), false);
-        add(Side::After, "after-001", "memremap_pages", "_cpu_up", Outcome::Met, true);
-        add(Side::After, "after-002", "memremap_pages", "_cpu_up", Outcome::Limit, false);
+        add(Side::After, "after-001", "memremap_pages", "_cpu_up", HoldOutcome::Met, true);
+        add(Side::After, "after-002", "memremap_pages", "_cpu_up", HoldOutcome::Limit, false);
         race
     }
 

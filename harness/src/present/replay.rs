@@ -3,9 +3,10 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{duration, harmless, host_line};
+use super::{duration, host_line};
 use crate::compare::Recurrence;
 use crate::record::{ReplayResult, Start};
+use crate::text::harmless;
 
 /// Widest line, characters.
 const WIDTH: usize = 100;
@@ -65,7 +66,8 @@ fn words(finding: &Recurrence) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{Count, interval};
+    use crate::compare::Count;
+    use hotplug_statistics::interval;
 
     #[test]
     fn a_rate_is_told_with_its_interval() {

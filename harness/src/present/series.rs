@@ -3,8 +3,9 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{duration, harmless, host_line};
+use super::{duration, host_line};
 use crate::record::{Brought, Host, Judged, SeriesResult, State, Step};
+use crate::text::harmless;
 
 /// Column of the subject, characters.
 const SUBJECT: usize = 46;

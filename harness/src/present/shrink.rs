@@ -3,10 +3,12 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{duration, harmless, host_line};
+use hotplug_side::Side;
+
+use super::{duration, host_line};
 use crate::record::{Run, ShrinkResult, rate};
 use crate::scenario::Scenario;
-use crate::side::Side;
+use crate::text::harmless;
 
 /// A scenario file that says what it repeats. `again` are the words for how often.
 pub fn file(scenario: &Scenario, result: &ShrinkResult, side: Side, again: &str) -> String {

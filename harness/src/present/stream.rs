@@ -2,11 +2,11 @@
 
 use std::io::Write;
 
+use hotplug_side::Side;
 use serde::Serialize;
 
 use crate::compare::{Class, Count, Verdict};
 use crate::record::{Run, RunResult};
-use crate::side::Side;
 use crate::trial::{Again, Happened, TrialOutcome};
 use crate::{Error, Result};
 

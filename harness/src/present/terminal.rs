@@ -4,11 +4,12 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anstyle::AnsiColor;
+use hotplug_kreport::plain_name;
 
-use super::{duration, harmless, host_line};
+use super::{duration, host_line};
 use crate::compare::{Class, Control, Finding, Verdict};
-use crate::kreport::plain_name;
 use crate::record::{KernelNote, RunResult};
+use crate::text::harmless;
 
 /// Findings shown in full; the rest are counted.
 const SHOWN: usize = 3;

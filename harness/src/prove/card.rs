@@ -174,7 +174,7 @@ impl Card {
     pub fn parse(name: &str, file: &impl fmt::Display, text: &str) -> Result<Self> {
         let wrong = |what: &dyn fmt::Display| Error::user(format!("{file}: {what}"));
         let card: File =
-            toml::from_str(text).map_err(|error| wrong(&error).mend("see docs/known-bugs.md"))?;
+            toml::from_str(text).map_err(|error| wrong(&error).help("see docs/known-bugs.md"))?;
         let undoes =
             card.undoes.map(|Fix { subject, commit, version }| Origin::Undoes { subject, commit, version });
         let origins = [

@@ -1,11 +1,11 @@
 //! What came of an entry, and of all of them.
 
+use hotplug_side::Sides;
 use serde::{Deserialize, Serialize};
 
 use super::card::{Card, Expected, Follows, Series};
 use crate::compare::{Class, Count, Finding, Tally};
 use crate::latency::{Latency, MetricResult, Told};
-use crate::side::Sides;
 
 /// What counts an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

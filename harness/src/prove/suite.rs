@@ -57,7 +57,7 @@ impl Suite {
         let cards = root.join(CARDS);
         let listed = fs_err::read_dir(&cards).map_err(|error| {
             Error::user(format!("no suite of known bugs: {error}"))
-                .mend(format!("name a folder that has {CARDS}/, as the project's repository"))
+                .help(format!("name a folder that has {CARDS}/, as the project's repository"))
         })?;
         let mut entries = Vec::new();
         for file in listed {
@@ -83,14 +83,14 @@ impl Suite {
             let all: Vec<&str> = self.entries.iter().map(|entry| &*entry.name).collect();
             return Err(Error::user(format!("no known bug is called {unknown}"))
                 .detail(format!("there are {}", all.join(", ")))
-                .mend("name some of these, or none for all"));
+                .help("name some of these, or none for all"));
         }
         let wanted = |entry: &&Entry| {
             (names.is_empty() || names.contains(&entry.name)) && (!quick || entry.card.quick)
         };
         let chosen: Vec<&Entry> = self.entries.iter().filter(wanted).collect();
         if chosen.is_empty() {
-            return Err(Error::user("none of these belongs to the quick proof").mend("leave --quick out"));
+            return Err(Error::user("none of these belongs to the quick proof").help("leave --quick out"));
         }
         Ok(chosen)
     }

@@ -2,12 +2,9 @@
 
 use std::path::Path;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use crate::bytes::Bytes;
 use crate::host::Accelerator;
-use crate::scenario::{Device, Guest, Machine, Scenario, Topology};
+use crate::scenario::{Clock, Device, Guest, Machine, Scenario, Topology};
 
 use super::Inherited;
 
@@ -30,27 +27,6 @@ pub struct Boot {
     pub start: Start,
     /// Whether its vCPUs can be held.
     pub gdb: bool,
-}
-
-/// What guest time is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Clock {
-    /// The host's time.
-    #[default]
-    Wall,
-    /// A count of instructions, one a nanosecond, under TCG with all CPUs taking turns in one thread. While all of them
-    /// are idle it jumps to the next timer (docs/devel/tcg-icount.rst of QEMU, `-icount` in its manual).
-    Exact,
-}
-
-impl std::fmt::Display for Clock {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Wall => "wall",
-            Self::Exact => "exact",
-        })
-    }
 }
 
 /// Where a guest begins.
@@ -263,7 +239,7 @@ fn place(machine: &Machine, slot: u32) -> String {
 mod tests {
     use super::*;
     use crate::host::Accelerator;
-    use crate::scenario::{DEFAULT, Scenario};
+    use crate::scenario::{Clock, DEFAULT, Scenario};
 
     fn boot(accelerator: Accelerator, platform: Platform, start: Start) -> Boot {
         let clock = Clock::Wall;

@@ -20,7 +20,7 @@ impl Identity {
         }
         let nobody = User::from_name("nobody").ok().flatten();
         let nobody = nobody.ok_or_else(|| {
-            Error::infrastructure("there is no user `nobody` to run QEMU as").mend("run as an ordinary user")
+            Error::infrastructure("there is no user `nobody` to run QEMU as").help("run as an ordinary user")
         })?;
         let gid = match accelerator {
             Accelerator::Tcg => nobody.gid,

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{SetOnce, mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, LinesCodec};
 
 use crate::Result;
+use crate::event_log::{Happening, Journal};
 use crate::guest::Capped;
-use crate::journal::{Happening, HostTime, Journal};
-use crate::latch::Latch;
+use crate::guest_clock::HostTime;
 use crate::limits::limits;
 
 /// The longest line taken. The largest reply, `query-qmp-schema`, has 0.3 MB.
@@ -50,7 +50,7 @@ pub enum QmpError {
 pub struct Qmp {
     calls: mpsc::UnboundedSender<Call>,
     /// Why there is no more to be had of it.
-    gone: Arc<Latch<String>>,
+    gone: Arc<SetOnce<String>>,
 }
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Qmp {
             journal.fail(&error);
             QmpError::Gone(error.to_string())
         })?;
-        let gone: Arc<Latch<String>> = Arc::default();
+        let gone: Arc<SetOnce<String>> = Arc::default();
         let (calls, inbox) = mpsc::unbounded_channel();
         let (read, write) = stream.into_split();
         let lines = FramedRead::new(read, LinesCodec::new_with_max_length(LONGEST_LINE));
@@ -104,7 +104,7 @@ impl Qmp {
         self.calls.send(Call { command: message, reply }).map_err(|_| self.why_gone())?;
         let Ok(answer) = tokio::time::timeout(limits().monitor, answer).await else {
             let why = format!("it did not answer {} within {} s", C::NAME, limits().monitor.as_secs_f64());
-            self.gone.set(why);
+            let _ = self.gone.set(why);
             return Err(self.why_gone());
         };
         let value = answer.map_err(|_| self.why_gone())??;
@@ -113,16 +113,16 @@ impl Qmp {
 
     /// Waits until there is no more to be had of it; why. Safe to cancel.
     pub async fn gone(&self) -> String {
-        self.gone.wait().await
+        self.gone.wait().await.clone()
     }
 
     /// Whether there is no more to be had of it.
     pub fn is_gone(&self) -> bool {
-        self.gone.is_set()
+        self.gone.initialized()
     }
 
     fn why_gone(&self) -> QmpError {
-        QmpError::Gone(self.gone.get().unwrap_or_else(|| "connection closed".into()))
+        QmpError::Gone(self.gone.get().cloned().unwrap_or_else(|| "connection closed".into()))
     }
 }
 
@@ -135,7 +135,7 @@ struct Owner {
     next: u64,
     /// Taken when the greeting came. Events may come before it.
     greeted: Option<oneshot::Sender<()>>,
-    gone: Arc<Latch<String>>,
+    gone: Arc<SetOnce<String>>,
 }
 
 impl Owner {
@@ -158,7 +158,7 @@ impl Owner {
             }
         };
         // Before those who wait for an answer learn it.
-        self.gone.set(why.clone());
+        let _ = self.gone.set(why.clone());
         for (_, reply) in self.pending.drain() {
             // Whoever waited may have been cancelled.
             let _ = reply.send(Err(QmpError::Gone(why.clone())));

@@ -23,8 +23,8 @@ pub fn find(asked: &Path, results: &Path) -> Result<PathBuf> {
         runs.retain(|name| name.starts_with(&first));
     }
     let none = |what: String| {
-        let mend = "name a folder, the begin of its name below results/, or `last`";
-        Err(Error::user(what).mend(mend))
+        let help = "name a folder, the begin of its name below results/, or `last`";
+        Err(Error::user(what).help(help))
     };
     match runs.as_slice() {
         [] if first == LAST => none(format!("there is no run below {}", results.display())),

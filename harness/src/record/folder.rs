@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
-use super::write_json;
+use crate::files::write_json;
 use crate::{Error, Result};
 
 /// The folder of one run.
@@ -54,7 +54,7 @@ impl RunFolder {
                 "the run in {} goes on: another hotplug writes there",
                 path.display()
             ))
-            .mend("wait for it, or end it first")),
+            .help("wait for it, or end it first")),
             Err((_, error)) => Err(Error::infrastructure(format!("cannot lock {}: {error}", path.display()))),
         }
     }

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::read_if_there;
-use crate::lockorder::{self, LockOrder, TrialLocks, Union};
-use crate::side::Side;
+use hotplug_lockorder::{LockOrder, TrialLocks, Union};
+use hotplug_side::Side;
+
+use crate::files::read_json_if_there;
 use crate::{Error, Result};
 
 /// The folder of a further boot of a run's kernels, which is made like a run's: `checkpoints/` and `trials/`.
@@ -30,16 +31,16 @@ pub fn add_locks(
     let mut names = BTreeSet::new();
     let entries = fs_err::read_dir(&trials).map_err(|error| {
         Error::user(format!("{} is no run's folder: {error}", folder.display()))
-            .mend("name a folder below results/")
+            .help("name a folder below results/")
     })?;
     for entry in entries {
         names.insert(entry?.file_name());
     }
     let (mut why, mut restored, mut readable) = (None, false, false);
     for name in names {
-        let path = trials.join(name).join(lockorder::FILE);
+        let path = trials.join(name).join(hotplug_lockorder::FILE);
         // One that was cut off, or that does not count, has none.
-        let Some(mut trial) = read_if_there::<TrialLocks>(&path)? else { continue };
+        let Some(mut trial) = read_json_if_there::<TrialLocks>(&path)? else { continue };
         check(&path, &trial.order)?;
         let Some(side) = counts_for(trial.side) else { continue };
         trial.side = side;
@@ -51,9 +52,9 @@ pub fn add_locks(
     }
     if restored {
         for of in Side::BOTH {
-            let path = folder.join("checkpoints").join(of.to_string()).join(lockorder::FILE);
+            let path = folder.join("checkpoints").join(of.to_string()).join(hotplug_lockorder::FILE);
             let Some(side) = counts_for(of) else { continue };
-            if let Some(order) = read_if_there::<LockOrder>(&path)? {
+            if let Some(order) = read_json_if_there::<LockOrder>(&path)? {
                 check(&path, &order)?;
                 union.add_boot(side, &order);
             }
@@ -67,5 +68,5 @@ fn check(path: &Path, order: &LockOrder) -> Result<()> {
         return Ok(());
     }
     Err(Error::user(format!("{} names locks or call paths that are not in it", path.display()))
-        .mend("restore the file, or remove its trial's folder and continue the run with --resume"))
+        .help("restore the file, or remove its trial's folder and continue the run with --resume"))
 }

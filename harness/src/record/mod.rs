@@ -22,11 +22,8 @@ mod series;
 mod shrink;
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use fs_err::os::unix::fs::OpenOptionsExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -38,15 +35,15 @@ pub use prove::ProveResult;
 pub use series::{Brought, Changed, Judged, SeriesResult, State, Step};
 pub use shrink::{ShrinkResult, Tried, rate};
 
+use hotplug_side::Sides;
+
 use crate::compare::{Control, Coverage, Finding, Judgement, LockOrderDiff, Recurrence, Tally, Verdict};
 use crate::latency::Latency;
 use crate::overlap::Overlap;
-use crate::qemu::Clock;
 use crate::rendezvous::Race;
-use crate::scenario::{Seed, Sweep};
-use crate::side::Sides;
+use crate::scenario::{Clock, Seed, Sweep};
 use crate::trial::Repeated;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Version of `result.json` and `run.json`. Raised when a field changes its meaning or goes.
 pub const SCHEMA: u32 = 1;
@@ -251,18 +248,13 @@ impl RunResult {
         beside: Beside,
     ) -> Self {
         let Beside { control, lock_order, coverage, latency, overlap } = beside;
-        if let Some(control) = &control {
-            control.weigh(&mut judgement);
-        }
-        if let Some(coverage) = &coverage {
-            coverage.weigh(&mut judgement);
-        }
-        if let Some(overlap) = &overlap {
-            overlap.weigh(&mut judgement);
-        }
-        if let Some(latency) = &latency {
-            latency.weigh(&mut judgement);
-        }
+        let weights = [
+            control.as_ref().map(Control::weight),
+            coverage.as_ref().map(Coverage::weight),
+            overlap.as_ref().map(|overlap| overlap.weight(judgement.race.as_ref())),
+            latency.as_ref().map(Latency::weight),
+        ];
+        weights.into_iter().flatten().for_each(|weight| judgement.weigh(weight));
         let exit_status = judgement.exit_status();
         let Judgement { verdict, reason, findings, tally, remarks, race } = judgement;
         Self {
@@ -337,93 +329,20 @@ impl Head {
 pub fn read_run(folder: &Path) -> Result<Run> {
     let path = folder.join("run.json");
     let text = fs_err::read(&path).map_err(|error| {
-        Error::user(format!("{} is no run's folder: {error}", folder.display())).mend(
+        Error::user(format!("{} is no run's folder: {error}", folder.display())).help(
             "name a folder below results/; one without run.json ended before its first trial: start it anew",
         )
     })?;
-    parse(&path, &text)
+    files::parse_json(&path, &text)
 }
 
 /// Reads the `result.json` of the run in `folder`.
 pub fn read_result(folder: &Path) -> Result<RunResult> {
     let path = folder.join("result.json");
     let text = fs_err::read(&path).map_err(|error| {
-        Error::user(format!("{} is no ended run's folder: {error}", folder.display())).mend(
+        Error::user(format!("{} is no ended run's folder: {error}", folder.display())).help(
             "name a folder below results/; a run that was cut off goes on with hotplug compare --continue",
         )
     })?;
-    parse(&path, &text)
-}
-
-/// Reads a JSON file of ours, if it is there.
-pub fn read_if_there<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    match fs_err::read(path) {
-        Ok(text) => parse(path, &text).map(Some),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Makes sense of the contents of a JSON file of ours.
-pub fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
-    serde_json::from_slice(text).map_err(|error| {
-        Error::user(format!("cannot read {}: {error}", path.display()))
-            .mend("use the version of hotplug that wrote it")
-    })
-}
-
-/// Writes a JSON file, whole or not at all.
-pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(Error::infrastructure)?;
-    text.push(b'\n');
-    write_whole(path, &text)
-}
-
-/// The same on one line, for what is large and read by programs.
-pub fn write_compact(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_vec(value).map_err(Error::infrastructure)?;
-    text.push(b'\n');
-    write_whole(path, &text)
-}
-
-/// Writes a file whole or not at all: a reader never sees half of it, a full disk leaves none or the old one, and a
-/// killed harness leaves no temporary file where there was none of that name, because the new one has no name until it
-/// is whole (open(2), `O_TMPFILE`).
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    use nix::fcntl::{AT_FDCWD, AtFlags};
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let unnamed =
-        fs_err::OpenOptions::new().write(true).mode(0o644).custom_flags(nix::libc::O_TMPFILE).open(folder);
-    let mut file = match unnamed {
-        Ok(file) => file,
-        // Not every file system has such files: a named one then, and a rename.
-        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            file.write_all(bytes)?;
-            file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-            return file.persist(path).map(drop).map_err(|error| Error::from(error.error));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    file.write_all(bytes)?;
-    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let link =
-        |to: &Path| nix::unistd::linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, to, AtFlags::AT_SYMLINK_FOLLOW);
-    let linked = match link(path) {
-        // A link replaces nothing, a rename does, and at no moment is there neither.
-        Err(nix::errno::Errno::EEXIST) => {
-            let mut name = path.file_name().unwrap_or_default().to_owned();
-            name.push(format!(".{}", std::process::id()));
-            let beside = folder.join(name);
-            // Left by a process of this number that was killed right here.
-            let _ = std::fs::remove_file(&beside);
-            let linked = link(&beside);
-            if linked.is_ok() {
-                fs_err::rename(&beside, path)?;
-            }
-            linked
-        }
-        linked => linked,
-    };
-    linked.map_err(|error| Error::infrastructure(format!("cannot write {}: {error}", path.display())))
+    files::parse_json(&path, &text)
 }

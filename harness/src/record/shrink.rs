@@ -1,9 +1,10 @@
 //! What `hotplug shrink` found, and on which way.
 
+use hotplug_statistics::interval;
 use serde::{Deserialize, Serialize};
 
 use super::Run;
-use crate::compare::{Count, interval};
+use crate::compare::Count;
 
 /// `shrink.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::journal::HostTime;
+use crate::guest_clock::HostTime;
 use crate::scenario::Point;
 
 /// A task of the guest.
@@ -35,7 +35,7 @@ pub struct Waiting {
 /// What came of it. Of several tries of a trial, the first in this order counts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Outcome {
+pub enum HoldOutcome {
     /// Another task came to the second place while the first stood at its own.
     Met,
     /// The other task was seen waiting for a lock that the held one has, and came to the second place when it was let go.
@@ -65,7 +65,7 @@ pub enum Outcome {
     CutOff,
 }
 
-impl std::fmt::Display for Outcome {
+impl std::fmt::Display for HoldOutcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Met => "met",
@@ -91,7 +91,7 @@ pub struct Hold {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Point>,
     /// What came of it.
-    pub outcome: Outcome,
+    pub outcome: HoldOutcome,
     /// Who was held.
     pub task: Option<Task>,
     /// Who came to the second place.
@@ -113,7 +113,7 @@ impl Hold {
         Self {
             hold: hold.clone(),
             until: until.cloned(),
-            outcome: Outcome::NotReached,
+            outcome: HoldOutcome::NotReached,
             task: None,
             partner: None,
             at: None,

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use hotplug_side::{Side, Sides};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::hold::{Hold, Outcome};
+use super::hold::{Hold, HoldOutcome};
 use crate::scenario::Point;
-use crate::side::{Side, Sides};
 
 /// All of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -61,7 +61,7 @@ pub struct Count {
     pub best: Option<String>,
     #[serde(skip)]
     #[schemars(skip)]
-    best_outcome: Option<Outcome>,
+    best_outcome: Option<HoldOutcome>,
 }
 
 /// Delays at one place.
@@ -77,18 +77,18 @@ impl Count {
     fn add(&mut self, hold: &Hold, folder: &str) {
         self.trials += 1;
         match &hold.outcome {
-            Outcome::Met => {
+            HoldOutcome::Met => {
                 self.met += 1;
                 self.went_through += u32::from(hold.went_through);
             }
-            Outcome::Excluded { lock } => *self.excluded.entry(lock.clone()).or_default() += 1,
-            Outcome::BothHold { lock } => *self.both_hold.entry(lock.clone()).or_default() += 1,
-            Outcome::Limit => self.limit += 1,
-            Outcome::BlockedAll => self.blocked_all += 1,
-            Outcome::PartnerNotReached => self.partner_not_reached += 1,
-            Outcome::NotReached => self.not_reached += 1,
-            Outcome::NoSuchPlace => self.no_such_place += 1,
-            Outcome::Delayed | Outcome::CutOff => self.cut_off += 1,
+            HoldOutcome::Excluded { lock } => *self.excluded.entry(lock.clone()).or_default() += 1,
+            HoldOutcome::BothHold { lock } => *self.both_hold.entry(lock.clone()).or_default() += 1,
+            HoldOutcome::Limit => self.limit += 1,
+            HoldOutcome::BlockedAll => self.blocked_all += 1,
+            HoldOutcome::PartnerNotReached => self.partner_not_reached += 1,
+            HoldOutcome::NotReached => self.not_reached += 1,
+            HoldOutcome::NoSuchPlace => self.no_such_place += 1,
+            HoldOutcome::Delayed | HoldOutcome::CutOff => self.cut_off += 1,
         }
         if self.best_outcome.as_ref().is_none_or(|best| hold.outcome < *best) {
             self.best_outcome = Some(hold.outcome.clone());
@@ -225,26 +225,26 @@ impl Race {
 mod tests {
     use super::*;
 
-    fn hold(outcome: Outcome) -> Hold {
+    fn hold(outcome: HoldOutcome) -> Hold {
         let point = |text: &str| text.parse().unwrap();
         Hold { outcome, ..Hold::of(&point("offline_pages"), Some(&point("_cpu_up"))) }
     }
 
-    fn excluded() -> Outcome {
-        Outcome::Excluded { lock: "device_hotplug_lock".into() }
+    fn excluded() -> HoldOutcome {
+        HoldOutcome::Excluded { lock: "device_hotplug_lock".into() }
     }
 
     #[test]
     fn a_trial_counts_by_the_best_of_its_tries() {
         let mut race = Race::default();
-        let mut add = |side, folder: &str, outcomes: Vec<Outcome>| {
+        let mut add = |side, folder: &str, outcomes: Vec<HoldOutcome>| {
             let holds: Vec<Hold> = outcomes.into_iter().map(hold).collect();
             race.add(side, folder, &holds);
         };
-        add(Side::Before, "before-000", vec![Outcome::Limit, excluded(), Outcome::Limit]);
-        add(Side::Before, "before-001", vec![Outcome::Limit]);
-        add(Side::After, "after-000", vec![Outcome::NotReached]);
-        add(Side::After, "after-001", vec![Outcome::Limit, Outcome::Met]);
+        add(Side::Before, "before-000", vec![HoldOutcome::Limit, excluded(), HoldOutcome::Limit]);
+        add(Side::Before, "before-001", vec![HoldOutcome::Limit]);
+        add(Side::After, "after-000", vec![HoldOutcome::NotReached]);
+        add(Side::After, "after-001", vec![HoldOutcome::Limit, HoldOutcome::Met]);
         let [cell] = &race.cells[..] else { panic!("{race:#?}") };
         assert_eq!(cell.count.before.words(), "excluded by device_hotplug_lock 1, too late 1");
         assert_eq!(cell.count.before.example.as_deref(), Some("trials/before-000"));

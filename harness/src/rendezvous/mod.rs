@@ -11,7 +11,7 @@ mod places;
 mod snapshot;
 mod tasks;
 
-pub use hold::{Hold, Outcome, Task, Waiting};
+pub use hold::{Hold, HoldOutcome, Task, Waiting};
 pub use matrix::{Cell, Count, Race};
 pub use places::{Loop, Places};
 pub use snapshot::{Lock, Snapshot};

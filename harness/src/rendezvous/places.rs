@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use hotplug_kreport::symbols::Symbols;
+use hotplug_side::Side;
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 
 use super::tasks::Members;
-use crate::kreport::symbols::Symbols;
 use crate::scenario::Point;
-use crate::side::Side;
-use crate::vmlinux;
 use crate::{Error, Result};
 
 /// Loops that change no register: `jmp 1f; verw ...; 1: hlt; jmp` back to the first, as CPUs that are stopped have it
@@ -75,17 +74,17 @@ pub struct Places {
     symbols: Mutex<Symbols>,
 }
 
-/// What a kernel has not, and the mend.
+/// What a kernel has not, and the help.
 type Missing = (String, String);
 
 /// Where a place is, or that it is not there; an error is of a vmlinux that cannot be read.
-type Found = std::result::Result<std::result::Result<Vec<u64>, Missing>, vmlinux::Error>;
+type Found = std::result::Result<std::result::Result<Vec<u64>, Missing>, hotplug_vmlinux::Error>;
 
 /// A vmlinux that is looked into.
 struct Image<'a> {
     file: &'a object::File<'a>,
     functions: HashMap<&'a str, Vec<u64>>,
-    dwarf: vmlinux::Dwarf<'a>,
+    dwarf: hotplug_vmlinux::Dwarf<'a>,
 }
 
 impl Image<'_> {
@@ -102,25 +101,25 @@ impl Image<'_> {
         let boot = boot.map_or(0..0, |text| text.address()..text.address() + text.size());
         match self.functions.get(name) {
             Some(found) if found.iter().all(|address| boot.contains(address)) => {
-                let mend = "name a function that is there after the boot".to_owned();
-                return Ok(Err((format!("runs {name} at boot only"), mend)));
+                let help = "name a function that is there after the boot".to_owned();
+                return Ok(Err((format!("runs {name} at boot only"), help)));
             }
             Some(found) => return Ok(Ok(found.clone())),
             None => {}
         }
-        if vmlinux::is_inlined(&self.dwarf, name)? {
-            let mend = "name a caller, or a line of it, such as mm/memory_hotplug.c:1820".to_owned();
-            return Ok(Err((format!("has {name} compiled into its callers"), mend)));
+        if hotplug_vmlinux::is_inlined(&self.dwarf, name)? {
+            let help = "name a caller, or a line of it, such as mm/memory_hotplug.c:1820".to_owned();
+            return Ok(Err((format!("has {name} compiled into its callers"), help)));
         }
-        let mend = match near(name, self.functions.keys().copied()) {
+        let help = match near(name, self.functions.keys().copied()) {
             near if near.is_empty() => "name one of its System.map".to_owned(),
             near => format!("perhaps {}", near.join(", ")),
         };
-        Ok(Err((format!("has no function {name}"), mend)))
+        Ok(Err((format!("has no function {name}"), help)))
     }
 
     fn line(&self, file: &str, line: u32) -> Found {
-        let (found, lines) = vmlinux::line(&self.dwarf, file, line)?;
+        let (found, lines) = hotplug_vmlinux::line(&self.dwarf, file, line)?;
         if !found.is_empty() {
             return Ok(Ok(found));
         }
@@ -143,23 +142,23 @@ impl Places {
         let bytes = fs_err::read(vmlinux)?;
         let unreadable = |error: &dyn std::fmt::Display| {
             Error::user(format!("{} cannot be read: {error}", vmlinux.display()))
-                .mend("build the kernel with CONFIG_DEBUG_INFO_DWARF5, as hotplug does by itself")
+                .help("build the kernel with CONFIG_DEBUG_INFO_DWARF5, as hotplug does by itself")
         };
         let file = object::File::parse(&*bytes).map_err(|error| unreadable(&error))?;
         let members = Members::of(&file).map_err(|what| format!("{}: {what}", vmlinux.display()));
         let functions = functions(&file);
-        let sections = vmlinux::sections(&file).map_err(|error| unreadable(&error))?;
+        let sections = hotplug_vmlinux::sections(&file).map_err(|error| unreadable(&error))?;
         let idle_loop = Loop::find(&file);
-        let image = Image { functions, dwarf: vmlinux::dwarf(&sections), file: &file };
+        let image = Image { functions, dwarf: hotplug_vmlinux::dwarf(&sections), file: &file };
         let mut addresses = BTreeMap::new();
         let mut missing = BTreeMap::new();
         for point in points {
             match image.find(point).map_err(|error| unreadable(&error))? {
                 Ok(found) => drop(addresses.insert(point.clone(), found)),
-                Err((why, mend)) => {
+                Err((why, help)) => {
                     let error =
                         Error::user(format!("nobody can be held at {point}: the kernel {side} {why}"));
-                    let error = error.mend(mend);
+                    let error = error.help(help);
                     if !matches!(point, Point::IfAny(_)) {
                         return Err(error);
                     }

@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use hotplug_vmlinux::structures;
 use object::{Object, ObjectSymbol};
 
 use super::hold::Task;
 use super::places::Places;
 use super::snapshot::{HeldLock, Snapshot, Thread};
 use crate::gdb::{Gdb, GdbError, Registers, Vcpu, little};
-use crate::vmlinux::structures;
 
 /// `MAX_LOCK_DEPTH` of include/linux/sched.h.
 const DEEPEST: u32 = 48;

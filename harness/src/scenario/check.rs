@@ -18,12 +18,12 @@ use crate::Error;
 pub(super) struct Wrong {
     span: Range<usize>,
     what: String,
-    mend: String,
+    help: String,
 }
 
 impl Wrong {
-    fn new(span: Range<usize>, what: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { span, what: what.into(), mend: mend.into() }
+    fn new(span: Range<usize>, what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { span, what: what.into(), help: help.into() }
     }
 
     /// The user's error, with the line and a pointer under the offending words.
@@ -37,7 +37,7 @@ impl Wrong {
         let margin = " ".repeat(number.to_string().len());
         let detail =
             format!("{margin} |\n{number} | {line}\n{margin} | {}{}", " ".repeat(column), "^".repeat(width));
-        Error::user(format!("{file}:{number}: {}", self.what)).detail(detail).mend(self.mend)
+        Error::user(format!("{file}:{number}: {}", self.what)).detail(detail).help(self.help)
     }
 }
 
@@ -79,8 +79,8 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
     meetings(&file, &lanes)?;
     let random = file.random.as_ref().map(|table| random(table, &groups, &devices, &owner)).transpose()?;
     if lanes.is_empty() && random.is_none() {
-        let mend = "add a [[lane]] with steps, or [random]";
-        return Err(Wrong::new(file.machine.span(), "nothing is done to this machine", mend));
+        let help = "add a [[lane]] with steps, or [random]";
+        return Err(Wrong::new(file.machine.span(), "nothing is done to this machine", help));
     }
     let reboots = |lane: &Lane| lane.steps.iter().any(|s| s.operations.contains(&Operation::Reboot));
     let alone = lanes.len() == 1 && random.is_none() && !file.guest.is_busy();
@@ -93,8 +93,8 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
         return Err(Wrong::new(file.machine.span(), what, "leave them out"));
     }
     if let Some(table) = &file.latency {
-        if let Some((what, mend)) = table.get_ref().wrong() {
-            return Err(Wrong::new(table.span(), what, mend));
+        if let Some((what, help)) = table.get_ref().wrong() {
+            return Err(Wrong::new(table.span(), what, help));
         }
         if file.start == Start::Boot {
             let what = "boots are what is compared, so that a boot cannot be what is timed";
@@ -102,8 +102,8 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
         }
     }
     if let Some(table) = &file.overlap {
-        if let Some((what, mend)) = table.get_ref().wrong() {
-            return Err(Wrong::new(table.span(), what, mend));
+        if let Some((what, help)) = table.get_ref().wrong() {
+            return Err(Wrong::new(table.span(), what, help));
         }
         if file.start == Start::Boot {
             let what =
@@ -139,8 +139,8 @@ fn holds(file: &File) -> Result<Holds, Wrong> {
     let all: Vec<(std::ops::Range<usize>, Said)> =
         rendezvous.chain(sweep).chain(delay).chain(delays).collect();
     for (span, said) in all {
-        if let Some((what, mend)) = said {
-            return Err(Wrong::new(span, what, mend));
+        if let Some((what, help)) = said {
+            return Err(Wrong::new(span, what, help));
         }
         if file.start == Start::Boot {
             let what = "vCPUs are held when the guest is there, after the lanes of `start = \"boot\"`";
@@ -200,8 +200,8 @@ fn moves_legally(
             let state = if operation.verb() == "plug" { "plugged already" } else { "not plugged" };
             let when = if round == 0 { "" } else { ", in the second round" };
             let what = format!("`{id}` is {state} at this step{when}");
-            let mend = "plug and unplug in turn; expect = \"refused\" for a step that is illegal on purpose";
-            return Err(Wrong::new(raw.span(), what, mend));
+            let help = "plug and unplug in turn; expect = \"refused\" for a step that is illegal on purpose";
+            return Err(Wrong::new(raw.span(), what, help));
         }
     }
     Ok(())
@@ -227,8 +227,8 @@ fn meetings(file: &File, lanes: &[Lane]) -> Result<(), Wrong> {
                 if times.len() < 2 || times.iter().any(|n| *n != times[0]) {
                     let what =
                         format!("barrier `{}` is not named by two lanes equally often", name.get_ref());
-                    let mend = "name it in each lane, with the same repeat";
-                    return Err(Wrong::new(name.span(), what, mend));
+                    let help = "name it in each lane, with the same repeat";
+                    return Err(Wrong::new(name.span(), what, help));
                 }
             }
             if let Some(after) = &step.after {
@@ -237,8 +237,8 @@ fn meetings(file: &File, lanes: &[Lane]) -> Result<(), Wrong> {
                 let mut known = others.flat_map(|other| &other.steps).flat_map(|step| &step.operations);
                 if !known.any(|operation| operation.matches(wanted)) {
                     let what = format!("no other lane has a step that does `{wanted}`");
-                    let mend = "step = \"unplug dimm0\", or \"unplug dimm\" for any of them";
-                    return Err(Wrong::new(after.get_ref().step.span(), what, mend));
+                    let help = "step = \"unplug dimm0\", or \"unplug dimm\" for any of them";
+                    return Err(Wrong::new(after.get_ref().step.span(), what, help));
                 }
             }
         }
@@ -283,8 +283,8 @@ fn random(
         of.push(Move { weight, at_most, step });
     }
     if of.is_empty() || of.iter().all(|one| one.weight == 0) {
-        let mend = "add a [[random.move]] with a weight";
-        return Err(Wrong::new(table.span(), "there is no move to choose", mend));
+        let help = "add a [[random.move]] with a weight";
+        return Err(Wrong::new(table.span(), "there is no move to choose", help));
     }
     Ok(Random {
         lanes: *raw.lanes.get_ref(),

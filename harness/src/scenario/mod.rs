@@ -3,6 +3,7 @@
 //! `docs/scenarios.md` is the reference, key by key.
 
 mod check;
+mod clock;
 mod device;
 mod file;
 mod load;
@@ -22,6 +23,7 @@ use std::path::Path;
 use hotplug_protocol::Load;
 use serde::{Deserialize, Serialize};
 
+pub use clock::Clock;
 pub use device::{Backend, Device, DeviceId, Dimm, VirtioMem};
 pub use machine::{Machine, MachineKind, Node, Topology};
 pub use operation::{Expect, Offset, Operation, Phase, Place, Policy, Trigger};
@@ -196,7 +198,7 @@ impl Scenario {
     pub fn read(path: &Path) -> Result<(Self, String)> {
         let text = fs_err::read_to_string(path).map_err(|error| {
             Error::user(format!("cannot read the scenario: {error}"))
-                .mend("name a file such as scenarios/dimm-and-cpu.toml")
+                .help("name a file such as scenarios/dimm-and-cpu.toml")
         })?;
         Ok((Self::parse(&path.display().to_string(), &text)?, text))
     }
@@ -206,7 +208,7 @@ impl Scenario {
         let table: file::File = toml::from_str(text).map_err(|error| {
             Error::user(format!("{file} is not a scenario"))
                 .detail(error)
-                .mend("docs/scenarios.md lists every key")
+                .help("docs/scenarios.md lists every key")
         })?;
         let name =
             Path::new(file).file_stem().map_or_else(|| file.into(), |s| s.to_string_lossy().into_owned());

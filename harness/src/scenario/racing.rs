@@ -142,7 +142,7 @@ impl Racing {
         all
     }
 
-    /// What is wrong with it, and the mend.
+    /// What is wrong with it, and the help.
     pub(super) fn wrong(&self) -> Option<(String, &'static str)> {
         if self.traced().is_empty() {
             return Some(("nothing is traced".into(), "functions = [\"offline_pages\", \"_cpu_up\"]"));

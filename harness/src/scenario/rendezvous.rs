@@ -175,7 +175,7 @@ impl Delays {
     }
 }
 
-/// What is wrong with it and the mend.
+/// What is wrong with it and the help.
 type Wrong = (String, &'static str);
 
 impl Manner {

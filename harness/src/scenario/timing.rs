@@ -7,9 +7,9 @@ use hotplug_protocol::Load;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::clock::Clock;
 use super::load;
 use super::racing::Critical;
-use crate::qemu::Clock;
 
 /// What is timed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -275,7 +275,7 @@ impl Timing {
         all
     }
 
-    /// What is wrong with it, and the mend.
+    /// What is wrong with it, and the help.
     pub(super) fn wrong(&self) -> Option<(String, &'static str)> {
         let metrics = self.metrics();
         if metrics.is_empty() {

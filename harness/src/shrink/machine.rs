@@ -10,11 +10,11 @@ use crate::scenario::{Device, DeviceId, Operation, Place, Scenario, Topology};
 const ENOUGH: Bytes = Bytes(256 * Bytes::MIB);
 
 /// Makes something of the machine smaller.
-pub(super) type Mend = fn(&mut Scenario);
+pub(super) type Reduction = fn(&mut Scenario);
 
 /// Those that change anything, in their order.
-pub(super) fn mends(scenario: &Scenario) -> Vec<Mend> {
-    let all: [Mend; 6] = [
+pub(super) fn reductions(scenario: &Scenario) -> Vec<Reduction> {
+    let all: [Reduction; 6] = [
         without_unused_devices,
         without_kernel_args,
         without_nodes,
@@ -22,9 +22,9 @@ pub(super) fn mends(scenario: &Scenario) -> Vec<Mend> {
         with_one_cpu_at_boot,
         with_less_memory,
     ];
-    let changes = |mend: &Mend| {
+    let changes = |reduce: &Reduction| {
         let mut changed = scenario.clone();
-        mend(&mut changed);
+        reduce(&mut changed);
         changed != *scenario
     };
     all.into_iter().filter(changes).collect()

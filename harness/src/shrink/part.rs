@@ -68,10 +68,10 @@ pub(super) const SCHEDULE: [Kind; 11] = [
 
 /// The machine: another one boots anew.
 pub(super) const MACHINE: Kind = Kind {
-    count: |all| machine::mends(all).len(),
+    count: |all| machine::reductions(all).len(),
     take: |all, which| {
-        for mend in &machine::mends(all)[which] {
-            mend(all);
+        for reduce in &machine::reductions(all)[which] {
+            reduce(all);
         }
     },
 };

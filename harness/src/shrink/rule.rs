@@ -1,6 +1,8 @@
 //! When a candidate is taken and when it is given up: a report that comes by chance is judged by repetition.
 
-use crate::compare::{Count, probability_of_at_most};
+use hotplug_statistics::probability_of_at_most;
+
+use crate::compare::Count;
 
 /// Reports that a candidate must show. One may be luck: a candidate that shows it in one trial of twenty shows it in one
 /// of the five trials before it is given up with 23 %, and twice with 2 %.

@@ -8,7 +8,7 @@ use hotplug_protocol::{Hello, Snapshot};
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
-use crate::journal::HostTime;
+use crate::guest_clock::HostTime;
 use crate::limits::limits;
 use crate::scenario::{DeviceId, MemoryOnline, Policy};
 

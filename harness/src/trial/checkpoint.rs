@@ -17,25 +17,23 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hotplug_lockorder::{Layout, LockOrder};
 use hotplug_protocol::{Hello, Snapshot};
+use hotplug_side::{Side, Sides};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::Setting;
-use super::listening;
-use super::locks;
 use super::vm::{Cut, Origin, Vm};
+use super::{Setting, listening, locks};
 use crate::bytes::Bytes;
+use crate::event_log::Journal;
+use crate::files::{write_json, write_json_compact};
 use crate::host::Accelerator;
-use crate::journal::Journal;
 use crate::kernel::{Cache, blocking};
 use crate::limits::limits;
-use crate::lockorder::{self, Layout, LockOrder};
 use crate::qemu::{Scratch, Sealed, Start};
-use crate::record::{write_compact, write_json};
-use crate::side::{Side, Sides};
-use crate::{Error, Result, guest, kreport};
+use crate::{Error, Result, guest};
 
 /// Version of the files. Raised when an older harness's would be misread.
 const FORMAT: u32 = 2;
@@ -115,7 +113,7 @@ impl Checkpoint {
         let memory = file("memory", &about.memory_hash)?;
         let state = file("state", &about.state_hash)?;
         let lock_order = if with_locks {
-            let text = fs_err::read(folder.join(lockorder::FILE)).ok()?;
+            let text = fs_err::read(folder.join(hotplug_lockorder::FILE)).ok()?;
             let order = serde_json::from_slice(&text).ok().filter(LockOrder::is_sound)?;
             Some(Arc::new(order))
         } else {
@@ -288,7 +286,7 @@ async fn make(
 
 async fn lead(
     vm: &Vm,
-    heard: crate::journal::Listener,
+    heard: crate::event_log::Listener,
     listens: Option<u32>,
     dir: &Path,
     layout: &Result<Arc<Layout>, String>,
@@ -319,14 +317,14 @@ async fn lead(
     }
     // A report now would leave every trial blind, and a warning that comes once would never come again.
     let log = guest::kernel_log(dir).map_err(|error| Unfit::Cut(Cut::Broken(error.to_string())))?;
-    if let Some(report) = kreport::scan(&log).first() {
+    if let Some(report) = hotplug_kreport::scan(&log).first() {
         return Err(Unfit::Flaw(format!("its boot reports: {}", report.title)));
     }
     let lock_order = if layout.is_ok() {
         let collected = vm.unless_cut(async { locks::collect(vm, layout).await.map_err(Cut::Broken) }).await;
         let order = collected.map_err(Unfit::Cut)?.order;
         let broken = |error: Error| Unfit::Cut(Cut::Broken(error.to_string()));
-        write_compact(&dir.join(lockorder::FILE), &order).map_err(broken)?;
+        write_json_compact(&dir.join(hotplug_lockorder::FILE), &order).map_err(broken)?;
         Some(Arc::new(order))
     } else {
         None
@@ -372,8 +370,8 @@ fn copy_evidence(from: &Path, to: &Path) -> Result<()> {
     for name in EVIDENCE {
         fs_err::copy(from.join(name), to.join(name))?;
     }
-    if from.join(lockorder::FILE).exists() {
-        fs_err::copy(from.join(lockorder::FILE), to.join(lockorder::FILE))?;
+    if from.join(hotplug_lockorder::FILE).exists() {
+        fs_err::copy(from.join(hotplug_lockorder::FILE), to.join(hotplug_lockorder::FILE))?;
     }
     Ok(())
 }

@@ -8,13 +8,13 @@ use hotplug_protocol::GuestTime;
 
 use super::lanes::Log;
 use super::operation::OperationRecord;
-use super::outcome::{Armed, Outcome, Seen, TrialOutcome, TrialRecord};
+use super::outcome::{Armed, Seen, TrialOutcome, TrialRecord};
 use super::setting::TrialPlan;
 use super::timing::Traced;
 use super::vm::{Cut, last_words};
+use crate::event_log::{Journal, OperationOutcome};
 use crate::guest::LockdepStats;
-use crate::journal::{HostTime, Journal};
-use crate::kreport;
+use crate::guest_clock::HostTime;
 use crate::qemu::Ended;
 use crate::rendezvous::Hold;
 use crate::scenario::{Expect, Operation, Phase, Schedule};
@@ -53,12 +53,12 @@ pub(super) fn conclude(
     qemu: Option<Ended>,
 ) -> TrialRecord {
     let (operations, mismatches) = log.into_parts();
-    let mut all = kreport::scan(kernel_log);
-    if operations.iter().any(|o| o.operation == Operation::Reboot && o.outcome == Outcome::Done) {
+    let mut all = hotplug_kreport::scan(kernel_log);
+    if operations.iter().any(|o| o.operation == Operation::Reboot && o.outcome == OperationOutcome::Done) {
         // It was asked for.
-        all.retain(|report| report.kind != kreport::Kind::Reboot);
+        all.retain(|report| report.kind != hotplug_kreport::Kind::Reboot);
     }
-    let reports: Vec<Seen> = kreport::fold(&all)
+    let reports: Vec<Seen> = hotplug_kreport::fold(&all)
         .into_iter()
         .map(|folded| {
             let printed = folded.first.time.and_then(|us| journal.host_time(GuestTime(us)));
@@ -75,7 +75,7 @@ pub(super) fn conclude(
         })
         .collect();
     let failed = operations.iter().filter(|o| o.expect == Expect::Done).find_map(|o| match &o.outcome {
-        Outcome::FailedInQemu { error } => Some(format!("QEMU refused to {}: {error}", o.operation)),
+        OperationOutcome::FailedInQemu { error } => Some(format!("QEMU refused to {}: {error}", o.operation)),
         _ => None,
     });
     let (outcome, why) = match &course.cut {
@@ -84,7 +84,9 @@ pub(super) fn conclude(
         Some(Cut::Broken(what)) => (TrialOutcome::Infrastructure, what.clone()),
         // A panic's reboot may be seen before its words.
         Some(Cut::Ended(_))
-            if reports.iter().any(|r| r.first.kind == kreport::Kind::Panic || r.first.panic.is_some()) =>
+            if reports
+                .iter()
+                .any(|r| r.first.kind == hotplug_kreport::Kind::Panic || r.first.panic.is_some()) =>
         {
             (TrialOutcome::Panicked, "the kernel panicked".to_owned())
         }

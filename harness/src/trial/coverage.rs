@@ -11,9 +11,9 @@ use hotplug_protocol::ObjectCounters;
 use super::setting::TrialPlan;
 use crate::Result;
 use crate::coverage::{self, Counted, Counters, Objects, TrialCounters};
+use crate::event_log::{Happening, Listener};
+use crate::files::write_json_compact;
 use crate::guest::{Agent, AgentError};
-use crate::journal::{Happening, Listener};
-use crate::record::write_compact;
 
 /// Counts of one trial so far. It outlives the lanes, as [`super::lanes::Log`] does.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl<'a> Count<'a> {
     pub(super) fn write(self, plan: &TrialPlan, dir: &Path) -> Result<()> {
         let State { counters, .. } = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         let counted = Counted { side: plan.side, number: plan.number, counters };
-        write_compact(&dir.join(coverage::FILE), &counted)
+        write_json_compact(&dir.join(coverage::FILE), &counted)
     }
 }
 
@@ -152,8 +152,8 @@ mod tests {
     use std::fmt::Write as _;
 
     use super::*;
+    use crate::event_log::OperationOutcome;
     use crate::scenario::{DeviceId, Operation};
-    use crate::trial::Outcome;
 
     /// gcc 12's file of one function with two counters.
     fn gcda(counts: [u64; 2]) -> ObjectCounters {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn ended(number: usize) -> Happening {
-        Happening::OperationEnded { number, outcome: Outcome::Done }
+        Happening::OperationEnded { number, outcome: OperationOutcome::Done }
     }
 
     #[test]

@@ -12,10 +12,9 @@ use tokio::sync::Barrier;
 use super::accounting::{Ledger, Mismatch};
 use super::cpus::{Cpus, slot_of};
 use super::operation::{Bench, OperationRecord, perform};
-use super::outcome::Outcome;
 use super::phases::{Phases, Waited};
 use super::vm::Vm;
-use crate::journal::Happening;
+use crate::event_log::{Happening, OperationOutcome};
 use crate::scenario::{Batch, DeviceId, Expect, LaneSchedule, Offset, Operation, Phase, Scenario, Schedule};
 use crate::{Error, Result};
 
@@ -118,7 +117,7 @@ impl<'a> Lanes<'a> {
                 asked: journal.now(),
                 phases: Vec::new(),
                 ended: None,
-                outcome: Outcome::CutOff,
+                outcome: OperationOutcome::CutOff,
             });
             operations.len() - 1
         };
@@ -133,7 +132,7 @@ impl<'a> Lanes<'a> {
         };
         let (outcome, mismatches) =
             match missed.map(str::to_owned).or_else(|| self.pointless(operation, expect)) {
-                Some(why) => (Outcome::Skipped { why }, Vec::new()),
+                Some(why) => (OperationOutcome::Skipped { why }, Vec::new()),
                 None => perform(self.bench, operation, &reached).await?,
             };
         {
@@ -145,10 +144,10 @@ impl<'a> Lanes<'a> {
         journal.record(Happening::OperationEnded { number, outcome: outcome.clone() });
         self.phases.reached(operation, Phase::Ended);
         match outcome {
-            Outcome::TimedOut => Err(Error::infrastructure(format!("{operation} timed out"))),
+            OperationOutcome::TimedOut => Err(Error::infrastructure(format!("{operation} timed out"))),
             // QEMU is gone. Whoever watches it ends the trial and knows why.
-            Outcome::CutOff => std::future::pending().await,
-            Outcome::Done => {
+            OperationOutcome::CutOff => std::future::pending().await,
+            OperationOutcome::Done => {
                 self.took(operation);
                 Ok(())
             }

@@ -15,9 +15,9 @@ use super::listening;
 use super::setting::{Setting, TrialPlan};
 use super::timing::{Trace, Watched};
 use super::vm::{Cut, Vm};
+use crate::event_log::{Happening, Listener, Stage};
 use crate::gdb::GdbError;
 use crate::guest::{AgentError, LockdepStats};
-use crate::journal::{Happening, Listener, Stage};
 use crate::limits::limits;
 use crate::scenario::{Schedule, Start};
 

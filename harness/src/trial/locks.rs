@@ -4,12 +4,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use hotplug_lockorder::{Collected, Layout, LockOrder, Odd, TrialLocks};
+
 use super::outcome::TrialRecord;
 use super::vm::Vm;
 use crate::Result;
+use crate::files::write_json_compact;
 use crate::limits::limits;
-use crate::lockorder::{self, Collected, Layout, LockOrder, Odd, TrialLocks};
-use crate::record::write_compact;
 
 /// Stops the guest and reads its lock order, or says why there is none. It goes on no more: that is the trial's end.
 pub(super) async fn collect(
@@ -20,7 +21,8 @@ pub(super) async fn collect(
     let began = vm.journal.now();
     let whole = async {
         vm.stop().await.map_err(|error| Odd(error.to_string()))?;
-        lockorder::read(layout, async |address, bytes| vm.memory(address, bytes).await.map_err(Odd)).await
+        hotplug_lockorder::read(layout, async |address, bytes| vm.memory(address, bytes).await.map_err(Odd))
+            .await
     };
     match tokio::time::timeout(limits().memory, whole).await {
         Ok(Ok(order)) => Ok(Collected { order, microseconds: vm.journal.now().0.saturating_sub(began.0) }),
@@ -55,5 +57,5 @@ pub(super) fn write(
         microseconds: collected.microseconds,
         order,
     };
-    write_compact(&dir.join(lockorder::FILE), &locks)
+    write_json_compact(&dir.join(hotplug_lockorder::FILE), &locks)
 }

@@ -25,7 +25,7 @@ mod workers;
 
 pub use accounting::Mismatch;
 pub use operation::OperationRecord;
-pub use outcome::{Armed, Outcome, Seen, TrialOutcome, TrialRecord};
+pub use outcome::{Armed, Seen, TrialOutcome, TrialRecord};
 pub use past::{Past, look_back};
 pub use repeat::OnDisk;
 pub use setting::{Original, Setting, TrialPlan};

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::accounting::{Became, Change, Ledger, Mismatch, Resource};
 use super::cpus::Cpus;
-use super::outcome::Outcome;
 use super::vm::Vm;
 use super::waiting::{Ears, Slot};
 use crate::Result;
 use crate::bytes::Bytes;
+use crate::event_log::{Happening, OperationOutcome};
 use crate::guest::AgentError;
-use crate::journal::{Happening, HostTime};
+use crate::guest_clock::HostTime;
 use crate::qmp::QmpError;
 use crate::qmp::hotplug::DimmPlace;
 use crate::scenario::{Device, DeviceId, Expect, MemoryOnline, Operation, Phase, Place, Policy, Scenario};
@@ -40,7 +40,7 @@ pub struct OperationRecord {
     /// When it ended.
     pub ended: Option<HostTime>,
     /// What came of it.
-    pub outcome: Outcome,
+    pub outcome: OperationOutcome,
 }
 
 /// What an operation works with.
@@ -54,32 +54,32 @@ pub(super) struct Bench<'a> {
 
 /// What came of an operation, before the accounts are checked.
 struct End {
-    outcome: Outcome,
+    outcome: OperationOutcome,
     change: Change,
 }
 
 impl End {
     fn done(change: Change) -> Self {
-        Self { outcome: Outcome::Done, change }
+        Self { outcome: OperationOutcome::Done, change }
     }
 
-    fn nothing(outcome: Outcome) -> Self {
+    fn nothing(outcome: OperationOutcome) -> Self {
         Self { outcome, change: Change::Nothing }
     }
 
     /// QEMU refused it, or is gone.
     fn of_qmp(error: QmpError) -> Self {
         match error {
-            QmpError::Gone(_) => Self { outcome: Outcome::CutOff, change: Change::Unknown },
-            error => Self::nothing(Outcome::FailedInQemu { error: error.to_string() }),
+            QmpError::Gone(_) => Self { outcome: OperationOutcome::CutOff, change: Change::Unknown },
+            error => Self::nothing(OperationOutcome::FailedInQemu { error: error.to_string() }),
         }
     }
 
     /// The guest refused it, or is gone.
     fn of_agent(error: AgentError) -> Self {
         match error {
-            AgentError::Gone => Self { outcome: Outcome::CutOff, change: Change::Unknown },
-            error => Self::nothing(Outcome::RefusedByGuest { how: error.to_string() }),
+            AgentError::Gone => Self { outcome: OperationOutcome::CutOff, change: Change::Unknown },
+            error => Self::nothing(OperationOutcome::RefusedByGuest { how: error.to_string() }),
         }
     }
 }
@@ -89,7 +89,7 @@ pub(super) async fn perform(
     bench: Bench<'_>,
     operation: &Operation,
     reached: &(dyn Fn(Phase) + Sync),
-) -> Result<(Outcome, Vec<Mismatch>)> {
+) -> Result<(OperationOutcome, Vec<Mismatch>)> {
     let limit = Duration::from_secs(bench.scenario.time_limit_s.into());
     let resource = resource(bench.scenario, operation);
     if let Some(resource) = resource {
@@ -97,13 +97,13 @@ pub(super) async fn perform(
     }
     let end = match tokio::time::timeout(limit, until_end(bench, operation, reached)).await {
         Ok(end) => end?,
-        Err(_) => End { outcome: Outcome::TimedOut, change: Change::Unknown },
+        Err(_) => End { outcome: OperationOutcome::TimedOut, change: Change::Unknown },
     };
     if let Some(resource) = resource {
         bench.ledger.end(resource, &end.change);
     }
     let looks = resource.is_some() && bench.scenario.start == crate::scenario::Start::Ready;
-    if !looks || [Outcome::TimedOut, Outcome::CutOff].contains(&end.outcome) {
+    if !looks || [OperationOutcome::TimedOut, OperationOutcome::CutOff].contains(&end.outcome) {
         return Ok((end.outcome, Vec::new()));
     }
     let own = match &end.change {
@@ -115,7 +115,7 @@ pub(super) async fn perform(
         let quiet = bench.ledger.before_snapshot();
         // A guest that hangs here is found by its next operation, or by the trial's last question.
         let Ok(Ok(now)) = tokio::time::timeout(limit, bench.vm.agent.snapshot()).await else {
-            return Ok((Outcome::TimedOut, Vec::new()));
+            return Ok((OperationOutcome::TimedOut, Vec::new()));
         };
         let differences = bench.ledger.check(quiet, &now, own);
         // What is wrong at first sight stays so, even if it is right at the next.
@@ -187,7 +187,8 @@ async fn until_end(bench: Bench<'_>, operation: &Operation, reached: &(dyn Fn(Ph
                 reached(Phase::Accepted);
                 let outcome = ears.inserted(Slot::cpu(*slot, bench.cpus)).await?;
                 // After a refusal the device is in QEMU and not in the guest; who knows what half of it is.
-                let change = if outcome == Outcome::Done { Change::Cpus(1) } else { Change::Unknown };
+                let change =
+                    if outcome == OperationOutcome::Done { Change::Cpus(1) } else { Change::Unknown };
                 Ok(End { outcome, change })
             }
             Device::Nvdimm { size, node } => {
@@ -198,7 +199,9 @@ async fn until_end(bench: Bench<'_>, operation: &Operation, reached: &(dyn Fn(Ph
                 ears.region().await?;
                 Ok(End::done(Change::Nothing))
             }
-            Device::VirtioMem(_) => Ok(End::nothing(Outcome::FailedInQemu { error: "it is plugged".into() })),
+            Device::VirtioMem(_) => {
+                Ok(End::nothing(OperationOutcome::FailedInQemu { error: "it is plugged".into() }))
+            }
         },
         Operation::Unplug(id) => match device(id)? {
             Device::Dimm(_) => unplug_dimm(bench, ears, id, reached).await,
@@ -210,7 +213,7 @@ async fn until_end(bench: Bench<'_>, operation: &Operation, reached: &(dyn Fn(Ph
                 let Device::Cpu { slot } = device else { return Ok(End::done(Change::Nothing)) };
                 let was_online = bench.cpus.is_online(*slot);
                 let outcome = ears.ejected(id, Slot::cpu(*slot, bench.cpus)).await?;
-                if outcome == Outcome::Done {
+                if outcome == OperationOutcome::Done {
                     bench.cpus.gone(*slot);
                     return Ok(End::done(Change::Cpus(-i64::from(was_online))));
                 }
@@ -266,8 +269,8 @@ fn auto_online(data: &str) -> MemoryOnline {
     }
 }
 
-fn came(outcome: Outcome, blocks: Vec<u64>, node: u32) -> End {
-    let change = if outcome == Outcome::Done {
+fn came(outcome: OperationOutcome, blocks: Vec<u64>, node: u32) -> End {
+    let change = if outcome == OperationOutcome::Done {
         Change::Blocks(blocks.into_iter().map(|number| (number, Became::Plugged(node))).collect())
     } else {
         Change::Unknown
@@ -303,7 +306,7 @@ async fn unplug_dimm(
     reached(Phase::Accepted);
     let blocks: Vec<u64> = place.blocks(bench.ledger.block_bytes).collect();
     let outcome = ears.ejected(id, Slot::dimm(place.slot, &blocks)).await?;
-    if outcome != Outcome::Done {
+    if outcome != OperationOutcome::Done {
         return Ok(End::nothing(outcome));
     }
     let change = Change::Blocks(blocks.into_iter().map(|number| (number, Became::Gone)).collect());
@@ -330,7 +333,7 @@ async fn bring(
             Some(Device::Cpu { slot }) => {
                 let Some(number) = bench.cpus.number(vm, *slot).await else {
                     let how = format!("no CPU of the guest is in slot {slot}");
-                    return Ok(End::nothing(Outcome::RefusedByGuest { how }));
+                    return Ok(End::nothing(OperationOutcome::RefusedByGuest { how }));
                 };
                 Some(number)
             }

@@ -1,49 +1,15 @@
 //! What can come of an operation and of a trial: closed sets, because a verdict is made of them.
 
+use hotplug_kreport::Report;
+use hotplug_side::Side;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Mismatch, OperationRecord};
-use crate::journal::HostTime;
-use crate::kreport::Report;
+use crate::guest_clock::HostTime;
 use crate::qemu::Ended;
 use crate::rendezvous::Hold;
 use crate::scenario::{Schedule, Seed};
-use crate::side::Side;
-
-/// What came of an operation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// It happened, and the guest agrees.
-    Done,
-    /// The guest said no.
-    RefusedByGuest {
-        /// In its own terms: an OST status, an errno.
-        how: String,
-    },
-    /// QEMU said no.
-    FailedInQemu {
-        /// QEMU's words.
-        error: String,
-    },
-    /// Neither an end nor a refusal came in time.
-    TimedOut,
-    /// It was not asked for: an earlier one was refused, or what it waits for did not come.
-    Skipped {
-        /// Which.
-        why: String,
-    },
-    /// The trial ended first: the guest panicked, QEMU died, another operation timed out.
-    CutOff,
-}
-
-impl Outcome {
-    /// The guest or QEMU said no.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::RefusedByGuest { .. } | Self::FailedInQemu { .. })
-    }
-}
 
 /// What came of a trial. Of several that hold, the first in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]

@@ -99,7 +99,7 @@ fn read(dir: &Path, plan: &TrialPlan) -> Result<Option<TrialRecord>> {
     };
     let foreign = |why: &dyn std::fmt::Display| {
         Error::user(format!("{} is no record of this run: {why}", path.display()))
-            .mend("continue with the version of hotplug that began the run, or remove the trial's folder to have it run anew")
+            .help("continue with the version of hotplug that began the run, or remove the trial's folder to have it run anew")
     };
     let record: TrialRecord = serde_json::from_slice(&text).map_err(|error| foreign(&error))?;
     if (record.side, record.number, record.seed) == (plan.side, plan.number, plan.seed) {

@@ -10,17 +10,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use hotplug_protocol::{Ask, Event, Request};
+use hotplug_side::Sides;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::outcome::TrialRecord;
 use super::setting::Setting;
-use crate::Result;
+use crate::event_log::{Happening, Stage, Stamped};
 use crate::guest::{TYPED, TYPED_EVERY};
-use crate::journal::{Happening, Stage, Stamped};
 use crate::qemu::{Boot, Inherited, Start, command_line, shell_word, shell_words};
-use crate::scenario;
-use crate::side::Sides;
+use crate::{Result, scenario};
 
 /// Kernels and initramfs as files, for scripts to name.
 #[derive(Debug, Clone)]
@@ -99,7 +98,7 @@ pub(super) fn write(setting: &Setting, dir: &Path, record: &TrialRecord) -> Resu
     let before = u32::from(setting.scenario.start == scenario::Start::Ready);
     let steps = steps(&read("qmp.log"), &read("agent.log"), &read("events.jsonl"), before);
     let path = dir.join("repeat.sh");
-    crate::record::write_whole(&path, script(setting, record, &steps).as_bytes())?;
+    crate::files::write_whole(&path, script(setting, record, &steps).as_bytes())?;
     Ok(fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?)
 }
 
@@ -294,7 +293,7 @@ fn serial(setting: &Setting) -> String {
 
 /// For a comment: a guest's words may have anything in them.
 fn one_line(text: &str) -> String {
-    crate::present::harmless(text, 120)
+    crate::text::harmless(text, 120)
 }
 
 /// The script until QEMU listens.

@@ -7,21 +7,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::conclude::{Course, conclude};
 use super::coverage::Count;
-use super::diagnosis;
 use super::holding::Holds;
 use super::lanes::Log;
 use super::lead::Lead;
-use super::locks;
 use super::outcome::{TrialOutcome, TrialRecord};
-use super::repeat;
 use super::setting::{Setting, TrialPlan};
 use super::timing::Trace;
 use super::vm::{Cut, Origin, Vm};
-use crate::guest;
-use crate::journal::{Happening, Journal, Listener, Stage};
-use crate::record::{write_json, write_whole};
+use super::{diagnosis, locks, repeat};
+use crate::event_log::{Happening, Journal, Listener, Stage};
+use crate::files::{write_json, write_whole};
 use crate::scenario::Schedule;
-use crate::{Error, Result};
+use crate::{Error, Result, guest};
 
 /// A trial whose QEMU was started, ahead of need where that costs nothing: a guest from a checkpoint waits.
 #[derive(Debug)]

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use hotplug_lockorder::Layout;
+use hotplug_side::{Side, Sides};
+
 use super::checkpoint::Checkpoint;
 use super::repeat::OnDisk;
 use super::timing::Watched;
 use crate::host::{Accelerator, Qemu};
-use crate::lockorder::Layout;
-use crate::qemu::{self, Boot, Clock, Identity, Platform, Sealed, command_line};
+use crate::qemu::{self, Boot, Identity, Platform, Sealed, command_line};
 use crate::rendezvous::Places;
-use crate::scenario::{Scenario, Schedule, Seed};
-use crate::side::{Side, Sides};
+use crate::scenario::{Clock, Scenario, Schedule, Seed};
 
 /// What all trials of a run share.
 #[derive(Debug)]

@@ -6,15 +6,14 @@ use std::path::Path;
 use hotplug_protocol::{Event, Load, LoadEnd, Request};
 
 use super::OperationRecord;
-use super::outcome::{Outcome, TrialRecord};
+use super::outcome::TrialRecord;
 use super::setting::TrialPlan;
 use crate::Result;
+use crate::event_log::{Happening, OperationOutcome, Stamped};
+use crate::files::{write_json_compact, write_whole};
 use crate::guest::{Agent, AgentError, LOCK_STAT};
-use crate::journal::{Happening, Stamped};
 use crate::latency::{self, CameOnline, Course, TRACED, TrialTimes, VictimTimes};
-use crate::qemu::Clock;
-use crate::record::{write_compact, write_whole};
-use crate::scenario::{Mark, Phase, Victim};
+use crate::scenario::{Clock, Mark, Phase, Victim};
 
 /// Where the kernel's tracer is told what to do (Documentation/trace/ftrace.rst).
 const TRACING: &str = "/sys/kernel/tracing";
@@ -180,7 +179,7 @@ impl<'a> Trace<'a> {
             times.victims = ended.map(|(victim, end)| victim_times(victim, end)).collect();
         }
         times.odd = odd;
-        write_compact(&dir.join(latency::FILE), &times)
+        write_json_compact(&dir.join(latency::FILE), &times)
     }
 }
 
@@ -235,7 +234,7 @@ fn by_host(record: &OperationRecord) -> Option<Course> {
         Phase::Ejected => Mark::Deleted,
         Phase::Ended => Mark::Ended,
     };
-    if record.outcome != Outcome::Done {
+    if record.outcome != OperationOutcome::Done {
         return None;
     }
     let asked = (Mark::Asked, record.asked);
@@ -279,7 +278,7 @@ mod tests {
     use hotplug_protocol::{GuestTime, LoopTime};
 
     use super::*;
-    use crate::journal::HostTime;
+    use crate::guest_clock::HostTime;
     use crate::scenario::{DeviceId, Expect, Operation};
 
     #[test]
@@ -298,11 +297,11 @@ mod tests {
             ended: Some(HostTime(950)),
             outcome,
         };
-        let course = by_host(&record(Outcome::Done)).unwrap();
+        let course = by_host(&record(OperationOutcome::Done)).unwrap();
         assert_eq!(course.operation, "plug dimm");
         let part = "plug dimm: asked..ended".parse().unwrap();
         assert_eq!((course.marks.len(), course.took(&part)), (5, Some(850_000.0)));
-        assert_eq!(by_host(&record(Outcome::TimedOut)), None);
+        assert_eq!(by_host(&record(OperationOutcome::TimedOut)), None);
     }
 
     #[test]

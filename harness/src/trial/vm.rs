@@ -6,19 +6,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hotplug_protocol::{Event, Hello, Request};
+use hotplug_side::Side;
 use qapi::qmp;
 use tokio::net::UnixStream;
 
 use super::Setting;
 use super::checkpoint::Checkpoint;
 use crate::bytes::Bytes;
+use crate::event_log::{Ending, Happening, Journal, Stage};
 use crate::gdb::{Gdb, GdbError};
 use crate::guest::{Agent, Kmsg, Serial};
-use crate::journal::{Ending, Happening, Journal, Stage};
 use crate::limits::limits;
 use crate::qemu::{Ended, Inherited, Machine, Scratch, Start, shell_words};
 use crate::qmp::{Qmp, QmpError};
-use crate::side::Side;
 use crate::{Error, Result};
 
 /// How much of QEMU's last words is repeated, bytes.
@@ -192,7 +192,7 @@ impl Vm {
     }
 
     /// Waits until the agent of a booting guest is ready.
-    pub(super) async fn boot(&self, mut heard: crate::journal::Listener) -> Result<Hello, Cut> {
+    pub(super) async fn boot(&self, mut heard: crate::event_log::Listener) -> Result<Hello, Cut> {
         let ready = heard.until(|what| match what {
             Happening::Agent { event: Event::Ready(hello), .. } => Some(hello.clone()),
             _ => None,

@@ -4,11 +4,10 @@ use hotplug_protocol::{Event, Snapshot};
 use qapi::qmp::{ACPI_DEVICE_OST, ACPIOSTInfo, ACPISlotType};
 
 use super::cpus::Cpus;
-use super::outcome::Outcome;
 use super::vm::Vm;
 use crate::Result;
 use crate::bytes::Bytes;
-use crate::journal::{Happening, Listener};
+use crate::event_log::{Happening, Listener, OperationOutcome};
 use crate::scenario::{DeviceId, Phase};
 
 /// ACPI 6.5, 6.3.5 _OST: the source of an insertion's status is the notification it answers.
@@ -88,7 +87,7 @@ impl<'a> Ears<'a> {
     /// no `_OST`: it is done when the guest that is there to be asked has it. A CPU that came before the firmware read
     /// ACPI's tables (QEMU, hw/i386/acpi-build.c: `acpi_build_update`) is one of the boot's own, which the kernel itself
     /// brings online.
-    pub(super) async fn inserted(mut self, slot: Slot<'_>) -> Result<Outcome> {
+    pub(super) async fn inserted(mut self, slot: Slot<'_>) -> Result<OperationOutcome> {
         let (mut present, mut online) = (false, slot.cpus.is_none());
         let mut booted = false;
         loop {
@@ -124,7 +123,7 @@ impl<'a> Ears<'a> {
             {
                 if errno != 0 {
                     let name = nix::errno::Errno::from_raw(errno);
-                    return Ok(Outcome::RefusedByGuest {
+                    return Ok(OperationOutcome::RefusedByGuest {
                         how: format!("bringing it online failed with {name}"),
                     });
                 }
@@ -134,13 +133,13 @@ impl<'a> Ears<'a> {
                 present |= booted;
             }
             if present && online {
-                return Ok(Outcome::Done);
+                return Ok(OperationOutcome::Done);
             }
         }
     }
 
     /// Waits until a device is gone, or the guest has refused to give it.
-    pub(super) async fn ejected(mut self, id: &DeviceId, slot: Slot<'_>) -> Result<Outcome> {
+    pub(super) async fn ejected(mut self, id: &DeviceId, slot: Slot<'_>) -> Result<OperationOutcome> {
         loop {
             let stamped = self.heard.next().await?;
             if slot.action(&stamped.what) == Some("offline") {
@@ -151,13 +150,13 @@ impl<'a> Ears<'a> {
                 match event.as_str() {
                     "DEVICE_DELETED" if ours => {
                         (self.reached)(Phase::Ejected);
-                        return Ok(Outcome::Done);
+                        return Ok(OperationOutcome::Done);
                     }
                     "DEVICE_UNPLUG_GUEST_ERROR" | "MEM_UNPLUG_ERROR" if ours => {
                         let how = data["msg"]
                             .as_str()
                             .map_or_else(|| event.clone(), |msg| format!("{event}: {msg}"));
-                        return Ok(Outcome::RefusedByGuest { how });
+                        return Ok(OperationOutcome::RefusedByGuest { how });
                     }
                     _ => {}
                 }
@@ -172,7 +171,7 @@ impl<'a> Ears<'a> {
                 } else if slot.cpus.is_some() && self.is_free(slot.number).await {
                     // Some QEMUs report only the CPU's APIC as deleted; the slot tells.
                     (self.reached)(Phase::Ejected);
-                    return Ok(Outcome::Done);
+                    return Ok(OperationOutcome::Done);
                 }
             }
         }
@@ -234,6 +233,6 @@ impl<'a> Ears<'a> {
     }
 }
 
-fn refused(status: i64) -> Outcome {
-    Outcome::RefusedByGuest { how: format!("_OST status {status:#x}") }
+fn refused(status: i64) -> OperationOutcome {
+    OperationOutcome::RefusedByGuest { how: format!("_OST status {status:#x}") }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use hotplug_side::Side;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -14,9 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::outcome::{TrialOutcome, TrialRecord};
 use super::run::{Prepared, prepare};
 use super::setting::{Setting, TrialPlan};
-use crate::error::Blame;
+use crate::error::ErrorKind;
 use crate::scenario::Seed;
-use crate::side::Side;
 use crate::{Error, Result};
 
 /// How often a trial is tried again that was spoilt ([`TrialRecord::is_spoilt`]).
@@ -138,7 +138,7 @@ impl Supply<'_> {
 
     /// What stopped the run, where it is more than the file that it was found by.
     fn cause(&self, error: Error) -> Error {
-        if error.blame() == Blame::Infrastructure && !self.folder.is_dir() {
+        if error.kind() == ErrorKind::Infrastructure && !self.folder.is_dir() {
             let what = format!("{} is gone: it was removed while its trials ran", self.folder.display());
             return Error::infrastructure(what).detail(error);
         }

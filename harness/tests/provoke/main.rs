@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use guest::Kernel;
-use hotplug::kreport::symbols::Symbols;
-use hotplug::kreport::{Kind, Report, scan};
+use hotplug_kreport::symbols::Symbols;
+use hotplug_kreport::{Kind, Report, scan};
 use libtest_mimic::{Arguments, Failed, Trial};
 use points::{KASAN_POINTS, KCSAN_POINTS, POINTS, Point};
 use serde_json::{Value, json};
@@ -230,6 +230,6 @@ fn kinds(reports: &[Report]) -> Vec<Kind> {
 }
 
 fn fixture(name: &str, ending: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kreport");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kreport/tests/fixtures");
     folder.join(format!("{name}.{ending}"))
 }

@@ -1,6 +1,6 @@
 //! What kernels can be made to do, and what they report of it.
 
-use hotplug::kreport::Kind;
+use hotplug_kreport::Kind;
 
 /// One way to misbehave.
 pub(crate) struct Point {

@@ -120,7 +120,7 @@ fn what_was_spoilt_or_cut_off_is_run_again_and_more_trials_can_be_asked_for() {
     let resume = ["compare", "--continue"];
     mistake(&["compare", "--seed", "3", "--continue"], &["--continue", "--seed"]);
     mistake(&["compare", "--scenario", "x.toml", "--continue"], &["--continue", "--scenario"]);
-    mistake(&["compare", "--trials", "1", "--continue"], &["this run has 2 a side", "mend:"]);
+    mistake(&["compare", "--trials", "1", "--continue"], &["this run has 2 a side", "help:"]);
     let good = run.json("run.json");
     let with = |pointer: &str, value: &str, says: &[&str]| {
         let mut bad = good.clone();
@@ -129,16 +129,16 @@ fn what_was_spoilt_or_cut_off_is_run_again_and_more_trials_can_be_asked_for() {
         mistake(&resume, says);
         write(&folder.join("run.json"), &good);
     };
-    with("/kernels/after/image_hash", "00", &["after kernel", "mend: hotplug kernel build"]);
-    with("/host/qemu", "9.9.9", &["QEMU 9.9.9", "mend:"]);
-    with("/initramfs_hash", "00", &["guest agent", "mend:"]);
-    with("/scenario_hash", "00", &["scenario.toml", "mend:"]);
+    with("/kernels/after/image_hash", "00", &["after kernel", "help: hotplug kernel build"]);
+    with("/host/qemu", "9.9.9", &["QEMU 9.9.9", "help:"]);
+    with("/initramfs_hash", "00", &["guest agent", "help:"]);
+    with("/scenario_hash", "00", &["scenario.toml", "help:"]);
     let lock = std::fs::File::open(&folder).unwrap();
     let lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
-    mistake(&resume, &["goes on", "mend:"]);
+    mistake(&resume, &["goes on", "help:"]);
     drop(lock);
     std::fs::remove_file(folder.join("run.json")).unwrap();
-    mistake(&resume, &["run.json", "mend:"]);
+    mistake(&resume, &["run.json", "help:"]);
 }
 
 /// How often a recording comes again is counted, whichever way it is named.

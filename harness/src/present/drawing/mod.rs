@@ -6,12 +6,12 @@ mod svg;
 pub use dot::dot;
 pub use svg::svg;
 
+use hotplug_lockorder::Union;
+use hotplug_side::Side;
 use rustc_hash::FxHashMap;
 
-use super::harmless;
 use crate::compare::{EdgeDiff, LockOrderDiff};
-use crate::lockorder::Union;
-use crate::side::Side;
+use crate::text::harmless;
 
 /// The longest name that is written out, characters.
 const NAME: usize = 40;

@@ -63,7 +63,7 @@ pub(super) fn drawing(axis: &Axis) -> Markup {
         div.timeline {
             svg.lanes role="img" aria-label=(label) viewBox={ "0 0 " (WIDTH) " " (px(height)) } width=(WIDTH) height=(px(height)) {
                 @for (row, Row { name, .. }) in rows.iter().enumerate() {
-                    @if !name.is_empty() { text x="4" y=(px(y(row) + 11.0)) { (crate::present::harmless(name, NAME)) title { (name) } } }
+                    @if !name.is_empty() { text x="4" y=(px(y(row) + 11.0)) { (crate::text::harmless(name, NAME)) title { (name) } } }
                 }
                 // What lies on the axis of time, which the script stretches, is cut off where the names are.
                 svg.time x=(NAMES) y="0" width=(AXIS) height=(px(height)) data-seconds=(format!("{seconds:.6}")) {

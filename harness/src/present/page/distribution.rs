@@ -1,5 +1,6 @@
 //! Latency: what each boot took, before against after, with the interval of the ratio and what follows.
 
+use hotplug_side::Side;
 use maud::{Markup, html};
 
 use super::scale::{Scale, px};
@@ -7,7 +8,6 @@ use super::stalls::{self, Stalled};
 use crate::latency::{Latency, MetricResult};
 use crate::present::latency;
 use crate::record::RunResult;
-use crate::side::Side;
 
 /// Of a plot, pixels.
 const WIDTH: f64 = 640.0;

@@ -1,9 +1,9 @@
 //! What was found: how often on each side, the ring of locks, the call path, the kernel's own words.
 
+use hotplug_kreport::Locks;
 use maud::{Markup, html};
 
 use crate::compare::{Class, Finding};
-use crate::kreport::Locks;
 use crate::present::cases::call_path;
 use crate::present::terminal::probability;
 use crate::record::RunResult;

@@ -1,12 +1,12 @@
 //! Every trial as a square, and some of them in full.
 
+use hotplug_side::{Side, Sides};
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::lanes;
 use crate::compare::Tally;
 use crate::present::word;
-use crate::side::{Side, Sides};
 use crate::trial::{TrialOutcome, TrialRecord};
 
 /// What a square needs of a trial's record, which is far longer.

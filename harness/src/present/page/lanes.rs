@@ -3,8 +3,9 @@
 use maud::{Markup, html};
 
 use super::axis::{self, Axis, Bar, Row};
+use crate::event_log::OperationOutcome;
 use crate::present::word;
-use crate::trial::{OperationRecord, Outcome, TrialRecord};
+use crate::trial::{OperationRecord, TrialRecord};
 
 /// Operations that are drawn; a trial of random moves may have hundreds.
 const MOST: usize = 200;
@@ -64,7 +65,7 @@ fn on_axis(trial: &TrialRecord, operations: &[&OperationRecord], begin: u64) -> 
                     how(&operation.outcome),
                     times(operation, begin)
                 ),
-                class: if operation.outcome == Outcome::Done { "done" } else { "not-done" },
+                class: if operation.outcome == OperationOutcome::Done { "done" } else { "not-done" },
                 from: us(operation.asked.0),
                 to: us(operation.ended.map_or(end, |at| at.0)),
                 marks: operation.phases.iter().map(|(_, at)| us(at.0)).collect(),
@@ -99,13 +100,13 @@ fn ms(us: u64) -> String {
     format!("{ms:.1}")
 }
 
-fn how(outcome: &Outcome) -> String {
+fn how(outcome: &OperationOutcome) -> String {
     match outcome {
-        Outcome::Done => "done".into(),
-        Outcome::RefusedByGuest { how } => format!("refused by the guest: {how}"),
-        Outcome::FailedInQemu { error } => format!("refused by QEMU: {error}"),
-        Outcome::TimedOut => "never ended".into(),
-        Outcome::Skipped { why } => format!("not asked for: {why}"),
-        Outcome::CutOff => "cut off".into(),
+        OperationOutcome::Done => "done".into(),
+        OperationOutcome::RefusedByGuest { how } => format!("refused by the guest: {how}"),
+        OperationOutcome::FailedInQemu { error } => format!("refused by QEMU: {error}"),
+        OperationOutcome::TimedOut => "never ended".into(),
+        OperationOutcome::Skipped { why } => format!("not asked for: {why}"),
+        OperationOutcome::CutOff => "cut off".into(),
     }
 }

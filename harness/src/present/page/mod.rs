@@ -198,8 +198,8 @@ fn again(result: &RunResult) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::side::Side;
     use crate::trial::TrialOutcome;
+    use hotplug_side::Side;
 
     const HOSTILE: &str = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&";
 

@@ -1,5 +1,6 @@
 //! What ran at the same time, as a matrix: before and after in how many trials.
 
+use hotplug_side::Side;
 use maud::{Markup, html};
 
 use crate::overlap::{Overlap, Pair};
@@ -7,7 +8,6 @@ use crate::present::latency::nanoseconds;
 use crate::present::overlap;
 use crate::record::RunResult;
 use crate::scenario::Critical;
-use crate::side::Side;
 
 pub(super) fn section(result: &RunResult) -> Markup {
     let Some(told) = &result.overlap else { return html! {} };

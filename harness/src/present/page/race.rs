@@ -1,11 +1,11 @@
 //! Whom held vCPUs met, as a table: before and after.
 
+use hotplug_side::Side;
 use maud::{Markup, html};
 
 use crate::present::race;
 use crate::record::RunResult;
 use crate::rendezvous::{Cell, Count};
-use crate::side::Side;
 
 pub(super) fn section(result: &RunResult) -> Markup {
     let Some(told) = &result.race else { return html! {} };

@@ -239,9 +239,9 @@ fn ms(us: f64) -> String {
 #[cfg(test)]
 mod tests {
     use hotplug_protocol::{GuestTime, LoopTime};
+    use hotplug_side::Side;
 
     use super::*;
-    use crate::side::Side;
 
     fn times(victims: Vec<VictimTimes>) -> TrialTimes {
         let call = Call { function: "online_pages".into(), task: 7, began_us: 1_000.0, nanoseconds: 5e6 };

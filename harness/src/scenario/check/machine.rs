@@ -14,7 +14,7 @@ const SECTION: Bytes = Bytes(128 * Bytes::MIB);
 
 pub(super) fn machine(table: &Spanned<Machine>) -> Result<(), Wrong> {
     let machine = table.get_ref();
-    let wrong = |what: String, mend: &str| Err(Wrong::new(table.span(), what, mend));
+    let wrong = |what: String, help: &str| Err(Wrong::new(table.span(), what, help));
     if machine.cpus == 0 || machine.cpus > machine.max_cpus {
         return wrong("cpus must be at least 1 and at most max_cpus".into(), "raise max_cpus");
     }
@@ -80,8 +80,8 @@ pub(super) fn devices(file: &File) -> Result<(Groups, Devices), Wrong> {
         let address =
             group.address.as_ref().map(|address| sections(address, "a DIMM's address")).transpose()?;
         if let (Some(address), true) = (&group.address, group.count > 1) {
-            let mend = "give each its own group";
-            return Err(Wrong::new(address.span(), "two DIMMs cannot share an address", mend));
+            let help = "give each its own group";
+            return Err(Wrong::new(address.span(), "two DIMMs cannot share an address", help));
         }
         add(&group.name, group.count, &mut |_| {
             Device::Dimm(Dimm { size, node, address, backend: group.backend })
@@ -108,7 +108,7 @@ pub(super) fn devices(file: &File) -> Result<(Groups, Devices), Wrong> {
         memory = memory.saturating_add(size.0.saturating_mul(group.count.into()));
     }
     let slots = cpu_slots(file, &mut add)?;
-    fits(machine, memory, dimms, slots).map_err(|(what, mend)| Wrong::new(at(), what, mend))?;
+    fits(machine, memory, dimms, slots).map_err(|(what, help)| Wrong::new(at(), what, help))?;
     Ok((groups, devices))
 }
 
@@ -128,8 +128,8 @@ fn cpu_slots(file: &File, add: &mut Add<'_>) -> Result<u32, Wrong> {
     }
     for group in file.cpu.iter().map(Spanned::get_ref) {
         if !group.slots.is_empty() && group.slots.len() != usize::try_from(group.count).unwrap_or(0) {
-            let mend = "name one slot for each CPU of the group, or none";
-            return Err(Wrong::new(group.slots[0].span(), "there are more or fewer slots than CPUs", mend));
+            let help = "name one slot for each CPU of the group, or none";
+            return Err(Wrong::new(group.slots[0].span(), "there are more or fewer slots than CPUs", help));
         }
         add(&group.name, group.count, &mut |index| {
             let named = usize::try_from(index).ok().and_then(|index| group.slots.get(index));

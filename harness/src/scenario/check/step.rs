@@ -152,7 +152,7 @@ fn places(names: &Spanned<Names>, groups: &Groups) -> Result<Vec<Place>, Wrong> 
 
 fn trigger(table: &Spanned<AfterTable>) -> Result<Trigger, Wrong> {
     let raw = table.get_ref();
-    let wrong = |what: &str, mend: &str| Err(Wrong::new(table.span(), what, mend));
+    let wrong = |what: &str, help: &str| Err(Wrong::new(table.span(), what, help));
     let offset = match (raw.offset_us, raw.random_us, raw.sweep_us) {
         (fixed, None, None) => Offset::Fixed(fixed.unwrap_or(0)),
         (None, Some([from, to]), None) if from <= to => Offset::Random(from, to),

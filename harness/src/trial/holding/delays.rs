@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Arrival, Holder, Spot, Woke, micros};
 use crate::gdb::{GdbError, Vcpu};
-use crate::rendezvous::{Hold, Outcome};
+use crate::rendezvous::{Hold, HoldOutcome};
 use crate::scenario::{Delay, Point};
 
 /// Holds of one trial. Each is in its record; and each stops the machine some times.
@@ -87,9 +87,9 @@ impl<'a> Holder<'a> {
                         let Some(mut one) = late.remove(at) else { break };
                         one.hold.held_us = micros(one.whole.saturating_sub(one.left));
                         one.hold.outcome =
-                            if one.left.is_zero() { Outcome::Delayed } else { Outcome::CutOff };
+                            if one.left.is_zero() { HoldOutcome::Delayed } else { HoldOutcome::CutOff };
                         if nobody_left {
-                            one.hold.outcome = Outcome::BlockedAll;
+                            one.hold.outcome = HoldOutcome::BlockedAll;
                         }
                         self.end(one.place, &one.hold);
                         self.gdb.step(one.who.vcpu).await?;

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Arrival, Holder, Spot, Woke, micros};
 use crate::gdb::{GdbError, Vcpu};
 use crate::limits::limits;
-use crate::rendezvous::{Hold, Lock, Outcome, Snapshot, Waiting};
+use crate::rendezvous::{Hold, HoldOutcome, Lock, Snapshot, Waiting};
 use crate::scenario::{First, Point, Rendezvous};
 
 /// How soon it is looked who waits, guest time. A wait that is seen twice is no passing one.
@@ -83,12 +83,12 @@ impl Seen {
     }
 
     /// What kept whoever came at last from coming before. Who waited may have had a worker come: `cpu_down()` does.
-    fn kept_apart(&self, now: &Snapshot, came: u64) -> Outcome {
+    fn kept_apart(&self, now: &Snapshot, came: u64) -> HoldOutcome {
         let waited = self.waited_for(came).or_else(|| now.sender(came).and_then(|who| self.waited_for(who)));
         match (waited, Lock::of_both(&self.held, &now.locks(came))) {
-            (Some(lock), _) => Outcome::Excluded { lock },
-            (None, Some(lock)) => Outcome::BothHold { lock },
-            (None, None) => Outcome::Limit,
+            (Some(lock), _) => HoldOutcome::Excluded { lock },
+            (None, Some(lock)) => HoldOutcome::BothHold { lock },
+            (None, None) => HoldOutcome::Limit,
         }
     }
 }
@@ -99,7 +99,7 @@ impl<'a> Holder<'a> {
         let manner = &plan.manner;
         if self.places.of(&plan.hold).is_empty() || self.places.of(&plan.until).is_empty() {
             let told = Hold::of(&plan.hold, Some(&plan.until));
-            self.holds.push(Hold { outcome: Outcome::NoSuchPlace, ..told });
+            self.holds.push(Hold { outcome: HoldOutcome::NoSuchPlace, ..told });
             return Ok(());
         }
         let mut patient = false;
@@ -118,7 +118,7 @@ impl<'a> Holder<'a> {
             let grip = self.take_hold(&held).await?;
             let over = self.keep(plan, &held, grip, &mut told, &mut patient).await?;
             self.end(place, &told);
-            if over || matches!(told.outcome, Outcome::Met | Outcome::Excluded { .. }) {
+            if over || matches!(told.outcome, HoldOutcome::Met | HoldOutcome::Excluded { .. }) {
                 break;
             }
         }
@@ -155,7 +155,7 @@ impl<'a> Holder<'a> {
         match waited {
             Wait::Came(partner) => {
                 told.partner.clone_from(&partner.task);
-                told.outcome = Outcome::Met;
+                told.outcome = HoldOutcome::Met;
                 self.close(second).await?;
                 let lead = Duration::from_micros(manner.lead_us.into());
                 match manner.first {
@@ -173,21 +173,21 @@ impl<'a> Holder<'a> {
             }
             Wait::Over => {
                 self.close(second).await?;
-                told.outcome = Outcome::PartnerNotReached;
+                told.outcome = HoldOutcome::PartnerNotReached;
                 self.let_go(held, grip, None, None).await?;
                 return Ok(true);
             }
             waited @ (Wait::Excluded | Wait::Blocked | Wait::Time) => {
                 // Who comes now was kept away, if it is one that waited.
                 let mut left = Some(AFTERWARDS.max(whole));
-                let mut best = Outcome::PartnerNotReached;
+                let mut best = HoldOutcome::PartnerNotReached;
                 while let Some(came) = self.arrive(&mut second, None, Some(&mut left)).await? {
                     if came.address != held.address || came.address == 0 {
                         let outcome = seen.kept_apart(&self.snapshot().await?, came.address);
                         if outcome < best {
                             (best, told.partner) = (outcome, came.task);
                         }
-                        if matches!(best, Outcome::Excluded { .. }) || seen.waiting.is_empty() {
+                        if matches!(best, HoldOutcome::Excluded { .. }) || seen.waiting.is_empty() {
                             break;
                         }
                     }
@@ -195,8 +195,8 @@ impl<'a> Holder<'a> {
                 }
                 self.close(second).await?;
                 // Who waited was somebody else: the next time it is waited to the end.
-                *patient |= !matches!(best, Outcome::Excluded { .. });
-                told.outcome = if matches!(waited, Wait::Blocked) { Outcome::BlockedAll } else { best };
+                *patient |= !matches!(best, HoldOutcome::Excluded { .. });
+                told.outcome = if matches!(waited, Wait::Blocked) { HoldOutcome::BlockedAll } else { best };
             }
         }
         Ok(false)

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::event_log::{Happening, Journal};
 use crate::gdb::{Gdb, GdbError, Registers, Stop, Vcpu};
-use crate::journal::{Happening, Journal};
 use crate::qmp::{Qmp, QmpError};
-use crate::rendezvous::{Hold, Outcome, Places, Snapshot, Task, Tasks};
+use crate::rendezvous::{Hold, HoldOutcome, Places, Snapshot, Task, Tasks};
 use crate::scenario::{Holding, Point};
 
 /// How often it is looked for vCPUs that were plugged. They take longer to come online.
@@ -106,7 +106,7 @@ impl<'a> Holder<'a> {
         hold.task.clone_from(&who.task);
         hold.at = Some(self.journal.now());
         // Of a trial that ends before it is let go.
-        hold.outcome = Outcome::CutOff;
+        hold.outcome = HoldOutcome::CutOff;
         self.journal.record(Happening::Held { at: hold.hold.clone(), task: hold.task.clone() });
         self.holds.push(hold.clone())
     }

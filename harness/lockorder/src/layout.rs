@@ -2,12 +2,10 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use hotplug_vmlinux::{Structure, structures};
 use object::{Object, ObjectSegment, ObjectSymbol, SymbolKind};
-
-use crate::vmlinux::{Structure, structures};
-use crate::{Error, Result};
 
 /// Where the kernel's image is mapped (`Documentation/x86/x86_64/mm.rst`): `__START_KERNEL_map`. Guests boot without
 /// KASLR, so that physical memory begins there.
@@ -15,6 +13,34 @@ const IMAGE: u64 = 0xffff_ffff_8000_0000;
 
 /// Where physical memory is mapped with four levels of page tables; with five, the kernel's own variable says it.
 const DIRECT_MAP: u64 = 0xffff_8880_0000_0000;
+
+/// Why the layout of a kernel is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// The vmlinux cannot be read.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The vmlinux has lockdep and lacks the types that its graph consists of.
+    #[error("{} does not tell where lockdep keeps its graph: {what}", vmlinux.display())]
+    Unknown {
+        /// The file.
+        vmlinux: PathBuf,
+        /// What it lacks.
+        what: String,
+    },
+}
+
+impl LayoutError {
+    /// What the user can do about it.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Io(_) => None,
+            Self::Unknown { .. } => {
+                Some("build the kernel with CONFIG_DEBUG_INFO_DWARF5, as hotplug does by itself")
+            }
+        }
+    }
+}
 
 /// An array of the kernel's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,11 +158,11 @@ pub struct Layout {
 
 impl Layout {
     /// Reads it from a vmlinux. None where the kernel has no lockdep; an error where it has one that cannot be read.
-    pub fn of(vmlinux: &Path) -> Result<Option<Self>> {
+    pub fn of(vmlinux: &Path) -> Result<Option<Self>, LayoutError> {
         let bytes = fs_err::read(vmlinux)?;
-        let wrong = |what: &dyn std::fmt::Display| {
-            Error::user(format!("{} does not tell where lockdep keeps its graph: {what}", vmlinux.display()))
-                .mend("build the kernel with CONFIG_DEBUG_INFO_DWARF5, as hotplug does by itself")
+        let wrong = |what: &dyn std::fmt::Display| LayoutError::Unknown {
+            vmlinux: vmlinux.to_owned(),
+            what: what.to_string(),
         };
         let file = object::File::parse(&*bytes).map_err(|error| wrong(&error))?;
         let symbols = Symbols::of(&file);
@@ -151,7 +177,7 @@ impl Layout {
         file: &object::File<'_>,
         symbols: Symbols,
         structures: &HashMap<String, Structure>,
-    ) -> std::result::Result<Self, String> {
+    ) -> Result<Self, String> {
         let member = |structure: &str, name: &str| {
             let members = structures.get(structure).ok_or_else(|| format!("no struct {structure}"))?;
             members.members.get(name).copied().ok_or_else(|| format!("no {structure}.{name}"))

@@ -176,7 +176,7 @@ impl Kind {
         )
     }
 
-    /// Only an armed lockdep can print it. [`crate::kreport::Report::needs_armed_lockdep`] also knows assertions.
+    /// Only an armed lockdep can print it. [`crate::Report::needs_armed_lockdep`] also knows assertions.
     pub fn needs_armed_lockdep(self) -> bool {
         self.is_lockdep()
     }

@@ -1,8 +1,9 @@
 //! What all trials of both kernels showed, folded: for each dependency and each context of a class, in which trials.
 
+use hotplug_side::{Side, Sides};
+
 use super::TrialLocks;
 use super::graph::{How, Interned, LockClass, LockOrder, Usage};
-use crate::side::{Side, Sides};
 
 /// A set of trials, by their place among a side's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -19,12 +19,11 @@ mod union;
 pub use decode::{Dump, Odd, read};
 pub use forecast::{Danger, Forecast, Step, forecast};
 pub use graph::{Edge, How, Irq, LockClass, LockOrder, Node, Usage};
-pub use layout::Layout;
+pub use layout::{Layout, LayoutError};
 pub use union::{Shown, SideEdge, SideUsage, TrialSet, Union};
 
+use hotplug_side::Side;
 use serde::{Deserialize, Serialize};
-
-use crate::side::Side;
 
 /// Its name in the folder of a trial, and of a checkpoint.
 pub const FILE: &str = "lock-order.json";

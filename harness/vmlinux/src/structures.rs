@@ -8,15 +8,15 @@ use super::{dwarf, sections};
 
 /// A structure.
 #[derive(Debug, Default)]
-pub(crate) struct Structure {
+pub struct Structure {
     /// Its size.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Where each member begins, bytes; of a bit field, the byte that it begins in.
-    pub(crate) members: HashMap<String, u64>,
+    pub members: HashMap<String, u64>,
 }
 
 /// The structures that kernel/locking/lockdep.c knows, by name.
-pub(crate) fn structures(file: &object::File<'_>) -> Result<HashMap<String, Structure>, gimli::Error> {
+pub fn structures(file: &object::File<'_>) -> Result<HashMap<String, Structure>, gimli::Error> {
     let sections = sections(file)?;
     let dwarf = dwarf(&sections);
     let mut units = dwarf.units();

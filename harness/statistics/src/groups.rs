@@ -6,13 +6,13 @@
 //!
 //! Nothing assumes a distribution but the number of boots that would tell, which is a guess about the future anyway.
 
+use hotplug_side::Sides;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
-use crate::compare::always_against_never;
-use crate::side::Sides;
+use super::exact::always_against_never;
 
 /// Up to so many ways to deal the boots to the two sides, each is looked at; of more, so many drawn ones.
 const DEALS: u64 = 100_000;
@@ -243,5 +243,5 @@ fn each_choice(all: usize, size: usize, with: &mut impl FnMut(&[usize])) {
 }
 
 #[cfg(test)]
-#[path = "statistics_tests.rs"]
+#[path = "groups_tests.rs"]
 mod tests;

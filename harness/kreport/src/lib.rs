@@ -8,6 +8,7 @@
 mod assemble;
 mod blame;
 mod body;
+mod error;
 mod fold;
 mod forms;
 mod frame;
@@ -30,6 +31,7 @@ mod title;
 mod triggers;
 
 pub use blame::is_machinery;
+pub use error::Error;
 pub use fold::{Bugs, Folded, fold};
 pub use frame::plain_name;
 pub use kind::Kind;

@@ -9,13 +9,11 @@ use std::time::Instant;
 use hotplug_protocol::GuestTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::broadcast;
+use tokio::sync::{SetOnce, broadcast};
 
-use crate::clocks::Clocks;
-use crate::latch::Latch;
-use crate::rendezvous::Task;
+use crate::guest_clock::{GuestClock, HostTime};
+use crate::rendezvous::{HoldOutcome, Task};
 use crate::scenario::{Operation, Phase, Point};
-use crate::trial::Outcome;
 use crate::{Error, Result};
 
 /// Happenings a slow listener may lag behind before it is told that it missed some. Kernel records are not in the
@@ -25,11 +23,6 @@ const BACKLOG: usize = 1 << 14;
 /// What a trial's journal may take, bytes: of memory too, because listeners lag behind by no more than all of it. A
 /// trial takes some kilobytes.
 const LIMIT: usize = 16 << 20;
-
-/// Microseconds of the host's monotonic clock since the trial began.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct HostTime(pub u64);
 
 /// A happening and when the host learned of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -90,7 +83,7 @@ pub enum Happening {
         /// Its number within the trial.
         number: usize,
         /// What came of it.
-        outcome: Outcome,
+        outcome: OperationOutcome,
     },
     /// A vCPU is held.
     Held {
@@ -104,10 +97,44 @@ pub enum Happening {
         /// Where it was held.
         at: Point,
         /// What came of it.
-        outcome: crate::rendezvous::Outcome,
+        outcome: HoldOutcome,
     },
     /// The serial console carried a panic.
     Panic,
+}
+
+/// What came of an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OperationOutcome {
+    /// It happened, and the guest agrees.
+    Done,
+    /// The guest said no.
+    RefusedByGuest {
+        /// In its own terms: an OST status, an errno.
+        how: String,
+    },
+    /// QEMU said no.
+    FailedInQemu {
+        /// QEMU's words.
+        error: String,
+    },
+    /// Neither an end nor a refusal came in time.
+    TimedOut,
+    /// It was not asked for: an earlier one was refused, or what it waits for did not come.
+    Skipped {
+        /// Which.
+        why: String,
+    },
+    /// The trial ended first: the guest panicked, QEMU died, another operation timed out.
+    CutOff,
+}
+
+impl OperationOutcome {
+    /// The guest or QEMU said no.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::RefusedByGuest { .. } | Self::FailedInQemu { .. })
+    }
 }
 
 /// Stages of a trial.
@@ -144,28 +171,31 @@ pub struct Journal {
     inner: Mutex<Inner>,
     listeners: broadcast::Sender<Arc<Stamped>>,
     /// The first error of writing a trial's evidence.
-    failure: Latch<(std::io::ErrorKind, String)>,
+    failure: SetOnce<(std::io::ErrorKind, String)>,
     /// The first reason to end the trial. Kept, because it may come while nobody listens.
-    ending: Arc<Latch<Ending>>,
+    ending: Arc<SetOnce<Ending>>,
 }
 
 #[derive(Debug)]
 struct Inner {
     file: fs_err::File,
     room: usize,
-    clocks: Clocks,
+    clocks: GuestClock,
 }
 
 impl Journal {
     /// Starts a journal that is also appended to `path`, one JSON object a line.
     pub fn create(path: &Path) -> Result<Arc<Self>> {
-        let inner =
-            Mutex::new(Inner { file: fs_err::File::create(path)?, room: LIMIT, clocks: Clocks::default() });
+        let inner = Mutex::new(Inner {
+            file: fs_err::File::create(path)?,
+            room: LIMIT,
+            clocks: GuestClock::default(),
+        });
         Ok(Arc::new(Self {
             began: Instant::now(),
             inner,
             listeners: broadcast::Sender::new(BACKLOG),
-            failure: Latch::default(),
+            failure: SetOnce::new(),
             ending: Arc::default(),
         }))
     }
@@ -187,9 +217,9 @@ impl Journal {
             _ => {}
         }
         match &stamped.what {
-            Happening::Panic => self.ending.set(Ending::Panicked),
+            Happening::Panic => drop(self.ending.set(Ending::Panicked)),
             Happening::Agent { event: hotplug_protocol::Event::Broken { what }, .. } => {
-                self.ending.set(Ending::Broken(what.clone()));
+                let _ = self.ending.set(Ending::Broken(what.clone()));
             }
             _ => {}
         }
@@ -198,7 +228,8 @@ impl Journal {
             let Some(room) = inner.room.checked_sub(line.len()) else {
                 inner.room = 0;
                 let what = format!("the guest or its QEMU says more than {} MiB of events", LIMIT >> 20);
-                return self.ending.set(Ending::Broken(what));
+                let _ = self.ending.set(Ending::Broken(what));
+                return;
             };
             inner.room = room;
             if let Err(error) = inner.file.write_all(&line) {
@@ -219,7 +250,7 @@ impl Journal {
 
     /// Evidence could not be written: the trial cannot go on. The first such error is kept.
     pub fn fail(&self, error: &std::io::Error) {
-        self.failure.set((error.kind(), error.to_string()));
+        let _ = self.failure.set((error.kind(), error.to_string()));
     }
 
     /// Waits until evidence could not be written. Safe to cancel.
@@ -230,7 +261,7 @@ impl Journal {
     /// The error of writing evidence, if there was one.
     pub fn check(&self) -> Result<()> {
         match self.failure.get() {
-            Some((kind, text)) => Err(std::io::Error::new(kind, text).into()),
+            Some((kind, text)) => Err(std::io::Error::new(*kind, text.clone()).into()),
             None => Ok(()),
         }
     }
@@ -242,12 +273,12 @@ impl Journal {
 
     /// Waits for a reason to end the trial, which may have come before. Safe to cancel.
     pub async fn ending(&self) -> Ending {
-        self.ending.wait().await
+        self.ending.wait().await.clone()
     }
 
     /// Whether there is a reason to end the trial.
     pub fn has_ending(&self) -> bool {
-        self.ending.is_set()
+        self.ending.initialized()
     }
 }
 
@@ -255,7 +286,7 @@ impl Journal {
 #[derive(Debug)]
 pub struct Listener {
     heard: broadcast::Receiver<Arc<Stamped>>,
-    ending: Arc<Latch<Ending>>,
+    ending: Arc<SetOnce<Ending>>,
 }
 
 impl Listener {
@@ -264,7 +295,7 @@ impl Listener {
         self.heard.recv().await.map_err(|error| {
             if let broadcast::error::RecvError::Lagged(missed) = error {
                 let what = format!("events come faster than they can be followed: {missed} were missed");
-                self.ending.set(Ending::Broken(what));
+                let _ = self.ending.set(Ending::Broken(what));
             }
             Error::infrastructure(format!("the trial's journal: {error}"))
         })

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hotplug::kreport::{Kind, Report, Scanner, scan};
+use hotplug_kreport::{Kind, Report, Scanner, scan};
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -33,7 +33,7 @@ struct Expected {
 }
 
 fn fixtures() -> Vec<(PathBuf, Vec<u8>, Fixture)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kreport");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|ending| ending == "log"));
     paths.sort();

@@ -2,11 +2,16 @@
 
 use hotplug_protocol::GuestTime;
 
-use crate::journal::HostTime;
+use serde::{Deserialize, Serialize};
+
+/// Microseconds of the host's monotonic clock since the trial began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HostTime(pub u64);
 
 /// What is known of the two clocks.
 #[derive(Debug, Default)]
-pub(crate) struct Clocks {
+pub(crate) struct GuestClock {
     /// When the machine stood, by the time that it had run until then, and for how long; microseconds.
     stops: Vec<(u64, u64)>,
     /// All of them together.
@@ -17,7 +22,7 @@ pub(crate) struct Clocks {
     offset: Option<i64>,
 }
 
-impl Clocks {
+impl GuestClock {
     /// How long the machine had run.
     fn run(&self, at: HostTime) -> u64 {
         self.since.map_or(at.0, |since| since.0).saturating_sub(self.stood)
@@ -58,7 +63,7 @@ mod tests {
 
     #[test]
     fn what_was_printed_before_a_stop_is_before_it_and_what_after_it_behind() {
-        let mut clocks = Clocks::default();
+        let mut clocks = GuestClock::default();
         assert_eq!(clocks.host_time(GuestTime(1)), None);
         // Started standing: there was no stop.
         clocks.resumed(HostTime(100));

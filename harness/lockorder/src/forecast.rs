@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use hotplug_side::Side;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::graph::{How, Irq, Usage};
 use super::union::{Shown, Union};
-use crate::side::Side;
 
 /// The longest cycle that is looked for, locks. Lockdep's reports of real bugs have two to six.
 const LONGEST: usize = 8;

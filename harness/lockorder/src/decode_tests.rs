@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::lockorder::layout::{Array, ClassMembers, EdgeMembers, Symbol, TraceMembers};
+use crate::layout::{Array, ClassMembers, EdgeMembers, Symbol, TraceMembers};
 
 const BASE: u64 = 0xffff_ffff_8100_0000;
 

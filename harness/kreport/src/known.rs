@@ -4,8 +4,7 @@ use jiff::civil::Date;
 use regex::Regex;
 use serde::Deserialize;
 
-use super::{Kind, Report};
-use crate::{Error, Result};
+use super::{Error, Kind, Report};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,11 +50,14 @@ pub struct KnownIssues {
 impl KnownIssues {
     /// Reads the text of the file `name`. `today` decides what has expired. An unknown key, a pattern that is no regular
     /// expression, an entry that would match everything: all are errors that say where.
-    pub fn parse(name: &str, text: &str, today: Date) -> Result<Self> {
-        let file: File = toml::from_str(text)
-            .map_err(|error| Error::user(format!("{name} does not parse")).detail(error))?;
-        let issues =
-            file.known.into_iter().map(|entry| KnownIssue::new(entry, today)).collect::<Result<_>>()?;
+    pub fn parse(name: &str, text: &str, today: Date) -> Result<Self, Error> {
+        let file: File =
+            toml::from_str(text).map_err(|source| Error::Syntax { file: name.to_owned(), source })?;
+        let issues = file
+            .known
+            .into_iter()
+            .map(|entry| KnownIssue::new(entry, today))
+            .collect::<Result<_, Error>>()?;
         Ok(Self { issues })
     }
 
@@ -87,28 +89,34 @@ impl KnownIssues {
 }
 
 impl KnownIssue {
-    fn new(entry: Entry, today: Date) -> Result<Self> {
-        let wrong = |what: String| Error::user(format!("known issue {:?}: {what}", entry.reason));
+    fn new(entry: Entry, today: Date) -> Result<Self, Error> {
+        let wrong = |what: String, source, help| Error::KnownIssue {
+            reason: entry.reason.clone(),
+            what,
+            source,
+            help,
+        };
         if entry.signature.is_none() && entry.title.is_none() && entry.key.is_none() {
-            return Err(wrong("names no report".to_owned()).mend("give a signature, a title or a key"));
+            let help = "give a signature, a title or a key";
+            return Err(wrong("names no report".to_owned(), None, Some(help)));
         }
         if let Some(hash) = entry.signature.as_deref()
             && (hash.len() != 12 || !hash.bytes().all(|b| b.is_ascii_hexdigit()))
         {
-            return Err(wrong(format!("{hash:?} is no signature"))
-                .mend("a signature is 12 hexadecimal digits, as hotplug scan prints it"));
+            let help = "a signature is 12 hexadecimal digits, as hotplug scan prints it";
+            return Err(wrong(format!("{hash:?} is no signature"), None, Some(help)));
         }
         let pattern = |text: &Option<String>| {
             text.as_deref()
                 .map(Regex::new)
                 .transpose()
-                .map_err(|error| wrong("a pattern is wrong".to_owned()).detail(error))
+                .map_err(|error| wrong("a pattern is wrong".to_owned(), Some(error.into()), None))
         };
         let expires = entry
             .expires
             .map(|day| day.to_string().get(..10).unwrap_or_default().parse::<Date>())
             .transpose()
-            .map_err(|error| wrong("expires is no date".to_owned()).detail(error))?;
+            .map_err(|error| wrong("expires is no date".to_owned(), Some(error.into()), None))?;
         Ok(Self {
             title: pattern(&entry.title)?,
             key: pattern(&entry.key)?,
@@ -139,7 +147,7 @@ impl KnownIssue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kreport::scan;
+    use crate::scan;
 
     fn report() -> Report {
         scan(b"WARNING: CPU: 0 PID: 1 at mm/x.c:1 foo+0x1/0x2\nCall Trace:\n foo+0x1/0x2\n").remove(0)

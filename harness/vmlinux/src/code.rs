@@ -7,7 +7,7 @@ use addr2line::gimli::{self, Reader as _};
 use super::Slice;
 
 /// Whether a function of this name is compiled into its callers.
-pub(crate) fn is_inlined(dwarf: &gimli::Dwarf<Slice<'_>>, name: &str) -> Result<bool, gimli::Error> {
+pub fn is_inlined(dwarf: &gimli::Dwarf<Slice<'_>>, name: &str) -> Result<bool, gimli::Error> {
     let mut units = dwarf.units();
     while let Some(header) = units.next()? {
         let unit = dwarf.unit(header)?;
@@ -28,7 +28,7 @@ pub(crate) fn is_inlined(dwarf: &gimli::Dwarf<Slice<'_>>, name: &str) -> Result<
 
 /// Where the code of a source line begins: the first instruction of each stretch of it. `file` is the end of its path.
 /// Also the lines of the file that have code.
-pub(crate) fn line(
+pub fn line(
     dwarf: &gimli::Dwarf<Slice<'_>>,
     file: &str,
     wanted: u32,

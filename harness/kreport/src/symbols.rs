@@ -5,8 +5,7 @@ use std::path::Path;
 
 use object::{Object, ObjectSymbol, SymbolKind};
 
-use super::{Frame, Report};
-use crate::{Error, Result};
+use super::{Error, Frame, Report};
 
 /// The symbols and line tables of one kernel image.
 pub struct Symbols {
@@ -23,14 +22,13 @@ impl std::fmt::Debug for Symbols {
 
 impl Symbols {
     /// Opens a vmlinux: an ELF file, not a bzImage.
-    pub fn open(path: &Path) -> Result<Self> {
-        let wrong = |error: &dyn std::fmt::Display| {
-            Error::user(format!("cannot read symbols from {}", path.display()))
-                .detail(error)
-                .mend("give the vmlinux of the build (ELF, with CONFIG_DEBUG_INFO), not its bzImage")
-        };
-        let bytes = fs_err::read(path).map_err(|error| wrong(&error))?;
-        let file = object::File::parse(&*bytes).map_err(|error| wrong(&error))?;
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::read(path).map_err(|source| Error::Symbols { path: path.to_owned(), source })
+    }
+
+    fn read(path: &Path) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let bytes = fs_err::read(path)?;
+        let file = object::File::parse(&*bytes)?;
         let mut functions: HashMap<String, Vec<(u64, u64)>> = HashMap::new();
         for symbol in
             file.symbols().filter(|symbol| matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown))
@@ -39,7 +37,7 @@ impl Symbols {
                 functions.entry(name.to_owned()).or_default().push((symbol.address(), symbol.size()));
             }
         }
-        let lines = addr2line::Loader::new(path).map_err(|error| wrong(&error))?;
+        let lines = addr2line::Loader::new(path).map_err(|error| error.to_string())?;
         Ok(Self { lines, functions })
     }
 
@@ -155,7 +153,7 @@ fn tidy(path: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kreport::scan;
+    use crate::scan;
 
     const CODE: &str = "\
 __attribute__((noinline)) int deepest(int *x) { return *x; }
@@ -196,6 +194,7 @@ void _start(void) { int x = 0; outermost(&x); for (;;) ; }
         let image = folder.path().join("bzImage");
         std::fs::write(&image, b"MZ").unwrap();
         let error = Symbols::open(&image).unwrap_err();
-        assert!(error.exit_status() == 2 && error.to_string().contains("CONFIG_DEBUG_INFO"), "{error}");
+        assert!(error.to_string().contains("bzImage"), "{error}");
+        assert!(error.help().is_some_and(|help| help.contains("CONFIG_DEBUG_INFO")));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::lockorder::{Edge, LockClass, LockOrder, Node, TrialLocks, Usage};
+use crate::{Edge, LockClass, LockOrder, Node, TrialLocks, Usage};
 
 fn class(name: &str) -> Node {
     let class = LockClass { name: name.into(), key: None, file: None, subclass: 0, ordinal: 0 };

@@ -1,0 +1,89 @@
+//! Files of ours: JSON in and out, and every write whole or not at all.
+
+use std::io::{Error as IoError, ErrorKind, Write};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use fs_err::os::unix::fs::OpenOptionsExt;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{Error, Result};
+
+/// Reads a JSON file, if there is one. An error is the user's where the file is not readable by this version.
+pub fn read_json_if_there<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match fs_err::read(path) {
+        Ok(text) => parse_json(path, &text).map(Some),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Parses the contents of the JSON file at `path`. An error is the user's.
+pub fn parse_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text).map_err(|error| {
+        Error::user(format!("cannot read {}: {error}", path.display()))
+            .help("use the version of hotplug that wrote it")
+    })
+}
+
+/// Writes a JSON file with indented lines.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(Error::infrastructure)?;
+    text.push(b'\n');
+    Ok(write_whole(path, &text)?)
+}
+
+/// Writes a JSON file of one line, for large values that only programs read.
+pub fn write_json_compact(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_vec(value).map_err(Error::infrastructure)?;
+    text.push(b'\n');
+    Ok(write_whole(path, &text)?)
+}
+
+/// Writes a file whole or not at all. A reader never sees half of it, and a full disk leaves no file or the old one.
+///
+/// A killed harness leaves no temporary file where there was none of that name, because the new file has no name until
+/// it is complete (open(2), `O_TMPFILE`).
+pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let unnamed =
+        fs_err::OpenOptions::new().write(true).mode(0o644).custom_flags(nix::libc::O_TMPFILE).open(folder);
+    let mut file = match unnamed {
+        Ok(file) => file,
+        // Not every file system has such files: then a named one and a rename.
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            file.write_all(bytes)?;
+            file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+            return file.persist(path).map(drop).map_err(|error| error.error);
+        }
+        Err(error) => return Err(error),
+    };
+    file.write_all(bytes)?;
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link =
+        |to: &Path| nix::unistd::linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, to, AtFlags::AT_SYMLINK_FOLLOW);
+    let linked = match link(path) {
+        // A link replaces nothing. A rename does, and at no moment is there neither file.
+        Err(Errno::EEXIST) => {
+            let mut name = path.file_name().unwrap_or_default().to_owned();
+            name.push(format!(".{}", std::process::id()));
+            let beside = folder.join(name);
+            // Left by a process of this number that was killed right here.
+            let _ = std::fs::remove_file(&beside);
+            let linked = link(&beside);
+            if linked.is_ok() {
+                fs_err::rename(&beside, path)?;
+            }
+            linked
+        }
+        linked => linked,
+    };
+    linked.map_err(|error| {
+        let error = IoError::from(error);
+        IoError::new(error.kind(), format!("cannot write {}: {error}", path.display()))
+    })
+}

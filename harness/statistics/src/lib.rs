@@ -1,0 +1,10 @@
+//! The statistics behind a verdict. Everything here is exact or by resampling; nothing assumes a distribution of what is
+//! measured.
+
+mod exact;
+mod groups;
+
+pub use exact::{
+    always_against_never, clean_trials, detectable_rate, fisher_two_sided, interval, probability_of_at_most,
+};
+pub use groups::{ALPHA, Groups, coefficient_of_variation, fewest_boots, holm, mean, median, quantile};
