@@ -4,6 +4,7 @@
 //! the same bytes: no times, no inode numbers, root owns all.
 
 use std::io::Write;
+use std::sync::OnceLock;
 
 use cpio::newc::{Builder, ModeFileType, trailer};
 use flate2::{Compression, write::GzEncoder};
@@ -20,9 +21,14 @@ const DIRECTORIES: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 /// opens it for init before init can mount devtmpfs.
 const CONSOLE: (u32, u32) = (5, 1);
 
-/// Bytes of an initramfs whose `/init` is the agent that the harness carries.
-pub fn initramfs() -> Result<Vec<u8>> {
-    pack(AGENT)
+/// Bytes of an initramfs whose `/init` is the agent that the harness carries. It is packed once a process.
+pub fn initramfs() -> Result<&'static [u8]> {
+    static PACKED: OnceLock<Vec<u8>> = OnceLock::new();
+    if let Some(packed) = PACKED.get() {
+        return Ok(packed);
+    }
+    let packed = pack(AGENT)?;
+    Ok(PACKED.get_or_init(|| packed))
 }
 
 /// Bytes of an initramfs whose `/init` is `agent`.

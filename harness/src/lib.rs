@@ -2,13 +2,17 @@
 //!
 //! One module a stage, in the order data flows; `docs/architecture.md` draws it.
 
+pub mod analysis;
 pub mod bisect;
 pub mod bytes;
 pub mod cli;
 pub mod compare;
+pub mod comparison;
 pub mod coverage;
+pub mod environment;
 pub mod error;
 pub mod event_log;
+pub mod events;
 pub mod files;
 pub mod fleet;
 pub mod gdb;
@@ -18,6 +22,7 @@ pub mod history;
 pub mod host;
 pub mod image;
 pub mod kernel;
+pub mod known_bugs;
 pub mod latency;
 pub mod limits;
 pub mod overlap;
@@ -28,8 +33,11 @@ pub mod qemu;
 pub mod qmp;
 pub mod record;
 pub mod rendezvous;
+pub mod replay;
 pub mod scenario;
+pub mod series;
 pub mod shrink;
+pub mod spec;
 pub mod text;
 pub mod trial;
 

@@ -1,4 +1,4 @@
-//! Text of a guest, which is hostile.
+//! Text for people: what a guest says made harmless, and figures.
 
 /// Text of a guest made harmless: one line, no control characters, at most `most` characters.
 pub fn harmless(text: &str, most: usize) -> String {
@@ -7,6 +7,19 @@ pub fn harmless(text: &str, most: usize) -> String {
         out.push('…');
     }
     out
+}
+
+/// Two significant digits: `0.00016`, `0.49`, `1`.
+pub fn probability(p: f64) -> String {
+    if p >= 0.995 {
+        return "1".into();
+    }
+    if p < 1e-9 {
+        return "< 1e-9".into();
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 10")]
+    let places = (1.0 - p.log10().floor()) as usize;
+    format!("{p:.places$}")
 }
 
 #[cfg(test)]

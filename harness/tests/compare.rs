@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 fn the_seed_patch_regresses_by_one_report_in_every_trial() {
     let Recorded { run, screen } = recorded::seed();
     let result = run.result();
-    assert_eq!(result["schema"], 1);
+    assert_eq!(result["schema"], 2);
     assert_eq!(result["verdict"], "regressed");
     // The kernel has bugs of its own that come once in hundreds of trials (docs/findings/); they decide nothing.
     let all = result["reports"].as_array().unwrap();

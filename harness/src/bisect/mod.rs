@@ -6,14 +6,21 @@
 //! revisions at any time is a posterior: [`Bisection::posterior`]. The next test is the one that is expected to tell most for its
 //! price ([`Bisection::next`]), be it of a new revision or once more of one that was silent.
 //!
-//! Knows nothing of kernels: revisions are numbers.
+//! The statistics know nothing of kernels: revisions are numbers. The `driver` builds and tries them.
 
 mod choice;
+mod driver;
 mod history;
 mod posterior;
+mod result;
+mod run;
 #[cfg(test)]
 mod simulation;
 
 pub use choice::{Price, Step};
+pub use driver::LineupSpec;
+pub(crate) use driver::{Lineup, build};
 pub use history::History;
 pub use posterior::{Bisection, Tested};
+pub use result::{BisectResult, Revision, Suspected, Test};
+pub use run::{BisectSpec, Bisecting, bisect, step};

@@ -1,22 +1,15 @@
 //! `hotplug bisect`: the revision that brought a report, also one that shows itself only now and then.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::PathBuf;
 
 use clap::Args;
-use hotplug_statistics::clean_trials;
 use tokio_util::sync::CancellationToken;
 
-use super::ground;
-use super::kernel::{BuildReporter, PairArgs, cache_path};
-use super::suspect::{Lineup, LineupArgs};
-use crate::bisect::{Bisection, History};
-use crate::host::{self, AcceleratorRequest};
-use crate::kernel::{Cache, Revisions, build_pair, resolve};
+use super::running::LineupArgs;
+use super::with_env;
+use crate::bisect::{self, BisectSpec, Bisecting, Test};
 use crate::present::bisect as screen;
-use crate::record::{BisectResult, Head, Revision, RunFolder, Suspected, Test};
-use crate::scenario::Scenario;
 use crate::{Error, Result};
 
 /// Exit status of `git bisect run`'s command: this revision cannot be tried.
@@ -68,39 +61,26 @@ fn share(text: &str) -> std::result::Result<f64, String> {
 }
 
 impl BisectArgs {
-    fn lineup<'a>(&'a self, cache: &'a Cache, folder: &'a Path) -> Lineup<'a> {
-        Lineup { cache, all: &self.all, folder, called: &self.signature, most: self.trials }
-    }
-
-    /// The kernel of a revision, on both sides.
-    fn pair(&self, revision: &str) -> PairArgs {
-        PairArgs { source: Some(format!("{}@{revision}", self.source.display())), ..self.all.kernels() }
+    fn spec(&self) -> BisectSpec {
+        BisectSpec {
+            source: self.source.clone(),
+            called: self.signature.clone(),
+            trials: self.trials,
+            all: self.all.spec(),
+        }
     }
 }
 
 /// Bisects, or tries the one revision; the screen goes to `out`. Returns the exit status.
 pub async fn run(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
-    if let Some(file) = &args.all.scenario {
-        Scenario::read(file)?;
-    }
-    if args.signature.is_empty() {
-        return Err(Error::user("--signature says nothing").help("give a part of the report's title"));
-    }
     if args.step { Box::pin(step(args, out, cancel)).await } else { Box::pin(whole(args, out, cancel)).await }
 }
 
 /// For `git bisect run`: it stops at statuses from 128 on, so that no mistake is taken for a verdict.
 async fn step(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
-    let tried = async {
-        let revision = resolve(&args.source, "HEAD", cancel).await?;
-        let cache = Cache::open(cache_path(args.all.how.cache.as_deref())?)?;
-        let folder = RunFolder::bare(&args.all.how.results, &format!("bisect-{}", &revision[..12]))?;
-        let trials = clean_trials(args.rate, 0.95).min(args.trials);
-        let lineup = args.lineup(&cache, folder.path());
-        let test = lineup.try_out(args.pair(&revision), trials, true, cancel).await?;
-        folder.write("test.json", &test)?;
-        Ok::<Test, Error>(test)
-    };
+    let spec = args.spec();
+    let cache = args.all.how.open_cache()?;
+    let tried = with_env(&cache, false, cancel, async |env| bisect::step(&spec, args.rate, env).await);
     let (status, words) = match tried.await {
         Ok(Test { cannot: Some(why), .. }) => (SKIP, format!("cannot be tried: {why}")),
         Ok(test) if test.hits > 0 => {
@@ -118,82 +98,19 @@ async fn step(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationToken
 }
 
 async fn whole(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
-    let (started, began) = (jiff::Timestamp::now(), Instant::now());
     let (Some(good), Some(bad)) = (&args.good, &args.bad) else {
         return Err(Error::user("--good and --bad are both needed"));
     };
-    let revisions = Revisions::between(&args.source, good, bad, cancel).await?;
-    let (history, names) = History::of_rev_list(&revisions.good, &revisions.list);
-    let shown: Vec<String> = names
-        .iter()
-        .zip(&revisions.subjects)
-        .map(|(name, subject)| format!("{} {subject}", name.get(..12).unwrap_or(name)))
-        .collect();
-    let cache = Cache::open(cache_path(args.all.how.cache.as_deref())?)?;
-    let machine = ground::machine().await?;
-    let last = names.len() - 1;
-    let first =
-        build_pair(&cache, &args.pair(&names[last]).request()?, &BuildReporter::new(), cancel).await?;
-    let (asked, image) = (AcceleratorRequest::by(args.all.how.accel), Some(&*first.after.image));
-    let probed = host::find_accelerator(&machine.qemu, asked, image, &cache, cancel).await?;
-    let mut args = args.clone();
-    args.all.how.found = Some(probed.accelerator);
-    let folder = RunFolder::bare(&args.all.how.results, "bisect")?;
-    let mut bisection = Bisection::new(history, args.confidence.min(0.9999));
-    let mut result = BisectResult {
-        head: Head::new(started, machine.note(&probed)),
-        called: args.signature.clone(),
-        exit_status: 3,
-        revisions: revisions_of(&names, &bisection),
-        tests: Vec::new(),
-        suspected: None,
-        seconds: 0.0,
-    };
-    let source = format!("{} {good}..{bad}", args.source.display());
-    out.write_all(screen::head(&source, last, &args.signature, &result.head.host).as_bytes())?;
-    out.flush()?;
-    let lineup = args.lineup(&cache, folder.path());
-    let hunted = lineup
-        .hunt(
-            &mut bisection,
-            |revision| args.pair(&names[revision]),
-            |revision, test, bisection| {
-                out.write_all(screen::row(&shown[revision], test, bisection).as_bytes())?;
-                out.flush()?;
-                // Written after each: one that is killed leaves what it had.
-                result.tests.push(Test { revision, ..test.clone() });
-                result.revisions = revisions_of(&names, bisection);
-                result.seconds = began.elapsed().as_secs_f64();
-                folder.write("bisect.json", &result)
-            },
-            cancel,
-        )
-        .await;
-    let suspected = hunted?;
-    result.exit_status = exit_status(&suspected);
-    result.seconds = began.elapsed().as_secs_f64();
-    out.write_all(screen::suspected(&suspected, |at| shown[at].clone(), &bisection).as_bytes())?;
-    result.suspected = Some(suspected);
-    folder.write("bisect.json", &result)?;
+    let spec = args.spec();
+    let cache = args.all.how.open_cache()?;
+    let (result, folder) = with_env(&cache, false, cancel, async |env| {
+        let tell = |bisecting: Bisecting<'_>| {
+            out.write_all(screen::bisecting(&bisecting, &args.signature).as_bytes())?;
+            Ok(out.flush()?)
+        };
+        bisect::bisect(&spec, (good, bad), args.confidence, env, tell).await
+    })
+    .await?;
     out.write_all(screen::totals(&result, folder.path()).as_bytes())?;
     Ok(result.exit_status)
-}
-
-fn revisions_of(names: &[String], bisection: &Bisection) -> Vec<Revision> {
-    let known = bisection.tested().iter().zip(bisection.posterior());
-    let all = names.iter().zip(known);
-    all.map(|(name, (tested, probability))| Revision {
-        name: name.clone(),
-        tested: tested.clone(),
-        probability,
-    })
-    .collect()
-}
-
-fn exit_status(suspected: &Suspected) -> u8 {
-    match suspected.revisions.as_slice() {
-        [0] if suspected.decided => 1,
-        [_] if suspected.decided => 0,
-        _ => 3,
-    }
 }

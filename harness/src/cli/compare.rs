@@ -7,18 +7,15 @@ use std::time::Duration;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::comparison::{Finished, finish};
 use super::kernel::PairArgs;
-use super::ready::{Audience, prepare};
 use super::running::RunningArgs;
-use super::{history, page};
+use super::{history, with_env};
 use crate::Result;
-use crate::kernel::KernelPair;
-use crate::present::{stream, terminal};
-use crate::scenario::Sweep;
+use crate::comparison::{self, AnalysesSpec, ComparisonSpec, Finished, Request, ResumeSpec, TrialsSpec};
+use crate::present::{page, stream, terminal};
 
 /// Options of `hotplug compare`.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
   hotplug compare my.patch
@@ -46,15 +43,6 @@ pub struct CompareArgs {
     /// Scenario file [default: dimm-and-cpu, which is built in]
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
-    /// A sweep that the scenario is given: of `hotplug race`.
-    #[arg(skip)]
-    pub sweep: Option<Sweep>,
-    /// Number of the first trial; `trials` is that behind the last: of a shard.
-    #[arg(skip)]
-    pub first: u32,
-    /// The kernels, where they are there already: of a shard.
-    #[arg(skip)]
-    pub kernels: Option<Box<KernelPair>>,
     /// Trials a side [default: the scenario's; with --for or --until-report as many as it takes; with --continue the
     /// run's, of which there can be more]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -102,48 +90,36 @@ pub struct CompareArgs {
     pub running: RunningArgs,
 }
 
-/// What is asked beside the judged trials.
-#[derive(Debug, Clone, Copy)]
-#[expect(clippy::struct_excessive_bools, reason = "each is asked by itself")]
-pub(super) struct Asked {
-    /// What differs in the lock order, what of the change ran, and at the same time: nobody asks in a control and among
-    /// known bugs.
-    pub(super) whole: bool,
-    /// Which of the changed lines ran.
-    pub(super) count: bool,
-    /// What ran at the same time, whether or not the scenario asks.
-    pub(super) trace: bool,
-    /// Not even where it asks.
-    pub(super) untraced: bool,
-    /// What takes longer or shorter.
-    pub(super) time: bool,
-    /// The same of kernels whose trials report.
-    pub(super) despite_reports: bool,
-    /// Whether bugs planted for the purpose are seen.
-    pub(super) control: Planting,
-}
+impl CompareArgs {
+    fn analyses(&self) -> AnalysesSpec {
+        AnalysesSpec {
+            control: Request::unless(self.no_control),
+            lock_order: Request::Usual,
+            coverage: Request::unless(self.no_coverage),
+            overlap: if self.overlap { Request::Always } else { Request::unless(self.no_overlap) },
+            latency: Request::unless(self.no_latency),
+            exact: self.exact,
+            boots: self.boots,
+            latency_despite_reports: self.latency_despite_reports,
+        }
+    }
 
-/// Whether bugs are planted into the before kernel, and looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Planting {
-    /// They are, once the trials have ended.
-    Wanted,
-    /// The user does without.
-    Refused,
-    /// It is not this comparison's to ask: it is a part of another.
-    Unasked,
-}
-
-impl Asked {
-    pub(super) fn by(args: &CompareArgs) -> Self {
-        Self {
-            whole: true,
-            count: !args.no_coverage,
-            trace: args.overlap,
-            untraced: args.no_overlap,
-            time: !args.no_latency,
-            despite_reports: args.latency_despite_reports,
-            control: if args.no_control { Planting::Refused } else { Planting::Wanted },
+    /// The comparison that they ask for.
+    fn spec(&self) -> ComparisonSpec {
+        ComparisonSpec {
+            kernels: self.pair.spec(),
+            scenario: self.scenario.clone(),
+            trials: TrialsSpec {
+                first: 0,
+                end: self.trials,
+                seconds: self.time.map(|time| time.as_secs_f64()),
+                until_report: self.until_report,
+                until_seen: self.until_seen.clone(),
+                until_decided: self.until_decided,
+            },
+            analyses: self.analyses(),
+            running: self.running.spec(),
+            ..ComparisonSpec::default()
         }
     }
 }
@@ -151,12 +127,32 @@ impl Asked {
 /// Runs the comparison, prints the screen to `out`, returns the exit status.
 pub async fn run(args: &CompareArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let cache = args.pair.open_cache()?;
-    let mut ready = prepare(args, &cache, cancel).await?;
-    ready.audience = if args.running.json_lines { Audience::Program } else { Audience::Terminal };
-    let Finished { folder, result, stopped, .. } = finish(ready, &cache, cancel).await?;
+    with_env(&cache, args.running.json_lines, cancel, async |env| {
+        let prepared = match &args.resume {
+            None => comparison::prepare(&args.spec(), env).await?,
+            Some(run) => {
+                let spec = ResumeSpec {
+                    run: super::found(run)?,
+                    trials: args.trials,
+                    analyses: args.analyses(),
+                    workers: args.running.workers,
+                    known: args.running.known.clone(),
+                };
+                comparison::resume(&spec, env).await?
+            }
+        };
+        show(comparison::run(prepared, env).await?, args.running.json_lines, out)
+    })
+    .await
+}
+
+/// Writes the page and the history of a comparison that has ended, prints its screen, or its last JSON lines, to `out`,
+/// and returns the exit status.
+pub(super) fn show(finished: Finished, json_lines: bool, out: &mut dyn Write) -> Result<u8> {
+    let Finished { folder, result, stopped, .. } = finished;
     history::add(folder.path(), &result);
     page::write(folder.path(), &result)?;
-    if args.running.json_lines {
+    if json_lines {
         stream::ended(out, &result)?;
     } else {
         out.write_all(terminal::screen(&result, folder.path()).as_bytes())?;

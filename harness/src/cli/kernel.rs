@@ -1,21 +1,16 @@
 //! `hotplug kernel build|list|prune`.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use hotplug_side::Side;
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use crate::Result;
-use crate::kernel::{
-    BuildEvent, Cache, Change, Config, Events, Kernel, KernelPair, Listing, PairRequest, Prune, Pruned,
-    Source, Wanted, build_pair, list, prune,
-};
+use crate::kernel::{Cache, Kernel, KernelPair, Listing, PairSpec, Prune, Pruned, build_pair, list, prune};
+use crate::present::build::BuildReporter;
 
 /// Builds kernel pairs, and looks after those that were built.
 #[derive(Debug, Subcommand)]
@@ -112,69 +107,20 @@ impl PairArgs {
         Cache::open(cache_path(self.cache.as_deref())?)
     }
 
-    /// The words that ask for the same pair again, wherever they are typed: the patches, then options; without the cache.
-    pub fn words(&self) -> Vec<String> {
-        let absolute =
-            |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
-        let mut words: Vec<String> = self.patches.iter().map(absolute).collect();
-        let mut option = |name: &str, value: Option<String>| {
-            words.extend(value.into_iter().flat_map(|value| [format!("--{name}"), value]));
-        };
-        let source = self.source.as_ref().map(PathBuf::from);
-        option("source", source.map(|s| if s.exists() { absolute(&s) } else { s.display().to_string() }));
-        option("before", self.before.clone());
-        option("after", self.after.clone());
-        option("before-image", self.before_image.as_ref().map(absolute));
-        option("after-image", self.after_image.as_ref().map(absolute));
-        for patch in &self.base_patch {
-            option("base-patch", Some(absolute(patch)));
+    /// The pair they name.
+    pub fn spec(&self) -> PairSpec {
+        PairSpec {
+            patches: self.patches.clone(),
+            base_patches: self.base_patch.clone(),
+            source: self.source.clone(),
+            before: self.before.clone(),
+            after: self.after.clone(),
+            before_image: self.before_image.clone(),
+            after_image: self.after_image.clone(),
+            config: self.config.clone(),
+            no_default_config: self.no_default_config,
+            jobs: self.jobs,
         }
-        for file in &self.config {
-            option("config", Some(absolute(file)));
-        }
-        if self.no_default_config {
-            words.push("--no-default-config".into());
-        }
-        words
-    }
-
-    /// The same, the source by its full name where none or only `linux-source` is given and one is needed: which one that is
-    /// depends on what is installed.
-    pub fn with_source_named(mut self) -> Result<Self> {
-        if self.before_image.is_none() || self.after_image.is_none() {
-            self.source = Some(self.parsed_source()?.with_version()?.to_string());
-        }
-        Ok(self)
-    }
-
-    fn parsed_source(&self) -> Result<Source> {
-        self.source.as_deref().map_or(Ok(Source::Package { version: None }), Source::parse)
-    }
-
-    /// What they ask for.
-    pub fn request(&self) -> Result<PairRequest> {
-        let source = self.parsed_source()?;
-        let (source, change) = match (&self.before, &self.after) {
-            (Some(before), Some(after)) => (source.at(before)?, Change::Revision(after.clone())),
-            _ if self.patches.is_empty() => (source, Change::Nothing),
-            _ => (source, Change::Patches(self.patches.clone())),
-        };
-        let mut request = PairRequest::new(source, change)?;
-        for side in [&mut request.before, &mut request.after] {
-            if let Wanted::Build { patches, .. } = side {
-                patches.splice(..0, self.base_patch.iter().cloned());
-            }
-        }
-        if let Some(image) = &self.before_image {
-            request.before = Wanted::Ready(image.clone());
-        }
-        if let Some(image) = &self.after_image {
-            request.after = Wanted::Ready(image.clone());
-        }
-        let base = if self.no_default_config { Config::bare() } else { Config::default() };
-        request.config = base.with_files(&self.config)?;
-        request.jobs = self.jobs;
-        Ok(request)
     }
 }
 
@@ -191,7 +137,8 @@ pub async fn run(
     match command {
         KernelCommand::Build(args) => {
             let events = BuildReporter::new();
-            let pair = build_pair(&args.pair.open_cache()?, &args.pair.request()?, &events, cancel).await?;
+            let pair =
+                build_pair(&args.pair.open_cache()?, &args.pair.spec().request()?, &events, cancel).await?;
             drop(events);
             if args.json { json(out, &pair) } else { Ok(write!(out, "{}", pair_text(&pair))?) }
         }
@@ -269,86 +216,4 @@ fn pruned_text(pruned: &Pruned) -> String {
         let _ = writeln!(text, "left {}: a run uses it", folder.display());
     }
     text
-}
-
-/// Shows a build: a bar on a terminal, else a line a stage, both on standard error.
-#[derive(Debug)]
-pub struct BuildReporter {
-    bar: Option<ProgressBar>,
-    /// The stage told last, so that each is told once.
-    stage: Mutex<String>,
-}
-
-impl BuildReporter {
-    /// Looks at standard error to decide.
-    pub fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(ProgressBar::no_length);
-        Self { bar, stage: Mutex::default() }
-    }
-
-    fn stage(&self, text: String) {
-        let Ok(mut stage) = self.stage.lock() else { return };
-        if *stage == text {
-            return;
-        }
-        if let Some(bar) = &self.bar {
-            bar.set_style(spinner());
-            bar.set_message(text.clone());
-            bar.enable_steady_tick(Duration::from_millis(200));
-        } else {
-            // Standard error may be closed; a build goes on without it.
-            let _ = writeln!(std::io::stderr(), "{text}");
-        }
-        *stage = text;
-    }
-}
-
-impl Default for BuildReporter {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for BuildReporter {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-fn spinner() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
-}
-
-impl Events for BuildReporter {
-    fn event(&self, which: Side, event: BuildEvent) {
-        match event {
-            BuildEvent::Waiting { tree } => {
-                self.stage(format!("{which}: waiting for another run that builds in {}", tree.display()));
-            }
-            BuildEvent::Unpacking { from } => self.stage(format!("{which}: unpacking {}", from.display())),
-            BuildEvent::Syncing { from } => self.stage(format!("{which}: reading {from}")),
-            BuildEvent::Patching { patches: 1 } => self.stage(format!("{which}: applying 1 patch")),
-            BuildEvent::Patching { patches } => self.stage(format!("{which}: applying {patches} patches")),
-            BuildEvent::CopyingObjects => self.stage(format!("{which}: copying objects")),
-            BuildEvent::Configuring => self.stage(format!("{which}: configuring")),
-            BuildEvent::Compiling { done, expected } => {
-                self.stage(format!("{which}: compiling"));
-                let Some(bar) = &self.bar else { return };
-                if let Some(expected) = expected {
-                    let style =
-                        ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} files, {eta} left");
-                    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-                    bar.set_length(u64::from(expected.max(done)));
-                    bar.set_position(u64::from(done));
-                } else {
-                    bar.set_message(format!("{which}: compiling, {done} files"));
-                }
-            }
-            BuildEvent::Linking => self.stage(format!("{which}: linking")),
-            BuildEvent::Finished { seconds } => self.stage(format!("{which}: built in {seconds:.0} s")),
-            BuildEvent::Cached => self.stage(format!("{which}: cached")),
-        }
-    }
 }

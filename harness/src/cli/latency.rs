@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use hotplug_side::Sides;
 
-use super::ground;
 use crate::latency::{Latency, Timed};
 use crate::present::latency;
 use crate::record::{Run, read_result};
-use crate::{Error, Result};
+use crate::{Error, Result, environment};
 
 /// Options of `hotplug latency`.
 #[derive(Debug, Clone, Args)]
@@ -78,7 +77,7 @@ fn diff(before: &Path, after: &Path) -> Result<Latency> {
         }
     }
     comparable(&first_run, &second_run)?;
-    let (scenario, _) = ground::kept_scenario(after, &second_run)?;
+    let (scenario, _) = environment::kept_scenario(after, &second_run)?;
     let timing = scenario.latency.ok_or_else(|| Error::user("the run's scenario times nothing"))?;
     let metrics = Timed::of_boots(&first, &second).judge(&timing, second.clock);
     Ok(Latency {

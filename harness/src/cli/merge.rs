@@ -1,18 +1,15 @@
 //! `hotplug merge`: shards joined to the verdict of all their trials.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{known_issues, page};
+use crate::Result;
 use crate::compare::{Verdict, worst_exit_status};
-use crate::files::write_json;
-use crate::fleet::{Left, MergedCell, Merger, Plan, Shard};
+use crate::fleet::{Joined, MergedCell, join};
 use crate::present::fleet as screen;
-use crate::record::{Run, RunResult};
-use crate::trial::OnDisk;
-use crate::{Error, Result};
+use crate::present::page;
 
 /// Options of `hotplug merge`.
 #[derive(Debug, Clone, Args)]
@@ -31,112 +28,17 @@ pub struct MergeArgs {
     pub shards: Vec<PathBuf>,
 }
 
-/// Joins what is there, says what is not, writes a result for each combination.
+/// Joins the shards that are there, prints which are missing, and writes a result for each combination.
 pub fn run(args: &MergeArgs, out: &mut dyn Write) -> Result<u8> {
-    let (plan, folder) = Plan::read(&args.plan)?;
-    let mut places = vec![folder.join("shards")];
-    places.extend(args.shards.iter().cloned());
-    for place in &args.shards {
-        if !place.is_dir() {
-            return Err(Error::user(format!("there is no folder {}", place.display())).help("check the path"));
+    let Joined { plan, folder, cells, left } = join(&args.plan, &args.shards)?;
+    for (to, cell) in &cells {
+        if let Some(result) = &cell.result {
+            page::write(to, result)?;
         }
     }
-    let (mut cells, mut left) = (Vec::new(), Vec::new());
-    for cell in &plan.cells {
-        let known = known_issues(plan.known.as_ref().map(|file| folder.join(file)).as_deref())?;
-        let runs: Vec<Run> = cell.pieces.iter().filter_map(|piece| run_of(&places, &piece.id)).collect();
-        let mut merger = Merger::new(&plan, cell, known, runs.iter());
-        let mut counted = Vec::new();
-        for piece in &cell.pieces {
-            let added = find(&places, &piece.id).and_then(|(place, shard)| {
-                let run = place.join(&shard.run.id);
-                merger.add(shard).map(|()| run)
-            });
-            match added {
-                Ok(run) => counted.push(run),
-                Err(why) => left.push(Left { id: piece.id.clone(), why }),
-            }
-        }
-        let done = merger.finish();
-        let to = folder.join("merged").join(format!("{:04}", cells.len()));
-        if to.exists() {
-            fs_err::remove_dir_all(&to)?;
-        }
-        if let Some(result) = &done.result {
-            write(&to, result, &folder.join(&cell.scenario), &counted)?;
-        }
-        cells.push(done);
-    }
-    for (place, id) in strangers(&plan, &places)? {
-        left.push(Left { id, why: format!("in {}: it is of no trials of this plan", place.display()) });
-    }
+    let cells: Vec<MergedCell> = cells.into_iter().map(|(_, cell)| cell).collect();
     out.write_all(screen::merged(&plan, &cells, &left, &folder).as_bytes())?;
     Ok(exit_status(&cells))
-}
-
-/// Writes a run's folder like any other's: its trials are links to those that the shards' runs have kept.
-fn write(to: &Path, result: &RunResult, scenario: &Path, runs: &[PathBuf]) -> Result<()> {
-    let trials = to.join("trials");
-    fs_err::create_dir_all(&trials)?;
-    fs_err::copy(scenario, to.join("scenario.toml"))?;
-    // Alike in all of them; a shard that came from afar may have left it behind.
-    let initramfs = runs.iter().map(|run| run.join(OnDisk::INITRAMFS)).find(|file| file.is_file());
-    if let Some(initramfs) = initramfs {
-        link(&initramfs, &to.join(OnDisk::INITRAMFS))?;
-    }
-    for run in runs {
-        for trial in fs_err::read_dir(run.join("trials")).into_iter().flatten() {
-            let trial = trial?;
-            link(&trial.path(), &trials.join(trial.file_name()))?;
-        }
-    }
-    write_json(&to.join("run.json"), &result.run)?;
-    write_json(&to.join("result.json"), result)?;
-    page::write(to, result)
-}
-
-/// A link at `to`, which stays right where a plan's folder is moved as a whole.
-fn link(from: &Path, to: &Path) -> Result<()> {
-    let from = fs_err::canonicalize(from)?;
-    let folder = fs_err::canonicalize(to.parent().unwrap_or(to))?;
-    let relative = pathdiff::diff_paths(&from, &folder).unwrap_or(from);
-    Ok(fs_err::os::unix::fs::symlink(relative, to)?)
-}
-
-/// What was run of the first whole shard of that id.
-fn run_of(places: &[PathBuf], id: &str) -> Option<Run> {
-    places.iter().find_map(|place| Shard::run(&place.join(id)))
-}
-
-/// The first whole shard of that id, and its folder; else why there is none.
-fn find(places: &[PathBuf], id: &str) -> Result<(PathBuf, Shard), String> {
-    let mut why = "it is missing".to_owned();
-    for place in places.iter().map(|place| place.join(id)) {
-        match Shard::read(&place) {
-            Ok(Some(shard)) if shard.id == id => return Ok((place, shard)),
-            Ok(Some(shard)) => why = format!("it says of itself that it is {}", shard.id),
-            Ok(None) => {}
-            Err(error) => why = error.to_string(),
-        }
-    }
-    Err(why)
-}
-
-/// Folders of shards that the plan does not know.
-fn strangers(plan: &Plan, places: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
-    let mut all = Vec::new();
-    for place in places.iter().filter(|place| place.is_dir()) {
-        for entry in fs_err::read_dir(place)? {
-            let entry = entry?;
-            let id = entry.file_name().to_string_lossy().into_owned();
-            let known = plan.pieces().any(|(_, piece)| piece.id == id);
-            if !known && Shard::file(&entry.path()).is_file() {
-                all.push((place.clone(), id));
-            }
-        }
-    }
-    all.sort();
-    Ok(all)
 }
 
 fn exit_status(cells: &[MergedCell]) -> u8 {

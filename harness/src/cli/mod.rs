@@ -2,52 +2,39 @@
 
 pub mod bisect;
 pub mod compare;
-mod comparison;
-mod control;
-mod counted;
 pub mod coverage;
 pub mod doctor;
-mod ground;
 pub mod history;
 pub mod kernel;
 pub mod latency;
-mod lock_order;
 pub mod locks;
 pub mod merge;
 pub mod overlap;
-mod overlapped;
-mod page;
 pub mod plan;
 pub mod prove;
 pub mod race;
-mod ready;
-mod refine;
 pub mod replay;
 pub mod report;
-mod rerun;
 mod running;
-mod runtime;
 pub mod scan;
-mod scan_out;
 pub mod series;
 pub mod shell;
 pub mod shrink;
-mod shrink_bench;
 pub mod submit;
-mod suspect;
-mod timed;
 pub mod work;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
-use hotplug_kreport::KnownIssues;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::environment::Env;
+use crate::events::Listener;
+use crate::kernel::Cache;
+use crate::present::watch::{JsonLines, Terminal};
 use crate::record::find;
-use crate::{Error, Result, limits};
-
-pub use runtime::run;
+use crate::{Result, limits};
 
 /// Shows what a Linux kernel patch does to memory and CPU hotplug.
 #[derive(Debug, Parser)]
@@ -122,6 +109,38 @@ pub enum Command {
     Shrink(shrink::ShrinkArgs),
 }
 
+/// Runs a command to its end; the exit status on success.
+pub fn run(cli: Cli) -> Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let cancel = CancellationToken::new();
+        // A scan owns nothing that would have to be put away: a signal may simply end it.
+        if !matches!(cli.command, Command::Scan(_)) {
+            tokio::spawn(on_signals(cancel.clone()));
+        }
+        execute(cli, &cancel).await
+    })
+}
+
+/// The first signal asks everything to end in order; the second ends us at once, and the kernel ends our children.
+async fn on_signals(cancel: CancellationToken) {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if cancel.is_cancelled() {
+            std::process::exit(130);
+        }
+        cancel.cancel();
+    }
+}
+
 /// Runs a command; the exit status on success.
 async fn execute(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
     limits::check()?;
@@ -162,13 +181,18 @@ fn found(asked: &Path) -> Result<PathBuf> {
 /// Where results go unless somebody says otherwise.
 const RESULTS: &str = "results";
 
-/// Reads the file of known issues that `--known` names, if it names one. Today's date decides what has expired.
-fn known_issues(file: Option<&Path>) -> Result<KnownIssues> {
-    let Some(file) = file else { return Ok(KnownIssues::default()) };
-    let text = fs_err::read_to_string(file).map_err(|error| {
-        Error::user(format!("cannot read the known issues: {error}")).help("check the path given to --known")
-    })?;
-    Ok(KnownIssues::parse(&file.display().to_string(), &text, jiff::ZonedDateTime::now().date())?)
+/// Calls `run` with what every command that runs trials works with. Events go to the terminal, or to standard output as
+/// JSON lines.
+async fn with_env<T>(
+    cache: &Cache,
+    json_lines: bool,
+    cancel: &CancellationToken,
+    run: impl AsyncFnOnce(&Env<'_>) -> Result<T>,
+) -> Result<T> {
+    let (terminal, lines) = (Terminal::default(), JsonLines::default());
+    let events: &dyn Listener = if json_lines { &lines } else { &terminal };
+    let command: Vec<String> = std::env::args().collect();
+    run(&Env { cache, events, cancel, command: &command }).await
 }
 
 #[cfg(test)]

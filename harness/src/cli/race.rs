@@ -7,14 +7,13 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::compare::{self, CompareArgs};
+use super::compare::show;
 use super::kernel::PairArgs;
 use super::running::RunningArgs;
+use super::with_env;
+use crate::comparison::{self, AnalysesSpec, ComparisonSpec, Request, TrialsSpec};
 use crate::scenario::{Manner, Point, Sweep};
 use crate::{Error, Result};
-
-/// The scenario unless another is named.
-pub const SCENARIO: (&str, &str) = ("race.toml", include_str!("../../../scenarios/race.toml"));
 
 /// Options of `hotplug race`.
 #[derive(Debug, Clone, Args)]
@@ -63,18 +62,26 @@ pub async fn run(args: RaceArgs, out: &mut dyn Write, cancel: &CancellationToken
         Error::user(format!("{} trials of each of {pairs} pairs are too many", args.trials))
             .help("ask for fewer")
     })?;
-    let compare = CompareArgs {
-        pair: args.pair,
+    let spec = ComparisonSpec {
+        kernels: args.pair.spec(),
         scenario: args.scenario,
         sweep: Some(sweep),
-        trials: Some(trials),
-        // What is asked is who meets whom, and what the kernel says of it.
-        no_control: true,
-        no_coverage: true,
-        no_overlap: true,
-        no_latency: true,
-        running: args.running,
-        ..CompareArgs::default()
+        trials: TrialsSpec { end: Some(trials), ..TrialsSpec::default() },
+        // The question is which tasks meet, and what the kernel reports then.
+        analyses: AnalysesSpec {
+            control: Request::Refused,
+            coverage: Request::Refused,
+            overlap: Request::Refused,
+            latency: Request::Refused,
+            ..AnalysesSpec::default()
+        },
+        running: args.running.spec(),
+        ..ComparisonSpec::default()
     };
-    compare::run(&compare, out, cancel).await
+    let (cache, json_lines) = (args.pair.open_cache()?, args.running.json_lines);
+    with_env(&cache, json_lines, cancel, async |env| {
+        let prepared = comparison::prepare(&spec, env).await?;
+        show(comparison::run(prepared, env).await?, json_lines, out)
+    })
+    .await
 }

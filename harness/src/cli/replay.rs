@@ -1,23 +1,16 @@
 //! `hotplug replay`: recorded trials once more, and how often their findings come again.
 
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::path::PathBuf;
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::ground;
-use super::rerun::{Rerun, RerunArgs};
-use crate::compare::{Recurrence, Replays};
-use crate::files;
-use crate::present::{Progress, replay as present};
-use crate::record::{ReplayResult, RunFolder, RunResult, SCHEMA, read_run};
-use crate::trial::{Again, Happened, Original, TrialOutcome, TrialPlan, TrialRecord, run_all};
-use crate::{Error, Result};
+use super::running::RerunArgs;
+use super::with_env;
+use crate::Result;
+use crate::present::replay as present;
+use crate::replay::{ReplaySpec, replay};
 
 /// Options of `hotplug replay`.
 #[derive(Debug, Clone, Args)]
@@ -42,141 +35,11 @@ pub struct ReplayArgs {
 
 /// Replays, prints the screen to `out`, returns the exit status.
 pub async fn run(args: &ReplayArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
-    let (source, records) = recorded(&super::found(&args.recorded)?)?;
-    let mut replays: BTreeMap<String, Replays> = BTreeMap::new();
-    for record in &records {
-        let of = Replays::of(record).ok_or_else(|| {
-            Error::user(format!(
-                "trial {} showed nothing that could come again: {}",
-                record.folder, record.why
-            ))
-            .help("name a trial that was reported, panicked or hung; result.json names one for each finding")
-        })?;
-        replays.insert(record.folder.clone(), of);
-    }
-    let rerun = Rerun::look(&args.how, &source, &records, cancel).await?;
-    let what = match records.as_slice() {
-        [one] => one.folder.clone(),
-        _ => rerun.recorded.id.chars().skip("2026-01-01T00-00-00-".len()).collect(),
-    };
-    let folder = RunFolder::create(&args.how.results, &format!("replay-{what}"))?;
-    let mut run = rerun.run(&args.how, &folder, args.times);
-    ground::keep(&folder, &rerun.scenario_text, &rerun.initramfs)?;
-    folder.write("run.json", &run)?;
-    let (setting, _kernels) = rerun.setting(&args.how, &mut run, &folder, cancel).await?;
-    folder.write("run.json", &run)?;
-
-    // In turns, so that a run that is interrupted has replayed each trial.
-    let plans = (0..args.times).flat_map(|time| records.iter().map(move |record| plan(record, time)));
-    let total = u64::from(args.times) * replays.len() as u64;
-    let progress = Progress::of_trials(Some(total), 0);
-    let replays = Mutex::new(replays);
-    let examples: Mutex<BTreeMap<String, String>> = Mutex::default();
-    let began = Instant::now();
-    let tell = |happened: Happened| {
-        progress.tell(&happened);
-        if let Happened::Ended(record, Again::No) = &happened {
-            let mut replays = replays.lock().unwrap_or_else(PoisonError::into_inner);
-            let of = record.folder.rsplit_once("-replay-").map_or("", |(of, _)| of);
-            if let Some(replay) = replays.get_mut(of) {
-                replay.add(record);
-            }
-            if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
-                let mut examples = examples.lock().unwrap_or_else(PoisonError::into_inner);
-                examples.entry(of.to_owned()).or_insert_with(|| format!("trials/{}", record.folder));
-            }
-        }
-        ControlFlow::Continue(())
-    };
-    let workers = run.plan.workers;
-    let ran = run_all(&setting, plans, workers, &folder.trials(), cancel, &tell).await;
-    progress.finish();
-    let replays = replays.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let findings: Vec<Recurrence> = replays.values().flat_map(Replays::recurrences).collect();
-    let result = ReplayResult {
-        schema: SCHEMA,
-        exit_status: exit_status(&findings),
-        findings,
-        examples: examples.into_inner().unwrap_or_else(PoisonError::into_inner),
-        repeated: ran.repeated,
-        trials_seconds: began.elapsed().as_secs_f64(),
-        run,
-    };
-    let written = folder.write("replay.json", &result);
-    if written.is_ok() {
-        out.write_all(present::screen(&result, folder.path()).as_bytes())?;
-    }
-    // What stopped it is what is told, also where the result could not be written either.
-    match ran.stopped {
-        Some(error) => Err(error),
-        None => written.map(|()| result.exit_status),
-    }
-}
-
-/// One replay of a recorded trial, numbered among its replays.
-fn plan(record: &TrialRecord, number: u32) -> TrialPlan {
-    let original = Original { folder: record.folder.clone(), schedule: record.schedule.clone() };
-    TrialPlan { side: record.side, number, seed: record.seed, replay: Some(original), attempt: 0 }
-}
-
-/// Every recorded finding again: 0. Some never: 1. Not one trial that could have shown it: 4.
-fn exit_status(findings: &[Recurrence]) -> u8 {
-    let recorded = || findings.iter().filter(|finding| finding.recorded);
-    if recorded().all(|finding| finding.again.seen > 0) {
-        0
-    } else if recorded().all(|finding| finding.again.trials == 0) {
-        4
-    } else {
-        1
-    }
-}
-
-/// The folder of the run, and the record of the trial in `path`.
-pub(super) fn recorded_trial(path: &Path) -> Result<(PathBuf, TrialRecord)> {
-    let run = run_of(path).ok_or_else(|| {
-        Error::user(format!("{} is no trial's folder", path.display()))
-            .help("name one such as results/RUN/trials/after-003")
-    })?;
-    Ok((run, read(&path.join("trial.json"))?))
-}
-
-/// The folder of the run, and the records of the trials that are replayed: the one in `path`, or where that is a run's
-/// folder, the example of each finding that is not known.
-fn recorded(path: &Path) -> Result<(PathBuf, Vec<TrialRecord>)> {
-    if run_of(path).is_some() {
-        return recorded_trial(path).map(|(run, record)| (run, vec![record]));
-    }
-    read_run(path)?;
-    let file = path.join("result.json");
-    let text = fs_err::read(&file).map_err(|error| {
-        Error::user(format!("this run has no verdict that would name trials: {error}")).help(format!(
-            "hotplug compare --continue {0}, or name a trial: hotplug replay {0}/trials/TRIAL",
-            path.display()
-        ))
-    })?;
-    let result: RunResult = files::parse_json(&file, &text)?;
-    let mut examples: Vec<String> =
-        result.reports.into_iter().filter(|finding| finding.known.is_none()).map(|f| f.example).collect();
-    examples.sort();
-    examples.dedup();
-    if examples.is_empty() {
-        return Err(Error::user(format!("the run in {} found nothing", path.display()))
-            .help("name a trial: hotplug replay RESULT/trials/TRIAL"));
-    }
-    let records = examples.iter().map(|example| read(&path.join(example).join("trial.json")));
-    Ok((path.to_owned(), records.collect::<Result<_>>()?))
-}
-
-/// The run that a trial's folder belongs to: `results/RUN` of `results/RUN/trials/TRIAL`.
-fn run_of(trial: &Path) -> Option<PathBuf> {
-    let trials = fs_err::canonicalize(trial).ok()?.parent()?.to_owned();
-    let run = trials.parent()?.to_owned();
-    (trials.file_name()? == "trials" && run.join("run.json").exists()).then_some(run)
-}
-
-fn read(path: &Path) -> Result<TrialRecord> {
-    let text = fs_err::read(path).map_err(|error| {
-        Error::user(format!("the trial has no record: {error}")).help("name a trial that ran to its end")
-    })?;
-    files::parse_json(path, &text)
+    let spec =
+        ReplaySpec { recorded: super::found(&args.recorded)?, times: args.times, running: args.how.spec() };
+    let cache = args.how.open_cache()?;
+    let (result, folder, stopped) =
+        with_env(&cache, false, cancel, async |env| replay(&spec, env).await).await?;
+    out.write_all(present::screen(&result, folder.path()).as_bytes())?;
+    stopped.map_or(Ok(result.exit_status), Err)
 }

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
 
-use super::{ground, page};
-use crate::Result;
 use crate::present::cases::cases;
-use crate::present::{github, junit, ktap, mail, terminal};
+use crate::present::{github, junit, ktap, mail, page, terminal};
 use crate::record::read_result;
+use crate::{Result, environment};
 
 /// Options of `hotplug report`.
 #[derive(Debug, Clone, Args)]
@@ -53,7 +52,7 @@ pub fn run(args: &ReportArgs, out: &mut dyn Write) -> Result<u8> {
 fn text(args: &ReportArgs, folder: &Path) -> Result<String> {
     let result = read_result(folder)?;
     if args.mail {
-        let (scenario, _) = ground::kept_scenario(folder, &result.run)?;
+        let (scenario, _) = environment::kept_scenario(folder, &result.run)?;
         return Ok(mail::mail(&result, &scenario.about));
     }
     if args.html {

@@ -7,7 +7,8 @@ use clap::Args;
 use hotplug_kreport::symbols::Symbols;
 use hotplug_kreport::{Report, Scanner};
 
-use super::scan_out::Sink;
+use crate::comparison::known_issues;
+use crate::present::scan::Sink;
 use crate::{Error, Result};
 
 /// Bytes read at once.
@@ -41,7 +42,7 @@ pub struct ScanArgs {
 /// What cannot be read is an error, whose exit status is 2.
 pub fn run(args: &ScanArgs, out: &mut dyn Write) -> Result<u8> {
     let symbols = args.vmlinux.as_deref().map(Symbols::open).transpose()?;
-    let known = super::known_issues(args.known.as_deref())?;
+    let known = known_issues(args.known.as_deref())?;
     let mut sink = Sink::new(args.json, known, args.files.len() > 1);
     let mut out = std::io::BufWriter::new(out);
     sink.start(&mut out)?;

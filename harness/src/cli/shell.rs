@@ -7,7 +7,8 @@ use std::process::{Command as Process, Stdio};
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::{Cli, page};
+use super::Cli;
+use crate::present::page;
 use crate::{Error, Result};
 
 /// Options of `hotplug completions`.

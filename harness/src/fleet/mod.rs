@@ -7,15 +7,19 @@
 //! A shard is named by what it is made of, so that whoever has run it, wherever, has run the same trials.
 
 mod built;
+mod join;
 mod matrix;
 mod merge;
 mod plan;
 mod shard;
 #[cfg(test)]
 mod tests;
+mod work;
 
 pub use built::BuiltPair;
+pub use join::{Joined, join};
 pub use matrix::{Matrix, MatrixConfig, MatrixKernel};
 pub use merge::{Left, MergedCell, Merger};
 pub use plan::{Cell, Kernel, Piece, Plan};
 pub use shard::Shard;
+pub use work::{Worked, build_kernels, work};

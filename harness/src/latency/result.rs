@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::spread::Spread;
 use crate::scenario::{Clock, Part, Teller};
+use crate::text::probability;
 
 /// The latency part of a comparison.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -120,6 +121,17 @@ pub enum Told {
 }
 
 impl MetricResult {
+    /// `offline_pages +1.04 %, p = 0.0079`
+    pub fn in_short(&self) -> String {
+        let change = (self.ratio - 1.0) * 100.0;
+        format!("{} {change:+.*} %, p = {}", self.name, self.decimals(), probability(self.p))
+    }
+
+    /// Decimals of a per cent: as fine as the floor.
+    pub(crate) fn decimals(&self) -> usize {
+        if self.floor < 0.01 { 2 } else { 1 }
+    }
+
     pub(super) fn unjudged(name: &str) -> Self {
         Self {
             name: name.to_owned(),

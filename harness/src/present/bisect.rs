@@ -4,9 +4,20 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::{duration, host_line};
-use crate::bisect::Bisection;
-use crate::record::{BisectResult, Host, Suspected, Test};
+use crate::bisect::{BisectResult, Bisecting, Bisection, Suspected, Test};
+use crate::record::Host;
 use crate::text::harmless;
+
+/// What is printed as a bisection goes on.
+pub fn bisecting(bisecting: &Bisecting<'_>, called: &str) -> String {
+    match bisecting {
+        Bisecting::Begins { source, revisions, head: of } => head(source, *revisions, called, &of.host),
+        Bisecting::Tested { name, test, bisection } => row(name, test, bisection),
+        Bisecting::Suspected { suspected: of, names, bisection } => {
+            suspected(of, |at| names[at].clone(), bisection)
+        }
+    }
+}
 
 /// Column of the revision, characters.
 const NAME: usize = 58;

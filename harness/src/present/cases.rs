@@ -5,9 +5,9 @@
 
 use hotplug_side::{Side, Sides};
 
-use super::{coverage, latency, overlap, terminal};
+use super::{coverage, latency, overlap};
 use crate::compare::{Class, Control, Finding, Verdict};
-use crate::latency::Told;
+use crate::latency::{MetricResult, Told};
 use crate::record::RunResult;
 use crate::rendezvous::Count;
 use crate::text::harmless;
@@ -95,7 +95,7 @@ pub fn cases(result: &RunResult) -> Vec<Case> {
         all.push(case("what is wanted to race met", outcome));
     }
     if let Some(told) = &result.latency {
-        let slower: Vec<String> = told.told(Told::Slower).map(latency::in_short).collect();
+        let slower: Vec<String> = told.told(Told::Slower).map(MetricResult::in_short).collect();
         let outcome = match &told.none {
             Some(why) => skipped(harmless(why, LONGEST)),
             None if !slower.is_empty() => {
@@ -152,7 +152,7 @@ fn finding(finding: &Finding) -> Case {
         "before {}, after {}, p = {}",
         finding.before,
         finding.after,
-        terminal::probability(finding.p)
+        crate::text::probability(finding.p)
     );
     let outcome = match (&finding.known, finding.class) {
         (Some(reason), _) => skipped(format!("known: {}", harmless(reason, LONGEST))),

@@ -78,11 +78,8 @@ pub fn trends(all: &[Series]) -> String {
         for change in changes(&values) {
             let percent = (change.ratio - 1.0) * 100.0;
             let since = harmless(&points[change.at].0, 60);
-            let _ = writeln!(
-                out,
-                "  {percent:+.1} % since {since}, p = {}",
-                super::terminal::probability(change.p)
-            );
+            let _ =
+                writeln!(out, "  {percent:+.1} % since {since}, p = {}", crate::text::probability(change.p));
         }
     }
     out

@@ -5,10 +5,9 @@ use std::fmt::Write;
 use hotplug_side::{Side, Sides};
 
 use super::labelled;
-use super::terminal::probability;
 use crate::latency::{Latency, MetricResult, Spread, Stall, Told};
 use crate::scenario::Teller;
-use crate::text::harmless;
+use crate::text::{harmless, probability};
 
 /// Widest line, characters.
 const WIDTH: usize = 100;
@@ -124,12 +123,6 @@ fn spreads(head: &str, rows: impl Iterator<Item = (String, Sides<Option<Spread>>
     out
 }
 
-/// `offline_pages +1.04 %, p = 0.0079`
-pub fn in_short(metric: &MetricResult) -> String {
-    let change = (metric.ratio - 1.0) * 100.0;
-    format!("{} {change:+.*} %, p = {}", metric.name, places(metric), probability(metric.p))
-}
-
 fn head(latency: &Latency) -> String {
     let Sides { before, after } = latency.boots;
     let (first, second) = (latency.trials.before, latency.trials.after);
@@ -148,7 +141,7 @@ pub(super) fn row(metric: &MetricResult) -> String {
     if let Some(why) = &metric.none {
         return format!("not judged: {}", harmless(why, 60));
     }
-    let change = |ratio: f64| format!("{:+.*}", places(metric), (ratio - 1.0) * 100.0);
+    let change = |ratio: f64| format!("{:+.*}", metric.decimals(), (ratio - 1.0) * 100.0);
     let (low, high) = metric.interval;
     let told = match metric.told {
         Some(Told::Faster) => format!("FASTER, p = {}", probability(metric.p_corrected)),
@@ -167,11 +160,6 @@ pub(super) fn row(metric: &MetricResult) -> String {
         change(low),
         change(high)
     )
-}
-
-/// Decimals of a per cent: as the floor is fine.
-fn places(metric: &MetricResult) -> usize {
-    if metric.floor < 0.01 { 2 } else { 1 }
 }
 
 fn percent(share: f64) -> String {

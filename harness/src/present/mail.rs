@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{cases, coverage, duration, latency, locks, overlap, race, terminal};
+use super::{cases, coverage, duration, latency, locks, overlap, race};
 use crate::compare::{Class, Control, Finding, Verdict};
 use crate::qemu::shell_word;
 use crate::record::RunResult;
@@ -123,7 +123,7 @@ fn told(out: &mut String, finding: &Finding) {
         "{class}: in {} trials without the patch, in {} with it (p = {}{chance})",
         finding.before,
         finding.after,
-        terminal::probability(finding.p)
+        crate::text::probability(finding.p)
     );
     if !finding.during.is_empty() {
         let _ = write!(text, ", during {}", finding.during);
@@ -143,8 +143,7 @@ pub(super) fn command(result: &RunResult, called: impl Fn(&str) -> &str) -> Stri
     let sweep = run.plan.sweep.as_ref();
     let subcommand = if sweep.is_some() { "race" } else { "compare" };
     let mut words = vec!["hotplug".to_owned(), subcommand.to_owned()];
-    // Patches are the first of a pair's words.
-    let (patches, others) = run.pair.split_at(run.patches.len().min(run.pair.len()));
+    let (patches, others) = run.spec.kernels.words();
     words.extend(patches.iter().map(|patch| shell_word(called(patch))));
     words.extend(others.iter().map(|word| shell_word(word)));
     words.extend(["--scenario".to_owned(), shell_word(&format!("scenarios/{}.toml", run.scenario))]);

@@ -1,6 +1,7 @@
 //! What people and machines read of a run: all of it made from the same record.
 
 pub mod bisect;
+pub mod build;
 pub mod cases;
 pub mod coverage;
 pub mod drawing;
@@ -18,10 +19,12 @@ mod progress;
 pub mod prove;
 pub mod race;
 pub mod replay;
+pub mod scan;
 pub mod series;
 pub mod shrink;
 pub mod stream;
 pub mod terminal;
+pub mod watch;
 
 pub use progress::Progress;
 

@@ -3,11 +3,21 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{duration, host_line, latency};
+use super::{duration, host_line};
 use crate::compare::Finding;
-use crate::prove::{EntryResult, Group, Sight, Totals};
-use crate::record::{Host, ProveResult};
+use crate::known_bugs::Group;
+use crate::latency::MetricResult;
+use crate::prove::{EntryResult, ProveResult, Proving, Sight, Totals};
+use crate::record::Host;
 use crate::text::harmless;
+
+/// What is printed as a proof goes on.
+pub fn proving(proving: &Proving<'_>) -> String {
+    match proving {
+        Proving::Begins(result) => head(&result.release, &result.source, &result.head.host),
+        Proving::Tried(entry) => row(entry),
+    }
+}
 
 /// Columns: name, sight, trials, seconds; what follows is open-ended.
 const NAME: usize = 32;
@@ -44,7 +54,7 @@ pub fn row(entry: &EntryResult) -> String {
     let what = match &entry.sight {
         Sight::LeftOut { why } | Sight::Failed { why } => first_line(why),
         Sight::Found if entry.seen.is_none() => {
-            entry.told_slower().map(latency::in_short).collect::<Vec<_>>().join(", ")
+            entry.told_slower().map(MetricResult::in_short).collect::<Vec<_>>().join(", ")
         }
         Sight::Found => entry.seen.as_ref().map_or_else(String::new, |f| harmless(&f.key, TITLE)),
         Sight::NotFound => match &entry.not_found {

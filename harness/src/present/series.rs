@@ -3,9 +3,24 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{duration, host_line};
-use crate::record::{Brought, Host, Judged, SeriesResult, State, Step};
+use super::{bisect, duration, host_line};
+use crate::record::Host;
+use crate::series::{Brought, Judged, Judging, SeriesResult, State, Step};
 use crate::text::harmless;
+
+/// What is printed as a series goes on.
+pub fn judging(judging: &Judging<'_>) -> String {
+    match judging {
+        Judging::Begins(result, patches) => head(&result.source, *patches, &result.head.host),
+        Judging::Patch(step) => row(step),
+        Judging::Brought(result) => brought(result),
+        Judging::Sought(title) => format!("\n{}\n", bisect::sought(title)),
+        Judging::Tested { name, test, bisection } => bisect::row(name, test, bisection),
+        Judging::Suspected { suspected, names, bisection } => {
+            bisect::suspected(suspected, |at| names[at].clone(), bisection)
+        }
+    }
+}
 
 /// Column of the subject, characters.
 const SUBJECT: usize = 46;

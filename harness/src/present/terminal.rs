@@ -9,7 +9,7 @@ use hotplug_kreport::plain_name;
 use super::{duration, host_line};
 use crate::compare::{Class, Control, Finding, Verdict};
 use crate::record::{KernelNote, RunResult};
-use crate::text::harmless;
+use crate::text::{harmless, probability};
 
 /// Findings shown in full; the rest are counted.
 const SHOWN: usize = 3;
@@ -232,19 +232,6 @@ fn path(frames: &[String]) -> Vec<String> {
     lines.retain(|l| !l.is_empty());
     lines.truncate(2);
     lines
-}
-
-/// Two significant digits: `0.00016`, `0.49`, `1`.
-pub(super) fn probability(p: f64) -> String {
-    if p >= 0.995 {
-        return "1".into();
-    }
-    if p < 1e-9 {
-        return "< 1e-9".into();
-    }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 10")]
-    let places = (1.0 - p.log10().floor()) as usize;
-    format!("{p:.places$}")
 }
 
 #[cfg(test)]

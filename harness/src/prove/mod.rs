@@ -1,10 +1,9 @@
-//! Known bugs: kernels that are known to go wrong, and whether the harness sees it. `docs/known-bugs.md` describes the
-//! entries. Pure, but for reading and writing the suite's files.
+//! Whether known bugs are found ([`crate::known_bugs`]), and nothing that is not there.
 
-mod card;
 mod outcome;
-mod suite;
+mod result;
+mod run;
 
-pub use card::{Card, Expected, Follows, Origin, Series, Sure};
-pub use outcome::{EntryResult, Group, Sight, Totals, Tried};
-pub use suite::{Entry, Suite};
+pub use outcome::{EntryResult, Sight, Totals, Tried};
+pub use result::ProveResult;
+pub use run::{ProveSpec, Proving, prove};

@@ -3,21 +3,9 @@
 use hotplug_side::Sides;
 use serde::{Deserialize, Serialize};
 
-use super::card::{Card, Expected, Follows, Series};
 use crate::compare::{Class, Count, Finding, Tally};
+use crate::known_bugs::{Card, Expected, Follows, Group, Series};
 use crate::latency::{Latency, MetricResult, Told};
-
-/// What counts an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Group {
-    /// Bugs that the kernel once had, or was to get.
-    Real,
-    /// Bugs made for the purpose.
-    Planted,
-    /// Kernels with no bug more than the unmodified one.
-    Clean,
-}
 
 /// What became of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,13 +13,9 @@
 //!                                 qemu.stderr, lock-order.json, trial.json
 //! ```
 
-mod bisect;
 mod find;
 mod folder;
 mod locks;
-mod prove;
-mod series;
-mod shrink;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,26 +23,24 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use bisect::{BisectResult, Revision, Suspected, Test};
 pub use find::find;
 pub use folder::{RunFolder, plain_name};
 pub use locks::{add_locks, further_boot, read_locks};
-pub use prove::ProveResult;
-pub use series::{Brought, Changed, Judged, SeriesResult, State, Step};
-pub use shrink::{ShrinkResult, Tried, rate};
 
 use hotplug_side::Sides;
 
 use crate::compare::{Control, Coverage, Finding, Judgement, LockOrderDiff, Recurrence, Tally, Verdict};
+use crate::kernel::PairSpec;
 use crate::latency::Latency;
 use crate::overlap::Overlap;
 use crate::rendezvous::Race;
 use crate::scenario::{Clock, Seed, Sweep};
+use crate::spec::ComparisonSpec;
 use crate::trial::Repeated;
 use crate::{Error, Result, files};
 
 /// Version of `result.json` and `run.json`. Raised when a field changes its meaning or goes.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// What a run is: known before its first trial.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -80,8 +74,9 @@ pub struct Run {
     pub trials: Option<u32>,
     /// What else was asked for: with the files beside it, all that a continued run goes by.
     pub plan: Plan,
-    /// The words that name the pair to `hotplug kernel build`.
-    pub pair: Vec<String>,
+    /// What was asked for, its paths absolute. Of a run by an older version, only the kernels.
+    #[serde(default, alias = "pair", deserialize_with = "spec_or_words")]
+    pub spec: ComparisonSpec,
     /// How the trials start; null until that is settled.
     pub start: Option<Start>,
     /// When it was continued, in UTC.
@@ -89,6 +84,22 @@ pub struct Run {
     pub continued: Vec<jiff::Timestamp>,
     /// The run whose trials it replays, by the path that was given.
     pub replays: Option<PathBuf>,
+}
+
+/// Version 1 had the words of the command line that name the pair.
+fn spec_or_words<'de, D: serde::Deserializer<'de>>(from: D) -> Result<ComparisonSpec, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Kept {
+        Words(Vec<String>),
+        Spec(Box<ComparisonSpec>),
+    }
+    Ok(match Kept::deserialize(from)? {
+        Kept::Words(words) => {
+            ComparisonSpec { kernels: PairSpec::of_words(words), ..ComparisonSpec::default() }
+        }
+        Kept::Spec(spec) => *spec,
+    })
 }
 
 /// What ends a run beside the number of its trials, and how they are run.
@@ -314,12 +325,12 @@ pub struct Head {
 
 impl Head {
     /// Of this process.
-    pub fn new(started: jiff::Timestamp, host: Host) -> Self {
+    pub fn new(started: jiff::Timestamp, command: &[String], host: Host) -> Self {
         Self {
             schema: SCHEMA,
             hotplug: env!("CARGO_PKG_VERSION").into(),
             started,
-            command: std::env::args().collect(),
+            command: command.to_vec(),
             host,
         }
     }

@@ -37,6 +37,9 @@ pub use timing::{Mark, Metric, Part, Teller, Timing, Victim};
 use crate::bytes::Bytes;
 use crate::{Error, Result};
 
+/// The scenario of a sweep unless another is named, and its file's name.
+pub const RACE: (&str, &str) = ("race.toml", include_str!("../../../scenarios/race.toml"));
+
 /// The scenario that `hotplug compare` runs when none is named, carried in the binary.
 pub const DEFAULT: (&str, &str) = ("dimm-and-cpu.toml", include_str!("../../../scenarios/dimm-and-cpu.toml"));
 

@@ -5,8 +5,8 @@ use maud::{Markup, html};
 
 use crate::compare::{Class, Finding};
 use crate::present::cases::call_path;
-use crate::present::terminal::probability;
 use crate::record::RunResult;
+use crate::text::probability;
 
 /// What the example trial of a finding has to show.
 #[derive(Debug, Default)]

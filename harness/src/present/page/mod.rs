@@ -8,6 +8,7 @@ mod distribution;
 mod findings;
 mod grid;
 mod lanes;
+mod of_run;
 mod overlap;
 mod past;
 mod race;
@@ -27,6 +28,7 @@ use crate::trial::TrialRecord;
 
 pub use findings::Evidence;
 pub use grid::Square;
+pub use of_run::{FILE, html, write};
 pub use past::Past;
 pub use stalls::Stalled;
 

@@ -6,7 +6,7 @@ use super::scale::{Scale, px};
 use crate::history::{Bug, RunRow, Series, changes};
 use crate::present::history::{day, minute, rate, what};
 use crate::present::latency::nanoseconds;
-use crate::present::terminal::probability;
+use crate::text::probability;
 
 /// Of a plot, pixels.
 const WIDTH: f64 = 640.0;

@@ -3,8 +3,8 @@
 use hotplug_statistics::interval;
 use serde::{Deserialize, Serialize};
 
-use super::Run;
 use crate::compare::Count;
+use crate::record::Run;
 
 /// `shrink.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

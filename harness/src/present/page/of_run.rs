@@ -1,4 +1,4 @@
-//! The page of a run, from its folder.
+//! The page of a run, made from its folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -7,20 +7,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hotplug_side::Side;
 
-use super::ground;
-use crate::Result;
+use super::{Evidence, Parts, Past, Square, Stalled, page};
 use crate::compare::Finding;
 use crate::files::{read_json_if_there, write_whole};
 use crate::guest::kernel_log;
 use crate::history::History;
 use crate::latency::{self, Stall, TrialTimes};
 use crate::present::drawing::{self, Drawing};
-use crate::present::page::{Evidence, Parts, Past, Square, Stalled, page};
 use crate::record::RunResult;
 use crate::trial::TrialRecord;
+use crate::{Result, environment};
 
 /// The page's name in a run's folder.
-pub(super) const FILE: &str = "report.html";
+pub const FILE: &str = "report.html";
 
 /// Operations of the trials that are shown in full, of which each takes 1 KB of the page.
 const SHOWN: usize = 800;
@@ -35,15 +34,16 @@ const LINES: usize = 160;
 const LONGEST: usize = 400;
 
 /// Writes the page of `result` into its folder.
-pub(super) fn write(folder: &Path, result: &RunResult) -> Result<()> {
+pub fn write(folder: &Path, result: &RunResult) -> Result<()> {
     Ok(write_whole(&folder.join(FILE), html(folder, result)?.as_bytes())?)
 }
 
 /// The page.
-pub(super) fn html(folder: &Path, result: &RunResult) -> Result<String> {
+pub fn html(folder: &Path, result: &RunResult) -> Result<String> {
     let squares = squares(&folder.join("trials"))?;
     let mut parts = Parts {
-        about: ground::kept_scenario(folder, &result.run).map_or_else(|_| String::new(), |(s, _)| s.about),
+        about: environment::kept_scenario(folder, &result.run)
+            .map_or_else(|_| String::new(), |(s, _)| s.about),
         drawing: drawn(result),
         past: past(folder, result),
         stalled: stalled(folder, result)?,

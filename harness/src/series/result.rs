@@ -3,8 +3,8 @@
 use hotplug_side::Sides;
 use serde::{Deserialize, Serialize};
 
-use super::Head;
 use crate::compare::{Count, LockOrderDiff, Tally, Verdict, worst_exit_status};
+use crate::record::Head;
 
 /// A series of patches, judged one by one.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use crate::Result;
 
 /// Where reports go.
 #[derive(Debug)]
-pub(super) struct Sink {
+pub struct Sink {
     json: bool,
     known: KnownIssues,
     many_files: bool,
@@ -56,7 +56,8 @@ struct Row<'a> {
 }
 
 impl Sink {
-    pub(super) fn new(json: bool, known: KnownIssues, many_files: bool) -> Self {
+    /// For JSON or for text. With `many_files`, each report is told with its file.
+    pub fn new(json: bool, known: KnownIssues, many_files: bool) -> Self {
         Self {
             json,
             known,
@@ -69,14 +70,16 @@ impl Sink {
         }
     }
 
-    pub(super) fn start(&self, out: &mut dyn Write) -> Result<()> {
+    /// Begins the output.
+    pub fn start(&self, out: &mut dyn Write) -> Result<()> {
         if self.json {
             write!(out, "{{\"schema\":1,\"reports\":[")?;
         }
         Ok(())
     }
 
-    pub(super) fn report(&mut self, file: &str, report: Report, out: &mut dyn Write) -> Result<()> {
+    /// Prints a report, or counts it.
+    pub fn report(&mut self, file: &str, report: Report, out: &mut dyn Write) -> Result<()> {
         let known = self.known.find(&report).map(|issue| issue.reason.clone());
         if known.is_some() {
             self.knowns += 1;
@@ -103,7 +106,7 @@ impl Sink {
     }
 
     /// Ends the output; the exit status.
-    pub(super) fn finish(&self, out: &mut dyn Write) -> Result<u8> {
+    pub fn finish(&self, out: &mut dyn Write) -> Result<u8> {
         let remarks = self.known.remarks();
         if self.json {
             let remarks = serde_json::to_string(&remarks).map_err(std::io::Error::from)?;

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Head;
-use crate::prove::{EntryResult, Totals};
+use super::{EntryResult, Totals};
+use crate::record::Head;
 
 /// A proof: whether known bugs were found.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -5,29 +5,28 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use hotplug_side::{Side, Sides};
-use tokio_util::sync::CancellationToken;
 
-use super::ground;
-use super::ready::Ready;
+use super::Prepared;
 use crate::compare::{Judgement, Tally};
+use crate::environment::{self, Env, HostEnv};
 use crate::error::ErrorKind;
+use crate::events::Event;
 use crate::files::read_json_if_there;
 use crate::host::Accelerator;
-use crate::kernel::{Cache, Config};
+use crate::kernel::Config;
 use crate::latency::{self, Latency, Timed, TrialTimes, enough_boots};
-use crate::present::Progress;
 use crate::scenario::{Clock, Metric, Scenario, Seed, Teller, Timing};
 use crate::trial::checkpoint::{self, Boot, Checkpoint, Checkpoints};
 use crate::trial::{
     self, Happened, Ran, Setting, Told, TrialOutcome, TrialPlan, TrialRecord, Watched, run_all,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, image};
 
 /// Boots of each kernel where the wall clock times them: on a busy machine they scatter by a tenth and more.
 const WALL_BOOTS: u32 = 20;
 
 /// With the exact clock, all CPUs of the guest in one thread, what this scenario does can be done.
-pub(super) fn fits_exactly(scenario: &Scenario) -> Result<()> {
+pub(crate) fn fits_exactly(scenario: &Scenario) -> Result<()> {
     let Some(timing) = &scenario.latency else {
         return Err(Error::user(format!("scenario {} does not say what is timed", scenario.name))
             .help("give it a [latency] table, or take scenarios/latency.toml"));
@@ -51,7 +50,7 @@ pub(super) fn fits_exactly(scenario: &Scenario) -> Result<()> {
 }
 
 /// Under this accelerator, too.
-pub(super) fn counts_instructions(accelerator: Accelerator) -> Result<()> {
+pub(crate) fn counts_instructions(accelerator: Accelerator) -> Result<()> {
     if accelerator == Accelerator::Tcg {
         return Ok(());
     }
@@ -60,27 +59,26 @@ pub(super) fn counts_instructions(accelerator: Accelerator) -> Result<()> {
 }
 
 /// Asks. An error is an interruption, or our own disk's.
-pub(super) async fn latency(
-    ready: &Ready,
+pub(crate) async fn latency(
+    prepared: &Prepared,
     timing: &Timing,
     judgement: &Judgement,
-    cache: &Cache,
-    cancel: &CancellationToken,
+    env: &Env<'_>,
 ) -> Result<Latency> {
-    let clock = ready.run.plan.clock;
+    let clock = prepared.run.plan.clock;
     let not = |why: String| Ok(Latency { clock, ..Latency::none(why) });
-    if !ready.asked.despite_reports
+    if !prepared.analyses.latency_despite_reports
         && let Some(why) = unclean(judgement)
     {
         return not(format!("{why} (--latency-despite-reports)"));
     }
     // A run may go on elsewhere; its result says where it began.
-    let here = ground::machine().await?.host;
-    let began = &ready.run.host;
+    let here = &HostEnv::detect().await?.host;
+    let began = &prepared.run.host;
     if (&began.cpu, began.cores, &began.kernel) != (&here.cpu, here.cores, &here.kernel) {
         return not(format!("the run began on another machine, {}", began.machine()));
     }
-    match Box::pin(time(ready, timing, cache, cancel)).await {
+    match Box::pin(time(prepared, timing, env)).await {
         Ok(latency) => Ok(latency),
         Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
         Err(error) => not(error.to_string()),
@@ -88,10 +86,10 @@ pub(super) async fn latency(
 }
 
 /// Where the scenario names nothing that is timed.
-pub(super) fn unnamed(ready: &Ready, judgement: &Judgement) -> Latency {
-    let name = &ready.setting.scenario.name;
+pub(crate) fn unnamed(prepared: &Prepared, judgement: &Judgement) -> Latency {
+    let name = &prepared.setting.scenario.name;
     let nothing = || format!("scenario {name} names nothing to time; scenarios/latency.toml does");
-    Latency { clock: ready.run.plan.clock, ..Latency::none(unclean(judgement).unwrap_or_else(nothing)) }
+    Latency { clock: prepared.run.plan.clock, ..Latency::none(unclean(judgement).unwrap_or_else(nothing)) }
 }
 
 /// Why the latency of a kernel that misbehaves is not judged: printing is latency, and what has gone wrong is not done.
@@ -153,16 +151,16 @@ impl Round {
     }
 }
 
-async fn time(ready: &Ready, timing: &Timing, cache: &Cache, cancel: &CancellationToken) -> Result<Latency> {
-    let clock = ready.run.plan.clock;
+async fn time(prepared: &Prepared, timing: &Timing, env: &Env<'_>) -> Result<Latency> {
+    let clock = prepared.run.plan.clock;
     let metrics = timing.metrics().len();
-    let boots = ready.run.plan.boots.or(timing.boots).unwrap_or_else(|| match clock {
+    let boots = prepared.run.plan.boots.or(timing.boots).unwrap_or_else(|| match clock {
         Clock::Exact => enough_boots(metrics),
         Clock::Wall => WALL_BOOTS.max(enough_boots(metrics)),
     });
-    let mut samples = Samples::new(clock, ready.asked.despite_reports);
+    let mut samples = Samples::new(clock, prepared.analyses.latency_despite_reports);
     for round in Round::needed(timing) {
-        Box::pin(time_round(round, boots, ready, timing, &mut samples, cache, cancel)).await?;
+        Box::pin(time_round(round, boots, prepared, timing, &mut samples, env)).await?;
     }
     Ok(samples.judge(timing))
 }
@@ -170,49 +168,49 @@ async fn time(ready: &Ready, timing: &Timing, cache: &Cache, cancel: &Cancellati
 async fn time_round(
     round: Round,
     boots: u32,
-    ready: &Ready,
+    prepared: &Prepared,
     timing: &Timing,
     samples: &mut Samples,
-    cache: &Cache,
-    cancel: &CancellationToken,
+    env: &Env<'_>,
 ) -> Result<()> {
-    let clock = ready.run.plan.clock;
+    let clock = prepared.run.plan.clock;
     let config = |config| round.config(config);
-    let built = ready.built_again("latency", round.built_for(), config, cache, cancel).await?;
-    let kernels = built.as_ref().unwrap_or(&ready.kernels);
+    let built = prepared.built_again("latency", round.built_for(), config, env).await?;
+    let kernels = built.as_ref().unwrap_or(&prepared.kernels);
     let is_one_image = kernels.before.image_hash == kernels.after.image_hash;
-    let scenario = ground::kept_scenario(ready.folder.path(), &ready.run)?.0.unheld();
-    let initramfs = crate::image::initramfs()?;
-    let machine = ground::machine().await?;
+    let scenario = environment::kept_scenario(prepared.folder.path(), &prepared.run)?.0.unheld();
+    let initramfs = image::initramfs()?;
+    let host = HostEnv::detect().await?;
     let mut setting =
-        machine.setting(scenario, ready.setting.accelerator, kernels, &ready.run, &initramfs, None).await?;
+        host.context(scenario, prepared.setting.accelerator, kernels, &prepared.run, initramfs, None).await?;
     setting.watched = Some(round.watched(timing, clock));
     setting.go_by(clock, kernels.before.hz());
     let workers = match clock {
         // What else the machine does takes no instructions of the guest.
-        Clock::Exact => ready.run.plan.workers,
+        Clock::Exact => prepared.run.plan.workers,
         Clock::Wall => 1,
     };
-    let place = ready.folder.path().join(round.folder());
+    let place = prepared.folder.path().join(round.folder());
     let boots: Vec<TimedBoot> =
         (1..=boots).map(|number| TimedBoot { number, folder: place.join(number.to_string()) }).collect();
     // A run that goes on has some of them already.
     let left: Vec<Vec<TrialPlan>> =
-        boots.iter().map(|boot| boot.left(timing.trials, ready.run.seed)).collect();
+        boots.iter().map(|boot| boot.left(timing.trials, prepared.run.seed)).collect();
     let count = |trials: usize| u64::try_from(trials).unwrap_or(u64::MAX);
     let all = count(boots.len()) * u64::from(timing.trials) * 2;
-    let progress = Progress::of_trials(Some(all), all - count(left.iter().map(Vec::len).sum()));
+    let done = all - count(left.iter().map(Vec::len).sum());
+    env.events.event(&Event::TrialsBegin { all: Some(all), done });
     let mut has_samples: Sides<u32> = Sides::default();
     for (boot, plans) in boots.iter().zip(left) {
         if !plans.is_empty() {
-            setting.checkpoints = Some(boot.checkpoints(&setting, is_one_image, cache, cancel).await?);
+            setting.checkpoints = Some(boot.checkpoints(&setting, is_one_image, env).await?);
             let tell = |happened: Happened| {
-                progress.tell(&happened);
+                env.events.event(&Event::FurtherTrial(&happened));
                 ControlFlow::Continue(())
             };
             fs_err::create_dir_all(boot.trials())?;
             let Ran { stopped, .. } =
-                run_all(&setting, plans.into_iter(), workers, &boot.trials(), cancel, &tell).await;
+                run_all(&setting, plans.into_iter(), workers, &boot.trials(), env.cancel, &tell).await;
             stopped.map_or(Ok(()), Err::<(), Error>)?;
         }
         let has = samples.read(boot, timing)?;
@@ -220,7 +218,7 @@ async fn time_round(
             *has_samples.of_mut(side) += u32::from(*has.of(side));
         }
     }
-    progress.finish();
+    env.events.event(&Event::TrialsEnd);
     // Where there are two rounds, the boots of either: each metric has those of one.
     for side in Side::BOTH {
         let boots = samples.latency.boots.of_mut(side);
@@ -254,16 +252,15 @@ impl TimedBoot {
         &self,
         setting: &Setting,
         is_one_image: bool,
-        cache: &Cache,
-        cancel: &CancellationToken,
+        env: &Env<'_>,
     ) -> Result<Sides<Checkpoint>> {
         let evidence = self.folder.join("checkpoints");
         let prepare = async |number: u32| match Box::pin(checkpoint::prepare(
             setting,
-            cache,
+            env.cache,
             Boot(number),
             &evidence,
-            cancel,
+            env.cancel,
         ))
         .await?
         {

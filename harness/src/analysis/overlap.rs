@@ -3,71 +3,65 @@
 
 use std::ops::ControlFlow;
 
-use tokio_util::sync::CancellationToken;
-
-use super::ground;
-use super::ready::Ready;
+use super::Prepared;
+use crate::environment::{self, Env, HostEnv};
 use crate::error::ErrorKind;
+use crate::events::Event;
 use crate::files::read_json_if_there;
-use crate::kernel::{Cache, Config};
+use crate::kernel::Config;
 use crate::latency::{self, TrialTimes};
 use crate::overlap::Overlap;
-use crate::present::Progress;
 use crate::scenario::{Clock, Racing};
 use crate::trial::{self, Happened, Ran, Told, TrialRecord, Watched, run_all};
-use crate::{Error, Result};
+use crate::{Error, Result, image};
 
 /// Traced trials a side unless the scenario says otherwise, at most.
 const MOST: u32 = 10;
 
 /// Asks. An error is an interruption, or our own disk's.
-pub(super) async fn overlap(
-    ready: &Ready,
-    racing: &Racing,
-    cache: &Cache,
-    cancel: &CancellationToken,
-) -> Result<Overlap> {
-    match Box::pin(trace(ready, racing, cache, cancel)).await {
+pub(crate) async fn overlap(prepared: &Prepared, racing: &Racing, env: &Env<'_>) -> Result<Overlap> {
+    match Box::pin(trace(prepared, racing, env)).await {
         Ok(overlap) => Ok(overlap),
         Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
         Err(error) => Ok(Overlap::none(error.to_string())),
     }
 }
 
-async fn trace(ready: &Ready, racing: &Racing, cache: &Cache, cancel: &CancellationToken) -> Result<Overlap> {
-    let built = ready.built_again("overlap", "with a function tracer", Config::traced, cache, cancel).await?;
-    let mut kernels = built.unwrap_or_else(|| ready.kernels.clone());
+async fn trace(prepared: &Prepared, racing: &Racing, env: &Env<'_>) -> Result<Overlap> {
+    let built = prepared.built_again("overlap", "with a function tracer", Config::traced, env).await?;
+    let mut kernels = built.unwrap_or_else(|| prepared.kernels.clone());
     // No layout of lockdep's structures, which is read from a vmlinux: these trials are not asked for a lock order.
     (kernels.before.vmlinux, kernels.after.vmlinux) = (None, None);
-    let scenario = ground::kept_scenario(ready.folder.path(), &ready.run)?.0.unheld();
-    let wanted = racing.trials.unwrap_or_else(|| ready.run.trials.unwrap_or(scenario.trials).min(MOST));
-    let place = ready.folder.path().join("overlap");
+    let scenario = environment::kept_scenario(prepared.folder.path(), &prepared.run)?.0.unheld();
+    let wanted = racing.trials.unwrap_or_else(|| prepared.run.trials.unwrap_or(scenario.trials).min(MOST));
+    let place = prepared.folder.path().join("overlap");
     let trials = place.join("trials");
     fs_err::create_dir_all(&trials)?;
     // A run that goes on has some of them already.
-    let left: Vec<_> = trial::plan(0..wanted, ready.run.seed)
+    let left: Vec<_> = trial::plan(0..wanted, prepared.run.seed)
         .filter(|plan| !trials.join(plan.folder()).join("trial.json").exists())
         .collect();
     if !left.is_empty() {
-        let initramfs = crate::image::initramfs()?;
-        let machine = ground::machine().await?;
-        let mut setting = machine
-            .setting(scenario, ready.setting.accelerator, &kernels, &ready.run, &initramfs, None)
+        let initramfs = image::initramfs()?;
+        let host = HostEnv::detect().await?;
+        let mut setting = host
+            .context(scenario, prepared.setting.accelerator, &kernels, &prepared.run, initramfs, None)
             .await?;
         let told = Told::Calls(racing.functions());
         setting.watched = Some(Watched { told, victims: Vec::new(), clock: Clock::Wall });
         let evidence = place.join("checkpoints");
-        ground::start(ready.run.plan.cold, &mut setting, cache, &evidence, cancel).await?;
+        environment::start(prepared.run.plan.cold, &mut setting, &evidence, env).await?;
         let count = |trials: usize| u64::try_from(trials).unwrap_or(u64::MAX);
         let all = u64::from(wanted) * 2;
-        let progress = Progress::of_trials(Some(all), all - count(left.len()));
+        env.events.event(&Event::TrialsBegin { all: Some(all), done: all - count(left.len()) });
         let tell = |happened: Happened| {
-            progress.tell(&happened);
+            env.events.event(&Event::FurtherTrial(&happened));
             ControlFlow::Continue(())
         };
-        let workers = ready.run.plan.workers;
-        let Ran { stopped, .. } = run_all(&setting, left.into_iter(), workers, &trials, cancel, &tell).await;
-        progress.finish();
+        let workers = prepared.run.plan.workers;
+        let Ran { stopped, .. } =
+            run_all(&setting, left.into_iter(), workers, &trials, env.cancel, &tell).await;
+        env.events.event(&Event::TrialsEnd);
         stopped.map_or(Ok(()), Err::<(), Error>)?;
     }
     read(&trials, racing)

@@ -7,39 +7,37 @@ use std::path::Path;
 
 use hotplug_lockorder::Union;
 use hotplug_side::Side;
-use tokio_util::sync::CancellationToken;
 
-use super::ready::Ready;
+use super::Prepared;
 use crate::compare::{Judgement, LockOrderDiff, LockOrders};
+use crate::environment::Env;
 use crate::files::read_json_if_there;
-use crate::kernel::Cache;
 use crate::record::{further_boot, read_locks};
 use crate::trial::checkpoint::{self, Boot, Checkpoints};
 use crate::trial::{self, Ran, TrialRecord, run_all};
 use crate::{Error, Result};
 
 /// Compares the lock orders of the run's kernels. What further boots report and no judged trial did is remarked.
-pub(super) async fn lock_order(
-    ready: &mut Ready,
+pub(crate) async fn lock_order(
+    prepared: &mut Prepared,
     judgement: &mut Judgement,
-    cache: &Cache,
-    cancel: &CancellationToken,
+    env: &Env<'_>,
 ) -> Result<LockOrderDiff> {
-    let union = match read_locks(ready.folder.path())? {
+    let union = match read_locks(prepared.folder.path())? {
         Ok(union) => union,
         Err(why) => return Ok(LockOrderDiff { none: Some(why), ..LockOrderDiff::default() }),
     };
     let mut orders = LockOrders::new(union);
     // One image has one lock order: whatever differs is chance.
-    if ready.kernels.before.image_hash == ready.kernels.after.image_hash {
+    if prepared.kernels.before.image_hash == prepared.kernels.after.image_hash {
         return Ok(orders.diff());
     }
     if orders.next_boot().is_some() {
-        eprintln!("boots     more of both kernels, to tell what differs in the lock order from chance");
+        env.note("boots", "more of both kernels, to tell what differs in the lock order from chance");
     }
     while let Some(number) = orders.next_boot() {
-        let folder = further_boot(ready.folder.path(), number);
-        match boot(ready, cache, Boot(number), &folder, cancel).await? {
+        let folder = further_boot(prepared.folder.path(), number);
+        match boot(prepared, Boot(number), &folder, env).await? {
             Ok(boot) => orders.add_boot(&boot),
             Err(why) => {
                 tracing::warn!(%why, "no more boots: some of what differs in the lock order stays undecided");
@@ -53,11 +51,10 @@ pub(super) async fn lock_order(
 
 /// What this boot of both kernels showed, and one trial in each; a run that goes on may have it already.
 async fn boot(
-    ready: &mut Ready,
-    cache: &Cache,
+    prepared: &mut Prepared,
     number: Boot,
     folder: &Path,
-    cancel: &CancellationToken,
+    env: &Env<'_>,
 ) -> Result<std::result::Result<Union, String>> {
     let is_whole =
         |union: &Union| Side::BOTH.into_iter().all(|side| union.restored(side) && union.trials(side) > 0);
@@ -70,16 +67,16 @@ async fn boot(
     }
     let evidence = folder.join("checkpoints");
     // Boxed: two boots at once are a large future.
-    match Box::pin(checkpoint::prepare(&ready.setting, cache, number, &evidence, cancel)).await? {
-        Checkpoints::Ready(checkpoints) => ready.setting.checkpoints = Some(*checkpoints),
+    match Box::pin(checkpoint::prepare(&prepared.setting, env.cache, number, &evidence, env.cancel)).await? {
+        Checkpoints::Ready(checkpoints) => prepared.setting.checkpoints = Some(*checkpoints),
         Checkpoints::None(why) => return Ok(Err(why)),
     }
     // Schedules that the run's own trials had.
     let first = number.0 - Boot::FIRST.0 - 1;
-    let plans = trial::plan(first..first + 1, ready.run.seed);
+    let plans = trial::plan(first..first + 1, prepared.run.seed);
     let tell = |_| ControlFlow::Continue(());
     let Ran { stopped, .. } =
-        run_all(&ready.setting, plans, ready.run.plan.workers, &trials, cancel, &tell).await;
+        run_all(&prepared.setting, plans, prepared.run.plan.workers, &trials, env.cancel, &tell).await;
     stopped.map_or(Ok(()), Err::<(), Error>)?;
     Ok(read_locks(folder)?.and_then(|union| {
         if is_whole(&union) {

@@ -6,36 +6,31 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use hotplug_side::{Side, Sides};
-use tokio_util::sync::CancellationToken;
 
-use super::ground;
-use super::kernel::BuildReporter;
-use super::ready::Ready;
+use super::Prepared;
 use crate::compare::{Coverage, FileCoverage, SideCounts};
 use crate::coverage::{self, Counted, Objects, TrialCounters, changed, line_counts};
+use crate::environment::{self, Env, HostEnv};
 use crate::error::ErrorKind;
+use crate::events::Builds;
 use crate::files::read_json_if_there;
-use crate::kernel::{Cache, Counting, Kernel, Touched, build_counted};
+use crate::kernel::{Counting, Kernel, Touched, build_counted};
 use crate::trial::{self, Ran, Setting, run_all};
-use crate::{Error, Result};
+use crate::{Error, Result, image};
 
 /// Counted trials a side, where lines keep not running. A scenario without chance does the same in each of them.
 const MOST: u32 = 10;
 
 /// Asks; none where the two sides are one kernel. An error is an interruption, or our own disk's.
-pub(super) async fn coverage(
-    ready: &Ready,
-    cache: &Cache,
-    cancel: &CancellationToken,
-) -> Result<Option<Coverage>> {
-    let kernels = &ready.kernels;
+pub(crate) async fn coverage(prepared: &Prepared, env: &Env<'_>) -> Result<Option<Coverage>> {
+    let kernels = &prepared.kernels;
     if kernels.before.id == kernels.after.id {
         return Ok(None);
     }
     if kernels.before.record.is_none() || kernels.after.record.is_none() {
         return Ok(Some(Coverage::none("a kernel was given as an image")));
     }
-    match Box::pin(count(ready, cache, cancel)).await {
+    match Box::pin(count(prepared, env)).await {
         Ok(coverage) => Ok(Some(coverage)),
         Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
         Err(error) => Ok(Some(Coverage::none(error.to_string()))),
@@ -75,11 +70,11 @@ impl Half {
     }
 
     /// What was counted of each touched file.
-    async fn counts(&self, cancel: &CancellationToken) -> Result<BTreeMap<String, SideCounts>> {
+    async fn counts(&self, env: &Env<'_>) -> Result<BTreeMap<String, SideCounts>> {
         let sources = self.sources();
         let wanted: Vec<String> = self.touched.iter().map(|file| file.path.clone()).collect();
         let read =
-            async |objects: &Objects| line_counts(&self.folder, &sources, objects, &wanted, cancel).await;
+            async |objects: &Objects| line_counts(&self.folder, &sources, objects, &wanted, env.cancel).await;
         let mut total = self.counters.boot.clone();
         self.counters.during.iter().for_each(|during| total.add(&during.objects));
         let mut counts: BTreeMap<String, SideCounts> = BTreeMap::new();
@@ -98,27 +93,25 @@ impl Half {
     }
 }
 
-async fn count(ready: &Ready, cache: &Cache, cancel: &CancellationToken) -> Result<Coverage> {
-    let request = ready.kernels_again(cache, cancel).await?;
-    eprintln!("coverage  both kernels again, with counters in the files that differ");
-    let pair = {
-        let reporter = BuildReporter::new();
-        build_counted(cache, &request, &reporter, cancel).await?
-    };
+async fn count(prepared: &Prepared, env: &Env<'_>) -> Result<Coverage> {
+    let request = prepared.kernels_again(env).await?;
+    env.note("coverage", "both kernels again, with counters in the files that differ");
+    let pair = build_counted(env.cache, &request, &Builds(env.events), env.cancel).await?;
     let mut halves = Sides { before: Half::of(&pair.before)?, after: Half::of(&pair.after)? };
-    let mut coverage = put_together(&halves, cancel).await?;
-    let place = ready.folder.path().join("coverage");
+    let mut coverage = put_together(&halves, env).await?;
+    let place = prepared.folder.path().join("coverage");
     let trials = place.join("trials");
     fs_err::create_dir_all(&trials)?;
     // No layout of lockdep's structures, which is read from a vmlinux: these trials are not asked for a lock order.
     let mut kernels = Sides { before: pair.before, after: pair.after };
     (kernels.before.vmlinux, kernels.after.vmlinux) = (None, None);
-    let scenario = ground::kept_scenario(ready.folder.path(), &ready.run)?.0.unheld();
-    let most = ready.run.trials.unwrap_or(scenario.trials).min(MOST);
-    let initramfs = crate::image::initramfs()?;
-    let machine = ground::machine().await?;
-    let mut setting =
-        machine.setting(scenario, ready.setting.accelerator, &kernels, &ready.run, &initramfs, None).await?;
+    let scenario = environment::kept_scenario(prepared.folder.path(), &prepared.run)?.0.unheld();
+    let most = prepared.run.trials.unwrap_or(scenario.trials).min(MOST);
+    let initramfs = image::initramfs()?;
+    let host = HostEnv::detect().await?;
+    let mut setting = host
+        .context(scenario, prepared.setting.accelerator, &kernels, &prepared.run, initramfs, None)
+        .await?;
     setting.counted = Some(Sides { before: halves.before.sources(), after: halves.after.sources() });
     let mut is_started = false;
     for number in 0..most {
@@ -139,10 +132,10 @@ async fn count(ready: &Ready, cache: &Cache, cancel: &CancellationToken) -> Resu
         if !missing.is_empty() {
             if !is_started {
                 let evidence = place.join("checkpoints");
-                ground::start(ready.run.plan.cold, &mut setting, cache, &evidence, cancel).await?;
+                environment::start(prepared.run.plan.cold, &mut setting, &evidence, env).await?;
                 is_started = true;
             }
-            run(ready, &setting, &missing, number, &trials, cancel).await?;
+            run(prepared, &setting, &missing, number, &trials, env).await?;
         }
         for side in wanted {
             let counted = find(&trials, side, number)?.ok_or_else(|| {
@@ -150,23 +143,24 @@ async fn count(ready: &Ready, cache: &Cache, cancel: &CancellationToken) -> Resu
             })?;
             add(halves.of_mut(side), counted)?;
         }
-        coverage = put_together(&halves, cancel).await?;
+        coverage = put_together(&halves, env).await?;
     }
     Ok(coverage)
 }
 
 /// Runs this trial of these sides.
 async fn run(
-    ready: &Ready,
+    prepared: &Prepared,
     setting: &Setting,
     sides: &[Side],
     number: u32,
     folder: &Path,
-    cancel: &CancellationToken,
+    env: &Env<'_>,
 ) -> Result<()> {
-    let plans = trial::plan(number..number + 1, ready.run.seed).filter(|plan| sides.contains(&plan.side));
+    let plans = trial::plan(number..number + 1, prepared.run.seed).filter(|plan| sides.contains(&plan.side));
     let tell = |_| ControlFlow::Continue(());
-    let Ran { stopped, .. } = run_all(setting, plans, ready.run.plan.workers, folder, cancel, &tell).await;
+    let Ran { stopped, .. } =
+        run_all(setting, plans, prepared.run.plan.workers, folder, env.cancel, &tell).await;
     stopped.map_or(Ok(()), Err)
 }
 
@@ -191,9 +185,9 @@ fn add(half: &mut Half, counted: Counted) -> Result<()> {
 }
 
 /// What ran of every touched file.
-async fn put_together(halves: &Sides<Half>, cancel: &CancellationToken) -> Result<Coverage> {
+async fn put_together(halves: &Sides<Half>, env: &Env<'_>) -> Result<Coverage> {
     let mut counts =
-        Sides { before: halves.before.counts(cancel).await?, after: halves.after.counts(cancel).await? };
+        Sides { before: halves.before.counts(env).await?, after: halves.after.counts(env).await? };
     let mut files = Vec::new();
     // Both sides list the same files.
     for (before, after) in halves.before.touched.iter().zip(&halves.after.touched) {

@@ -1,16 +1,18 @@
-//! What `compare` and `replay` do before their first trial: the host's part, the setting that all trials share, and
-//! finding again what an earlier run used.
+//! What surrounds the trials of a run: the host and its QEMU, the context that all trials share, and the inputs of an
+//! earlier run, which are found again.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use hotplug_lockorder::Layout;
 use hotplug_side::{Side, Sides};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::bytes::Bytes;
-use crate::host::{self, Acceleration, Accelerator, System};
-use crate::kernel::{self, Cache, Kernel};
+use crate::events::{Builds, Event, Listener};
+use crate::host::{self, Acceleration, Accelerator, AcceleratorRequest, System};
+use crate::kernel::{self, Cache, Kernel, KernelPair, PairRequest, build_pair};
 use crate::qemu::{Identity, Platform, Sealed, has_sandbox, shell_word};
 use crate::record::{Host, KernelNote, Run, RunFolder, Start};
 use crate::rendezvous::Places;
@@ -19,25 +21,76 @@ use crate::trial::checkpoint::{self, Boot, Checkpoints};
 use crate::trial::{OnDisk, Setting};
 use crate::{Error, Result};
 
-/// This machine, and its QEMU.
-pub(super) struct Machine {
-    pub(super) host: host::Host,
-    pub(super) qemu: host::Qemu,
+/// What every command that runs trials works with.
+#[derive(Clone, Copy)]
+pub struct Env<'a> {
+    /// Where kernels and checkpoints are.
+    pub cache: &'a Cache,
+    /// Receives what happens.
+    pub events: &'a dyn Listener,
+    /// Ends the work early: Ctrl-C.
+    pub cancel: &'a CancellationToken,
+    /// The command that was given, which `run.json` keeps.
+    pub command: &'a [String],
 }
 
-/// Looks around.
-pub(super) async fn machine() -> Result<Machine> {
-    let host = host::survey(&System::this_machine()).await?;
-    let qemu = host.qemu()?.clone();
-    Ok(Machine { host, qemu })
+impl std::fmt::Debug for Env<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Env").field("cache", &self.cache).finish_non_exhaustive()
+    }
 }
+
+impl Env<'_> {
+    /// Tells the listener of a part of the work.
+    pub(crate) fn note(&self, label: &str, text: &str) {
+        self.events.event(&Event::Note { label, text });
+    }
+
+    /// Builds, or finds, the kernels of a pair.
+    pub(crate) async fn build(&self, request: &PairRequest) -> Result<KernelPair> {
+        build_pair(self.cache, request, &Builds(self.events), self.cancel).await
+    }
+
+    /// The accelerator that is asked for, tried with a kernel's image.
+    pub(crate) async fn accelerator(
+        &self,
+        host: &HostEnv,
+        asked: AcceleratorRequest,
+        image: &Path,
+    ) -> Result<Acceleration> {
+        host::find_accelerator(&host.qemu, asked, Some(image), self.cache, self.cancel).await
+    }
+}
+
+/// This machine, and its QEMU.
+#[derive(Debug)]
+pub struct HostEnv {
+    /// The machine.
+    pub host: host::Host,
+    /// Its QEMU.
+    pub qemu: host::Qemu,
+}
+
+/// They are the same as long as the process lives.
+static DETECTED: OnceCell<HostEnv> = OnceCell::const_new();
 
 /// Documentation/admin-guide/mm/hugetlbpage.rst
 const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
 
-impl Machine {
+impl HostEnv {
+    /// Finds them, once a process. The user's error: there is no QEMU that serves.
+    pub async fn detect() -> Result<&'static Self> {
+        DETECTED
+            .get_or_try_init(async || {
+                let host = host::survey(&System::this_machine()).await?;
+                let qemu = host.qemu()?.clone();
+                Ok(Self { host, qemu })
+            })
+            .await
+    }
+
     /// What a result says of it.
-    pub(super) fn note(&self, acceleration: &Acceleration) -> Host {
+    pub(crate) fn note(&self, acceleration: &Acceleration) -> Host {
         Host {
             qemu: self.qemu.version.to_string(),
             accelerator: acceleration.accelerator.to_string(),
@@ -49,7 +102,7 @@ impl Machine {
     }
 
     /// What the scenario does, this QEMU can do.
-    pub(super) fn fits(&self, scenario: &Scenario, accelerator: Accelerator) -> Result<()> {
+    pub(crate) fn fits(&self, scenario: &Scenario, accelerator: Accelerator) -> Result<()> {
         if scenario.removes_cpus() {
             self.qemu.check_cpu_removal(accelerator)?;
         }
@@ -76,7 +129,7 @@ impl Machine {
 
     /// Guests at once: as asked, or one for each processor, as long as all of them find room when everything is
     /// plugged and touched.
-    pub(super) fn workers(&self, asked: Option<u32>, scenario: &Scenario) -> usize {
+    pub(crate) fn workers(&self, asked: Option<u32>, scenario: &Scenario) -> usize {
         /// What a QEMU needs beside its guest's memory: 60 MiB resident, and the translated code of a busy guest.
         const QEMU_ITSELF: Bytes = Bytes(256 * Bytes::MIB);
         if let Some(asked) = asked {
@@ -89,8 +142,8 @@ impl Machine {
     }
 
     /// What all trials share, checkpoints aside. Both sides' releases make the machine, whichever of them is booted.
-    pub(super) async fn setting(
-        self,
+    pub(crate) async fn context(
+        &self,
         scenario: Scenario,
         accelerator: Accelerator,
         kernels: &Sides<Kernel>,
@@ -109,9 +162,9 @@ impl Machine {
             on_disk: OnDisk::new(images, initramfs)?,
             identity: Identity::choose(accelerator)?,
             sandbox,
-            qemu: self.qemu,
+            qemu: self.qemu.clone(),
             accelerator,
-            host_cpu: self.host.cpu,
+            host_cpu: self.host.cpu.clone(),
             platform: Platform::for_releases(releases),
             loops_per_jiffy: loops_per_jiffy(accelerator, kernels),
             clock: Clock::Wall,
@@ -126,7 +179,7 @@ impl Machine {
 }
 
 /// Where both kernels have the places that the scenario names; none where it names none.
-pub(super) fn places(kernels: &Sides<Kernel>, scenario: &Scenario) -> Result<Option<Sides<Arc<Places>>>> {
+pub(crate) fn places(kernels: &Sides<Kernel>, scenario: &Scenario) -> Result<Option<Sides<Arc<Places>>>> {
     if scenario.holds.is_empty() {
         return Ok(None);
     }
@@ -171,18 +224,17 @@ fn loops_per_jiffy(accelerator: Accelerator, kernels: &Sides<Kernel>) -> Option<
 }
 
 /// Has checkpoints made where trials are to be restored, what their boots said below `evidence`; says how trials start.
-pub(super) async fn start(
+pub(crate) async fn start(
     cold: bool,
     setting: &mut Setting,
-    cache: &Cache,
     evidence: &Path,
-    cancel: &CancellationToken,
+    env: &Env<'_>,
 ) -> Result<Start> {
     if cold {
         return Ok(Start::Cold { why: "--cold".into() });
     }
     // Boxed: two boots at once are a large future, and every command would carry it.
-    match Box::pin(checkpoint::prepare(setting, cache, Boot::FIRST, evidence, cancel)).await? {
+    match Box::pin(checkpoint::prepare(setting, env.cache, Boot::FIRST, evidence, env.cancel)).await? {
         Checkpoints::Ready(checkpoints) => {
             setting.checkpoints = Some(*checkpoints);
             Ok(Start::Restored)
@@ -192,7 +244,7 @@ pub(super) async fn start(
 }
 
 /// What a result says of a kernel.
-pub(super) fn note(kernel: &Kernel) -> KernelNote {
+pub(crate) fn note(kernel: &Kernel) -> KernelNote {
     let source = match &kernel.record {
         Some(record) => record.source.clone(),
         None => kernel.image.display().to_string(),
@@ -208,7 +260,7 @@ pub(super) fn note(kernel: &Kernel) -> KernelNote {
 }
 
 /// The scenario of an earlier run, as it is kept in its folder, and its text.
-pub(super) fn kept_scenario(folder: &Path, run: &Run) -> Result<(Scenario, String)> {
+pub(crate) fn kept_scenario(folder: &Path, run: &Run) -> Result<(Scenario, String)> {
     let path = folder.join("scenario.toml");
     let text = fs_err::read_to_string(&path)
         .map_err(|error| Error::user(format!("the run's scenario is gone: {error}")))?;
@@ -220,7 +272,7 @@ pub(super) fn kept_scenario(folder: &Path, run: &Run) -> Result<(Scenario, Strin
 }
 
 /// A kernel of an earlier run, the same bit for bit.
-pub(super) fn same_kernel(cache: &Cache, run: &Run, side: Side) -> Result<Kernel> {
+pub(crate) fn same_kernel(cache: &Cache, run: &Run, side: Side) -> Result<Kernel> {
     let note = run.kernels.of(side);
     kernel::recall(cache, &note.id, &note.image, &note.image_hash)?.ok_or_else(|| {
         let what = format!(
@@ -229,7 +281,8 @@ pub(super) fn same_kernel(cache: &Cache, run: &Run, side: Side) -> Result<Kernel
             note.source,
             note.image.display()
         );
-        let words: Vec<String> = run.pair.iter().map(|word| shell_word(word)).collect();
+        let (patches, options) = run.spec.kernels.words();
+        let words: Vec<String> = patches.iter().chain(&options).map(|word| shell_word(word)).collect();
         Error::user(what)
             .detail("the same source, config and compiler give the same image again, bit for bit")
             .help(format!("hotplug kernel build {}", words.join(" ")).trim_end())
@@ -237,12 +290,12 @@ pub(super) fn same_kernel(cache: &Cache, run: &Run, side: Side) -> Result<Kernel
 }
 
 /// Checks that trials run here are like those of an earlier run; the accelerator that it had.
-pub(super) fn alike(run: &Run, machine: &Machine, initramfs: &[u8]) -> Result<Accelerator> {
+pub(crate) fn check_same_environment(run: &Run, here: &HostEnv, initramfs: &[u8]) -> Result<Accelerator> {
     let differs = |what: &str, was: &str, is: &str, help: &str| {
         let text = format!("the run's trials had {what} {was}, here it is {is}: they would not be alike");
         Err(Error::user(text).help(help))
     };
-    let qemu = machine.qemu.version.to_string();
+    let qemu = here.qemu.version.to_string();
     if run.host.qemu != qemu {
         let help = format!("set {} to a QEMU {}, or compare anew", host::OVERRIDE, run.host.qemu);
         return differs("QEMU", &run.host.qemu, &qemu, &help);
@@ -261,11 +314,11 @@ pub(super) fn alike(run: &Run, machine: &Machine, initramfs: &[u8]) -> Result<Ac
         return Ok(Accelerator::Tcg);
     }
     // `-cpu host`: a guest sees the processor.
-    if run.host.cpu != machine.host.cpu {
+    if run.host.cpu != here.host.cpu {
         return differs(
             "the processor",
             &run.host.cpu,
-            &machine.host.cpu,
+            &here.host.cpu,
             "go on where it began, or compare anew",
         );
     }
@@ -273,7 +326,7 @@ pub(super) fn alike(run: &Run, machine: &Machine, initramfs: &[u8]) -> Result<Ac
 }
 
 /// Keeps in the folder of a run what its trials are made of, beside the kernels.
-pub(super) fn keep(folder: &RunFolder, scenario: &str, initramfs: &[u8]) -> Result<()> {
+pub(crate) fn save_inputs(folder: &RunFolder, scenario: &str, initramfs: &[u8]) -> Result<()> {
     fs_err::write(folder.path().join("scenario.toml"), scenario)?;
     Ok(fs_err::write(folder.path().join(OnDisk::INITRAMFS), initramfs)?)
 }

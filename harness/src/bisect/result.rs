@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Head;
-use crate::bisect::{Bisection, Step, Tested};
+use super::{Bisection, Step, Tested};
+use crate::record::Head;
 
 /// A bisection.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,30 +1,26 @@
 //! The control of a comparison: its before kernel with planted bugs, in one trial.
 
-use tokio_util::sync::CancellationToken;
-
-use super::compare::CompareArgs;
-use super::comparison::whole;
-use super::kernel::PairArgs;
-use super::ready::{Ready, pair_of};
-use super::running::RunningArgs;
+use super::{prepare, run_inner};
 use crate::Result;
+use crate::analysis::Prepared;
 use crate::compare::{Class, Control};
+use crate::environment::Env;
 use crate::error::ErrorKind;
-use crate::kernel::Cache;
-use crate::prove::{Entry, Series, Suite};
-use crate::record::Run;
+use crate::kernel::PairSpec;
+use crate::known_bugs::{Entry, Series, Suite};
+use crate::spec::{AnalysesSpec, ComparisonSpec, RunningSpec, TrialsSpec};
 
 /// Trials with the planted bugs, which are seen in every one.
 const TRIALS: u32 = 1;
 
 /// Plants the bugs that are controls into the before kernel, and looks for them. An error is an interruption.
-pub(super) async fn control(ready: &Ready, cache: &Cache, cancel: &CancellationToken) -> Result<Control> {
-    let before = &ready.kernels.before;
+pub(super) async fn control(prepared: &Prepared, env: &Env<'_>) -> Result<Control> {
+    let before = &prepared.kernels.before;
     let none = |why: String| Ok(Control::None { why });
     if before.record.is_none() {
         return none("the before kernel was given as an image".into());
     }
-    let place = ready.folder.path().join("control");
+    let place = prepared.folder.path().join("control");
     let suite = Suite::built_in(&place.join("suite"))?;
     let entries: Vec<&Entry> = suite.entries().iter().filter(|entry| entry.card.control).collect();
     let Some((first, series)) =
@@ -32,25 +28,27 @@ pub(super) async fn control(ready: &Ready, cache: &Cache, cancel: &CancellationT
     else {
         return none("this hotplug has none".into());
     };
-    let args = CompareArgs {
-        pair: PairArgs {
+    let spec = ComparisonSpec {
+        kernels: PairSpec {
             patches: entries.iter().flat_map(|entry| entry.patches(series)).collect(),
-            ..before_of(&ready.run)?
+            ..before_of(&prepared.run.spec.kernels)
         },
         scenario: first.scenarios().next(),
-        trials: Some(TRIALS),
-        running: RunningArgs {
+        trials: TrialsSpec { end: Some(TRIALS), ..TrialsSpec::default() },
+        analyses: AnalysesSpec::none(),
+        running: RunningSpec {
             results: place.clone(),
-            found: Some(ready.setting.accelerator),
-            ..RunningArgs::default()
+            found: Some(prepared.setting.accelerator),
+            ..RunningSpec::default()
         },
-        ..CompareArgs::default()
+        ..ComparisonSpec::default()
     };
-    if let Err(error) = ready.kernels_again(cache, cancel).await {
+    if let Err(error) = prepared.kernels_again(env).await {
         return none(error.to_string());
     }
-    eprintln!("control");
-    let finished = match whole(&args, cache, cancel).await {
+    env.note("control", "");
+    let finished = async { run_inner(prepare(&spec, env).await?, env).await };
+    let finished = match finished.await {
         Ok(finished) => finished,
         Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
         Err(error) => return none(error.to_string()),
@@ -87,20 +85,18 @@ fn nearest<'a>(entry: &'a Entry, release: &str) -> Option<&'a str> {
     not_newer.or(all.first()).copied()
 }
 
-/// What asks for the before kernel of a run alone.
-fn before_of(run: &Run) -> Result<PairArgs> {
-    let pair = pair_of(run)?;
+/// The before kernel of a pair, on both sides.
+fn before_of(pair: &PairSpec) -> PairSpec {
     let source = match (&pair.source, &pair.before) {
         (Some(repo), Some(revision)) => Some(format!("{repo}@{revision}")),
         (source, _) => source.clone(),
     };
-    Ok(PairArgs { patches: Vec::new(), source, before: None, after: None, after_image: None, ..pair })
+    PairSpec { patches: Vec::new(), source, before: None, after: None, after_image: None, ..pair.clone() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prove::Suite;
 
     #[test]
     fn the_nearest_series_is_not_newer() {

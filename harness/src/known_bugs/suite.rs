@@ -3,11 +3,23 @@
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
+use serde::{Deserialize, Serialize};
 
 use super::card::{Card, Origin, Series};
-use super::outcome::Group;
 use crate::scenario::{Scenario, Timing};
 use crate::{Error, Result};
+
+/// What counts an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Group {
+    /// Bugs that the kernel once had, or was to get.
+    Real,
+    /// Bugs made for the purpose.
+    Planted,
+    /// Kernels with no bug more than the unmodified one.
+    Clean,
+}
 
 /// Where the cards are.
 const CARDS: &str = "guest-images/patches/known-bugs";

@@ -1,12 +1,10 @@
-//! Where candidates of a search are tried: one setting, whose scenario and checkpoints change.
+//! The trials that decide about a candidate: one context, whose scenario and checkpoints change.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
-use tokio_util::sync::CancellationToken;
-
 use crate::compare::{Count, Replays};
-use crate::kernel::Cache;
+use crate::environment::Env;
 use crate::qemu::Start;
 use crate::record::RunFolder;
 use crate::scenario::{Scenario, Schedule};
@@ -18,10 +16,9 @@ use crate::{Error, Result};
 /// Runs trials of one recorded trial's kernel.
 pub(super) struct Bench<'a> {
     setting: Setting,
-    cache: &'a Cache,
+    env: &'a Env<'a>,
     folder: &'a RunFolder,
     workers: usize,
-    cancel: &'a CancellationToken,
     record: &'a TrialRecord,
     signature: String,
     trials: u32,
@@ -30,14 +27,18 @@ pub(super) struct Bench<'a> {
 impl<'a> Bench<'a> {
     pub(super) fn new(
         setting: Setting,
-        cache: &'a Cache,
+        env: &'a Env<'a>,
         folder: &'a RunFolder,
         workers: usize,
-        cancel: &'a CancellationToken,
         record: &'a TrialRecord,
         signature: &str,
     ) -> Self {
-        Self { setting, cache, folder, workers, cancel, record, signature: signature.into(), trials: 0 }
+        Self { setting, env, folder, workers, record, signature: signature.into(), trials: 0 }
+    }
+
+    /// Tells the listener how far the search is.
+    pub(super) fn say(&self, text: &str) {
+        self.env.note("shrink", text);
     }
 
     /// Trials that were run.
@@ -73,7 +74,7 @@ impl<'a> Bench<'a> {
                 let spoilt = record.outcome == TrialOutcome::Infrastructure && count.trials == 0;
                 *decided = enough(*count) || spoilt && schedule.is_none();
                 if spoilt {
-                    eprintln!("shrink    {}: {}", record.folder, harmless(&record.why, 120));
+                    self.say(&format!("{}: {}", record.folder, harmless(&record.why, 120)));
                 }
             }
             if *decided { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -86,7 +87,7 @@ impl<'a> Bench<'a> {
             TrialPlan { side: self.record.side, number, seed, replay, attempt: 0 }
         });
         let trials = self.folder.trials();
-        let ran = run_all(&self.setting, plans, self.workers, &trials, self.cancel, &tell).await;
+        let ran = run_all(&self.setting, plans, self.workers, &trials, self.env.cancel, &tell).await;
         let (_, count, ended, _) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.trials += ended;
         match ran.stopped {
@@ -105,13 +106,15 @@ impl<'a> Bench<'a> {
             return Ok(true);
         }
         let evidence = self.folder.checkpoints().join(name);
-        match checkpoint::prepare(&self.setting, self.cache, Boot::FIRST, &evidence, self.cancel).await? {
+        match checkpoint::prepare(&self.setting, self.env.cache, Boot::FIRST, &evidence, self.env.cancel)
+            .await?
+        {
             Checkpoints::Ready(checkpoints) => {
                 self.setting.checkpoints = Some(*checkpoints);
                 Ok(true)
             }
             Checkpoints::None(why) => {
-                eprintln!("shrink    this machine gives no checkpoint: {why}");
+                self.say(&format!("this machine gives no checkpoint: {why}"));
                 self.setting.scenario = before;
                 Ok(false)
             }

@@ -1,18 +1,11 @@
-//! One kernel at a time, and whether it shows a report: what `bisect` and `series --bisect` ask again and again.
+//! One kernel at a time, and whether it shows a report: what `bisect` and `series --bisect` repeat.
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use tokio_util::sync::CancellationToken;
-
-use super::compare::CompareArgs;
-use super::comparison::whole;
-use super::kernel::{BuildReporter, PairArgs};
-use super::rerun::RerunArgs;
-use crate::bisect::{Bisection, Price, Step};
+use super::{Bisection, Price, Step, Suspected, Test};
+use crate::comparison::{AnalysesSpec, ComparisonSpec, Env, RunningSpec, TrialsSpec, prepare, run_inner};
 use crate::error::ErrorKind;
-use crate::kernel::{Built, Cache, build_pair};
-use crate::record::{Suspected, Test};
+use crate::kernel::{Built, PairSpec};
 use crate::{Error, Result};
 
 /// What a kernel costs before the first was built, seconds.
@@ -31,46 +24,39 @@ const AT_ONCE: u32 = 10;
 const ENOUGH: u32 = 3;
 
 /// What many kernels have in common, and their trials.
-#[derive(Debug, Clone, Args)]
-pub struct LineupArgs {
-    /// A patch that all kernels have; can be given several times
-    #[arg(long, value_name = "PATCH")]
-    pub base_patch: Vec<PathBuf>,
-    /// Config fragment over the harness's own; can be given several times, the last one wins
-    #[arg(long, value_name = "FILE")]
+#[derive(Debug, Clone, Default)]
+pub struct LineupSpec {
+    /// Patches that all kernels have.
+    pub base_patches: Vec<PathBuf>,
+    /// Config fragments over the harness's own. The last one wins.
     pub config: Vec<PathBuf>,
-    /// Compilations at once [default: number of processors]
-    #[arg(long, short, value_name = "N")]
+    /// Compilations at once. None: as many as there are processors.
     pub jobs: Option<usize>,
-    /// Scenario file [default: dimm-and-cpu, which is built in]
-    #[arg(long, value_name = "FILE")]
+    /// The scenario's file. None: the built-in one.
     pub scenario: Option<PathBuf>,
-    /// How trials run.
-    #[command(flatten)]
-    pub how: RerunArgs,
+    /// How trials run, and where results go.
+    pub running: RunningSpec,
 }
 
-impl LineupArgs {
-    /// What all kernels have, for who knows the source and what else they have.
-    pub(super) fn kernels(&self) -> PairArgs {
-        PairArgs {
-            base_patch: self.base_patch.clone(),
+impl LineupSpec {
+    /// What all kernels have, to be completed by a source and by what else a kernel has.
+    pub(crate) fn kernels(&self) -> PairSpec {
+        PairSpec {
+            base_patches: self.base_patches.clone(),
             config: self.config.clone(),
             jobs: self.jobs,
-            cache: self.how.cache.clone(),
-            ..PairArgs::default()
+            ..PairSpec::default()
         }
     }
 }
 
 /// Builds the kernels that `pair` asks for: how long the second took if it was built now, seconds; or why there are none, which
 /// is their own fault.
-pub(super) async fn build(
-    cache: &Cache,
-    pair: &PairArgs,
-    cancel: &CancellationToken,
+pub(crate) async fn build(
+    pair: &PairSpec,
+    env: &Env<'_>,
 ) -> Result<std::result::Result<Option<f64>, String>> {
-    match build_pair(cache, &pair.request()?, &BuildReporter::new(), cancel).await {
+    match env.build(&pair.request()?).await {
         Ok(built) => Ok(Ok(match built.after.built {
             Built::Now { seconds, .. } => Some(seconds),
             _ => None,
@@ -81,45 +67,44 @@ pub(super) async fn build(
 }
 
 /// What all tests share.
-pub(super) struct Lineup<'a> {
-    pub(super) cache: &'a Cache,
-    pub(super) all: &'a LineupArgs,
-    /// Where the tests' runs go.
-    pub(super) folder: &'a Path,
-    /// What is looked for.
-    pub(super) called: &'a str,
+pub(crate) struct Lineup<'a> {
+    /// The scenario of all trials, and how they run.
+    pub(crate) all: &'a LineupSpec,
+    /// The folder of the tests' runs.
+    pub(crate) folder: &'a Path,
+    /// The name of the finding: the begin of its signature, or a part of its title or key.
+    pub(crate) called: &'a str,
     /// The most trials of one revision.
-    pub(super) most: u32,
+    pub(crate) most: u32,
+    /// What the tests work with.
+    pub(crate) env: &'a Env<'a>,
 }
 
 impl Lineup<'_> {
     /// Tries the kernel that `pair` asks for on both sides; with `once`, until it has shown it.
-    pub(super) async fn try_out(
-        &self,
-        pair: PairArgs,
-        trials: u32,
-        once: bool,
-        cancel: &CancellationToken,
-    ) -> Result<Test> {
+    pub(crate) async fn try_out(&self, pair: PairSpec, trials: u32, once: bool) -> Result<Test> {
         let mut test = Test::default();
-        match build(self.cache, &pair, cancel).await? {
+        match build(&pair, self.env).await? {
             Ok(seconds) => test.build_seconds = seconds,
             Err(why) => {
                 test.cannot = Some(why);
                 return Ok(test);
             }
         }
-        let args = CompareArgs {
-            pair,
+        let spec = ComparisonSpec {
+            kernels: pair,
             scenario: self.all.scenario.clone(),
-            // One of each side: they are one kernel.
-            trials: Some(trials.div_ceil(2)),
-            until_seen: once.then(|| self.called.to_owned()),
-            no_latency: true,
-            running: self.all.how.running(self.folder),
-            ..CompareArgs::default()
+            trials: TrialsSpec {
+                // One of each side: they are one kernel.
+                end: Some(trials.div_ceil(2)),
+                until_seen: once.then(|| self.called.to_owned()),
+                ..TrialsSpec::default()
+            },
+            analyses: AnalysesSpec::none(),
+            running: RunningSpec { results: self.folder.to_owned(), ..self.all.running.clone() },
+            ..ComparisonSpec::default()
         };
-        let finished = whole(&args, self.cache, cancel).await?;
+        let finished = run_inner(prepare(&spec, self.env).await?, self.env).await?;
         test.run = Some(finished.folder.id());
         let result = &finished.result;
         test.start_seconds = finished.start_seconds;
@@ -144,13 +129,12 @@ impl Lineup<'_> {
         Ok(test)
     }
 
-    /// Bisects: the kernel of each revision is what `pair` gives. `tell` hears each test as it ends, and what is known then.
-    pub(super) async fn hunt(
+    /// Bisects: the kernel of each revision is what `pair` gives. `tell` receives each test as it ends, and what is known then.
+    pub(crate) async fn hunt(
         &self,
         bisection: &mut Bisection,
-        pair: impl Fn(usize) -> PairArgs,
+        pair: impl Fn(usize) -> PairSpec,
         mut tell: impl FnMut(usize, &Test, &Bisection) -> Result<()>,
-        cancel: &CancellationToken,
     ) -> Result<Suspected> {
         let bad = bisection.tested().len() - 1;
         let mut price = Price { build: BUILD, start: START, trial: TRIAL };
@@ -183,7 +167,7 @@ impl Lineup<'_> {
             if tried >= self.most && revision != bad {
                 return Ok(Suspected::of(bisection, &Step::OneOf(Vec::new()), seen));
             }
-            let test = self.try_out(pair(revision), count, revision != bad, cancel).await?;
+            let test = self.try_out(pair(revision), count, revision != bad).await?;
             match &test.cannot {
                 Some(why) => bisection.give_up(revision, why),
                 None => bisection.add(revision, test.hits, test.clean),

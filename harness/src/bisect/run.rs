@@ -1,0 +1,172 @@
+//! A bisection over the revisions of a repository.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use hotplug_statistics::clean_trials;
+
+use super::driver::{Lineup, LineupSpec};
+use super::{BisectResult, Bisection, History, Revision, Suspected, Test};
+use crate::comparison::{Env, RunningSpec};
+use crate::environment::HostEnv;
+use crate::kernel::{PairSpec, Revisions, resolve};
+use crate::record::{Head, RunFolder};
+use crate::scenario::Scenario;
+use crate::{Error, Result};
+
+/// A bisection.
+#[derive(Debug, Clone)]
+pub struct BisectSpec {
+    /// The repository.
+    pub source: PathBuf,
+    /// The name of the report: the begin of its signature, or a part of its title, its key or the text of a WARN.
+    pub called: String,
+    /// The most trials of one revision.
+    pub trials: u32,
+    /// What all kernels and trials have.
+    pub all: LineupSpec,
+}
+
+impl BisectSpec {
+    /// The user's error: a scenario that cannot be read, or no name of a report.
+    fn check(&self) -> Result<()> {
+        if let Some(file) = &self.all.scenario {
+            Scenario::read(file)?;
+        }
+        if self.called.is_empty() {
+            return Err(Error::user("--signature says nothing").help("give a part of the report's title"));
+        }
+        Ok(())
+    }
+
+    /// The kernel of a revision, on both sides.
+    fn pair(&self, revision: &str) -> PairSpec {
+        PairSpec { source: Some(format!("{}@{revision}", self.source.display())), ..self.all.kernels() }
+    }
+}
+
+/// Tries the revision that is checked out. `rate`: the share of a bad revision's trials that show the report; as many
+/// trials run as make a silent revision good at 95 %.
+pub async fn step(spec: &BisectSpec, rate: f64, env: &Env<'_>) -> Result<Test> {
+    spec.check()?;
+    let revision = resolve(&spec.source, "HEAD", env.cancel).await?;
+    let folder = RunFolder::bare(&spec.all.running.results, &format!("bisect-{}", &revision[..12]))?;
+    let trials = clean_trials(rate, 0.95).min(spec.trials);
+    let lineup =
+        Lineup { all: &spec.all, folder: folder.path(), called: &spec.called, most: spec.trials, env };
+    let test = lineup.try_out(spec.pair(&revision), trials, true).await?;
+    folder.write("test.json", &test)?;
+    Ok(test)
+}
+
+/// How far a bisection is.
+#[derive(Debug)]
+pub enum Bisecting<'a> {
+    /// It begins: the source with its range, the number of revisions, and the head of its result.
+    Begins {
+        /// The repository and the range.
+        source: &'a str,
+        /// Revisions behind the good end.
+        revisions: usize,
+        /// Of the result.
+        head: &'a Head,
+    },
+    /// A revision was tried.
+    Tested {
+        /// Its name and subject.
+        name: &'a str,
+        /// What came of it.
+        test: &'a Test,
+        /// What is known now.
+        bisection: &'a Bisection,
+    },
+    /// It has ended.
+    Suspected {
+        /// The result.
+        suspected: &'a Suspected,
+        /// Name and subject of each revision.
+        names: &'a [String],
+        /// What is known.
+        bisection: &'a Bisection,
+    },
+}
+
+/// Finds the revision between `good` and `bad` that brought the report. `confidence` is the probability that the answer
+/// must have. The result is in its folder.
+pub async fn bisect(
+    spec: &BisectSpec,
+    (good, bad): (&str, &str),
+    confidence: f64,
+    env: &Env<'_>,
+    mut tell: impl FnMut(Bisecting<'_>) -> Result<()>,
+) -> Result<(BisectResult, RunFolder)> {
+    let (started, began) = (jiff::Timestamp::now(), Instant::now());
+    spec.check()?;
+    let revisions = Revisions::between(&spec.source, good, bad, env.cancel).await?;
+    let (history, names) = History::of_rev_list(&revisions.good, &revisions.list);
+    let shown: Vec<String> = names
+        .iter()
+        .zip(&revisions.subjects)
+        .map(|(name, subject)| format!("{} {subject}", name.get(..12).unwrap_or(name)))
+        .collect();
+    let host = HostEnv::detect().await?;
+    let last = names.len() - 1;
+    let first = env.build(&spec.pair(&names[last]).request()?).await?;
+    let probed = env.accelerator(host, spec.all.running.accelerator_request(), &first.after.image).await?;
+    let running = RunningSpec { found: Some(probed.accelerator), ..spec.all.running.clone() };
+    let all = LineupSpec { running, ..spec.all.clone() };
+    let folder = RunFolder::bare(&all.running.results, "bisect")?;
+    let mut bisection = Bisection::new(history, confidence.min(0.9999));
+    let mut result = BisectResult {
+        head: Head::new(started, env.command, host.note(&probed)),
+        called: spec.called.clone(),
+        exit_status: 3,
+        revisions: revisions_of(&names, &bisection),
+        tests: Vec::new(),
+        suspected: None,
+        seconds: 0.0,
+    };
+    let source = format!("{} {good}..{bad}", spec.source.display());
+    tell(Bisecting::Begins { source: &source, revisions: last, head: &result.head })?;
+    let lineup = Lineup { all: &all, folder: folder.path(), called: &spec.called, most: spec.trials, env };
+    let hunted = lineup
+        .hunt(
+            &mut bisection,
+            |revision| spec.pair(&names[revision]),
+            |revision, test, bisection| {
+                tell(Bisecting::Tested { name: &shown[revision], test, bisection })?;
+                // Written after each: one that is killed leaves what it had.
+                result.tests.push(Test { revision, ..test.clone() });
+                result.revisions = revisions_of(&names, bisection);
+                result.seconds = began.elapsed().as_secs_f64();
+                folder.write("bisect.json", &result)
+            },
+        )
+        .await;
+    let suspected = hunted?;
+    result.exit_status = exit_status(&suspected);
+    result.seconds = began.elapsed().as_secs_f64();
+    tell(Bisecting::Suspected { suspected: &suspected, names: &shown, bisection: &bisection })?;
+    result.suspected = Some(suspected);
+    folder.write("bisect.json", &result)?;
+    Ok((result, folder))
+}
+
+fn revisions_of(names: &[String], bisection: &Bisection) -> Vec<Revision> {
+    let known = bisection.tested().iter().zip(bisection.posterior());
+    let all = names.iter().zip(known);
+    all.map(|(name, (tested, probability))| Revision {
+        name: name.clone(),
+        tested: tested.clone(),
+        probability,
+    })
+    .collect()
+}
+
+fn exit_status(suspected: &Suspected) -> u8 {
+    match suspected.revisions.as_slice() {
+        [0] if suspected.decided => 1,
+        [_] if suspected.decided => 0,
+        _ => 3,
+    }
+}

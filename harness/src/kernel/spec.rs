@@ -1,0 +1,178 @@
+//! Which two kernels are compared, as a user names them.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::config::Config;
+use super::request::{Change, PairRequest, Wanted};
+use super::source::Source;
+use crate::Result;
+
+/// Which two kernels are compared. The default is the default source without a change on both sides.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PairSpec {
+    /// Patches of the after kernel: files, mboxes or folders of a series, applied in order.
+    pub patches: Vec<PathBuf>,
+    /// Patches of both kernels, below the others.
+    pub base_patches: Vec<PathBuf>,
+    /// The source: a package such as `linux-source-6.1`, a tarball, a folder, or `repository@revision`. Null: the default
+    /// one.
+    pub source: Option<String>,
+    /// Revision of the source's repository for the before kernel.
+    pub before: Option<String>,
+    /// Revision for the after kernel.
+    pub after: Option<String>,
+    /// A bzImage that is the before kernel.
+    pub before_image: Option<PathBuf>,
+    /// A bzImage that is the after kernel.
+    pub after_image: Option<PathBuf>,
+    /// Config fragments over the harness's own. The last one wins.
+    pub config: Vec<PathBuf>,
+    /// The harness's own fragment is left out.
+    pub no_default_config: bool,
+    /// Compilations at once. None: as many as there are processors. It changes no kernel.
+    #[serde(skip)]
+    pub jobs: Option<usize>,
+}
+
+impl PairSpec {
+    /// The same with every path absolute, so that it means the same in another folder.
+    #[must_use]
+    pub fn absolute(self) -> Self {
+        let path = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let all = |paths: Vec<PathBuf>| paths.into_iter().map(path).collect();
+        let source = self.source.map(|source| {
+            if Path::new(&source).exists() { path(source.into()).display().to_string() } else { source }
+        });
+        Self {
+            patches: all(self.patches),
+            base_patches: all(self.base_patches),
+            source,
+            before_image: self.before_image.map(path),
+            after_image: self.after_image.map(path),
+            config: all(self.config),
+            ..self
+        }
+    }
+
+    /// The words that name the pair on the command line of `hotplug kernel build` and `hotplug compare`: the patches, then
+    /// options.
+    pub fn words(&self) -> (Vec<String>, Vec<String>) {
+        let shown = |path: &PathBuf| path.display().to_string();
+        let mut options = Vec::new();
+        let mut option = |name: &str, value: Option<String>| {
+            options.extend(value.into_iter().flat_map(|value| [format!("--{name}"), value]));
+        };
+        option("source", self.source.clone());
+        option("before", self.before.clone());
+        option("after", self.after.clone());
+        option("before-image", self.before_image.as_ref().map(shown));
+        option("after-image", self.after_image.as_ref().map(shown));
+        for patch in &self.base_patches {
+            option("base-patch", Some(shown(patch)));
+        }
+        for file in &self.config {
+            option("config", Some(shown(file)));
+        }
+        if self.no_default_config {
+            options.push("--no-default-config".into());
+        }
+        (self.patches.iter().map(shown).collect(), options)
+    }
+
+    /// The pair that these words name, as `run.json` had them before it had this type. Words that are no option of this
+    /// version are left out: the kernels are then checked by their ids.
+    pub(crate) fn of_words(words: Vec<String>) -> Self {
+        let mut spec = Self::default();
+        let mut words = words.into_iter();
+        while let Some(word) = words.next() {
+            let Some(name) = word.strip_prefix("--") else {
+                spec.patches.push(word.into());
+                continue;
+            };
+            if name == "no-default-config" {
+                spec.no_default_config = true;
+                continue;
+            }
+            let value = words.next();
+            let path = value.clone().map(PathBuf::from);
+            match name {
+                "source" => spec.source = value,
+                "before" => spec.before = value,
+                "after" => spec.after = value,
+                "before-image" => spec.before_image = path,
+                "after-image" => spec.after_image = path,
+                "base-patch" => spec.base_patches.extend(path),
+                "config" => spec.config.extend(path),
+                _ => {}
+            }
+        }
+        spec
+    }
+
+    /// The same with the full name of the source where none or only `linux-source` is given and one is needed: the
+    /// default depends on the installed packages.
+    pub fn with_source_named(mut self) -> Result<Self> {
+        if self.before_image.is_none() || self.after_image.is_none() {
+            self.source = Some(self.parsed_source()?.with_version()?.to_string());
+        }
+        Ok(self)
+    }
+
+    fn parsed_source(&self) -> Result<Source> {
+        self.source.as_deref().map_or(Ok(Source::Package { version: None }), Source::parse)
+    }
+
+    /// What is to be built or found. The user's error: a source, patch or fragment that cannot be read.
+    pub fn request(&self) -> Result<PairRequest> {
+        let source = self.parsed_source()?;
+        let (source, change) = match (&self.before, &self.after) {
+            (Some(before), Some(after)) => (source.at(before)?, Change::Revision(after.clone())),
+            _ if self.patches.is_empty() => (source, Change::Nothing),
+            _ => (source, Change::Patches(self.patches.clone())),
+        };
+        let mut request = PairRequest::new(source, change)?;
+        for side in [&mut request.before, &mut request.after] {
+            if let Wanted::Build { patches, .. } = side {
+                patches.splice(..0, self.base_patches.iter().cloned());
+            }
+        }
+        if let Some(image) = &self.before_image {
+            request.before = Wanted::Ready(image.clone());
+        }
+        if let Some(image) = &self.after_image {
+            request.after = Wanted::Ready(image.clone());
+        }
+        let base = if self.no_default_config { Config::bare() } else { Config::default() };
+        request.config = base.with_files(&self.config)?;
+        request.jobs = self.jobs;
+        Ok(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_name_the_same_pair_again() {
+        let spec = PairSpec {
+            patches: vec!["/a.patch".into(), "/series".into()],
+            base_patches: vec!["/below.patch".into()],
+            source: Some("linux-source-6.1".into()),
+            before_image: Some("/bzImage".into()),
+            config: vec!["/one.config".into(), "/two.config".into()],
+            no_default_config: true,
+            ..PairSpec::default()
+        };
+        let (patches, options) = spec.words();
+        assert_eq!(PairSpec::of_words([patches, options].concat()), spec);
+        let revisions =
+            PairSpec { before: Some("v6.1".into()), after: Some("v6.2".into()), ..PairSpec::default() };
+        let (patches, options) = revisions.words();
+        assert_eq!(PairSpec::of_words([patches, options].concat()), revisions);
+    }
+}

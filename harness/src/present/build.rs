@@ -1,0 +1,92 @@
+//! A kernel's build while it runs: a bar on a terminal, else a line a stage, both on standard error.
+
+use std::io::{IsTerminal, Write as _};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use hotplug_side::Side;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::kernel::{BuildEvent, Events};
+
+/// Shows a build: a bar on a terminal, else a line a stage, both on standard error.
+#[derive(Debug)]
+pub struct BuildReporter {
+    bar: Option<ProgressBar>,
+    /// The stage told last, so that each is told once.
+    stage: Mutex<String>,
+}
+
+impl BuildReporter {
+    /// Looks at standard error to decide.
+    pub fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(ProgressBar::no_length);
+        Self { bar, stage: Mutex::default() }
+    }
+
+    fn stage(&self, text: String) {
+        let Ok(mut stage) = self.stage.lock() else { return };
+        if *stage == text {
+            return;
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_style(spinner());
+            bar.set_message(text.clone());
+            bar.enable_steady_tick(Duration::from_millis(200));
+        } else {
+            // Standard error may be closed; a build goes on without it.
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+        *stage = text;
+    }
+}
+
+impl Default for BuildReporter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for BuildReporter {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn spinner() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+impl Events for BuildReporter {
+    fn event(&self, which: Side, event: BuildEvent) {
+        match event {
+            BuildEvent::Waiting { tree } => {
+                self.stage(format!("{which}: waiting for another run that builds in {}", tree.display()));
+            }
+            BuildEvent::Unpacking { from } => self.stage(format!("{which}: unpacking {}", from.display())),
+            BuildEvent::Syncing { from } => self.stage(format!("{which}: reading {from}")),
+            BuildEvent::Patching { patches: 1 } => self.stage(format!("{which}: applying 1 patch")),
+            BuildEvent::Patching { patches } => self.stage(format!("{which}: applying {patches} patches")),
+            BuildEvent::CopyingObjects => self.stage(format!("{which}: copying objects")),
+            BuildEvent::Configuring => self.stage(format!("{which}: configuring")),
+            BuildEvent::Compiling { done, expected } => {
+                self.stage(format!("{which}: compiling"));
+                let Some(bar) = &self.bar else { return };
+                if let Some(expected) = expected {
+                    let style =
+                        ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} files, {eta} left");
+                    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                    bar.set_length(u64::from(expected.max(done)));
+                    bar.set_position(u64::from(done));
+                } else {
+                    bar.set_message(format!("{which}: compiling, {done} files"));
+                }
+            }
+            BuildEvent::Linking => self.stage(format!("{which}: linking")),
+            BuildEvent::Finished { seconds } => self.stage(format!("{which}: built in {seconds:.0} s")),
+            BuildEvent::Cached => self.stage(format!("{which}: cached")),
+        }
+    }
+}

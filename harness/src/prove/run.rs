@@ -1,0 +1,218 @@
+//! Trying the known bugs, one comparison after the other.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::{EntryResult, ProveResult, Sight, Totals, Tried};
+use crate::comparison::{
+    AnalysesSpec, ComparisonSpec, Env, Finished, Request, RunningSpec, TrialsSpec, prepare, run_inner,
+};
+use crate::environment::{self, HostEnv};
+use crate::error::ErrorKind;
+use crate::host::Accelerator;
+use crate::kernel::{Built, PairSpec};
+use crate::known_bugs::{Entry, Suite};
+use crate::record::{Head, RunFolder};
+use crate::{Error, Result};
+
+/// Which known bugs are tried, and how.
+#[derive(Debug, Clone, Default)]
+pub struct ProveSpec {
+    /// By name. Empty: all.
+    pub entries: Vec<String>,
+    /// Only a few of them, chosen for speed.
+    pub quick: bool,
+    /// Trials of each side in each scenario. None: as each entry's card says.
+    pub trials: Option<u32>,
+    /// The kernel source. None: the default one.
+    pub source: Option<String>,
+    /// The folder of the suite, laid out as the project's repository. None: the suite in this binary.
+    pub suite: Option<PathBuf>,
+    /// Compilations at once. None: as many as there are processors.
+    pub jobs: Option<usize>,
+    /// How trials run, and where results go.
+    pub running: RunningSpec,
+}
+
+/// How far a proof is.
+#[derive(Debug)]
+pub enum Proving<'a> {
+    /// It begins: its result, without entries.
+    Begins(&'a ProveResult),
+    /// An entry was tried.
+    Tried(&'a EntryResult),
+}
+
+/// Tries the entries and tells of each as it ends. With the result comes why not all of them were tried, if so.
+pub async fn prove(
+    spec: &ProveSpec,
+    env: &Env<'_>,
+    mut tell: impl FnMut(Proving<'_>) -> Result<()>,
+) -> Result<(ProveResult, RunFolder, Option<Error>)> {
+    let started = jiff::Timestamp::now();
+    let began = Instant::now();
+    // A mistake is reported before anything is built or written.
+    let draft = tempfile::tempdir()?;
+    suite(spec, draft.path())?.choose(&spec.entries, spec.quick)?;
+    let host = HostEnv::detect().await?;
+    let unmodified = env.build(&pair(spec, None, "").request()?).await?.before;
+    let probed = env.accelerator(host, spec.running.accelerator_request(), &unmodified.image).await?;
+
+    let folder = RunFolder::bare(&spec.running.results, if spec.quick { "prove-quick" } else { "prove" })?;
+    let suite = suite(spec, &folder.path().join("suite"))?;
+    let chosen = suite.choose(&spec.entries, spec.quick)?;
+    let mut result = ProveResult {
+        head: Head::new(started, env.command, host.note(&probed)),
+        source: environment::note(&unmodified).source,
+        release: unmodified.release.clone(),
+        exit_status: 0,
+        totals: Totals::default(),
+        entries: Vec::new(),
+        seconds: 0.0,
+    };
+    let series = series(&unmodified.release);
+    tell(Proving::Begins(&result))?;
+    let proof = Proof { spec, folder: folder.path(), series: &series, accelerator: probed.accelerator, env };
+    let mut stopped = None;
+    for (number, entry) in chosen.iter().enumerate() {
+        env.note("prove", &format!("{} of {}: {}", number + 1, chosen.len(), entry.name));
+        match proof.entry(entry).await {
+            Ok(ended) => {
+                tell(Proving::Tried(&ended))?;
+                result.entries.push(ended);
+            }
+            Err(error) => {
+                stopped = Some(error);
+                break;
+            }
+        }
+        // Written after each: a proof that is killed leaves what it had.
+        result.totals = Totals::of(&result.entries);
+        result.exit_status = result.totals.exit_status();
+        result.seconds = began.elapsed().as_secs_f64();
+        folder.write("prove.json", &result)?;
+    }
+    Ok((result, folder, stopped))
+}
+
+/// The suite; the binary's own is written below `folder`.
+fn suite(spec: &ProveSpec, folder: &Path) -> Result<Suite> {
+    spec.suite.as_deref().map_or_else(|| Suite::built_in(folder), Suite::read)
+}
+
+/// The kernels to compare: the unmodified one, and it with the entry's patches. Without an entry: the unmodified one.
+fn pair(spec: &ProveSpec, entry: Option<&Entry>, series: &str) -> PairSpec {
+    PairSpec {
+        patches: entry.map_or_else(Vec::new, |entry| entry.patches(series)),
+        source: spec.source.clone(),
+        config: entry.and_then(Entry::config).into_iter().collect(),
+        jobs: spec.jobs,
+        ..PairSpec::default()
+    }
+}
+
+/// `6.1` of `6.1.192`, `6.12` of `6.12-rc3`.
+fn series(release: &str) -> String {
+    let mut numbers = release.split(['.', '-']);
+    [numbers.next(), numbers.next()].into_iter().flatten().collect::<Vec<_>>().join(".")
+}
+
+/// What all entries share.
+struct Proof<'a> {
+    spec: &'a ProveSpec,
+    folder: &'a Path,
+    series: &'a str,
+    accelerator: Accelerator,
+    env: &'a Env<'a>,
+}
+
+impl Proof<'_> {
+    /// Tries one entry, scenario after scenario until it is found. An error is an interruption, or a disk that takes no
+    /// more: whatever else goes wrong is the entry's.
+    async fn entry(&self, entry: &Entry) -> Result<EntryResult> {
+        let mut all = EntryResult::new(&entry.name, entry.group(), &entry.card, self.series);
+        if all.is_left_out() {
+            return Ok(all);
+        }
+        for scenario in entry.scenarios() {
+            let spec = self.comparison(entry, scenario);
+            let finished = async { run_inner(prepare(&spec, self.env).await?, self.env).await };
+            let finished = match finished.await {
+                Ok(finished) => finished,
+                Err(error) if error.kind() == ErrorKind::Interrupted || !self.folder.is_dir() => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    all.sight = Sight::Failed { why: error.to_string() };
+                    break;
+                }
+            };
+            count_builds(&mut all, &finished);
+            let result = finished.result;
+            let (verdict, reason) = (result.verdict, result.reason);
+            all.add(Tried {
+                scenario: result.run.scenario,
+                run: finished.folder.id(),
+                trials: result.trials,
+                findings: result.reports,
+                latency: result.latency,
+                start_seconds: finished.start_seconds,
+                trials_seconds: result.trials_seconds,
+            });
+            if all.sight == Sight::Found {
+                break;
+            }
+            if verdict.is_none() {
+                all.sight = Sight::Failed { why: reason };
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    fn comparison(&self, entry: &Entry, scenario: PathBuf) -> ComparisonSpec {
+        let is_timed = entry.is_timed(self.series);
+        ComparisonSpec {
+            kernels: pair(self.spec, Some(entry), self.series),
+            scenario: Some(scenario),
+            trials: TrialsSpec {
+                end: Some(self.spec.trials.unwrap_or(entry.card.trials)),
+                until_decided: true,
+                ..TrialsSpec::default()
+            },
+            analyses: AnalysesSpec {
+                latency: if is_timed { Request::Usual } else { Request::Omitted },
+                exact: is_timed,
+                ..AnalysesSpec::none()
+            },
+            running: RunningSpec {
+                results: self.folder.to_owned(),
+                found: Some(self.accelerator),
+                ..self.spec.running.clone()
+            },
+            ..ComparisonSpec::default()
+        }
+    }
+}
+
+/// The kernels that were built for this comparison.
+fn count_builds(all: &mut EntryResult, finished: &Finished) {
+    let before = &finished.kernels.before;
+    let other = (finished.kernels.after.id != before.id).then_some(&finished.kernels.after);
+    for kernel in [Some(before), other].into_iter().flatten() {
+        if let Built::Now { seconds, .. } = kernel.built {
+            all.builds += 1;
+            all.build_seconds += seconds;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_release_has_a_series() {
+        for (release, series) in [("6.1.192", "6.1"), ("6.12-rc3", "6.12"), ("6.12.117+", "6.12")] {
+            assert_eq!(super::series(release), series);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Recorded trials once more, and how often their findings come again.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use super::RecordedRun;
+use crate::compare::{Recurrence, Replays};
+use crate::environment::{self, Env};
+use crate::events::Event;
+use crate::record::{ReplayResult, RunFolder, RunResult, SCHEMA, read_run};
+use crate::spec::RunningSpec;
+use crate::trial::{Again, Happened, Original, TrialOutcome, TrialPlan, TrialRecord, run_all};
+use crate::{Error, Result, files};
+
+/// Recorded trials to be replayed.
+#[derive(Debug, Clone)]
+pub struct ReplaySpec {
+    /// A trial's folder, or a run's: the example trial of each of its findings.
+    pub recorded: PathBuf,
+    /// How often each trial runs.
+    pub times: u32,
+    /// How trials run, and where results go.
+    pub running: RunningSpec,
+}
+
+/// Replays the trials. With the result comes why not all of them ran, if so.
+pub async fn replay(spec: &ReplaySpec, env: &Env<'_>) -> Result<(ReplayResult, RunFolder, Option<Error>)> {
+    let (source, records) = recorded(&spec.recorded)?;
+    let mut replays: BTreeMap<String, Replays> = BTreeMap::new();
+    for record in &records {
+        let of = Replays::of(record).ok_or_else(|| {
+            Error::user(format!(
+                "trial {} showed nothing that could come again: {}",
+                record.folder, record.why
+            ))
+            .help("name a trial that was reported, panicked or hung; result.json names one for each finding")
+        })?;
+        replays.insert(record.folder.clone(), of);
+    }
+    let rerun = RecordedRun::find(&spec.running, &source, &records, env).await?;
+    let what = match records.as_slice() {
+        [one] => one.folder.clone(),
+        _ => rerun.recorded.id.chars().skip("2026-01-01T00-00-00-".len()).collect(),
+    };
+    let folder = RunFolder::create(&spec.running.results, &format!("replay-{what}"))?;
+    let mut run = rerun.run(&spec.running, &folder, spec.times, env);
+    environment::save_inputs(&folder, &rerun.scenario_text, rerun.initramfs)?;
+    folder.write("run.json", &run)?;
+    let (setting, _kernels) = rerun.context(&spec.running, &mut run, &folder, env).await?;
+    folder.write("run.json", &run)?;
+
+    // In turns, so that a run that is interrupted has replayed each trial.
+    let plans = (0..spec.times).flat_map(|time| records.iter().map(move |record| plan(record, time)));
+    let total = u64::from(spec.times) * replays.len() as u64;
+    env.events.event(&Event::TrialsBegin { all: Some(total), done: 0 });
+    let replays = Mutex::new(replays);
+    let examples: Mutex<BTreeMap<String, String>> = Mutex::default();
+    let began = Instant::now();
+    let tell = |happened: Happened| {
+        env.events.event(&Event::Trial(&happened));
+        if let Happened::Ended(record, Again::No) = &happened {
+            let mut replays = replays.lock().unwrap_or_else(PoisonError::into_inner);
+            let of = record.folder.rsplit_once("-replay-").map_or("", |(of, _)| of);
+            if let Some(replay) = replays.get_mut(of) {
+                replay.add(record);
+            }
+            if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
+                let mut examples = examples.lock().unwrap_or_else(PoisonError::into_inner);
+                examples.entry(of.to_owned()).or_insert_with(|| format!("trials/{}", record.folder));
+            }
+        }
+        ControlFlow::Continue(())
+    };
+    let workers = run.plan.workers;
+    let ran = run_all(&setting, plans, workers, &folder.trials(), env.cancel, &tell).await;
+    env.events.event(&Event::TrialsEnd);
+    let replays = replays.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let findings: Vec<Recurrence> = replays.values().flat_map(Replays::recurrences).collect();
+    let result = ReplayResult {
+        schema: SCHEMA,
+        exit_status: exit_status(&findings),
+        findings,
+        examples: examples.into_inner().unwrap_or_else(PoisonError::into_inner),
+        repeated: ran.repeated,
+        trials_seconds: began.elapsed().as_secs_f64(),
+        run,
+    };
+    match (folder.write("replay.json", &result), ran.stopped) {
+        (Ok(()), stopped) => Ok((result, folder, stopped)),
+        // The first error counts, also where the result could not be written either.
+        (Err(_), Some(error)) | (Err(error), None) => Err(error),
+    }
+}
+
+/// One replay of a recorded trial, numbered among its replays.
+fn plan(record: &TrialRecord, number: u32) -> TrialPlan {
+    let original = Original { folder: record.folder.clone(), schedule: record.schedule.clone() };
+    TrialPlan { side: record.side, number, seed: record.seed, replay: Some(original), attempt: 0 }
+}
+
+/// Every recorded finding again: 0. Some never: 1. Not one trial that could have shown it: 4.
+fn exit_status(findings: &[Recurrence]) -> u8 {
+    let recorded = || findings.iter().filter(|finding| finding.recorded);
+    if recorded().all(|finding| finding.again.seen > 0) {
+        0
+    } else if recorded().all(|finding| finding.again.trials == 0) {
+        4
+    } else {
+        1
+    }
+}
+
+/// The folder of the run, and the record of the trial in `path`.
+pub(crate) fn recorded_trial(path: &Path) -> Result<(PathBuf, TrialRecord)> {
+    let run = run_of(path).ok_or_else(|| {
+        Error::user(format!("{} is no trial's folder", path.display()))
+            .help("name one such as results/RUN/trials/after-003")
+    })?;
+    Ok((run, read(&path.join("trial.json"))?))
+}
+
+/// The folder of the run, and the records of the trials that are replayed: the one in `path`, or where that is a run's
+/// folder, the example of each finding that is not known.
+fn recorded(path: &Path) -> Result<(PathBuf, Vec<TrialRecord>)> {
+    if run_of(path).is_some() {
+        return recorded_trial(path).map(|(run, record)| (run, vec![record]));
+    }
+    read_run(path)?;
+    let file = path.join("result.json");
+    let text = fs_err::read(&file).map_err(|error| {
+        Error::user(format!("this run has no verdict that would name trials: {error}")).help(format!(
+            "hotplug compare --continue {0}, or name a trial: hotplug replay {0}/trials/TRIAL",
+            path.display()
+        ))
+    })?;
+    let result: RunResult = files::parse_json(&file, &text)?;
+    let mut examples: Vec<String> =
+        result.reports.into_iter().filter(|finding| finding.known.is_none()).map(|f| f.example).collect();
+    examples.sort();
+    examples.dedup();
+    if examples.is_empty() {
+        return Err(Error::user(format!("the run in {} found nothing", path.display()))
+            .help("name a trial: hotplug replay RESULT/trials/TRIAL"));
+    }
+    let records = examples.iter().map(|example| read(&path.join(example).join("trial.json")));
+    Ok((path.to_owned(), records.collect::<Result<_>>()?))
+}
+
+/// The run that a trial's folder belongs to: `results/RUN` of `results/RUN/trials/TRIAL`.
+fn run_of(trial: &Path) -> Option<PathBuf> {
+    let trials = fs_err::canonicalize(trial).ok()?.parent()?.to_owned();
+    let run = trials.parent()?.to_owned();
+    (trials.file_name()? == "trials" && run.join("run.json").exists()).then_some(run)
+}
+
+fn read(path: &Path) -> Result<TrialRecord> {
+    let text = fs_err::read(path).map_err(|error| {
+        Error::user(format!("the trial has no record: {error}")).help("name a trial that ran to its end")
+    })?;
+    files::parse_json(path, &text)
+}

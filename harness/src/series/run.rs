@@ -1,0 +1,262 @@
+//! Every patch of a series judged, each on top of those before it.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::{Brought, Changed, Judged, SeriesResult, State, Step};
+use crate::bisect::{Bisection, History, Lineup, LineupSpec, Suspected, Test, build};
+use crate::compare::{Class, Finding};
+use crate::comparison::{
+    AnalysesSpec, ComparisonSpec, Env, Finished, Request, RunningSpec, TrialsSpec, prepare, run_inner,
+};
+use crate::environment::{self, HostEnv};
+use crate::kernel::{PairSpec, Single, split};
+use crate::latency::{MetricResult, Told};
+use crate::record::{Head, RunFolder};
+use crate::scenario::Scenario;
+use crate::{Error, Result};
+
+/// A series to be judged.
+#[derive(Debug, Clone)]
+pub struct SeriesSpec {
+    /// An mbox, a folder of patches, or patch files in their order.
+    pub patches: Vec<PathBuf>,
+    /// The whole series is judged first, and the patch that brings each new report is found by halves.
+    pub bisect: bool,
+    /// The kernel source. None: the default one.
+    pub source: Option<String>,
+    /// Trials of each side for each patch. None: the scenario's number.
+    pub trials: Option<u32>,
+    /// What all kernels and trials have.
+    pub all: LineupSpec,
+}
+
+/// How far a series is.
+#[derive(Debug)]
+pub enum Judging<'a> {
+    /// It begins: its result without patches, and how many patches it has.
+    Begins(&'a SeriesResult, usize),
+    /// A patch was judged.
+    Patch(&'a Step),
+    /// All patches were judged.
+    Brought(&'a SeriesResult),
+    /// The patch that brought this report is looked for.
+    Sought(&'a str),
+    /// A part of the series was tried.
+    Tested {
+        /// Its last patch.
+        name: &'a str,
+        /// What came of it.
+        test: &'a Test,
+        /// What is known now.
+        bisection: &'a Bisection,
+    },
+    /// The search has ended.
+    Suspected {
+        /// Its result.
+        suspected: &'a Suspected,
+        /// The patches.
+        names: &'a [String],
+        /// What is known.
+        bisection: &'a Bisection,
+    },
+}
+
+/// The most trials of one kernel of a bisected series.
+const MOST: u32 = 200;
+
+/// How probable a patch must be that is named.
+const CONFIDENCE: f64 = 0.98;
+
+/// What all patches share.
+struct Series<'a> {
+    spec: &'a SeriesSpec,
+    all: &'a LineupSpec,
+    patches: Vec<Single>,
+    folder: &'a Path,
+    env: &'a Env<'a>,
+}
+
+/// Judges the series and tells of each patch as it ends. With the result comes why not all patches were judged, if so.
+pub async fn judge(
+    spec: &SeriesSpec,
+    env: &Env<'_>,
+    tell: &mut dyn FnMut(Judging<'_>) -> Result<()>,
+) -> Result<(SeriesResult, RunFolder, Option<Error>)> {
+    let (started, began) = (jiff::Timestamp::now(), Instant::now());
+    // A mistake is reported before anything is built or written.
+    if let Some(file) = &spec.all.scenario {
+        Scenario::read(file)?;
+    }
+    let draft = tempfile::tempdir()?;
+    split(&spec.patches, draft.path(), env.cancel).await?;
+    let host = HostEnv::detect().await?;
+    let below = PairSpec { source: spec.source.clone(), ..spec.all.kernels() }.with_source_named()?;
+    let base = env.build(&below.request()?).await?.before;
+    let probed = env.accelerator(host, spec.all.running.accelerator_request(), &base.image).await?;
+    let running = RunningSpec { found: Some(probed.accelerator), ..spec.all.running.clone() };
+    let all = LineupSpec { running, ..spec.all.clone() };
+    let name = spec.patches.first().and_then(|first| first.file_stem()).unwrap_or_default();
+    let folder = RunFolder::bare(&all.running.results, &format!("series-{}", name.to_string_lossy()))?;
+    let patches = split(&spec.patches, &folder.path().join("patches"), env.cancel).await?;
+    let mut result = SeriesResult {
+        head: Head::new(started, env.command, host.note(&probed)),
+        source: environment::note(&base).source,
+        exit_status: 0,
+        patches: Vec::new(),
+        seconds: 0.0,
+    };
+    tell(Judging::Begins(&result, patches.len()))?;
+    let series = Series { spec, all: &all, patches, folder: folder.path(), env };
+    let last = series.patches.len();
+    let mut stopped = None;
+    let mut against = 0;
+    let numbers = if spec.bisect { last..=last } else { 1..=last };
+    for number in numbers {
+        env.note("series", &format!("patch {number} of {last}"));
+        let step = match Box::pin(series.judge(&below, against, number)).await {
+            Ok(step) => step,
+            Err(error) => {
+                stopped = Some(error);
+                break;
+            }
+        };
+        tell(Judging::Patch(&step))?;
+        if matches!(step.state, State::Judged(_)) {
+            against = number;
+        }
+        result.patches.push(step);
+        // Written after each: one that is killed leaves what it had.
+        result.exit_status = result.exit_status();
+        result.seconds = began.elapsed().as_secs_f64();
+        folder.write("series.json", &result)?;
+    }
+    if spec.bisect && stopped.is_none() {
+        stopped = series.bisect(&below, &result, tell).await.err();
+    } else {
+        tell(Judging::Brought(&result))?;
+    }
+    result.seconds = began.elapsed().as_secs_f64();
+    folder.write("series.json", &result)?;
+    Ok((result, folder, stopped))
+}
+
+impl Series<'_> {
+    /// The kernels with the first `against` patches, and with the first `number`.
+    fn pair(&self, below: &PairSpec, against: usize, number: usize) -> PairSpec {
+        let files =
+            |range: std::ops::Range<usize>| self.patches[range].iter().map(|patch| patch.file.clone());
+        PairSpec {
+            base_patches: below.base_patches.iter().cloned().chain(files(0..against)).collect(),
+            patches: files(against..number).collect(),
+            ..below.clone()
+        }
+    }
+
+    /// Judges one patch. An error is an interruption or the machine's; whatever else goes wrong is the patch's.
+    async fn judge(&self, below: &PairSpec, against: usize, number: usize) -> Result<Step> {
+        let subject = self.patches[number - 1].subject.clone();
+        let step = |state| Step { number, subject, against, state };
+        let pair = self.pair(below, against, number);
+        let build_seconds = match build(&pair, self.env).await? {
+            Ok(seconds) => seconds,
+            Err(why) => {
+                // Below the series' folder each patch is known by its own name.
+                let here = format!("{}/patches/", self.folder.display());
+                return Ok(step(State::NoKernel { why: why.replace(&here, "") }));
+            }
+        };
+        let spec = ComparisonSpec {
+            kernels: pair,
+            scenario: self.all.scenario.clone(),
+            trials: TrialsSpec { end: self.spec.trials, ..TrialsSpec::default() },
+            analyses: AnalysesSpec {
+                control: Request::Omitted,
+                coverage: Request::Refused,
+                overlap: Request::Refused,
+                ..AnalysesSpec::default()
+            },
+            running: RunningSpec { results: self.folder.to_owned(), ..self.all.running.clone() },
+            ..ComparisonSpec::default()
+        };
+        let finished = async { run_inner(prepare(&spec, self.env).await?, self.env).await };
+        let Finished { folder, result, .. } = Box::pin(finished).await?;
+        let run = folder.id();
+        let Some(verdict) = result.verdict else {
+            return Ok(step(State::NoTrial { why: result.reason, run }));
+        };
+        let of = |class: Class| {
+            let unknown = result.reports.iter().filter(|finding| finding.known.is_none());
+            unknown.filter(|finding| finding.class == class).map(brought).collect()
+        };
+        let latency = result.latency.as_ref().filter(|told| told.none.is_none()).map(|told| {
+            [Told::Slower, Told::Faster]
+                .into_iter()
+                .flat_map(|way| told.told(way))
+                .map(MetricResult::in_short)
+                .collect()
+        });
+        Ok(step(State::Judged(Box::new(Judged {
+            run,
+            verdict,
+            reason: result.reason.clone(),
+            trials: result.trials,
+            new: of(Class::New),
+            fixed: of(Class::Fixed),
+            locks: result.lock_order.as_ref().and_then(Changed::of),
+            latency,
+            build_seconds,
+        }))))
+    }
+
+    /// Looks for the patch that brought each report which the whole series brings beyond chance.
+    async fn bisect(
+        &self,
+        below: &PairSpec,
+        result: &SeriesResult,
+        tell: &mut dyn FnMut(Judging<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let new = result.patches.iter().filter_map(|step| match &step.state {
+            State::Judged(judged) => Some(judged.new.iter()),
+            _ => None,
+        });
+        for one in new.flatten().filter(|one| one.decided) {
+            tell(Judging::Sought(&one.title))?;
+            let lineup = Lineup {
+                all: self.all,
+                folder: self.folder,
+                called: &one.signature,
+                most: MOST,
+                env: self.env,
+            };
+            let mut bisection = Bisection::new(History::line(self.patches.len()), CONFIDENCE);
+            // What the whole series showed counts.
+            bisection.add(self.patches.len(), one.after.seen, one.after.trials - one.after.seen);
+            bisection.add(0, one.before.seen, one.before.trials - one.before.seen);
+            let name = |number: usize| match number {
+                0 => "without the series".to_owned(),
+                number => format!("patch {number}: {}", self.patches[number - 1].subject),
+            };
+            let suspected = lineup
+                .hunt(
+                    &mut bisection,
+                    |number| self.pair(below, number, number),
+                    |number, test, bisection| tell(Judging::Tested { name: &name(number), test, bisection }),
+                )
+                .await?;
+            let names: Vec<String> = (0..=self.patches.len()).map(name).collect();
+            tell(Judging::Suspected { suspected: &suspected, names: &names, bisection: &bisection })?;
+        }
+        Ok(())
+    }
+}
+
+fn brought(finding: &Finding) -> Brought {
+    Brought {
+        signature: finding.signature.clone(),
+        title: finding.title.clone(),
+        before: finding.before,
+        after: finding.after,
+        decided: finding.decided,
+    }
+}

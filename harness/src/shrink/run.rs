@@ -1,0 +1,199 @@
+//! The search for the smallest scenario that still gives a recorded trial's report.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::file::{about, file};
+use super::oracle::Bench;
+use super::{Rule, ShrinkResult, Size, Tried, Word, plain, rate, reduce};
+use crate::compare::{Count, Recurrence, Replays};
+use crate::comparison::{Env, RunningSpec};
+use crate::files::write_whole;
+use crate::record::{RunFolder, SCHEMA};
+use crate::replay::{RecordedRun, recorded_trial};
+use crate::scenario::Scenario;
+use crate::trial::TrialRecord;
+use crate::{Error, ErrorKind, Result, environment};
+
+/// A recorded trial to be shrunk.
+#[derive(Debug, Clone)]
+pub struct ShrinkSpec {
+    /// The trial's folder.
+    pub recorded: PathBuf,
+    /// The begin of the finding's signature. None: the first report.
+    pub signature: Option<String>,
+    /// Trials that measure the recorded trial's rate, and the result's. Also the most trials of one candidate.
+    pub times: u32,
+    /// How sure, in percent, a candidate must be worse before it is given up.
+    pub confidence: u32,
+    /// The scenario file that is written. None: `shrunk.toml` in the search's folder.
+    pub out: Option<PathBuf>,
+    /// How trials run, and where results go.
+    pub running: RunningSpec,
+}
+
+/// Shrinks the trial. The result, its folder, and the file of the scenario, which is there where something was found.
+pub async fn shrink(spec: &ShrinkSpec, env: &Env<'_>) -> Result<(ShrinkResult, RunFolder, PathBuf)> {
+    let (source, record) = recorded_trial(&spec.recorded)?;
+    let wanted = wanted(&record, spec.signature.as_deref())?;
+    let recorded = RecordedRun::find(&spec.running, &source, std::slice::from_ref(&record), env).await?;
+    let folder = RunFolder::create(&spec.running.results, &format!("shrink-{}", record.folder))?;
+    let mut run = recorded.run(&spec.running, &folder, spec.times, env);
+    // No run.json: its trials have a scenario each, and are none that could be continued or replayed.
+    environment::save_inputs(&folder, &recorded.scenario_text, recorded.initramfs)?;
+    let scenario = recorded.scenario.clone();
+    let (setting, _kernels) = recorded.context(&spec.running, &mut run, &folder, env).await?;
+    let workers = run.plan.workers;
+    let result = ShrinkResult {
+        schema: SCHEMA,
+        exit_status: 1,
+        trial: record.folder.clone(),
+        signature: wanted.signature,
+        title: wanted.title,
+        original: Count::default(),
+        rule: String::new(),
+        steps: Vec::new(),
+        sizes: Default::default(),
+        shrunk: None,
+        trials: 0,
+        trials_seconds: 0.0,
+        run,
+    };
+    let file = spec.out.clone().unwrap_or_else(|| folder.path().join("shrunk.toml"));
+    let bench = Bench::new(setting, env, &folder, workers, &record, &result.signature);
+    let mut search = Search { bench, record: &record, result, file, written: false };
+    let began = Instant::now();
+    let ended = Box::pin(search.whole(&scenario, spec)).await;
+    let Search { bench, mut result, file, written, .. } = search;
+    result.trials = bench.trials();
+    result.trials_seconds = began.elapsed().as_secs_f64();
+    if let Err(error) = ended {
+        if written && error.kind() == ErrorKind::Interrupted {
+            bench.say(&format!("the best so far is in {}", file.display()));
+        }
+        return Err(error);
+    }
+    folder.write("shrink.json", &result)?;
+    drop(bench);
+    Ok((result, folder, file))
+}
+
+/// The finding of the recorded trial that is meant.
+fn wanted(record: &TrialRecord, signature: Option<&str>) -> Result<Recurrence> {
+    let all = Replays::of(record).map(|replays| replays.recurrences()).unwrap_or_default();
+    let first = record.reports.first().map(|seen| seen.first.signature.hash.as_str());
+    let meant = |finding: &&Recurrence| match signature.or(first) {
+        Some(wanted) => finding.signature.starts_with(wanted),
+        None => true,
+    };
+    if let Some(found) = all.iter().find(meant) {
+        return Ok(found.clone());
+    }
+    let known: Vec<String> =
+        all.iter().map(|finding| format!("{} {}", finding.signature, finding.title)).collect();
+    let what = match known.as_slice() {
+        [] => format!("trial {} showed nothing that could be shrunk: {}", record.folder, record.why),
+        _ => {
+            format!("trial {} showed nothing with signature {}", record.folder, signature.unwrap_or_default())
+        }
+    };
+    Err(Error::user(what)
+        .detail(known.join("\n"))
+        .help("name a trial, and a signature, that result.json names"))
+}
+
+/// The search under way.
+struct Search<'a> {
+    bench: Bench<'a>,
+    record: &'a TrialRecord,
+    result: ShrinkResult,
+    file: PathBuf,
+    written: bool,
+}
+
+impl Search<'_> {
+    /// Measures, reduces, measures again.
+    async fn whole(&mut self, scenario: &Scenario, spec: &ShrinkSpec) -> Result<()> {
+        let schedule = Some(&self.record.schedule);
+        let original =
+            self.bench.show(scenario, schedule, &self.record.folder, spec.times, |_| false).await?;
+        self.result.original = original;
+        self.bench.say(&format!("the recorded trial came again in {}", rate(original)));
+        let rule = Rule::new(original, 1.0 - f64::from(spec.confidence) / 100.0, spec.times);
+        let mut start = plain(scenario, &self.record.schedule);
+        start.about = about(&self.result);
+        self.result.sizes = [Size::of(&start).to_string(), String::new()];
+        if original.seen == 0 {
+            self.result.exit_status = if original.trials == 0 { 4 } else { 1 };
+            return Ok(());
+        }
+        self.result.rule = format!(
+            "wanted rate {:.0} %; a candidate with it is taken with {:.0} %, one with a tenth of the recorded trial's with {:.0} %",
+            rule.rate() * 100.0,
+            rule.taken_at(rule.rate()) * 100.0,
+            rule.taken_at(rule.rate() / 5.0) * 100.0
+        );
+        self.bench.say(&self.result.rule);
+        if !self.gives(None, &start, &rule).await? {
+            return Ok(());
+        }
+        let mut history = vec![start.clone()];
+        let reduced = reduce(start, async |best, candidate| {
+            let taken = self.gives(Some(best), candidate, &rule).await?;
+            if taken {
+                history.push(candidate.clone());
+            }
+            Ok(taken)
+        });
+        reduced.await?;
+        self.confirm(history, &rule, spec.times).await
+    }
+
+    /// Tries a candidate; what was taken is written, so that an interruption leaves the best so far.
+    async fn gives(&mut self, best: Option<&Scenario>, candidate: &Scenario, rule: &Rule) -> Result<bool> {
+        let name = format!("step-{:03}", self.result.steps.len());
+        let size = Size::of(candidate);
+        let what = best.map_or_else(
+            || "as plain lanes, pauses drawn anew".to_owned(),
+            |best| size.less_than(&Size::of(best)),
+        );
+        let open = |seen| rule.word(seen) != Word::Open;
+        let again = self.bench.show(candidate, None, &name, rule.most(), open).await?;
+        let taken = rule.word(again) == Word::Taken;
+        let word = if taken { "taken   " } else { "given up" };
+        self.bench.say(&format!("{word} {again}  {what}"));
+        if taken && best.is_some() {
+            self.bench.say(&format!("left: {size}"));
+            let words =
+                format!("{} of {} when it was taken; the search was cut off", again.seen, again.trials);
+            self.write(candidate, &words)?;
+        }
+        self.result.steps.push(Tried { name, what, taken, again });
+        Ok(taken)
+    }
+
+    /// Measures the rate of what is left in trials that had no say in the search. What turns out too rare was taken by
+    /// luck: then the one before it is measured.
+    async fn confirm(&mut self, mut history: Vec<Scenario>, rule: &Rule, times: u32) -> Result<()> {
+        while let Some(smallest) = history.pop() {
+            let name = format!("shrunk-{:03}", history.len());
+            let shrunk = self.bench.show(&smallest, None, &name, times, |_| false).await?;
+            self.bench.say(&format!("what is left comes again in {}", rate(shrunk)));
+            if (shrunk.seen > 0 && !rule.is_implausible(shrunk)) || history.is_empty() {
+                self.result.sizes[1] = Size::of(&smallest).to_string();
+                self.result.shrunk = Some(shrunk);
+                self.result.exit_status = u8::from(shrunk.seen == 0);
+                return self.write(&smallest, &rate(shrunk));
+            }
+            self.bench.say("too rare: it was taken by luck, and the one before it is measured");
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, scenario: &Scenario, again: &str) -> Result<()> {
+        let text = file(scenario, &self.result, self.record.side, again);
+        write_whole(&self.file, text.as_bytes())?;
+        self.written = true;
+        Ok(())
+    }
+}
