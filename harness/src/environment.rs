@@ -260,7 +260,7 @@ pub(crate) fn note(kernel: &Kernel) -> KernelNote {
 }
 
 /// The scenario of an earlier run, as it is kept in its folder, and its text.
-pub(crate) fn kept_scenario(folder: &Path, run: &Run) -> Result<(Scenario, String)> {
+pub fn kept_scenario(folder: &Path, run: &Run) -> Result<(Scenario, String)> {
     let path = folder.join("scenario.toml");
     let text = fs_err::read_to_string(&path)
         .map_err(|error| Error::user(format!("the run's scenario is gone: {error}")))?;

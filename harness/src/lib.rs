@@ -5,7 +5,6 @@
 pub mod analysis;
 pub mod bisect;
 pub mod bytes;
-pub mod cli;
 pub mod compare;
 pub mod comparison;
 pub mod coverage;

@@ -1,9 +1,9 @@
 //! A bisection over the revisions of a repository.
 
+use futures::future::LocalBoxFuture;
+use hotplug_statistics::clean_trials;
 use std::path::PathBuf;
 use std::time::Instant;
-
-use hotplug_statistics::clean_trials;
 
 use super::driver::{Lineup, LineupSpec};
 use super::{BisectResult, Bisection, History, Revision, Suspected, Test};
@@ -47,16 +47,18 @@ impl BisectSpec {
 
 /// Tries the revision that is checked out. `rate`: the share of a bad revision's trials that show the report; as many
 /// trials run as make a silent revision good at 95 %.
-pub async fn step(spec: &BisectSpec, rate: f64, env: &Env<'_>) -> Result<Test> {
-    spec.check()?;
-    let revision = resolve(&spec.source, "HEAD", env.cancel).await?;
-    let folder = RunFolder::bare(&spec.all.running.results, &format!("bisect-{}", &revision[..12]))?;
-    let trials = clean_trials(rate, 0.95).min(spec.trials);
-    let lineup =
-        Lineup { all: &spec.all, folder: folder.path(), called: &spec.called, most: spec.trials, env };
-    let test = lineup.try_out(spec.pair(&revision), trials, true).await?;
-    folder.write("test.json", &test)?;
-    Ok(test)
+pub fn step<'a>(spec: &'a BisectSpec, rate: f64, env: &'a Env<'a>) -> LocalBoxFuture<'a, Result<Test>> {
+    Box::pin(async move {
+        spec.check()?;
+        let revision = resolve(&spec.source, "HEAD", env.cancel).await?;
+        let folder = RunFolder::bare(&spec.all.running.results, &format!("bisect-{}", &revision[..12]))?;
+        let trials = clean_trials(rate, 0.95).min(spec.trials);
+        let lineup =
+            Lineup { all: &spec.all, folder: folder.path(), called: &spec.called, most: spec.trials, env };
+        let test = lineup.try_out(spec.pair(&revision), trials, true).await?;
+        folder.write("test.json", &test)?;
+        Ok(test)
+    })
 }
 
 /// How far a bisection is.
@@ -93,63 +95,67 @@ pub enum Bisecting<'a> {
 
 /// Finds the revision between `good` and `bad` that brought the report. `confidence` is the probability that the answer
 /// must have. The result is in its folder.
-pub async fn bisect(
-    spec: &BisectSpec,
-    (good, bad): (&str, &str),
+pub fn bisect<'a>(
+    spec: &'a BisectSpec,
+    (good, bad): (&'a str, &'a str),
     confidence: f64,
-    env: &Env<'_>,
-    mut tell: impl FnMut(Bisecting<'_>) -> Result<()>,
-) -> Result<(BisectResult, RunFolder)> {
-    let (started, began) = (jiff::Timestamp::now(), Instant::now());
-    spec.check()?;
-    let revisions = Revisions::between(&spec.source, good, bad, env.cancel).await?;
-    let (history, names) = History::of_rev_list(&revisions.good, &revisions.list);
-    let shown: Vec<String> = names
-        .iter()
-        .zip(&revisions.subjects)
-        .map(|(name, subject)| format!("{} {subject}", name.get(..12).unwrap_or(name)))
-        .collect();
-    let host = HostEnv::detect().await?;
-    let last = names.len() - 1;
-    let first = env.build(&spec.pair(&names[last]).request()?).await?;
-    let probed = env.accelerator(host, spec.all.running.accelerator_request(), &first.after.image).await?;
-    let running = RunningSpec { found: Some(probed.accelerator), ..spec.all.running.clone() };
-    let all = LineupSpec { running, ..spec.all.clone() };
-    let folder = RunFolder::bare(&all.running.results, "bisect")?;
-    let mut bisection = Bisection::new(history, confidence.min(0.9999));
-    let mut result = BisectResult {
-        head: Head::new(started, env.command, host.note(&probed)),
-        called: spec.called.clone(),
-        exit_status: 3,
-        revisions: revisions_of(&names, &bisection),
-        tests: Vec::new(),
-        suspected: None,
-        seconds: 0.0,
-    };
-    let source = format!("{} {good}..{bad}", spec.source.display());
-    tell(Bisecting::Begins { source: &source, revisions: last, head: &result.head })?;
-    let lineup = Lineup { all: &all, folder: folder.path(), called: &spec.called, most: spec.trials, env };
-    let hunted = lineup
-        .hunt(
-            &mut bisection,
-            |revision| spec.pair(&names[revision]),
-            |revision, test, bisection| {
-                tell(Bisecting::Tested { name: &shown[revision], test, bisection })?;
-                // Written after each: one that is killed leaves what it had.
-                result.tests.push(Test { revision, ..test.clone() });
-                result.revisions = revisions_of(&names, bisection);
-                result.seconds = began.elapsed().as_secs_f64();
-                folder.write("bisect.json", &result)
-            },
-        )
-        .await;
-    let suspected = hunted?;
-    result.exit_status = exit_status(&suspected);
-    result.seconds = began.elapsed().as_secs_f64();
-    tell(Bisecting::Suspected { suspected: &suspected, names: &shown, bisection: &bisection })?;
-    result.suspected = Some(suspected);
-    folder.write("bisect.json", &result)?;
-    Ok((result, folder))
+    env: &'a Env<'a>,
+    tell: &'a mut (dyn FnMut(Bisecting<'_>) -> Result<()> + 'a),
+) -> LocalBoxFuture<'a, Result<(BisectResult, RunFolder)>> {
+    Box::pin(async move {
+        let (started, began) = (jiff::Timestamp::now(), Instant::now());
+        spec.check()?;
+        let revisions = Revisions::between(&spec.source, good, bad, env.cancel).await?;
+        let (history, names) = History::of_rev_list(&revisions.good, &revisions.list);
+        let shown: Vec<String> = names
+            .iter()
+            .zip(&revisions.subjects)
+            .map(|(name, subject)| format!("{} {subject}", name.get(..12).unwrap_or(name)))
+            .collect();
+        let host = HostEnv::detect().await?;
+        let last = names.len() - 1;
+        let first = env.build(&spec.pair(&names[last]).request()?).await?;
+        let probed =
+            env.accelerator(host, spec.all.running.accelerator_request(), &first.after.image).await?;
+        let running = RunningSpec { found: Some(probed.accelerator), ..spec.all.running.clone() };
+        let all = LineupSpec { running, ..spec.all.clone() };
+        let folder = RunFolder::bare(&all.running.results, "bisect")?;
+        let mut bisection = Bisection::new(history, confidence.min(0.9999));
+        let mut result = BisectResult {
+            head: Head::new(started, env.command, host.note(&probed)),
+            called: spec.called.clone(),
+            exit_status: 3,
+            revisions: revisions_of(&names, &bisection),
+            tests: Vec::new(),
+            suspected: None,
+            seconds: 0.0,
+        };
+        let source = format!("{} {good}..{bad}", spec.source.display());
+        tell(Bisecting::Begins { source: &source, revisions: last, head: &result.head })?;
+        let lineup =
+            Lineup { all: &all, folder: folder.path(), called: &spec.called, most: spec.trials, env };
+        let hunted = lineup
+            .hunt(
+                &mut bisection,
+                |revision| spec.pair(&names[revision]),
+                |revision, test, bisection| {
+                    tell(Bisecting::Tested { name: &shown[revision], test, bisection })?;
+                    // Written after each: one that is killed leaves what it had.
+                    result.tests.push(Test { revision, ..test.clone() });
+                    result.revisions = revisions_of(&names, bisection);
+                    result.seconds = began.elapsed().as_secs_f64();
+                    folder.write("bisect.json", &result)
+                },
+            )
+            .await;
+        let suspected = hunted?;
+        result.exit_status = exit_status(&suspected);
+        result.seconds = began.elapsed().as_secs_f64();
+        tell(Bisecting::Suspected { suspected: &suspected, names: &shown, bisection: &bisection })?;
+        result.suspected = Some(suspected);
+        folder.write("bisect.json", &result)?;
+        Ok((result, folder))
+    })
 }
 
 fn revisions_of(names: &[String], bisection: &Bisection) -> Vec<Revision> {

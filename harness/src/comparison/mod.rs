@@ -2,14 +2,16 @@
 //!
 //! [`prepare`] finds or builds all that the trials need, [`run`] runs them, judges them and runs the analyses. Events
 //! come to the listener in [`Env`]; nothing is printed.
+//!
+//! They return boxed futures, so that the code of all that they wait for is compiled in the library, once, and not in
+//! every crate that calls them.
 
 mod control;
 mod prepare;
 mod refine;
 mod run;
 
-pub(crate) use prepare::known_issues;
-pub use prepare::{prepare, resume};
+pub use prepare::{known_issues, prepare, resume};
 pub(crate) use run::run_inner;
 pub use run::{Finished, run};
 

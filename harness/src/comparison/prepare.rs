@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use futures::future::LocalBoxFuture;
 use hotplug_kreport::KnownIssues;
 use hotplug_side::{Side, Sides};
 
@@ -20,7 +21,11 @@ use crate::{Error, Result};
 /// A new run: everything that can be wrong without a kernel is found before one is built.
 ///
 /// The user's error: a patch, source, scenario or option that cannot be used. Nothing is left then.
-pub async fn prepare(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
+pub fn prepare<'a>(spec: &'a ComparisonSpec, env: &'a Env<'a>) -> LocalBoxFuture<'a, Result<Prepared>> {
+    Box::pin(begin(spec, env))
+}
+
+async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
     let (scenario, scenario_text) = scenario(spec)?;
     let running = &spec.running;
     let wanted = running.accelerator_request().and(scenario.machine.accelerator)?;
@@ -130,7 +135,11 @@ fn scenario(spec: &ComparisonSpec) -> Result<(Scenario, String)> {
 /// A run that ended, however it did: what counts of it is judged, and what was cut off goes.
 ///
 /// The user's error: the folder is no run's, or its trials cannot go on here as they began.
-pub async fn resume(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
+pub fn resume<'a>(spec: &'a ResumeSpec, env: &'a Env<'a>) -> LocalBoxFuture<'a, Result<Prepared>> {
+    Box::pin(reopen(spec, env))
+}
+
+async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
     let path = &*spec.run;
     let mut run = read_run(path)?;
     if let Some(original) = &run.replays {
@@ -227,7 +236,7 @@ fn free_name(folder: &Path, file: &Path) -> PathBuf {
 }
 
 /// Reads a file of known issues, if one is named. Today's date decides which have expired.
-pub(crate) fn known_issues(file: Option<&Path>) -> Result<KnownIssues> {
+pub fn known_issues(file: Option<&Path>) -> Result<KnownIssues> {
     let Some(file) = file else { return Ok(KnownIssues::default()) };
     let text = fs_err::read_to_string(file).map_err(|error| {
         Error::user(format!("cannot read the known issues: {error}")).help("check the path given to --known")

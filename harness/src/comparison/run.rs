@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use futures::future::LocalBoxFuture;
 use hotplug_kreport::symbols::Symbols;
 use hotplug_side::{Side, Sides};
 
@@ -50,7 +51,11 @@ pub(crate) async fn run_inner(mut prepared: Prepared, env: &Env<'_>) -> Result<F
 /// Runs the trials that are left, judges all of them, runs the analyses, and writes `result.json`.
 ///
 /// An error where nothing could be written. Whatever else ends the trials early is in `stopped`.
-pub async fn run(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
+pub fn run<'a>(prepared: Prepared, env: &'a Env<'a>) -> LocalBoxFuture<'a, Result<Finished>> {
+    Box::pin(to_the_end(prepared, env))
+}
+
+async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
     let Run { plan, trials, seed, .. } = prepared.run.clone();
     let count = trials.map(|end| end.saturating_sub(plan.first));
     let then = prepared.judge.tally();

@@ -12,6 +12,7 @@ mod matrix;
 mod merge;
 mod plan;
 mod shard;
+mod slurm;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -22,4 +23,5 @@ pub use matrix::{Matrix, MatrixConfig, MatrixKernel};
 pub use merge::{Left, MergedCell, Merger};
 pub use plan::{Cell, Kernel, Piece, Plan};
 pub use shard::Shard;
+pub use slurm::{SlurmSpec, submit_to_slurm};
 pub use work::{Worked, build_kernels, work};

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use futures::future::LocalBoxFuture;
+
 use super::{BuiltPair, Kernel, Plan, Shard};
 use crate::comparison::{
     AnalysesSpec, ComparisonSpec, Env, Finished, ResumeSpec, RunningSpec, TrialsSpec, prepare, resume,
@@ -14,17 +16,23 @@ use crate::trial::TrialOutcome;
 use crate::{Error, Result};
 
 /// Builds one pair of kernels of a plan, by its number, so that its shards find it in the cache.
-pub async fn build_kernels(plan: &Path, number: usize, env: &Env<'_>) -> Result<KernelPair> {
-    let (plan, folder) = read(plan)?;
-    let kernels = plan.kernels();
-    let kernel = kernels.get(number).ok_or_else(|| {
-        Error::user(format!("the plan has no pair of kernels {number}"))
-            .help(format!("from 0 to {}", kernels.len() - 1))
-    })?;
-    kernel.check_contents(env.cache, env.cancel).await?;
-    let built = env.build(&pair(kernel, &folder).request()?).await?;
-    BuiltPair::of(&built).write(&folder, number)?;
-    Ok(built)
+pub fn build_kernels<'a>(
+    plan: &'a Path,
+    number: usize,
+    env: &'a Env<'a>,
+) -> LocalBoxFuture<'a, Result<KernelPair>> {
+    Box::pin(async move {
+        let (plan, folder) = read(plan)?;
+        let kernels = plan.kernels();
+        let kernel = kernels.get(number).ok_or_else(|| {
+            Error::user(format!("the plan has no pair of kernels {number}"))
+                .help(format!("from 0 to {}", kernels.len() - 1))
+        })?;
+        kernel.check_contents(env.cache, env.cancel).await?;
+        let built = env.build(&pair(kernel, &folder).request()?).await?;
+        BuiltPair::of(&built).write(&folder, number)?;
+        Ok(built)
+    })
 }
 
 fn read(plan: &Path) -> Result<(Plan, PathBuf)> {
@@ -44,79 +52,82 @@ pub struct Worked {
 }
 
 /// Runs the shard that `asked` names: its number from 0, or the begin of its id. With `keep`, what clean trials wrote stays.
-pub async fn work(
-    plan: &Path,
-    asked: &str,
+pub fn work<'a>(
+    plan: &'a Path,
+    asked: &'a str,
     keep: bool,
-    running: &RunningSpec,
-    env: &Env<'_>,
-) -> Result<Worked> {
-    let (plan, folder) = read(plan)?;
-    let (at, piece) = plan.piece(asked)?;
-    let cell = &plan.cells[at];
-    let place = Shard::folder(&folder, &piece.id);
-    fs_err::create_dir_all(&place)?;
-    // A scheduler that has lost a node gives its shard to another.
-    let _alone = RunFolder::reopen(&place)
-        .map_err(|error| Error::infrastructure(format!("shard {} cannot be worked on: {error}", piece.id)))?;
-    if let Ok(Some(shard)) = Shard::read(&place) {
-        return Ok(Worked { cell: cell.name.clone(), shard, was_done: true });
-    }
-    let number = plan.kernels().iter().position(|kernel| **kernel == cell.kernel);
-    let built = number.map_or(Ok(None), |number| BuiltPair::recall(&folder, number, env.cache))?;
-    if built.is_none() {
-        cell.kernel.check_contents(env.cache, env.cancel).await?;
-    }
-    let spec = ComparisonSpec {
-        kernels: pair(&cell.kernel, &folder),
-        built: built.map(Box::new),
-        scenario: Some(folder.join(&cell.scenario)),
-        trials: TrialsSpec { first: piece.first, end: Some(piece.end), ..TrialsSpec::default() },
-        analyses: AnalysesSpec::none(),
-        running: RunningSpec {
-            seed: Some(cell.seed),
-            known: plan.known.as_ref().map(|known| folder.join(known)),
-            results: place.clone(),
-            ..running.clone()
-        },
-        ..ComparisonSpec::default()
-    };
-    let anew = async || run_inner(prepare(&spec, env).await?, env).await;
-    let finished = match begun(&place)? {
-        None => anew().await?,
-        // The process that began it was stopped: what ended counts. Where it cannot go on it begins anew.
-        Some(run) => {
-            let again = ResumeSpec {
-                run: run.clone(),
-                analyses: AnalysesSpec::none(),
-                workers: running.workers,
-                known: spec.running.known.clone(),
-                ..ResumeSpec::default()
-            };
-            match async { run_inner(resume(&again, env).await?, env).await }.await {
-                Err(error) if error.kind() == ErrorKind::User => {
-                    env.note("hotplug:", &format!("{} is begun anew: {error}", run.display()));
-                    fs_err::remove_dir_all(&run)?;
-                    anew().await?
-                }
-                other => other?,
-            }
+    running: &'a RunningSpec,
+    env: &'a Env<'a>,
+) -> LocalBoxFuture<'a, Result<Worked>> {
+    Box::pin(async move {
+        let (plan, folder) = read(plan)?;
+        let (at, piece) = plan.piece(asked)?;
+        let cell = &plan.cells[at];
+        let place = Shard::folder(&folder, &piece.id);
+        fs_err::create_dir_all(&place)?;
+        // A scheduler that has lost a node gives its shard to another.
+        let _alone = RunFolder::reopen(&place).map_err(|error| {
+            Error::infrastructure(format!("shard {} cannot be worked on: {error}", piece.id))
+        })?;
+        if let Ok(Some(shard)) = Shard::read(&place) {
+            return Ok(Worked { cell: cell.name.clone(), shard, was_done: true });
         }
-    };
-    let Finished { folder: run, result, judge, .. } = finished;
-    let shard = Shard {
-        plan: plan.id.clone(),
-        id: piece.id.clone(),
-        run: result.run,
-        judge,
-        repeated: result.repeated,
-        seconds: result.trials_seconds,
-    };
-    shard.write(&place)?;
-    if !keep {
-        forget_clean(&run.trials())?;
-    }
-    Ok(Worked { cell: cell.name.clone(), shard, was_done: false })
+        let number = plan.kernels().iter().position(|kernel| **kernel == cell.kernel);
+        let built = number.map_or(Ok(None), |number| BuiltPair::recall(&folder, number, env.cache))?;
+        if built.is_none() {
+            cell.kernel.check_contents(env.cache, env.cancel).await?;
+        }
+        let spec = ComparisonSpec {
+            kernels: pair(&cell.kernel, &folder),
+            built: built.map(Box::new),
+            scenario: Some(folder.join(&cell.scenario)),
+            trials: TrialsSpec { first: piece.first, end: Some(piece.end), ..TrialsSpec::default() },
+            analyses: AnalysesSpec::none(),
+            running: RunningSpec {
+                seed: Some(cell.seed),
+                known: plan.known.as_ref().map(|known| folder.join(known)),
+                results: place.clone(),
+                ..running.clone()
+            },
+            ..ComparisonSpec::default()
+        };
+        let anew = async || run_inner(prepare(&spec, env).await?, env).await;
+        let finished = match begun(&place)? {
+            None => anew().await?,
+            // The process that began it was stopped: what ended counts. Where it cannot go on it begins anew.
+            Some(run) => {
+                let again = ResumeSpec {
+                    run: run.clone(),
+                    analyses: AnalysesSpec::none(),
+                    workers: running.workers,
+                    known: spec.running.known.clone(),
+                    ..ResumeSpec::default()
+                };
+                match async { run_inner(resume(&again, env).await?, env).await }.await {
+                    Err(error) if error.kind() == ErrorKind::User => {
+                        env.note("hotplug:", &format!("{} is begun anew: {error}", run.display()));
+                        fs_err::remove_dir_all(&run)?;
+                        anew().await?
+                    }
+                    other => other?,
+                }
+            }
+        };
+        let Finished { folder: run, result, judge, .. } = finished;
+        let shard = Shard {
+            plan: plan.id.clone(),
+            id: piece.id.clone(),
+            run: result.run,
+            judge,
+            repeated: result.repeated,
+            seconds: result.trials_seconds,
+        };
+        shard.write(&place)?;
+        if !keep {
+            forget_clean(&run.trials())?;
+        }
+        Ok(Worked { cell: cell.name.clone(), shard, was_done: false })
+    })
 }
 
 /// The kernels of a plan's combination.

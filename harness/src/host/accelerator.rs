@@ -12,6 +12,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -61,7 +62,7 @@ impl fmt::Display for Accelerator {
 }
 
 /// What the user asked for with `--accel`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice {
     /// KVM where a guest runs under it, or else TCG.
     #[default]
@@ -70,6 +71,19 @@ pub enum Choice {
     Kvm,
     /// TCG, also where KVM works: slower, and the same everywhere.
     Tcg,
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "kvm" => Ok(Self::Kvm),
+            "tcg" => Ok(Self::Tcg),
+            _ => Err("not one of auto, kvm, tcg".to_owned()),
+        }
+    }
 }
 
 impl Choice {

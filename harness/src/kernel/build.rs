@@ -1,12 +1,13 @@
 //! From a request to two kernels in the cache.
 
+use hotplug_side::{Side, Sides};
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use hotplug_side::{Side, Sides};
+use futures::future::LocalBoxFuture;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -71,31 +72,33 @@ struct Plan {
 /// Where both are in the cache nothing is unpacked or locked; where they are one kernel it is built
 /// once. All that can be wrong with sources, patches and fragments is found before anything is
 /// compiled.
-pub async fn build_pair(
-    cache: &Cache,
-    request: &PairRequest,
-    events: &dyn Events,
-    cancel: &CancellationToken,
-) -> Result<KernelPair> {
-    let context = Context::new(cache, request, events, cancel).await?;
-    let mut given = Vec::new();
-    let mut plans = Vec::new();
-    for (which, side) in [(Side::Before, &request.before), (Side::After, &request.after)] {
-        match side {
-            Wanted::Ready(file) => given.push((which, Kernel::given(file)?)),
-            Wanted::Build { source, patches } => plans.push(context.plan(which, source, patches).await?),
+pub fn build_pair<'a>(
+    cache: &'a Cache,
+    request: &'a PairRequest,
+    events: &'a (dyn Events + 'a),
+    cancel: &'a CancellationToken,
+) -> LocalBoxFuture<'a, Result<KernelPair>> {
+    Box::pin(async move {
+        let context = Context::new(cache, request, events, cancel).await?;
+        let mut given = Vec::new();
+        let mut plans = Vec::new();
+        for (which, side) in [(Side::Before, &request.before), (Side::After, &request.after)] {
+            match side {
+                Wanted::Ready(file) => given.push((which, Kernel::given(file)?)),
+                Wanted::Build { source, patches } => plans.push(context.plan(which, source, patches).await?),
+            }
         }
-    }
-    let built = context.build_all(&plans).await?;
-    let side = |which| {
-        let given = given.iter().find(|(side, _)| *side == which).map(|(_, kernel)| kernel);
-        let built = || plans.iter().position(|plan| plan.which == which).and_then(|at| built.get(at));
-        given
-            .or_else(built)
-            .cloned()
-            .ok_or_else(|| Error::infrastructure(format!("the {which} kernel was lost")))
-    };
-    Ok(KernelPair { before: side(Side::Before)?, after: side(Side::After)? })
+        let built = context.build_all(&plans).await?;
+        let side = |which| {
+            let given = given.iter().find(|(side, _)| *side == which).map(|(_, kernel)| kernel);
+            let built = || plans.iter().position(|plan| plan.which == which).and_then(|at| built.get(at));
+            given
+                .or_else(built)
+                .cloned()
+                .ok_or_else(|| Error::infrastructure(format!("the {which} kernel was lost")))
+        };
+        Ok(KernelPair { before: side(Side::Before)?, after: side(Side::After)? })
+    })
 }
 
 /// The two kernels of `request` with counters in the C files that they differ in: those that [`Kernel::touched`] lists. An

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use futures::future::LocalBoxFuture;
+
 use super::{EntryResult, ProveResult, Sight, Totals, Tried};
 use crate::comparison::{
     AnalysesSpec, ComparisonSpec, Env, Finished, Request, RunningSpec, TrialsSpec, prepare, run_inner,
@@ -44,55 +46,59 @@ pub enum Proving<'a> {
 }
 
 /// Tries the entries and tells of each as it ends. With the result comes why not all of them were tried, if so.
-pub async fn prove(
-    spec: &ProveSpec,
-    env: &Env<'_>,
-    mut tell: impl FnMut(Proving<'_>) -> Result<()>,
-) -> Result<(ProveResult, RunFolder, Option<Error>)> {
-    let started = jiff::Timestamp::now();
-    let began = Instant::now();
-    // A mistake is reported before anything is built or written.
-    let draft = tempfile::tempdir()?;
-    suite(spec, draft.path())?.choose(&spec.entries, spec.quick)?;
-    let host = HostEnv::detect().await?;
-    let unmodified = env.build(&pair(spec, None, "").request()?).await?.before;
-    let probed = env.accelerator(host, spec.running.accelerator_request(), &unmodified.image).await?;
+pub fn prove<'a>(
+    spec: &'a ProveSpec,
+    env: &'a Env<'a>,
+    tell: &'a mut (dyn FnMut(Proving<'_>) -> Result<()> + 'a),
+) -> LocalBoxFuture<'a, Result<(ProveResult, RunFolder, Option<Error>)>> {
+    Box::pin(async move {
+        let started = jiff::Timestamp::now();
+        let began = Instant::now();
+        // A mistake is reported before anything is built or written.
+        let draft = tempfile::tempdir()?;
+        suite(spec, draft.path())?.choose(&spec.entries, spec.quick)?;
+        let host = HostEnv::detect().await?;
+        let unmodified = env.build(&pair(spec, None, "").request()?).await?.before;
+        let probed = env.accelerator(host, spec.running.accelerator_request(), &unmodified.image).await?;
 
-    let folder = RunFolder::bare(&spec.running.results, if spec.quick { "prove-quick" } else { "prove" })?;
-    let suite = suite(spec, &folder.path().join("suite"))?;
-    let chosen = suite.choose(&spec.entries, spec.quick)?;
-    let mut result = ProveResult {
-        head: Head::new(started, env.command, host.note(&probed)),
-        source: environment::note(&unmodified).source,
-        release: unmodified.release.clone(),
-        exit_status: 0,
-        totals: Totals::default(),
-        entries: Vec::new(),
-        seconds: 0.0,
-    };
-    let series = series(&unmodified.release);
-    tell(Proving::Begins(&result))?;
-    let proof = Proof { spec, folder: folder.path(), series: &series, accelerator: probed.accelerator, env };
-    let mut stopped = None;
-    for (number, entry) in chosen.iter().enumerate() {
-        env.note("prove", &format!("{} of {}: {}", number + 1, chosen.len(), entry.name));
-        match proof.entry(entry).await {
-            Ok(ended) => {
-                tell(Proving::Tried(&ended))?;
-                result.entries.push(ended);
+        let folder =
+            RunFolder::bare(&spec.running.results, if spec.quick { "prove-quick" } else { "prove" })?;
+        let suite = suite(spec, &folder.path().join("suite"))?;
+        let chosen = suite.choose(&spec.entries, spec.quick)?;
+        let mut result = ProveResult {
+            head: Head::new(started, env.command, host.note(&probed)),
+            source: environment::note(&unmodified).source,
+            release: unmodified.release.clone(),
+            exit_status: 0,
+            totals: Totals::default(),
+            entries: Vec::new(),
+            seconds: 0.0,
+        };
+        let series = series(&unmodified.release);
+        tell(Proving::Begins(&result))?;
+        let proof =
+            Proof { spec, folder: folder.path(), series: &series, accelerator: probed.accelerator, env };
+        let mut stopped = None;
+        for (number, entry) in chosen.iter().enumerate() {
+            env.note("prove", &format!("{} of {}: {}", number + 1, chosen.len(), entry.name));
+            match proof.entry(entry).await {
+                Ok(ended) => {
+                    tell(Proving::Tried(&ended))?;
+                    result.entries.push(ended);
+                }
+                Err(error) => {
+                    stopped = Some(error);
+                    break;
+                }
             }
-            Err(error) => {
-                stopped = Some(error);
-                break;
-            }
+            // Written after each: a proof that is killed leaves what it had.
+            result.totals = Totals::of(&result.entries);
+            result.exit_status = result.totals.exit_status();
+            result.seconds = began.elapsed().as_secs_f64();
+            folder.write("prove.json", &result)?;
         }
-        // Written after each: a proof that is killed leaves what it had.
-        result.totals = Totals::of(&result.entries);
-        result.exit_status = result.totals.exit_status();
-        result.seconds = began.elapsed().as_secs_f64();
-        folder.write("prove.json", &result)?;
-    }
-    Ok((result, folder, stopped))
+        Ok((result, folder, stopped))
+    })
 }
 
 /// The suite; the binary's own is written below `folder`.

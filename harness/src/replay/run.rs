@@ -1,5 +1,6 @@
 //! Recorded trials once more, and how often their findings come again.
 
+use futures::future::LocalBoxFuture;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -27,72 +28,77 @@ pub struct ReplaySpec {
 }
 
 /// Replays the trials. With the result comes why not all of them ran, if so.
-pub async fn replay(spec: &ReplaySpec, env: &Env<'_>) -> Result<(ReplayResult, RunFolder, Option<Error>)> {
-    let (source, records) = recorded(&spec.recorded)?;
-    let mut replays: BTreeMap<String, Replays> = BTreeMap::new();
-    for record in &records {
-        let of = Replays::of(record).ok_or_else(|| {
-            Error::user(format!(
+pub fn replay<'a>(
+    spec: &'a ReplaySpec,
+    env: &'a Env<'a>,
+) -> LocalBoxFuture<'a, Result<(ReplayResult, RunFolder, Option<Error>)>> {
+    Box::pin(async move {
+        let (source, records) = recorded(&spec.recorded)?;
+        let mut replays: BTreeMap<String, Replays> = BTreeMap::new();
+        for record in &records {
+            let of = Replays::of(record).ok_or_else(|| {
+                Error::user(format!(
                 "trial {} showed nothing that could come again: {}",
                 record.folder, record.why
             ))
             .help("name a trial that was reported, panicked or hung; result.json names one for each finding")
-        })?;
-        replays.insert(record.folder.clone(), of);
-    }
-    let rerun = RecordedRun::find(&spec.running, &source, &records, env).await?;
-    let what = match records.as_slice() {
-        [one] => one.folder.clone(),
-        _ => rerun.recorded.id.chars().skip("2026-01-01T00-00-00-".len()).collect(),
-    };
-    let folder = RunFolder::create(&spec.running.results, &format!("replay-{what}"))?;
-    let mut run = rerun.run(&spec.running, &folder, spec.times, env);
-    environment::save_inputs(&folder, &rerun.scenario_text, rerun.initramfs)?;
-    folder.write("run.json", &run)?;
-    let (setting, _kernels) = rerun.context(&spec.running, &mut run, &folder, env).await?;
-    folder.write("run.json", &run)?;
-
-    // In turns, so that a run that is interrupted has replayed each trial.
-    let plans = (0..spec.times).flat_map(|time| records.iter().map(move |record| plan(record, time)));
-    let total = u64::from(spec.times) * replays.len() as u64;
-    env.events.event(&Event::TrialsBegin { all: Some(total), done: 0 });
-    let replays = Mutex::new(replays);
-    let examples: Mutex<BTreeMap<String, String>> = Mutex::default();
-    let began = Instant::now();
-    let tell = |happened: Happened| {
-        env.events.event(&Event::Trial(&happened));
-        if let Happened::Ended(record, Again::No) = &happened {
-            let mut replays = replays.lock().unwrap_or_else(PoisonError::into_inner);
-            let of = record.folder.rsplit_once("-replay-").map_or("", |(of, _)| of);
-            if let Some(replay) = replays.get_mut(of) {
-                replay.add(record);
-            }
-            if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
-                let mut examples = examples.lock().unwrap_or_else(PoisonError::into_inner);
-                examples.entry(of.to_owned()).or_insert_with(|| format!("trials/{}", record.folder));
-            }
+            })?;
+            replays.insert(record.folder.clone(), of);
         }
-        ControlFlow::Continue(())
-    };
-    let workers = run.plan.workers;
-    let ran = run_all(&setting, plans, workers, &folder.trials(), env.cancel, &tell).await;
-    env.events.event(&Event::TrialsEnd);
-    let replays = replays.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let findings: Vec<Recurrence> = replays.values().flat_map(Replays::recurrences).collect();
-    let result = ReplayResult {
-        schema: SCHEMA,
-        exit_status: exit_status(&findings),
-        findings,
-        examples: examples.into_inner().unwrap_or_else(PoisonError::into_inner),
-        repeated: ran.repeated,
-        trials_seconds: began.elapsed().as_secs_f64(),
-        run,
-    };
-    match (folder.write("replay.json", &result), ran.stopped) {
-        (Ok(()), stopped) => Ok((result, folder, stopped)),
-        // The first error counts, also where the result could not be written either.
-        (Err(_), Some(error)) | (Err(error), None) => Err(error),
-    }
+        let rerun = RecordedRun::find(&spec.running, &source, &records, env).await?;
+        let what = match records.as_slice() {
+            [one] => one.folder.clone(),
+            _ => rerun.recorded.id.chars().skip("2026-01-01T00-00-00-".len()).collect(),
+        };
+        let folder = RunFolder::create(&spec.running.results, &format!("replay-{what}"))?;
+        let mut run = rerun.run(&spec.running, &folder, spec.times, env);
+        environment::save_inputs(&folder, &rerun.scenario_text, rerun.initramfs)?;
+        folder.write("run.json", &run)?;
+        let (setting, _kernels) = rerun.context(&spec.running, &mut run, &folder, env).await?;
+        folder.write("run.json", &run)?;
+
+        // In turns, so that a run that is interrupted has replayed each trial.
+        let plans = (0..spec.times).flat_map(|time| records.iter().map(move |record| plan(record, time)));
+        let total = u64::from(spec.times) * replays.len() as u64;
+        env.events.event(&Event::TrialsBegin { all: Some(total), done: 0 });
+        let replays = Mutex::new(replays);
+        let examples: Mutex<BTreeMap<String, String>> = Mutex::default();
+        let began = Instant::now();
+        let tell = |happened: Happened| {
+            env.events.event(&Event::Trial(&happened));
+            if let Happened::Ended(record, Again::No) = &happened {
+                let mut replays = replays.lock().unwrap_or_else(PoisonError::into_inner);
+                let of = record.folder.rsplit_once("-replay-").map_or("", |(of, _)| of);
+                if let Some(replay) = replays.get_mut(of) {
+                    replay.add(record);
+                }
+                if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
+                    let mut examples = examples.lock().unwrap_or_else(PoisonError::into_inner);
+                    examples.entry(of.to_owned()).or_insert_with(|| format!("trials/{}", record.folder));
+                }
+            }
+            ControlFlow::Continue(())
+        };
+        let workers = run.plan.workers;
+        let ran = run_all(&setting, plans, workers, &folder.trials(), env.cancel, &tell).await;
+        env.events.event(&Event::TrialsEnd);
+        let replays = replays.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let findings: Vec<Recurrence> = replays.values().flat_map(Replays::recurrences).collect();
+        let result = ReplayResult {
+            schema: SCHEMA,
+            exit_status: exit_status(&findings),
+            findings,
+            examples: examples.into_inner().unwrap_or_else(PoisonError::into_inner),
+            repeated: ran.repeated,
+            trials_seconds: began.elapsed().as_secs_f64(),
+            run,
+        };
+        match (folder.write("replay.json", &result), ran.stopped) {
+            (Ok(()), stopped) => Ok((result, folder, stopped)),
+            // The first error counts, also where the result could not be written either.
+            (Err(_), Some(error)) | (Err(error), None) => Err(error),
+        }
+    })
 }
 
 /// One replay of a recorded trial, numbered among its replays.

@@ -47,7 +47,7 @@ pub const DEFAULT: (&str, &str) = ("dimm-and-cpu.toml", include_str!("../../../s
 #[cfg(test)]
 pub(crate) fn shipped() -> Vec<std::path::PathBuf> {
     let harness = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let all: Vec<_> = [harness.join("../scenarios"), harness.join("tests/scenarios")]
+    let all: Vec<_> = [harness.join("../scenarios"), harness.join("cli/tests/scenarios")]
         .into_iter()
         .flat_map(walkdir::WalkDir::new)
         .map(|entry| entry.unwrap().into_path())

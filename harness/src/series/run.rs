@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use futures::future::LocalBoxFuture;
+
 use super::{Brought, Changed, Judged, SeriesResult, State, Step};
 use crate::bisect::{Bisection, History, Lineup, LineupSpec, Suspected, Test, build};
 use crate::compare::{Class, Finding};
@@ -78,67 +80,69 @@ struct Series<'a> {
 }
 
 /// Judges the series and tells of each patch as it ends. With the result comes why not all patches were judged, if so.
-pub async fn judge(
-    spec: &SeriesSpec,
-    env: &Env<'_>,
-    tell: &mut dyn FnMut(Judging<'_>) -> Result<()>,
-) -> Result<(SeriesResult, RunFolder, Option<Error>)> {
-    let (started, began) = (jiff::Timestamp::now(), Instant::now());
-    // A mistake is reported before anything is built or written.
-    if let Some(file) = &spec.all.scenario {
-        Scenario::read(file)?;
-    }
-    let draft = tempfile::tempdir()?;
-    split(&spec.patches, draft.path(), env.cancel).await?;
-    let host = HostEnv::detect().await?;
-    let below = PairSpec { source: spec.source.clone(), ..spec.all.kernels() }.with_source_named()?;
-    let base = env.build(&below.request()?).await?.before;
-    let probed = env.accelerator(host, spec.all.running.accelerator_request(), &base.image).await?;
-    let running = RunningSpec { found: Some(probed.accelerator), ..spec.all.running.clone() };
-    let all = LineupSpec { running, ..spec.all.clone() };
-    let name = spec.patches.first().and_then(|first| first.file_stem()).unwrap_or_default();
-    let folder = RunFolder::bare(&all.running.results, &format!("series-{}", name.to_string_lossy()))?;
-    let patches = split(&spec.patches, &folder.path().join("patches"), env.cancel).await?;
-    let mut result = SeriesResult {
-        head: Head::new(started, env.command, host.note(&probed)),
-        source: environment::note(&base).source,
-        exit_status: 0,
-        patches: Vec::new(),
-        seconds: 0.0,
-    };
-    tell(Judging::Begins(&result, patches.len()))?;
-    let series = Series { spec, all: &all, patches, folder: folder.path(), env };
-    let last = series.patches.len();
-    let mut stopped = None;
-    let mut against = 0;
-    let numbers = if spec.bisect { last..=last } else { 1..=last };
-    for number in numbers {
-        env.note("series", &format!("patch {number} of {last}"));
-        let step = match Box::pin(series.judge(&below, against, number)).await {
-            Ok(step) => step,
-            Err(error) => {
-                stopped = Some(error);
-                break;
-            }
-        };
-        tell(Judging::Patch(&step))?;
-        if matches!(step.state, State::Judged(_)) {
-            against = number;
+pub fn judge<'a>(
+    spec: &'a SeriesSpec,
+    env: &'a Env<'a>,
+    tell: &'a mut (dyn FnMut(Judging<'_>) -> Result<()> + 'a),
+) -> LocalBoxFuture<'a, Result<(SeriesResult, RunFolder, Option<Error>)>> {
+    Box::pin(async move {
+        let (started, began) = (jiff::Timestamp::now(), Instant::now());
+        // A mistake is reported before anything is built or written.
+        if let Some(file) = &spec.all.scenario {
+            Scenario::read(file)?;
         }
-        result.patches.push(step);
-        // Written after each: one that is killed leaves what it had.
-        result.exit_status = result.exit_status();
+        let draft = tempfile::tempdir()?;
+        split(&spec.patches, draft.path(), env.cancel).await?;
+        let host = HostEnv::detect().await?;
+        let below = PairSpec { source: spec.source.clone(), ..spec.all.kernels() }.with_source_named()?;
+        let base = env.build(&below.request()?).await?.before;
+        let probed = env.accelerator(host, spec.all.running.accelerator_request(), &base.image).await?;
+        let running = RunningSpec { found: Some(probed.accelerator), ..spec.all.running.clone() };
+        let all = LineupSpec { running, ..spec.all.clone() };
+        let name = spec.patches.first().and_then(|first| first.file_stem()).unwrap_or_default();
+        let folder = RunFolder::bare(&all.running.results, &format!("series-{}", name.to_string_lossy()))?;
+        let patches = split(&spec.patches, &folder.path().join("patches"), env.cancel).await?;
+        let mut result = SeriesResult {
+            head: Head::new(started, env.command, host.note(&probed)),
+            source: environment::note(&base).source,
+            exit_status: 0,
+            patches: Vec::new(),
+            seconds: 0.0,
+        };
+        tell(Judging::Begins(&result, patches.len()))?;
+        let series = Series { spec, all: &all, patches, folder: folder.path(), env };
+        let last = series.patches.len();
+        let mut stopped = None;
+        let mut against = 0;
+        let numbers = if spec.bisect { last..=last } else { 1..=last };
+        for number in numbers {
+            env.note("series", &format!("patch {number} of {last}"));
+            let step = match Box::pin(series.judge(&below, against, number)).await {
+                Ok(step) => step,
+                Err(error) => {
+                    stopped = Some(error);
+                    break;
+                }
+            };
+            tell(Judging::Patch(&step))?;
+            if matches!(step.state, State::Judged(_)) {
+                against = number;
+            }
+            result.patches.push(step);
+            // Written after each: one that is killed leaves what it had.
+            result.exit_status = result.exit_status();
+            result.seconds = began.elapsed().as_secs_f64();
+            folder.write("series.json", &result)?;
+        }
+        if spec.bisect && stopped.is_none() {
+            stopped = series.bisect(&below, &result, tell).await.err();
+        } else {
+            tell(Judging::Brought(&result))?;
+        }
         result.seconds = began.elapsed().as_secs_f64();
         folder.write("series.json", &result)?;
-    }
-    if spec.bisect && stopped.is_none() {
-        stopped = series.bisect(&below, &result, tell).await.err();
-    } else {
-        tell(Judging::Brought(&result))?;
-    }
-    result.seconds = began.elapsed().as_secs_f64();
-    folder.write("series.json", &result)?;
-    Ok((result, folder, stopped))
+        Ok((result, folder, stopped))
+    })
 }
 
 impl Series<'_> {

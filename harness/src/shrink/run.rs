@@ -1,5 +1,6 @@
 //! The search for the smallest scenario that still gives a recorded trial's report.
 
+use futures::future::LocalBoxFuture;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -33,49 +34,54 @@ pub struct ShrinkSpec {
 }
 
 /// Shrinks the trial. The result, its folder, and the file of the scenario, which is there where something was found.
-pub async fn shrink(spec: &ShrinkSpec, env: &Env<'_>) -> Result<(ShrinkResult, RunFolder, PathBuf)> {
-    let (source, record) = recorded_trial(&spec.recorded)?;
-    let wanted = wanted(&record, spec.signature.as_deref())?;
-    let recorded = RecordedRun::find(&spec.running, &source, std::slice::from_ref(&record), env).await?;
-    let folder = RunFolder::create(&spec.running.results, &format!("shrink-{}", record.folder))?;
-    let mut run = recorded.run(&spec.running, &folder, spec.times, env);
-    // No run.json: its trials have a scenario each, and are none that could be continued or replayed.
-    environment::save_inputs(&folder, &recorded.scenario_text, recorded.initramfs)?;
-    let scenario = recorded.scenario.clone();
-    let (setting, _kernels) = recorded.context(&spec.running, &mut run, &folder, env).await?;
-    let workers = run.plan.workers;
-    let result = ShrinkResult {
-        schema: SCHEMA,
-        exit_status: 1,
-        trial: record.folder.clone(),
-        signature: wanted.signature,
-        title: wanted.title,
-        original: Count::default(),
-        rule: String::new(),
-        steps: Vec::new(),
-        sizes: Default::default(),
-        shrunk: None,
-        trials: 0,
-        trials_seconds: 0.0,
-        run,
-    };
-    let file = spec.out.clone().unwrap_or_else(|| folder.path().join("shrunk.toml"));
-    let bench = Bench::new(setting, env, &folder, workers, &record, &result.signature);
-    let mut search = Search { bench, record: &record, result, file, written: false };
-    let began = Instant::now();
-    let ended = Box::pin(search.whole(&scenario, spec)).await;
-    let Search { bench, mut result, file, written, .. } = search;
-    result.trials = bench.trials();
-    result.trials_seconds = began.elapsed().as_secs_f64();
-    if let Err(error) = ended {
-        if written && error.kind() == ErrorKind::Interrupted {
-            bench.say(&format!("the best so far is in {}", file.display()));
+pub fn shrink<'a>(
+    spec: &'a ShrinkSpec,
+    env: &'a Env<'a>,
+) -> LocalBoxFuture<'a, Result<(ShrinkResult, RunFolder, PathBuf)>> {
+    Box::pin(async move {
+        let (source, record) = recorded_trial(&spec.recorded)?;
+        let wanted = wanted(&record, spec.signature.as_deref())?;
+        let recorded = RecordedRun::find(&spec.running, &source, std::slice::from_ref(&record), env).await?;
+        let folder = RunFolder::create(&spec.running.results, &format!("shrink-{}", record.folder))?;
+        let mut run = recorded.run(&spec.running, &folder, spec.times, env);
+        // No run.json: its trials have a scenario each, and are none that could be continued or replayed.
+        environment::save_inputs(&folder, &recorded.scenario_text, recorded.initramfs)?;
+        let scenario = recorded.scenario.clone();
+        let (setting, _kernels) = recorded.context(&spec.running, &mut run, &folder, env).await?;
+        let workers = run.plan.workers;
+        let result = ShrinkResult {
+            schema: SCHEMA,
+            exit_status: 1,
+            trial: record.folder.clone(),
+            signature: wanted.signature,
+            title: wanted.title,
+            original: Count::default(),
+            rule: String::new(),
+            steps: Vec::new(),
+            sizes: Default::default(),
+            shrunk: None,
+            trials: 0,
+            trials_seconds: 0.0,
+            run,
+        };
+        let file = spec.out.clone().unwrap_or_else(|| folder.path().join("shrunk.toml"));
+        let bench = Bench::new(setting, env, &folder, workers, &record, &result.signature);
+        let mut search = Search { bench, record: &record, result, file, written: false };
+        let began = Instant::now();
+        let ended = Box::pin(search.whole(&scenario, spec)).await;
+        let Search { bench, mut result, file, written, .. } = search;
+        result.trials = bench.trials();
+        result.trials_seconds = began.elapsed().as_secs_f64();
+        if let Err(error) = ended {
+            if written && error.kind() == ErrorKind::Interrupted {
+                bench.say(&format!("the best so far is in {}", file.display()));
+            }
+            return Err(error);
         }
-        return Err(error);
-    }
-    folder.write("shrink.json", &result)?;
-    drop(bench);
-    Ok((result, folder, file))
+        folder.write("shrink.json", &result)?;
+        drop(bench);
+        Ok((result, folder, file))
+    })
 }
 
 /// The finding of the recorded trial that is meant.

@@ -1,0 +1,198 @@
+//! What its kernel does wrong. The kernel's image says so, in strings such as `toy: plug dimm; 0.2; report cpus-held`:
+//! the operation, the probability in a trial, and what happens. The texts of reports are those of real kernels.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use crate::guest::Guest;
+
+/// How a string of the script begins in the image.
+const MARK: &[u8] = b"toy: ";
+
+/// The kernel's image, by its number in harness/src/qemu/files.rs.
+const IMAGE: &str = "/proc/self/fd/24";
+
+/// Real logs, by the name that a script has for them.
+const REPORTS: [(&str, &str); 4] = [
+    ("cpus-held", include_str!("../../../kreport/tests/fixtures/real-seed-1.log")),
+    ("warn-on", include_str!("../../../kreport/tests/fixtures/provoked-6.1-warn-on.log")),
+    ("circular", include_str!("../../../kreport/tests/fixtures/provoked-6.1-circular.log")),
+    ("panic", include_str!("../../../kreport/tests/fixtures/provoked-6.1-panic.log")),
+];
+
+/// When something happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    Boot,
+    PlugDimm,
+    UnplugDimm,
+    PlugCpu,
+    UnplugCpu,
+}
+
+/// What happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// A report is printed.
+    Report(&'static str),
+    /// The kernel panics, and its machine ends.
+    Panic,
+    /// The guest does nothing any more.
+    Hang,
+    /// Lockdep turns itself off.
+    LockdepOff,
+}
+
+/// One string of the script.
+#[derive(Debug, Clone)]
+struct Line {
+    when: When,
+    chance: f64,
+    what: What,
+    /// Two lines that say the same draw different numbers.
+    number: usize,
+}
+
+/// What a kernel does wrong.
+#[derive(Debug)]
+pub(crate) struct Script {
+    lines: Vec<Line>,
+    identity: Identity,
+}
+
+/// How an operation goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Course {
+    GoesOn,
+    Hangs,
+}
+
+impl Script {
+    /// The one in this process's kernel. A string that is no line of a script is an error: a test would pass for the wrong
+    /// reason.
+    pub(crate) fn read() -> io::Result<Self> {
+        let mut image = Vec::new();
+        File::open(IMAGE)?.read_to_end(&mut image)?;
+        let mut lines = Vec::new();
+        for text in image.split(|byte| *byte == 0).filter_map(|text| text.strip_prefix(MARK)) {
+            let text = String::from_utf8_lossy(text);
+            let line = parse(&text, lines.len());
+            lines.push(line.ok_or_else(|| io::Error::other(format!("no line of a script: {text}")))?);
+        }
+        let is_random = |line: &Line| 0.0 < line.chance && line.chance < 1.0;
+        let identity = if lines.iter().any(is_random) { Identity::take()? } else { Identity::Seed };
+        Ok(Self { lines, identity })
+    }
+
+    /// Whether this line happens in this trial: the same each time that the same trial runs.
+    fn happens(&self, line: &Line, guest: &Guest) -> io::Result<bool> {
+        if line.chance >= 1.0 {
+            return Ok(true);
+        }
+        let identity = match self.identity {
+            Identity::Seed => guest.seed()?,
+            Identity::Number(number) => number.to_string(),
+        };
+        let hash = blake3::hash(format!("{identity} {}", line.number).as_bytes());
+        let bytes = hash.as_bytes();
+        let drawn = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        Ok(f64::from(drawn) / 4_294_967_296.0 < line.chance)
+    }
+}
+
+fn parse(text: &str, number: usize) -> Option<Line> {
+    let mut parts = text.split(';').map(str::trim);
+    let when = match parts.next()? {
+        "boot" => When::Boot,
+        "plug dimm" => When::PlugDimm,
+        "unplug dimm" => When::UnplugDimm,
+        "plug cpu" => When::PlugCpu,
+        "unplug cpu" => When::UnplugCpu,
+        _ => return None,
+    };
+    let chance = parts.next()?.parse().ok().filter(|chance| (0.0..=1.0).contains(chance))?;
+    let what = match parts.next()? {
+        "panic" => What::Panic,
+        "hang" => What::Hang,
+        "lockdep-off" => What::LockdepOff,
+        report => {
+            let name = report.strip_prefix("report ")?;
+            What::Report(REPORTS.iter().find(|(known, _)| *known == name)?.1)
+        }
+    };
+    parts.next().is_none().then_some(Line { when, chance, what, number })
+}
+
+/// The environment variable of a folder in which guests are counted. Trials of one seed, as replays are, then differ, and a
+/// test whose run draws its own seed repeats.
+const DRAWS: &str = "HOTPLUG_FAKE_DRAWS";
+
+/// What chance is drawn from: where guests are counted, which one this is, and else the seed that the harness gives a trial.
+#[derive(Debug)]
+enum Identity {
+    Seed,
+    Number(u32),
+}
+
+impl Identity {
+    fn take() -> io::Result<Self> {
+        let Some(folder) = std::env::var_os(DRAWS).map(PathBuf::from) else { return Ok(Self::Seed) };
+        for number in 0.. {
+            match File::create_new(folder.join(number.to_string())) {
+                Ok(_) => return Ok(Self::Number(number)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::QuotaExceeded.into())
+    }
+}
+
+/// Does what the script says of this moment.
+pub(crate) fn meet(guest: &Guest, when: When) -> io::Result<Course> {
+    let mut course = Course::GoesOn;
+    for line in guest.script.lines.iter().filter(|line| line.when == when) {
+        if !guest.script.happens(line, guest)? {
+            continue;
+        }
+        match line.what {
+            What::Report(log) => print(guest, log)?,
+            What::LockdepOff => guest.disarm(),
+            What::Panic => panics(guest)?,
+            What::Hang => {
+                guest.mute();
+                course = Course::Hangs;
+            }
+        }
+    }
+    Ok(course)
+}
+
+/// Lines of a log's report, each with who printed it.
+fn report(log: &str) -> impl Iterator<Item = (&str, &str)> {
+    let is_first = |line: &&str| line.contains("provoke: ") || line.contains("[ cut here ]");
+    let lines = log.lines().skip_while(move |line| !is_first(line));
+    let mut ended = false;
+    let lines = lines.take_while(move |line| !std::mem::replace(&mut ended, line.contains("---[ end trace")));
+    // `[    2.776804][    T1] text`
+    lines.filter_map(|line| {
+        let (_, rest) = line.split_once("][")?;
+        let (caller, text) = rest.split_once("] ")?;
+        Some((caller.trim(), text))
+    })
+}
+
+fn print(guest: &Guest, log: &str) -> io::Result<()> {
+    report(log).try_for_each(|(caller, text)| guest.record_of(4, caller, text))
+}
+
+/// It prints to the console and to the log, and the machine that was to reboot ends (`-no-reboot`).
+fn panics(guest: &Guest) -> io::Result<()> {
+    let log = REPORTS.iter().find(|(name, _)| *name == "panic").map_or("", |(_, log)| log);
+    print(guest, log)?;
+    for (caller, text) in report(log) {
+        guest.serial().write_all(format!("[    5.000000][{caller:>6}] {text}\r\n").as_bytes())?;
+    }
+    std::process::exit(0)
+}

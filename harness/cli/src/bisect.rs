@@ -1,0 +1,116 @@
+//! `hotplug bisect`: the revision that brought a report, also one that shows itself only now and then.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::running::LineupArgs;
+use super::with_env;
+use hotplug::bisect::{self, BisectSpec, Bisecting, Test};
+use hotplug::present::bisect as screen;
+use hotplug::{Error, Result};
+
+/// Exit status of `git bisect run`'s command: this revision cannot be tried.
+const SKIP: u8 = 125;
+
+/// Options of `hotplug bisect`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  hotplug bisect --source ~/src/linux --good v6.12 --bad v6.13-rc1 --signature 3f2a9c1b
+  hotplug bisect --good v6.12 --bad HEAD --signature flush_all_cpus_locked --scenario scenarios/block-against-cpu.toml
+  git bisect run hotplug bisect --step --signature flush_all_cpus_locked --rate 0.2
+
+Exit status: 0 the revision was found; 1 the good end has it itself; 2 your mistake; 3 no more trials can decide; \
+4 infrastructure; 130 interrupted. With --step: 0 good; 1 bad; 125 cannot be tried; 128 or more stops git's bisection.")]
+pub struct BisectArgs {
+    /// What is looked for: how a report's signature begins, or a part of its title, its key or the text of a WARN
+    #[arg(long, value_name = "WORDS")]
+    pub signature: String,
+    /// A revision without it
+    #[arg(long, value_name = "REV", required_unless_present = "step")]
+    pub good: Option<String>,
+    /// A revision with it
+    #[arg(long, value_name = "REV", required_unless_present = "step")]
+    pub bad: Option<String>,
+    /// Try the revision that is checked out, and no other: for git bisect run
+    #[arg(long, conflicts_with_all = ["good", "bad", "confidence"])]
+    pub step: bool,
+    /// With --step: how many trials of a bad revision show it; as many are run as make a silent one good at 95 %
+    #[arg(long, value_name = "0..1", requires = "step", default_value_t = 1.0, value_parser = share)]
+    pub rate: f64,
+    /// How probable the answer has to be
+    #[arg(long, value_name = "0..1", default_value_t = 0.98, value_parser = share)]
+    pub confidence: f64,
+    /// The repository
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub source: PathBuf,
+    /// The most trials of one revision
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(2..))]
+    pub trials: u32,
+    /// What all kernels and trials have.
+    #[command(flatten)]
+    pub all: LineupArgs,
+}
+
+fn share(text: &str) -> std::result::Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| format!("\"{text}\" is no number"))?;
+    if share > 0.0 && share <= 1.0 { Ok(share) } else { Err("above 0, at most 1".to_owned()) }
+}
+
+impl BisectArgs {
+    fn spec(&self) -> BisectSpec {
+        BisectSpec {
+            source: self.source.clone(),
+            called: self.signature.clone(),
+            trials: self.trials,
+            all: self.all.spec(),
+        }
+    }
+}
+
+/// Bisects, or tries the one revision; the screen goes to `out`. Returns the exit status.
+pub async fn run(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
+    if args.step { Box::pin(step(args, out, cancel)).await } else { Box::pin(whole(args, out, cancel)).await }
+}
+
+/// For `git bisect run`: it stops at statuses from 128 on, so that no mistake is taken for a verdict.
+async fn step(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
+    let spec = args.spec();
+    let cache = args.all.how.open_cache()?;
+    let tried = with_env(&cache, false, cancel, async |env| bisect::step(&spec, args.rate, env).await);
+    let (status, words) = match tried.await {
+        Ok(Test { cannot: Some(why), .. }) => (SKIP, format!("cannot be tried: {why}")),
+        Ok(test) if test.hits > 0 => {
+            (1, format!("bad: {} of {} trials show it", test.hits, test.hits + test.clean))
+        }
+        Ok(test) if test.clean == 0 => (SKIP, "cannot be tried: no trial was watched to its end".to_owned()),
+        Ok(test) => (0, format!("good: none of {} trials shows it", test.clean)),
+        Err(error) => {
+            eprintln!("hotplug: {error}");
+            return Ok(128 + error.exit_status().min(127));
+        }
+    };
+    writeln!(out, "{words}")?;
+    Ok(status)
+}
+
+async fn whole(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
+    let (Some(good), Some(bad)) = (&args.good, &args.bad) else {
+        return Err(Error::user("--good and --bad are both needed"));
+    };
+    let spec = args.spec();
+    let cache = args.all.how.open_cache()?;
+    let (result, folder) = with_env(&cache, false, cancel, async |env| {
+        let mut tell = |bisecting: Bisecting<'_>| {
+            out.write_all(screen::bisecting(&bisecting, &args.signature).as_bytes())?;
+            Ok(out.flush()?)
+        };
+        bisect::bisect(&spec, (good, bad), args.confidence, env, &mut tell).await
+    })
+    .await?;
+    out.write_all(screen::totals(&result, folder.path()).as_bytes())?;
+    Ok(result.exit_status)
+}

@@ -1,0 +1,168 @@
+//! `hotplug compare`: from a patch to a verdict.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::kernel::PairArgs;
+use super::running::RunningArgs;
+use super::{history, with_env};
+use hotplug::Result;
+use hotplug::comparison::{self, AnalysesSpec, ComparisonSpec, Finished, Request, ResumeSpec, TrialsSpec};
+use hotplug::present::{page, stream, terminal};
+
+/// Options of `hotplug compare`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  hotplug compare my.patch
+  hotplug compare --source ~/src/linux --before v6.12 --after my-branch
+  hotplug compare --scenario scenarios/random-soup.toml --for 30m my-series/
+  hotplug compare --exact --scenario scenarios/latency.toml my.patch
+  hotplug compare --continue last --trials 50
+
+Exit status: 0 unchanged or fixed; 1 regressed; 2 your mistake; 3 inconclusive; 4 infrastructure; 130 interrupted.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+pub struct CompareArgs {
+    /// The two kernels.
+    #[command(flatten)]
+    pub pair: PairArgs,
+    /// Go on with the run in this folder: trials that ended count, those that were cut off are run again
+    #[arg(
+        long = "continue",
+        value_name = "RESULT",
+        conflicts_with_all = [
+            "patches", "source", "before", "after", "before_image", "after_image", "config", "no_default_config",
+            "jobs", "scenario", "time", "until_report", "until_seen", "until_decided", "cold", "seed", "results", "accel"
+        ]
+    )]
+    pub resume: Option<PathBuf>,
+    /// Scenario file [default: dimm-and-cpu, which is built in]
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
+    /// Trials a side [default: the scenario's; with --for or --until-report as many as it takes; with --continue the
+    /// run's, of which there can be more]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub trials: Option<u32>,
+    /// Begin no trial after this time, such as 90s, 10m or 8h
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub time: Option<Duration>,
+    /// Begin no trial after the first report, or other finding, that is not known
+    #[arg(long)]
+    pub until_report: bool,
+    /// Begin no trial after a report that is called so: by how its signature begins, or a part of its title, its key or the
+    /// text of a WARN
+    #[arg(long, value_name = "WORDS")]
+    pub until_seen: Option<String>,
+    /// Begin no trial once the verdict cannot change: a regression that the trials still planned could not undo
+    #[arg(long, conflicts_with = "time")]
+    pub until_decided: bool,
+    /// Do without the control: planted bugs in the before kernel, which are looked for in a trial of their own
+    #[arg(long)]
+    pub no_control: bool,
+    /// Do without two more kernels that count which of the changed lines ran
+    #[arg(long)]
+    pub no_coverage: bool,
+    /// Say what ran at the same time, also of a scenario that does not ask for it: two more kernels, which trace their calls
+    #[arg(long)]
+    pub overlap: bool,
+    /// Do without them where the scenario asks for it
+    #[arg(long, conflicts_with = "overlap")]
+    pub no_overlap: bool,
+    /// Do without timing the functions that the scenario names for it
+    #[arg(long)]
+    pub no_latency: bool,
+    /// Time by a count of the guest's instructions, which no other work on the machine disturbs; under TCG, and without
+    /// contention of processors
+    #[arg(long, conflicts_with_all = ["no_latency", "resume"])]
+    pub exact: bool,
+    /// Boots of each kernel that are timed [default: the scenario's, or as many as the clock needs]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), conflicts_with_all = ["no_latency", "resume"])]
+    pub boots: Option<u32>,
+    /// Time kernels too whose trials report, and say so
+    #[arg(long)]
+    pub latency_despite_reports: bool,
+    /// How trials run.
+    #[command(flatten)]
+    pub running: RunningArgs,
+}
+
+impl CompareArgs {
+    fn analyses(&self) -> AnalysesSpec {
+        AnalysesSpec {
+            control: Request::unless(self.no_control),
+            lock_order: Request::Usual,
+            coverage: Request::unless(self.no_coverage),
+            overlap: if self.overlap { Request::Always } else { Request::unless(self.no_overlap) },
+            latency: Request::unless(self.no_latency),
+            exact: self.exact,
+            boots: self.boots,
+            latency_despite_reports: self.latency_despite_reports,
+        }
+    }
+
+    /// The comparison that they ask for.
+    fn spec(&self) -> ComparisonSpec {
+        ComparisonSpec {
+            kernels: self.pair.spec(),
+            scenario: self.scenario.clone(),
+            trials: TrialsSpec {
+                first: 0,
+                end: self.trials,
+                seconds: self.time.map(|time| time.as_secs_f64()),
+                until_report: self.until_report,
+                until_seen: self.until_seen.clone(),
+                until_decided: self.until_decided,
+            },
+            analyses: self.analyses(),
+            running: self.running.spec(),
+            ..ComparisonSpec::default()
+        }
+    }
+}
+
+/// Runs the comparison, prints the screen to `out`, returns the exit status.
+pub async fn run(args: &CompareArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
+    let cache = args.pair.open_cache()?;
+    with_env(&cache, args.running.json_lines, cancel, async |env| {
+        let prepared = match &args.resume {
+            None => comparison::prepare(&args.spec(), env).await?,
+            Some(run) => {
+                let spec = ResumeSpec {
+                    run: super::found(run)?,
+                    trials: args.trials,
+                    analyses: args.analyses(),
+                    workers: args.running.workers,
+                    known: args.running.known.clone(),
+                };
+                comparison::resume(&spec, env).await?
+            }
+        };
+        show(comparison::run(prepared, env).await?, args.running.json_lines, out)
+    })
+    .await
+}
+
+/// Writes the page and the history of a comparison that has ended, prints its screen, or its last JSON lines, to `out`,
+/// and returns the exit status.
+pub(super) fn show(finished: Finished, json_lines: bool, out: &mut dyn Write) -> Result<u8> {
+    let Finished { folder, result, stopped, .. } = finished;
+    history::add(folder.path(), &result);
+    page::write(folder.path(), &result)?;
+    if json_lines {
+        stream::ended(out, &result)?;
+    } else {
+        out.write_all(terminal::screen(&result, folder.path()).as_bytes())?;
+    }
+    stopped.map_or(Ok(result.exit_status), Err)
+}
+
+/// A time as people write it.
+fn duration(text: &str) -> std::result::Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a time; write it as 90s, 10m or 8h");
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(parsed).map_err(|_| wrong())
+}

@@ -1,0 +1,219 @@
+//! `hotplug kernel build|list|prune`.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use hotplug_side::Side;
+use tokio_util::sync::CancellationToken;
+
+use hotplug::Result;
+use hotplug::kernel::{Cache, Kernel, KernelPair, Listing, PairSpec, Prune, Pruned, build_pair, list, prune};
+use hotplug::present::build::BuildReporter;
+
+/// Builds kernel pairs, and looks after those that were built.
+#[derive(Debug, Subcommand)]
+pub enum KernelCommand {
+    /// Build the kernels before and after a patch.
+    Build(Box<BuildArgs>),
+    /// List the kernels in the cache.
+    List(ListArgs),
+    /// Remove kernels and sources that were not used for a while.
+    Prune(PruneArgs),
+}
+
+/// Which two kernels: for every subcommand that needs a pair.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PairArgs {
+    /// Patches: files, mboxes or folders of a series, applied in order.
+    #[arg(value_name = "PATCH")]
+    pub patches: Vec<PathBuf>,
+    /// A patch that both kernels have, below the others; can be given several times
+    #[arg(long, value_name = "PATCH", conflicts_with_all = ["before", "before_image"])]
+    pub base_patch: Vec<PathBuf>,
+    /// Kernel source: linux-source-6.1, a tarball, a folder, or repository@revision [default: linux-source-6.1, else the newest installed]
+    #[arg(long, value_name = "SOURCE")]
+    pub source: Option<String>,
+    /// Revision of the source's repository for the before side.
+    #[arg(long, value_name = "REV", requires = "after", conflicts_with = "before_image")]
+    pub before: Option<String>,
+    /// Revision for the after side.
+    #[arg(long, value_name = "REV", requires = "before", conflicts_with_all = ["after_image", "patches"])]
+    pub after: Option<String>,
+    /// A bzImage to take as the before side.
+    #[arg(long, value_name = "FILE")]
+    pub before_image: Option<PathBuf>,
+    /// A bzImage to take as the after side.
+    #[arg(long, value_name = "FILE", conflicts_with = "patches")]
+    pub after_image: Option<PathBuf>,
+    /// Config fragment over the harness's own; can be given several times, the last one wins.
+    #[arg(long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+    /// Leave the harness's own fragment out: tinyconfig and what --config gives.
+    #[arg(long)]
+    pub no_default_config: bool,
+    /// Compilations at once [default: number of processors]
+    #[arg(long, short, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Kernel cache [default: ~/.cache/hotplug]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+}
+
+/// Options of `hotplug kernel build`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  hotplug kernel build my.patch
+  hotplug kernel build --source linux-source-6.12 --config debug.config my.patch")]
+pub struct BuildArgs {
+    /// The two kernels.
+    #[command(flatten)]
+    pub pair: PairArgs,
+    /// Print the pair as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `hotplug kernel list`.
+#[derive(Debug, Clone, Args)]
+pub struct ListArgs {
+    /// Kernel cache [default: ~/.cache/hotplug]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `hotplug kernel prune`.
+#[derive(Debug, Clone, Args)]
+pub struct PruneArgs {
+    /// Remove what was not used for this many days.
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    pub days: u32,
+    /// Remove everything, whatever version of hotplug made it.
+    #[arg(long, conflicts_with = "days")]
+    pub all: bool,
+    /// Kernel cache [default: ~/.cache/hotplug]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+}
+
+impl PairArgs {
+    /// The cache they name.
+    pub fn open_cache(&self) -> Result<Cache> {
+        Cache::open(cache_path(self.cache.as_deref())?)
+    }
+
+    /// The pair they name.
+    pub fn spec(&self) -> PairSpec {
+        PairSpec {
+            patches: self.patches.clone(),
+            base_patches: self.base_patch.clone(),
+            source: self.source.clone(),
+            before: self.before.clone(),
+            after: self.after.clone(),
+            before_image: self.before_image.clone(),
+            after_image: self.after_image.clone(),
+            config: self.config.clone(),
+            no_default_config: self.no_default_config,
+            jobs: self.jobs,
+        }
+    }
+}
+
+pub(super) fn cache_path(given: Option<&std::path::Path>) -> Result<PathBuf> {
+    given.map_or_else(Cache::default_path, |path| Ok(path.to_owned()))
+}
+
+/// Runs the subcommand; its result goes to `out`, what it is at to standard error.
+pub async fn run(
+    command: &KernelCommand,
+    out: &mut dyn std::io::Write,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    match command {
+        KernelCommand::Build(args) => {
+            let events = BuildReporter::new();
+            let pair =
+                build_pair(&args.pair.open_cache()?, &args.pair.spec().request()?, &events, cancel).await?;
+            drop(events);
+            if args.json { json(out, &pair) } else { Ok(write!(out, "{}", pair_text(&pair))?) }
+        }
+        KernelCommand::List(args) => {
+            let listing = list(&Cache::open(cache_path(args.cache.as_deref())?)?)?;
+            if args.json { json(out, &listing) } else { Ok(write!(out, "{}", listing_text(&listing))?) }
+        }
+        KernelCommand::Prune(args) => {
+            let root = cache_path(args.cache.as_deref())?;
+            let age = Duration::from_secs(u64::from(args.days) * 24 * 3600);
+            let pruned = prune(&root, if args.all { Prune::All } else { Prune::Unused(age) })?;
+            Ok(write!(out, "{}", pruned_text(&pruned))?)
+        }
+    }
+}
+
+fn json(out: &mut dyn std::io::Write, value: &impl serde::Serialize) -> Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value).map_err(std::io::Error::from)?;
+    Ok(writeln!(out)?)
+}
+
+fn pair_text(pair: &KernelPair) -> String {
+    let line = |which: Side, kernel: &Kernel| {
+        let Kernel { id, release, built, image, .. } = kernel;
+        format!("{which:<7} {id}  {release}  {:<18} {}\n", built.to_string(), image.display())
+    };
+    let mut text = line(Side::Before, &pair.before) + &line(Side::After, &pair.after);
+    if pair.same_image() && pair.before.id != pair.after.id {
+        text.push_str("the two images are the same, bit for bit\n");
+    }
+    text
+}
+
+fn gigabytes(bytes: u64) -> String {
+    format!("{}.{} GB", bytes / 1_000_000_000, bytes / 100_000_000 % 10)
+}
+
+fn listing_text(listing: &Listing) -> String {
+    let mut text = String::new();
+    for kernel in &listing.kernels {
+        let record = &kernel.record;
+        let used = kernel.used.strftime("%Y-%m-%d %H:%M");
+        let megabytes = kernel.bytes / 1_000_000;
+        let _ = write!(
+            text,
+            "{}  {:<12} {megabytes:>4} MB  used {used}  {}",
+            record.id, record.release, record.source
+        );
+        for patch in &record.patches {
+            let _ = write!(text, " + {}", patch.subject.as_deref().unwrap_or(&patch.file));
+        }
+        text.push('\n');
+    }
+    for tree in &listing.trees {
+        let used = tree.used.strftime("%Y-%m-%d %H:%M");
+        let objects = gigabytes(tree.object_bytes);
+        let _ = match tree.object_folders {
+            1 => writeln!(text, "source {}, used {used}, 1 object folder, {objects}", tree.id),
+            folders => writeln!(text, "source {}, used {used}, {folders} object folders, {objects}", tree.id),
+        };
+    }
+    if text.is_empty() {
+        text.push_str("the kernel cache is empty\n");
+    }
+    text
+}
+
+fn pruned_text(pruned: &Pruned) -> String {
+    let folders = match pruned.removed.len() {
+        1 => "1 folder".to_owned(),
+        number => format!("{number} folders"),
+    };
+    let mut text = format!("removed {folders}, {}\n", gigabytes(pruned.bytes));
+    for folder in &pruned.in_use {
+        let _ = writeln!(text, "left {}: a run uses it", folder.display());
+    }
+    text
+}

@@ -1,0 +1,159 @@
+//! `hotplug locks`: the lock order of a run's kernels.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use hotplug_lockorder::Union;
+use hotplug_side::Side;
+
+use hotplug::compare::{LockOrderDiff, LockOrders};
+use hotplug::present::drawing::{self, Drawing};
+use hotplug::present::locks;
+use hotplug::record::{add_locks, further_boot, read_locks, read_result};
+use hotplug::{Error, Result};
+
+/// Options of `hotplug locks`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
+Examples:
+  hotplug locks last
+  hotplug locks diff results/2026-11-26T15-33-29-v1.patch last"
+)]
+pub struct LocksArgs {
+    /// A comparison's folder
+    #[arg(value_name = "RESULT", required = true)]
+    pub result: Option<PathBuf>,
+    /// What is taken under this lock, and what it is taken under, on both sides
+    #[arg(long, value_name = "LOCK")]
+    pub around: Option<String>,
+    /// As what it is printed
+    #[arg(long = "as", value_enum, value_name = "FORM", default_value_t, global = true)]
+    pub form: Form,
+    /// What else there is to be done.
+    #[command(subcommand)]
+    pub command: Option<LocksCommand>,
+}
+
+/// As what a lock order is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Form {
+    /// Lines of text
+    #[default]
+    Text,
+    /// A graph for Graphviz
+    Dot,
+    /// A drawing
+    Svg,
+}
+
+/// What takes two runs.
+#[derive(Debug, Clone, Subcommand)]
+pub enum LocksCommand {
+    /// Compare two runs' kernels with their patches, such as a patch and its next version
+    Diff {
+        /// A comparison's folder
+        #[arg(value_name = "RESULT")]
+        before: PathBuf,
+        /// Another's
+        #[arg(value_name = "RESULT")]
+        after: PathBuf,
+    },
+}
+
+/// Prints to `out`; the exit status.
+pub fn run(args: &LocksArgs, out: &mut dyn Write) -> Result<u8> {
+    let found = |folder: &PathBuf| super::found(folder);
+    let result = args.result.as_ref().map(found).transpose()?;
+    let text = match (&args.command, &result, &args.around) {
+        (Some(LocksCommand::Diff { before, after }), ..) => diff(&found(before)?, &found(after)?, args.form)?,
+        (None, Some(folder), Some(lock)) => around(folder, lock, args.form)?,
+        (None, Some(folder), None) => difference(folder, args.form)?,
+        (None, None, _) => return Err(Error::user("no run was named").help("hotplug locks results/RUN")),
+    };
+    out.write_all(text.as_bytes())?;
+    Ok(0)
+}
+
+/// What a run's own two kernels differ in.
+fn difference(folder: &Path, form: Form) -> Result<String> {
+    let diff = read_result(folder)?.lock_order.ok_or_else(|| {
+        Error::user(format!("{} says nothing of the lock order", folder.display()))
+            .help("name a comparison that ended; a control and hotplug prove do not look at the lock order")
+    })?;
+    Ok(told(&diff, form))
+}
+
+/// What the after kernels of two runs differ in. Boots are those that both runs made for themselves.
+fn diff(before: &Path, after: &Path, form: Form) -> Result<String> {
+    let runs = [(Side::Before, before), (Side::After, after)];
+    let both = |place: &dyn Fn(&Path) -> PathBuf| -> Result<Union> {
+        let mut union = Union::default();
+        for (side, run) in runs {
+            let folder = place(run);
+            add_locks(&mut union, &folder, |of| (of == Side::After).then_some(side))?
+                .map_err(|why| none(&folder, &why))?;
+        }
+        Ok(union)
+    };
+    let mut orders = LockOrders::new(both(&Path::to_owned)?);
+    while let Some(number) = orders.next_boot()
+        && runs.iter().all(|(_, run)| further_boot(run, number).exists())
+    {
+        orders.add_boot(&both(&|run| further_boot(run, number))?);
+    }
+    if orders.next_boot().is_some() {
+        eprintln!(
+            "hotplug: some of it needs more boots of both kernels than the two runs made; compare one patch with the other"
+        );
+    }
+    Ok(told(&orders.diff(), form))
+}
+
+fn told(diff: &LockOrderDiff, form: Form) -> String {
+    match form {
+        Form::Text => locks::full(diff),
+        Form::Dot => drawing::dot(&Drawing::of_difference(diff)),
+        Form::Svg => drawing::svg(&Drawing::of_difference(diff)),
+    }
+}
+
+fn none(folder: &Path, why: &str) -> Error {
+    Error::user(format!("{} has no lock order: {why}", folder.display()))
+        .help("name another run: one of this version of hotplug, of kernels that it built")
+}
+
+fn around(folder: &Path, lock: &str, form: Form) -> Result<String> {
+    let union = read_locks(folder)?.map_err(|why| none(folder, &why))?;
+    let named = named(&union, lock);
+    if named.is_empty() {
+        let mut alike: Vec<&str> =
+            union.classes().iter().map(|class| &*class.name).filter(|name| name.contains(lock)).collect();
+        alike.sort_unstable();
+        alike.dedup();
+        alike.truncate(8);
+        let error = Error::user(format!("no trial of {} took a lock called {lock}", folder.display()));
+        return Err(if alike.is_empty() {
+            error.help("name it as lockdep does, such as mem_hotplug_lock")
+        } else {
+            error.help(format!("there are {}", alike.join(", ")))
+        });
+    }
+    Ok(match form {
+        Form::Text => locks::neighbourhood(&union, &named),
+        Form::Dot => drawing::dot(&Drawing::around(&union, &named)),
+        Form::Svg => drawing::svg(&Drawing::around(&union, &named)),
+    })
+}
+
+/// The classes of a name, whichever their subclass.
+fn named(union: &Union, lock: &str) -> Vec<u32> {
+    let places = (0..).zip(union.classes());
+    places
+        .filter(|(place, class)| class.name == lock || union.name(*place) == lock)
+        .map(|(place, _)| place)
+        .collect()
+}

@@ -1,0 +1,27 @@
+//! The binary: parses the command line, sets up tracing, maps errors to exit codes. All else is in the library.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use hotplug::{Error, ErrorKind};
+use hotplug_cli::Cli;
+
+fn main() -> ExitCode {
+    // clap exits with 2 on a mistake of the user's, as we do.
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("HOTPLUG_LOG").unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match hotplug_cli::run(cli) {
+        Ok(status) => status.into(),
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &Error) -> ExitCode {
+    if error.kind() == ErrorKind::Interrupted {
+        eprintln!("hotplug: interrupted");
+    } else {
+        eprintln!("hotplug: {error}");
+    }
+    error.exit_status().into()
+}

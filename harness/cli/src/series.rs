@@ -1,0 +1,63 @@
+//! `hotplug series`: every patch of a series judged, each on top of those before it.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::running::LineupArgs;
+use super::with_env;
+use hotplug::Result;
+use hotplug::present::series as screen;
+use hotplug::series::{Judging, SeriesSpec, judge};
+
+/// Options of `hotplug series`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  hotplug series my-series.mbox
+  hotplug series --source linux-source-6.12 --scenario scenarios/block-against-cpu.toml my-series/
+  hotplug series --bisect long-series.mbox
+
+Exit status: 0 every patch is unchanged or fixed; 1 some patch brings a regression, or has no kernel that boots; 2 your mistake; \
+3 inconclusive; 4 infrastructure; 130 interrupted.")]
+pub struct SeriesArgs {
+    /// The series: an mbox, a folder of patches, or patch files in their order
+    #[arg(value_name = "PATCH", required = true)]
+    pub patches: Vec<PathBuf>,
+    /// Judge the whole series first, and look for the patch that brings each new report by halves
+    #[arg(long)]
+    pub bisect: bool,
+    /// Kernel source: linux-source-6.1, a tarball, a folder, or repository@revision [default: linux-source-6.1, else the newest installed]
+    #[arg(long, value_name = "SOURCE")]
+    pub source: Option<String>,
+    /// Trials a side of each patch [default: the scenario's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub trials: Option<u32>,
+    /// What all kernels and trials have.
+    #[command(flatten)]
+    pub all: LineupArgs,
+}
+
+/// Judges the series: a row on `out` as each patch ends. Returns the exit status.
+pub async fn run(args: &SeriesArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
+    let spec = SeriesSpec {
+        patches: args.patches.clone(),
+        bisect: args.bisect,
+        source: args.source.clone(),
+        trials: args.trials,
+        all: args.all.spec(),
+    };
+    let cache = args.all.how.open_cache()?;
+    let (result, folder, stopped) = with_env(&cache, false, cancel, async |env| {
+        let mut tell = |judging: Judging<'_>| {
+            out.write_all(screen::judging(&judging).as_bytes())?;
+            Ok(out.flush()?)
+        };
+        judge(&spec, env, &mut tell).await
+    })
+    .await?;
+    out.write_all(screen::totals(&result, folder.path()).as_bytes())?;
+    stopped.map_or(Ok(result.exit_status), Err)
+}

@@ -1,0 +1,84 @@
+//! Every scenario, once on each side of the same kernel: each operation does what it should, and the accounts add up.
+//!
+//! A file is a test, named after its folder and itself: `shipped::dimm-and-cpu`, `devices::boot`. A new file is a new test.
+//! Those that take longest are for the night: `nightly_shipped::random-soup`.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+#[expect(dead_code, reason = "other tests' helpers")]
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use common::Run;
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::Value;
+
+/// Where scenarios lie, and what the tests of each folder are called: those of users, and those that only a test wants.
+const FOLDERS: [(&str, &str); 2] = [("shipped", "../../scenarios"), ("devices", "tests/scenarios")];
+
+/// Scenarios of twenty seconds and more.
+const FOR_THE_NIGHT: [&str; 4] = ["cpu-into-offline", "many-dimms", "plug-during-boot", "random-soup"];
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let tests = FOLDERS.into_iter().flat_map(|(name, folder)| tests(name, folder)).collect();
+    libtest_mimic::run(&arguments, tests).exit_code()
+}
+
+fn tests(name: &str, folder: &str) -> Vec<Trial> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|end| end == "toml"));
+    assert!(!files.is_empty(), "no scenario in {}", folder.display());
+    let test = |file: PathBuf| {
+        let scenario = file.file_stem().unwrap().to_str().unwrap();
+        let night = if FOR_THE_NIGHT.contains(&scenario) { "nightly_" } else { "" };
+        let name = format!("{night}{name}::{scenario}");
+        Trial::test(name, move || run(&file))
+    };
+    files.into_iter().map(test).collect()
+}
+
+/// Runs one trial a side. What did not go as it should is a line each.
+fn run(scenario: &Path) -> Result<(), Failed> {
+    let run = Run::new();
+    let output = run.compare().arg("--scenario").arg(scenario).args(["--trials", "1"]).output().unwrap();
+    // A kernel may have bugs of its own, which is what scenarios are for: a report is no failure of this test.
+    if !matches!(output.status.code(), Some(0 | 1 | 3)) {
+        return Err(format!("{}\n{}", output.status, String::from_utf8_lossy(&output.stderr)).into());
+    }
+    let wrong: Vec<String> = ["before-000", "after-000"]
+        .iter()
+        .flat_map(|name| wrong(&run.trial(name)).into_iter().map(move |what| format!("{name}: {what}")))
+        .collect();
+    run.assert_nothing_left();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
+
+/// What of a trial is not as it should be.
+fn wrong(trial: &Value) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let outcome = trial["outcome"].as_str().unwrap();
+    if !["clean", "reported"].contains(&outcome) {
+        wrong.push(format!("{outcome}: {}", trial["why"]));
+    }
+    let operations = trial["operations"].as_array().unwrap();
+    if operations.is_empty() {
+        wrong.push("it did nothing".to_owned());
+    }
+    wrong.extend(operations.iter().filter(|one| !as_expected(one)).map(ToString::to_string));
+    wrong.extend(trial["mismatches"].as_array().unwrap().iter().map(ToString::to_string));
+    wrong
+}
+
+fn as_expected(operation: &Value) -> bool {
+    let outcome = &operation["outcome"];
+    let refused = outcome.get("refused-by-guest").or(outcome.get("failed-in-qemu")).is_some();
+    match operation["expect"].as_str().unwrap() {
+        "done" => outcome == "done",
+        "refused" => refused,
+        _ => outcome == "done" || refused,
+    }
+}

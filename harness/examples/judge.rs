@@ -1,0 +1,34 @@
+//! Judges a patch through the library, by five trials of each kernel, and prints the verdict:
+//! `cargo run --release --example judge -- my.patch`
+
+use hotplug::comparison::{AnalysesSpec, ComparisonSpec, Env, RunningSpec, TrialsSpec, prepare, run};
+use hotplug::events::Event;
+use hotplug::kernel::{Cache, PairSpec};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> hotplug::Result<()> {
+    let patches = std::env::args().skip(1).map(Into::into).collect();
+    let spec = ComparisonSpec {
+        kernels: PairSpec { patches, ..PairSpec::default() },
+        trials: TrialsSpec { end: Some(5), ..TrialsSpec::default() },
+        // Only the trials. The default runs the control and every analysis, too.
+        analyses: AnalysesSpec::none(),
+        running: RunningSpec { results: "results".into(), ..RunningSpec::default() },
+        ..ComparisonSpec::default()
+    };
+    let cache = Cache::open(Cache::default_path()?)?;
+    let listener = |event: &Event<'_>| {
+        if let Event::Trial(happened) = event {
+            tracing::info!(?happened);
+        }
+    };
+    let cancel = CancellationToken::new();
+    let env = Env { cache: &cache, events: &listener, cancel: &cancel, command: &[] };
+    let result = run(prepare(&spec, &env).await?, &env).await?.result;
+    println!("{:?}: {}", result.verdict, result.reason);
+    for finding in &result.reports {
+        println!("before {}, after {}: {}", finding.before, finding.after, finding.title);
+    }
+    Ok(())
+}
