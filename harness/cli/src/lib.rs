@@ -49,7 +49,7 @@ Examples:
   hotplug open last
 
 Exit status, of every command: 0 all is well; 1 it is not: a regression, a report, a bug that was not found; 2 your mistake, \
-and nothing was done; 3 nobody can tell; 4 infrastructure: QEMU, a build, a disk; 130 interrupted."
+and nothing was done; 3 inconclusive; 4 infrastructure: QEMU, a build, a disk; 130 interrupted."
 )]
 pub struct Cli {
     /// What to do.

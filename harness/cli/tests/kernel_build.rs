@@ -205,6 +205,25 @@ fn a_build_waits_for_another_of_the_same_tree() {
     assert!(std::fs::metadata(&image).unwrap().len() > 1024);
 }
 
+/// What the fragments come to is found out once, unless a patch changes what decides it.
+#[test]
+fn a_kernel_is_configured_again_where_kconfig_differs() {
+    let bench = Bench::new("CONFIG_64BIT=y\n");
+    let configured = |patch: &str| {
+        let output = bench.command().arg(bench.patch(patch)).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        ["before", "after"].map(|side| said.contains(&format!("{side}: configuring")))
+    };
+    let added = "@@ -1,3 +1,4 @@\n /* CPU control.\n+ * And a line.\n  * (C) 2001, 2002, 2003, 2004 Rusty Russell\n  *\n";
+    let code = format!("--- a/kernel/cpu.c\n+++ b/kernel/cpu.c\n{added}");
+    assert_eq!(configured(&code), [true, false]);
+    let option = "--- a/Kconfig\n+++ b/Kconfig\n@@ -1,2 +1,3 @@\n+# A line.\n config SMP\n \tbool \"Several processors\"\n";
+    assert_eq!(configured(option), [false, true]);
+    // That was in an object folder of its own: the folder of the source without it is as it was.
+    assert_eq!(configured(&code.replace("And a line", "Another line")), [false, false]);
+}
+
 #[test]
 fn a_patch_that_does_not_compile_leaves_nothing_behind() {
     let bench = Bench::new("CONFIG_64BIT=y\n");

@@ -24,7 +24,7 @@ pub enum Verdict {
     Fixed,
     /// Nothing differs, and both sides were really watched.
     Unchanged,
-    /// Nobody can tell; the reason says why.
+    /// It cannot be decided; the reason says why.
     Inconclusive,
 }
 

@@ -72,8 +72,8 @@ pub struct Counted {
 /// How often something ran, and in which operations.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ran {
-    /// In all counted trials of its side and in their boots. Counters are not locked, so that two CPUs at once may count
-    /// one; what ran is never counted as zero.
+    /// In all counted trials of its side and in their boots. gcc updates the counters atomically where it can
+    /// (`-fprofile-update=prefer-atomic`).
     pub times: u64,
     /// Of these, in the boot.
     pub boot: u64,

@@ -36,6 +36,9 @@ const MAKING: &str = ".hotplug-making";
 /// What the folder saw last. Its time says when the folder was used last.
 const SEEN: &str = ".hotplug-seen.json";
 
+/// A hash of the inputs that the folder's `.config` was made by.
+const CONFIGURED: &str = ".hotplug-configured";
+
 /// How many files were compiled in the folder, for the bar of a build that goes on.
 const COMPILED: &str = ".hotplug-files";
 
@@ -166,6 +169,17 @@ pub(crate) fn making(objects: &Path) -> Result<()> {
     fs_err::create_dir_all(objects)?;
     fs_err::write(objects.join(MAKING), "")?;
     Ok(())
+}
+
+/// Whether the folder's `.config` was made by the same inputs ([`configured`]).
+pub(crate) fn is_configured(objects: &Path, by: &str) -> bool {
+    let told = fs_err::read_to_string(objects.join(CONFIGURED));
+    told.is_ok_and(|told| told == by) && objects.join(".config").is_file()
+}
+
+/// Notes by which inputs the folder's `.config` was made.
+pub(crate) fn configured(objects: &Path, by: &str) -> Result<()> {
+    Ok(files::write_whole(&objects.join(CONFIGURED), by.as_bytes())?)
 }
 
 /// Takes the mark off.

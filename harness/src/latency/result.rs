@@ -102,7 +102,7 @@ pub struct MetricResult {
     pub floor: f64,
     /// What follows.
     pub told: Option<Told>,
-    /// Where nobody can tell: boots a side that probably would, none where no number would.
+    /// Where it is inconclusive: the boots a side that would probably decide it; null where no number would.
     pub boots_to_tell: Option<u32>,
 }
 

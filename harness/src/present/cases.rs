@@ -36,7 +36,7 @@ pub enum CaseOutcome {
         /// More lines: a call path, lines that never ran.
         more: Vec<String>,
     },
-    /// Nobody can tell.
+    /// It could not be decided.
     Skipped {
         /// In one line.
         why: String,
@@ -80,7 +80,7 @@ pub fn cases(result: &RunResult) -> Vec<Case> {
             told.cells.iter().filter(|cell| Side::BOTH.iter().any(|side| is_open(cell.count.of(*side))));
         let outcome = match open.count() {
             0 => CaseOutcome::Passed,
-            some => skipped(format!("of {some} of {} pairs nobody can tell", told.cells.len())),
+            some => skipped(format!("inconclusive for {some} of {} pairs", told.cells.len())),
         };
         all.push(case("pairs raced on purpose met or are kept apart by a lock", outcome));
     }
@@ -101,9 +101,7 @@ pub fn cases(result: &RunResult) -> Vec<Case> {
             None if !slower.is_empty() => {
                 failed(format!("slower: {}", slower.join(", ")), latency::short(told))
             }
-            None if told.told(Told::CannotTell).next().is_some() => {
-                skipped("of some metrics nobody can tell")
-            }
+            None if told.told(Told::CannotTell).next().is_some() => skipped("inconclusive for some metrics"),
             None => CaseOutcome::Passed,
         };
         all.push(case("nothing is slower", outcome));

@@ -48,11 +48,11 @@ mod tests {
             &[
                 case("x\nok 2 y", CaseOutcome::Passed),
                 case("z", CaseOutcome::Failed { why: "w\n# more".into(), more: vec!["f()".into()] }),
-                case("s", CaseOutcome::Skipped { why: "nobody can tell".into() }),
+                case("s", CaseOutcome::Skipped { why: "inconclusive".into() }),
             ],
         );
         let expected = "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: a _ SKIP b\n    1..3\n    \
-            ok 1 xok 2 y\n    not ok 2 z\n    # w_ more\n    #   f()\n    ok 3 s # SKIP nobody can tell\n\
+            ok 1 xok 2 y\n    not ok 2 z\n    # w_ more\n    #   f()\n    ok 3 s # SKIP inconclusive\n\
             not ok 1 a _ SKIP b\n";
         assert_eq!(text, expected);
     }

@@ -12,6 +12,7 @@ use tokio::sync::{SetOnce, mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, LinesCodec};
 
+use super::commands::{Command, QmpCapabilities};
 use crate::Result;
 use crate::event_log::{Happening, Journal};
 use crate::guest::Capped;
@@ -88,12 +89,12 @@ impl Qmp {
         tokio::spawn(owner.serve(lines, inbox));
         let qmp = Self { calls, gone };
         greeting.await.map_err(|_| qmp.why_gone())?;
-        qmp.execute(qapi::qmp::qmp_capabilities { enable: None }).await?;
+        qmp.execute(QmpCapabilities {}).await?;
         Ok(qmp)
     }
 
     /// Runs one command. Safe to cancel: a late answer is recorded and dropped.
-    pub async fn execute<C: qapi::Command + serde::Serialize>(&self, command: C) -> Result<C::Ok, QmpError> {
+    pub async fn execute<C: Command>(&self, command: C) -> Result<C::Answer, QmpError> {
         let odd = |error: serde_json::Error| QmpError::Odd { command: C::NAME, what: error.to_string() };
         let mut message = json!({ "execute": C::NAME });
         let arguments = serde_json::to_value(&command).map_err(odd)?;
@@ -219,6 +220,7 @@ fn excerpt(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::qmp::commands::StopVcpus;
     use tokio::io::{AsyncBufReadExt, BufReader};
 
     use super::*;
@@ -252,7 +254,7 @@ mod tests {
         let qmp = client.await.unwrap().unwrap();
         let text = b"{\"event\":\"NEW_IN_QEMU_12\",\"data\":{\"x\":1}}\n{\"return\":{},\"id\":77}\n";
         qemu.get_mut().write_all(text).await.unwrap();
-        let ask = tokio::spawn(async move { qmp.execute(qapi::qmp::stop {}).await });
+        let ask = tokio::spawn(async move { qmp.execute(StopVcpus {}).await });
         let mut line = String::new();
         qemu.read_line(&mut line).await.unwrap();
         assert_eq!(line, "{\"execute\":\"stop\",\"id\":1}\n");
@@ -278,7 +280,7 @@ mod tests {
             let mut qemu = BufReader::new(theirs);
             greet(&mut qemu).await;
             let qmp = client.await.unwrap().unwrap();
-            let ask = tokio::spawn(async move { qmp.execute(qapi::qmp::stop {}).await });
+            let ask = tokio::spawn(async move { qmp.execute(StopVcpus {}).await });
             qemu.read_line(&mut String::new()).await.unwrap();
             qemu.get_mut().write_all(text.as_bytes()).await.unwrap();
             drop(qemu);
@@ -292,7 +294,7 @@ mod tests {
         let mut qemu = BufReader::new(theirs);
         greet(&mut qemu).await;
         let qmp = client.await.unwrap().unwrap();
-        let error = qmp.execute(qapi::qmp::stop {}).await.unwrap_err();
+        let error = qmp.execute(StopVcpus {}).await.unwrap_err();
         assert_eq!(error, QmpError::Gone("it did not answer stop within 60 s".into()));
         assert!(qmp.is_gone());
         assert_eq!(qmp.gone().await, "it did not answer stop within 60 s");

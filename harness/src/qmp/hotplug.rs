@@ -2,8 +2,12 @@
 //!
 //! What these return is only what QEMU did. Whether the guest followed is told by events, and read in `trial`.
 
-use qapi::qmp;
+use serde_json::{Value, json};
 
+use super::commands::{
+    Arguments, DeviceAdd, DeviceDel, HotpluggableCpu, ObjectAdd, ObjectDel, QomSet, QueryHotpluggableCpus,
+    QueryMemoryDevices, SetAction,
+};
 use super::{Qmp, QmpError};
 use crate::bytes::Bytes;
 use crate::qemu::Inherited;
@@ -33,7 +37,7 @@ pub struct CpuSlot {
     /// Its number in ACPI's list of possible CPUs: slots in the order of their topology (hw/i386/x86-common.c).
     pub slot: u32,
     /// What `device_add` wants to know.
-    pub cpu: qmp::HotpluggableCPU,
+    pub cpu: HotpluggableCpu,
 }
 
 impl CpuSlot {
@@ -49,54 +53,35 @@ fn backend(id: &DeviceId) -> String {
 }
 
 /// The object behind a device's memory.
-fn memory(id: &DeviceId, size: Bytes, kind: Backend, file_offset: Bytes) -> qmp::ObjectOptions {
-    let base = qmp::MemoryBackendProperties {
-        size: size.0,
-        dump: None,
-        host_nodes: None,
-        merge: None,
-        policy: None,
-        prealloc: None,
-        prealloc_context: None,
-        prealloc_threads: None,
-        reserve: None,
-        share: (kind == Backend::File).then_some(true),
-        x_use_canonical_path_for_ramblock_id: None,
-    };
-    let id = backend(id);
-    let memfd = |huge: bool| qmp::MemoryBackendMemfdProperties {
-        base: base.clone(),
-        hugetlb: huge.then_some(true),
-        hugetlbsize: huge.then_some(2 * Bytes::MIB),
-        seal: None,
-    };
-    match kind {
-        Backend::Ram => qmp::ObjectOptions::memory_backend_ram { id, memory_backend_ram: base },
-        Backend::Memfd => qmp::ObjectOptions::memory_backend_memfd { id, memory_backend_memfd: memfd(false) },
+fn memory(id: &DeviceId, size: Bytes, kind: Backend, file_offset: Bytes) -> ObjectAdd {
+    let (driver, more) = match kind {
+        Backend::Ram => ("memory-backend-ram", json!({})),
+        Backend::Memfd => ("memory-backend-memfd", json!({})),
         Backend::HugePages => {
-            qmp::ObjectOptions::memory_backend_memfd { id, memory_backend_memfd: memfd(true) }
+            ("memory-backend-memfd", json!({ "hugetlb": true, "hugetlbsize": 2 * Bytes::MIB }))
         }
-        Backend::File => {
-            let memory_backend_file = qmp::MemoryBackendFileProperties {
-                base,
-                align: None,
-                discard_data: None,
-                offset: Some(file_offset.0),
-                pmem: None,
-                readonly: None,
-                rom: None,
-                mem_path: Inherited::DimmFile.path(),
-            };
-            qmp::ObjectOptions::memory_backend_file { id, memory_backend_file }
-        }
+        Backend::File => (
+            "memory-backend-file",
+            json!({ "share": true, "offset": file_offset.0, "mem-path": Inherited::DimmFile.path() }),
+        ),
+    };
+    let mut arguments = arguments(json!({ "qom-type": driver, "id": backend(id), "size": size.0 }));
+    arguments.extend(self::arguments(more));
+    ObjectAdd { arguments }
+}
+
+/// The members of a JSON object.
+fn arguments(object: Value) -> Arguments {
+    match object {
+        Value::Object(members) => members,
+        _ => Arguments::new(),
     }
 }
 
 impl Qmp {
     /// Adds a `pc-dimm` over memory of its own; one that is backed by a file begins there at `file_offset`.
     pub async fn plug_dimm(&self, id: &DeviceId, dimm: &Dimm, file_offset: Bytes) -> Result<(), QmpError> {
-        let mut arguments = qapi::Dictionary::new();
-        arguments.insert("node".into(), dimm.node.into());
+        let mut arguments = arguments(json!({ "node": dimm.node }));
         if let Some(Bytes(address)) = dimm.address {
             arguments.insert("addr".into(), address.into());
         }
@@ -105,8 +90,7 @@ impl Qmp {
 
     /// Adds an `nvdimm`.
     pub async fn plug_nvdimm(&self, id: &DeviceId, size: Bytes, node: u32) -> Result<(), QmpError> {
-        let mut arguments = qapi::Dictionary::new();
-        arguments.insert("node".into(), node.into());
+        let arguments = arguments(json!({ "node": node }));
         self.plug_memory("nvdimm", id, size, Backend::Ram, Bytes(0), arguments).await
     }
 
@@ -117,9 +101,9 @@ impl Qmp {
         size: Bytes,
         backend: Backend,
         file_offset: Bytes,
-        mut arguments: qapi::Dictionary,
+        mut arguments: Arguments,
     ) -> Result<(), QmpError> {
-        self.execute(qmp::object_add(memory(id, size, backend, file_offset))).await?;
+        self.execute(memory(id, size, backend, file_offset)).await?;
         arguments.insert("memdev".into(), self::backend(id).into());
         let added = self.device_add(driver, id, arguments).await;
         if added.is_err() {
@@ -131,30 +115,25 @@ impl Qmp {
 
     /// Asks a virtio-mem device to give `size` in all. It answers by `MEMORY_DEVICE_SIZE_CHANGE`.
     pub async fn resize(&self, id: &DeviceId, size: Bytes) -> Result<(), QmpError> {
-        let (path, property) = (format!("/machine/peripheral/{id}"), "requested-size".into());
-        self.execute(qmp::qom_set { path, property, value: size.0.into() }).await.map(drop)
+        let (path, property) = (format!("/machine/peripheral/{id}"), "requested-size".to_owned());
+        self.execute(QomSet { path, property, value: size.0.into() }).await.map(drop)
     }
 
     /// Whether a guest that restarts may: QEMU otherwise ends, so that a panic is an end.
     pub async fn allow_reboot(&self, allowed: bool) -> Result<(), QmpError> {
-        let reboot = if allowed { qmp::RebootAction::reset } else { qmp::RebootAction::shutdown };
-        let action = qmp::set_action { panic: None, reboot: Some(reboot), shutdown: None, watchdog: None };
-        self.execute(action).await.map(drop)
+        let reboot = if allowed { "reset" } else { "shutdown" };
+        self.execute(SetAction { reboot }).await.map(drop)
     }
 
     /// Where a DIMM sits.
     pub async fn dimm_place(&self, id: &DeviceId) -> Result<DimmPlace, QmpError> {
         let odd = |what: String| QmpError::Odd { command: "query-memory-devices", what };
-        for device in self.execute(qmp::query_memory_devices {}).await? {
-            if let qmp::MemoryDeviceInfo::dimm(info) = device
-                && info.data.id.as_ref() == Some(&id.0)
-            {
-                let bad = |_| odd(format!("{:?}", info.data));
-                return Ok(DimmPlace {
-                    address: info.data.addr.try_into().map_err(bad)?,
-                    size: Bytes(info.data.size.try_into().map_err(bad)?),
-                    slot: info.data.slot.try_into().map_err(bad)?,
-                });
+        for device in self.execute(QueryMemoryDevices {}).await? {
+            let data = device.data;
+            if device.kind == "dimm" && data.id.as_ref() == Some(&id.0) {
+                let place = |address, size, slot| DimmPlace { address, size: Bytes(size), slot };
+                let place = data.addr.zip(data.size).zip(data.slot).map(|((a, b), c)| place(a, b, c));
+                return place.ok_or_else(|| odd(format!("{data:?}")));
             }
         }
         Err(odd(format!("no {id} in it")))
@@ -162,40 +141,38 @@ impl Qmp {
 
     /// Removes the memory behind a DIMM that is gone. QEMU says "is in use" before that.
     pub async fn remove_backend(&self, id: &DeviceId) -> Result<(), QmpError> {
-        self.execute(qmp::object_del { id: backend(id) }).await.map(drop)
+        self.execute(ObjectDel { id: backend(id) }).await.map(drop)
     }
 
     /// All possible CPUs, in the order of their slots.
     pub async fn cpu_slots(&self) -> Result<Vec<CpuSlot>, QmpError> {
-        let mut cpus = self.execute(qmp::query_hotpluggable_cpus {}).await?;
+        let mut cpus = self.execute(QueryHotpluggableCpus {}).await?;
         // QEMU lists them from the last to the first (hw/core/machine.c); the topology gives the order.
         cpus.sort_by_key(|cpu| {
-            let p = &cpu.props;
-            [p.socket_id, p.die_id, p.cluster_id, p.module_id, p.core_id, p.thread_id]
+            ["socket-id", "die-id", "cluster-id", "module-id", "core-id", "thread-id"]
+                .map(|level| cpu.props.get(level).and_then(Value::as_i64))
         });
         Ok((0..).zip(cpus).map(|(slot, cpu)| CpuSlot { slot, cpu }).collect())
     }
 
     /// Adds the CPU of a free slot.
     pub async fn plug_cpu(&self, id: &DeviceId, slot: &CpuSlot) -> Result<(), QmpError> {
-        let odd = |error: serde_json::Error| QmpError::Odd { command: "device_add", what: error.to_string() };
-        let props = serde_json::to_value(&slot.cpu.props).map_err(odd)?;
-        let arguments = props.as_object().cloned().unwrap_or_default();
-        self.device_add(&slot.cpu.type_, id, arguments).await
+        self.device_add(&slot.cpu.driver, id, slot.cpu.props.clone()).await
     }
 
     /// Asks the guest to give a device back. Success only says that it was asked.
     pub async fn unplug(&self, id: &DeviceId) -> Result<(), QmpError> {
-        self.execute(qmp::device_del { id: id.0.clone() }).await.map(drop)
+        self.execute(DeviceDel { id: id.0.clone() }).await.map(drop)
     }
 
     async fn device_add(
         &self,
         driver: &str,
         id: &DeviceId,
-        arguments: qapi::Dictionary,
+        mut arguments: Arguments,
     ) -> Result<(), QmpError> {
-        let command = qmp::device_add { bus: None, id: Some(id.0.clone()), driver: driver.into(), arguments };
-        self.execute(command).await.map(drop)
+        arguments.insert("driver".into(), driver.into());
+        arguments.insert("id".into(), id.0.clone().into());
+        self.execute(DeviceAdd { arguments }).await.map(drop)
     }
 }

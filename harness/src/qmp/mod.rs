@@ -1,7 +1,9 @@
-//! QMP: one task owns the socket, everyone else holds a handle. Types are the `qapi` crate's; its transport is not
-//! used, because there an unknown event ends the connection and a late reply panics.
+//! QMP: one task owns the socket, and everyone else holds a handle.
+//!
+//! The transport is ours, because an unknown event must not end the connection and a late reply must not end the process.
 
 mod client;
+pub mod commands;
 pub mod hotplug;
 
 pub use client::{Qmp, QmpError};

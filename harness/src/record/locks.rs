@@ -68,5 +68,5 @@ fn check(path: &Path, order: &LockOrder) -> Result<()> {
         return Ok(());
     }
     Err(Error::user(format!("{} names locks or call paths that are not in it", path.display()))
-        .help("restore the file, or remove its trial's folder and continue the run with --resume"))
+        .help("restore the file, or remove its trial's folder and continue the run with --continue"))
 }

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use hotplug_protocol::Request;
-use qapi::qmp;
 
 use super::vm::Vm;
 use crate::Result;
 use crate::limits::limits;
+use crate::qmp::commands::{HumanMonitorCommand, InjectNmi};
 
 /// Where QEMU's own account is kept.
 const FILE: &str = "qemu-state.log";
@@ -33,7 +33,7 @@ pub(super) async fn diagnose(vm: &Vm) -> Result<()> {
 async fn ask_qemu(vm: &Vm) -> String {
     let mut account = String::new();
     for question in QUESTIONS {
-        let command = qmp::human_monitor_command { cpu_index: None, command_line: question.into() };
+        let command = HumanMonitorCommand { command_line: question.into() };
         let answer = match tokio::time::timeout(limits().diagnosis, vm.qmp.execute(command)).await {
             Ok(Ok(answer)) => answer.replace("\r\n", "\n"),
             Ok(Err(error)) => format!("{error}\n"),
@@ -59,7 +59,7 @@ async fn ask_guest(vm: &Vm) {
         let request = Request::Write { path: "/proc/sysrq-trigger".into(), data: key.into() };
         if !matches!(tokio::time::timeout(limits().diagnosis, vm.agent.ask(request)).await, Ok(Ok(_))) {
             // No agent: an NMI makes the kernel print where its CPUs are (arch/x86/kernel/nmi.c).
-            let _ = tokio::time::timeout(limits().diagnosis, vm.qmp.execute(qmp::inject_nmi {})).await;
+            let _ = tokio::time::timeout(limits().diagnosis, vm.qmp.execute(InjectNmi {})).await;
             let _ = tokio::time::timeout(limits().diagnosis, vm.serial.silent_for(limits().backtraces)).await;
             return;
         }

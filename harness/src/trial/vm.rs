@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use hotplug_protocol::{Event, Hello, Request};
 use hotplug_side::Side;
-use qapi::qmp;
 use tokio::net::UnixStream;
 
 use super::Setting;
@@ -18,6 +17,9 @@ use crate::gdb::{Gdb, GdbError};
 use crate::guest::{Agent, Kmsg, Serial};
 use crate::limits::limits;
 use crate::qemu::{Ended, Inherited, Machine, Scratch, Start, shell_words};
+use crate::qmp::commands::{
+    ContinueVcpus, Migrate, MigrateIncoming, MigrateSetCapabilities, MigrationCapability, Pmemsave, StopVcpus,
+};
 use crate::qmp::{Qmp, QmpError};
 use crate::{Error, Result};
 
@@ -217,15 +219,15 @@ impl Vm {
         let save = async {
             self.stop().await?;
             ignore_shared_memory(&self.qmp).await?;
-            let uri = Some(format!("file:{}", Inherited::State.path()));
-            self.qmp.execute(qmp::migrate { channels: None, detach: None, resume: None, uri }).await
+            let uri = format!("file:{}", Inherited::State.path());
+            self.qmp.execute(Migrate { uri }).await
         };
         self.migrated(save).await
     }
 
     /// Stops the guest's CPUs.
     pub(super) async fn stop(&self) -> Result<(), QmpError> {
-        self.qmp.execute(qmp::stop {}).await.map(drop)
+        self.qmp.execute(StopVcpus {}).await.map(drop)
     }
 
     /// Reads a stopped guest's physical memory.
@@ -233,7 +235,7 @@ impl Vm {
         if bytes == 0 {
             return Ok(Vec::new());
         }
-        let save = qmp::pmemsave { filename: Inherited::Probe.path(), size: bytes, val: address };
+        let save = Pmemsave { filename: Inherited::Probe.path(), size: bytes, val: address };
         self.qmp.execute(save).await.map_err(|error| error.to_string())?;
         let length = usize::try_from(bytes).map_err(|error| error.to_string())?;
         self.probe.read(length).map_err(|error| error.to_string())
@@ -241,11 +243,12 @@ impl Vm {
 
     /// Loads the checkpoint that this guest was started from, and lets it run.
     pub(super) async fn restore(&self) -> Result<(), Cut> {
-        let uri = Some(format!("file:{}", Inherited::State.path()));
-        let load = self.qmp.execute(qmp::migrate_incoming { channels: None, exit_on_error: None, uri });
+        let uri = format!("file:{}", Inherited::State.path());
+        let load = self.qmp.execute(MigrateIncoming { uri });
         self.migrated(load).await?;
-        let go_on =
-            async { self.qmp.execute(qmp::cont {}).await.map_err(|error| Cut::Broken(error.to_string())) };
+        let go_on = async {
+            self.qmp.execute(ContinueVcpus {}).await.map_err(|error| Cut::Broken(error.to_string()))
+        };
         self.unless_cut(go_on).await?;
         self.journal.record(Happening::Stage(Stage::Ready));
         Ok(())
@@ -332,7 +335,7 @@ impl Vm {
         }
     }
 
-    /// How much of its guest's memory the host has swapped out, KiB; none where nobody can tell.
+    /// How much of its guest's memory the host has swapped out, KiB; none where that is not known.
     pub(super) fn swapped_kib(&self) -> Option<u64> {
         self.machine.swapped_kib()
     }
@@ -363,9 +366,9 @@ pub(super) fn last_words(dir: &Path) -> String {
 /// Memory in a shared file is no part of the state, neither when it is saved nor when it is loaded, and the end of a
 /// migration is told by an event (qapi/migration.json: `x-ignore-shared`, `events`).
 async fn ignore_shared_memory(qmp: &Qmp) -> Result<(), QmpError> {
-    let capabilities = [qmp::MigrationCapability::x_ignore_shared, qmp::MigrationCapability::events]
-        .map(|capability| qmp::MigrationCapabilityStatus { capability, state: true });
-    qmp.execute(qmp::migrate_set_capabilities { capabilities: capabilities.into() }).await.map(drop)
+    let capabilities =
+        ["x-ignore-shared", "events"].map(|capability| MigrationCapability { capability, state: true });
+    qmp.execute(MigrateSetCapabilities { capabilities: capabilities.into() }).await.map(drop)
 }
 
 /// Keeps QEMU's command line as a script that can be read, and run by whoever listens on the sockets.

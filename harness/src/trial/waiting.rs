@@ -1,13 +1,13 @@
 //! Waiting for what the guest makes of a request: `_OST` codes, deletions, uevents, each phase told as it comes.
 
 use hotplug_protocol::{Event, Snapshot};
-use qapi::qmp::{ACPI_DEVICE_OST, ACPIOSTInfo, ACPISlotType};
 
 use super::cpus::Cpus;
 use super::vm::Vm;
 use crate::Result;
 use crate::bytes::Bytes;
 use crate::event_log::{Happening, Listener, OperationOutcome};
+use crate::qmp::commands::{AcpiDeviceOst, AcpiOst, QueryMemoryDevices};
 use crate::scenario::{DeviceId, Phase};
 
 /// ACPI 6.5, 6.3.5 _OST: the source of an insertion's status is the notification it answers.
@@ -22,7 +22,8 @@ const OST_IN_PROGRESS: [i64; 2] = [0x84, 0x80];
 /// Where a device sits, as events name it.
 #[derive(Debug)]
 pub(super) struct Slot<'a> {
-    kind: ACPISlotType,
+    /// `DIMM` or `CPU`, as `ACPI_DEVICE_OST` names it.
+    kind: &'static str,
     number: u32,
     /// Memory blocks of a DIMM.
     blocks: &'a [u64],
@@ -32,11 +33,11 @@ pub(super) struct Slot<'a> {
 
 impl<'a> Slot<'a> {
     pub(super) fn dimm(number: u32, blocks: &'a [u64]) -> Self {
-        Self { kind: ACPISlotType::DIMM, number, blocks, cpus: None }
+        Self { kind: "DIMM", number, blocks, cpus: None }
     }
 
     pub(super) fn cpu(number: u32, cpus: &'a Cpus) -> Self {
-        Self { kind: ACPISlotType::CPU, number, blocks: &[], cpus: Some(cpus) }
+        Self { kind: "CPU", number, blocks: &[], cpus: Some(cpus) }
     }
 
     /// What a uevent says of what sits here: `add`, `online`, `offline`, `remove`.
@@ -56,10 +57,10 @@ impl<'a> Slot<'a> {
     }
 
     /// The `_OST` that a happening carries, if it is about this slot. Its `device` is missing once the device is gone.
-    fn status(&self, what: &Happening) -> Option<ACPIOSTInfo> {
+    fn status(&self, what: &Happening) -> Option<AcpiOst> {
         match what {
             Happening::Qmp { event, data } if event == "ACPI_DEVICE_OST" => {
-                let ost: ACPI_DEVICE_OST = serde_json::from_value(data.clone()).ok()?;
+                let ost: AcpiDeviceOst = serde_json::from_value(data.clone()).ok()?;
                 (ost.info.slot_type == self.kind && ost.info.slot == self.number.to_string())
                     .then_some(ost.info)
             }
@@ -203,11 +204,11 @@ impl<'a> Ears<'a> {
         };
         // Asked for what it gives already, it says nothing.
         let given = async {
-            let devices = self.vm.qmp.execute(qapi::qmp::query_memory_devices {}).await;
+            let devices = self.vm.qmp.execute(QueryMemoryDevices {}).await;
             devices.is_ok_and(|all| {
                 all.iter().any(|device| {
-                    matches!(device, qapi::qmp::MemoryDeviceInfo::virtio_mem(info)
-                        if info.data.id.as_ref() == Some(&id.0) && info.data.size == size.0)
+                    let is_ours = device.kind == "virtio-mem" && device.data.id.as_ref() == Some(&id.0);
+                    is_ours && device.data.size == Some(size.0)
                 })
             })
         };

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::event_log::{Happening, Journal};
 use crate::gdb::{Gdb, GdbError, Registers, Stop, Vcpu};
+use crate::qmp::commands::{ContinueVcpus, QueryStatus, StopVcpus};
 use crate::qmp::{Qmp, QmpError};
 use crate::rendezvous::{Hold, HoldOutcome, Places, Snapshot, Task, Tasks};
 use crate::scenario::{Holding, Point};
@@ -280,7 +281,7 @@ impl<'a> Holder<'a> {
     ) -> Result<Woke, GdbError> {
         let monitor = |error: QmpError| GdbError::Gone(format!("QEMU's monitor: {error}"));
         let mut heard = self.journal.listen();
-        self.qmp.execute(qapi::qmp::cont {}).await.map_err(monitor)?;
+        self.qmp.execute(ContinueVcpus {}).await.map_err(monitor)?;
         self.gdb.other_word(true);
         let qmp = self.qmp;
         let stands = async {
@@ -289,7 +290,7 @@ impl<'a> Holder<'a> {
             };
             // The journal ends with the machine. An event may be an earlier stop's, which this side was told by the stub.
             while heard.until(stop).await.is_ok() {
-                if !qmp.execute(qapi::qmp::query_status {}).await.map_err(monitor)?.running {
+                if !qmp.execute(QueryStatus {}).await.map_err(monitor)?.running {
                     break;
                 }
             }
@@ -306,7 +307,7 @@ impl<'a> Holder<'a> {
             () = a_while(*left) => Some(Woke::Time),
         };
         // Of a machine that stands it changes nothing.
-        self.qmp.execute(qapi::qmp::stop {}).await.map_err(monitor)?;
+        self.qmp.execute(StopVcpus {}).await.map_err(monitor)?;
         self.gdb.other_word(false);
         if let Some(left) = left {
             *left = left.saturating_sub(began.elapsed());

@@ -1,0 +1,148 @@
+//! The commands that are sent, and the types of their arguments and answers, as QEMU's qapi/*.json has them. Of answers
+//! and events only the members that are read are here.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A command of QMP. It serializes to its arguments.
+pub trait Command: Serialize {
+    /// Its name.
+    const NAME: &'static str;
+    /// What QEMU answers.
+    type Answer: DeserializeOwned;
+}
+
+/// The answer of a command that returns nothing.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Empty {}
+
+/// Arguments that depend on the device, or on the object.
+pub type Arguments = Map<String, Value>;
+
+macro_rules! commands {
+    ($($(#[$doc:meta])* $name:literal $command:ident { $($(#[$of:meta])* $field:ident: $kind:ty),* } -> $answer:ty;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Serialize)]
+        #[serde(rename_all = "kebab-case")]
+        #[allow(missing_docs, reason = "the members of a command are QEMU's")]
+        pub struct $command { $($(#[$of])* pub $field: $kind),* }
+
+        impl Command for $command {
+            const NAME: &'static str = $name;
+            type Answer = $answer;
+        }
+    )*};
+}
+
+commands! {
+    /// Ends the negotiation.
+    "qmp_capabilities" QmpCapabilities {} -> Empty;
+    /// Stops all vCPUs.
+    "stop" StopVcpus {} -> Empty;
+    /// Lets them run.
+    "cont" ContinueVcpus {} -> Empty;
+    /// Whether they run.
+    "query-status" QueryStatus {} -> Status;
+    /// The plugged memory devices.
+    "query-memory-devices" QueryMemoryDevices {} -> Vec<MemoryDevice>;
+    /// All possible CPUs.
+    "query-hotpluggable-cpus" QueryHotpluggableCpus {} -> Vec<HotpluggableCpu>;
+    /// Adds an object, such as the memory of a DIMM.
+    "object-add" ObjectAdd { #[serde(flatten)] arguments: Arguments } -> Empty;
+    /// Removes an object.
+    "object-del" ObjectDel { id: String } -> Empty;
+    /// Plugs a device.
+    "device_add" DeviceAdd { #[serde(flatten)] arguments: Arguments } -> Empty;
+    /// Requests that the guest releases a device.
+    "device_del" DeviceDel { id: String } -> Empty;
+    /// Sets a property of an object.
+    "qom-set" QomSet { path: String, property: String, value: Value } -> Empty;
+    /// Decides what follows a reboot of the guest: `reset` or `shutdown`.
+    "set-action" SetAction { reboot: &'static str } -> Empty;
+    /// Writes guest-physical memory to a file: `size` bytes from the address `val`.
+    "pmemsave" Pmemsave { val: u64, size: u64, filename: String } -> Empty;
+    /// Saves the guest's state.
+    "migrate" Migrate { uri: String } -> Empty;
+    /// Loads a guest's state.
+    "migrate-incoming" MigrateIncoming { uri: String } -> Empty;
+    /// Switches capabilities of migration.
+    "migrate-set-capabilities" MigrateSetCapabilities { capabilities: Vec<MigrationCapability> } -> Empty;
+    /// A command of the human monitor.
+    "human-monitor-command" HumanMonitorCommand { command_line: String } -> String;
+    /// Sends a non-maskable interrupt to all CPUs.
+    "inject-nmi" InjectNmi {} -> Empty;
+}
+
+/// A switch of migration.
+#[derive(Debug, Clone, Serialize)]
+pub struct MigrationCapability {
+    /// Its name.
+    pub capability: &'static str,
+    /// On or off.
+    pub state: bool,
+}
+
+/// `StatusInfo`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Status {
+    /// The vCPUs run.
+    pub running: bool,
+}
+
+/// `MemoryDeviceInfo`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct MemoryDevice {
+    /// `dimm`, `nvdimm`, `virtio-mem`, ...
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The rest.
+    pub data: MemoryDeviceData,
+}
+
+/// What is common to the memory devices. Not every kind has a slot.
+#[derive(Debug, Clone, Deserialize)]
+pub struct MemoryDeviceData {
+    /// The device's id.
+    pub id: Option<String>,
+    /// Guest-physical address, bytes.
+    pub addr: Option<u64>,
+    /// Size, bytes.
+    pub size: Option<u64>,
+    /// Slot.
+    pub slot: Option<u32>,
+}
+
+/// `HotpluggableCPU`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HotpluggableCpu {
+    /// The driver that `device_add` takes.
+    #[serde(rename = "type")]
+    pub driver: String,
+    /// Where the CPU is in QEMU's object tree; none where the slot is free.
+    pub qom_path: Option<String>,
+    /// Its place in the topology, which `device_add` takes as it is.
+    pub props: Arguments,
+}
+
+/// The event `ACPI_DEVICE_OST`: the firmware's acknowledgement (ACPI specification 6.5, 6.3.5).
+#[derive(Debug, Clone, Deserialize)]
+pub struct AcpiDeviceOst {
+    /// Its content.
+    pub info: AcpiOst,
+}
+
+/// `ACPIOSTInfo`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AcpiOst {
+    /// The slot's number.
+    pub slot: String,
+    /// `DIMM` or `CPU`.
+    pub slot_type: String,
+    /// What is acknowledged.
+    pub source: i64,
+    /// How it went.
+    pub status: i64,
+}
