@@ -1,6 +1,8 @@
 //! Judges a patch through the library, by five trials of each kernel, and prints the verdict:
 //! `cargo run --release --example judge -- my.patch`
 
+#![expect(clippy::print_stdout, reason = "the verdict is its output")]
+
 use hotplug::comparison::{AnalysesSpec, ComparisonSpec, Env, RunningSpec, TrialsSpec, prepare, run};
 use hotplug::events::Event;
 use hotplug::kernel::{Cache, PairSpec};

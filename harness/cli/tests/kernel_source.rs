@@ -8,7 +8,6 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use hotplug_kreport;
 use regex::Regex;
 
 /// The checkers' files. One that a kernel does not have is passed over.

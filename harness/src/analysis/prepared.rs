@@ -65,12 +65,11 @@ impl Prepared {
     /// Decides how the trials start, as those before them did if there are any, and writes `run.json`.
     pub(crate) async fn settle_start(&mut self, env: &Env<'_>) -> Result<()> {
         let earlier = self.run.start.take();
-        let start = match &earlier {
-            Some(cold @ Start::Cold { .. }) => cold.clone(),
-            _ => {
-                let evidence = self.folder.checkpoints();
-                environment::start(self.run.plan.cold, &mut self.setting, &evidence, env).await?
-            }
+        let start = if let Some(cold @ Start::Cold { .. }) = &earlier {
+            cold.clone()
+        } else {
+            let evidence = self.folder.checkpoints();
+            environment::start(self.run.plan.cold, &mut self.setting, &evidence, env).await?
         };
         if let (Some(Start::Restored), Start::Cold { why }) = (&earlier, &start) {
             return Err(Error::infrastructure(format!(

@@ -51,10 +51,9 @@ async fn run_part(
             };
         }
         Part::LockOrder => {
-            beside.lock_order = match asked.lock_order.is_off() {
-                false => Some(lock_order::lock_order(prepared, judgement, env).await?),
-                true => None,
-            };
+            if !asked.lock_order.is_off() {
+                beside.lock_order = Some(lock_order::lock_order(prepared, judgement, env).await?);
+            }
         }
         Part::Coverage => {
             beside.coverage = match asked.coverage {

@@ -58,9 +58,15 @@ impl Listener for Terminal {
                 }
             }
             Event::Verdict { result, following } => {
-                terminal::first_verdict(result, following).iter().for_each(|text| line(text));
+                for text in terminal::first_verdict(result, following) {
+                    line(&text);
+                }
             }
-            Event::Concluded { part, beside } => lines(*part, beside).iter().for_each(|text| line(text)),
+            Event::Concluded { part, beside } => {
+                for text in lines(*part, beside) {
+                    line(&text);
+                }
+            }
             Event::Began(_) => {}
         }
     }

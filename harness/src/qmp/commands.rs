@@ -25,8 +25,11 @@ macro_rules! commands {
         $(#[$doc])*
         #[derive(Debug, Clone, Serialize)]
         #[serde(rename_all = "kebab-case")]
-        #[allow(missing_docs, reason = "the members of a command are QEMU's")]
-        pub struct $command { $($(#[$of])* pub $field: $kind),* }
+        pub struct $command { $(
+            $(#[$of])*
+            #[doc = concat!("`", stringify!($field), "` in QEMU's schema.")]
+            pub $field: $kind,
+        )* }
 
         impl Command for $command {
             const NAME: &'static str = $name;

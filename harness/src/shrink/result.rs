@@ -9,7 +9,7 @@ use crate::record::Run;
 /// `shrink.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ShrinkResult {
-    /// [`super::SCHEMA`].
+    /// [`crate::record::SCHEMA`].
     pub schema: u32,
     /// The exit status that goes with it.
     pub exit_status: u8,

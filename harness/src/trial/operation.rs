@@ -238,18 +238,7 @@ async fn until_end(bench: Bench<'_>, operation: &Operation, reached: &(dyn Fn(Ph
         }
         Operation::Write { path, data } => {
             reached(Phase::Accepted);
-            let request = Request::Write { path: path.clone(), data: data.clone() };
-            let answer =
-                if path == SUSPEND { vm.agent.ask_alone(request).await } else { vm.agent.ask(request).await };
-            match answer {
-                Ok(_) => {
-                    if path.ends_with("/memory/auto_online_blocks") {
-                        bench.ledger.set_online(auto_online(data));
-                    }
-                    Ok(End::done(Change::Nothing))
-                }
-                Err(error) => Ok(End::of_agent(error)),
-            }
+            Ok(write(bench, path, data).await)
         }
         Operation::Read { path, offset, length } => {
             reached(Phase::Accepted);
@@ -257,6 +246,22 @@ async fn until_end(bench: Bench<'_>, operation: &Operation, reached: &(dyn Fn(Ph
             Ok(vm.agent.ask(request).await.map_or_else(End::of_agent, |_| End::done(Change::Nothing)))
         }
         Operation::Reboot => reboot(bench, reached).await,
+    }
+}
+
+/// Writes a file of the guest. What it decides about later memory is noted.
+async fn write(bench: Bench<'_>, path: &str, data: &str) -> End {
+    let agent = &bench.vm.agent;
+    let request = Request::Write { path: path.to_owned(), data: data.to_owned() };
+    let answer = if path == SUSPEND { agent.ask_alone(request).await } else { agent.ask(request).await };
+    match answer {
+        Ok(_) => {
+            if path.ends_with("/memory/auto_online_blocks") {
+                bench.ledger.set_online(auto_online(data));
+            }
+            End::done(Change::Nothing)
+        }
+        Err(error) => End::of_agent(error),
     }
 }
 
