@@ -16,7 +16,7 @@ const SAMPLE: u64 = 200;
 /// Reads a kernel log as it grows. Memory stays below a few MiB whatever comes.
 ///
 /// ```
-/// let mut scanner = hotplug::kreport::Scanner::new();
+/// let mut scanner = hotplug_kreport::Scanner::new();
 /// scanner.feed(b"[    1.0] hello\n");
 /// assert!(scanner.drain().next().is_none());
 /// assert!(scanner.finish().is_empty());
