@@ -19,7 +19,7 @@ use crate::hotplug;
 use crate::trials::only;
 
 /// What is done, and twelve times from each of two boots a side.
-const SCENARIO: &str = "harness/benches/figures/timed.toml";
+const SCENARIO: &str = "harness/cli/benches/figures/timed.toml";
 
 /// A kernel that takes one per cent longer to offline a block.
 const SLOW: &str = "guest-images/patches/known-bugs/planted-slow-offline.patch";
