@@ -4,7 +4,7 @@
 #![expect(clippy::print_stdout, reason = "the verdict is its output")]
 
 use hotplug::comparison::{AnalysesSpec, ComparisonSpec, Env, RunningSpec, TrialsSpec, prepare, run};
-use hotplug::events::Event;
+use hotplug::events::Quiet;
 use hotplug::kernel::{Cache, PairSpec};
 use tokio_util::sync::CancellationToken;
 
@@ -20,13 +20,8 @@ async fn main() -> hotplug::Result<()> {
         ..ComparisonSpec::default()
     };
     let cache = Cache::open(Cache::default_path()?)?;
-    let listener = |event: &Event<'_>| {
-        if let Event::Trial(happened) = event {
-            tracing::info!(?happened);
-        }
-    };
     let cancel = CancellationToken::new();
-    let env = Env { cache: &cache, events: &listener, cancel: &cancel, command: &[] };
+    let env = Env { cache: &cache, events: &Quiet, cancel: &cancel, command: &[] };
     let result = run(prepare(&spec, &env).await?, &env).await?.result;
     println!("{:?}: {}", result.verdict, result.reason);
     for finding in &result.reports {

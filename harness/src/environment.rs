@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use crate::bytes::Bytes;
 use crate::events::{Builds, Event, Listener};
 use crate::host::{self, Acceleration, Accelerator, AcceleratorRequest, System};
-use crate::kernel::{self, Cache, Kernel, KernelPair, PairRequest, build_pair};
+use crate::kernel::{self, Cache, Kernel, KernelPair, PairRequest, PairSpec, build_pair};
 use crate::qemu::{Identity, Platform, Sealed, has_sandbox, shell_word};
 use crate::record::{Host, KernelNote, Run, RunFolder, Start};
 use crate::rendezvous::Places;
 use crate::scenario::{Clock, Scenario};
+use crate::spec::RunningSpec;
 use crate::trial::checkpoint::{self, Boot, Checkpoints};
 use crate::trial::{OnDisk, Setting};
 use crate::{Error, Result};
@@ -49,6 +50,20 @@ impl Env<'_> {
     /// Builds, or finds, the kernels of a pair.
     pub(crate) async fn build(&self, request: &PairRequest) -> Result<KernelPair> {
         build_pair(self.cache, request, &Builds(self.events), self.cancel).await
+    }
+
+    /// Builds the first of many kernels, and finds the accelerator with its image. With them come the note of the host,
+    /// and `running` with that accelerator, so that no inner run looks for it again.
+    pub(crate) async fn settle(
+        &self,
+        running: &RunningSpec,
+        first: &PairSpec,
+    ) -> Result<(Kernel, Host, RunningSpec)> {
+        let host = HostEnv::detect().await?;
+        let kernel = self.build(&first.request()?).await?.before;
+        let probed = self.accelerator(host, running.accelerator_request(), &kernel.image).await?;
+        let running = RunningSpec { found: Some(probed.accelerator), ..running.clone() };
+        Ok((kernel, host.note(&probed), running))
     }
 
     /// The accelerator that is asked for, tried with a kernel's image.

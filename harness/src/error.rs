@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use hotplug_lockorder::LayoutError;
+
 /// Whose fault an error was. Decides the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -106,26 +108,21 @@ impl From<std::io::Error> for Error {
 
 impl From<hotplug_kreport::Error> for Error {
     fn from(error: hotplug_kreport::Error) -> Self {
-        let help = error.help();
-        let this = Self::user(&error);
-        let this = match std::error::Error::source(&error) {
+        let mut this = Self::user(&error);
+        this.help = error.help().map(str::to_owned);
+        match std::error::Error::source(&error) {
             Some(source) => this.detail(source),
-            None => this,
-        };
-        match help {
-            Some(help) => this.help(help),
             None => this,
         }
     }
 }
 
-impl From<hotplug_lockorder::LayoutError> for Error {
-    fn from(error: hotplug_lockorder::LayoutError) -> Self {
-        let help = error.help();
-        match (error, help) {
-            (hotplug_lockorder::LayoutError::Io(error), _) => error.into(),
-            (error, Some(help)) => Self::user(error).help(help),
-            (error, None) => Self::user(error),
+impl From<LayoutError> for Error {
+    fn from(error: LayoutError) -> Self {
+        let help = error.help().map(str::to_owned);
+        match error {
+            LayoutError::Io(error) => error.into(),
+            error @ LayoutError::Unknown { .. } => Self { help, ..Self::user(error) },
         }
     }
 }

@@ -31,6 +31,18 @@ pub struct ComparisonSpec {
     pub running: RunningSpec,
 }
 
+impl ComparisonSpec {
+    /// The same with every path absolute, so that it means the same in another folder.
+    #[must_use]
+    pub fn absolute(self) -> Self {
+        let path = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let running = self.running;
+        let running =
+            RunningSpec { results: path(running.results), known: running.known.map(path), ..running };
+        Self { kernels: self.kernels.absolute(), scenario: self.scenario.map(path), running, ..self }
+    }
+}
+
 /// Which trials run, and what ends them early.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]

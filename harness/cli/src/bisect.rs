@@ -105,7 +105,7 @@ async fn whole(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationToke
     let cache = args.all.how.open_cache()?;
     let (result, folder) = with_env(&cache, false, cancel, async |env| {
         let mut tell = |bisecting: Bisecting<'_>| {
-            out.write_all(screen::bisecting(&bisecting, &args.signature).as_bytes())?;
+            out.write_all(screen::bisecting(&bisecting).as_bytes())?;
             Ok(out.flush()?)
         };
         bisect::bisect(&spec, (good, bad), args.confidence, env, &mut tell).await

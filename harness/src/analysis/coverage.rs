@@ -10,13 +10,13 @@ use hotplug_side::{Side, Sides};
 use super::Prepared;
 use crate::compare::{Coverage, FileCoverage, SideCounts};
 use crate::coverage::{self, Counted, Objects, TrialCounters, changed, line_counts};
-use crate::environment::{self, Env, HostEnv};
+use crate::environment::{self, Env};
 use crate::error::ErrorKind;
 use crate::events::Builds;
 use crate::files::read_json_if_there;
 use crate::kernel::{Counting, Kernel, Touched, build_counted};
 use crate::trial::{self, Ran, Setting, run_all};
-use crate::{Error, Result, image};
+use crate::{Error, Result};
 
 /// Counted trials a side, where lines keep not running. A scenario without chance does the same in each of them.
 const MOST: u32 = 10;
@@ -105,13 +105,8 @@ async fn count(prepared: &Prepared, env: &Env<'_>) -> Result<Coverage> {
     // No layout of lockdep's structures, which is read from a vmlinux: these trials are not asked for a lock order.
     let mut kernels = Sides { before: pair.before, after: pair.after };
     (kernels.before.vmlinux, kernels.after.vmlinux) = (None, None);
-    let scenario = environment::kept_scenario(prepared.folder.path(), &prepared.run)?.0.unheld();
-    let most = prepared.run.trials.unwrap_or(scenario.trials).min(MOST);
-    let initramfs = image::initramfs()?;
-    let host = HostEnv::detect().await?;
-    let mut setting = host
-        .context(scenario, prepared.setting.accelerator, &kernels, &prepared.run, initramfs, None)
-        .await?;
+    let most = prepared.run.trials.unwrap_or(prepared.setting.scenario.trials).min(MOST);
+    let mut setting = prepared.further(&kernels).await?;
     setting.counted = Some(Sides { before: halves.before.sources(), after: halves.after.sources() });
     let mut is_started = false;
     for number in 0..most {

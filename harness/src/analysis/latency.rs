@@ -8,7 +8,7 @@ use hotplug_side::{Side, Sides};
 
 use super::Prepared;
 use crate::compare::{Judgement, Tally};
-use crate::environment::{self, Env, HostEnv};
+use crate::environment::{Env, HostEnv};
 use crate::error::ErrorKind;
 use crate::events::Event;
 use crate::files::read_json_if_there;
@@ -20,7 +20,7 @@ use crate::trial::checkpoint::{self, Boot, Checkpoint, Checkpoints};
 use crate::trial::{
     self, Happened, Ran, Setting, Told, TrialOutcome, TrialPlan, TrialRecord, Watched, run_all,
 };
-use crate::{Error, Result, image};
+use crate::{Error, Result};
 
 /// Boots of each kernel where the wall clock times them: on a busy machine they scatter by a tenth and more.
 const WALL_BOOTS: u32 = 20;
@@ -178,11 +178,7 @@ async fn time_round(
     let built = prepared.built_again("latency", round.built_for(), config, env).await?;
     let kernels = built.as_ref().unwrap_or(&prepared.kernels);
     let is_one_image = kernels.before.image_hash == kernels.after.image_hash;
-    let scenario = environment::kept_scenario(prepared.folder.path(), &prepared.run)?.0.unheld();
-    let initramfs = image::initramfs()?;
-    let host = HostEnv::detect().await?;
-    let mut setting =
-        host.context(scenario, prepared.setting.accelerator, kernels, &prepared.run, initramfs, None).await?;
+    let mut setting = prepared.further(kernels).await?;
     setting.watched = Some(round.watched(timing, clock));
     setting.go_by(clock, kernels.before.hz());
     let workers = match clock {

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use super::Prepared;
-use crate::environment::{self, Env, HostEnv};
+use crate::environment::{self, Env};
 use crate::error::ErrorKind;
 use crate::events::Event;
 use crate::files::read_json_if_there;
@@ -13,7 +13,7 @@ use crate::latency::{self, TrialTimes};
 use crate::overlap::Overlap;
 use crate::scenario::{Clock, Racing};
 use crate::trial::{self, Happened, Ran, Told, TrialRecord, Watched, run_all};
-use crate::{Error, Result, image};
+use crate::{Error, Result};
 
 /// Traced trials a side unless the scenario says otherwise, at most.
 const MOST: u32 = 10;
@@ -32,8 +32,8 @@ async fn trace(prepared: &Prepared, racing: &Racing, env: &Env<'_>) -> Result<Ov
     let mut kernels = built.unwrap_or_else(|| prepared.kernels.clone());
     // No layout of lockdep's structures, which is read from a vmlinux: these trials are not asked for a lock order.
     (kernels.before.vmlinux, kernels.after.vmlinux) = (None, None);
-    let scenario = environment::kept_scenario(prepared.folder.path(), &prepared.run)?.0.unheld();
-    let wanted = racing.trials.unwrap_or_else(|| prepared.run.trials.unwrap_or(scenario.trials).min(MOST));
+    let usual = prepared.run.trials.unwrap_or(prepared.setting.scenario.trials).min(MOST);
+    let wanted = racing.trials.unwrap_or(usual);
     let place = prepared.folder.path().join("overlap");
     let trials = place.join("trials");
     fs_err::create_dir_all(&trials)?;
@@ -42,11 +42,7 @@ async fn trace(prepared: &Prepared, racing: &Racing, env: &Env<'_>) -> Result<Ov
         .filter(|plan| !trials.join(plan.folder()).join("trial.json").exists())
         .collect();
     if !left.is_empty() {
-        let initramfs = image::initramfs()?;
-        let host = HostEnv::detect().await?;
-        let mut setting = host
-            .context(scenario, prepared.setting.accelerator, &kernels, &prepared.run, initramfs, None)
-            .await?;
+        let mut setting = prepared.further(&kernels).await?;
         let told = Told::Calls(racing.functions());
         setting.watched = Some(Watched { told, victims: Vec::new(), clock: Clock::Wall });
         let evidence = place.join("checkpoints");

@@ -3,12 +3,12 @@
 use hotplug_side::Sides;
 
 use crate::compare::Judge;
-use crate::environment::{self, Env};
+use crate::environment::{self, Env, HostEnv};
 use crate::kernel::{Config, Kernel, PairRequest, still_asks_for};
 use crate::record::{Run, RunFolder, Start};
 use crate::spec::AnalysesSpec;
 use crate::trial::{Past, Setting};
-use crate::{Error, Result};
+use crate::{Error, Result, image};
 
 /// A comparison that is ready to begin, or to go on.
 #[derive(Debug)]
@@ -52,6 +52,13 @@ impl Prepared {
         env.note(label, &format!("both kernels again, {said}"));
         let pair = env.build(&request).await?;
         Ok(Some(Sides { before: pair.before, after: pair.after }))
+    }
+
+    /// The context of further trials, with other kernels and no holds.
+    pub(crate) async fn further(&self, kernels: &Sides<Kernel>) -> Result<Setting> {
+        let scenario = self.setting.scenario.clone().unheld();
+        let host = HostEnv::detect().await?;
+        host.context(scenario, self.setting.accelerator, kernels, &self.run, image::initramfs()?, None).await
     }
 
     /// The request for the run's kernels, to be built differently. An error where a source, patch or fragment has changed

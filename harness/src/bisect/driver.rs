@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Bisection, Price, Step, Suspected, Test};
-use crate::comparison::{AnalysesSpec, ComparisonSpec, Env, RunningSpec, TrialsSpec, prepare, run_inner};
+use crate::comparison::{AnalysesSpec, ComparisonSpec, Env, RunningSpec, TrialsSpec, compare_inner};
 use crate::error::ErrorKind;
 use crate::kernel::{Built, PairSpec};
 use crate::{Error, Result};
@@ -104,7 +104,7 @@ impl Lineup<'_> {
             running: RunningSpec { results: self.folder.to_owned(), ..self.all.running.clone() },
             ..ComparisonSpec::default()
         };
-        let finished = run_inner(prepare(&spec, self.env).await?, self.env).await?;
+        let finished = compare_inner(&spec, self.env).await?;
         test.run = Some(finished.folder.id());
         let result = &finished.result;
         test.start_seconds = finished.start_seconds;

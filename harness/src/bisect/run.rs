@@ -7,8 +7,7 @@ use std::time::Instant;
 
 use super::driver::{Lineup, LineupSpec};
 use super::{BisectResult, Bisection, History, Revision, Suspected, Test};
-use crate::comparison::{Env, RunningSpec};
-use crate::environment::HostEnv;
+use crate::comparison::Env;
 use crate::kernel::{PairSpec, Revisions, resolve};
 use crate::record::{Head, RunFolder};
 use crate::scenario::Scenario;
@@ -70,6 +69,8 @@ pub enum Bisecting<'a> {
         source: &'a str,
         /// Revisions behind the good end.
         revisions: usize,
+        /// The name of the report.
+        called: &'a str,
         /// Of the result.
         head: &'a Head,
     },
@@ -112,17 +113,14 @@ pub fn bisect<'a>(
             .zip(&revisions.subjects)
             .map(|(name, subject)| format!("{} {subject}", name.get(..12).unwrap_or(name)))
             .collect();
-        let host = HostEnv::detect().await?;
         let last = names.len() - 1;
-        let first = env.build(&spec.pair(&names[last]).request()?).await?;
-        let probed =
-            env.accelerator(host, spec.all.running.accelerator_request(), &first.after.image).await?;
-        let running = RunningSpec { found: Some(probed.accelerator), ..spec.all.running.clone() };
+        // Held, so that no prune takes it away.
+        let (_kernel, host, running) = env.settle(&spec.all.running, &spec.pair(&names[last])).await?;
         let all = LineupSpec { running, ..spec.all.clone() };
         let folder = RunFolder::bare(&all.running.results, "bisect")?;
         let mut bisection = Bisection::new(history, confidence.min(0.9999));
         let mut result = BisectResult {
-            head: Head::new(started, env.command, host.note(&probed)),
+            head: Head::new(started, env.command, host),
             called: spec.called.clone(),
             exit_status: 3,
             revisions: revisions_of(&names, &bisection),
@@ -131,7 +129,12 @@ pub fn bisect<'a>(
             seconds: 0.0,
         };
         let source = format!("{} {good}..{bad}", spec.source.display());
-        tell(Bisecting::Begins { source: &source, revisions: last, head: &result.head })?;
+        tell(Bisecting::Begins {
+            source: &source,
+            revisions: last,
+            called: &spec.called,
+            head: &result.head,
+        })?;
         let lineup =
             Lineup { all: &all, folder: folder.path(), called: &spec.called, most: spec.trials, env };
         let hunted = lineup

@@ -1,6 +1,6 @@
 //! The control of a comparison: its before kernel with planted bugs, in one trial.
 
-use super::{prepare, run_inner};
+use super::compare_inner;
 use crate::Result;
 use crate::analysis::Prepared;
 use crate::compare::{Class, Control};
@@ -47,8 +47,7 @@ pub(super) async fn control(prepared: &Prepared, env: &Env<'_>) -> Result<Contro
         return none(error.to_string());
     }
     env.note("control", "");
-    let finished = async { run_inner(prepare(&spec, env).await?, env).await };
-    let finished = match finished.await {
+    let finished = match compare_inner(&spec, env).await {
         Ok(finished) => finished,
         Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
         Err(error) => return none(error.to_string()),

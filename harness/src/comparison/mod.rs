@@ -12,8 +12,8 @@ mod refine;
 mod run;
 
 pub use prepare::{known_issues, prepare, resume};
-pub(crate) use run::run_inner;
 pub use run::{Finished, run};
+pub(crate) use run::{compare_inner, run_inner};
 
 pub use crate::analysis::Prepared;
 pub use crate::environment::Env;

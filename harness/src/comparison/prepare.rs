@@ -78,7 +78,7 @@ async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
             boots: spec.analyses.boots,
             sweep: spec.sweep.clone(),
         },
-        spec: ComparisonSpec { kernels: named.absolute(), ..spec.clone() },
+        spec: ComparisonSpec { kernels: named, ..spec.clone() }.absolute(),
         start: None,
         continued: Vec::new(),
         replays: None,

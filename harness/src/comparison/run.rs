@@ -8,6 +8,7 @@ use futures::future::LocalBoxFuture;
 use hotplug_kreport::symbols::Symbols;
 use hotplug_side::{Side, Sides};
 
+use super::prepare::prepare;
 use super::refine::{following, refine};
 use crate::analysis::Prepared;
 use crate::compare::{Judge, Judgement, Verdict};
@@ -15,7 +16,7 @@ use crate::environment::Env;
 use crate::events::{Event, Inner};
 use crate::kernel::Kernel;
 use crate::record::{Beside, Run, RunFolder, RunResult};
-use crate::spec::Request;
+use crate::spec::{ComparisonSpec, Request};
 use crate::trial::{self, Again, Happened, Ran, run_all};
 use crate::{Error, Result};
 
@@ -46,6 +47,11 @@ pub(crate) async fn run_inner(mut prepared: Prepared, env: &Env<'_>) -> Result<F
         None => Ok(finished),
         Some(error) => Err(error),
     }
+}
+
+/// The same from its spec.
+pub(crate) async fn compare_inner(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Finished> {
+    run_inner(prepare(spec, env).await?, env).await
 }
 
 /// Runs the trials that are left, judges all of them, runs the analyses, and writes `result.json`.

@@ -6,7 +6,7 @@ use futures::future::LocalBoxFuture;
 
 use super::{BuiltPair, Kernel, Plan, Shard};
 use crate::comparison::{
-    AnalysesSpec, ComparisonSpec, Env, Finished, ResumeSpec, RunningSpec, TrialsSpec, prepare, resume,
+    AnalysesSpec, ComparisonSpec, Env, Finished, ResumeSpec, RunningSpec, TrialsSpec, compare_inner, resume,
     run_inner,
 };
 use crate::error::ErrorKind;
@@ -91,9 +91,8 @@ pub fn work<'a>(
             },
             ..ComparisonSpec::default()
         };
-        let anew = async || run_inner(prepare(&spec, env).await?, env).await;
         let finished = match begun(&place)? {
-            None => anew().await?,
+            None => compare_inner(&spec, env).await?,
             // The process that began it was stopped: what ended counts. Where it cannot go on it begins anew.
             Some(run) => {
                 let again = ResumeSpec {
@@ -107,7 +106,7 @@ pub fn work<'a>(
                     Err(error) if error.kind() == ErrorKind::User => {
                         env.note("hotplug:", &format!("{} is begun anew: {error}", run.display()));
                         fs_err::remove_dir_all(&run)?;
-                        anew().await?
+                        compare_inner(&spec, env).await?
                     }
                     other => other?,
                 }

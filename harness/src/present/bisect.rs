@@ -9,9 +9,11 @@ use crate::record::Host;
 use crate::text::harmless;
 
 /// What is printed as a bisection goes on.
-pub fn bisecting(bisecting: &Bisecting<'_>, called: &str) -> String {
+pub fn bisecting(bisecting: &Bisecting<'_>) -> String {
     match bisecting {
-        Bisecting::Begins { source, revisions, head: of } => head(source, *revisions, called, &of.host),
+        Bisecting::Begins { source, revisions, called, head: of } => {
+            head(source, *revisions, called, &of.host)
+        }
         Bisecting::Tested { name, test, bisection } => row(name, test, bisection),
         Bisecting::Suspected { suspected: of, names, bisection } => {
             suspected(of, |at| names[at].clone(), bisection)

@@ -15,10 +15,7 @@ pub fn judging(judging: &Judging<'_>) -> String {
         Judging::Patch(step) => row(step),
         Judging::Brought(result) => brought(result),
         Judging::Sought(title) => format!("\n{}\n", bisect::sought(title)),
-        Judging::Tested { name, test, bisection } => bisect::row(name, test, bisection),
-        Judging::Suspected { suspected, names, bisection } => {
-            bisect::suspected(suspected, |at| names[at].clone(), bisection)
-        }
+        Judging::Bisecting(bisecting) => bisect::bisecting(bisecting),
     }
 }
 

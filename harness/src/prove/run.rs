@@ -7,11 +7,10 @@ use futures::future::LocalBoxFuture;
 
 use super::{EntryResult, ProveResult, Sight, Totals, Tried};
 use crate::comparison::{
-    AnalysesSpec, ComparisonSpec, Env, Finished, Request, RunningSpec, TrialsSpec, prepare, run_inner,
+    AnalysesSpec, ComparisonSpec, Env, Finished, Request, RunningSpec, TrialsSpec, compare_inner,
 };
-use crate::environment::{self, HostEnv};
+use crate::environment;
 use crate::error::ErrorKind;
-use crate::host::Accelerator;
 use crate::kernel::{Built, PairSpec};
 use crate::known_bugs::{Entry, Suite};
 use crate::record::{Head, RunFolder};
@@ -57,16 +56,14 @@ pub fn prove<'a>(
         // A mistake is reported before anything is built or written.
         let draft = tempfile::tempdir()?;
         suite(spec, draft.path())?.choose(&spec.entries, spec.quick)?;
-        let host = HostEnv::detect().await?;
-        let unmodified = env.build(&pair(spec, None, "").request()?).await?.before;
-        let probed = env.accelerator(host, spec.running.accelerator_request(), &unmodified.image).await?;
+        let (unmodified, host, running) = env.settle(&spec.running, &pair(spec, None, "")).await?;
 
         let folder =
             RunFolder::bare(&spec.running.results, if spec.quick { "prove-quick" } else { "prove" })?;
         let suite = suite(spec, &folder.path().join("suite"))?;
         let chosen = suite.choose(&spec.entries, spec.quick)?;
         let mut result = ProveResult {
-            head: Head::new(started, env.command, host.note(&probed)),
+            head: Head::new(started, env.command, host),
             source: environment::note(&unmodified).source,
             release: unmodified.release.clone(),
             exit_status: 0,
@@ -76,8 +73,7 @@ pub fn prove<'a>(
         };
         let series = series(&unmodified.release);
         tell(Proving::Begins(&result))?;
-        let proof =
-            Proof { spec, folder: folder.path(), series: &series, accelerator: probed.accelerator, env };
+        let proof = Proof { spec, folder: folder.path(), series: &series, running, env };
         let mut stopped = None;
         for (number, entry) in chosen.iter().enumerate() {
             env.note("prove", &format!("{} of {}: {}", number + 1, chosen.len(), entry.name));
@@ -128,7 +124,8 @@ struct Proof<'a> {
     spec: &'a ProveSpec,
     folder: &'a Path,
     series: &'a str,
-    accelerator: Accelerator,
+    /// With the accelerator that was found.
+    running: RunningSpec,
     env: &'a Env<'a>,
 }
 
@@ -142,8 +139,7 @@ impl Proof<'_> {
         }
         for scenario in entry.scenarios() {
             let spec = self.comparison(entry, scenario);
-            let finished = async { run_inner(prepare(&spec, self.env).await?, self.env).await };
-            let finished = match finished.await {
+            let finished = match compare_inner(&spec, self.env).await {
                 Ok(finished) => finished,
                 Err(error) if error.kind() == ErrorKind::Interrupted || !self.folder.is_dir() => {
                     return Err(error);
@@ -191,11 +187,7 @@ impl Proof<'_> {
                 exact: is_timed,
                 ..AnalysesSpec::none()
             },
-            running: RunningSpec {
-                results: self.folder.to_owned(),
-                found: Some(self.accelerator),
-                ..self.spec.running.clone()
-            },
+            running: RunningSpec { results: self.folder.to_owned(), ..self.running.clone() },
             ..ComparisonSpec::default()
         }
     }

@@ -6,12 +6,12 @@ use std::time::Instant;
 use futures::future::LocalBoxFuture;
 
 use super::{Brought, Changed, Judged, SeriesResult, State, Step};
-use crate::bisect::{Bisection, History, Lineup, LineupSpec, Suspected, Test, build};
+use crate::bisect::{Bisecting, Bisection, History, Lineup, LineupSpec, build};
 use crate::compare::{Class, Finding};
 use crate::comparison::{
-    AnalysesSpec, ComparisonSpec, Env, Finished, Request, RunningSpec, TrialsSpec, prepare, run_inner,
+    AnalysesSpec, ComparisonSpec, Env, Finished, Request, RunningSpec, TrialsSpec, compare_inner,
 };
-use crate::environment::{self, HostEnv};
+use crate::environment;
 use crate::kernel::{PairSpec, Single, split};
 use crate::latency::{MetricResult, Told};
 use crate::record::{Head, RunFolder};
@@ -44,24 +44,8 @@ pub enum Judging<'a> {
     Brought(&'a SeriesResult),
     /// The patch that brought this report is looked for.
     Sought(&'a str),
-    /// A part of the series was tried.
-    Tested {
-        /// Its last patch.
-        name: &'a str,
-        /// What came of it.
-        test: &'a Test,
-        /// What is known now.
-        bisection: &'a Bisection,
-    },
-    /// The search has ended.
-    Suspected {
-        /// Its result.
-        suspected: &'a Suspected,
-        /// The patches.
-        names: &'a [String],
-        /// What is known.
-        bisection: &'a Bisection,
-    },
+    /// A part of the series was tried, or the search has ended.
+    Bisecting(Bisecting<'a>),
 }
 
 /// The most trials of one kernel of a bisected series.
@@ -93,17 +77,14 @@ pub fn judge<'a>(
         }
         let draft = tempfile::tempdir()?;
         split(&spec.patches, draft.path(), env.cancel).await?;
-        let host = HostEnv::detect().await?;
         let below = PairSpec { source: spec.source.clone(), ..spec.all.kernels() }.with_source_named()?;
-        let base = env.build(&below.request()?).await?.before;
-        let probed = env.accelerator(host, spec.all.running.accelerator_request(), &base.image).await?;
-        let running = RunningSpec { found: Some(probed.accelerator), ..spec.all.running.clone() };
+        let (base, host, running) = env.settle(&spec.all.running, &below).await?;
         let all = LineupSpec { running, ..spec.all.clone() };
         let name = spec.patches.first().and_then(|first| first.file_stem()).unwrap_or_default();
         let folder = RunFolder::bare(&all.running.results, &format!("series-{}", name.to_string_lossy()))?;
         let patches = split(&spec.patches, &folder.path().join("patches"), env.cancel).await?;
         let mut result = SeriesResult {
-            head: Head::new(started, env.command, host.note(&probed)),
+            head: Head::new(started, env.command, host),
             source: environment::note(&base).source,
             exit_status: 0,
             patches: Vec::new(),
@@ -183,8 +164,7 @@ impl Series<'_> {
             running: RunningSpec { results: self.folder.to_owned(), ..self.all.running.clone() },
             ..ComparisonSpec::default()
         };
-        let finished = async { run_inner(prepare(&spec, self.env).await?, self.env).await };
-        let Finished { folder, result, .. } = Box::pin(finished).await?;
+        let Finished { folder, result, .. } = Box::pin(compare_inner(&spec, self.env)).await?;
         let run = folder.id();
         let Some(verdict) = result.verdict else {
             return Ok(step(State::NoTrial { why: result.reason, run }));
@@ -245,11 +225,15 @@ impl Series<'_> {
                 .hunt(
                     &mut bisection,
                     |number| self.pair(below, number, number),
-                    |number, test, bisection| tell(Judging::Tested { name: &name(number), test, bisection }),
+                    |number, test, bisection| {
+                        let name = &name(number);
+                        tell(Judging::Bisecting(Bisecting::Tested { name, test, bisection }))
+                    },
                 )
                 .await?;
             let names: Vec<String> = (0..=self.patches.len()).map(name).collect();
-            tell(Judging::Suspected { suspected: &suspected, names: &names, bisection: &bisection })?;
+            let (suspected, names, bisection) = (&suspected, &*names, &bisection);
+            tell(Judging::Bisecting(Bisecting::Suspected { suspected, names, bisection }))?;
         }
         Ok(())
     }
