@@ -1,26 +1,31 @@
-//! Builds the guest's agent, static, and tells the harness where it is: `image.rs` carries it in the binary.
+//! Builds the guest's agent as a static binary and passes its path to the harness. `image.rs`
+//! includes it in the harness's binary.
 //!
-//! Static glibc is part of libc6-dev (`libc.a`), which every gcc that can link needs anyway; no musl target.
+//! It links with static glibc (`libc.a`), which is part of libc6-dev. Every gcc that links programs
+//! needs that package anyway, so no musl target is needed.
 
 use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The guest is x86-64 whatever the host is. Named also because with `--target` cargo keeps `RUSTFLAGS` from build
-/// scripts and proc macros, and a proc macro cannot be linked with `crt-static`.
+/// The guest is x86-64 on every host. The target is also passed explicitly because with `--target`,
+/// cargo does not apply `RUSTFLAGS` to build scripts and proc macros, and a proc macro cannot be
+/// linked with `crt-static`.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// What the harness itself carries (prove/suite.rs): `include_dir!` does not say what it read.
+/// Folders that the harness's binary includes (`known_bugs/suite.rs`). `include_dir!` does not
+/// report the files that it reads.
 const CARRIED: [&str; 3] = ["guest-images/patches", "guest-images/configs", "scenarios"];
 
-/// What reaches the agent's code generation, from the workspace's root.
+/// Inputs of the agent's build, relative to the workspace's root.
 const SOURCES: [&str; 4] = ["Cargo.toml", "Cargo.lock", "guest-images/agent", "protocol"];
 
 fn main() {
     match build() {
         Ok(agent) => println!("cargo::rustc-env=HOTPLUG_AGENT={}", agent.display()),
-        // Cargo ends the build for it, and shows it without all else that we print.
+        // Cargo ends the build on this line and shows the message without the script's other
+        // output.
         Err(what) => println!("cargo::error=the guest's agent could not be built: {what}"),
     }
 }
@@ -32,7 +37,8 @@ fn build() -> Result<PathBuf, String> {
     for source in SOURCES.into_iter().chain(CARRIED) {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
-    // A folder of its own: the cargo that runs us holds the lock of its target folder until we return.
+    // The inner build has its own target folder, because the outer cargo holds the lock on its
+    // target folder until this script ends.
     let target_dir = Path::new(&variable("OUT_DIR")?).join("agent");
     let mut cargo = Command::new(variable("CARGO")?);
     cargo.current_dir(root);
@@ -50,7 +56,8 @@ fn build() -> Result<PathBuf, String> {
         TARGET,
     ]);
     cargo.arg("--target-dir").arg(&target_dir);
-    // Its standard output would be read as instructions to cargo; its errors are shown when we fail.
+    // The output is captured, because the outer cargo would interpret the inner cargo's standard
+    // output as instructions. Its errors are shown if the build fails.
     let output = cargo.output().map_err(|error| format!("cargo does not start: {error}"))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
@@ -69,8 +76,9 @@ fn build() -> Result<PathBuf, String> {
     Ok(target_dir.join(TARGET).join("agent").join("hotplug-agent"))
 }
 
-/// Flags, wrappers (clippy's driver, coverage) and per-package variables of the build that runs us would change the
-/// agent or end its build. What stays: where cargo finds packages and registries, which rustc, and the jobserver.
+/// Whether a variable belongs to the outer build. Its flags, wrappers (clippy's driver, coverage)
+/// and per-package variables would change the agent or make its build fail. The locations of
+/// packages and registries, the choice of rustc, and the jobserver are kept.
 fn concerns_the_outer_build(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     let named = [

@@ -1,10 +1,10 @@
-//! An amount of memory, in bytes, written as QEMU and people write it: `512M`, `8G`.
+//! An amount of memory, in bytes, with QEMU's notation: `512M`, `8G`.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes.
+/// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Bytes(pub u64);

@@ -1,5 +1,5 @@
-//! What surrounds the trials of a run: the host and its QEMU, the context that all trials share, and the inputs of an
-//! earlier run, which are found again.
+//! The environment of a run's trials: the host and its QEMU, the context that all trials share, and
+//! the inputs of an earlier run.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,28 +10,29 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::bytes::Bytes;
-use crate::events::{Builds, Event, Listener};
+use crate::events::{Builds, Listener, RunEvent};
 use crate::host::{self, Acceleration, Accelerator, AcceleratorRequest, System};
 use crate::kernel::{self, Cache, Kernel, KernelPair, PairRequest, PairSpec, build_pair};
 use crate::qemu::{Identity, Platform, Sealed, has_sandbox, shell_word};
-use crate::record::{Host, KernelNote, Run, RunFolder, Start};
+use crate::record::{HostRecord, KernelNote, Run, RunFolder};
 use crate::rendezvous::Places;
 use crate::scenario::{Clock, Scenario};
 use crate::spec::RunningSpec;
-use crate::trial::checkpoint::{self, Boot, Checkpoints};
-use crate::trial::{OnDisk, Setting};
+use crate::trial::checkpoint::{self, Boot};
+use crate::trial::{OnDisk, TrialContext, TrialStart};
+use crate::unavailable::Unavailable;
 use crate::{Error, Result};
 
-/// What every command that runs trials works with.
+/// The environment of every command that runs trials.
 #[derive(Clone, Copy)]
 pub struct Env<'a> {
-    /// Where kernels and checkpoints are.
+    /// The cache of kernels and checkpoints.
     pub cache: &'a Cache,
-    /// Receives what happens.
+    /// Receives all events.
     pub events: &'a dyn Listener,
-    /// Ends the work early: Ctrl-C.
+    /// Ends the work early, on Ctrl-C.
     pub cancel: &'a CancellationToken,
-    /// The command that was given, which `run.json` keeps.
+    /// The command line, which is stored in `run.json`.
     pub command: &'a [String],
 }
 
@@ -42,23 +43,36 @@ impl std::fmt::Debug for Env<'_> {
 }
 
 impl Env<'_> {
-    /// Tells the listener of a part of the work.
+    /// Sends a note about a part of the work to the listener.
     pub(crate) fn note(&self, label: &str, text: &str) {
-        self.events.event(&Event::Note { label, text });
+        self.events.event(&RunEvent::Note { label, text });
     }
 
-    /// Builds, or finds, the kernels of a pair.
+    /// Sends the start of further trials to the listener: the number of all, and of those left to
+    /// run.
+    pub(crate) fn trials_begin(&self, all: u64, left: usize) {
+        let left = u64::try_from(left).unwrap_or(u64::MAX);
+        self.events.event(&RunEvent::TrialsBegin { all: Some(all), done: all.saturating_sub(left) });
+    }
+
+    /// Sends the end of these trials to the listener.
+    pub(crate) fn trials_end(&self) {
+        self.events.event(&RunEvent::TrialsEnd);
+    }
+
+    /// Builds the kernels of a pair, or finds them in the cache.
     pub(crate) async fn build(&self, request: &PairRequest) -> Result<KernelPair> {
         build_pair(self.cache, request, &Builds(self.events), self.cancel).await
     }
 
-    /// Builds the first of many kernels, and finds the accelerator with its image. With them come the note of the host,
-    /// and `running` with that accelerator, so that no inner run looks for it again.
+    /// Builds the first of many kernels, and determines the accelerator with its image. Also
+    /// returns the record of the host, and `running` with that accelerator, so that no inner run
+    /// probes again.
     pub(crate) async fn settle(
         &self,
         running: &RunningSpec,
         first: &PairSpec,
-    ) -> Result<(Kernel, Host, RunningSpec)> {
+    ) -> Result<(Kernel, HostRecord, RunningSpec)> {
         let host = HostEnv::detect().await?;
         let kernel = self.build(&first.request()?).await?.before;
         let probed = self.accelerator(host, running.accelerator_request(), &kernel.image).await?;
@@ -66,7 +80,7 @@ impl Env<'_> {
         Ok((kernel, host.note(&probed), running))
     }
 
-    /// The accelerator that is asked for, tried with a kernel's image.
+    /// Determines the accelerator for a request, by a probe with a kernel's image.
     pub(crate) async fn accelerator(
         &self,
         host: &HostEnv,
@@ -77,7 +91,7 @@ impl Env<'_> {
     }
 }
 
-/// This machine, and its QEMU.
+/// This machine and its QEMU.
 #[derive(Debug)]
 pub struct HostEnv {
     /// The machine.
@@ -86,14 +100,14 @@ pub struct HostEnv {
     pub qemu: host::Qemu,
 }
 
-/// They are the same as long as the process lives.
+/// Both stay the same for the life of the process.
 static DETECTED: OnceCell<HostEnv> = OnceCell::const_new();
 
-/// Documentation/admin-guide/mm/hugetlbpage.rst
+/// The kernel documents this file in Documentation/admin-guide/mm/hugetlbpage.rst.
 const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
 
 impl HostEnv {
-    /// Finds them, once a process. The user's error: there is no QEMU that serves.
+    /// Detects both, once per process. Fails with a user error if there is no usable QEMU.
     pub async fn detect() -> Result<&'static Self> {
         DETECTED
             .get_or_try_init(async || {
@@ -104,9 +118,9 @@ impl HostEnv {
             .await
     }
 
-    /// What a result says of it.
-    pub(crate) fn note(&self, acceleration: &Acceleration) -> Host {
-        Host {
+    /// The record of the host in a result.
+    pub(crate) fn note(&self, acceleration: &Acceleration) -> HostRecord {
+        HostRecord {
             qemu: self.qemu.version.to_string(),
             accelerator: acceleration.accelerator.to_string(),
             accelerator_reason: acceleration.to_string(),
@@ -116,7 +130,7 @@ impl HostEnv {
         }
     }
 
-    /// What the scenario does, this QEMU can do.
+    /// Checks that this QEMU and this machine can run the scenario.
     pub(crate) fn fits(&self, scenario: &Scenario, accelerator: Accelerator) -> Result<()> {
         if scenario.removes_cpus() {
             self.qemu.check_cpu_removal(accelerator)?;
@@ -133,7 +147,7 @@ impl HostEnv {
         let (need, free) = (scenario.huge_pages(), free.unwrap_or(0));
         if need > free {
             let what = format!(
-                "a guest of scenario {} takes {need} huge pages of 2 MiB, this machine has {free} free",
+                "a guest of scenario {} takes {need} huge pages of 2 MiB, but this machine has {free} free",
                 scenario.name
             );
             return Err(Error::user(what)
@@ -142,21 +156,23 @@ impl HostEnv {
         Ok(())
     }
 
-    /// Guests at once: as asked, or one for each processor, as long as all of them find room when everything is
-    /// plugged and touched.
+    /// The number of guests that run at once. The default is one for each processor, as long as the
+    /// memory suffices for all of them when everything is plugged and touched.
     pub(crate) fn workers(&self, asked: Option<u32>, scenario: &Scenario) -> usize {
-        /// What a QEMU needs beside its guest's memory: 60 MiB resident, and the translated code of a busy guest.
+        /// The memory of a QEMU beside its guest's memory: 60 MiB resident, and the translated code
+        /// of a busy guest.
         const QEMU_ITSELF: Bytes = Bytes(256 * Bytes::MIB);
         if let Some(asked) = asked {
             return usize::try_from(asked).unwrap_or(1);
         }
         let one = scenario.largest().0 + QEMU_ITSELF.0;
-        // A quarter is left to whoever else is there.
+        // A quarter is left to the other processes of the machine.
         let room = self.host.memory_available.0 / 4 * 3 / one;
         self.host.cores.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1)
     }
 
-    /// What all trials share, checkpoints aside. Both sides' releases make the machine, whichever of them is booted.
+    /// The context that all trials share, without checkpoints. The releases of both sides determine
+    /// the machine, whichever of them is booted.
     pub(crate) async fn context(
         &self,
         scenario: Scenario,
@@ -165,13 +181,14 @@ impl HostEnv {
         run: &Run,
         initramfs: &[u8],
         places: Option<Sides<Arc<Places>>>,
-    ) -> Result<Setting> {
+    ) -> Result<TrialContext> {
         self.fits(&scenario, accelerator)?;
-        // Each of these takes a tenth of a second, most of it waiting for another process or on another processor.
+        // Each of these takes a tenth of a second, most of it spent waiting for another process or
+        // on another processor.
         let (sandbox, lock_layouts) = tokio::join!(has_sandbox(&self.qemu.path), lock_layouts(kernels));
         let images = Sides { before: &*kernels.before.image, after: &*kernels.after.image };
         let releases = [&*run.kernels.before.release, &*run.kernels.after.release];
-        Ok(Setting {
+        Ok(TrialContext {
             initrd: Sealed::of(initramfs)?,
             kernels: Sides { before: Sealed::copy_of(images.before)?, after: Sealed::copy_of(images.after)? },
             on_disk: OnDisk::new(images, initramfs)?,
@@ -184,16 +201,13 @@ impl HostEnv {
             loops_per_jiffy: loops_per_jiffy(accelerator, kernels),
             clock: Clock::Wall,
             scenario,
-            checkpoints: None,
             lock_layouts,
-            counted: None,
-            watched: None,
             places,
         })
     }
 }
 
-/// Where both kernels have the places that the scenario names; none where it names none.
+/// The addresses, in both kernels, of the places that the scenario names; `None` if it names none.
 pub(crate) fn places(kernels: &Sides<Kernel>, scenario: &Scenario) -> Result<Option<Sides<Arc<Places>>>> {
     if scenario.holds.is_empty() {
         return Ok(None);
@@ -201,9 +215,9 @@ pub(crate) fn places(kernels: &Sides<Kernel>, scenario: &Scenario) -> Result<Opt
     let one = |side: Side| {
         let vmlinux = kernels.of(side).vmlinux.as_ref().ok_or_else(|| {
             Error::user(format!(
-                "nobody can be held: the kernel {side} was given as an image, without a vmlinux"
+                "cannot set breakpoints: the {side} kernel was given as an image, without a vmlinux"
             ))
-            .help("give its source, and have it built")
+            .help("give its source instead, so that hotplug builds it")
         })?;
         Ok::<_, Error>(Arc::new(Places::find(vmlinux, side, scenario.holds.points())?))
     };
@@ -213,8 +227,8 @@ pub(crate) fn places(kernels: &Sides<Kernel>, scenario: &Scenario) -> Result<Opt
     Ok(Some(Sides { before, after }))
 }
 
-/// Where both kernels keep their lock order, or why that is not known.
-async fn lock_layouts(kernels: &Sides<Kernel>) -> Sides<std::result::Result<Arc<Layout>, String>> {
+/// The memory layout of both kernels' lock order, or the reason why it is unknown.
+async fn lock_layouts(kernels: &Sides<Kernel>) -> Sides<std::result::Result<Arc<Layout>, Unavailable>> {
     if kernels.before.id == kernels.after.id {
         let before = lock_layout(&kernels.before).await;
         return Sides { after: before.clone(), before };
@@ -223,42 +237,43 @@ async fn lock_layouts(kernels: &Sides<Kernel>) -> Sides<std::result::Result<Arc<
     Sides { before, after }
 }
 
-async fn lock_layout(kernel: &Kernel) -> std::result::Result<Arc<Layout>, String> {
-    let vmlinux = kernel.vmlinux.clone().ok_or("its kernel was given as an image, without a vmlinux")?;
+async fn lock_layout(kernel: &Kernel) -> std::result::Result<Arc<Layout>, Unavailable> {
+    let given = || Unavailable::because("its kernel was given as an image, without a vmlinux");
+    let vmlinux = kernel.vmlinux.clone().ok_or_else(given)?;
     match kernel::blocking(move || Ok(Layout::of(&vmlinux)?)).await {
         Ok(Some(layout)) => Ok(Arc::new(layout)),
-        Ok(None) => Err("its kernel has no lockdep (CONFIG_PROVE_LOCKING)".to_owned()),
-        Err(error) => Err(error.to_string()),
+        Ok(None) => Err(Unavailable::because("its kernel has no lockdep (CONFIG_PROVE_LOCKING)")),
+        Err(error) => Err(Unavailable::because(error)),
     }
 }
 
-/// What a guest's delay loops count between two ticks of its timer: one figure for both sides, or none.
+/// The number of delay loops of a guest between two ticks of its timer (`lpj`): one figure for both
+/// sides, or none.
 fn loops_per_jiffy(accelerator: Accelerator, kernels: &Sides<Kernel>) -> Option<u64> {
     let hz = kernels.before.hz().filter(|hz| *hz > 0 && kernels.after.hz() == Some(*hz))?;
     (accelerator == Accelerator::Tcg).then(host::tsc_hz).flatten().map(|tsc| tsc / hz)
 }
 
-/// Has checkpoints made where trials are to be restored, what their boots said below `evidence`; says how trials start.
+/// Determines how trials start. Unless each trial boots, this makes the checkpoints, with the logs
+/// of their boots below `evidence`.
 pub(crate) async fn start(
     cold: bool,
-    setting: &mut Setting,
+    context: &TrialContext,
     evidence: &Path,
     env: &Env<'_>,
-) -> Result<Start> {
+) -> Result<TrialStart> {
     if cold {
-        return Ok(Start::Cold { why: "--cold".into() });
+        return Ok(TrialStart::Cold { why: "--cold".into() });
     }
-    // Boxed: two boots at once are a large future, and every command would carry it.
-    match Box::pin(checkpoint::prepare(setting, env.cache, Boot::FIRST, evidence, env.cancel)).await? {
-        Checkpoints::Ready(checkpoints) => {
-            setting.checkpoints = Some(*checkpoints);
-            Ok(Start::Restored)
-        }
-        Checkpoints::None(why) => Ok(Start::Cold { why: format!("no checkpoint: {why}") }),
-    }
+    // Boxed: two concurrent boots are a large future, and every command would carry it.
+    let checkpoints = Box::pin(checkpoint::prepare(context, env.cache, Boot::FIRST, evidence, env.cancel));
+    Ok(match checkpoints.await? {
+        Ok(checkpoints) => TrialStart::Restored(checkpoints),
+        Err(why) => TrialStart::Cold { why: format!("no checkpoint: {why}") },
+    })
 }
 
-/// What a result says of a kernel.
+/// The record of a kernel in a result.
 pub(crate) fn note(kernel: &Kernel) -> KernelNote {
     let source = match &kernel.record {
         Some(record) => record.source.clone(),
@@ -274,24 +289,24 @@ pub(crate) fn note(kernel: &Kernel) -> KernelNote {
     }
 }
 
-/// The scenario of an earlier run, as it is kept in its folder, and its text.
+/// The scenario of an earlier run, as stored in its folder, and its text.
 pub fn kept_scenario(folder: &Path, run: &Run) -> Result<(Scenario, String)> {
     let path = folder.join("scenario.toml");
     let text = fs_err::read_to_string(&path)
-        .map_err(|error| Error::user(format!("the run's scenario is gone: {error}")))?;
+        .map_err(|error| Error::user(format!("cannot read the run's scenario: {error}")))?;
     if blake3::hash(text.as_bytes()).to_hex().as_str() != run.scenario_hash {
-        return Err(Error::user(format!("{} is no more what the run read", path.display()))
-            .help("put it back as it was"));
+        return Err(Error::user(format!("{} has changed since the run began", path.display()))
+            .help("restore the original file"));
     }
     Ok((Scenario::parse(&format!("{}.toml", run.scenario), &text)?, text))
 }
 
-/// A kernel of an earlier run, the same bit for bit.
+/// The kernel of an earlier run, bit for bit.
 pub(crate) fn same_kernel(cache: &Cache, run: &Run, side: Side) -> Result<Kernel> {
     let note = run.kernels.of(side);
     kernel::recall(cache, &note.id, &note.image, &note.image_hash)?.ok_or_else(|| {
         let what = format!(
-            "the run's {side} kernel, {} ({}), is no more: there is no image with its hash at {}",
+            "the run's {side} kernel, {} ({}), is gone: there is no image with its hash at {}",
             note.release,
             note.source,
             note.image.display()
@@ -299,25 +314,28 @@ pub(crate) fn same_kernel(cache: &Cache, run: &Run, side: Side) -> Result<Kernel
         let (patches, options) = run.spec.kernels.words();
         let words: Vec<String> = patches.iter().chain(&options).map(|word| shell_word(word)).collect();
         Error::user(what)
-            .detail("the same source, config and compiler give the same image again, bit for bit")
+            .detail("the same source, config and compiler reproduce the image, bit for bit")
             .help(format!("hotplug kernel build {}", words.join(" ")).trim_end())
     })
 }
 
-/// Checks that trials run here are like those of an earlier run; the accelerator that it had.
+/// Checks that trials run here are comparable with those of an earlier run. Returns that run's
+/// accelerator.
 pub(crate) fn check_same_environment(run: &Run, here: &HostEnv, initramfs: &[u8]) -> Result<Accelerator> {
     let differs = |what: &str, was: &str, is: &str, help: &str| {
-        let text = format!("the run's trials had {what} {was}, here it is {is}: they would not be alike");
+        let text = format!(
+            "the run's trials had {what} {was}, here it is {is}: the new trials would not be comparable"
+        );
         Err(Error::user(text).help(help))
     };
     let qemu = here.qemu.version.to_string();
     if run.host.qemu != qemu {
-        let help = format!("set {} to a QEMU {}, or compare anew", host::OVERRIDE, run.host.qemu);
+        let help = format!("set {} to a QEMU {}, or start a new comparison", host::OVERRIDE, run.host.qemu);
         return differs("QEMU", &run.host.qemu, &qemu, &help);
     }
     let hash = blake3::hash(initramfs).to_hex();
     if run.initramfs_hash != hash.as_str() {
-        let help = format!("use the hotplug {} that began it, or compare anew", run.hotplug);
+        let help = format!("use the hotplug {} that began it, or start a new comparison", run.hotplug);
         return differs(
             "the guest agent",
             &run.initramfs_hash[..12.min(run.initramfs_hash.len())],
@@ -328,19 +346,19 @@ pub(crate) fn check_same_environment(run: &Run, here: &HostEnv, initramfs: &[u8]
     if run.host.accelerator != Accelerator::Kvm.to_string() {
         return Ok(Accelerator::Tcg);
     }
-    // `-cpu host`: a guest sees the processor.
+    // `-cpu host`: the guest sees the host's processor model.
     if run.host.cpu != here.host.cpu {
         return differs(
             "the processor",
             &run.host.cpu,
             &here.host.cpu,
-            "go on where it began, or compare anew",
+            "continue on the machine where it began, or start a new comparison",
         );
     }
     Ok(Accelerator::Kvm)
 }
 
-/// Keeps in the folder of a run what its trials are made of, beside the kernels.
+/// Stores the inputs of the trials, except the kernels, in the run's folder.
 pub(crate) fn save_inputs(folder: &RunFolder, scenario: &str, initramfs: &[u8]) -> Result<()> {
     fs_err::write(folder.path().join("scenario.toml"), scenario)?;
     Ok(fs_err::write(folder.path().join(OnDisk::INITRAMFS), initramfs)?)

@@ -1,21 +1,22 @@
-//! The one error type of the harness: what happened, whose fault it was, and what helps.
+//! The error type of the harness: a message, the party at fault, and help.
 
 use std::fmt;
 
 use hotplug_lockorder::LayoutError;
 
-/// Whose fault an error was. Decides the exit status.
+/// The party at fault. It determines the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The user's: a missing file, a patch that does not apply, an option that does not exist. Exit status 2.
+    /// The user: a missing file, a patch that does not apply, an option that does not exist. Exit
+    /// status 2.
     User,
-    /// The machine's or ours: QEMU died, a disk is full. Exit status 4.
+    /// The machine or the harness: QEMU died, a disk is full. Exit status 4.
     Infrastructure,
-    /// Ctrl-C. Exit status 130, as a shell gives it.
+    /// Ctrl-C. Exit status 130, which a shell also uses.
     Interrupted,
 }
 
-/// One clear message: the thing, the evidence, the help.
+/// One clear message, with evidence and help.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -28,17 +29,18 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// The user can correct it. `what` names the thing, in lower case, without a full stop.
+    /// An error that the user can correct. `what` is the message, in lower case, without a full
+    /// stop.
     pub fn user(what: impl fmt::Display) -> Self {
         Self::new(ErrorKind::User, what)
     }
 
-    /// The machine or the harness is at fault.
+    /// An error of the machine or the harness.
     pub fn infrastructure(what: impl fmt::Display) -> Self {
         Self::new(ErrorKind::Infrastructure, what)
     }
 
-    /// Ctrl-C.
+    /// The error after Ctrl-C.
     pub fn interrupted() -> Self {
         Self::new(ErrorKind::Interrupted, "interrupted")
     }
@@ -47,26 +49,27 @@ impl Error {
         Self { kind, what: what.to_string(), detail: None, help: None }
     }
 
-    /// Adds the evidence: the hunk, the compiler's lines, the place in a file. May have several lines.
+    /// Adds the evidence: the hunk, the compiler's lines, the place in a file. It may have several
+    /// lines.
     #[must_use]
     pub fn detail(mut self, detail: impl fmt::Display) -> Self {
         self.detail = Some(detail.to_string().trim_end().to_owned());
         self
     }
 
-    /// Adds what to do about it, best as a command.
+    /// Adds the remedy, preferably as a command.
     #[must_use]
     pub fn help(mut self, help: impl fmt::Display) -> Self {
         self.help = Some(help.to_string());
         self
     }
 
-    /// Whose fault it was.
+    /// The party at fault.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// The process's exit status for it.
+    /// The process's exit status for this error.
     pub fn exit_status(&self) -> u8 {
         match self.kind {
             ErrorKind::User => 2,
@@ -93,7 +96,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// An I/O error says its path (fs-err) and is the machine's fault unless the caller knows better.
+/// Converts an I/O error. Its message has the path (fs-err), and the machine is at fault unless the
+/// caller makes a user error of it.
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         let full = error.kind() == std::io::ErrorKind::StorageFull;

@@ -1,5 +1,5 @@
-//! The one stream of what happens in a trial: stamped by the host, appended to the trial's file as it comes, and
-//! heard by whoever waits for something.
+//! The stream of all events of a trial. The host stamps each event and appends it to the trial's
+//! file as it arrives, and every subscriber receives it.
 
 use std::io::Write;
 use std::path::Path;
@@ -16,27 +16,27 @@ use crate::rendezvous::{HoldOutcome, Task};
 use crate::scenario::{Operation, Phase, Point};
 use crate::{Error, Result};
 
-/// Happenings a slow listener may lag behind before it is told that it missed some. Kernel records are not in the
-/// journal, so a trial has a few hundred.
+/// The number of events that a slow subscriber may lag behind before it gets an error, because it
+/// missed some. Kernel records are not in the event log, so a trial has a few hundred events.
 const BACKLOG: usize = 1 << 14;
 
-/// What a trial's journal may take, bytes: of memory too, because listeners lag behind by no more than all of it. A
-/// trial takes some kilobytes.
+/// The most bytes of a trial's event log. This bounds the memory too, because subscribers lag
+/// behind by no more than all of it. A trial takes some kilobytes.
 const LIMIT: usize = 16 << 20;
 
-/// A happening and when the host learned of it.
+/// An event with the host's time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Stamped {
-    /// When the host learned of it.
+    /// When the host received it.
     pub at: HostTime,
-    /// What.
-    pub what: Happening,
+    /// The event.
+    pub what: Event,
 }
 
-/// What can happen in a trial.
+/// An event of a trial.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Happening {
+pub enum Event {
     /// The trial reached a stage.
     Stage(Stage),
     /// An asynchronous QMP event, known or not, as QEMU sent it.
@@ -48,18 +48,19 @@ pub enum Happening {
     },
     /// An event of the guest's agent.
     Agent {
-        /// The guest's own clock.
+        /// The time on the guest's clock.
         at: GuestTime,
-        /// What the agent said.
-        event: hotplug_protocol::Event,
+        /// The event that the agent sent.
+        event: hotplug_protocol::AgentEvent,
     },
-    /// The agent brought a hot-added CPU online, or failed to; it is known by its slot in ACPI's list of CPUs.
+    /// The agent brought a hot-added CPU online, or failed to do so. The event also gives the CPU's
+    /// slot in ACPI's list of CPUs.
     CpuReady {
         /// Its logical number in the guest.
         cpu: u32,
         /// Its slot, as in `ACPI_DEVICE_OST`.
         slot: u32,
-        /// 0, or why it did not come online.
+        /// 0, or the `errno` with which it failed.
         errno: i32,
     },
     /// An operation began: its request is about to be sent.
@@ -68,70 +69,71 @@ pub enum Happening {
         number: usize,
         /// The lane it belongs to.
         lane: String,
-        /// What is done.
+        /// The operation.
         operation: Operation,
     },
-    /// An operation came so far.
+    /// An operation reached a phase.
     OperationReached {
         /// Its number within the trial.
         number: usize,
-        /// How far.
+        /// The phase.
         phase: Phase,
     },
     /// An operation ended.
     OperationEnded {
         /// Its number within the trial.
         number: usize,
-        /// What came of it.
+        /// The outcome.
         outcome: OperationOutcome,
     },
-    /// A vCPU is held.
+    /// A task or vCPU is held.
     Held {
-        /// Where.
+        /// The place where it is held.
         at: Point,
-        /// Who it runs.
+        /// The held task, or the task that the held vCPU runs.
         task: Option<Task>,
     },
-    /// It was let go.
+    /// A held task or vCPU was released.
     LetGo {
-        /// Where it was held.
+        /// The place where it was held.
         at: Point,
-        /// What came of it.
+        /// The outcome of the hold.
         outcome: HoldOutcome,
     },
     /// The serial console carried a panic.
     Panic,
 }
 
-/// What came of an operation.
+/// The outcome of an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OperationOutcome {
-    /// It happened, and the guest agrees.
+    /// The operation was done, and the guest confirms it.
     Done,
-    /// The guest said no.
+    /// The guest refused the operation.
     RefusedByGuest {
-        /// In its own terms: an OST status, an errno.
+        /// The guest's own code: an `_OST` status or an `errno`.
         how: String,
     },
-    /// QEMU said no.
+    /// QEMU refused the operation.
     FailedInQemu {
-        /// QEMU's words.
+        /// QEMU's error message.
         error: String,
     },
-    /// Neither an end nor a refusal came in time.
+    /// The operation neither completed nor was refused in time.
     TimedOut,
-    /// It was not asked for: an earlier one was refused, or what it waits for did not come.
+    /// The operation was not requested, because an earlier one was refused or its trigger did not
+    /// occur.
     Skipped {
-        /// Which.
+        /// The reason.
         why: String,
     },
-    /// The trial ended first: the guest panicked, QEMU died, another operation timed out.
+    /// The trial ended first: the guest panicked, QEMU died, or another operation timed out.
     CutOff,
 }
 
 impl OperationOutcome {
-    /// The guest or QEMU said no.
+    /// Whether the guest or QEMU refused the operation.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::RefusedByGuest { .. } | Self::FailedInQemu { .. })
     }
@@ -143,11 +145,11 @@ impl OperationOutcome {
 pub enum Stage {
     /// QEMU was started.
     Started,
-    /// A worker took the trial up; its QEMU may have been started ahead of need.
+    /// A worker began the trial. Its QEMU may have been started ahead of need.
     Taken,
-    /// The guest is booted, or restored, and its agent can be asked.
+    /// The guest is booted or restored, and its agent accepts requests.
     Ready,
-    /// Loads run; the lanes begin.
+    /// The loads run, and the lanes begin.
     Lanes,
     /// All lanes have ended.
     Settling,
@@ -155,24 +157,25 @@ pub enum Stage {
     Collected,
 }
 
-/// Why a trial cannot go on, as far as the guest's voices tell.
+/// Why a trial cannot continue, as far as the guest's output channels show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// The console carried a panic.
+    /// The console printed a panic.
     Panicked,
-    /// What is heard cannot be believed, or cannot be followed.
+    /// The input is invalid, or arrives too fast to be processed.
     Broken(String),
 }
 
-/// The journal of one trial.
+/// The event log of one trial.
 #[derive(Debug)]
-pub struct Journal {
+pub struct EventLog {
     began: Instant,
     inner: Mutex<Inner>,
     listeners: broadcast::Sender<Arc<Stamped>>,
-    /// The first error of writing a trial's evidence.
+    /// The first error in writing the trial's evidence.
     failure: SetOnce<(std::io::ErrorKind, String)>,
-    /// The first reason to end the trial. Kept, because it may come while nobody listens.
+    /// The first reason to end the trial. It is kept, because it may come while no subscriber
+    /// waits.
     ending: Arc<SetOnce<Ending>>,
 }
 
@@ -183,8 +186,8 @@ struct Inner {
     clocks: GuestClock,
 }
 
-impl Journal {
-    /// Starts a journal that is also appended to `path`, one JSON object a line.
+impl EventLog {
+    /// Creates an event log that is also appended to `path`, one JSON object a line.
     pub fn create(path: &Path) -> Result<Arc<Self>> {
         let inner = Mutex::new(Inner {
             file: fs_err::File::create(path)?,
@@ -200,25 +203,26 @@ impl Journal {
         }))
     }
 
-    /// The host's clock now.
+    /// The current time on the host's clock.
     pub fn now(&self) -> HostTime {
         HostTime(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// Records `what` and tells all listeners. Nothing more once the journal is full: the trial then ends.
-    pub fn record(&self, what: Happening) {
-        // Stamped under the lock, so that times never run backwards in the file.
+    /// Records `what` and sends it to all subscribers. Once the log is full, nothing more is
+    /// recorded, and the trial ends.
+    pub fn record(&self, what: Event) {
+        // The event is stamped under the lock, so times never run backwards in the file.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let stamped = Stamped { at: self.now(), what };
         match &stamped.what {
-            Happening::Agent { at: guest @ GuestTime(1..), .. } => inner.clocks.heard(stamped.at, *guest),
-            Happening::Qmp { event, .. } if event == "STOP" => inner.clocks.stopped(stamped.at),
-            Happening::Qmp { event, .. } if event == "RESUME" => inner.clocks.resumed(stamped.at),
+            Event::Agent { at: guest @ GuestTime(1..), .. } => inner.clocks.heard(stamped.at, *guest),
+            Event::Qmp { event, .. } if event == "STOP" => inner.clocks.stopped(stamped.at),
+            Event::Qmp { event, .. } if event == "RESUME" => inner.clocks.resumed(stamped.at),
             _ => {}
         }
         match &stamped.what {
-            Happening::Panic => drop(self.ending.set(Ending::Panicked)),
-            Happening::Agent { event: hotplug_protocol::Event::Broken { what }, .. } => {
+            Event::Panic => drop(self.ending.set(Ending::Panicked)),
+            Event::Agent { event: hotplug_protocol::AgentEvent::Broken { what }, .. } => {
                 let _ = self.ending.set(Ending::Broken(what.clone()));
             }
             _ => {}
@@ -227,7 +231,7 @@ impl Journal {
             line.push(b'\n');
             let Some(room) = inner.room.checked_sub(line.len()) else {
                 inner.room = 0;
-                let what = format!("the guest or its QEMU says more than {} MiB of events", LIMIT >> 20);
+                let what = format!("the guest or its QEMU sent more than {} MiB of events", LIMIT >> 20);
                 let _ = self.ending.set(Ending::Broken(what));
                 return;
             };
@@ -236,29 +240,30 @@ impl Journal {
                 self.fail(&error);
             }
         }
-        // An error only says that nobody listens now.
+        // An error only means that there is no subscriber now.
         let _ = self.listeners.send(Arc::new(stamped));
     }
 
-    /// The host's time of a moment on the guest's clock. The kernel's own stamps (`local_clock`) run a few milliseconds
-    /// beside `CLOCK_MONOTONIC`, and an event takes a while to arrive: good for telling operations apart, not for
-    /// latency.
+    /// The host's time for a time on the guest's clock. The kernel's own time stamps
+    /// (`local_clock`) deviate from `CLOCK_MONOTONIC` by a few milliseconds, and an event takes a
+    /// while to arrive. So the result distinguishes operations, but does not measure latency.
     pub fn host_time(&self, guest: GuestTime) -> Option<HostTime> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.clocks.host_time(guest)
     }
 
-    /// Evidence could not be written: the trial cannot go on. The first such error is kept.
+    /// Records that evidence could not be written, so that the trial cannot continue. The first
+    /// such error is kept.
     pub fn fail(&self, error: &std::io::Error) {
         let _ = self.failure.set((error.kind(), error.to_string()));
     }
 
-    /// Waits until evidence could not be written. Safe to cancel.
+    /// Waits until an error in writing evidence is recorded. Safe to cancel.
     pub async fn failed(&self) {
         self.failure.wait().await;
     }
 
-    /// The error of writing evidence, if there was one.
+    /// Returns the error in writing evidence, if there was one.
     pub fn check(&self) -> Result<()> {
         match self.failure.get() {
             Some((kind, text)) => Err(std::io::Error::new(*kind, text.clone()).into()),
@@ -266,12 +271,12 @@ impl Journal {
         }
     }
 
-    /// Hears everything recorded from now on.
-    pub fn listen(&self) -> Listener {
-        Listener { heard: self.listeners.subscribe(), ending: self.ending.clone() }
+    /// Subscribes to everything recorded from now on.
+    pub fn listen(&self) -> Subscription {
+        Subscription { heard: self.listeners.subscribe(), ending: self.ending.clone() }
     }
 
-    /// Waits for a reason to end the trial, which may have come before. Safe to cancel.
+    /// Waits for a reason to end the trial. It may have been recorded before. Safe to cancel.
     pub async fn ending(&self) -> Ending {
         self.ending.wait().await.clone()
     }
@@ -282,27 +287,28 @@ impl Journal {
     }
 }
 
-/// One waiter's ear on the journal.
+/// A subscription to the event log.
 #[derive(Debug)]
-pub struct Listener {
+pub struct Subscription {
     heard: broadcast::Receiver<Arc<Stamped>>,
     ending: Arc<SetOnce<Ending>>,
 }
 
-impl Listener {
-    /// The next happening. An error where some were missed: whoever waited for one of them would wait for ever.
+impl Subscription {
+    /// The next event. Fails if events were missed, because a caller that waits for one of them
+    /// would wait for ever.
     pub async fn next(&mut self) -> Result<Arc<Stamped>> {
         self.heard.recv().await.map_err(|error| {
             if let broadcast::error::RecvError::Lagged(missed) = error {
-                let what = format!("events come faster than they can be followed: {missed} were missed");
+                let what = format!("events arrive faster than they can be processed: {missed} were missed");
                 let _ = self.ending.set(Ending::Broken(what));
             }
-            Error::infrastructure(format!("the trial's journal: {error}"))
+            Error::infrastructure(format!("the trial's event log: {error}"))
         })
     }
 
-    /// Waits until `find` returns something for a happening.
-    pub async fn until<T>(&mut self, mut find: impl FnMut(&Happening) -> Option<T>) -> Result<T> {
+    /// Waits until `find` returns a value for an event.
+    pub async fn until<T>(&mut self, mut find: impl FnMut(&Event) -> Option<T>) -> Result<T> {
         loop {
             if let Some(found) = find(&self.next().await?.what) {
                 return Ok(found);
@@ -315,49 +321,50 @@ impl Listener {
 mod tests {
     use super::*;
 
-    fn uevent(at: u64, devpath: &str) -> Happening {
-        let event = hotplug_protocol::Event::Uevent { action: "change".into(), devpath: devpath.into() };
-        Happening::Agent { at: GuestTime(at), event }
+    fn uevent(at: u64, devpath: &str) -> Event {
+        let event = hotplug_protocol::AgentEvent::Uevent { action: "change".into(), devpath: devpath.into() };
+        Event::Agent { at: GuestTime(at), event }
     }
 
     #[tokio::test]
     async fn a_flood_ends_the_trial_and_fills_no_disk() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
-        let journal = Journal::create(&path).unwrap();
+        let event_log = EventLog::create(&path).unwrap();
         let devpath = "x".repeat(1 << 20);
         for _ in 0..80 {
-            journal.record(uevent(1, &devpath));
+            event_log.record(uevent(1, &devpath));
         }
-        assert!(journal.has_ending());
-        assert!(matches!(journal.ending().await, Ending::Broken(what) if what.contains("16 MiB")));
+        assert!(event_log.has_ending());
+        assert!(matches!(event_log.ending().await, Ending::Broken(what) if what.contains("16 MiB")));
         let length = fs_err::metadata(&path).unwrap().len();
         assert!((8 << 20..=16 << 20).contains(&length), "{length}");
-        // What was to be told is told once, and the first reason stays.
-        journal.record(Happening::Panic);
-        assert!(matches!(journal.ending().await, Ending::Broken(_)));
+        // The reason to end is set once, and the first one stays.
+        event_log.record(Event::Panic);
+        assert!(matches!(event_log.ending().await, Ending::Broken(_)));
     }
 
     #[tokio::test]
     async fn who_missed_something_ends_the_trial() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::create(&dir.path().join("events.jsonl")).unwrap();
-        let mut heard = journal.listen();
+        let event_log = EventLog::create(&dir.path().join("events.jsonl")).unwrap();
+        let mut heard = event_log.listen();
         for _ in 0..=BACKLOG {
-            journal.record(uevent(1, "/devices"));
+            event_log.record(uevent(1, "/devices"));
         }
         heard.next().await.unwrap_err();
-        assert!(matches!(journal.ending().await, Ending::Broken(what) if what.contains("1 were missed")));
+        assert!(matches!(event_log.ending().await, Ending::Broken(what) if what.contains("1 were missed")));
     }
 
     #[test]
     fn a_clock_that_jumps_is_no_harm() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::create(&dir.path().join("events.jsonl")).unwrap();
+        let event_log = EventLog::create(&dir.path().join("events.jsonl")).unwrap();
         for at in [0, u64::MAX, 1, u64::MAX / 2, 3_600_000_000] {
-            journal.record(uevent(at, "/devices"));
+            event_log.record(uevent(at, "/devices"));
         }
-        // The furthest jump ahead is taken for the least delay: what is asked for then lies before the trial.
-        assert_eq!(journal.host_time(GuestTime(5_000_000)), Some(HostTime(0)));
+        // The furthest jump ahead counts as the smallest delay, so the time in question lies before
+        // the trial.
+        assert_eq!(event_log.host_time(GuestTime(5_000_000)), Some(HostTime(0)));
     }
 }

@@ -1,4 +1,4 @@
-//! Files of ours: JSON in and out, and every write whole or not at all.
+//! Reads and writes the harness's files: JSON, and atomic writes.
 
 use std::io::{Error as IoError, ErrorKind, Write};
 use std::os::fd::AsRawFd;
@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 
 use crate::{Error, Result};
 
-/// Reads a JSON file, if there is one. An error is the user's where the file is not readable by this version.
+/// Reads a JSON file. Returns `None` if it does not exist. Fails with a user error if this version
+/// cannot parse the file.
 pub fn read_json_if_there<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match fs_err::read(path) {
         Ok(text) => parse_json(path, &text).map(Some),
@@ -21,7 +22,7 @@ pub fn read_json_if_there<T: DeserializeOwned>(path: &Path) -> Result<Option<T>>
     }
 }
 
-/// Parses the contents of the JSON file at `path`. An error is the user's.
+/// Parses the contents of the JSON file at `path`. Fails with a user error.
 pub fn parse_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
     serde_json::from_slice(text).map_err(|error| {
         Error::user(format!("cannot read {}: {error}", path.display()))
@@ -36,24 +37,25 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     Ok(write_whole(path, &text)?)
 }
 
-/// Writes a JSON file of one line, for large values that only programs read.
+/// Writes a JSON file with a single line, for large values that only programs read.
 pub fn write_json_compact(path: &Path, value: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_vec(value).map_err(Error::infrastructure)?;
     text.push(b'\n');
     Ok(write_whole(path, &text)?)
 }
 
-/// Writes a file whole or not at all. A reader never sees half of it, and a full disk leaves no file or the old one.
+/// Writes a file whole or not at all. A reader never sees a part of the file. A full disk leaves no
+/// file, or the old one.
 ///
-/// A killed harness leaves no temporary file where there was none of that name, because the new file has no name until
-/// it is complete (open(2), `O_TMPFILE`).
+/// If there was no file at `path`, a killed harness leaves no temporary file either, because the
+/// new file has no name until it is complete (open(2), `O_TMPFILE`).
 pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let unnamed =
         fs_err::OpenOptions::new().write(true).mode(0o644).custom_flags(nix::libc::O_TMPFILE).open(folder);
     let mut file = match unnamed {
         Ok(file) => file,
-        // Not every file system has such files: then a named one and a rename.
+        // Some file systems do not support `O_TMPFILE`. There, a named temporary file is renamed.
         Err(error) if error.kind() == ErrorKind::Unsupported => {
             let mut file = tempfile::NamedTempFile::new_in(folder)?;
             file.write_all(bytes)?;
@@ -67,12 +69,13 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let link =
         |to: &Path| nix::unistd::linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, to, AtFlags::AT_SYMLINK_FOLLOW);
     let linked = match link(path) {
-        // A link replaces nothing. A rename does, and at no moment is there neither file.
+        // linkat(2) does not replace a file, but rename(2) does. At every moment there is the old
+        // or the new file.
         Err(Errno::EEXIST) => {
             let mut name = path.file_name().unwrap_or_default().to_owned();
             name.push(format!(".{}", std::process::id()));
             let beside = folder.join(name);
-            // Left by a process of this number that was killed right here.
+            // A process with the same id that was killed at this point may have left this file.
             let _ = std::fs::remove_file(&beside);
             let linked = link(&beside);
             if linked.is_ok() {

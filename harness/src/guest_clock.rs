@@ -1,39 +1,43 @@
-//! The guest's clock on the host's. It stands while the machine does: QEMU's virtual clock (`cpu_disable_ticks()`).
+//! Converts times of the guest's clock to the host's. While the machine is stopped, the guest's
+//! clock stops too: it is QEMU's virtual clock (`cpu_disable_ticks()`).
 
 use hotplug_protocol::GuestTime;
 
 use serde::{Deserialize, Serialize};
 
-/// Microseconds of the host's monotonic clock since the trial began.
+/// Microseconds on the host's monotonic clock since the start of the trial.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct HostTime(pub u64);
 
-/// What is known of the two clocks.
+/// The relation of the two clocks.
 #[derive(Debug, Default)]
 pub(crate) struct GuestClock {
-    /// When the machine stood, by the time that it had run until then, and for how long; microseconds.
+    /// The machine's stops: the time that it had run until the stop, and the duration of the stop,
+    /// in microseconds.
     stops: Vec<(u64, u64)>,
-    /// All of them together.
+    /// The total duration of all stops, in microseconds.
     stood: u64,
-    /// It stands since then.
+    /// The start of the current stop. `None` while the machine runs.
     since: Option<HostTime>,
-    /// The time that the machine has run less the guest's clock, microseconds: the least seen, which is the one delayed least.
+    /// The machine's running time less the guest's clock, in microseconds. This is the minimum over
+    /// all messages, because the minimum has the shortest delay.
     offset: Option<i64>,
 }
 
 impl GuestClock {
-    /// How long the machine had run.
+    /// The time that the machine had run by `at`, in microseconds.
     fn run(&self, at: HostTime) -> u64 {
         self.since.map_or(at.0, |since| since.0).saturating_sub(self.stood)
     }
 
-    /// The machine was stopped.
+    /// Records that the machine was stopped.
     pub(crate) fn stopped(&mut self, at: HostTime) {
         self.since.get_or_insert(at);
     }
 
-    /// It runs again. The first time, that of a machine that is started so, it had not been stopped.
+    /// Records that the machine runs again. If no stop was recorded, as when a machine that was
+    /// started in the stopped state first runs, nothing changes.
     pub(crate) fn resumed(&mut self, at: HostTime) {
         let run = self.run(at);
         if let Some(since) = self.since.take() {
@@ -43,13 +47,14 @@ impl GuestClock {
         }
     }
 
-    /// Something arrived that is stamped by the guest's clock.
+    /// Records the arrival of a message that has a time stamp of the guest's clock.
     pub(crate) fn heard(&mut self, at: HostTime, guest: GuestTime) {
         let offset = self.run(at).cast_signed().saturating_sub(guest.0.cast_signed());
         self.offset = Some(self.offset.map_or(offset, |least| least.min(offset)));
     }
 
-    /// The host's time of a moment on the guest's clock; none before anything was heard.
+    /// The host's time for a time on the guest's clock. `None` before the first message has
+    /// arrived.
     pub(crate) fn host_time(&self, guest: GuestTime) -> Option<HostTime> {
         let run = guest.0.saturating_add_signed(self.offset?);
         let stood: u64 = self.stops.iter().take_while(|(at, _)| *at < run).map(|(_, length)| length).sum();
@@ -65,13 +70,13 @@ mod tests {
     fn what_was_printed_before_a_stop_is_before_it_and_what_after_it_behind() {
         let mut clocks = GuestClock::default();
         assert_eq!(clocks.host_time(GuestTime(1)), None);
-        // Started standing: there was no stop.
+        // The machine was started in the stopped state, so there was no stop.
         clocks.resumed(HostTime(100));
-        // The guest is 1000 ahead; one that arrives late changes nothing.
+        // The guest's clock is 1000 ahead. A message that arrives late changes nothing.
         clocks.heard(HostTime(200), GuestTime(1200));
         clocks.heard(HostTime(290), GuestTime(1250));
         clocks.stopped(HostTime(300));
-        // Sent before the stop, read in the middle of it.
+        // This message was sent before the stop and read during it.
         clocks.heard(HostTime(450), GuestTime(1290));
         clocks.stopped(HostTime(460));
         clocks.resumed(HostTime(500));

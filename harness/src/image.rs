@@ -1,7 +1,8 @@
-//! The guest's initramfs: the agent as `/init`, the console's node, and places to mount on.
+//! Packs the guest's initramfs: the agent as `/init`, the console's device node, and mount points.
 //!
-//! A gzip'd newc archive (Linux's Documentation/driver-api/early-userspace/buffer-format.rst). The same agent gives
-//! the same bytes: no times, no inode numbers, root owns all.
+//! It is a gzip'd newc archive (Linux's
+//! Documentation/driver-api/early-userspace/buffer-format.rst). The same agent gives the same
+//! bytes, because the archive has no times and no inode numbers, and root owns all files.
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -11,17 +12,19 @@ use flate2::{Compression, write::GzEncoder};
 
 use crate::{Error, Result};
 
-/// The guest's agent, a static ELF binary; built by `build.rs`.
+/// The guest's agent, a static ELF binary that `build.rs` builds.
 pub const AGENT: &[u8] = include_bytes!(env!("HOTPLUG_AGENT"));
 
-/// Where the kernel and the agent mount file systems.
+/// Mount points for the kernel and the agent.
 const DIRECTORIES: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 
-/// Major and minor number of the console's character device (Linux's Documentation/admin-guide/devices.txt). The kernel
-/// opens it for init before init can mount devtmpfs.
+/// Major and minor number of the console's character device (Linux's
+/// Documentation/admin-guide/devices.txt). The kernel opens it for init before init can mount
+/// devtmpfs.
 const CONSOLE: (u32, u32) = (5, 1);
 
-/// Bytes of an initramfs whose `/init` is the agent that the harness carries. It is packed once a process.
+/// The bytes of an initramfs whose `/init` is the harness's built-in agent. It is packed once per
+/// process.
 pub fn initramfs() -> Result<&'static [u8]> {
     static PACKED: OnceLock<Vec<u8>> = OnceLock::new();
     if let Some(packed) = PACKED.get() {
@@ -31,7 +34,7 @@ pub fn initramfs() -> Result<&'static [u8]> {
     Ok(PACKED.get_or_init(|| packed))
 }
 
-/// Bytes of an initramfs whose `/init` is `agent`.
+/// The bytes of an initramfs whose `/init` is `agent`.
 pub fn pack(agent: &[u8]) -> Result<Vec<u8>> {
     let whole = |error| Error::infrastructure(format!("cannot pack the initramfs: {error}"));
     let archive = archive(agent).map_err(whole)?;
@@ -124,10 +127,11 @@ mod tests {
     #[test]
     fn the_agent_is_static_and_small() {
         assert_eq!(AGENT.get(..4), Some(b"\x7fELF".as_slice()));
-        // elf(5): program headers begin at the u64 at 32, there are as many as the u16 at 56 says, of 56 bytes each.
+        // elf(5): the u64 at offset 32 is the offset of the program headers, and the u16 at 56 is
+        // their number. Each has 56 bytes.
         let headers = usize::from(AGENT[32]) | usize::from(AGENT[33]) << 8;
         let types = (0..usize::from(AGENT[56])).map(|header| AGENT[headers + 56 * header]);
-        // PT_INTERP names the dynamic linker, of which the guest has none.
+        // PT_INTERP (3) names a dynamic linker, and the guest has none.
         assert!(types.into_iter().all(|kind| kind != 3));
         assert!(initramfs().unwrap().len() < 1 << 20, "more than 1 MiB to unpack at each boot");
     }

@@ -7,6 +7,7 @@ pub mod bisect;
 pub mod bytes;
 pub mod compare;
 pub mod comparison;
+pub mod conclusion;
 pub mod coverage;
 pub mod environment;
 pub mod error;
@@ -39,5 +40,6 @@ pub mod shrink;
 pub mod spec;
 pub mod text;
 pub mod trial;
+pub mod unavailable;
 
 pub use error::{Error, ErrorKind, Result};

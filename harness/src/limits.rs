@@ -1,8 +1,9 @@
 //! The limits of every wait for a guest, for QEMU, or for one of QEMU's connections.
 //!
-//! The environment variable [`SCALE`] multiplies all of them. It is meant for tests: a test of a monitor that never
-//! answers waits one second then, and not a minute. The limits that a scenario sets itself (`time_limit_s`,
-//! `limit_ms`) are the user's, and no scale touches them.
+//! The environment variable [`SCALE`] multiplies all of them. It is meant for tests: a test of a
+//! monitor that never answers can then wait one second instead of a minute. The scale does not
+//! apply to the limits that a scenario sets (`time_limit_s`, `limit_ms`), because these are the
+//! user's.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -12,64 +13,73 @@ use crate::{Error, Result};
 /// The environment variable that holds the scale, a number above 0.
 pub const SCALE: &str = "HOTPLUG_TIME_SCALE";
 
-/// The largest scale: with it, the longest limit is 21 days.
+/// The largest scale. With it, the longest limit is 21 days.
 const MOST: f64 = 10_000.0;
 
-/// How long each wait may take at most. All are durations of the host's clock, unless the field says otherwise.
+/// The longest duration of each wait, in time of the host's clock unless the field's documentation
+/// gives another clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// QEMU starts and answers its monitor. It takes 40 ms.
+    /// The time for QEMU to start and to answer on its monitor. It takes 40 ms.
     pub start: Duration,
-    /// QEMU saves or loads a checkpoint. It takes 5 ms.
+    /// The time for QEMU to save or load a checkpoint. It takes 5 ms.
     pub migration: Duration,
-    /// A guest that prints nothing for this long while it boots hangs. Under TCG with both cores busy the longest pause
-    /// seen is 4 s.
+    /// A booting guest that prints nothing for this long counts as hung. The longest pause seen is
+    /// 4 s, under TCG with both cores busy.
     pub silence: Duration,
-    /// A guest that is not ready after this long hangs too, whatever it prints: a stalled kernel says so every 26 s.
+    /// A guest that is not ready after this long counts as hung, even if it prints: a stalled
+    /// kernel prints a message every 26 s.
     pub boot: Duration,
-    /// A panicking kernel prints and reboots.
+    /// The time for a panicking kernel to print its messages and reboot.
     pub last_words: Duration,
-    /// QEMU ends after one of its connections has. It takes 20 ms; a core is written before.
+    /// The time for QEMU to exit after one of its connections has closed. It takes 20 ms, or longer
+    /// if a core file is written first.
     pub parting: Duration,
-    /// QEMU's monitor answers a command. It takes 1 ms, and 50 ms where its guest keeps all processors busy.
+    /// The time for QEMU's monitor to answer a command. It takes 1 ms, or 50 ms if the guest keeps
+    /// all processors busy.
     pub monitor: Duration,
-    /// QEMU's gdbstub answers. It takes 0.1 ms.
+    /// The time for QEMU's gdbstub to answer. It takes 0.1 ms.
     pub gdbstub: Duration,
-    /// The guest answers the questions around its boot and at the end of its trial; a guest that still flushes
-    /// thousands of records needs some time.
+    /// The time for the guest to answer the queries around its boot and at the end of its trial. A
+    /// guest that still flushes thousands of records needs some time.
     pub questions: Duration,
-    /// A guest that has printed nothing for this long after its boot has settled.
+    /// A booted guest counts as settled after it has printed nothing for this long.
     pub settled: Duration,
-    /// A lock cycle that is being printed is not disturbed (see `Agent::lockdep_stats`): the log is quiet for so long
-    /// first. The longest pause seen in the middle of one is 20 ms, under TCG with both cores busy.
+    /// The kernel log must be quiet for this long before a query that would disturb the printing of
+    /// a lock cycle (see `Agent::lockdep_stats`). The longest pause seen within such a report is
+    /// 20 ms, under TCG with both cores busy.
     pub calm: Duration,
-    /// The same, for a guest that never stops to warn.
+    /// The longest wait for a quiet log (`calm`), for a guest that prints warnings without end.
     pub calm_at_most: Duration,
-    /// QEMU or the guest answers one question about a guest that hangs.
+    /// The time for QEMU or the guest to answer one query about a guest that hangs.
     pub diagnosis: Duration,
-    /// The console of such a guest is taken to have ended its backtraces once it is silent for so long.
+    /// The backtraces on the console of a hung guest count as complete after it is silent for this
+    /// long.
     pub backtraces: Duration,
-    /// QEMU hands out the memory that holds the lock order. It takes 10 ms.
+    /// The time for QEMU to return the memory that holds the lock order. It takes 10 ms.
     pub memory: Duration,
-    /// A virtio-mem device has its size before the guest has added the memory, or removed its blocks, and no event tells
-    /// of the latter (`virtio_mem_run_wq()` in the guest's driver): the guest's memory may be behind for so long.
+    /// The time by which the guest's memory may lag behind a virtio-mem device. The device reports
+    /// its new size before the guest has added the memory or removed its blocks, and no event
+    /// reports the removal (`virtio_mem_run_wq()` in the guest's driver).
     pub guest_follows: Duration,
-    /// A task that is let go has a CPU again, guest time. It wants one all the time.
+    /// The time for a released task to run on a CPU again, in guest time. The task is always
+    /// runnable.
     pub letting_go: Duration,
-    /// A child obeys a termination signal before it is killed.
+    /// The time for a child to end on a termination signal before it is killed.
     pub grace: Duration,
-    /// QEMU answers `--version`, or starts without a machine and quits. It takes 0.05 s; a machine that is busy and
-    /// whose disk is cold needs some patience.
+    /// The time for QEMU to answer `--version`, or to start without a machine and quit. It takes
+    /// 0.05 s, and longer on a busy machine with a cold disk.
     pub program: Duration,
-    /// The first guest of the accelerator probe answers; its time scales the others' limits. A machine that needs
-    /// longer is of no use.
+    /// The time for the first guest of the accelerator probe to answer. Its actual time scales the
+    /// limits of the other guests. A machine that needs longer is not usable.
     pub first_guest: Duration,
-    /// No other guest of the accelerator probe gets less, however quick the first one was.
+    /// The smallest limit for the other guests of the accelerator probe, however fast the first one
+    /// was.
     pub least_guest: Duration,
 }
 
 impl Limits {
-    /// As they are without a scale.
+    /// The limits without a scale.
     const PLAIN: Self = Self {
         start: Duration::from_secs(60),
         migration: Duration::from_secs(60),
@@ -145,7 +155,7 @@ impl Limits {
     }
 }
 
-/// What the environment asks for, read once.
+/// The limits according to the environment, which is read once.
 static IN_FORCE: LazyLock<Result<Limits, String>> = LazyLock::new(|| {
     let value = std::env::var_os(SCALE).filter(|value| !value.is_empty());
     match value {
@@ -154,12 +164,13 @@ static IN_FORCE: LazyLock<Result<Limits, String>> = LazyLock::new(|| {
     }
 });
 
-/// The limits in force. Where the scale is no number, which [`check`] tells the user, they are those without one.
+/// The limits in force. If the scale is invalid, they are the limits without a scale, and [`check`]
+/// returns the error.
 pub(crate) fn limits() -> &'static Limits {
     IN_FORCE.as_ref().unwrap_or(&Limits::PLAIN)
 }
 
-/// The user's error: [`SCALE`] is set to something that is no scale.
+/// Checks the value of [`SCALE`]. Fails with a user error if it is not a valid scale.
 pub fn check() -> Result<()> {
     IN_FORCE.as_ref().map(drop).map_err(|why| Error::user(why).help(format!("unset {SCALE}")))
 }

@@ -1,4 +1,5 @@
-//! Child processes that never outlive the harness: a process group each, killed with us, reaped always.
+//! Child processes that never outlive the harness. Each leads a process group that is killed with
+//! the harness, and each is reaped.
 
 use std::process::Stdio;
 
@@ -9,27 +10,30 @@ use tokio::process::{Child, Command};
 use crate::limits::limits;
 use crate::{Error, Result};
 
-/// A child in a process group of its own. Dropping it kills the whole group.
+/// A child in its own process group. Dropping this value kills the whole group.
 #[derive(Debug)]
-pub struct Group {
+pub struct ProcessGroup {
     child: Child,
     leader: Pid,
     reaped: bool,
 }
 
-impl Group {
-    /// Starts `command` as the leader of a new group, standard input empty.
+impl ProcessGroup {
+    /// Starts `command` as the leader of a new group, with an empty standard input.
     ///
-    /// `on_our_death` is sent to it when the harness dies, however it dies (prctl(2), `PR_SET_PDEATHSIG`): make(1)
-    /// forwards SIGTERM to its jobs, where SIGKILL would leave them running.
+    /// The child receives `on_our_death` when the harness dies, however it dies (prctl(2),
+    /// `PR_SET_PDEATHSIG`). For make(1), SIGTERM is the right signal, because make forwards it to
+    /// its jobs. SIGKILL would leave them running.
+    ///
+    /// Fails with a user error if the program is not installed.
     pub fn spawn(command: Command, on_our_death: Signal) -> Result<Self> {
         Self::spawn_reading(command, Stdio::null(), on_our_death)
     }
 
-    /// As [`Group::spawn`], with a standard input of the caller's choice.
+    /// Like [`ProcessGroup::spawn`], but with a standard input that the caller chooses.
     ///
-    /// An open file that holds a flock(2) is a good one: the lock then lasts as long as the child does, even where
-    /// the harness was killed and the child needs a moment to follow.
+    /// An open file that holds a flock(2) extends the lock to the lifetime of the child, even if
+    /// the harness is killed and the child needs some time to end.
     pub fn spawn_reading(
         mut command: Command,
         stdin: impl Into<Stdio>,
@@ -50,17 +54,17 @@ impl Group {
         Ok(Self { child, leader, reaped: false })
     }
 
-    /// Its streams, where they were piped.
+    /// The child, with its streams if they were piped.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
     }
 
-    /// Process id of the leader, which is the group's too.
+    /// The process id of the leader, which is also the group's id.
     pub fn id(&self) -> Pid {
         self.leader
     }
 
-    /// Waits for the leader to end. Safe to cancel.
+    /// Waits for the leader to end. This is cancel safe.
     pub async fn wait(&mut self) -> Result<std::process::ExitStatus> {
         let status = self.child.wait().await?;
         self.reaped = true;
@@ -76,7 +80,7 @@ impl Group {
     pub async fn stop(mut self) -> Result<std::process::ExitStatus> {
         self.signal(Signal::SIGTERM);
         let ended = tokio::time::timeout(limits().grace, self.wait()).await;
-        // The leader may be gone and a straggler of its group alive.
+        // Other processes of the group may still be alive after the leader has ended.
         self.signal(Signal::SIGKILL);
         match ended {
             Ok(status) => status,
@@ -85,7 +89,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if !self.reaped {
             self.signal(Signal::SIGKILL);
@@ -93,13 +97,16 @@ impl Drop for Group {
     }
 }
 
-/// Has `command` run as `SCHED_BATCH` (sched(7)): who wakes up does not take the processor from it.
+/// Runs `command` with the policy `SCHED_BATCH` (sched(7)), so that a thread that wakes up does not
+/// preempt it.
 ///
-/// Of a guest's virtual CPUs that mostly hits one that holds a spinlock, for which the others then spin: with as many
-/// guests as cores, under TCG, a fifth of all CPU time. Where the kernel refuses, it runs as it would have.
+/// Such a preemption mostly hits a virtual CPU that holds a spinlock, and the other virtual CPUs
+/// then spin. With as many guests as cores, under TCG, this takes a fifth of all CPU time. If the
+/// kernel refuses the policy, the command runs without it.
 #[expect(unsafe_code, reason = "pre_exec is the only way to set the policy before the threads start")]
 pub fn run_in_batches(command: &mut Command) {
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed; sched_setscheduler is a plain system call.
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; sched_setscheduler is
+    // a plain system call.
     unsafe {
         command.pre_exec(|| {
             let no_priority: nix::libc::sched_param = std::mem::zeroed();
@@ -112,11 +119,13 @@ pub fn run_in_batches(command: &mut Command) {
 #[expect(unsafe_code, reason = "pre_exec is the only way to set the parent-death signal in the child")]
 fn die_with_us(command: &mut Command, signal: Signal) {
     let parent = nix::unistd::getpid();
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed; prctl, getppid and _exit are.
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; prctl, getppid and
+    // _exit are.
     unsafe {
         command.pre_exec(move || {
             nix::sys::prctl::set_pdeathsig(signal)?;
-            // The parent may have died before prctl took effect; then nobody would send the signal.
+            // The parent may have died before prctl took effect. The signal would then never be
+            // sent.
             if nix::unistd::getppid() != parent {
                 return Err(std::io::ErrorKind::BrokenPipe.into());
             }

@@ -1,22 +1,24 @@
-//! What a comparison is asked to do. `run.json` keeps it, so that a run can be repeated and continued from it.
+//! The specification of a comparison. `run.json` keeps it, so that a run can be repeated and
+//! continued.
 
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::conclusion::analyses;
 use crate::host::{Accelerator, AcceleratorRequest, Choice};
 use crate::kernel::{KernelPair, PairSpec};
 use crate::scenario::Sweep;
 
-/// A comparison of two kernels. The default compares the default kernel with itself, in the built-in scenario, with
-/// every analysis that the scenario asks for.
+/// A comparison of two kernels. The default compares the default kernel with itself, in the
+/// built-in scenario, with every analysis that the scenario requests.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ComparisonSpec {
     /// The two kernels.
     pub kernels: PairSpec,
-    /// The kernels where they are built already: then `kernels` only names them.
+    /// The kernels, if they are built already. Then `kernels` only names them.
     #[serde(skip)]
     pub built: Option<Box<KernelPair>>,
     /// The scenario's file. Null: the built-in `dimm-and-cpu`, or `race` with a sweep.
@@ -32,7 +34,7 @@ pub struct ComparisonSpec {
 }
 
 impl ComparisonSpec {
-    /// The same with every path absolute, so that it means the same in another folder.
+    /// The same specification with absolute paths, so that it is valid in every folder.
     #[must_use]
     pub fn absolute(self) -> Self {
         let path = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
@@ -49,13 +51,15 @@ impl ComparisonSpec {
 pub struct TrialsSpec {
     /// Number of the first trial of each side.
     pub first: u32,
-    /// Number behind the last. Null: the scenario's number of trials, or no end with `seconds` or `until_report`.
+    /// Number after the last trial of each side. Null: the scenario's number of trials, or no end
+    /// with `seconds` or `until_report`.
     pub end: Option<u32>,
-    /// No trial begins after so many seconds of trials.
+    /// No trial begins after this many seconds of trials.
     pub seconds: Option<f64>,
     /// No trial begins after the first finding that is not known.
     pub until_report: bool,
-    /// No trial begins after a finding of this name: the begin of a signature, or a part of a title, key or WARN text.
+    /// No trial begins after a finding of this name: the beginning of a signature, or a part of a
+    /// title, key or WARN text.
     pub until_seen: Option<String>,
     /// No trial begins once the verdict cannot change.
     pub until_decided: bool,
@@ -64,59 +68,59 @@ pub struct TrialsSpec {
 /// Whether an analysis runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Request {
-    /// It runs if it needs nothing from the scenario, or if the scenario asks for it.
+pub enum AnalysisRequest {
+    /// It runs if it needs nothing from the scenario, or if the scenario requests it.
     #[default]
     Usual,
     /// It runs.
     Always,
-    /// It does not run, and the result says that the user refused it.
+    /// It does not run, and the result records that the user refused it.
     Refused,
     /// It does not run, and the result does not mention it.
     Omitted,
 }
 
-impl Request {
-    /// It does not run.
+impl AnalysisRequest {
+    /// Whether the analysis does not run.
     pub fn is_off(self) -> bool {
         matches!(self, Self::Refused | Self::Omitted)
     }
 
-    /// Off where the user said `--no-...`.
+    /// Off if the user gave the option `--no-...`.
     pub fn unless(refused: bool) -> Self {
         if refused { Self::Refused } else { Self::Usual }
     }
 }
 
-/// The analyses beside the judged trials.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct AnalysesSpec {
-    /// Bugs planted into the before kernel, and whether they are found.
-    pub control: Request,
-    /// What differs in the lock order.
-    pub lock_order: Request,
-    /// Which of the changed lines ran.
-    pub coverage: Request,
-    /// Which critical sections overlapped.
-    pub overlap: Request,
-    /// What takes longer or shorter.
-    pub latency: Request,
-    /// Latency counts the guest's instructions, instead of the time of the wall clock.
-    pub exact: bool,
-    /// Boots of each kernel that are timed. Null: the scenario's number, or what the clock needs.
-    pub boots: Option<u32>,
-    /// Kernels whose trials report are timed too.
-    pub latency_despite_reports: bool,
-}
+/// The requests for the analyses, with one field for each of them.
+macro_rules! analyses_spec {
+    ($($(#[$_doc:meta])* $name:ident: $_analysis:ident => $_type:ty,)*) => {
+        /// The analyses beside the judged trials.
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(default)]
+        pub struct AnalysesSpec {
+            $(
+                /// Whether this analysis runs.
+                pub $name: AnalysisRequest,
+            )*
+            /// Latency counts the guest's instructions, instead of the time of the wall clock.
+            pub exact: bool,
+            /// Boots of each kernel that are timed. Null: the scenario's number, or what the clock
+            /// needs.
+            pub boots: Option<u32>,
+            /// Kernels whose trials report are timed too.
+            pub latency_despite_reports: bool,
+        }
 
-impl AnalysesSpec {
-    /// None: the trials alone.
-    pub fn none() -> Self {
-        let off = Request::Omitted;
-        Self { control: off, lock_order: off, coverage: off, overlap: off, latency: off, ..Self::default() }
-    }
+        impl AnalysesSpec {
+            /// No analysis: the trials alone.
+            pub fn none() -> Self {
+                Self { $($name: AnalysisRequest::Omitted,)* ..Self::default() }
+            }
+        }
+    };
 }
+analyses!(analyses_spec);
 
 /// How trials run, and where their results go.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -124,9 +128,9 @@ impl AnalysesSpec {
 pub struct RunningSpec {
     /// Each trial boots, instead of starting from a checkpoint.
     pub cold: bool,
-    /// Guests at once. Null: one for each processor, fewer where memory is short.
+    /// Guests at once. Null: one for each processor, or fewer if memory is short.
     pub workers: Option<u32>,
-    /// What all schedules are drawn from. Null: a random number, which `run.json` keeps.
+    /// The seed of all schedules. Null: a random number, which `run.json` keeps.
     pub seed: Option<u64>,
     /// The folder that the run's folder is created in.
     pub results: PathBuf,
@@ -135,7 +139,7 @@ pub struct RunningSpec {
     /// The accelerator that the user asked for. With it, the accelerator is probed anew.
     #[serde(skip)]
     pub accelerator: Option<Choice>,
-    /// The accelerator that an outer run has found; `accelerator` has no effect then.
+    /// The accelerator that an outer run has found. With it, `accelerator` has no effect.
     #[serde(skip)]
     pub found: Option<Accelerator>,
 }
@@ -155,18 +159,18 @@ impl Default for RunningSpec {
 }
 
 impl RunningSpec {
-    /// The accelerator that is asked for.
+    /// The request for an accelerator.
     pub fn accelerator_request(&self) -> AcceleratorRequest {
         self.found.map_or(AcceleratorRequest::by(self.accelerator), AcceleratorRequest::from)
     }
 }
 
-/// A run that goes on: its trials that ended count, and those that were cut off run again.
+/// A run to resume: its trials that ended count, and those that were cut off run again.
 #[derive(Debug, Clone, Default)]
 pub struct ResumeSpec {
     /// The run's folder.
     pub run: PathBuf,
-    /// Number behind the last trial of each side. None: the run's own.
+    /// Number after the last trial of each side. None: the run's own.
     pub trials: Option<u32>,
     /// The analyses beside the judged trials.
     pub analyses: AnalysesSpec,

@@ -1,6 +1,6 @@
-//! Text for people: what a guest says made harmless, and figures.
+//! Text for display: sanitized guest output, and probabilities.
 
-/// Text of a guest made harmless: one line, no control characters, at most `most` characters.
+/// Sanitizes text from a guest: one line, no control characters, at most `most` characters.
 pub fn harmless(text: &str, most: usize) -> String {
     let mut out: String = text.chars().filter(|c| !c.is_control()).take(most).collect();
     if text.chars().nth(most).is_some() {
@@ -9,7 +9,7 @@ pub fn harmless(text: &str, most: usize) -> String {
     out
 }
 
-/// Two significant digits: `0.00016`, `0.49`, `1`.
+/// Formats a probability with two significant digits: `0.00016`, `0.49`, `1`.
 pub fn probability(p: f64) -> String {
     if p >= 0.995 {
         return "1".into();
@@ -20,6 +20,22 @@ pub fn probability(p: f64) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 10")]
     let places = (1.0 - p.log10().floor()) as usize;
     format!("{p:.places$}")
+}
+
+/// A time with four significant digits: `12.34 us`.
+pub fn nanoseconds(time: f64) -> String {
+    let (value, unit) = match time {
+        t if t < 1e3 => (t, "ns"),
+        t if t < 1e6 => (t / 1e3, "us"),
+        t if t < 1e9 => (t / 1e6, "ms"),
+        t => (t / 1e9, "s"),
+    };
+    let places = match value {
+        v if v < 10.0 => 3,
+        v if v < 100.0 => 2,
+        _ => 1,
+    };
+    format!("{value:.places$} {unit}")
 }
 
 #[cfg(test)]

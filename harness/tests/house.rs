@@ -1,4 +1,5 @@
-//! The plan of the house: data flows one way through the top-level modules of the library (docs/architecture.md).
+//! The structure of the library: data flows one way through its top-level modules
+//! (docs/architecture.md).
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -8,7 +9,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// For each top-level module, the others that its files name, and the file that does.
+/// For each top-level module, the other modules that its files name, each with such a file.
 type Uses = BTreeMap<String, BTreeMap<String, String>>;
 
 /// A path into the crate: `crate::name`, or the names in the braces of `use crate::{...}`.
@@ -54,7 +55,7 @@ fn uses() -> Uses {
     uses
 }
 
-/// A way from `at` back to itself, if there is one.
+/// A cycle of modules that is reachable from `at`, if there is one.
 fn circle(uses: &Uses, at: &str, way: &mut Vec<String>, done: &mut BTreeSet<String>) -> Option<Vec<String>> {
     if let Some(start) = way.iter().position(|name| name == at) {
         return Some([&way[start..], &[at.to_owned()]].concat());

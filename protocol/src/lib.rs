@@ -1,19 +1,22 @@
-//! What the harness and the agent in its guest say to each other: one JSON object a line, over a virtio-serial port.
+//! The protocol between the harness and the agent in its guest: one JSON object a line, over a
+//! virtio-serial port.
 //!
-//! The host asks with [`Ask`]; the agent answers each with one [`Say::Answer`] of the same `id`, and in between
-//! says [`Say::Event`]s of its own. A second port, [`KMSG_PORT`], carries `/dev/kmsg` records as the kernel gave
-//! them (Documentation/ABI/testing/dev-kmsg): guest to host only, nothing added, so that a gap in the sequence
-//! numbers is visible.
+//! The host sends [`Ask`]s. The agent answers each with one [`Say::Answer`] of the same `id`, and
+//! sends [`Say::Event`]s on its own in between. A second port, [`KMSG_PORT`], carries `/dev/kmsg`
+//! records as the kernel gave them (Documentation/ABI/testing/dev-kmsg), from guest to host only.
+//! Nothing is added, so that a gap in the sequence numbers is visible.
 //!
 //! Times are microseconds of the guest's `CLOCK_MONOTONIC`.
 
 use serde::{Deserialize, Serialize};
 
-/// Raised by any change that an older peer would misread. The agent is carried inside the harness, so the two
-/// differ only when a checkpoint outlived an update; the host then boots anew.
+/// The version of the protocol. Any change that an older peer would misread increases it. The agent
+/// is embedded in the harness, so the two versions differ only if a checkpoint is older than an
+/// update of the harness; the host then boots the guest again.
 pub const VERSION: u32 = 6;
 
-/// Name of the virtio-serial port for [`Ask`] and [`Say`], as `/sys/class/virtio-ports/*/name` shows it.
+/// Name of the virtio-serial port for [`Ask`] and [`Say`], as in
+/// `/sys/class/virtio-ports/*/name`.
 pub const AGENT_PORT: &str = "hotplug.agent";
 
 /// Name of the virtio-serial port that carries raw `/dev/kmsg` records.
@@ -29,88 +32,97 @@ pub struct GuestTime(pub u64);
 pub struct Ask {
     /// Chosen by the host, repeated in the answer.
     pub id: u64,
-    /// What is asked.
+    /// The request itself.
     pub request: Request,
 }
 
-/// What the host may ask of the agent.
+/// A request of the host to the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
-    /// Who are you? Answered with [`Answer::Hello`].
+    /// Identify the agent and the guest: [`Answer::Hello`].
     Hello,
-    /// The machine as the guest sees it now: [`Answer::Snapshot`].
+    /// Take a snapshot of the machine as the guest sees it: [`Answer::Snapshot`].
     Snapshot,
-    /// Contents of a file (sysfs, procfs, debugfs): [`Answer::Contents`] or [`Answer::Failed`].
+    /// Read a file (sysfs, procfs, debugfs): [`Answer::Contents`] or [`Answer::Failed`].
     Read {
         /// Absolute path in the guest.
         path: String,
-        /// Where to begin, in bytes: a huge file, such as `/proc/kpageflags`, is read at a place.
+        /// The offset to begin at, in bytes: a huge file, such as `/proc/kpageflags`, is read in
+        /// part.
         #[serde(default)]
         offset: u64,
-        /// How many bytes at most; all there are when absent.
+        /// The maximum number of bytes; to the end of the file if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         length: Option<u64>,
     },
-    /// One `write(2)` of `data` to a file, as sysfs wants it: [`Answer::Done`] or [`Answer::Failed`].
+    /// Write `data` to a file with one `write(2)`, as sysfs requires: [`Answer::Done`] or
+    /// [`Answer::Failed`].
     Write {
         /// Absolute path in the guest.
         path: String,
-        /// What is written, in one call.
+        /// The value, which is written in one call.
         data: String,
     },
-    /// Start loads beside those that run: [`Answer::Done`] once all of them are running, or [`Answer::Failed`].
+    /// Start loads in addition to the running ones: [`Answer::Done`] once all of them run, or
+    /// [`Answer::Failed`].
     StartLoad {
-        /// The loads; each runs in processes of its own, so that an oops in one does not end the agent.
+        /// The loads. Each runs in processes of its own, so that an oops in one does not end the
+        /// agent.
         loads: Vec<Load>,
     },
     /// End all loads and wait for them: [`Answer::LoadEnded`].
     StopLoad,
-    /// How often each line ran of the files that the kernel counts: [`Answer::Counters`].
+    /// Read how often each line of the instrumented files of the kernel ran: [`Answer::Counters`].
     Counters,
-    /// Send every kernel record printed so far: [`Answer::Drained`] with the newest sequence number sent.
+    /// Send every kernel record printed so far: [`Answer::Drained`] with the newest sequence number
+    /// sent.
     Drain,
-    /// Have the kernel's random numbers begin anew from what it has and `seed`, so that guests restored from one
-    /// checkpoint do not all draw the same: [`Answer::Done`] or [`Answer::Failed`].
+    /// Reseed the kernel's random number generator from its own entropy and `seed`, so that guests
+    /// that are restored from one checkpoint do not all draw the same numbers: [`Answer::Done`] or
+    /// [`Answer::Failed`].
     Reseed {
         /// 32 bytes, in hexadecimal.
         seed: String,
     },
-    /// From now on, begin each [`Request::Write`] on CPU 0 and at the same place between two ticks of the guest's clock, after
-    /// it has been idle: how long the kernel takes depends on how soon the next tick comes. [`Answer::Done`].
+    /// From now on, begin each [`Request::Write`] on CPU 0 and at the same point between two ticks
+    /// of the guest's clock, after the CPU was idle: the time that the kernel takes depends on how
+    /// soon the next tick comes. [`Answer::Done`].
     Steady,
-    /// From now on, have devices interrupt this CPU, and whatever listens run there, and let nobody else of the agent's run
-    /// on it: a host that holds other CPUs is then still heard. [`Answer::Done`] or [`Answer::Failed`].
+    /// From now on, route device interrupts to this CPU, run the listening threads of the agent
+    /// there, and keep its other threads off it. The agent then still responds while the host holds
+    /// other CPUs. [`Answer::Done`] or [`Answer::Failed`].
     Listen {
-        /// Its number.
+        /// The number of the CPU.
         cpu: u32,
     },
-    /// Restart the machine at once. No answer is promised; one that comes is [`Answer::Failed`].
+    /// Restart the machine at once. An answer arrives only on failure: [`Answer::Failed`].
     Reboot,
 }
 
-/// Work that keeps the guest busy while devices come and go.
+/// Work that keeps the guest busy during hotplug.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Load {
-    /// What it does.
+    /// The work.
     pub kind: LoadKind,
-    /// How many processes do it, at least one.
+    /// The number of processes, at least one.
     pub workers: u32,
-    /// Loops a second of each worker; as fast as it can when absent.
+    /// Loops a second of each worker; unlimited if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
-    /// CPUs that the workers may run on, all of them online at the start; any when empty.
+    /// CPUs that the workers may run on, all of them online at the start; any if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cpus: Vec<u32>,
-    /// Of [`LoadKind::Read`] and [`LoadKind::Write`]: the files, by an absolute path whose components may have `*`.
+    /// For [`LoadKind::Read`] and [`LoadKind::Write`]: an absolute path of files, whose components
+    /// may contain `*`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Of [`LoadKind::Write`]: what is written, in turn.
+    /// For [`LoadKind::Write`]: the values that are written, in turn.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<String>,
-    /// Of [`LoadKind::ResidentMemory`]: how much each worker keeps, in bytes, 64 MiB when absent. Of
-    /// [`LoadKind::AnonymousMemory`]: how much it maps each time, 4 MiB when absent.
+    /// For [`LoadKind::ResidentMemory`]: the memory that each worker keeps, in bytes, 64 MiB if
+    /// absent. For [`LoadKind::AnonymousMemory`]: the memory that each loop maps, 4 MiB if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// Whether each loop is timed.
@@ -118,7 +130,7 @@ pub struct Load {
     pub timed: bool,
 }
 
-/// What a load does, in an endless loop.
+/// The work of a load, in an endless loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LoadKind {
@@ -128,19 +140,21 @@ pub enum LoadKind {
     PageCache,
     /// Forks a child that exits at once, and waits for it.
     Fork,
-    /// Reads one of the files at `path`, which stay open: somebody is inside an attribute when it vanishes.
+    /// Reads one of the files at `path`, which stay open, so that a task is inside an attribute
+    /// when it is removed.
     Read,
     /// Writes one of `data` to one of the files at `path`, which stay open.
     Write,
     /// Splits one mapping into many by protection, merges them, splits it by holes, unmaps it.
     Mmap,
-    /// Keeps `bytes` of anonymous memory and writes to each of its pages: what an offline has to migrate.
+    /// Keeps `bytes` of anonymous memory and writes to each of its pages, which an offline has to
+    /// migrate.
     ResidentMemory,
-    /// Creates files in tmpfs, looks at them, renames and removes them: dentries and inodes.
+    /// Creates files in tmpfs, stats, renames and removes them: dentries and inodes.
     Files,
-    /// Has the kernel make a slab cache and destroy it, by a mount of 9p that fails.
+    /// Makes the kernel create and destroy a slab cache, with a 9p mount that fails.
     KmemCache,
-    /// Makes a cgroup, moves into it, changes its cpuset, moves out and removes it.
+    /// Creates a cgroup, moves into it, changes its cpuset, moves out and removes it.
     Cgroup,
 }
 
@@ -150,23 +164,23 @@ pub enum LoadKind {
 pub enum Say {
     /// The answer to the request with this `id`.
     Answer {
-        /// The request's.
+        /// The `id` of the request.
         id: u64,
-        /// When the agent had it ready.
+        /// The time at which the answer was ready.
         at: GuestTime,
-        /// What came of it.
+        /// The result.
         answer: Answer,
     },
-    /// Something happened.
+    /// An event in the guest.
     Event {
-        /// When the agent saw it.
+        /// The time at which the agent saw it.
         at: GuestTime,
-        /// What.
-        event: Event,
+        /// The event.
+        event: AgentEvent,
     },
 }
 
-/// What comes of a [`Request`].
+/// The result of a [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
@@ -176,32 +190,36 @@ pub enum Answer {
     Snapshot(Snapshot),
     /// To [`Request::Read`]. Bytes that are not UTF-8 are replaced.
     Contents(String),
-    /// To [`Request::Counters`]: all that `/sys/kernel/debug/gcov` has, none in a kernel that counts nothing.
+    /// To [`Request::Counters`]: all of `/sys/kernel/debug/gcov`; empty for a kernel without
+    /// counters.
     Counters(Vec<ObjectCounters>),
-    /// It was done.
+    /// The request was carried out.
     Done,
-    /// To [`Request::StopLoad`]: what each load did, in the order they were started.
+    /// To [`Request::StopLoad`]: the result of each load, in the order in which they were started.
     LoadEnded(Vec<LoadEnd>),
-    /// To [`Request::Drain`]: the newest `/dev/kmsg` sequence number sent so far; none when nothing was printed.
+    /// To [`Request::Drain`]: the newest `/dev/kmsg` sequence number sent so far; null if the
+    /// kernel printed nothing.
     Drained(Option<u64>),
     /// The system call failed.
     Failed {
         /// `errno`, as a number.
         errno: i32,
-        /// What was tried, and the error's name.
+        /// The attempted action, and the name of the error.
         what: String,
     },
 }
 
-/// What a load did.
+/// The result of a load.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadEnd {
     /// Loops completed.
     pub loops: u64,
-    /// Of a timed load: completed loops, worker after worker. Of each worker the first 65,536.
+    /// For a timed load: the completed loops, worker after worker, at most the first 65,536 of
+    /// each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub times: Vec<LoopTime>,
-    /// Of a timed load: loops that were under way when it was ended, and how long they had been.
+    /// For a timed load: the loops that were running when it was ended, with the time that they had
+    /// taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unfinished: Vec<LoopTime>,
 }
@@ -209,22 +227,23 @@ pub struct LoadEnd {
 /// One loop of a timed load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoopTime {
-    /// When it began.
+    /// The time at which it began.
     pub began: GuestTime,
-    /// How long it took.
+    /// The time that it took.
     pub nanoseconds: u64,
 }
 
 /// gcc's counters of one object file, as `/sys/kernel/debug/gcov` has them (kernel/gcov/fs.c).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectCounters {
-    /// Below `/sys/kernel/debug/gcov`: where the object was built, with the ending `.gcda`.
+    /// The path below `/sys/kernel/debug/gcov`: that of the object file, with the extension
+    /// `.gcda`.
     pub path: String,
     /// The file's bytes, in hexadecimal.
     pub gcda: String,
 }
 
-/// What the agent says of itself.
+/// The identity of the agent and of its guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`VERSION`] of the agent.
@@ -233,15 +252,16 @@ pub struct Hello {
     pub release: String,
     /// Bytes in a page.
     pub page_bytes: u64,
-    /// Bytes in a memory block (`/sys/devices/system/memory/block_size_bytes`); none without memory hotplug.
+    /// Bytes in a memory block (`/sys/devices/system/memory/block_size_bytes`); null without memory
+    /// hotplug.
     pub block_bytes: Option<u64>,
 }
 
-/// What happens in the guest without being asked.
+/// An event in the guest that is not the answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Event {
-    /// The agent serves requests.
+pub enum AgentEvent {
+    /// The agent is ready for requests.
     Ready(Hello),
     /// A kernel uevent of the `cpu`, `memory` or `nd` subsystem (`lib/kobject_uevent.c`).
     Uevent {
@@ -250,16 +270,16 @@ pub enum Event {
         /// Path below `/sys`, such as `/devices/system/cpu/cpu3`.
         devpath: String,
     },
-    /// The agent tried to bring a CPU online that had come.
+    /// The agent tried to bring a CPU online that had been plugged.
     CpuOnline {
         /// Its logical number.
         cpu: u32,
-        /// 0, or what the write to its `online` attribute failed with.
+        /// 0, or the error of the write to its `online` attribute.
         errno: i32,
     },
-    /// Some part of the agent failed; the trial cannot be believed.
+    /// A part of the agent failed: the trial is not valid.
     Broken {
-        /// Which part, and how.
+        /// The part, and its failure.
         what: String,
     },
 }
@@ -288,7 +308,7 @@ pub struct Zone {
     pub node: u32,
     /// `DMA32`, `Normal`, `Movable`, ...
     pub name: String,
-    /// Pages the zone spans less its holes: what hotplug adds and removes.
+    /// Pages that the zone spans, without its holes: hotplug adds and removes them.
     pub present_pages: u64,
     /// Pages given to the page allocator.
     pub managed_pages: u64,

@@ -1,8 +1,9 @@
-//! Readers and writers that sit inside attributes which are about to vanish.
+//! Loads that read and write attributes while these are removed.
 //!
-//! `kernfs_drain()` takes its lockdep annotation only when somebody is inside the attribute that goes (6.1
-//! fs/kernfs/dir.c: it returns early without active references), so only a tight loop, with the files open and no
-//! fork in it, shows that an attribute is removed under a lock which its reader takes too.
+//! `kernfs_drain()` takes its lockdep annotation only if a task is inside the attribute that is
+//! removed (6.1 fs/kernfs/dir.c: it returns early without active references). So only a tight loop,
+//! with the files open and without a fork, shows that an attribute is removed under a lock that its
+//! reader takes, too.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,13 +17,14 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::glob;
 
-/// After so many loops newcomers are looked for, ...
+/// New files are searched for after this number of loops, ...
 const FRESH_LOOPS: usize = 1024;
 
-/// ... or after so many rounds of all files, if that is more: to list a folder takes longer than to read from it.
+/// ... or after this number of rounds over all files, if that is more: listing a folder takes
+/// longer than reading from it.
 const FRESH_ROUNDS: usize = 16;
 
-/// A page, which an attribute of sysfs fits in.
+/// One page. An attribute of sysfs fits in it.
 const READ_BYTES: usize = 4096;
 
 /// Reads the files at a path, one a loop.
@@ -37,14 +39,15 @@ impl Readers {
     pub(crate) fn once(&mut self) -> io::Result<()> {
         let mut buffer = [0; READ_BYTES];
         self.0.once(|mut file, _| match file.read_at(&mut buffer, 0) {
-            // A terminal has no places.
+            // A terminal cannot be read at an offset.
             Err(error) if error.raw_os_error() == Some(Errno::ESPIPE as i32) => file.read(&mut buffer),
             read => read,
         })
     }
 }
 
-/// Writes to the files at a path, one a loop: to all of them the first value, then to all of them the second, ...
+/// Writes to the files at a path, one a loop: the first value to all of them, then the second value
+/// to all of them, ...
 #[derive(Debug)]
 pub(crate) struct Writers {
     files: Files,
@@ -80,29 +83,31 @@ struct Files {
     pattern: String,
     way: Way,
     open: Vec<(PathBuf, File)>,
-    /// Which one is next.
+    /// The index of the next file.
     next: usize,
-    /// How often all of them had their turn.
+    /// The number of rounds over all of them.
     round: usize,
-    /// Loops until the path is looked at again.
+    /// Loops until the path is expanded again.
     fresh: usize,
 }
 
 impl Files {
     fn open(pattern: &str, way: Way) -> io::Result<Self> {
-        // A slab cache or memory block each may be a thousand files. What is over the limit is not opened.
+        // One file for each slab cache or memory block may be a thousand files. Those over the
+        // limit are not opened.
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
         let mut files =
             Self { pattern: pattern.to_owned(), way, open: Vec::new(), next: 0, round: 0, fresh: 0 };
         match files.look_again() {
             _ if !files.open.is_empty() => Ok(files),
-            None => Err(io::Error::other(format!("nothing is at {pattern}"))),
+            None => Err(io::Error::other(format!("no file matches {pattern}"))),
             Some(error) => Err(io::Error::other(format!("cannot open {pattern}: {error}"))),
         }
     }
 
-    /// Opens what the path names now and is not open yet; why the last of those did not open that did not.
+    /// Opens the files that the path names now and that are not open yet. Returns the error of the
+    /// last file that could not be opened.
     fn look_again(&mut self) -> Option<io::Error> {
         let mut refused = None;
         let mut known: BTreeMap<_, _> = std::mem::take(&mut self.open).into_iter().collect();
@@ -122,9 +127,9 @@ impl Files {
         refused
     }
 
-    /// Does `one` to the next file; it is told the round.
+    /// Calls `one` with the next file and the round.
     fn once(&mut self, one: impl FnOnce(&File, usize) -> io::Result<usize>) -> io::Result<()> {
-        /// No event tells that an attribute has come.
+        /// No event announces a new attribute.
         const PAUSE: Duration = Duration::from_millis(1);
         if self.next >= self.open.len() {
             self.next = 0;
@@ -141,7 +146,7 @@ impl Files {
         self.fresh = self.fresh.saturating_sub(1);
         let result = one(file, self.round).map(drop);
         if result.as_ref().is_err_and(is_gone) {
-            // An attribute of the same name that has come since is another file.
+            // A new attribute of the same name is another file.
             self.open.remove(self.next);
             self.fresh = 0;
         } else {
@@ -151,8 +156,8 @@ impl Files {
     }
 }
 
-/// Whether the file has lost its attribute (`ENODEV`: fs/kernfs/file.c, `kernfs_get_active` failed), rather than that
-/// the attribute refused.
+/// Whether the attribute of the file was removed (`ENODEV`: fs/kernfs/file.c, `kernfs_get_active`
+/// failed). Other errors are the attribute's own.
 fn is_gone(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw),
@@ -208,7 +213,7 @@ mod tests {
     #[test]
     fn a_path_to_nothing_is_named() {
         let error = Readers::open("/proc/absent-*/x").unwrap_err().to_string();
-        assert_eq!(error, "nothing is at /proc/absent-*/x");
+        assert_eq!(error, "no file matches /proc/absent-*/x");
         let error = Writers::open("/proc/self/stat", &[]).unwrap_err().to_string();
         assert_eq!(error, "a load that writes needs data");
     }

@@ -1,5 +1,6 @@
-//! A cgroup that comes and goes: its cpuset follows CPUs and memory nodes as they do (kernel/cgroup/cpuset.c), and the
-//! memory controller's state for each CPU and node is allocated and freed.
+//! A load that creates and removes a cgroup. Its cpuset follows the CPUs and memory nodes as they
+//! come and go (kernel/cgroup/cpuset.c), and the memory controller's state for each CPU and node is
+//! allocated and freed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use crate::{serve, snapshot};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// A worker's cgroup, while it is not there.
+/// The cgroup of a worker. It exists only during a loop.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     path: PathBuf,
@@ -19,7 +20,7 @@ impl Cgroup {
     pub(crate) fn new(worker: u32) -> io::Result<Self> {
         let controllers = std::fs::read_to_string(format!("{ROOT}/cgroup.controllers"));
         let controllers = controllers.map_err(|error| {
-            io::Error::other(format!("no cgroup2 is at {ROOT}: it needs CONFIG_CGROUPS: {error}"))
+            io::Error::other(format!("no cgroup2 at {ROOT}, which needs CONFIG_CGROUPS: {error}"))
         })?;
         for controller in controllers.split_whitespace().filter(|name| matches!(*name, "memory" | "cpuset")) {
             serve::write(&format!("{ROOT}/cgroup.subtree_control"), &format!("+{controller}"))?;
@@ -27,25 +28,27 @@ impl Cgroup {
         Ok(Self { path: path(worker), loops: 0 })
     }
 
-    /// Makes it, moves in, changes its CPUs and nodes, moves out, removes it.
+    /// Creates the cgroup, moves into it, changes its CPUs and nodes, moves out and removes it.
     pub(crate) fn once(&mut self) -> io::Result<()> {
         self.loops = self.loops.wrapping_add(1);
         std::fs::create_dir(&self.path).or_else(|error| match error.kind() {
-            // The one before ended early.
+            // The loop before ended early.
             io::ErrorKind::AlreadyExists => Ok(()),
             _ => Err(error),
         })?;
         let inside = self.write("cgroup.procs", "0").and_then(|()| {
             let online = snapshot::cpus("online")?;
             let one = online.get(self.loops % online.len().max(1)).copied().unwrap_or_default();
-            // A CPU or a node may have gone meanwhile, and without the controller there is no such file: all the same.
+            // Errors do not matter: a CPU or a node may be gone, and without the controller there
+            // is no such file.
             let _ = self.write("cpuset.cpus", &one.to_string());
             let _ = self.write("cpuset.mems", "0");
-            // All that there are, which an empty mask is not: the kernel then takes the parent's without a write.
+            // All CPUs that are online, and not an empty mask: the kernel then takes the mask of
+            // the parent without a write.
             let _ = self.write("cpuset.cpus", &list(&online));
             Ok(())
         });
-        // Out in any case, or it cannot be removed.
+        // The worker moves out in any case; otherwise the cgroup cannot be removed.
         serve::write(&format!("{ROOT}/cgroup.procs"), "0")?;
         std::fs::remove_dir(&self.path)?;
         inside
@@ -55,7 +58,7 @@ impl Cgroup {
         serve::write(&self.path.join(file).to_string_lossy(), value)
     }
 
-    /// Removes what a killed worker left behind.
+    /// Removes the leftovers of a killed worker.
     pub(crate) fn clean_up(worker: u32) {
         let _ = std::fs::remove_dir(path(worker));
     }

@@ -1,9 +1,10 @@
-//! The virtio-serial ports (6.1 `drivers/char/virtio_console.c`): found by name, read by line, written by one
-//! thread.
+//! The virtio-serial ports (6.1 `drivers/char/virtio_console.c`). They are found by name, read by
+//! line, and written by one thread.
 //!
-//! The host side of a port may be absent: before the harness connects, and between a checkpoint's save and the
-//! connection of the QEMU that restores it. Reads then return 0 at once (`port_fops_read`) and writes sleep until
-//! the host is back (`will_write_block`). Neither is an error here.
+//! The host side of a port may be absent: before the harness connects, and between the saving of a
+//! checkpoint and the connection of the QEMU that restores it. Reads then return 0 at once
+//! (`port_fops_read`), and writes sleep until the host is back (`will_write_block`). Neither is an
+//! error here.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-use hotplug_protocol::{Answer, Event, GuestTime, Say};
+use hotplug_protocol::{AgentEvent, Answer, GuestTime, Say};
 use nix::errno::Errno;
 use nix::poll::PollTimeout;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -21,12 +22,13 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::uevents;
 
-/// A request longer than this is no request of ours.
+/// The limit of a request. No request of the host is longer.
 const LONGEST_LINE_BYTES: usize = 1 << 20;
 
-/// Device nodes of the ports with these names, as soon as all of them are there.
+/// Waits until all ports with these names exist, and returns their device nodes.
 ///
-/// A port's name comes after its node, in a message of its own; the driver then sends a `change` uevent.
+/// The name of a port arrives after its node, in a separate message; the driver then sends a
+/// `change` uevent.
 pub(crate) fn find<const N: usize>(names: [&str; N]) -> io::Result<[PathBuf; N]> {
     let changes = uevents::listen()?;
     let mut datagram = [0; uevents::LONGEST_BYTES];
@@ -41,7 +43,7 @@ pub(crate) fn find<const N: usize>(names: [&str; N]) -> io::Result<[PathBuf; N]>
         if nodes.iter().all(|node| node.exists()) {
             return Ok(nodes);
         }
-        // Lost uevents are no loss here: all of sysfs is looked at again anyway.
+        // Lost uevents do no harm here: all of sysfs is read again anyway.
         match uevents::receive(&changes, &mut datagram) {
             Ok(_) | Err(Errno::ENOBUFS) => {}
             Err(error) => return Err(error.into()),
@@ -49,7 +51,8 @@ pub(crate) fn find<const N: usize>(names: [&str; N]) -> io::Result<[PathBuf; N]>
     }
 }
 
-/// Opens the port that requests come by. Only one open file a port is allowed (`port_fops_open`), hence both ways.
+/// Opens the port for requests, in both directions: a port allows only one open file
+/// (`port_fops_open`).
 pub(crate) fn open(node: &Path) -> io::Result<(Lines, Outbox)> {
     let port = Arc::new(open_port(node)?);
     let (sender, receiver) = mpsc::channel();
@@ -63,8 +66,8 @@ pub(crate) fn open_port(node: &Path) -> io::Result<File> {
     File::options().read(true).write(true).open(node)
 }
 
-/// The only writer of the port, so that lines never interleave. No lock is held while the host is away, and none is
-/// lost with a thread that an oops took.
+/// The only writer of the port, so that lines never interleave. It needs no lock, which could be
+/// held while the host is absent, or by a thread that an oops ended.
 fn forward(mut port: &File, lines: &Receiver<Vec<u8>>) {
     for line in lines {
         if let Err(error) = send(&mut port, &line) {
@@ -74,9 +77,10 @@ fn forward(mut port: &File, lines: &Receiver<Vec<u8>>) {
     }
 }
 
-/// Writes all of `bytes`; sleeps while the host is away.
+/// Writes all of `bytes`, and sleeps while the host is absent.
 pub(crate) fn send(port: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
-    /// For what no event announces: memory for a buffer (`alloc_buf`), a slot in the queue (`__send_to_port`).
+    /// For resources that no event announces: memory for a buffer (`alloc_buf`), a slot in the
+    /// queue (`__send_to_port`).
     const PAUSE: Duration = Duration::from_millis(1);
     while !bytes.is_empty() {
         match port.write(bytes) {
@@ -92,7 +96,7 @@ pub(crate) fn send(port: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Where answers and events go. Cheap to clone; never blocks.
+/// The queue of answers and events. It is cheap to clone and never blocks.
 #[derive(Debug, Clone)]
 pub(crate) struct Outbox(Sender<Vec<u8>>);
 
@@ -101,23 +105,24 @@ impl Outbox {
         self.say(&Say::Answer { id, at: now(), answer });
     }
 
-    pub(crate) fn event(&self, event: Event) {
+    pub(crate) fn event(&self, event: AgentEvent) {
         self.say(&Say::Event { at: now(), event });
     }
 
-    /// Some part failed: the trial cannot be believed.
+    /// Reports that a part of the agent failed: the trial is not valid.
     pub(crate) fn broken(&self, what: impl Into<String>) {
-        self.event(Event::Broken { what: what.into() });
+        self.event(AgentEvent::Broken { what: what.into() });
     }
 
     fn say(&self, say: &Say) {
         match serde_json::to_vec(say) {
             Ok(mut line) => {
                 line.push(b'\n');
-                // The writer ends only when the port is gone, and has said so on the console.
+                // The writer ends only if the port is gone, and has then printed that on the
+                // console.
                 let _ = self.0.send(line);
             }
-            Err(error) => eprintln!("hotplug agent: cannot say {say:?}: {error}"),
+            Err(error) => eprintln!("hotplug agent: cannot encode {say:?}: {error}"),
         }
     }
 }
@@ -128,7 +133,7 @@ fn now() -> GuestTime {
     GuestTime(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// The host's lines.
+/// The lines that the host sends.
 pub(crate) struct Lines {
     port: Arc<File>,
     changes: Epoll,
@@ -137,15 +142,16 @@ pub(crate) struct Lines {
 
 impl Lines {
     fn new(port: Arc<File>) -> io::Result<Self> {
-        // Level-triggered poll() is of no use: an absent host makes it return POLLIN | POLLHUP at once, for ever.
-        // An edge comes with each wake-up of the port's wait queue: data, or a host that comes or goes.
+        // Level-triggered poll() is of no use: it returns POLLIN | POLLHUP at once, for ever, if
+        // the host is absent. An edge comes with each wake-up of the port's wait queue: data, or a
+        // host that comes or goes.
         let changes = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
         changes.add(port.as_fd(), EpollEvent::new(interest, 0))?;
         Ok(Self { port, changes, pending: Vec::new() })
     }
 
-    /// The next line, without its end; waits for it, and for the host if need be.
+    /// The next line, without its newline. Waits for it, and for the host if necessary.
     pub(crate) fn next(&mut self) -> io::Result<Vec<u8>> {
         loop {
             if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
@@ -158,7 +164,7 @@ impl Lines {
             }
             let mut chunk = [0; 4096];
             match (&*self.port).read(&mut chunk) {
-                // The host is away. What it had begun to say, nobody will end.
+                // The host is absent, and will not complete the line that it had begun.
                 Ok(0) => {
                     self.pending.clear();
                     let mut changed = [EpollEvent::empty()];

@@ -1,9 +1,10 @@
-//! Files that come and go in tmpfs: dentries and inodes, each from a slab cache of its own.
+//! A load that creates and removes files in tmpfs: dentries and inodes, each from a slab cache of
+//! its own.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Some slabs' worth of inodes.
+/// Enough inodes for some slabs.
 const FILES: usize = 64;
 
 /// A folder for a worker's files.
@@ -13,16 +14,16 @@ pub(crate) fn folder(worker: u32) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// Creates files, looks at them, renames and removes them.
+/// Creates files, stats, renames and removes them.
 pub(crate) fn once(folder: &Path) -> io::Result<()> {
     let name = |kind: &str, number: usize| folder.join(format!("{kind}{number}"));
     for number in 0..FILES {
-        // Not truncated: the one before may have ended early, for want of memory.
+        // Not truncated: the loop before may have ended early, for lack of memory.
         std::fs::File::options().write(true).create(true).truncate(false).open(name("new", number))?;
     }
     for number in 0..FILES {
         std::fs::metadata(name("new", number))?;
-        // A name that is not there makes a dentry too, a negative one.
+        // Looking up a missing name creates a dentry, too: a negative one.
         let _ = std::fs::metadata(name("absent", number));
         std::fs::rename(name("new", number), name("old", number))?;
     }
@@ -32,7 +33,7 @@ pub(crate) fn once(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what a killed worker left behind.
+/// Removes the leftovers of a killed worker.
 pub(crate) fn clean_up(worker: u32) {
     let _ = std::fs::remove_dir_all(path(worker));
 }

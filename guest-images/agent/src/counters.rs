@@ -1,4 +1,4 @@
-//! gcc's counters of the running kernel, as its debugfs gives them (Documentation/dev-tools/gcov.rst).
+//! gcc's counters of the running kernel, as debugfs has them (Documentation/dev-tools/gcov.rst).
 
 use std::fmt::Write;
 use std::io;
@@ -6,10 +6,11 @@ use std::path::Path;
 
 use hotplug_protocol::ObjectCounters;
 
-/// Where the kernel shows them: one folder for each of the path to an object file (kernel/gcov/fs.c, `new_node()`).
+/// The folder of the counters. It has a folder for each component of the path of an object file
+/// (kernel/gcov/fs.c, `new_node()`).
 const ROOT: &str = "/sys/kernel/debug/gcov";
 
-/// All of them; none in a kernel that has none.
+/// Reads all counters; empty for a kernel without them.
 pub(crate) fn read() -> io::Result<Vec<ObjectCounters>> {
     let mut found = Vec::new();
     match walk(Path::new(ROOT), &mut found) {
@@ -22,11 +23,11 @@ fn walk(folder: &Path, found: &mut Vec<ObjectCounters>) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let path = entry.path();
-        // Beside each file of counters is a link to where its notes would be.
+        // Next to each file of counters is a link to the place of its notes.
         if entry.file_type()?.is_dir() {
             walk(&path, found)?;
         } else if path.extension().is_some_and(|end| end == "gcda") {
-            // A copy is taken when it is opened (`gcov_seq_open()`).
+            // The kernel takes a copy when the file is opened (`gcov_seq_open()`).
             let gcda = hexadecimal(&std::fs::read(&path)?);
             let path = path.strip_prefix(ROOT).unwrap_or(&path).display().to_string();
             found.push(ObjectCounters { path, gcda });

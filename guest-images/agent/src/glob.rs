@@ -1,9 +1,10 @@
-//! Paths with `*` in their components, as far as attributes need them: `/sys/devices/system/cpu/cpu*/online`.
+//! Paths with `*` in their components, as far as attributes need them:
+//! `/sys/devices/system/cpu/cpu*/online`.
 
 use std::path::{Path, PathBuf};
 
-/// Everything that `pattern` names now, sorted. What cannot be listed is left out. Components without `*` are taken as
-/// they are: whether the file is there, opening it tells.
+/// All paths that `pattern` matches now, sorted. Folders that cannot be listed are left out.
+/// Components without `*` are not checked: opening the file shows whether it exists.
 pub(crate) fn expand(pattern: &str) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::from("/")];
     for component in pattern.split('/').filter(|component| !component.is_empty()) {
@@ -25,7 +26,7 @@ fn matching(folder: &Path, component: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether `name` is `pattern`, each `*` of which stands for any text.
+/// Whether `name` matches `pattern`, in which each `*` stands for any text.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else {
         return pattern == name;
@@ -37,7 +38,7 @@ fn matches(pattern: &str, name: &str) -> bool {
     let Some(mut name) = name.strip_suffix(end) else {
         return false;
     };
-    // The first place for each part leaves the most for those after it.
+    // The first match of each part leaves the most text for the parts after it.
     middle.split('*').all(|part| match name.split_once(part) {
         Some((_, after)) => {
             name = after;

@@ -1,7 +1,9 @@
-//! Kernel records: `/dev/kmsg` from the start of its buffer, each record as read, to a port of its own.
+//! Forwards kernel records: `/dev/kmsg` from the start of its buffer, each record as read, to a
+//! port of its own.
 //!
-//! A record whose text has not ended with a newline is readable only once another follows, since more may be added to
-//! it (6.1 kernel/printk/printk.c, `vprintk_store()`); draining cannot hasten it.
+//! A record whose text does not end with a newline can be read only after another record follows,
+//! since text may still be added to it (6.1 kernel/printk/printk.c, `vprintk_store()`). Draining
+//! cannot change that.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -22,21 +24,22 @@ use crate::channel::{self, Outbox};
 /// `CONSOLE_EXT_LOG_MAX` (6.1 include/linux/printk.h:47): no record is longer.
 const LONGEST_RECORD_BYTES: usize = 8 << 10;
 
-/// Records are sent together while more of them wait, up to this much, for one exit to QEMU.
+/// Waiting records are sent together up to this size, which takes one exit to QEMU.
 const BATCH_BYTES: usize = 8 << 10;
 
-/// Emergencies only. The kernel raises it again by itself when it dies or lockdep reports: `console_verbose()` in
-/// 6.1 `kernel/panic.c:324`, `arch/x86/kernel/dumpstack.c:369` and `lib/debug_locks.c:43`.
+/// Only emergencies. The kernel raises the level by itself when it dies or lockdep reports:
+/// `console_verbose()` in 6.1 `kernel/panic.c:324`, `arch/x86/kernel/dumpstack.c:369` and
+/// `lib/debug_locks.c:43`.
 const QUIET_CONSOLE: &str = "1";
 
-/// Asks the thread that reads records.
+/// The handle for requests to the thread that reads records.
 #[derive(Debug, Clone)]
 pub(crate) struct Drainer {
     requests: Sender<Drain>,
     wake: Arc<EventFd>,
 }
 
-/// One request for all that was printed before it.
+/// One request for all records that were printed before it.
 struct Drain {
     id: u64,
     /// Reads the first record printed after the request, if there is one.
@@ -44,7 +47,7 @@ struct Drain {
 }
 
 impl Drainer {
-    /// Has the request with this `id` answered once all records printed so far were sent.
+    /// Requests an answer with this `id` once all records printed so far are sent.
     pub(crate) fn ask(&self, id: u64) -> io::Result<()> {
         let mut next = open()?;
         next.seek(SeekFrom::End(0))?;
@@ -55,7 +58,7 @@ impl Drainer {
     }
 }
 
-/// Starts to forward records to the port.
+/// Starts a thread that forwards records to the port.
 pub(crate) fn start(node: &Path, out: Outbox) -> io::Result<Drainer> {
     let port = channel::open_port(node)?;
     let (requests, receiver) = mpsc::channel();
@@ -65,7 +68,7 @@ pub(crate) fn start(node: &Path, out: Outbox) -> io::Result<Drainer> {
     let woken = Arc::clone(&wake);
     crate::spawn("agent-kmsg", move || {
         if let Err(error) = stream.run(&receiver, &woken, &out) {
-            out.broken(format!("no more kernel records: {error}"));
+            out.broken(format!("cannot forward kernel records: {error}"));
         }
     })?;
     Ok(Drainer { requests, wake })
@@ -95,7 +98,8 @@ impl Stream {
             }
             channel::send(&mut self.port, &self.batch)?;
             self.batch.clear();
-            // Without more records all is sent. With more, the kernel may print faster than we send for ever.
+            // Without more records, all are sent. With more, the kernel may print faster than this
+            // thread sends, for ever.
             waiting.retain_mut(|drain| {
                 let done =
                     !more || read_sequence(&mut drain.next).is_some_and(|next| Some(next) <= self.newest);
@@ -108,7 +112,7 @@ impl Stream {
                 continue;
             }
             if loud {
-                // The 16550 is slow under emulation, and whoever prints waits for it.
+                // The 16550 is slow under emulation, and every task that prints waits for it.
                 std::fs::write("/proc/sys/kernel/printk", QUIET_CONSOLE)?;
                 loud = false;
             }
@@ -120,12 +124,12 @@ impl Stream {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            // Empty unless it was the wake-up.
+            // The read fails unless it was the wake-up.
             let _ = wake.read();
         }
     }
 
-    /// Adds one record to the batch. False when there is none now.
+    /// Adds one record to the batch. Returns false if there is none now.
     fn read_one(&mut self) -> io::Result<bool> {
         let mut record = [0; LONGEST_RECORD_BYTES];
         match self.records.read(&mut record) {
@@ -137,7 +141,8 @@ impl Stream {
             }
             Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::EAGAIN) => Ok(false),
-                // EPIPE: records were overwritten before we read them; the next one's number shows how many.
+                // EPIPE: records were overwritten before they were read. The number of the next one
+                // shows how many.
                 Some(Errno::EPIPE | Errno::EINTR) => Ok(true),
                 _ => Err(error),
             },
@@ -145,7 +150,8 @@ impl Stream {
     }
 }
 
-/// Sequence number of the first record at or after the file's place, none while there is none.
+/// The sequence number of the first record at or after the file's position; `None` if there is none
+/// yet.
 fn read_sequence(file: &mut File) -> Option<u64> {
     let mut record = [0; LONGEST_RECORD_BYTES];
     loop {

@@ -1,4 +1,4 @@
-//! The agent's side of loads: starts worker processes, counts what they did, ends them.
+//! The agent's side of loads: starts worker processes, collects their results, ends them.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,12 +12,13 @@ use nix::fcntl::OFlag;
 use crate::channel::Outbox;
 use crate::{timed, worker};
 
-/// The loads that run, in the order they were started.
+/// The running loads, in the order in which they were started.
 #[derive(Debug, Default)]
 pub(crate) struct Loads(Mutex<Vec<Vec<Worker>>>);
 
 impl Loads {
-    /// Starts all of `wanted` and waits until each worker is in its loop. On an error none of them stays.
+    /// Starts all of `wanted` and waits until each worker is in its loop. On an error all of them
+    /// are ended.
     pub(crate) fn start(&self, wanted: &[Load]) -> io::Result<()> {
         let mut started: Vec<Vec<Worker>> = Vec::new();
         for load in wanted {
@@ -34,9 +35,10 @@ impl Loads {
         Ok(())
     }
 
-    /// Ends all loads and waits for them; what each did.
+    /// Ends all loads, waits for them, and returns their results.
     pub(crate) fn stop(&self, out: &Outbox) -> Vec<LoadEnd> {
-        // Taken out first: a worker stuck in the kernel then keeps this request waiting, and no other.
+        // The list is emptied first. A worker that is stuck in the kernel then delays only this
+        // request.
         let mut loads = std::mem::take(&mut *self.lock());
         for worker in loads.iter_mut().flatten() {
             if let Some(failure) = worker.failure() {
@@ -64,7 +66,7 @@ impl Loads {
 #[derive(Debug)]
 struct Worker {
     child: Child,
-    /// The worker has its count here, and its times, so that they are readable whatever ends the worker.
+    /// The file for the count and the times of the worker. It can be read however the worker ends.
     loops: File,
     is_timed: bool,
 }
@@ -83,7 +85,7 @@ impl Worker {
         Ok(Self { child: command.spawn()?, loops, is_timed: load.timed })
     }
 
-    /// The worker says [`worker::STARTED`], or why it could not.
+    /// Waits until the worker writes [`worker::STARTED`] or an error message.
     fn wait_for_start(&mut self) -> io::Result<()> {
         let Some(stderr) = &mut self.child.stderr else {
             return Ok(());
@@ -102,7 +104,8 @@ impl Worker {
         }
     }
 
-    /// Why it ended with an error of its own. A signal is not that: the OOM killer may have taken it.
+    /// The error with which the worker ended by itself. A signal does not count: the OOM killer may
+    /// have ended it.
     fn failure(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok()??;
         status.code()?;
@@ -111,14 +114,15 @@ impl Worker {
         Some(format!("{status}: {}", why.trim_end()))
     }
 
-    /// Waits for the killed process; what it did.
+    /// Waits for the killed process, and returns its result.
     fn end(mut self) -> LoadEnd {
-        // Before the wait: a worker that is stuck in the kernel ends when it is free.
+        // Before the wait: a worker that is stuck in the kernel ends only when the kernel releases
+        // it.
         let told =
             if self.is_timed { timed::read(&self.loops).unwrap_or_default() } else { Default::default() };
         let _ = self.child.wait();
         let mut count = [0; worker::COUNT_BYTES.get()];
-        // Shorter before the worker has come to its loop.
+        // The file is shorter if the worker has not reached its loop.
         let is_read = self.loops.read_exact_at(&mut count, 0).is_ok();
         let loops = if is_read { u64::from_ne_bytes(count) } else { 0 };
         LoadEnd { loops, times: told.0, unfinished: told.1.into_iter().collect() }

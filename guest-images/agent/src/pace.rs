@@ -1,14 +1,16 @@
-//! So many loops a second, by deadlines on the clock: pauses of a length would add up to less.
+//! Runs a number of loops a second, by deadlines on the clock. Pauses of a fixed length would
+//! result in fewer loops.
 
 use std::time::Duration;
 
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 
-/// Loops missed by more than this are not made up for: after a hang or a suspend they would all come at once.
+/// Loops that were missed by more than this are not made up for: after a hang or a suspend they
+/// would all come at once.
 const LONGEST_BACKLOG: Duration = Duration::from_secs(1);
 
-/// When the next loop may begin.
+/// The times at which loops may begin.
 #[derive(Debug)]
 pub(crate) struct Pace(Option<Beat>);
 
@@ -20,7 +22,7 @@ struct Beat {
 }
 
 impl Pace {
-    /// `rate` loops a second from now on; without one, and with a rate of 0, as many as there can be.
+    /// `rate` loops a second from now on. Without a rate, and with a rate of 0, there is no limit.
     pub(crate) fn new(rate: Option<u32>) -> Self {
         let period = rate.and_then(|rate| Duration::from_secs(1).checked_div(rate));
         Self(period.map(|period| Beat { period, next: now(), longest_backlog: LONGEST_BACKLOG }))
@@ -38,13 +40,14 @@ impl Pace {
         };
         let due = beat.due(now());
         let flags = ClockNanosleepFlags::TIMER_ABSTIME;
-        // A signal that does not kill is nothing to a worker: at most one loop comes early.
+        // A signal that does not kill does no harm: at most one loop begins early.
         let _ = clock_nanosleep(ClockId::CLOCK_MONOTONIC, flags, &TimeSpec::from_duration(due));
     }
 }
 
-/// Sleeps until the clock is 1 ms past a tenth of a second, and for 20 ms at least: all CPUs have come to rest, and it is
-/// as long to the next tick (every 1, 3 1/3, 4 or 10 ms, `CONFIG_HZ`) as it was at any other such time.
+/// Sleeps until the clock is 1 ms past a tenth of a second, and for at least 20 ms. All CPUs are
+/// then idle, and the time to the next tick (every 1, 3 1/3, 4 or 10 ms, `CONFIG_HZ`) is the same
+/// each time.
 pub(crate) fn wait_for_beat() {
     let flags = ClockNanosleepFlags::TIMER_ABSTIME;
     let _ = clock_nanosleep(ClockId::CLOCK_MONOTONIC, flags, &TimeSpec::from_duration(beat_after(now())));
@@ -57,7 +60,8 @@ fn beat_after(now: Duration) -> Duration {
 }
 
 impl Beat {
-    /// When the loop that is next may begin, which may be past; moves on to the one after.
+    /// The time at which the next loop may begin, which may be in the past. Advances to the loop
+    /// after it.
     fn due(&mut self, now: Duration) -> Duration {
         if now.saturating_sub(self.next) > self.longest_backlog {
             self.next = now;

@@ -1,12 +1,12 @@
-//! As much of a 9P2000.L server as it takes to turn a client away: the version is agreed on, the attach refused
-//! (6.1 include/net/9p/9p.h, net/9p/protocol.c).
+//! A minimal 9P2000.L server that rejects every client: it agrees on the version and refuses the
+//! attach (6.1 include/net/9p/9p.h, net/9p/protocol.c).
 
 use std::io::{self, Read, Write};
 
 /// `size[4] type[1] tag[2]`.
 const HEADER_BYTES: usize = 7;
 
-/// Both messages that a client sends until it is refused are far shorter.
+/// The limit of a message. Both messages that a client sends before it is refused are far shorter.
 const LONGEST_BYTES: usize = 8 << 10;
 
 const RLERROR: u8 = 7;
@@ -14,16 +14,16 @@ const TVERSION: u8 = 100;
 const RVERSION: u8 = 101;
 const TATTACH: u8 = 104;
 
-/// How far a client came.
+/// The point at which a client hung up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It hung up before it had asked to attach.
+    /// Before it had asked to attach.
     Early,
-    /// It was refused the attach, and has hung up.
+    /// After its attach was refused.
     Refused,
 }
 
-/// Serves one client until it hangs up: all that it asks after the version is refused with `errno`.
+/// Serves one client until it hangs up. Every request after the version is refused with `errno`.
 pub(crate) fn serve(client: &mut (impl Read + Write), errno: u32) -> io::Result<End> {
     let mut end = End::Early;
     while let Some((kind, reply)) = receive(client)?.and_then(|message| reply(&message, errno)) {
@@ -37,12 +37,12 @@ pub(crate) fn serve(client: &mut (impl Read + Write), errno: u32) -> io::Result<
     Ok(end)
 }
 
-/// The next message, none when the client has hung up.
+/// The next message; `None` if the client has hung up.
 fn receive(client: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut message = vec![0; 4];
     match client.read_exact(&mut message) {
         Ok(()) => {}
-        // The kernel drops a connection with our answer unread when the mount is interrupted.
+        // The kernel drops a connection with an unread reply if the mount is interrupted.
         Err(error)
             if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) =>
         {
@@ -53,18 +53,18 @@ fn receive(client: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let size = message.first_chunk().map_or(0, |size| u32::from_le_bytes(*size));
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     if !(HEADER_BYTES..=LONGEST_BYTES).contains(&size) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of 9p of {size} bytes")));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("9p message of invalid size {size}")));
     }
     message.resize(size, 0);
     client.read_exact(message.get_mut(4..).unwrap_or_default())?;
     Ok(Some(message))
 }
 
-/// The kind of a message, and what is said to it.
+/// The kind of a message, and the reply to it.
 fn reply(message: &[u8], errno: u32) -> Option<(u8, Vec<u8>)> {
     let (kind, tag) = (*message.get(4)?, message.get(5..HEADER_BYTES)?);
     let (answer, body) = match kind {
-        // msize[4] version[s]: all that it wants.
+        // The reply repeats msize[4] and version[s].
         TVERSION => (RVERSION, message.get(HEADER_BYTES..)?.to_vec()),
         _ => (RLERROR, errno.to_le_bytes().to_vec()),
     };
@@ -77,11 +77,12 @@ mod tests {
     use super::*;
     use std::io::Cursor;
 
-    // As net/9p/client.c packs them: version with NOTAG, msize 8192; attach of fid 0, uname "nobody".
+    // As net/9p/client.c packs them: version with NOTAG, msize 8192; attach of fid 0, uname
+    // "nobody".
     const VERSION: &[u8] = b"\x15\0\0\0\x64\xff\xff\0\x20\0\0\x08\09P2000.L";
     const ATTACH: &[u8] = b"\x1d\0\0\0\x68\0\0\0\0\0\0\xff\xff\xff\xff\x06\0nobody\0\0\xff\xff\xff\xff";
 
-    /// A client that has said all it will, and keeps what it hears.
+    /// A client that sends all its messages at once, and stores the replies.
     struct Client(Cursor<Vec<u8>>, Vec<u8>);
 
     impl Read for Client {

@@ -1,5 +1,6 @@
-//! The host's requests. Each that touches the kernel under test runs in a thread of its own: it may take long, hang
-//! or oops, and the others go on. So requests that must not overtake each other wait for their answers.
+//! Serves the host's requests. Each request that enters the kernel under test runs in a thread of
+//! its own: it may take long, hang or oops, and the others go on. So the host waits for the answer
+//! of a request before it sends one that must not overtake it.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -16,14 +17,14 @@ use crate::kmsg::Drainer;
 use crate::load::Loads;
 use crate::{counters, listening, pace, snapshot, worker};
 
-/// Whether writes begin in step with the clock ([`Request::Steady`]).
+/// Whether writes begin at a fixed point between two ticks of the clock ([`Request::Steady`]).
 static STEADY: AtomicBool = AtomicBool::new(false);
 
 /// Serves until the port is gone.
 pub(crate) fn run(mut lines: Lines, out: &Outbox, drainer: &Drainer, loads: &Arc<Loads>) -> io::Result<()> {
     loop {
         let line = lines.next()?;
-        // An empty line lets the host end whatever was said before it connected.
+        // The host sends an empty line to end any partial line from before it connected.
         if line.is_empty() {
             continue;
         }
@@ -31,7 +32,7 @@ pub(crate) fn run(mut lines: Lines, out: &Outbox, drainer: &Drainer, loads: &Arc
             Ok(ask) => accept(ask, out, drainer, loads),
             Err(error) => {
                 let start = String::from_utf8_lossy(line.get(..80).unwrap_or(&line)).into_owned();
-                out.broken(format!("cannot make sense of a request: {error}: {start:?}"));
+                out.broken(format!("cannot parse a request: {error}: {start:?}"));
             }
         }
     }
@@ -50,11 +51,11 @@ fn accept(Ask { id, request }: Ask, out: &Outbox, drainer: &Drainer, loads: &Arc
         }
     };
     if let Err(error) = accepted {
-        out.answer(id, failed("start it", &error));
+        out.answer(id, failed("start a thread", &error));
     }
 }
 
-/// What kernel reports call the task: 15 bytes at most.
+/// The name of the thread, which kernel reports print as that of the task: at most 15 bytes.
 fn thread_name(request: &Request) -> &'static str {
     match request {
         Request::Hello => "agent-hello",
@@ -84,7 +85,7 @@ fn perform(request: Request, loads: &Loads, out: &Outbox) -> Answer {
         },
         Request::Write { path, data } => {
             if STEADY.load(Ordering::Relaxed) {
-                // Best effort: where it fails, a time scatters more.
+                // Best effort: if this fails, times scatter more.
                 let _ = worker::stay_on(&[0]);
                 pace::wait_for_beat();
             }
@@ -124,7 +125,7 @@ fn perform(request: Request, loads: &Loads, out: &Outbox) -> Answer {
     }
 }
 
-/// What a file has at a place, to its end unless a length is given.
+/// Reads a file from an offset, to its end unless a length is given.
 fn read(path: &str, offset: u64, length: Option<u64>) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     if offset != 0 {
@@ -135,7 +136,7 @@ fn read(path: &str, offset: u64, length: Option<u64>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// 64 hexadecimal digits.
+/// Parses 64 hexadecimal digits.
 fn bytes(seed: &str) -> Option<[u8; 32]> {
     let digits = seed.chars().map(|digit| digit.to_digit(16)).collect::<Option<Vec<_>>>()?;
     let bytes = digits.chunks(2).map(|pair| match pair {
@@ -145,7 +146,7 @@ fn bytes(seed: &str) -> Option<[u8; 32]> {
     bytes.collect::<Option<Vec<_>>>()?.try_into().ok()
 }
 
-/// One write(2): an attribute takes its value whole or not at all.
+/// One write(2): an attribute takes its value as a whole or not at all.
 pub(crate) fn write(path: &str, data: &str) -> io::Result<()> {
     let mut file = File::options().write(true).open(path)?;
     loop {
@@ -158,7 +159,7 @@ pub(crate) fn write(path: &str, data: &str) -> io::Result<()> {
     }
 }
 
-/// The error's number; `EIO` for one that no system call gave.
+/// The errno of an error; `EIO` if no system call returned it.
 pub(crate) fn errno(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(Errno::EIO as i32)
 }
@@ -171,9 +172,9 @@ fn failed(tried: &str, error: &io::Error) -> Answer {
     Answer::Failed { errno: errno(error), what }
 }
 
-/// Who we are.
+/// The identity of the agent and its guest.
 pub(crate) fn hello() -> Hello {
-    /// What every x86-64 has, should sysconf(3) not say.
+    /// The page size of x86-64, for the case that sysconf(3) does not return it.
     const PAGE_BYTES: u64 = 4096;
     let page_bytes =
         sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|bytes| u64::try_from(bytes).ok());

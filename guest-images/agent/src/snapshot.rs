@@ -8,12 +8,11 @@ use nix::errno::Errno;
 
 const BLOCKS: &str = "/sys/devices/system/memory";
 
-/// Reads all of it.
+/// Takes the snapshot.
 ///
-/// CPUs come from the masks: no attribute of a CPU that may be on its way out is opened.
+/// The CPUs come from the masks, so that no attribute of a CPU that may be about to go is opened.
 pub(crate) fn take() -> io::Result<Snapshot> {
-    let unreadable =
-        |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("cannot make sense of {what}"));
+    let unreadable = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("cannot parse {what}"));
     let meminfo = "/proc/meminfo";
     let tainted = "/proc/sys/kernel/tainted";
     Ok(Snapshot {
@@ -26,8 +25,8 @@ pub(crate) fn take() -> io::Result<Snapshot> {
     })
 }
 
-/// Bytes in a memory block; none without memory hotplug. The attribute is hexadecimal without a prefix
-/// (6.1 drivers/base/memory.c, `block_size_bytes_show`).
+/// Bytes in a memory block; `None` without memory hotplug. The attribute is hexadecimal without a
+/// prefix (6.1 drivers/base/memory.c, `block_size_bytes_show`).
 pub(crate) fn block_bytes() -> Option<u64> {
     u64::from_str_radix(read_to_string(format!("{BLOCKS}/block_size_bytes")).ok()?.trim(), 16).ok()
 }
@@ -36,7 +35,8 @@ pub(crate) fn block_bytes() -> Option<u64> {
 pub(crate) fn cpus(mask: &str) -> io::Result<Vec<u32>> {
     let path = format!("/sys/devices/system/cpu/{mask}");
     let list = read_to_string(&path)?;
-    expand(&list).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{path} is {list:?}")))
+    expand(&list)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("cannot parse {path}: {list:?}")))
 }
 
 /// `0-2,5`, as the kernel prints a mask of CPUs. Empty for an empty list.
@@ -54,8 +54,8 @@ fn mem_total_kib(meminfo: &str) -> Option<u64> {
     value.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// `Node 0, zone   Normal` begins a zone; indented lines follow. A zone with managed pages but none present would be a
-/// bug of the kernel's, so it is listed.
+/// `Node 0, zone   Normal` begins a zone; indented lines follow. A zone with managed but without
+/// present pages would be a bug in the kernel, so it is listed.
 fn zones(zoneinfo: &str) -> Vec<Zone> {
     let mut zones: Vec<Zone> = Vec::new();
     for line in zoneinfo.lines() {
@@ -75,7 +75,7 @@ fn zones(zoneinfo: &str) -> Vec<Zone> {
     zones
 }
 
-/// Memory blocks by number. One that goes while we look is gone.
+/// Memory blocks by number. A block that is removed during the reading is left out.
 fn blocks() -> io::Result<Vec<Block>> {
     let entries = match std::fs::read_dir(BLOCKS) {
         Ok(entries) => entries,
@@ -91,7 +91,7 @@ fn blocks() -> io::Result<Vec<Block>> {
         };
         match read_to_string(entry.path().join("state")) {
             Ok(state) => blocks.push(Block { number, state: state.trim_end().to_owned() }),
-            // ENODEV: the attribute was open when its block went (kernfs_get_active).
+            // ENODEV: the attribute was open when its block was removed (kernfs_get_active).
             Err(error)
                 if matches!(
                     error.raw_os_error().map(Errno::from_raw),

@@ -1,5 +1,5 @@
-//! PID 1: mounts, starts the agent, reaps orphans, and keeps the machine alive whatever becomes of the agent, so
-//! that the host can still read what the kernel has to say.
+//! PID 1: mounts, starts the agent, reaps orphans, and keeps the machine running even if the agent
+//! ends, so that the host can still read the kernel's messages.
 
 use std::process::{Command, ExitCode};
 
@@ -8,7 +8,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{Pid, pause};
 
-/// Source, target, type; the first three are needed, the others depend on the kernel's configuration.
+/// The type, which is also the source; the target; whether the mount must succeed. Optional ones
+/// depend on the configuration of the kernel.
 const MOUNTS: [(&str, &str, Need); 8] = [
     ("proc", "/proc", Need::Must),
     ("sysfs", "/sys", Need::Must),
@@ -45,7 +46,8 @@ pub(crate) fn run() -> ExitCode {
         match wait() {
             Ok(status) if agent.is_some() && status.pid() == agent => mourn(status),
             Ok(_) | Err(Errno::EINTR) => {}
-            // No children are left. A signal that init has no handler for is ignored, so this sleeps for ever.
+            // No children are left. Init ignores signals without a handler, so this sleeps for
+            // ever.
             Err(_) => pause(),
         }
     }

@@ -1,7 +1,8 @@
-//! How long each loop of a timed load took: written by the worker to the file of its count, read when it has ended.
+//! The time of each loop of a timed load. The worker writes it to the file of its count, and the
+//! agent reads the file when the worker has been killed.
 //!
-//! By `pwrite(2)`, outside of what is timed: the file keeps what a worker wrote whatever ends it, and also that it was in
-//! the middle of a loop.
+//! The worker writes with `pwrite(2)`, outside of the timed part. The file keeps the records
+//! however the worker ends, and also shows that it was in the middle of a loop.
 
 use std::fs::File;
 use std::io;
@@ -12,16 +13,17 @@ use hotplug_protocol::{GuestTime, LoopTime};
 
 use crate::pace::now;
 
-/// Where the file says since when a loop runs, nanoseconds of `CLOCK_MONOTONIC`, 0 between two loops. The count is before it.
+/// The offset of the start time of the current loop, in nanoseconds of `CLOCK_MONOTONIC`; 0 between
+/// two loops. The count is before it.
 const BEGAN_AT: u64 = 8;
-/// Where its records begin: when a loop began and how long it took, nanoseconds.
+/// The offset of the records: the start and the duration of a loop, in nanoseconds.
 const FIRST_AT: u64 = 16;
 const RECORD_BYTES: usize = 16;
 
-/// Loops of a worker that are kept; those after them are not.
+/// The number of loops of a worker that are recorded. Later ones are not.
 const MOST: u64 = 1 << 16;
 
-/// The worker's side.
+/// The worker's side of the file.
 #[derive(Debug)]
 pub(crate) struct Times<'a> {
     file: &'a File,
@@ -33,15 +35,15 @@ impl<'a> Times<'a> {
         Self { file, written: 0 }
     }
 
-    /// A loop begins.
+    /// Records that a loop begins.
     pub(crate) fn begin(&self) -> io::Result<Duration> {
         let began = now();
         self.file.write_all_at(&nanoseconds(began).to_ne_bytes(), BEGAN_AT)?;
-        // Not what was written: the write is none of the loop.
+        // The clock is read again, because the write is not part of the loop.
         Ok(now())
     }
 
-    /// It was completed, or it was refused and does not count.
+    /// Records that a loop ended. It does not count if it was refused.
     pub(crate) fn end(&mut self, began: Duration, is_done: bool) -> io::Result<()> {
         let took = now().saturating_sub(began);
         if is_done && self.written < MOST {
@@ -55,7 +57,7 @@ impl<'a> Times<'a> {
     }
 }
 
-/// What an ended worker left in its file: each loop, and the one that it was in.
+/// The loops in the file of an ended worker, and the loop that it was in.
 pub(crate) fn read(file: &File) -> io::Result<(Vec<LoopTime>, Option<LoopTime>)> {
     let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
     let mut all = vec![0; length];

@@ -1,11 +1,12 @@
-//! Kernel uevents (6.1 `lib/kobject_uevent.c`) by netlink: what comes and goes, told by the kernel, never polled.
+//! Kernel uevents (6.1 `lib/kobject_uevent.c`) over netlink: the kernel announces devices that come
+//! and go, and the agent never polls.
 //!
-//! Polling would do harm: on an unpatched 6.1 a task inside `cpuN/online` while that CPU is ejected makes lockdep
-//! report a cycle of `cpu_hotplug_lock` and `kn->active`.
+//! Polling would do harm: on an unpatched 6.1, a task inside `cpuN/online` while that CPU is
+//! ejected makes lockdep report a cycle of `cpu_hotplug_lock` and `kn->active`.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use hotplug_protocol::Event;
+use hotplug_protocol::AgentEvent;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket,
@@ -33,7 +34,7 @@ pub(crate) fn listen() -> nix::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The next uevent's length. `ENOBUFS` says that some were lost.
+/// The length of the next uevent. `ENOBUFS` means that some were lost.
 pub(crate) fn receive(socket: &OwnedFd, datagram: &mut [u8]) -> nix::Result<usize> {
     loop {
         match recv(socket.as_raw_fd(), datagram, MsgFlags::empty()) {
@@ -43,9 +44,10 @@ pub(crate) fn receive(socket: &OwnedFd, datagram: &mut [u8]) -> nix::Result<usiz
     }
 }
 
-/// Reports uevents of CPUs, memory and persistent memory, and brings new CPUs online, from a thread of its own.
+/// Reports uevents of CPUs, memory and persistent memory, and brings new CPUs online, in a thread
+/// of its own.
 pub(crate) fn start(socket: OwnedFd, out: Outbox) -> std::io::Result<()> {
-    // A CPU may have come while the kernel booted, with nobody there to hear of it.
+    // A CPU may have come while the kernel booted, before this socket was open.
     let online = snapshot::cpus("online").unwrap_or_default();
     for cpu in snapshot::cpus("present").unwrap_or_default() {
         if !online.contains(&cpu) {
@@ -58,7 +60,7 @@ pub(crate) fn start(socket: OwnedFd, out: Outbox) -> std::io::Result<()> {
             match receive(&socket, &mut datagram) {
                 Ok(length) => report(datagram.get(..length).unwrap_or_default(), &out),
                 Err(Errno::ENOBUFS) => out.broken("uevents were lost: the socket's buffer was full"),
-                Err(error) => return out.broken(format!("no more uevents: {error}")),
+                Err(error) => return out.broken(format!("cannot receive uevents: {error}")),
             }
         }
     })
@@ -69,26 +71,27 @@ fn report(datagram: &[u8], out: &Outbox) {
         return;
     };
     let (action, devpath) = (uevent.action.to_owned(), uevent.devpath.to_owned());
-    out.event(Event::Uevent { action, devpath });
+    out.event(AgentEvent::Uevent { action, devpath });
     if let ("add", Some(cpu)) = (uevent.action, uevent.cpu()) {
         bring_online(cpu, out);
     }
 }
 
-/// A thread for each: the write waits for `device_hotplug_lock`, and may oops.
+/// Brings a CPU online, in a thread of its own: the write waits for `device_hotplug_lock`, and may
+/// oops.
 fn bring_online(cpu: u32, out: &Outbox) {
     let answer = out.clone();
     let started = crate::spawn("agent-online", move || {
         let written = serve::write(&format!("/sys/devices/system/cpu/cpu{cpu}/online"), "1");
         let errno = written.err().map_or(0, |error| serve::errno(&error));
-        answer.event(Event::CpuOnline { cpu, errno });
+        answer.event(AgentEvent::CpuOnline { cpu, errno });
     });
     if let Err(error) = started {
-        out.event(Event::CpuOnline { cpu, errno: serve::errno(&error) });
+        out.event(AgentEvent::CpuOnline { cpu, errno: serve::errno(&error) });
     }
 }
 
-/// One uevent of a CPU or a memory block.
+/// One uevent of a CPU, a memory block or persistent memory.
 #[derive(Debug, PartialEq, Eq)]
 struct Uevent<'a> {
     action: &'a str,
@@ -96,7 +99,8 @@ struct Uevent<'a> {
 }
 
 impl<'a> Uevent<'a> {
-    /// `ACTION@DEVPATH`, then `KEY=VALUE` strings, each ended by a zero byte. None for other subsystems.
+    /// `ACTION@DEVPATH`, then `KEY=VALUE` strings, each ended by a zero byte. `None` for other
+    /// subsystems.
     fn parse(datagram: &'a [u8]) -> Option<Self> {
         let mut strings =
             datagram.split(|byte| *byte == 0).map(|string| std::str::from_utf8(string).unwrap_or_default());

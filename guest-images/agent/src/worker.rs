@@ -1,7 +1,7 @@
 //! `/init load JSON`: one process of a load, in an endless loop until it is killed.
 //!
-//! The one module with `unsafe`: mapping memory and forking without exec, which are the point of some of the loads, and
-//! the two ioctls that no safe call covers.
+//! This is the only module with `unsafe`: some of the loads consist of mapping memory or of forking
+//! without exec, and no safe call covers the two ioctls.
 
 use std::convert::Infallible;
 use std::ffi::c_void;
@@ -28,25 +28,25 @@ use crate::slab_cache::SlabCache;
 use crate::timed::Times;
 use crate::{churn, snapshot};
 
-/// Said on standard error when the loop begins. Anything else there is an error.
+/// Written to standard error when the loop begins. Any other output there is an error.
 pub(crate) const STARTED: u8 = b'.';
 
-/// What the file for the count holds: completed loops, in the machine's own order of bytes.
+/// The size of the count in the file: completed loops, in native byte order.
 pub(crate) const COUNT_BYTES: NonZeroUsize = NonZeroUsize::new(size_of::<AtomicU64>()).expect("not zero");
 
 const MAPPING_BYTES: NonZeroUsize = NonZeroUsize::new(4 << 20).expect("not zero");
 const RESIDENT_BYTES: NonZeroUsize = NonZeroUsize::new(64 << 20).expect("not zero");
 const FILE_BYTES: usize = 1 << 20;
 
-/// The smallest page there is: a larger one is touched more than once, which does no harm.
+/// The smallest page size. A larger page is touched more than once, which does no harm.
 const PAGE_BYTES: usize = 4096;
 
 const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
 
-/// Loops until killed. Standard output is the file that the count goes to.
+/// Loops until the process is killed. Standard output is the file for the count.
 pub(crate) fn run(load: &str) -> io::Result<Infallible> {
     let load: Load = serde_json::from_str(load)?;
-    // When memory runs out, this is what must go, not the agent.
+    // If memory runs out, the OOM killer must end this process and not the agent.
     std::fs::write("/proc/self/oom_score_adj", "1000")?;
     stay_on(&load.cpus)?;
     let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
@@ -54,7 +54,8 @@ pub(crate) fn run(load: &str) -> io::Result<Infallible> {
     let mut times = load.timed.then(|| Times::new(&file));
     let mut work = Work::new(&load, std::process::id())?;
     io::stderr().write_all(&[STARTED])?;
-    // What a stall kept from beginning is not made up for where loops are timed: it would count as so many short ones.
+    // If loops are timed, those that a stall prevented are not made up for: they would count as
+    // many short ones.
     let mut pace = if load.timed { Pace::without_backlog(load.rate) } else { Pace::new(load.rate) };
     loop {
         pace.wait();
@@ -64,8 +65,8 @@ pub(crate) fn run(load: &str) -> io::Result<Infallible> {
                 done.fetch_add(1, Ordering::Relaxed);
                 true
             }
-            // Memory may run out while DIMMs go, and an attribute may refuse: that is what a load is for. Such a loop
-            // does not count.
+            // Memory may run out while DIMMs are removed, and an attribute may refuse: a load is
+            // meant to meet these cases. Such a loop does not count.
             Err(error) if work.is_expected(&error) => false,
             Err(error) => return Err(error),
         };
@@ -137,15 +138,15 @@ impl Work {
     fn is_expected(&self, error: &io::Error) -> bool {
         let errno = error.raw_os_error().map(Errno::from_raw);
         match self {
-            // The attribute's own answers. Only this says that the file is not one that can be read at a place.
+            // These are the attribute's own errors. Only ESPIPE means that the file has no offsets.
             Self::Read(_) | Self::Write(_) => errno != Some(Errno::ESPIPE),
             _ => matches!(errno, Some(Errno::ENOMEM | Errno::EAGAIN | Errno::ENOSPC)),
         }
     }
 }
 
-/// Keeps the calling thread on these CPUs, on any when there are none. `sched_setaffinity(2)` would take those that
-/// are there and forget the others.
+/// Binds the calling thread to these CPUs; does nothing if there are none. All of them must be
+/// online: `sched_setaffinity(2)` would use those that are, and ignore the others.
 pub(crate) fn stay_on(cpus: &[u32]) -> io::Result<()> {
     if cpus.is_empty() {
         return Ok(());
@@ -165,7 +166,7 @@ fn scratch(worker: u32) -> PathBuf {
     format!("/tmp/page-cache-{worker}").into()
 }
 
-/// Removes what a killed worker left behind.
+/// Removes the leftovers of a killed worker.
 pub(crate) fn clean_up(worker: u32) {
     let _ = std::fs::remove_file(scratch(worker));
     churn::clean_up(worker);
@@ -173,18 +174,20 @@ pub(crate) fn clean_up(worker: u32) {
     Cgroup::clean_up(worker);
 }
 
-/// The count, in memory that is the file's: a system call for each loop would be half of what a reader does.
+/// The count, in a shared mapping of the file: a system call for each loop would be half of a
+/// reader's work.
 #[expect(unsafe_code, reason = "only a shared mapping is the file's memory")]
 fn count(file: &File) -> io::Result<&'static AtomicU64> {
     file.set_len(u64::try_from(COUNT_BYTES.get()).map_err(io::Error::other)?)?;
-    // SAFETY: the kernel chooses the place of a new mapping, so nothing of ours is in it.
+    // SAFETY: the kernel chooses the place of a new mapping, so it overlaps no memory of this
+    // process.
     let start = unsafe { mmap(None, COUNT_BYTES, READ_WRITE, MapFlags::MAP_SHARED, file, 0)? };
-    // SAFETY: a mapping is aligned to a page and never unmapped here; the file has the bytes, and nobody shortens it.
-    // The agent reads them by read(2) only.
+    // SAFETY: a mapping is aligned to a page and never unmapped here; the file has the bytes, and
+    // no code shortens it. The agent reads them by read(2) only.
     Ok(unsafe { start.cast::<AtomicU64>().as_ref() })
 }
 
-/// Anonymous memory of its own, unmapped when dropped. An allocator would keep the pages.
+/// A private anonymous mapping, which is unmapped when dropped. An allocator would keep the pages.
 struct Mapping {
     start: NonNull<c_void>,
     bytes: NonZeroUsize,
@@ -193,7 +196,8 @@ struct Mapping {
 impl Mapping {
     #[expect(unsafe_code, reason = "only mmap(2) gives new pages each time")]
     fn new(bytes: NonZeroUsize, protection: ProtFlags) -> io::Result<Self> {
-        // SAFETY: the kernel chooses the place of a new anonymous mapping, so nothing of ours is in it.
+        // SAFETY: the kernel chooses the place of a new anonymous mapping, so it overlaps no memory
+        // of this process.
         let start = unsafe { mmap_anonymous(None, bytes, protection, MapFlags::MAP_PRIVATE)? };
         Ok(Self { start, bytes })
     }
@@ -202,12 +206,13 @@ impl Mapping {
     #[expect(unsafe_code, reason = "the mapping is known by its address alone")]
     fn touch(&mut self) {
         for offset in (0..self.bytes.get()).step_by(PAGE_BYTES) {
-            // SAFETY: the offset is inside the mapping, which is writable and known to nobody else.
+            // SAFETY: the offset is inside the mapping, which is writable. No other code has its
+            // address.
             unsafe { self.start.cast::<u8>().add(offset).write_volatile(1) };
         }
     }
 
-    /// The place of a page.
+    /// The address of a page.
     #[expect(unsafe_code, reason = "the mapping is known by its address alone")]
     fn page(&self, number: usize) -> NonNull<c_void> {
         assert!(number < self.bytes.get() / PAGE_BYTES, "no such page");
@@ -225,8 +230,8 @@ impl Mapping {
     /// Unmaps a page, and leaves a hole.
     #[expect(unsafe_code, reason = "holes in mapped memory are the load")]
     fn punch(&mut self, page: usize) -> io::Result<()> {
-        // SAFETY: the page is inside the mapping, to which no reference was ever made. Nothing maps memory between
-        // now and the end of the mapping, so that its end unmaps nobody else's.
+        // SAFETY: the page is inside the mapping, to which no reference was ever made. Nothing maps
+        // memory between now and the end of the mapping, so that its end unmaps no other memory.
         unsafe { munmap(self.page(page), PAGE_BYTES) }.map_err(Into::into)
     }
 }
@@ -239,12 +244,13 @@ impl Drop for Mapping {
     }
 }
 
-/// One area becomes 128 by protection and one again, then 32 by holes (mm/mmap.c: `vma_merge`, `__split_vma`).
+/// Splits one area into 128 by protection, merges them again, and punches 32 holes into it
+/// (mm/mmap.c: `vma_merge`, `__split_vma`).
 fn split_and_merge() -> io::Result<()> {
     const PAGES: usize = 128;
     const BYTES: NonZeroUsize = NonZeroUsize::new(PAGES * PAGE_BYTES).expect("not zero");
     let mut mapping = Mapping::new(BYTES, READ_WRITE)?;
-    // Page tables and an anon_vma, which the parts then share.
+    // This creates page tables and an anon_vma, which the parts then share.
     mapping.touch();
     for page in (1..PAGES).step_by(2) {
         mapping.protect(page, 1, ProtFlags::PROT_READ)?;
@@ -258,9 +264,10 @@ fn split_and_merge() -> io::Result<()> {
 
 #[expect(unsafe_code, reason = "a fork without exec is the load")]
 fn fork_and_wait() -> io::Result<()> {
-    // SAFETY: the worker has one thread, so the child may do what it likes; it only ends.
+    // SAFETY: the worker has one thread, so the child may do anything. It only ends.
     match unsafe { fork()? } {
-        // SAFETY: _exit(2) takes any status. No destructor and no exit handler of the parent's may run here.
+        // SAFETY: _exit(2) takes any status. No destructor and no exit handler of the parent may
+        // run here.
         ForkResult::Child => unsafe { libc::_exit(0) },
         ForkResult::Parent { child } => waitpid(child, None).map(drop).map_err(Into::into),
     }
@@ -274,10 +281,12 @@ fn write_read_remove(path: &Path, buffer: &mut [u8]) -> io::Result<()> {
     std::fs::remove_file(path)
 }
 
-/// Mixes `seed` into the kernel's entropy and has its generator take a new key from there, for all CPUs
-/// (6.1 drivers/char/random.c, `crng_reseed`: each CPU's own key and batches are of a generation that is over).
+/// Mixes `seed` into the kernel's entropy and makes its generator take a new key from there, for
+/// all CPUs (6.1 drivers/char/random.c, `crng_reseed`: the keys and batches of each CPU then belong
+/// to an old generation).
 ///
-/// Writing to `/dev/urandom` would mix but not credit, and a generator that is not ready yet refuses to be reseeded.
+/// Writing to `/dev/urandom` would mix but not credit, and a generator that is not ready yet
+/// refuses to be reseeded.
 #[expect(unsafe_code, reason = "no safe call covers these ioctls")]
 pub(crate) fn reseed(seed: [u8; 32]) -> io::Result<()> {
     /// `struct rand_pool_info` (include/uapi/linux/random.h).
@@ -287,7 +296,7 @@ pub(crate) fn reseed(seed: [u8; 32]) -> io::Result<()> {
         bytes: libc::c_int,
         seed: [u8; 32],
     }
-    /// By the size of the two numbers before the bytes.
+    /// The request number contains the size of the two numbers before the bytes.
     const RNDADDENTROPY: libc::c_ulong = nix::request_code_write!(b'R', 3, 2 * size_of::<libc::c_int>());
     const RNDRESEEDCRNG: libc::c_ulong = nix::request_code_none!(b'R', 7);
     let device = File::options().write(true).open("/dev/random")?;

@@ -1,4 +1,4 @@
-//! `hotplug bisect`: the revision that brought a report, also one that shows itself only now and then.
+//! `hotplug bisect`: the revision that introduced a report, even if only some trials show it.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use hotplug::bisect::{self, BisectSpec, Bisecting, Test};
 use hotplug::present::bisect as screen;
 use hotplug::{Error, Result};
 
-/// Exit status of `git bisect run`'s command: this revision cannot be tried.
+/// Exit status for `git bisect run`: this revision cannot be tried.
 const SKIP: u8 = 125;
 
 /// Options of `hotplug bisect`.
@@ -23,41 +23,44 @@ Examples:
   hotplug bisect --good v6.12 --bad HEAD --signature flush_all_cpus_locked --scenario scenarios/block-against-cpu.toml
   git bisect run hotplug bisect --step --signature flush_all_cpus_locked --rate 0.2
 
-Exit status: 0 the revision was found; 1 the good end has it itself; 2 your mistake; 3 no more trials can decide; \
-4 infrastructure; 130 interrupted. With --step: 0 good; 1 bad; 125 cannot be tried; 128 or more stops git's bisection.")]
+Exit status: 0 the revision was found; 1 the good end has the report itself; 2 user error; 3 no more trials can \
+decide; 4 infrastructure; 130 interrupted. With --step: 0 good; 1 bad; 125 the revision cannot be tried; 128 or more \
+any other error, which stops git bisect.")]
 pub struct BisectArgs {
-    /// What is looked for: how a report's signature begins, or a part of its title, its key or the text of a WARN
+    /// Report to search for: the beginning of its signature, or a part of its title, its key or the
+    /// text of a WARN
     #[arg(long, value_name = "WORDS")]
     pub signature: String,
-    /// A revision without it
+    /// A revision without the report
     #[arg(long, value_name = "REV", required_unless_present = "step")]
     pub good: Option<String>,
-    /// A revision with it
+    /// A revision with the report
     #[arg(long, value_name = "REV", required_unless_present = "step")]
     pub bad: Option<String>,
-    /// Try the revision that is checked out, and no other: for git bisect run
+    /// Try only the revision that is checked out, for git bisect run
     #[arg(long, conflicts_with_all = ["good", "bad", "confidence"])]
     pub step: bool,
-    /// With --step: how many trials of a bad revision show it; as many are run as make a silent one good at 95 %
+    /// With --step: share of a bad revision's trials that show the report. It sets the number of
+    /// trials after which a silent revision is good at 95 %
     #[arg(long, value_name = "0..1", requires = "step", default_value_t = 1.0, value_parser = share)]
     pub rate: f64,
-    /// How probable the answer has to be
+    /// Probability that the answer must reach
     #[arg(long, value_name = "0..1", default_value_t = 0.98, value_parser = share)]
     pub confidence: f64,
-    /// The repository
+    /// The kernel's git repository
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     pub source: PathBuf,
-    /// The most trials of one revision
+    /// Maximum number of trials of one revision
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(2..))]
     pub trials: u32,
-    /// What all kernels and trials have.
+    /// Options that all kernels and trials share.
     #[command(flatten)]
     pub all: LineupArgs,
 }
 
 fn share(text: &str) -> std::result::Result<f64, String> {
-    let share: f64 = text.parse().map_err(|_| format!("\"{text}\" is no number"))?;
-    if share > 0.0 && share <= 1.0 { Ok(share) } else { Err("above 0, at most 1".to_owned()) }
+    let share: f64 = text.parse().map_err(|_| format!("\"{text}\" is not a number"))?;
+    if share > 0.0 && share <= 1.0 { Ok(share) } else { Err("must be above 0 and at most 1".to_owned()) }
 }
 
 impl BisectArgs {
@@ -71,12 +74,13 @@ impl BisectArgs {
     }
 }
 
-/// Bisects, or tries the one revision; the screen goes to `out`. Returns the exit status.
+/// Bisects, or tries the one revision. Prints the screen to `out` and returns the exit status.
 pub async fn run(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     if args.step { Box::pin(step(args, out, cancel)).await } else { Box::pin(whole(args, out, cancel)).await }
 }
 
-/// For `git bisect run`: it stops at statuses from 128 on, so that no mistake is taken for a verdict.
+/// One step of `git bisect run`. Git stops at statuses from 128 on, so an error is not taken for a
+/// verdict.
 async fn step(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let spec = args.spec();
     let cache = args.all.how.open_cache()?;
@@ -84,10 +88,10 @@ async fn step(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationToken
     let (status, words) = match tried.await {
         Ok(Test { cannot: Some(why), .. }) => (SKIP, format!("cannot be tried: {why}")),
         Ok(test) if test.hits > 0 => {
-            (1, format!("bad: {} of {} trials show it", test.hits, test.hits + test.clean))
+            (1, format!("bad: {} of {} trials show the report", test.hits, test.hits + test.clean))
         }
         Ok(test) if test.clean == 0 => (SKIP, "cannot be tried: no trial was watched to its end".to_owned()),
-        Ok(test) => (0, format!("good: none of {} trials shows it", test.clean)),
+        Ok(test) => (0, format!("good: none of {} trials shows the report", test.clean)),
         Err(error) => {
             eprintln!("hotplug: {error}");
             return Ok(128 + error.exit_status().min(127));
@@ -99,7 +103,7 @@ async fn step(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationToken
 
 async fn whole(args: &BisectArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let (Some(good), Some(bad)) = (&args.good, &args.bad) else {
-        return Err(Error::user("--good and --bad are both needed"));
+        return Err(Error::user("--good and --bad are both required"));
     };
     let spec = args.spec();
     let cache = args.all.how.open_cache()?;

@@ -11,7 +11,9 @@ use super::kernel::PairArgs;
 use super::running::RunningArgs;
 use super::{history, with_env};
 use hotplug::Result;
-use hotplug::comparison::{self, AnalysesSpec, ComparisonSpec, Finished, Request, ResumeSpec, TrialsSpec};
+use hotplug::comparison::{
+    self, AnalysesSpec, AnalysisRequest, ComparisonSpec, Finished, ResumeSpec, TrialsSpec,
+};
 use hotplug::present::{page, stream, terminal};
 
 /// Options of `hotplug compare`.
@@ -24,13 +26,13 @@ Examples:
   hotplug compare --exact --scenario scenarios/latency.toml my.patch
   hotplug compare --continue last --trials 50
 
-Exit status: 0 unchanged or fixed; 1 regressed; 2 your mistake; 3 inconclusive; 4 infrastructure; 130 interrupted.")]
+Exit status: 0 unchanged or fixed; 1 regressed; 2 user error; 3 inconclusive; 4 infrastructure; 130 interrupted.")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct CompareArgs {
-    /// The two kernels.
+    /// Options that select the two kernels.
     #[command(flatten)]
     pub pair: PairArgs,
-    /// Go on with the run in this folder: trials that ended count, those that were cut off are run again
+    /// Continue the run in this folder: trials that ended count, trials that were cut off run again
     #[arg(
         long = "continue",
         value_name = "RESULT",
@@ -40,52 +42,54 @@ pub struct CompareArgs {
         ]
     )]
     pub resume: Option<PathBuf>,
-    /// Scenario file [default: dimm-and-cpu, which is built in]
+    /// Scenario file [default: the built-in dimm-and-cpu]
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
-    /// Trials a side [default: the scenario's; with --for or --until-report as many as it takes; with --continue the
-    /// run's, of which there can be more]
+    /// Trials a side [default: the scenario's number; no limit with --for or --until-report; with
+    /// --continue the run's number, which N may exceed]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub trials: Option<u32>,
-    /// Begin no trial after this time, such as 90s, 10m or 8h
+    /// Start no trial after this time, such as 90s, 10m or 8h
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     pub time: Option<Duration>,
-    /// Begin no trial after the first report, or other finding, that is not known
+    /// Start no trial after the first finding that is not known
     #[arg(long)]
     pub until_report: bool,
-    /// Begin no trial after a report that is called so: by how its signature begins, or a part of its title, its key or the
-    /// text of a WARN
+    /// Start no trial after a report that WORDS name: the beginning of its signature, or a part of
+    /// its title, its key or the text of a WARN
     #[arg(long, value_name = "WORDS")]
     pub until_seen: Option<String>,
-    /// Begin no trial once the verdict cannot change: a regression that the trials still planned could not undo
+    /// Start no trial once the verdict cannot change, which is the case for a regression that the
+    /// remaining trials cannot undo
     #[arg(long, conflicts_with = "time")]
     pub until_decided: bool,
-    /// Do without the control: planted bugs in the before kernel, which are looked for in a trial of their own
+    /// Skip the control, which plants bugs in the before kernel and looks for them in a trial
     #[arg(long)]
     pub no_control: bool,
-    /// Do without two more kernels that count which of the changed lines ran
+    /// Skip the coverage analysis, which builds two more kernels to count which changed lines ran
     #[arg(long)]
     pub no_coverage: bool,
-    /// Say what ran at the same time, also of a scenario that does not ask for it: two more kernels, which trace their calls
+    /// Analyze which critical sections overlap, even if the scenario does not request it. This
+    /// builds two more kernels, which trace their calls
     #[arg(long)]
     pub overlap: bool,
-    /// Do without them where the scenario asks for it
+    /// Skip the overlap analysis, even if the scenario requests it
     #[arg(long, conflicts_with = "overlap")]
     pub no_overlap: bool,
-    /// Do without timing the functions that the scenario names for it
+    /// Skip the latency analysis, even if the scenario requests it
     #[arg(long)]
     pub no_latency: bool,
-    /// Time by a count of the guest's instructions, which no other work on the machine disturbs; under TCG, and without
-    /// contention of processors
+    /// Measure latency in executed guest instructions, which other work on the machine does not
+    /// disturb. This needs TCG. The guest's CPUs take turns, so there is no contention between them
     #[arg(long, conflicts_with_all = ["no_latency", "resume"])]
     pub exact: bool,
-    /// Boots of each kernel that are timed [default: the scenario's, or as many as the clock needs]
+    /// Timed boots of each kernel [default: the scenario's number, or as many as the clock needs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), conflicts_with_all = ["no_latency", "resume"])]
     pub boots: Option<u32>,
-    /// Time kernels too whose trials report, and say so
+    /// Measure latency even if trials have reports; the result notes it
     #[arg(long)]
     pub latency_despite_reports: bool,
-    /// How trials run.
+    /// Options for the trials.
     #[command(flatten)]
     pub running: RunningArgs,
 }
@@ -93,18 +97,22 @@ pub struct CompareArgs {
 impl CompareArgs {
     fn analyses(&self) -> AnalysesSpec {
         AnalysesSpec {
-            control: Request::unless(self.no_control),
-            lock_order: Request::Usual,
-            coverage: Request::unless(self.no_coverage),
-            overlap: if self.overlap { Request::Always } else { Request::unless(self.no_overlap) },
-            latency: Request::unless(self.no_latency),
+            control: AnalysisRequest::unless(self.no_control),
+            coverage: AnalysisRequest::unless(self.no_coverage),
+            overlap: if self.overlap {
+                AnalysisRequest::Always
+            } else {
+                AnalysisRequest::unless(self.no_overlap)
+            },
+            latency: AnalysisRequest::unless(self.no_latency),
             exact: self.exact,
             boots: self.boots,
             latency_despite_reports: self.latency_despite_reports,
+            ..AnalysesSpec::default()
         }
     }
 
-    /// The comparison that they ask for.
+    /// The comparison that these options describe.
     fn spec(&self) -> ComparisonSpec {
         ComparisonSpec {
             kernels: self.pair.spec(),
@@ -124,7 +132,7 @@ impl CompareArgs {
     }
 }
 
-/// Runs the comparison, prints the screen to `out`, returns the exit status.
+/// Runs the comparison, prints the screen to `out`, and returns the exit status.
 pub async fn run(args: &CompareArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let cache = args.pair.open_cache()?;
     with_env(&cache, args.running.json_lines, cancel, async |env| {
@@ -146,8 +154,8 @@ pub async fn run(args: &CompareArgs, out: &mut dyn Write, cancel: &CancellationT
     .await
 }
 
-/// Writes the page and the history of a comparison that has ended, prints its screen, or its last JSON lines, to `out`,
-/// and returns the exit status.
+/// Finishes a comparison: adds it to the history, writes its page, prints its screen or its last
+/// JSON lines to `out`, and returns the exit status.
 pub(super) fn show(finished: Finished, json_lines: bool, out: &mut dyn Write) -> Result<u8> {
     let Finished { folder, result, stopped, .. } = finished;
     history::add(folder.path(), &result);
@@ -160,7 +168,7 @@ pub(super) fn show(finished: Finished, json_lines: bool, out: &mut dyn Write) ->
     stopped.map_or(Ok(result.exit_status), Err)
 }
 
-/// A time as people write it.
+/// Parses a duration such as 90s, 10m or 8h.
 fn duration(text: &str) -> std::result::Result<Duration, String> {
     let wrong = || format!("`{text}` is not a time; write it as 90s, 10m or 8h");
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;

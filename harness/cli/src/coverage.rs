@@ -1,11 +1,11 @@
-//! `hotplug coverage`: which of the changed lines and functions ran in a run's counted trials.
+//! `hotplug coverage`: which changed lines and functions ran in a run's counted trials.
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use hotplug::present::coverage;
+use hotplug::analysis::coverage;
 use hotplug::record::read_result;
 use hotplug::{Error, Result};
 
@@ -13,16 +13,16 @@ use hotplug::{Error, Result};
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example: hotplug coverage last")]
 pub struct CoverageArgs {
-    /// A comparison's folder
+    /// Folder of a comparison, the beginning of its name below results/, or `last`
     #[arg(value_name = "RESULT")]
     pub result: PathBuf,
 }
 
-/// Prints to `out`; the exit status.
+/// Prints to `out`. Returns the exit status.
 pub fn run(args: &CoverageArgs, out: &mut dyn Write) -> Result<u8> {
     let coverage = read_result(&super::found(&args.result)?)?.coverage.ok_or_else(|| {
-        Error::user(format!("{} says nothing of coverage", args.result.display())).help(
-            "name a comparison of two different kernels; a control and hotplug prove do not ask what ran",
+        Error::user(format!("{} has no coverage result", args.result.display())).help(
+            "name a comparison of two different kernels; a control and hotplug prove do not measure coverage",
         )
     })?;
     out.write_all(coverage::full(&coverage).as_bytes())?;

@@ -1,4 +1,4 @@
-//! `hotplug history`: what earlier runs came to.
+//! `hotplug history`: the results of earlier runs.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use hotplug::present::history as screen;
 use hotplug::record::{RunResult, read_result};
 use hotplug::{Error, Result};
 
-/// Rows that are shown of each kind.
+/// Maximum number of rows of each kind.
 const SHOWN: u32 = 20;
 
 /// Options of `hotplug history`.
@@ -25,29 +25,29 @@ Examples:
   hotplug history import results"
 )]
 pub struct HistoryArgs {
-    /// A scenario, or the begin of a finding's signature [default: all scenarios]
+    /// A scenario, or the beginning of a finding's signature [default: an overview of all]
     #[arg(value_name = "SCENARIO|SIGNATURE")]
     pub of: Option<String>,
-    /// Where results go
+    /// Folder of the results
     #[arg(long, value_name = "DIR", default_value = super::RESULTS, global = true)]
     pub results: PathBuf,
-    /// What else there is to be done.
+    /// The subcommand, if one is given.
     #[command(subcommand)]
     pub command: Option<HistoryCommand>,
 }
 
-/// What changes it.
+/// Subcommands that change the history.
 #[derive(Debug, Clone, Subcommand)]
 pub enum HistoryCommand {
-    /// Take in every ended run below a folder; those that it knows are read again
+    /// Add all ended runs of a folder; runs already in the history are read again
     Import {
-        /// A folder of runs
+        /// A folder with runs
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
 }
 
-/// Prints to `out`; the exit status.
+/// Prints to `out`. Returns the exit status.
 pub fn run(args: &HistoryArgs, out: &mut dyn Write) -> Result<u8> {
     let text = match (&args.command, &args.of) {
         (Some(HistoryCommand::Import { folder }), _) => import(folder, &args.results)?,
@@ -76,8 +76,10 @@ fn of_one(history: &History, of: &str) -> Result<String> {
     }
     let bugs = history.bugs(of, None, SHOWN)?;
     let [bug, rest @ ..] = bugs.as_slice() else {
-        return Err(Error::user(format!("no scenario is called {of}, and no finding's signature begins so"))
-            .help("hotplug history, without a name, lists both"));
+        return Err(Error::user(format!(
+            "no scenario is called {of}, and no finding's signature begins with it"
+        ))
+        .help("hotplug history without a name lists both"));
     };
     let mut text = screen::bugs(&bugs);
     if rest.is_empty() {
@@ -105,17 +107,18 @@ fn import(folder: &Path, results: &Path) -> Result<String> {
                 history.add(&result)?;
                 taken += 1;
             }
-            Err(error) => drop(writeln!(skipped, "not taken: {error}")),
+            Err(error) => drop(writeln!(skipped, "skipped: {error}")),
         }
     }
     let skipped = String::from_utf8_lossy(&skipped);
     Ok(format!("{skipped}{taken} runs of {} are in {}\n", folder.display(), results.join(FILE).display()))
 }
 
-/// Takes in a run that has ended. A history that fails ends no run: it can be made anew from the results.
+/// Adds a run that has ended. A failure is only a warning, because the history can be rebuilt from
+/// the results.
 pub(super) fn add(folder: &Path, result: &RunResult) {
     let added = folder.parent().map_or(Ok(()), |results| History::open(results)?.add(result));
     if let Err(error) = added {
-        tracing::warn!(%error, "the run is not in the history; hotplug history import takes it in");
+        tracing::warn!(%error, "the run was not added to the history; hotplug history import adds it");
     }
 }

@@ -12,48 +12,49 @@ use hotplug::Result;
 use hotplug::kernel::{Cache, Kernel, KernelPair, Listing, PairSpec, Prune, Pruned, build_pair, list, prune};
 use hotplug::present::build::BuildReporter;
 
-/// Builds kernel pairs, and looks after those that were built.
+/// Subcommands of `hotplug kernel`.
 #[derive(Debug, Subcommand)]
 pub enum KernelCommand {
-    /// Build the kernels before and after a patch.
+    /// Build the kernels before and after a patch
     Build(Box<BuildArgs>),
-    /// List the kernels in the cache.
+    /// List the kernels and sources in the cache
     List(ListArgs),
-    /// Remove kernels and sources that were not used for a while.
+    /// Remove kernels and sources that have not been used for some time
     Prune(PruneArgs),
 }
 
-/// Which two kernels: for every subcommand that needs a pair.
+/// The options that select the two kernels, for every subcommand that needs a pair.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PairArgs {
-    /// Patches: files, mboxes or folders of a series, applied in order.
+    /// Patches: files, mboxes, or folders with a series, applied in order
     #[arg(value_name = "PATCH")]
     pub patches: Vec<PathBuf>,
-    /// A patch that both kernels have, below the others; can be given several times
+    /// Patch for both kernels, applied before the others; can be given several times
     #[arg(long, value_name = "PATCH", conflicts_with_all = ["before", "before_image"])]
     pub base_patch: Vec<PathBuf>,
-    /// Kernel source: linux-source-6.1, a tarball, a folder, or repository@revision [default: linux-source-6.1, else the newest installed]
+    /// Kernel source: linux-source-6.1, a tarball, a folder, or repository@revision
+    /// [default: linux-source-6.1, else the newest installed]
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<String>,
-    /// Revision of the source's repository for the before side.
+    /// Revision of the source's repository for the before kernel
     #[arg(long, value_name = "REV", requires = "after", conflicts_with = "before_image")]
     pub before: Option<String>,
-    /// Revision for the after side.
+    /// Revision of the source's repository for the after kernel
     #[arg(long, value_name = "REV", requires = "before", conflicts_with_all = ["after_image", "patches"])]
     pub after: Option<String>,
-    /// A bzImage to take as the before side.
+    /// bzImage to use as the before kernel
     #[arg(long, value_name = "FILE")]
     pub before_image: Option<PathBuf>,
-    /// A bzImage to take as the after side.
+    /// bzImage to use as the after kernel
     #[arg(long, value_name = "FILE", conflicts_with = "patches")]
     pub after_image: Option<PathBuf>,
-    /// Config fragment over the harness's own; can be given several times, the last one wins.
+    /// Config fragment over the harness's own; can be given several times, the last one wins
     #[arg(long, value_name = "FILE")]
     pub config: Vec<PathBuf>,
-    /// Leave the harness's own fragment out: tinyconfig and what --config gives.
+    /// Omit the harness's own fragment: the config is tinyconfig with the --config fragments
     #[arg(long)]
     pub no_default_config: bool,
-    /// Compilations at once [default: number of processors]
+    /// Parallel compilations [default: number of processors]
     #[arg(long, short, value_name = "N")]
     pub jobs: Option<usize>,
     /// Kernel cache [default: ~/.cache/hotplug]
@@ -68,10 +69,10 @@ Examples:
   hotplug kernel build my.patch
   hotplug kernel build --source linux-source-6.12 --config debug.config my.patch")]
 pub struct BuildArgs {
-    /// The two kernels.
+    /// Options that select the two kernels.
     #[command(flatten)]
     pub pair: PairArgs,
-    /// Print the pair as JSON.
+    /// Print the pair as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -82,7 +83,7 @@ pub struct ListArgs {
     /// Kernel cache [default: ~/.cache/hotplug]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
-    /// Print JSON.
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -90,10 +91,10 @@ pub struct ListArgs {
 /// Options of `hotplug kernel prune`.
 #[derive(Debug, Clone, Args)]
 pub struct PruneArgs {
-    /// Remove what was not used for this many days.
+    /// Remove what has not been used for N days
     #[arg(long, value_name = "N", default_value_t = 30)]
     pub days: u32,
-    /// Remove everything, whatever version of hotplug made it.
+    /// Remove everything, including what other versions of hotplug made
     #[arg(long, conflicts_with = "days")]
     pub all: bool,
     /// Kernel cache [default: ~/.cache/hotplug]
@@ -102,12 +103,12 @@ pub struct PruneArgs {
 }
 
 impl PairArgs {
-    /// The cache they name.
+    /// The cache that these options name.
     pub fn open_cache(&self) -> Result<Cache> {
         Cache::open(cache_path(self.cache.as_deref())?)
     }
 
-    /// The pair they name.
+    /// The pair that these options name.
     pub fn spec(&self) -> PairSpec {
         PairSpec {
             patches: self.patches.clone(),
@@ -128,7 +129,7 @@ pub(super) fn cache_path(given: Option<&std::path::Path>) -> Result<PathBuf> {
     given.map_or_else(Cache::default_path, |path| Ok(path.to_owned()))
 }
 
-/// Runs the subcommand; its result goes to `out`, what it is at to standard error.
+/// Runs the subcommand. Its result goes to `out`, its progress to standard error.
 pub async fn run(
     command: &KernelCommand,
     out: &mut dyn std::io::Write,

@@ -1,4 +1,4 @@
-//! `hotplug latency`: what a run's timed functions took, boot by boot.
+//! `hotplug latency`: the times of a run's timed functions, boot by boot.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use hotplug_side::Sides;
 
+use hotplug::analysis::latency;
 use hotplug::latency::{Latency, Timed};
-use hotplug::present::latency;
 use hotplug::record::{Run, read_result};
 use hotplug::{Error, Result, environment};
 
@@ -22,36 +22,37 @@ Examples:
   hotplug latency diff results/2026-11-26T15-33-29-v1.patch last"
 )]
 pub struct LatencyArgs {
-    /// A comparison's folder
+    /// Folder of a comparison, the beginning of its name below results/, or `last`
     #[arg(value_name = "RESULT", required = true)]
     pub result: Option<PathBuf>,
-    /// What else there is to be done.
+    /// The subcommand, if one is given.
     #[command(subcommand)]
     pub command: Option<LatencyCommand>,
 }
 
-/// What takes two runs.
+/// Subcommands on two runs.
 #[derive(Debug, Clone, Subcommand)]
 pub enum LatencyCommand {
-    /// Compare two runs' kernels with their patches, such as a patch and its next version; on one machine, by one clock
+    /// Compare the after kernels of two runs, such as a patch and its next version. Both runs must
+    /// come from one machine and one clock
     Diff {
-        /// A comparison's folder
+        /// The first comparison
         #[arg(value_name = "RESULT")]
         before: PathBuf,
-        /// Another's
+        /// The second comparison
         #[arg(value_name = "RESULT")]
         after: PathBuf,
     },
 }
 
-/// Prints to `out`; the exit status.
+/// Prints to `out`. Returns the exit status.
 pub fn run(args: &LatencyArgs, out: &mut dyn Write) -> Result<u8> {
     let latency = match (&args.command, &args.result) {
         (Some(LatencyCommand::Diff { before, after }), _) => {
             diff(&super::found(before)?, &super::found(after)?)?
         }
         (None, Some(folder)) => timed(&super::found(folder)?)?.0,
-        (None, None) => return Err(Error::user("no run was named").help("hotplug latency results/RUN")),
+        (None, None) => return Err(Error::user("no run is named").help("hotplug latency results/RUN")),
     };
     out.write_all(latency::full(&latency).as_bytes())?;
     Ok(0)
@@ -60,25 +61,25 @@ pub fn run(args: &LatencyArgs, out: &mut dyn Write) -> Result<u8> {
 fn timed(folder: &Path) -> Result<(Latency, Run)> {
     let result = read_result(folder)?;
     let latency = result.latency.ok_or_else(|| {
-        Error::user(format!("{} says nothing of latency", folder.display()))
-            .help("name a comparison that ended; a control does not look at it")
+        Error::user(format!("{} has no latency result", folder.display()))
+            .help("name a comparison that ended; a control does not measure latency")
     })?;
     Ok((latency, result.run))
 }
 
-/// The kernels with their patches of two runs. Of each boot its median is known.
+/// Compares the after kernels of two runs, by the median of each boot.
 fn diff(before: &Path, after: &Path) -> Result<Latency> {
     let (first, first_run) = timed(before)?;
     let (second, second_run) = timed(after)?;
     for (folder, latency) in [(before, &first), (after, &second)] {
         if let Some(why) = &latency.none {
             return Err(Error::user(format!("{}: latency was not judged: {why}", folder.display()))
-                .help("name a run that was timed, such as of scenarios/latency.toml"));
+                .help("name a run with timed trials, such as one of scenarios/latency.toml"));
         }
     }
     comparable(&first_run, &second_run)?;
     let (scenario, _) = environment::kept_scenario(after, &second_run)?;
-    let timing = scenario.latency.ok_or_else(|| Error::user("the run's scenario times nothing"))?;
+    let timing = scenario.latency.ok_or_else(|| Error::user("the run's scenario has no [latency] table"))?;
     let metrics = Timed::of_boots(&first, &second).judge(&timing, second.clock);
     Ok(Latency {
         clock: second.clock,
@@ -91,7 +92,7 @@ fn diff(before: &Path, after: &Path) -> Result<Latency> {
     })
 }
 
-/// Times are only compared where nothing differs but the kernel.
+/// Checks that the two runs differ in nothing but the kernel.
 fn comparable(first: &Run, second: &Run) -> Result<()> {
     let short = |hash: &str| hash.chars().take(12).collect::<String>();
     let dimensions = [
@@ -109,12 +110,12 @@ fn comparable(first: &Run, second: &Run) -> Result<()> {
     let differ: Vec<String> = dimensions
         .into_iter()
         .filter(|(_, first, second)| first != second)
-        .map(|(what, first, second)| format!("{what}: {first} there, {second} here"))
+        .map(|(what, first, second)| format!("{what}: {first} in the first run, {second} in the second"))
         .collect();
     if differ.is_empty() {
         return Ok(());
     }
-    Err(Error::user("times of different kinds are not compared")
+    Err(Error::user("the times of these two runs cannot be compared")
         .detail(differ.join("\n"))
         .help("run both comparisons on one machine, with the same options"))
 }
@@ -134,7 +135,7 @@ mod tests {
                 "before": hotplug::record::KernelNote::default(), "after": hotplug::record::KernelNote::default()
             },
             "patches": [], "scenario": "latency", "scenario_hash": "abc", "initramfs_hash": "def", "seed": 1,
-            "trials": 1, "plan": hotplug::record::Plan::default(), "pair": [], "start": null, "continued": [],
+            "trials": 1, "plan": hotplug::record::RunPlan::default(), "pair": [], "start": null, "continued": [],
             "replays": null
         });
         serde_json::from_value(run).unwrap()
@@ -151,15 +152,24 @@ mod tests {
             error.to_string()
         };
         for (name, said) in [
-            ("accelerator: TCG there, KVM here", change(&|run| run.host.accelerator = "KVM".into())),
-            ("QEMU: 10.0.2 there, 9.2.0 here", change(&|run| run.host.qemu = "9.2.0".into())),
-            ("clock: wall there, exact here", change(&|run| run.plan.clock = Clock::Exact)),
+            (
+                "accelerator: TCG in the first run, KVM in the second",
+                change(&|run| run.host.accelerator = "KVM".into()),
+            ),
+            (
+                "QEMU: 10.0.2 in the first run, 9.2.0 in the second",
+                change(&|run| run.host.qemu = "9.2.0".into()),
+            ),
+            (
+                "clock: wall in the first run, exact in the second",
+                change(&|run| run.plan.clock = Clock::Exact),
+            ),
             ("machine: Xeon with 2 processors", change(&|run| run.host.cores = 4)),
             (
-                "scenario: latency abc there, latency xyz here",
+                "scenario: latency abc in the first run, latency xyz in the second",
                 change(&|run| run.scenario_hash = "xyz".into()),
             ),
-            ("guest agent: def there", change(&|run| run.initramfs_hash = "0".into())),
+            ("guest agent: def in the first run", change(&|run| run.initramfs_hash = "0".into())),
         ] {
             assert!(said.contains(name), "{said}");
         }

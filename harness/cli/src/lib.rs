@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand, each with its options and what it prints.
+//! The command line: one file a subcommand, each with its options and its output.
 
 pub mod bisect;
 pub mod compare;
@@ -48,11 +48,11 @@ Examples:
   hotplug compare my.patch
   hotplug open last
 
-Exit status, of every command: 0 all is well; 1 it is not: a regression, a report, a bug that was not found; 2 your mistake, \
-and nothing was done; 3 inconclusive; 4 infrastructure: QEMU, a build, a disk; 130 interrupted."
+Exit status of every command: 0 success; 1 a negative result: a regression, a report, a bug that was not found; \
+2 user error, nothing was done; 3 inconclusive; 4 infrastructure failure: QEMU, a build, the disk; 130 interrupted."
 )]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -60,61 +60,62 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Find the revision that brought a report, also one that shows itself only now and then.
+    /// Find the revision that introduced a report, even if only some trials show it.
     Bisect(bisect::BisectArgs),
-    /// Boot the kernels before and after a patch, plug and unplug, and judge.
+    /// Boot the kernels before and after a patch, plug and unplug devices, and print a verdict.
     Compare(compare::CompareArgs),
-    /// Print what a shell needs to complete the command line.
+    /// Print the completion script of a shell.
     Completions(shell::CompletionsArgs),
-    /// Say which of the lines and functions that a patch changes ran, how often, and in which operations.
+    /// Print which changed lines and functions ran, how often, and in which operations.
     Coverage(coverage::CoverageArgs),
-    /// Show what this machine has and lacks, and install the rest.
+    /// Check this machine for everything that hotplug needs, and install what is missing.
     Doctor(doctor::Args),
-    /// Say what earlier runs came to: of a scenario, or of a finding.
+    /// Print the results of earlier runs, by scenario or by finding.
     History(history::HistoryArgs),
-    /// Build kernel pairs, and look after those that were built.
+    /// Build kernel pairs, and list or prune the kernel cache.
     #[command(subcommand)]
     Kernel(kernel::KernelCommand),
-    /// Say what a patch makes slower or faster, boot by boot.
+    /// Print what a patch makes slower or faster, boot by boot.
     Latency(latency::LatencyArgs),
-    /// Say what a patch changed in the lock order, and which deadlocks that allows.
+    /// Print what a patch changes in the lock order, and which deadlocks that makes possible.
     Locks(locks::LocksArgs),
     /// Write man pages.
     Man(shell::ManArgs),
-    /// Join what shards of a plan came to: the verdict of all their trials.
+    /// Merge the shards of a plan into one verdict over all their trials.
     Merge(merge::MergeArgs),
-    /// Open the page of a run in a browser, or say where it is.
+    /// Open the page of a run in a browser, or print its path.
     Open(shell::OpenArgs),
-    /// Say which critical sections two tasks were inside of at once.
+    /// Print which critical sections overlapped: two tasks were inside both at once.
     Overlap(overlap::OverlapArgs),
-    /// Expand a matrix of kernels, configs, scenarios and seeds to shards that can run anywhere.
+    /// Expand a matrix of kernels, configs, scenarios and seeds into shards for any machine.
     Plan(plan::PlanArgs),
-    /// Try known bugs, and say which are found.
+    /// Test hotplug on kernels with known bugs, and print which bugs it finds.
     Prove(prove::ProveArgs),
-    /// Hold whoever comes to one place of the kernel until another comes to a second, and say what keeps them apart.
+    /// Hold a task at one place in the kernel until another task comes to a second place, and
+    /// print whether they can meet or which lock excludes it.
     Race(race::RaceArgs),
-    /// Run recorded trials again, and say how often their findings come again.
+    /// Run recorded trials again, and print how often their findings come again.
     Replay(replay::ReplayArgs),
-    /// Put a finished comparison into words for a mail, or into files for CI.
+    /// Print a finished comparison as text, as HTML, as a mail, or in a format for CI.
     Report(report::ReportArgs),
-    /// Read any kernel log and name, sign and explain its reports.
+    /// Read any kernel log, and print each report with its title, signature and call path.
     Scan(scan::ScanArgs),
-    /// Judge every patch of a series, and say which brought what.
+    /// Judge every patch of a series, and print which patch causes which report.
     Series(series::SeriesArgs),
-    /// Hand a plan to a scheduler: kernels first, then all shards, then the merge.
+    /// Submit a plan to a scheduler: first the kernel builds, then all shards, then the merge.
     Submit(submit::SubmitArgs),
     /// Run one shard of a plan.
     Work(work::WorkArgs),
-    /// From a recorded trial, find the smallest scenario that still gives its report.
+    /// Reduce a recorded trial to a minimal scenario that still gives its report.
     Shrink(shrink::ShrinkArgs),
 }
 
-/// Runs a command to its end; the exit status on success.
+/// Runs a command to its end. Returns its exit status on success.
 pub fn run(cli: Cli) -> Result<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let cancel = CancellationToken::new();
-        // A scan owns nothing that would have to be put away: a signal may simply end it.
+        // A scan has nothing to clean up, so a signal may end it at once.
         if !matches!(cli.command, Command::Scan(_)) {
             tokio::spawn(on_signals(cancel.clone()));
         }
@@ -122,7 +123,8 @@ pub fn run(cli: Cli) -> Result<u8> {
     })
 }
 
-/// The first signal asks everything to end in order; the second ends us at once, and the kernel ends our children.
+/// The first signal requests an orderly end. The second one exits at once, and the kernel ends the
+/// children by their parent-death signals.
 async fn on_signals(cancel: CancellationToken) {
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
@@ -141,7 +143,7 @@ async fn on_signals(cancel: CancellationToken) {
     }
 }
 
-/// Runs a command; the exit status on success.
+/// Runs a command. Returns its exit status on success.
 async fn execute(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
     limits::check()?;
     let mut out = anstream::stdout();
@@ -168,21 +170,22 @@ async fn execute(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
         Command::Report(args) => report::run(&args, &mut out),
         Command::Series(args) => Box::pin(series::run(&args, &mut out, cancel)).await,
         Command::Shrink(args) => Box::pin(shrink::run(&args, &mut out, cancel)).await,
-        // Reads files only, as fast as it can: nothing to wait for.
+        // A scan only reads files and never waits, so it is not async.
         Command::Scan(args) => scan::run(&args, &mut out),
     }
 }
 
-/// The run, or what is below it, that `asked` stands for: a path, the begin of a name below results/, or `last`.
+/// The run, or the path below it, that `asked` names: a path, the beginning of a name below
+/// results/, or `last`.
 fn found(asked: &Path) -> Result<PathBuf> {
     find(asked, Path::new(RESULTS))
 }
 
-/// Where results go unless somebody says otherwise.
+/// The default folder for results.
 const RESULTS: &str = "results";
 
-/// Calls `run` with what every command that runs trials works with. Events go to the terminal, or to standard output as
-/// JSON lines.
+/// Calls `run` with the environment of a command that runs trials. Events go to the terminal, or to
+/// standard output as JSON lines.
 async fn with_env<T>(
     cache: &Cache,
     json_lines: bool,
@@ -201,7 +204,7 @@ mod tests {
 
     use super::*;
 
-    /// Every help text of a command and of those below it.
+    /// The `after_help` texts of a command and of its subcommands.
     fn helps(command: &clap::Command, all: &mut Vec<String>) {
         all.extend(command.get_after_help().map(ToString::to_string));
         for below in command.get_subcommands() {

@@ -7,9 +7,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use hotplug_lockorder::Union;
 use hotplug_side::Side;
 
+use hotplug::analysis::lock_order;
 use hotplug::compare::{LockOrderDiff, LockOrders};
 use hotplug::present::drawing::{self, Drawing};
-use hotplug::present::locks;
 use hotplug::record::{add_locks, further_boot, read_locks, read_result};
 use hotplug::{Error, Result};
 
@@ -24,47 +24,47 @@ Examples:
   hotplug locks diff results/2026-11-26T15-33-29-v1.patch last"
 )]
 pub struct LocksArgs {
-    /// A comparison's folder
+    /// Folder of a comparison, the beginning of its name below results/, or `last`
     #[arg(value_name = "RESULT", required = true)]
     pub result: Option<PathBuf>,
-    /// What is taken under this lock, and what it is taken under, on both sides
+    /// Print which locks are taken under this one, and under which locks it is taken, on both sides
     #[arg(long, value_name = "LOCK")]
     pub around: Option<String>,
-    /// As what it is printed
+    /// Output format
     #[arg(long = "as", value_enum, value_name = "FORM", default_value_t, global = true)]
     pub form: Form,
-    /// What else there is to be done.
+    /// The subcommand, if one is given.
     #[command(subcommand)]
     pub command: Option<LocksCommand>,
 }
 
-/// As what a lock order is printed.
+/// The output format of a lock order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Form {
-    /// Lines of text
+    /// Plain text
     #[default]
     Text,
-    /// A graph for Graphviz
+    /// Graph for Graphviz
     Dot,
-    /// A drawing
+    /// Drawing
     Svg,
 }
 
-/// What takes two runs.
+/// Subcommands on two runs.
 #[derive(Debug, Clone, Subcommand)]
 pub enum LocksCommand {
-    /// Compare two runs' kernels with their patches, such as a patch and its next version
+    /// Compare the after kernels of two runs, such as a patch and its next version
     Diff {
-        /// A comparison's folder
+        /// The first comparison
         #[arg(value_name = "RESULT")]
         before: PathBuf,
-        /// Another's
+        /// The second comparison
         #[arg(value_name = "RESULT")]
         after: PathBuf,
     },
 }
 
-/// Prints to `out`; the exit status.
+/// Prints to `out`. Returns the exit status.
 pub fn run(args: &LocksArgs, out: &mut dyn Write) -> Result<u8> {
     let found = |folder: &PathBuf| super::found(folder);
     let result = args.result.as_ref().map(found).transpose()?;
@@ -72,22 +72,23 @@ pub fn run(args: &LocksArgs, out: &mut dyn Write) -> Result<u8> {
         (Some(LocksCommand::Diff { before, after }), ..) => diff(&found(before)?, &found(after)?, args.form)?,
         (None, Some(folder), Some(lock)) => around(folder, lock, args.form)?,
         (None, Some(folder), None) => difference(folder, args.form)?,
-        (None, None, _) => return Err(Error::user("no run was named").help("hotplug locks results/RUN")),
+        (None, None, _) => return Err(Error::user("no run is named").help("hotplug locks results/RUN")),
     };
     out.write_all(text.as_bytes())?;
     Ok(0)
 }
 
-/// What a run's own two kernels differ in.
+/// The difference between the two kernels of one run.
 fn difference(folder: &Path, form: Form) -> Result<String> {
     let diff = read_result(folder)?.lock_order.ok_or_else(|| {
-        Error::user(format!("{} says nothing of the lock order", folder.display()))
-            .help("name a comparison that ended; a control and hotplug prove do not look at the lock order")
+        Error::user(format!("{} has no comparison of the lock order", folder.display()))
+            .help("name a comparison that ended; a control and hotplug prove do not compare the lock order")
     })?;
     Ok(told(&diff, form))
 }
 
-/// What the after kernels of two runs differ in. Boots are those that both runs made for themselves.
+/// The difference between the after kernels of two runs. It rests on the further boots that both
+/// runs have.
 fn diff(before: &Path, after: &Path, form: Form) -> Result<String> {
     let runs = [(Side::Before, before), (Side::After, after)];
     let both = |place: &dyn Fn(&Path) -> PathBuf| -> Result<Union> {
@@ -107,7 +108,7 @@ fn diff(before: &Path, after: &Path, form: Form) -> Result<String> {
     }
     if orders.next_boot().is_some() {
         eprintln!(
-            "hotplug: some of it needs more boots of both kernels than the two runs made; compare one patch with the other"
+            "hotplug: some candidates need more boots of both kernels than the two runs made; compare one patch with the other"
         );
     }
     Ok(told(&orders.diff(), form))
@@ -115,7 +116,7 @@ fn diff(before: &Path, after: &Path, form: Form) -> Result<String> {
 
 fn told(diff: &LockOrderDiff, form: Form) -> String {
     match form {
-        Form::Text => locks::full(diff),
+        Form::Text => lock_order::full(diff),
         Form::Dot => drawing::dot(&Drawing::of_difference(diff)),
         Form::Svg => drawing::svg(&Drawing::of_difference(diff)),
     }
@@ -123,7 +124,7 @@ fn told(diff: &LockOrderDiff, form: Form) -> String {
 
 fn none(folder: &Path, why: &str) -> Error {
     Error::user(format!("{} has no lock order: {why}", folder.display()))
-        .help("name another run: one of this version of hotplug, of kernels that it built")
+        .help("name a run of this version of hotplug, with kernels that hotplug built")
 }
 
 fn around(folder: &Path, lock: &str, form: Form) -> Result<String> {
@@ -137,19 +138,19 @@ fn around(folder: &Path, lock: &str, form: Form) -> Result<String> {
         alike.truncate(8);
         let error = Error::user(format!("no trial of {} took a lock called {lock}", folder.display()));
         return Err(if alike.is_empty() {
-            error.help("name it as lockdep does, such as mem_hotplug_lock")
+            error.help("use lockdep's name of the lock, such as mem_hotplug_lock")
         } else {
-            error.help(format!("there are {}", alike.join(", ")))
+            error.help(format!("similar names: {}", alike.join(", ")))
         });
     }
     Ok(match form {
-        Form::Text => locks::neighbourhood(&union, &named),
+        Form::Text => lock_order::neighbourhood(&union, &named),
         Form::Dot => drawing::dot(&Drawing::around(&union, &named)),
         Form::Svg => drawing::svg(&Drawing::around(&union, &named)),
     })
 }
 
-/// The classes of a name, whichever their subclass.
+/// The classes with this name, of any subclass.
 fn named(union: &Union, lock: &str) -> Vec<u32> {
     let places = (0..).zip(union.classes());
     places

@@ -1,4 +1,5 @@
-//! The binary: parses the command line, sets up tracing, maps errors to exit codes. All else is in the library.
+//! The binary: parses the command line, sets up tracing, and maps errors to exit statuses. The
+//! library does the rest.
 
 use std::process::ExitCode;
 
@@ -7,7 +8,7 @@ use hotplug::{Error, ErrorKind};
 use hotplug_cli::Cli;
 
 fn main() -> ExitCode {
-    // clap exits with 2 on a mistake of the user's, as we do.
+    // clap exits with 2 on a usage error, as hotplug does on a user error.
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOTPLUG_LOG").unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();

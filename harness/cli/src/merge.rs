@@ -1,4 +1,4 @@
-//! `hotplug merge`: shards joined to the verdict of all their trials.
+//! `hotplug merge`: merges shards into one verdict over all their trials.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -18,17 +18,19 @@ Examples:
   hotplug merge fleet/nightly-3fa9c1d2e8b4
   hotplug merge fleet/nightly-3fa9c1d2e8b4 downloads/shards-1 downloads/shards-2
 
-Exit status: the worst of all combinations': 1 regressed; 4 nothing to judge; 3 inconclusive, or shards are missing; 0 unchanged or fixed.")]
+Exit status: the worst of all combinations, in this order: 1 regressed; 4 nothing to judge; 3 inconclusive, or shards \
+are missing; 0 unchanged or fixed.")]
 pub struct MergeArgs {
-    /// The plan's folder
+    /// Folder of the plan
     #[arg(value_name = "PLAN")]
     pub plan: PathBuf,
-    /// More folders that shards are in, each in a folder called by its id
+    /// Further folders with shards, each of them in a folder named by its id
     #[arg(value_name = "SHARDS")]
     pub shards: Vec<PathBuf>,
 }
 
-/// Joins the shards that are there, prints which are missing, and writes a result for each combination.
+/// Merges the shards that are present, prints which are missing, and writes a result for each
+/// combination.
 pub fn run(args: &MergeArgs, out: &mut dyn Write) -> Result<u8> {
     let Joined { plan, folder, cells, left } = join(&args.plan, &args.shards)?;
     for (to, cell) in &cells {

@@ -1,4 +1,4 @@
-//! `hotplug plan`: a matrix expanded to shards.
+//! `hotplug plan`: expands a matrix into shards.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -19,32 +19,32 @@ Examples:
   hotplug plan nightly.toml
   hotplug plan --most 2000000 --out /shared/fleet nightly.toml
 
-Exit status: 0 the plan is there; 2 your mistake, or too many trials and nobody said yes.")]
+Exit status: 0 the plan was made; 2 user error, or too many trials without a confirmation.")]
 pub struct PlanArgs {
-    /// The matrix, a TOML file
+    /// Matrix, a TOML file
     #[arg(value_name = "MATRIX")]
     pub matrix: PathBuf,
-    /// Where the plan's folder goes; whoever works on it must see it
+    /// Folder for the plan's folder; all machines that work on the plan need access to it
     #[arg(long, value_name = "DIR", default_value = "fleet")]
     pub out: PathBuf,
-    /// Ask before a plan of more trials, both sides together
+    /// Ask before a plan of more than N trials, both sides together
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub most: u64,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     pub yes: bool,
-    /// Kernel cache, where what is known of a source's files is kept [default: ~/.cache/hotplug]
+    /// Kernel cache, which also records the content of the sources [default: ~/.cache/hotplug]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
 }
 
-/// Makes the plan, says what it is on `out`.
+/// Makes the plan, and prints a summary of it to `out`.
 pub async fn run(args: &PlanArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let matrix = Matrix::read(&args.matrix)?;
     let trials = matrix.all_trials();
     if trials > args.most && !args.yes && !agreed(&matrix, args.most)? {
         let what = format!("{} makes {trials} trials, more than {}", args.matrix.display(), args.most);
-        return Err(Error::user(what).help("fewer trials, seeds or kernels; or --yes"));
+        return Err(Error::user(what).help("reduce the trials, seeds or kernels, or use --yes"));
     }
     let cache = Cache::open(cache_path(args.cache.as_deref())?)?;
     let (plan, folder) = Plan::make(&matrix, &args.out, &cache, cancel).await?;
@@ -52,7 +52,7 @@ pub async fn run(args: &PlanArgs, out: &mut dyn Write, cancel: &CancellationToke
     Ok(0)
 }
 
-/// Whether whoever sits at the terminal wants so many; nobody does where nobody sits.
+/// Asks on the terminal whether to make so large a plan. Without a terminal the answer is no.
 fn agreed(matrix: &Matrix, most: u64) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         return Ok(false);

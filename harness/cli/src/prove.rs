@@ -1,4 +1,4 @@
-//! `hotplug prove`: known bugs, and whether they are found.
+//! `hotplug prove`: tests hotplug on kernels with known bugs.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -22,45 +22,48 @@ Examples:
   hotplug prove seed padata-lock-order
   hotplug prove --source linux-source-6.12
 
-Exit status: 0 all was found, and nothing that is not there; 1 not so; 2 your mistake; 4 something could not be tried.")]
+Exit status: 0 every bug was found, without a false report; 1 a bug was not found, or there was a false report; \
+2 user error; 4 infrastructure: a bug could not be tried.")]
 pub struct ProveArgs {
     /// Known bugs to try, by name [default: all]
     #[arg(value_name = "ENTRY")]
     pub entries: Vec<String>,
-    /// Only a few of them, chosen for speed
+    /// Try only a few bugs, chosen for speed
     #[arg(long)]
     pub quick: bool,
-    /// Trials a side of each scenario [default: as each entry's card says]
+    /// Trials a side of each scenario [default: the number in the card of each bug]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub trials: Option<u32>,
-    /// Kernel source: linux-source-6.1, a tarball, a folder, or repository@revision [default: linux-source-6.1, else the newest installed]
+    /// Kernel source: linux-source-6.1, a tarball, a folder, or repository@revision
+    /// [default: linux-source-6.1, else the newest installed]
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<String>,
-    /// Take the suite below DIR, laid out as the project's repository, instead of the one in this binary
+    /// Use the suite below DIR, laid out like the project's repository, instead of the built-in one
     #[arg(long, value_name = "DIR")]
     pub suite: Option<PathBuf>,
-    /// Compilations at once [default: number of processors]
+    /// Parallel compilations [default: number of processors]
     #[arg(long, short, value_name = "N")]
     pub jobs: Option<usize>,
-    /// Guests at once [default: number of processors, less where memory is short]
+    /// Guests that run at once [default: number of processors, fewer if memory is short]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub workers: Option<u32>,
-    /// What all schedules are drawn from [default: a random one for each comparison]
+    /// Seed of all schedules [default: a random one for each comparison]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Kernel cache [default: ~/.cache/hotplug]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
-    /// Where results go
+    /// Folder for the results
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
-    /// How guest code is run [default: auto, as was found out once since this machine booted; with this option it is found
-    /// out anew]
+    /// Accelerator of the guests; the option probes the machine again [default: auto, as probed
+    /// once since the machine booted]
     #[arg(long, value_name = "auto|kvm|tcg")]
     pub accel: Option<host::Choice>,
 }
 
-/// Runs the proof: a row on `out` as each entry ends, then the totals. Returns the exit status.
+/// Runs the proof. Prints a row to `out` as each entry ends, then the totals. Returns the exit
+/// status.
 pub async fn run(args: &ProveArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let spec = ProveSpec {
         entries: args.entries.clone(),

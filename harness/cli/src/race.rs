@@ -1,4 +1,5 @@
-//! `hotplug race`: pairs of places, each held until another task comes to the other, in both orders.
+//! `hotplug race`: for each pair of places, holds a task at one of them until another task comes to
+//! the other, in both orders.
 
 use std::io::Write;
 use std::num::NonZeroU32;
@@ -11,8 +12,8 @@ use super::compare::show;
 use super::kernel::PairArgs;
 use super::running::RunningArgs;
 use super::with_env;
-use hotplug::comparison::{self, AnalysesSpec, ComparisonSpec, Request, TrialsSpec};
-use hotplug::scenario::{Manner, Point, Sweep};
+use hotplug::comparison::{self, AnalysesSpec, AnalysisRequest, ComparisonSpec, TrialsSpec};
+use hotplug::scenario::{Point, RendezvousOptions, Sweep};
 use hotplug::{Error, Result};
 
 /// Options of `hotplug race`.
@@ -23,12 +24,13 @@ Examples:
   hotplug race --functions offline_pages,online_pages --against _cpu_up,_cpu_down:return my.patch
   hotplug race --scenario scenarios/pmem-against-cpu.toml --functions memremap_pages --against _cpu_down my.patch
 
-Exit status: as of hotplug compare.")]
+Exit status: as for hotplug compare.")]
 pub struct RaceArgs {
-    /// The two kernels.
+    /// Options that select the two kernels.
     #[command(flatten)]
     pub pair: PairArgs,
-    /// Places: functions, their returns `f:return`, lines `mm/memory_hotplug.c:1820`; with a `?` where only one kernel has it
+    /// Places in the kernel: a function `f`, its return `f:return`, or a line
+    /// `mm/memory_hotplug.c:1820`; with a `?` at the end if only one kernel has the place
     #[arg(
         long,
         value_name = "LIST",
@@ -36,43 +38,43 @@ pub struct RaceArgs {
         default_value = "add_memory_resource,try_remove_memory,online_pages,offline_pages"
     )]
     pub functions: Vec<Point>,
-    /// Places that each of them is raced against
+    /// Places, in the same form, that each of --functions is raced against
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "_cpu_up,_cpu_down")]
     pub against: Vec<Point>,
-    /// Trials of each pair, order and kernel
+    /// Trials of each pair in each order, on each kernel
     #[arg(long, value_name = "N", default_value = "2")]
     pub trials: NonZeroU32,
-    /// The longest hold, milliseconds of guest time
-    #[arg(long, value_name = "MS", default_value_t = Manner::default().limit_ms)]
+    /// Longest hold, in milliseconds of guest time
+    #[arg(long, value_name = "MS", default_value_t = RendezvousOptions::default().limit_ms)]
     pub limit: u32,
-    /// Scenario file that holds nobody by itself [default: race, which is built in]
+    /// Scenario file without holds or delays of its own [default: the built-in race]
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
-    /// How trials run.
+    /// Options for the trials.
     #[command(flatten)]
     pub running: RunningArgs,
 }
 
-/// Runs the sweep, prints the screen to `out`, returns the exit status.
+/// Runs the sweep, prints the screen to `out`, and returns the exit status.
 pub async fn run(args: RaceArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
-    let manner = Manner { limit_ms: args.limit, ..Manner::default() };
+    let manner = RendezvousOptions { limit_ms: args.limit, ..RendezvousOptions::default() };
     let sweep = Sweep { functions: args.functions, against: args.against, manner };
     let pairs = u32::try_from(sweep.pairs().len()).unwrap_or(u32::MAX);
     let trials = args.trials.get().checked_mul(pairs).ok_or_else(|| {
         Error::user(format!("{} trials of each of {pairs} pairs are too many", args.trials))
-            .help("ask for fewer")
+            .help("reduce --trials or the number of places")
     })?;
     let spec = ComparisonSpec {
         kernels: args.pair.spec(),
         scenario: args.scenario,
         sweep: Some(sweep),
         trials: TrialsSpec { end: Some(trials), ..TrialsSpec::default() },
-        // The question is which tasks meet, and what the kernel reports then.
+        // A sweep shows which tasks meet and what the kernel reports then, so these are off.
         analyses: AnalysesSpec {
-            control: Request::Refused,
-            coverage: Request::Refused,
-            overlap: Request::Refused,
-            latency: Request::Refused,
+            control: AnalysisRequest::Refused,
+            coverage: AnalysisRequest::Refused,
+            overlap: AnalysisRequest::Refused,
+            latency: AnalysisRequest::Refused,
             ..AnalysesSpec::default()
         },
         running: args.running.spec(),

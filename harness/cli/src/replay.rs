@@ -1,4 +1,4 @@
-//! `hotplug replay`: recorded trials once more, and how often their findings come again.
+//! `hotplug replay`: runs recorded trials again, and counts how often their findings come again.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,21 +19,22 @@ Examples:
   hotplug replay last
   hotplug replay last/trials/after-003 --times 40
 
-Exit status: 0 every finding came again at least once; 1 some finding never did; 2 your mistake; 4 infrastructure; \
+Exit status: 0 every finding came again at least once; 1 some finding never did; 2 user error; 4 infrastructure; \
 130 interrupted.")]
 pub struct ReplayArgs {
-    /// A trial's folder, such as results/RUN/trials/after-003; or a run's: the example trial of each of its findings
+    /// Folder of a trial, such as results/RUN/trials/after-003, or of a run, for the example trial
+    /// of each of its findings
     #[arg(value_name = "RESULT[/TRIAL]")]
     pub recorded: PathBuf,
-    /// How often each trial is run
+    /// Number of replays of each trial
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub times: u32,
-    /// How they are run.
+    /// Options for the trials.
     #[command(flatten)]
     pub how: RerunArgs,
 }
 
-/// Replays, prints the screen to `out`, returns the exit status.
+/// Replays, prints the screen to `out`, and returns the exit status.
 pub async fn run(args: &ReplayArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let spec =
         ReplaySpec { recorded: super::found(&args.recorded)?, times: args.times, running: args.how.spec() };

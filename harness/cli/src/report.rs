@@ -1,4 +1,4 @@
-//! `hotplug report`: a finished comparison for mails and CI systems.
+//! `hotplug report`: prints a finished comparison for mails and CI systems.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,30 +19,30 @@ Examples:
   hotplug report last --junit > junit.xml")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct ReportArgs {
-    /// A comparison's folder, the begin of its name below results/, or `last`
+    /// Folder of a comparison, the beginning of its name below results/, or `last`
     #[arg(value_name = "RESULT")]
     pub result: PathBuf,
-    /// A page that needs nothing else, as every run has it in its folder
+    /// Self-contained HTML page, as in the folder of every run
     #[arg(long, group = "form")]
     pub html: bool,
-    /// A mail to a kernel list
+    /// Mail to a kernel mailing list
     #[arg(long, group = "form")]
     pub mail: bool,
-    /// Test cases in the XML that most CI systems read
+    /// Test cases in the XML format that most CI systems read
     #[arg(long, group = "form")]
     pub junit: bool,
-    /// KTAP
+    /// Test cases in the kernel's format, KTAP
     #[arg(long, group = "form")]
     pub ktap: bool,
     /// Markdown for `$GITHUB_STEP_SUMMARY`
     #[arg(long, group = "form")]
     pub github_summary: bool,
-    /// Annotations for GitHub, printed by a step of a workflow
+    /// Annotations for GitHub, to be printed by a step of a workflow
     #[arg(long, group = "form")]
     pub github_annotations: bool,
 }
 
-/// Prints to `out`; the exit status.
+/// Prints to `out`. Returns the exit status.
 pub fn run(args: &ReportArgs, out: &mut dyn Write) -> Result<u8> {
     let folder = super::found(&args.result)?;
     out.write_all(text(args, &folder)?.as_bytes())?;

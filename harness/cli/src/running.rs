@@ -1,4 +1,4 @@
-//! How the trials of a comparison are run and where they are kept: options of every subcommand that compares.
+//! Options of all subcommands that run trials: how trials run, and where their results are kept.
 
 use std::path::PathBuf;
 
@@ -10,35 +10,35 @@ use hotplug::kernel::Cache;
 use hotplug::spec::RunningSpec;
 use hotplug::{Result, host};
 
-/// Options of how trials run.
+/// Options for the trials of a comparison.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunningArgs {
-    /// Boot for each trial, instead of restoring a checkpoint
+    /// Boot for each trial instead of restoring a checkpoint
     #[arg(long)]
     pub cold: bool,
-    /// Print what happens as it happens, one JSON object a line, and the result last, instead of the screen
+    /// Print events as they happen, one JSON object a line, and the result last, but no screen
     #[arg(long)]
     pub json_lines: bool,
-    /// Guests at once [default: number of processors, less where memory is short]
+    /// Guests that run at once [default: number of processors, fewer if memory is short]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub workers: Option<u32>,
-    /// What all schedules are drawn from; a run's is in its run.json [default: a random one]
+    /// Seed of all schedules; the run.json of a run records it [default: a random one]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Where results go
+    /// Folder for the results
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
-    /// TOML file of known issues: they are shown apart and have no say in the verdict
+    /// TOML file of known issues, which are listed separately and do not affect the verdict
     #[arg(long, value_name = "FILE")]
     pub known: Option<PathBuf>,
-    /// How guest code is run [default: auto, as was found out once since this machine booted; with this option it is found
-    /// out anew]
+    /// Accelerator of the guests; the option probes the machine again [default: auto, as probed
+    /// once since the machine booted]
     #[arg(long, value_name = "auto|kvm|tcg")]
     pub accel: Option<host::Choice>,
 }
 
 impl RunningArgs {
-    /// How the trials run.
+    /// The specification of the trials.
     pub(super) fn spec(&self) -> RunningSpec {
         RunningSpec {
             cold: self.cold,
@@ -52,20 +52,20 @@ impl RunningArgs {
     }
 }
 
-/// How recorded trials are run once more.
+/// Options for trials of a run that is already recorded or planned.
 #[derive(Debug, Clone, Args)]
 pub struct RerunArgs {
-    /// Boot for each trial, instead of restoring a checkpoint
+    /// Boot for each trial instead of restoring a checkpoint
     #[arg(long)]
     pub cold: bool,
-    /// Guests at once [default: number of processors, less where memory is short]
+    /// Guests that run at once [default: number of processors, fewer if memory is short]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub workers: Option<u32>,
-    /// Where results go
+    /// Folder for the results
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub results: PathBuf,
-    /// How guest code is run [default: auto, as was found out once since this machine booted; with this option it is found
-    /// out anew]
+    /// Accelerator of the guests; the option probes the machine again [default: auto, as probed
+    /// once since the machine booted]
     #[arg(long, value_name = "auto|kvm|tcg")]
     pub accel: Option<host::Choice>,
     /// Kernel cache [default: ~/.cache/hotplug]
@@ -74,7 +74,7 @@ pub struct RerunArgs {
 }
 
 impl RerunArgs {
-    /// How the trials run.
+    /// The specification of the trials.
     pub(super) fn spec(&self) -> RunningSpec {
         RunningSpec {
             cold: self.cold,
@@ -85,34 +85,34 @@ impl RerunArgs {
         }
     }
 
-    /// The cache they name.
+    /// The cache that these options name.
     pub(super) fn open_cache(&self) -> Result<Cache> {
         Cache::open(cache_path(self.cache.as_deref())?)
     }
 }
 
-/// What many kernels have in common, and their trials.
+/// Options that all kernels of a series or a bisection share, and their trials.
 #[derive(Debug, Clone, Args)]
 pub struct LineupArgs {
-    /// A patch that all kernels have; can be given several times
+    /// Patch for all kernels; can be given several times
     #[arg(long, value_name = "PATCH")]
     pub base_patch: Vec<PathBuf>,
     /// Config fragment over the harness's own; can be given several times, the last one wins
     #[arg(long, value_name = "FILE")]
     pub config: Vec<PathBuf>,
-    /// Compilations at once [default: number of processors]
+    /// Parallel compilations [default: number of processors]
     #[arg(long, short, value_name = "N")]
     pub jobs: Option<usize>,
-    /// Scenario file [default: dimm-and-cpu, which is built in]
+    /// Scenario file [default: the built-in dimm-and-cpu]
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
-    /// How trials run.
+    /// Options for the trials.
     #[command(flatten)]
     pub how: RerunArgs,
 }
 
 impl LineupArgs {
-    /// What all kernels and trials have.
+    /// The specification that all kernels and trials share.
     pub(super) fn spec(&self) -> LineupSpec {
         LineupSpec {
             base_patches: self.base_patch.clone(),

@@ -1,4 +1,4 @@
-//! `hotplug scan`: reads any kernel log and says what the kernel reported.
+//! `hotplug scan`: reads any kernel log and prints the reports in it.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use hotplug::comparison::known_issues;
 use hotplug::present::scan::Sink;
 use hotplug::{Error, Result};
 
-/// Bytes read at once.
+/// Bytes of one read.
 const CHUNK: usize = 256 * 1024;
 
 /// Options of `hotplug scan`.
@@ -22,24 +22,24 @@ Examples:
   dmesg | hotplug scan --vmlinux /usr/lib/debug/boot/vmlinux -
   hotplug scan --json --known known.toml ci-logs/job.log
 
-Exit status: 0 nothing, or only what is known; 1 reports; 2 a file cannot be read.")]
+Exit status: 0 no reports, or only known ones; 1 reports; 2 a file cannot be read.")]
 pub struct ScanArgs {
-    /// Kernel logs: serial console, dmesg, journalctl, /dev/kmsg, a CI job's log; - is standard input
+    /// Kernel logs: serial console, dmesg, journalctl, /dev/kmsg, or CI log; - is standard input
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Kernel image with debug information: frames get their source lines and inlined callers
+    /// Kernel image with debug information, from which frames get source lines and inlined callers
     #[arg(long, value_name = "FILE")]
     pub vmlinux: Option<PathBuf>,
-    /// TOML file of known issues: they are shown apart and do not fail the run
+    /// TOML file of known issues, which are listed separately and do not affect the exit status
     #[arg(long, value_name = "FILE")]
     pub known: Option<PathBuf>,
 }
 
-/// Scans the files. The exit status: 0 when nothing is reported but known issues, 1 when there are reports.
-/// What cannot be read is an error, whose exit status is 2.
+/// Scans the files. Returns the exit status: 0 if there is no report but known issues, 1 otherwise.
+/// A file that cannot be read is an error, whose exit status is 2.
 pub fn run(args: &ScanArgs, out: &mut dyn Write) -> Result<u8> {
     let symbols = args.vmlinux.as_deref().map(Symbols::open).transpose()?;
     let known = known_issues(args.known.as_deref())?;

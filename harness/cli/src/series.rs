@@ -1,4 +1,4 @@
-//! `hotplug series`: every patch of a series judged, each on top of those before it.
+//! `hotplug series`: judges every patch of a series, each on top of those before it.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -20,27 +20,28 @@ Examples:
   hotplug series --source linux-source-6.12 --scenario scenarios/block-against-cpu.toml my-series/
   hotplug series --bisect long-series.mbox
 
-Exit status: 0 every patch is unchanged or fixed; 1 some patch brings a regression, or has no kernel that boots; 2 your mistake; \
-3 inconclusive; 4 infrastructure; 130 interrupted.")]
+Exit status: 0 every patch is unchanged or fixed; 1 a patch brings a regression, or has no kernel that boots; \
+2 user error; 3 inconclusive; 4 infrastructure; 130 interrupted.")]
 pub struct SeriesArgs {
-    /// The series: an mbox, a folder of patches, or patch files in their order
+    /// Series: an mbox, a folder with patches, or patch files in their order
     #[arg(value_name = "PATCH", required = true)]
     pub patches: Vec<PathBuf>,
-    /// Judge the whole series first, and look for the patch that brings each new report by halves
+    /// Judge the whole series first, then bisect it for the patch that brings each new report
     #[arg(long)]
     pub bisect: bool,
-    /// Kernel source: linux-source-6.1, a tarball, a folder, or repository@revision [default: linux-source-6.1, else the newest installed]
+    /// Kernel source: linux-source-6.1, a tarball, a folder, or repository@revision
+    /// [default: linux-source-6.1, else the newest installed]
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<String>,
-    /// Trials a side of each patch [default: the scenario's]
+    /// Trials a side of each patch [default: the scenario's number]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub trials: Option<u32>,
-    /// What all kernels and trials have.
+    /// Options that all kernels and trials share.
     #[command(flatten)]
     pub all: LineupArgs,
 }
 
-/// Judges the series: a row on `out` as each patch ends. Returns the exit status.
+/// Judges the series. Prints a row to `out` as each patch ends. Returns the exit status.
 pub async fn run(args: &SeriesArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let spec = SeriesSpec {
         patches: args.patches.clone(),

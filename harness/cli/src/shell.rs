@@ -1,4 +1,5 @@
-//! What a shell and a reader of manuals want of the command line: completions, man pages, the page in a browser.
+//! The commands around a shell and a desktop: completions, man pages, and the page of a run in a
+//! browser.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,12 +18,12 @@ use hotplug::{Error, Result};
     after_help = "Example: hotplug completions bash > ~/.local/share/bash-completion/completions/hotplug"
 )]
 pub struct CompletionsArgs {
-    /// The shell
+    /// Shell to complete for
     #[arg(value_name = "SHELL")]
     pub shell: Shell,
 }
 
-/// Prints completions to `out`; the exit status.
+/// Prints completions to `out`. Returns the exit status.
 pub fn completions(args: &CompletionsArgs, out: &mut dyn Write) -> Result<u8> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "hotplug", &mut text);
@@ -34,12 +35,12 @@ pub fn completions(args: &CompletionsArgs, out: &mut dyn Write) -> Result<u8> {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example: hotplug man ~/.local/share/man/man1")]
 pub struct ManArgs {
-    /// The folder they go to, which is made
+    /// Folder for the man pages, created if it does not exist
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
 }
 
-/// Writes a man page for each command, and says how many; the exit status.
+/// Writes a man page for each command, and prints their number. Returns the exit status.
 pub fn man(args: &ManArgs, out: &mut dyn Write) -> Result<u8> {
     fs_err::create_dir_all(&args.folder)?;
     clap_mangen::generate_to(Cli::command(), &args.folder)?;
@@ -52,19 +53,20 @@ pub fn man(args: &ManArgs, out: &mut dyn Write) -> Result<u8> {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example: hotplug open last")]
 pub struct OpenArgs {
-    /// A comparison's folder, the begin of its name below results/, or `last`
+    /// Folder of a comparison, the beginning of its name below results/, or `last`
     #[arg(value_name = "RESULT")]
     pub result: PathBuf,
 }
 
-/// Opens the page of a run in the browser of the desktop; the exit status.
+/// Opens the page of a run in the browser of the desktop. Returns the exit status.
 pub fn open(args: &OpenArgs, out: &mut dyn Write) -> Result<u8> {
     let file = super::found(&args.result)?.join(page::FILE);
     if !file.is_file() {
         return Err(Error::user(format!("there is no {}", file.display()))
             .help(format!("hotplug report {} --html > page.html", args.result.display())));
     }
-    // freedesktop.org's xdg-utils, which every desktop has; where there is none, the path is what can be said.
+    // xdg-open is in freedesktop.org's xdg-utils, which every desktop has. Without it the path is
+    // printed.
     let opened = Process::new("xdg-open").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !opened.is_ok_and(|status| status.success()) {
         writeln!(out, "{}", file.display())?;

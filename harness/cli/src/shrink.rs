@@ -1,4 +1,4 @@
-//! `hotplug shrink`: from a recorded trial to the smallest scenario that still gives its report.
+//! `hotplug shrink`: reduces a recorded trial to a minimal scenario that still gives its report.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,33 +17,35 @@ use hotplug::shrink::{ShrinkSpec, shrink};
 #[command(after_help = "\
 Example: hotplug shrink last/trials/after-003 --out smaller.toml
 
-Drops lanes, loads, devices, steps, operations, meetings, then parts of the machine, then pauses. A candidate is taken at its
-second report, and given up once so few would be unlikely at half the recorded trial's rate (docs/results.md).
+Removes lanes, loads, devices, steps, operations and meetings, then parts of the machine, then pauses. A candidate is \
+taken at its second report. It is given up once so few reports are unlikely at half the recorded trial's rate \
+(docs/results.md).
 
-Exit status: 0 a smaller scenario was written, or it is minimal already; 1 the report did not come again; \
-2 your mistake; 4 infrastructure; 130 interrupted, the best so far was written.")]
+Exit status: 0 a smaller scenario was written, or the trial is minimal already; 1 the report did not come again; \
+2 user error; 4 infrastructure; 130 interrupted, the best scenario so far was written.")]
 pub struct ShrinkArgs {
-    /// A trial's folder, such as results/RUN/trials/after-003
+    /// Folder of a trial, such as results/RUN/trials/after-003
     #[arg(value_name = "RESULT/TRIAL")]
     pub recorded: PathBuf,
-    /// Which of its findings, by the beginning of the signature in result.json [default: the first report]
+    /// Report to keep, by the beginning of its signature in result.json [default: the first report]
     #[arg(long, value_name = "SIGNATURE")]
     pub signature: Option<String>,
-    /// Trials that measure the recorded trial's rate, and the result's; also the most of each candidate
+    /// Trials that measure the rate of the recorded trial, and that of the result; also the maximum
+    /// for each candidate
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..))]
     pub times: u32,
-    /// How sure, in percent, a candidate is worse before it is given up
+    /// Confidence, in percent, that a candidate is worse before it is given up
     #[arg(long, value_name = "PERCENT", default_value_t = 90, value_parser = clap::value_parser!(u32).range(50..100))]
     pub confidence: u32,
-    /// The scenario file that is written [default: shrunk.toml in the search's folder below --results]
+    /// Scenario file to write [default: shrunk.toml in the search's folder below --results]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// How they are run.
+    /// Options for the trials.
     #[command(flatten)]
     pub how: RerunArgs,
 }
 
-/// Shrinks, prints the screen to `out`, returns the exit status.
+/// Shrinks, prints the screen to `out`, and returns the exit status.
 pub async fn run(args: &ShrinkArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let spec = ShrinkSpec {
         recorded: super::found(&args.recorded)?,

@@ -1,4 +1,4 @@
-//! `hotplug submit --slurm`: a plan as Slurm's job arrays. What a scheduler does is Slurm's.
+//! `hotplug submit --slurm`: submits a plan as job arrays of Slurm, which does all scheduling.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -15,35 +15,35 @@ Examples:
   hotplug submit --slurm /shared/fleet/nightly-3fa9c1d2e8b4
   hotplug submit --slurm --dry-run --cpus 8 --at-once 40 --sbatch=--partition=long fleet/nightly-3fa9c1d2e8b4
 
-Exit status: 0 Slurm has the jobs; 2 your mistake; 4 Slurm does not take them.")]
+Exit status: 0 Slurm accepted the jobs; 2 user error; 4 Slurm did not accept them.")]
 pub struct SubmitArgs {
-    /// The plan's folder, as all nodes see it
+    /// Folder of the plan, under the path that all nodes share
     #[arg(value_name = "PLAN")]
     pub plan: PathBuf,
-    /// To Slurm, by sbatch
+    /// Submit to Slurm, with sbatch
     #[arg(long, required = true)]
     pub slurm: bool,
-    /// Only print the commands
+    /// Print the commands, and submit nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Processors of each shard, which are its guests at once
+    /// Processors of each shard, which is also the number of its guests at once
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     pub cpus: u32,
-    /// Memory of each shard, MiB
+    /// Memory of each shard, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     pub memory: u64,
-    /// Shards at once [default: as many as there is room for]
+    /// Maximum number of shards that run at once [default: as many as Slurm has room for]
     #[arg(long, value_name = "N")]
     pub at_once: Option<u32>,
-    /// Kernel cache, as all nodes see it [default: kernels/ in the plan's folder]
+    /// Kernel cache, under a path that all nodes share [default: kernels/ in the plan's folder]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
-    /// One more option of sbatch's for each job; can be given several times
+    /// Additional option of sbatch for each job; can be given several times
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     pub sbatch: Vec<String>,
 }
 
-/// Hands the plan over. What Slurm was given goes to `out`.
+/// Submits the plan. Prints what was submitted to `out`.
 pub async fn run(args: &SubmitArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let spec = SlurmSpec {
         plan: args.plan.clone(),

@@ -1,4 +1,4 @@
-//! `hotplug work`: one shard of a plan.
+//! `hotplug work`: runs one shard of a plan.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -20,27 +20,27 @@ Examples:
   hotplug work fleet/nightly-3fa9c1d2e8b4 9c1f22ab03d4e5f6 --workers 8
   hotplug work fleet/nightly-3fa9c1d2e8b4 --build 0
 
-Exit status: 0 the shard is done, whatever its trials showed; 2 your mistake; 4 infrastructure: run it again, and it goes on; \
-130 interrupted.")]
+Exit status: 0 the shard is done, whatever its trials showed; 2 user error; 4 infrastructure, run the command again \
+to continue; 130 interrupted.")]
 pub struct WorkArgs {
-    /// The plan's folder
+    /// Folder of the plan
     #[arg(value_name = "PLAN")]
     pub plan: PathBuf,
-    /// The shard: its number from 0, or how its id begins
+    /// Shard: its number, from 0, or the beginning of its id
     #[arg(value_name = "SHARD", required_unless_present = "build", conflicts_with = "build")]
     pub shard: Option<String>,
-    /// Only build a pair of kernels, by its number from 0: before all shards, so that they find it in the cache
+    /// Only build the pair of kernels with this number, from 0, so that shards find it in the cache
     #[arg(long, value_name = "N")]
     pub build: Option<usize>,
-    /// Keep what clean trials wrote too
+    /// Keep the files of clean trials, too
     #[arg(long)]
     pub keep: bool,
-    /// How trials run; results go into the plan's folder.
+    /// Options for the trials; results go into the plan's folder.
     #[command(flatten)]
     pub how: RerunArgs,
 }
 
-/// Runs the shard, or builds. What came of it goes to `out`.
+/// Runs the shard, or builds. Prints the outcome to `out`.
 pub async fn run(args: &WorkArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let cache = args.how.open_cache()?;
     with_env(&cache, false, cancel, async |env| {

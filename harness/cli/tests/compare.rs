@@ -1,5 +1,6 @@
-//! `hotplug compare` on real kernels under real QEMU: right verdicts, and every way in which a run can go wrong told
-//! apart. Nothing here is skipped: a machine that lacks something fails, and the message says what.
+//! `hotplug compare` on real kernels under real QEMU: its verdicts are right, and it distinguishes
+//! every way in which a run can fail. No test is skipped: on a machine that lacks something the
+//! tests fail, and the message names what is missing.
 
 mod common;
 mod coverage;
@@ -29,15 +30,16 @@ fn the_seed_patch_regresses_by_one_report_in_every_trial() {
     let result = run.result();
     assert_eq!(result["schema"], 2);
     assert_eq!(result["verdict"], "regressed");
-    // The kernel has bugs of its own that come once in hundreds of trials (docs/findings/); they decide nothing.
+    // The kernel has bugs of its own that show once in hundreds of trials (docs/findings/). They
+    // have no influence on the verdict.
     let all = result["reports"].as_array().unwrap();
     let (reports, chance): (Vec<&Value>, Vec<&Value>) =
         all.iter().partition(|report| report["decided"] == true);
     let release = result["run"]["kernels"]["after"]["release"].as_str().unwrap();
-    // On 6.12 a second callback relies on the lock that the patch takes away: cpuset_handle_hotplug().
+    // On 6.12 a second callback relies on the lock that the patch removes: cpuset_handle_hotplug().
     let expected = if release.starts_with("6.1.") { 1 } else { 2 };
     assert_eq!(reports.len(), expected, "{release}: {reports:#?}");
-    // Of a trial that hangs meanwhile the end is not known.
+    // A trial that shows such a bug may have hung, and then does not count as armed to the end.
     let armed = TRIALS - u32::from(!chance.is_empty());
     for report in &reports {
         assert_eq!(report["class"], "new");
@@ -55,7 +57,7 @@ fn the_seed_patch_regresses_by_one_report_in_every_trial() {
         |name| frames.iter().position(|f| *f == name).unwrap_or_else(|| panic!("no {name} in {frames:?}"));
     assert!(place("flush_all_cpus_locked") < place("slab_memory_callback"));
     assert!(place("slab_memory_callback") < place("offline_pages"));
-    // Folded: one for each slab cache and block, shown once.
+    // The report is printed once for each slab cache and block, and listed once.
     assert!(report["times"].as_u64().unwrap() > 100, "{report:#}");
     for side in ["before", "after"] {
         let has: u32 = result["trials"][side]["armed"].as_u64().unwrap().try_into().unwrap();
@@ -139,18 +141,19 @@ fn a_panic_at_boot_is_called_one() {
 #[test]
 fn a_guest_that_hangs_before_the_agent_answers_is_called_hung() {
     let run = Run::new();
-    // Without virtio the agent finds no channel, and the kernel has nothing more to say.
+    // Without virtio the agent finds no channel, and the kernel prints nothing more.
     let hang = "slots = 8\nkernel_args = \"initcall_blacklist=virtio_pci_driver_init\"";
     let scenario = run.scenario(|text| text.replace("slots = 8", hang));
     let mut command = run.compare();
-    // Each boot is given up after a silence, which the kernel is in after a few seconds.
+    // Each boot is given up once the console has been silent for the limit. This kernel is silent
+    // after a few seconds.
     command.env("HOTPLUG_TIME_SCALE", "0.2").arg("--scenario").arg(scenario).args(["--trials", "1"]);
     command.assert().code(3);
     let trial = run.trial("after-000");
     assert_eq!(trial["outcome"], "hung", "{trial:#}");
     assert!(trial["why"].as_str().unwrap().contains("at boot"), "{trial:#}");
     let state = std::fs::read_to_string(run.folder().join("trials/after-000/qemu-state.log")).unwrap();
-    // Two CPUs, asked twice.
+    // The registers of two CPUs, read twice.
     assert_eq!(state.matches("\nRIP=").count(), 4, "{state}");
     assert!(state.contains("== info hotpluggable-cpus"), "{state}");
     run.assert_nothing_left();
@@ -202,7 +205,7 @@ fn sigkill_of_the_harness_takes_qemu_along() {
     child.kill().unwrap();
     child.wait().unwrap();
     common::wait_until(Duration::from_secs(30), || run.qemus().is_empty());
-    // Evidence first: what was about to be done can be read.
+    // Evidence first: the plan of the killed run is on disk.
     assert_eq!(run.json("run.json")["trials"], 3);
 }
 

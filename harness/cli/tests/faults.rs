@@ -1,9 +1,10 @@
-//! What comes of a QEMU or a guest that fails in a way that real ones hardly can be made to: the binary with a fake in
-//! QEMU's place (`examples/fake_qemu`). Whatever happens, no process and no temporary file is left.
+//! Failures of QEMU and of a guest that real ones cannot easily be made to show. The binary runs
+//! with a fake QEMU (`examples/fake_qemu`). Whatever fails, no process and no temporary file is
+//! left.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
-#[expect(dead_code, reason = "real kernels and patches are other tests' business")]
+#[expect(dead_code, reason = "other tests use the helpers for real kernels and patches")]
 mod common;
 #[path = "common/fake.rs"]
 mod fake;
@@ -20,7 +21,7 @@ use common::{Run, wait_until};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use serde_json::Value;
 
-/// One DIMM and one CPU, in and out.
+/// One DIMM and one CPU are plugged and unplugged.
 const SCENARIO: &str = r#"
 about = "the least of everything"
 trials = 1
@@ -43,17 +44,18 @@ name = "cpus"
 steps = [{ plug = "cpu" }, { unplug = "cpu" }]
 "#;
 
-/// Of all limits. A busy machine still has some patience.
+/// Scale of all limits, which leaves enough time on a busy machine.
 const SCALE: &str = "0.2";
-/// For tests that wait until a limit is over: a minute becomes 1.8 s.
+/// Scale for tests that wait for a limit to expire: a minute becomes 1.8 s.
 const SHORT: &str = "0.03";
 
-/// The binary, with the fake in QEMU's place and a file that looks like a kernel.
+/// The binary, with the fake QEMU and a file that looks like a kernel.
 struct Faulty(Run);
 
-/// Has a child end by a SIGINT that comes before it listens, as from a terminal. A shell that starts us in the background
-/// has us, and so our children, ignore it until then (sh(1), asynchronous lists). When `spawn` returns it is done, which a
-/// program between us and the child, such as env(1), would not be.
+/// Restores the default action of SIGINT in a child, so that a SIGINT before its handler is
+/// installed ends it, as on a terminal. A shell that starts the tests in the background has them
+/// and their children ignore SIGINT (sh(1), asynchronous lists). The action is set when `spawn`
+/// returns; with a program in between, such as env(1), it might not be.
 #[expect(unsafe_code, reason = "pre_exec is the only way to change what a child inherits")]
 fn hear_sigint(command: &mut Command) {
     // SAFETY: between fork and exec only async-signal-safe calls are allowed; sigaction(2) is.
@@ -74,7 +76,8 @@ impl Faulty {
         self.0.results().with_file_name(name)
     }
 
-    /// The comparison; `fault` is what goes wrong and when, as `examples/fake_qemu/fault.rs` has it.
+    /// The comparison. `fault` is what fails and when, in the form of
+    /// `examples/fake_qemu/fault.rs`.
     fn compare(&self, fault: &str) -> assert_cmd::Command {
         self.of(self.0.compare(), SCENARIO, fault)
     }
@@ -89,7 +92,7 @@ impl Faulty {
         }
         command.arg("--scenario").arg(scenario).arg("--cache").arg(self.path("cache"));
         command.arg("--before-image").arg(&kernel).arg("--after-image").arg(&kernel);
-        // A flood is long, however short a wait is.
+        // A flood takes long, and shorter limits do not shorten it.
         command.env("HOTPLUG_TIME_SCALE", if fault.starts_with("flood") { "1" } else { SCALE });
         command.args(["--accel", "tcg"]).env("HOTPLUG_QEMU", qemu).env("HOTPLUG_FAKE", fault);
         if fault.is_empty() {
@@ -98,7 +101,7 @@ impl Faulty {
         command
     }
 
-    /// Runs to the end, and has a look at what is left.
+    /// Runs to the end, and checks that nothing is left behind.
     fn run(&self, command: &mut assert_cmd::Command) -> Output {
         let output = command.output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -123,11 +126,13 @@ impl Faulty {
         plain.spawn().unwrap()
     }
 
-    /// A fault in every trial, by which infrastructure fails: each is tried three times, and there is no verdict.
+    /// A fault of infrastructure in every trial: each trial runs three times, and there is no
+    /// verdict.
     fn spoils(fault: &str, says: &[&str]) {
         let faulty = Self::new();
         let mut command = faulty.compare(fault);
-        // Six attempts, each of which waits for its QEMU to end. A flood is long, however short a wait is.
+        // There are six attempts, each of which waits for its QEMU to end. A flood takes long, and
+        // shorter limits do not shorten it.
         if !fault.starts_with("flood") {
             command.env("HOTPLUG_TIME_SCALE", "0.05");
         }
@@ -144,7 +149,8 @@ impl Faulty {
         }
     }
 
-    /// A fault of the first trial's QEMU alone.
+    /// A fault of the first trial's QEMU only: the trial runs again, and the verdict is not
+    /// affected.
     fn forgets(fault: &str, scale: &str) -> Self {
         let faulty = Self::new();
         let once = faulty.path("once");
@@ -181,7 +187,8 @@ impl Faulty {
     }
 }
 
-/// What `hotplug` takes for a bzImage: a boot sector's flag, the header's magic, a version.
+/// A file that `hotplug` accepts as a bzImage: the flag of a boot sector, the header's magic, a
+/// version.
 fn image() -> Vec<u8> {
     let mut image = vec![0; 1024];
     image[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
@@ -208,7 +215,7 @@ fn a_scale_of_the_limits_that_is_no_number_is_told() {
     }
 }
 
-/// Every happening on a line of its own, the verdict last, and a page for people.
+/// Every event is a line of JSON, the last line is the result, and the run has a page.
 #[test]
 fn a_run_can_be_watched() {
     let faulty = Faulty::new();
@@ -250,10 +257,10 @@ fn a_qemu_that_dies_once_is_tried_again_and_forgotten() {
 
 #[test]
 fn a_monitor_that_never_answers_is_given_up_and_tried_again() {
-    // It takes the command to restore, and never says that it has.
+    // It accepts the command to restore, and never reports that it has restored.
     let faulty = Faulty::forgets("mute-monitor@restore", SHORT);
     assert_eq!(faulty.0.trial("before-000")["why"], "the checkpoint: not done within 1.8 s");
-    // It never answers what follows the first plug.
+    // It answers no command after the first plug.
     let faulty = Faulty::forgets("mute-monitor@accepted", SHORT);
     let why = faulty.0.trial("before-000")["why"].to_string();
     assert!(why.contains("did not answer") && why.contains("within 1.8 s"), "{why}");
@@ -266,7 +273,7 @@ fn a_run_whose_every_trial_is_spoilt_ends_early() {
     assert_eq!(output.status.code(), Some(4), "{output:?}");
     let result = faulty.0.result();
     let spoilt = |side: &str| result["trials"][side]["infrastructure"].as_u64().unwrap();
-    // The guests at once: a few that had begun still end.
+    // Concurrent guests that had begun when the run gave up still end.
     assert!((3..8).contains(&spoilt("before").max(spoilt("after"))), "{result:#}");
     assert!(
         result["reason"].as_str().unwrap().contains("failed for reasons outside the kernel"),
@@ -295,7 +302,7 @@ fn an_event_that_nobody_knows_is_no_harm() {
 
 #[test]
 fn an_agent_that_says_nonsense_is_infrastructure() {
-    Faulty::spoils("garbage-of-agent@accepted", &["what is not of the protocol: \\u{1b}]0;title"]);
+    Faulty::spoils("garbage-of-agent@accepted", &["a line outside of the protocol: \\u{1b}]0;title"]);
 }
 
 #[test]
@@ -337,7 +344,7 @@ fn results_that_are_removed_meanwhile_end_the_run() {
             let mut runs = std::fs::read_dir(faulty.0.results()).into_iter().flatten().flatten();
             runs.any(|run| run.path().join("trials/after-003/trial.json").exists())
         });
-        // Files that are made meanwhile may keep it from being removed at once.
+        // A file that is created meanwhile can make a removal fail.
         wait_until(Duration::from_secs(60), || {
             let _ = std::fs::remove_dir_all(faulty.0.results());
             !faulty.0.results().exists()
@@ -346,7 +353,7 @@ fn results_that_are_removed_meanwhile_end_the_run() {
     });
     assert_eq!(running.status.code(), Some(4), "{running:?}");
     let stderr = String::from_utf8(running.stderr).unwrap();
-    // A removal that is still under way is met by the file that is gone already.
+    // While the removal is still in progress, the first error is a file that no longer exists.
     let told = ["it was removed while its trials ran", "No such file or directory"];
     assert!(told.iter().any(|words| stderr.contains(words)), "{stderr}");
     assert_eq!(stderr.matches("hotplug: ").count(), 1, "{stderr}");

@@ -1,5 +1,5 @@
-//! Kernel builds with a toy source and a real make: what goes wrong, what is killed, what runs at once. Kconfig's reasons
-//! for an option need a real source: `tests/kernel_source.rs`.
+//! Kernel builds of the toy source with a real make: failed, killed and concurrent builds.
+//! Kconfig's reasons for an option need a real source and are in `tests/kernel_source.rs`.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -8,7 +8,7 @@ mod common;
 #[path = "common/fake.rs"]
 mod fake;
 #[path = "common/kept.rs"]
-#[expect(dead_code, reason = "of it, how to copy a folder")]
+#[expect(dead_code, reason = "only copy() is used here")]
 mod kept;
 #[path = "common/toy.rs"]
 #[expect(dead_code, reason = "nothing is booted here")]
@@ -22,7 +22,7 @@ use nix::sys::signal::{Signal, kill};
 
 use world::Toy;
 
-/// Longest wait for anything.
+/// The longest wait for a condition.
 const SOON: Duration = Duration::from_secs(60);
 
 struct Bench {
@@ -64,7 +64,7 @@ impl Bench {
 
     /// Starts a build and waits until its slow file compiles, which it does until [`Bench::go_on`].
     fn compiling(&self) -> Child {
-        // Else the last build's log would be taken for this one's.
+        // Otherwise the log of the previous build would be taken for the log of this one.
         for log in self.logs() {
             let _ = std::fs::remove_file(log);
         }
@@ -89,7 +89,7 @@ impl Bench {
         self.logs().iter().filter_map(|log| std::fs::read_to_string(log).ok()).collect()
     }
 
-    /// Processes with our cache in their command line or as their working folder.
+    /// Processes with this test's cache in their command line or as their working folder.
     fn processes(&self) -> Vec<String> {
         let cache = self.toy.path("cache");
         let mut found = Vec::new();
@@ -134,7 +134,7 @@ fn a_missing_patch_and_a_file_that_is_no_kernel_are_named() {
     assert!(said.contains("no such patch: /no/such.patch") && said.contains("help: "), "{said}");
     let text = text.to_str().unwrap();
     let said = run(&["--before-image", text, "--after-image", text]);
-    assert!(said.contains("is no x86 kernel image"), "{said}");
+    assert!(said.contains("is not an x86 kernel image"), "{said}");
     let said = run(&["--source", "linux-source-0.0"]);
     assert!(said.contains("apt-get install linux-source-0.0"), "{said}");
 }
@@ -147,7 +147,7 @@ fn a_hunk_that_does_not_apply_is_shown_before_anything_is_compiled() {
          + * (C) 1992 Nobody\n  *\n",
     ));
     assert!(said.contains("test.patch does not apply at kernel/cpu.c:1"), "{said}");
-    assert!(said.contains("- * (C) 1991 Nobody") && said.contains("this source has there:"), "{said}");
+    assert!(said.contains("- * (C) 1991 Nobody") && said.contains("the source at this place:"), "{said}");
     assert!(said.contains("    2   * (C) 2001, 2002, 2003, 2004 Rusty Russell"), "{said}");
     assert!(!said.contains("compiling"), "{said}");
 }
@@ -171,14 +171,14 @@ fn builds_survive_ctrl_c_and_sigkill() {
     let said = child.wait_with_output().unwrap();
     assert_eq!(said.status.code(), Some(130), "{}", String::from_utf8_lossy(&said.stderr));
     wait_for("end of the compilers after Ctrl-C", || bench.processes().is_empty());
-    assert!(!bench.log().contains("vmlinux"), "make ran to its end, nobody stopped it");
+    assert!(!bench.log().contains("vmlinux"), "make ran to its end, it was not stopped");
 
     let mut child = bench.compiling();
     kill(common::pid(&child), Signal::SIGKILL).unwrap();
     child.wait().unwrap();
     wait_for("end of make after a SIGKILL of the harness", || bench.processes().is_empty());
 
-    // Neither left a half-written object that would be taken for a whole one.
+    // Neither build left a partly written object that the next build takes for a complete one.
     let mut child = bench.compiling();
     bench.go_on();
     wait_for("end of the build", || child.try_wait().unwrap().is_some());
@@ -186,13 +186,14 @@ fn builds_survive_ctrl_c_and_sigkill() {
     assert_eq!(pair["before"]["record"]["compiled"], 6, "{pair:#}");
 }
 
-/// Two builds of one kernel at once: one builds, the other waits for it and takes its kernel.
+/// Of two concurrent builds of one kernel, one builds, and the other waits and takes the kernel
+/// from the cache.
 #[test]
 fn a_build_waits_for_another_of_the_same_tree() {
     let bench = Bench::new("CONFIG_TOY_WAITS=y\n");
     let one = bench.compiling();
     let mut two = bench.command().spawn().unwrap();
-    // It has asked for the lock by then, or asks for it later; what it gets is the same.
+    // The second build requests the lock before or after this sleep. Its result is the same.
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(two.try_wait().unwrap(), None, "the second did not wait");
     bench.go_on();
@@ -205,7 +206,7 @@ fn a_build_waits_for_another_of_the_same_tree() {
     assert!(std::fs::metadata(&image).unwrap().len() > 1024);
 }
 
-/// What the fragments come to is found out once, unless a patch changes what decides it.
+/// A kernel is configured once, unless a patch changes Kconfig.
 #[test]
 fn a_kernel_is_configured_again_where_kconfig_differs() {
     let bench = Bench::new("CONFIG_64BIT=y\n");
@@ -220,7 +221,8 @@ fn a_kernel_is_configured_again_where_kconfig_differs() {
     assert_eq!(configured(&code), [true, false]);
     let option = "--- a/Kconfig\n+++ b/Kconfig\n@@ -1,2 +1,3 @@\n+# A line.\n config SMP\n \tbool \"Several processors\"\n";
     assert_eq!(configured(option), [false, true]);
-    // That was in an object folder of its own: the folder of the source without it is as it was.
+    // That build had an object folder of its own, and the folder of the unpatched source is
+    // unchanged.
     assert_eq!(configured(&code.replace("And a line", "Another line")), [false, false]);
 }
 
@@ -237,7 +239,7 @@ fn a_patch_that_does_not_compile_leaves_nothing_behind() {
     let log = said.split_whitespace().find(|word| word.contains("/failed/")).unwrap();
     assert!(std::fs::read_to_string(log).unwrap().contains("nonsense"));
 
-    // The error left nothing behind: a good patch on the same tree builds, and only what it changes.
+    // The error left nothing behind: a good patch on the same tree compiles only what it changes.
     let good = bench.patch(&format!("{header}+/* A comment. */\n{context}"));
     let pair = pair(bench.command().arg(good).output().unwrap());
     assert_eq!(pair["before"]["built"], "cached");

@@ -1,7 +1,9 @@
-//! What needs a real kernel source: its reports' first lines, so that a new kernel's new report is noticed, and Kconfig's
-//! own reasons. Nothing here is skipped: a machine without a source fails, and the message says what to install.
+//! Tests that need a real kernel source: the first lines of its reports, so that a new report of a
+//! new kernel is noticed, and Kconfig's own reasons. No test is skipped: on a machine without a
+//! source the tests fail, and the message names what to install.
 //!
-//! The reports come from `$HOTPLUG_KERNEL_SOURCE` (a folder), or the newest `/usr/src/linux-source-*` archive.
+//! The reports come from `$HOTPLUG_KERNEL_SOURCE` (a folder), or the newest
+//! `/usr/src/linux-source-*` archive.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -10,7 +12,7 @@ use std::process::{Command, Output};
 
 use regex::Regex;
 
-/// The checkers' files. One that a kernel does not have is passed over.
+/// The source files of the checkers. Files that a kernel does not have are skipped.
 const FILES: &[&str] = &[
     "kernel/locking/lockdep.c",
     "kernel/locking/spinlock_debug.c",
@@ -49,18 +51,18 @@ const FILES: &[&str] = &[
     "arch/s390/mm/fault.c",
 ];
 
-/// Lines that look like a report's first and are not, each with its reason.
+/// Lines that look like the first line of a report and are not, each with the reason.
 const NOT_REPORTS: &[(&str, &str)] = &[
     ("INFO: lockdep is turned off.", "a remark inside other reports"),
-    ("INFO: Stall ended before state dump start", "says that there is nothing to report"),
+    ("INFO: Stall ended before state dump start", "nothing is left to report"),
     ("INFO: Stall ended during stack backtracing", "a remark inside a stall's report"),
-    ("INFO: Expedited stall ended before state dump start", "says that there is nothing to report"),
+    ("INFO: Expedited stall ended before state dump start", "nothing is left to report"),
     ("messages suppressed", "a count of reports that were printed before"),
-    ("WARNING: Flushing system-wide workqueues", "an advice to authors, without a stack"),
+    ("WARNING: Flushing system-wide workqueues", "advice to authors, without a stack"),
     ("WARNING: workqueue cpumask", "about the machine's description, without a stack"),
 ];
 
-/// A folder with the checkers' files; the second is held while it is read.
+/// A folder with the files of the checkers, and the guard that keeps it while it is read.
 fn source() -> (PathBuf, Option<tempfile::TempDir>) {
     if let Some(folder) = std::env::var_os("HOTPLUG_KERNEL_SOURCE") {
         return (folder.into(), None);
@@ -71,7 +73,8 @@ fn source() -> (PathBuf, Option<tempfile::TempDir>) {
     };
     let newest = archives.filter(is_source).max().expect("no kernel source: hotplug doctor --install");
     let target = tempfile::tempdir().unwrap();
-    // A file missing from this kernel makes tar fail after it has taken the others out.
+    // A file that this kernel does not have makes tar fail, but only after it has extracted the
+    // others.
     let tar = Command::new("tar")
         .args(["--extract", "--wildcards", "--strip-components=1", "--file"])
         .arg(&newest)
@@ -83,7 +86,8 @@ fn source() -> (PathBuf, Option<tempfile::TempDir>) {
     (target.path().to_owned(), Some(target))
 }
 
-/// Turns a format into a text: the filler word satisfies the rows that want "rcu" or "tainted" in a `%s`.
+/// Turns a format into a text. The filler word satisfies the rows that require "rcu" or "tainted"
+/// in a `%s`.
 fn sample(format: &str) -> String {
     let words = Regex::new(r"%-?[0-9]*(s|p[A-Za-z]*)").unwrap();
     let numbers = Regex::new(r"%#?[-+0-9.]*(l|ll|h|z)?[duxXi]|%c").unwrap();
@@ -114,7 +118,8 @@ fn every_headline_of_the_kernel_source_is_known() {
             seen += 1;
             let text = sample(format);
             let kind = hotplug_kreport::headline(&text);
-            // The catch-all row for "BUG: " wants a stack behind it, and says nothing of what the bug is.
+            // The catch-all row for "BUG: " requires a stack below it and does not identify the
+            // bug.
             if kind.is_none() {
                 unknown.push(format!("{file}: {format:?} as {text:?}"));
             }
@@ -124,7 +129,7 @@ fn every_headline_of_the_kernel_source_is_known() {
     assert!(unknown.is_empty(), "reports this kernel can print and we do not know:\n{}", unknown.join("\n"));
 }
 
-/// Kconfig's reason is found in the source that is installed: 6.1 on Debian 12, 6.12 on Debian 13.
+/// Kconfig's reason is found in the installed source: 6.1 on Debian 12, 6.12 on Debian 13.
 #[test]
 fn an_option_that_cannot_be_set_is_named_with_its_reason() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
-//! The page of a real run in Chromium: the reference run, with runs before it that the history tells of.
+//! The page of a real run in Chromium: the reference run, and other recorded runs, one of them with
+//! earlier runs in its history.
 //!
-//! Screenshots of every look go to `target/tmp/page/`.
+//! Screenshots of each page, scheme and width go to `target/tmp/page/`.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -27,11 +28,11 @@ fn chromium() -> PathBuf {
 }
 
 fn browser() -> Browser {
-    // It is ours alone and has nothing to say to anybody.
+    // Only this test uses the browser, and it needs no network.
     let quiet = ["--disable-component-update", "--disable-quic", "--hide-scrollbars"];
     let options = LaunchOptions::default_builder()
         .path(Some(chromium()))
-        // Chromium's own sandbox wants not to be root.
+        // Chromium's own sandbox does not work as root.
         .sandbox(!nix::unistd::geteuid().is_root())
         .idle_browser_timeout(Duration::from_secs(300))
         .args(quiet.iter().map(OsStr::new).collect())
@@ -44,7 +45,8 @@ fn reference() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../results/reference")
 }
 
-/// The page of a run that was timed, after eleven others of its scenario; since the seventh all takes a tenth longer.
+/// The page of a timed run, after eleven earlier runs of its scenario. From the seventh run on,
+/// every metric is a tenth longer.
 fn timed() -> (TempDir, PathBuf) {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/results/timed-6.1");
     let this = "2026-11-27T17-16-57-timed";
@@ -70,29 +72,29 @@ fn timed() -> (TempDir, PathBuf) {
     written(home, &folder)
 }
 
-/// The page of a run that is kept with the tests.
+/// The page of a run that is stored with the tests.
 fn kept_page(fixture: &str, name: &str) -> (TempDir, PathBuf) {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/results").join(fixture);
     let (home, folder) = kept::home(&kept, name);
     written(home, &folder)
 }
 
-/// Of a run whose victims were stalled.
+/// The page of a run whose victims were stalled.
 fn stalled() -> (TempDir, PathBuf) {
     kept_page("stalls-6.1", "2026-11-28T12-32-38-planted-slow-offline")
 }
 
-/// Of a sweep that met a planted race.
+/// The page of a sweep that met a planted race.
 fn swept() -> (TempDir, PathBuf) {
     kept_page("swept-6.1", "2026-11-29T00-47-32-planted-torn-count")
 }
 
-/// Of a run that wanted a race and had none.
+/// The page of a run whose scenario requires a race that never happened.
 fn raced() -> (TempDir, PathBuf) {
     kept_page("raced-6.1", "2026-11-28T12-40-38-seed")
 }
 
-/// Has the page of a run made.
+/// Writes the page of a run.
 fn written(home: TempDir, folder: &Path) -> (TempDir, PathBuf) {
     kept::said(home.path(), &["history", "import", "results"]);
     let file = folder.join("report.html");
@@ -100,7 +102,7 @@ fn written(home: TempDir, folder: &Path) -> (TempDir, PathBuf) {
     (home, file)
 }
 
-/// The page of a run made of the reference run, after `change`.
+/// The page of the reference run, after `change` of its result.
 fn page(change: impl FnOnce(&mut Value)) -> (TempDir, PathBuf) {
     let (home, folder) = kept::home(&reference(), "2026-11-27T09-22-07-seed");
     let mut result = kept::result(&folder);
@@ -116,7 +118,7 @@ fn open(browser: &Browser, file: &Path) -> Arc<Tab> {
     tab
 }
 
-/// What an expression, or the promise that it is, comes to; it has to be something JSON can say.
+/// The value of an expression, or of its promise. It must be representable in JSON.
 fn ask(tab: &Tab, expression: &str) -> Value {
     let whole = format!("(async () => JSON.stringify(await ({expression}) ?? null))()");
     let told = tab.evaluate(&whole, true).unwrap().value.unwrap();
@@ -166,7 +168,7 @@ fn it_is_readable_in_both_schemes_on_phones_and_desks_and_by_everybody() {
     ] {
         let tab = open(&browser, &file);
         ask(&tab, AXE.trim_end().trim_end_matches(';').trim_start_matches('!'));
-        // All that can be folded is looked at too.
+        // The contents of all folded elements are checked, too.
         ask(&tab, "document.querySelectorAll('details').forEach(one => { one.open = true })");
         for scheme in ["light", "dark"] {
             for width in [390, 1280] {
@@ -231,7 +233,7 @@ fn it_can_be_clicked_through() {
         );
         assert_eq!(ask(&tab, &toggled), true, "summary {place}");
     }
-    // Time is stretched, moved, and made whole.
+    // The time axis is stretched, moved, and reset.
     ask(&tab, "document.querySelectorAll('details').forEach(one => { one.open = true })");
     let bar = |name: &str| ask(&tab, &format!("document.querySelector('.bar [title=\"{name}\"]').click()"));
     let drawn = || ask(&tab, "document.querySelector('.timeline svg.time').outerHTML");
@@ -251,7 +253,7 @@ fn it_can_be_clicked_through() {
     assert!(ticks()[0].as_f64() > near[0].as_f64(), "{near} {}", ticks());
     bar("whole trial");
     assert_eq!((ticks(), drawn()), (axis, whole));
-    // Pointing at an operation tells of it.
+    // Pointing at an operation shows its times.
     let told = ask(
         &tab,
         "(() => { const box = document.querySelector('.timeline'), one = box.querySelector('g.operation rect'); \
@@ -275,10 +277,10 @@ fn stalls_are_on_the_guests_axis_of_time() {
     let tab = open(&browser, &file);
     let heads = ask(
         &tab,
-        "[...document.querySelectorAll('h3')].map(one => one.textContent).filter(one => one.startsWith('What others felt'))",
+        "[...document.querySelectorAll('h3')].map(one => one.textContent).filter(one => one.startsWith('Stalls of the victims'))",
     );
     let expected = ["before: boot 2, trial before-001", "after: boot 2, trial after-001"]
-        .map(|which| format!("What others felt, {which}"));
+        .map(|which| format!("Stalls of the victims, {which}"));
     assert_eq!(heads, serde_json::json!(expected));
     let stalls = ask(&tab, "document.querySelectorAll('rect.stall').length").as_u64().unwrap();
     let listed = ask(
@@ -288,7 +290,7 @@ fn stalls_are_on_the_guests_axis_of_time() {
     );
     let listed: u64 = listed.as_array().unwrap().iter().filter_map(Value::as_u64).sum();
     assert!(stalls > 0 && listed == stalls, "{stalls} drawn, {listed} listed");
-    // A slab cache that was made while a CPU went down waited for it.
+    // The creation of a slab cache waited while a CPU went down.
     let told = ask(
         &tab,
         "(() => { const one = [...document.querySelectorAll('rect.stall')].find(one => /slab cache.*_cpu_down/.test(one.parentElement\
@@ -299,7 +301,7 @@ fn stalls_are_on_the_guests_axis_of_time() {
     assert!(told.starts_with("slab cache at ") && told.ends_with(", while _cpu_down() ran"), "{told}");
 }
 
-/// A sweep with a planted race, of which the place is in one kernel only.
+/// A sweep with a planted race, one of whose places exists in one kernel only.
 #[test]
 fn what_was_swept_is_a_table() {
     let (_home, file) = swept();
@@ -336,11 +338,11 @@ fn what_met_is_a_matrix() {
         ask(&tab, "document.querySelector('#overlap').parentElement.querySelector('p.odd').textContent");
     assert_eq!(
         said,
-        "Wanted, and never met on either side: mem_hotplug_begin..mem_hotplug_done and takedown_cpu."
+        "Raced by the scenario, but never overlapped on either side: mem_hotplug_begin..mem_hotplug_done and takedown_cpu."
     );
 }
 
-/// What a guest or a scenario's author wrote is text.
+/// Text from a guest or from the author of a scenario is shown as text.
 #[test]
 fn nothing_of_a_guest_runs() {
     const HOSTILE: &str = "</title></style></pre><script>window.owned = 1</script><img src=x onerror='window.owned = 1'>\
@@ -361,13 +363,13 @@ fn nothing_of_a_guest_runs() {
     assert_eq!(ask(&tab, "window.owned"), Value::Null);
     assert_eq!(ask(&tab, "document.querySelectorAll('script').length"), 1);
     assert_eq!(ask(&tab, "document.querySelectorAll('img:not([src^=\"data:\"])').length"), 0);
-    // Had it got in all the same, the page's policy would not have let it.
+    // Even if a script is inserted, the page's Content-Security-Policy does not run it.
     let forced = "new Promise(done => { const one = document.createElement('script'); one.textContent = 'window.owned = 1'; \
         document.body.append(one); setTimeout(() => done(window.owned), 100) })";
     assert_eq!(ask(&tab, forced), Value::Null);
 }
 
-/// Without its script the page says the same.
+/// Without its script the page has the same content.
 #[test]
 fn without_scripts_it_still_tells_all() {
     let (_home, file) = page(|_| ());

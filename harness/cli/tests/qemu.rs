@@ -1,11 +1,12 @@
-//! What needs the QEMU that is installed, and no kernel.
+//! Tests that need the installed QEMU, and no kernel.
 
 use hotplug::ErrorKind;
 use hotplug::host::{Accelerator, AcceleratorRequest, Choice, Qemu, System, find_accelerator};
 use hotplug::kernel::Cache;
 use tokio_util::sync::CancellationToken;
 
-/// A guest boots at the first question, and at none after it unless it is asked anew.
+/// The first request boots a guest. Later requests use the cached answer, unless a new probe is
+/// requested.
 #[tokio::test]
 async fn a_boot_sector_answers_under_tcg_and_is_asked_once() {
     let qemu = Qemu::find(&System::this_machine()).await.unwrap();

@@ -12,7 +12,7 @@ mod kept;
 
 const NAME: &str = "2026-11-27T09-22-07-seed";
 
-/// Where real runs' results are kept.
+/// The folder with recorded results of real runs.
 fn kept_runs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/results")
 }
@@ -37,7 +37,7 @@ fn a_mail_is_narrow_and_says_how_to_repeat_it() {
     let is_command = |line: &&str| line.starts_with("  hotplug compare ");
     assert!(mail.lines().filter(|line| !is_command(line)).all(|line| line.chars().count() <= 75), "{mail}");
     assert_eq!(mail.lines().filter(is_command).count(), 1, "{mail}");
-    // The patch by its name: its folder is nobody else's.
+    // The patch has only its file name, because its folder exists on this machine only.
     let patch = "0001-mm-memory_hotplug-Don-t-take-the-cpu_hotplug_lock.patch";
     assert!(mail.contains(&format!("\n  hotplug compare {patch} --source")), "{mail}");
     for part in [
@@ -53,16 +53,16 @@ fn a_mail_is_narrow_and_says_how_to_repeat_it() {
     }
 }
 
-/// A run that wanted a race and had none.
+/// A run whose scenario requires a race that never happened.
 #[test]
 fn a_race_that_never_came_is_told_in_every_form() {
     let (home, _) = kept::home(&kept_runs().join("raced-6.1"), "2026-11-28T12-40-38-seed");
     let race = "mem_hotplug_begin..mem_hotplug_done and takedown_cpu";
     for (form, said) in [
-        ("--ktap", "not ok 6 what is wanted to race met"),
-        ("--junit", "name=\"what is wanted to race met\""),
+        ("--ktap", "not ok 6 all pairs that the scenario races overlapped"),
+        ("--junit", "name=\"all pairs that the scenario races overlapped\""),
         ("--mail", "INCONCLUSIVE: never overlapped:"),
-        ("--html", "Wanted, and never met on either side"),
+        ("--html", "Raced by the scenario, but never overlapped on either side"),
     ] {
         let text = kept::said(home.path(), &["report", "last", form]);
         assert!(text.contains(said) && text.contains(race), "{form} {text}");
@@ -110,7 +110,7 @@ fn ci_files_have_each_expectation_and_each_finding() {
     assert!(coloured("CLICOLOR_FORCE") && !coloured("NO_COLOR"));
 }
 
-/// Jenkins' schema, which others took over. xmllint is libxml2's.
+/// The schema is the one of Jenkins, which other systems adopted. xmllint is part of libxml2.
 #[test]
 fn junit_is_valid() {
     let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schemas/junit-10.xsd");
@@ -125,7 +125,7 @@ fn junit_is_valid() {
     }
 }
 
-/// What is published says what is written, now and by earlier versions.
+/// The published schema describes the results of this version and of earlier ones.
 #[test]
 fn results_are_as_the_published_schema_says() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/result.schema.json");
@@ -144,7 +144,7 @@ fn results_are_as_the_published_schema_says() {
         assert!(errors.is_empty(), "{}: {errors:#?}", folder.display());
         result["trials"]["before"]["clean"] = "ten".into();
         assert!(!validator.is_valid(&result));
-        // And it is read.
+        // The result can also be read.
         let (home, _) = kept::home(&folder, NAME);
         assert!(said(&home, &["last"]).contains("hotplug compare"));
         runs += 1;
@@ -175,7 +175,7 @@ fn a_wrong_name_is_told_with_the_mend() {
     let (home, _) = home();
     report(&home, &["2025"])
         .code(2)
-        .stderr(predicate::str::contains("no run below results whose name begins so"));
+        .stderr(predicate::str::contains("no run below results whose name begins with it"));
     report(&home, &["last", "--mail", "--ktap"])
         .code(2)
         .stderr(predicate::str::contains("cannot be used with"));
@@ -231,7 +231,7 @@ fn the_history_is_made_of_results_and_tells_of_scenarios_and_signatures() {
             "{text}"
         );
         assert!(
-            text.starts_with("not taken: cannot read results/2026-11-28T00-00-00-broken/result.json"),
+            text.starts_with("skipped: cannot read results/2026-11-28T00-00-00-broken/result.json"),
             "{text}"
         );
     }
@@ -254,7 +254,8 @@ fn the_history_is_made_of_results_and_tells_of_scenarios_and_signatures() {
     drop(folder);
 }
 
-/// A writer that is killed leaves a history that is whole: a run is in it with all its findings, or it is not.
+/// A writer that is killed leaves a consistent history: it has a run with all its findings, or not
+/// at all.
 #[test]
 fn a_history_survives_its_writer_killed_at_any_moment() {
     let (home, folder) = home();
@@ -271,7 +272,7 @@ fn a_history_survives_its_writer_killed_at_any_moment() {
         let mut import = std::process::Command::new(env!("CARGO_BIN_EXE_hotplug"));
         import.current_dir(home.path()).args(["history", "import", "results"]);
         let mut import = import.stdout(std::process::Stdio::null()).spawn().unwrap();
-        // The moment is what is tried here, not something that is waited for.
+        // The moment is the parameter of the test, so this sleep replaces no wait for an event.
         std::thread::sleep(std::time::Duration::from_millis(moment * 8));
         import.kill().unwrap();
         import.wait().unwrap();
@@ -288,7 +289,7 @@ fn a_history_survives_its_writer_killed_at_any_moment() {
                 partly += u32::from((1..61).contains(&runs));
             }
         }
-        // Each moment begins with nothing.
+        // Each moment begins without a history.
         for suffix in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
         }

@@ -1,11 +1,13 @@
-//! Every scenario, once on each side of the same kernel: each operation does what it should, and the accounts add up.
+//! Every scenario runs once on each side, with the same kernel. Each operation has its expected
+//! outcome, and the accounting is right.
 //!
-//! A file is a test, named after its folder and itself: `shipped::dimm-and-cpu`, `devices::boot`. A new file is a new test.
-//! Those that take longest are for the night: `nightly_shipped::random-soup`.
+//! Each file is a test, named after its folder and its name: `shipped::dimm-and-cpu`,
+//! `devices::boot`. A new file is a new test. The longest ones are nightly tests:
+//! `nightly_shipped::random-soup`.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
-#[expect(dead_code, reason = "other tests' helpers")]
+#[expect(dead_code, reason = "other tests use the other helpers")]
 mod common;
 
 use std::path::{Path, PathBuf};
@@ -15,10 +17,10 @@ use common::Run;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
-/// Where scenarios lie, and what the tests of each folder are called: those of users, and those that only a test wants.
+/// The prefix of the tests of each folder of scenarios: those for users, and those for tests only.
 const FOLDERS: [(&str, &str); 2] = [("shipped", "../../scenarios"), ("devices", "tests/scenarios")];
 
-/// Scenarios of twenty seconds and more.
+/// Scenarios that take twenty seconds or more.
 const FOR_THE_NIGHT: [&str; 4] = ["cpu-into-offline", "many-dimms", "plug-during-boot", "random-soup"];
 
 fn main() -> ExitCode {
@@ -41,11 +43,11 @@ fn tests(name: &str, folder: &str) -> Vec<Trial> {
     files.into_iter().map(test).collect()
 }
 
-/// Runs one trial a side. What did not go as it should is a line each.
+/// Runs one trial a side. The error has a line for each thing that is wrong.
 fn run(scenario: &Path) -> Result<(), Failed> {
     let run = Run::new();
     let output = run.compare().arg("--scenario").arg(scenario).args(["--trials", "1"]).output().unwrap();
-    // A kernel may have bugs of its own, which is what scenarios are for: a report is no failure of this test.
+    // Scenarios exist to find bugs of the kernel, so a report is no failure of this test.
     if !matches!(output.status.code(), Some(0 | 1 | 3)) {
         return Err(format!("{}\n{}", output.status, String::from_utf8_lossy(&output.stderr)).into());
     }
@@ -57,7 +59,7 @@ fn run(scenario: &Path) -> Result<(), Failed> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
 }
 
-/// What of a trial is not as it should be.
+/// Everything that is wrong with a trial.
 fn wrong(trial: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
     let outcome = trial["outcome"].as_str().unwrap();

@@ -1,11 +1,11 @@
-//! Arithmetic, locking and order of whole commands in a toy world: a small kernel source and a fake QEMU. What a verdict
-//! is worth on real kernels is other tests' business.
+//! Whole commands on the toy, a small kernel source and a fake QEMU: their arithmetic, locking and
+//! order. Other tests show what a verdict is worth on real kernels.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
 #[path = "toy/again.rs"]
 mod again;
-#[expect(dead_code, reason = "real kernels and patches are other tests' business")]
+#[expect(dead_code, reason = "other tests use the helpers for real kernels and patches")]
 mod common;
 #[path = "toy/culprits.rs"]
 mod culprits;
@@ -14,7 +14,7 @@ mod fake;
 #[path = "toy/fleet.rs"]
 mod fleet;
 #[path = "common/kept.rs"]
-#[expect(dead_code, reason = "of it, how to copy a folder")]
+#[expect(dead_code, reason = "only copy() is used here")]
 mod kept;
 #[path = "toy/shrink.rs"]
 mod shrink;
@@ -30,7 +30,7 @@ fn read(path: &Path) -> Value {
         .unwrap()
 }
 
-/// The only folder in another.
+/// The only subfolder of a folder.
 fn only(folder: &Path) -> std::path::PathBuf {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let all: Vec<_> = entries.filter(|path| path.is_dir()).collect();

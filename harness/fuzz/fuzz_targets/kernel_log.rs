@@ -1,4 +1,5 @@
-//! Any bytes as a kernel log: no panic, no hang, and how they are cut into stretches changes nothing.
+//! Fuzzes the reader of kernel logs: any bytes cause no panic and no hang, and the result does not
+//! depend on how they are split into chunks.
 
 #![no_main]
 
@@ -6,7 +7,8 @@ use hotplug_kreport::{Report, Scanner, draw_ring, fold, scan};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    // The first byte says how long the stretches are, so that the fuzzer looks for a length that matters.
+    // The first byte is the length of the chunks, so that the fuzzer searches for a length that
+    // matters.
     let Some((&step, log)) = data.split_first() else { return };
     let whole = scan(log);
     let mut scanner = Scanner::new();

@@ -1,5 +1,6 @@
-//! Any bytes as the lock orders that trials kept, one a line: no panic, no hang; what is not sound is told, and what is
-//! compared and foreseen hangs on no order of the trials.
+//! Fuzzes lock orders as trials store them, one a line: any bytes cause no panic and no hang, those
+//! that are not sound are recognized, and neither comparison nor forecast depends on the order of
+//! the trials.
 
 #![no_main]
 

@@ -1,24 +1,25 @@
-//! From the lines of one report to a [`Report`].
+//! Makes a [`Report`] from its lines.
 
-use super::forms::{Form, Proof};
 use super::frame::plain_name;
+use super::patterns::{Form, Proof};
 use super::stacks::{self, Body};
 use super::{Corruption, Frame, Kind, Locks, Report, blame, locks, signature, title};
 
-/// The lines of one report, as the scanner gathered them.
+/// The lines of one report, as the scanner collected them.
 #[derive(Debug)]
 pub(super) struct Gathered {
     pub form: &'static Form,
-    /// Line number and text; the first may be what stood between "cut here" and the headline.
+    /// The lines with their numbers. The first ones may be those between "cut here" and the
+    /// headline.
     pub texts: Vec<(u64, Box<str>)>,
     /// Index of the headline in `texts`.
     pub headline: usize,
     pub first: u64,
     pub last: u64,
     pub time: Option<u64>,
-    /// Set by the scanner when something was lost or cut.
+    /// Set by the scanner if records were lost or the report was cut.
     pub corrupted: Option<Corruption>,
-    /// Why it ended, should it turn out to be incomplete.
+    /// The reason why it ended, for the case that it is incomplete.
     pub ended_by: Corruption,
     pub panic: Option<String>,
 }
@@ -43,20 +44,22 @@ pub(super) fn assemble(gathered: Gathered) -> Report {
     let assertion = (kind == Kind::Warning).then(|| blame::assertion(from)).flatten().map(str::to_owned);
     let named = facts.function.as_ref().map(|frame| plain_name(&frame.function).to_owned());
     let blamed = blame::blame(kind, from).map(str::to_owned);
-    // The headline names the function for KASAN and kin; the stack is only better when that is a helper.
+    // For KASAN and similar kinds the headline names the function. The stack is better only if that
+    // function is a helper.
     let blamed = match named {
         Some(name) if !blame::is_helper(kind, &name) => Some(name),
         _ => blamed,
     };
     let locks = locks::read(kind, gathered.texts.iter().map(|(_, text)| &**text), &body.stacks);
     let blamed = match kind {
-        // Whoever took the lock, not whoever noticed.
+        // The function that took the lock, not the one that detected it.
         Kind::LockdepHeldAtExit | Kind::LockdepHeldAtUserReturn => left_behind(locks.as_ref()).or(blamed),
-        // The stack is that of a CPU that answered to an NMI.
+        // The stack is that of a CPU that responded to an NMI.
         Kind::HardLockup | Kind::RcuStall if from.is_empty() => {
             body.stacks.first().and_then(|stack| blame::blame(kind, &stack.frames).map(str::to_owned))
         }
-        // Cut before its stack, a lock report still says where the lock was wanted.
+        // A lock report that was cut before its stack still has the place where the lock was
+        // wanted.
         _ if kind.is_lockdep() && blamed.is_none() => {
             locks.as_ref().and_then(|locks| locks.wanted.as_ref()).and_then(|lock| lock.at.clone())
         }
@@ -99,7 +102,7 @@ pub(super) fn assemble(gathered: Gathered) -> Report {
     }
 }
 
-/// A start of the kernel that nothing announced.
+/// The report of a start of the kernel that was not announced.
 pub(super) fn reboot(line: u64, time: Option<u64>) -> Report {
     let facts = title::Facts { kind: Kind::Reboot, ..title::Facts::default() };
     let signature = signature::Facts {
@@ -143,9 +146,9 @@ fn caller_of(kind: Kind, frames: &[Frame], name: &str) -> Option<String> {
         .map(|frame| plain_name(&frame.function).to_owned())
 }
 
-/// A report without its stack, or with half of one, is not whole.
+/// The reason why a report is incomplete: it has no stack, or only a part of it.
 fn incomplete(kind: Kind, form: &Form, body: &Body, ended_by: Corruption) -> Option<Corruption> {
-    // A few forms of the general kind are a line and no more.
+    // A few forms of the general kind are a single line.
     let lone = kind == Kind::Bug && form.proof == Proof::Sure;
     let no_stack = kind.has_stack() && !lone && !body.traced;
     let unclosed = body.unclosed && !body.ended;

@@ -1,7 +1,8 @@
-//! Whose fault it looks like: the first function of a stack that is not a checker's or a lock's own helper.
+//! Finds the function to blame for a report: the first one of a stack that is not a helper of a
+//! checker or a lock.
 //!
-//! The lists are in `helpers.txt`: a word is a function, a word with a star all that begin so. Each section is for
-//! the kinds that [`sections`] names.
+//! `helpers.txt` lists the helpers. A word is the name of a function; with a star it stands for all
+//! names that begin with it. [`sections`] names the sections that apply to a kind.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -41,7 +42,7 @@ static SECTIONS: LazyLock<HashMap<&'static str, Names>> = LazyLock::new(|| {
     sections
 });
 
-/// The sections beside `machinery` and `helpers` that hold for a kind.
+/// The sections that apply to a kind, besides `machinery` and `helpers`.
 fn sections(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::HungTask | Kind::ScheduleInAtomic | Kind::SleepInAtomic | Kind::WorkqueueLockup => &["waiters"],
@@ -49,7 +50,7 @@ fn sections(kind: Kind) -> &'static [&'static str] {
         Kind::DebugObjects => &["objects"],
         Kind::DmaApi => &["dma"],
         Kind::SoftLockup | Kind::HardLockup => &["interrupted"],
-        // Of a task that does not run, what it waits for.
+        // The task may not be running; then the function that it waits in is a helper, too.
         Kind::RcuStall => &["interrupted", "waiters"],
         Kind::MemoryLeak => &["allocators"],
         _ => &[],
@@ -65,15 +66,18 @@ pub(super) fn is_helper(kind: Kind, function: &str) -> bool {
         .any(|section| SECTIONS.get(*section).is_some_and(|names| names.has(name)))
 }
 
-/// Whether a function only prints or raises reports: nobody needs to read it at the head of a stack.
+/// Whether a function only prints or raises reports, so that it can be left out at the head of a
+/// stack.
 pub fn is_machinery(function: &str) -> bool {
     SECTIONS.get("machinery").is_some_and(|names| names.has(plain_name(function)))
 }
 
-/// The first function of a stack that is to blame. Frames that the unwinder is not sure of count where the others are
-/// helpers, as in the dump of a task that was preempted; where all are helpers, it is the innermost one.
+/// The function of a stack that is to blame: the first one that is not a helper. If all reliable
+/// frames are helpers, unreliable frames count, as in the dump of a preempted task. If these are
+/// helpers, too, the innermost frame is to blame.
 pub(super) fn blame(kind: Kind, frames: &[Frame]) -> Option<&str> {
-    // `f+0x20/0x20` is no return address: %pB takes one off, so that it is a pointer to the function behind f.
+    // `f+0x20/0x20` is not a return address: %pB subtracts one, so it is a pointer to the function
+    // after f.
     let pointer = |frame: &Frame| !frame.reliable && frame.offset.is_some() && frame.offset == frame.size;
     let culprit = |sure: bool| {
         let mut suspects = frames.iter().filter(|frame| frame.reliable == sure && !pointer(frame));
@@ -86,7 +90,7 @@ pub(super) fn blame(kind: Kind, frames: &[Frame]) -> Option<&str> {
         .map(|frame| plain_name(&frame.function))
 }
 
-/// The lock assertion a WARNING came from, if it came from one (include/linux/lockdep.h, kernel/cpu.c).
+/// The lock assertion that printed a WARNING, if one did (include/linux/lockdep.h, kernel/cpu.c).
 pub(super) fn assertion(frames: &[Frame]) -> Option<&str> {
     frames
         .iter()

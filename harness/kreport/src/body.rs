@@ -1,4 +1,4 @@
-//! What each line behind a report's first line is.
+//! Classifies the lines after the first line of a report.
 
 use std::sync::LazyLock;
 
@@ -13,31 +13,32 @@ pub(super) enum Part {
     Trace,
     /// Lockdep's "stack backtrace:". 32-bit ARM prints its frames without another heading.
     Own,
-    /// `<TASK>`, `<IRQ>`, ...: the x86 stack a stretch of the trace is on.
+    /// `<TASK>`, `<IRQ>`, ...: the x86 stack that the following frames are on.
     Enter(&'static str),
-    /// `</TASK>` and kin.
+    /// `</TASK>` and similar.
     Leave(&'static str),
     /// A stack with a name begins.
     Heading(String),
-    /// The next task stack is not the reporting task's: whose it is.
+    /// The next stack belongs to another task or CPU. The text is the line that announces it.
     Other(String),
     /// `CPU: 1 PID: 27 Comm: kworker/u8:1 ...`.
     Cpu(Option<u32>, Option<Process>),
-    /// The instruction pointer, where it is in the kernel.
+    /// The instruction pointer, if it is in the kernel.
     Ip(Frame),
     /// The end of the report.
     End,
-    /// Belongs to reports, says nothing we keep.
+    /// A line of a report without content that the reader keeps.
     Known,
     /// Empty.
     Blank,
-    /// Anything else: a message of the report's own, or a line that is not the report's.
+    /// Any other line: a message of the report, or a line that does not belong to it.
     Text,
 }
 
 const CONTEXTS: [&str; 7] = ["TASK", "IRQ", "NMI", "SOFTIRQ", "ENTRY_TRAMPOLINE", "EXCEPTION", "HARDIRQ"];
 
-/// Lines that stand only in reports (registers, code bytes, lockdep's and KASAN's furniture).
+/// The beginnings of lines that only reports have: registers, code bytes, fixed lines of lockdep
+/// and KASAN.
 static FURNITURE: LazyLock<Vec<Vec<&'static str>>> = LazyLock::new(|| {
     let mut by_first = vec![Vec::new(); 256];
     for known in include_str!("furniture.txt").lines().filter(|line| !line.is_empty()) {
@@ -46,8 +47,9 @@ static FURNITURE: LazyLock<Vec<Vec<&'static str>>> = LazyLock::new(|| {
     by_first
 });
 
-/// Headings of stacks, by what the line begins with and holds (mm/kasan/report*.c, mm/kfence/report.c,
-/// mm/kmsan/report.c, kernel/kcsan/report.c, mm/slub.c, `mm/page_owner.c`, `kernel/locking/lockdep.c`).
+/// Headings of stacks: the beginning of the line, and a substring (mm/kasan/report*.c,
+/// mm/kfence/report.c, mm/kmsan/report.c, kernel/kcsan/report.c, mm/slub.c, `mm/page_owner.c`,
+/// `kernel/locking/lockdep.c`).
 const HEADINGS: &[(&str, &str)] = &[
     ("Allocated by task", ""),
     ("Freed by task", ""),
@@ -86,9 +88,10 @@ const HEADINGS: &[(&str, &str)] = &[
     ("Preemption disabled at:", ""),
 ];
 
-/// Old x86 kernels print a context and the first frame in it on one line: ` <IRQ>  [<ffffffff81012345>] f+0x1/0x2`.
+/// Classifies a line. Old x86 kernels print a context and the first frame in it on one line:
+/// ` <IRQ>  [<ffffffff81012345>] f+0x1/0x2`.
 pub(super) fn parts(text: &str) -> (Option<Part>, Part) {
-    // mm/kmemleak.c has it before every line.
+    // mm/kmemleak.c prints this before every line.
     let text = text.strip_prefix("kmemleak: ").unwrap_or(text);
     let bare = text.trim_start();
     if bare.starts_with('<')
@@ -101,7 +104,7 @@ pub(super) fn parts(text: &str) -> (Option<Part>, Part) {
     (None, classify(text))
 }
 
-/// Says what a body line is.
+/// Classifies a line that has one part.
 pub(super) fn classify(text: &str) -> Part {
     let bare = text.trim();
     if bare.is_empty() {
@@ -159,9 +162,10 @@ pub(super) fn classify(text: &str) -> Part {
 
 fn context(bare: &str) -> Option<Part> {
     let inner = bare.strip_prefix('<')?.strip_suffix('>')?;
-    // x86 prints `<NMI>` and, before 5.x, ` <<EOE>>`, ` <EOI>`; `#DF`, `#DB` and kin are exception stacks.
+    // x86 prints `<NMI>` and, before 5.x, ` <<EOE>>`, ` <EOI>`; `#DF`, `#DB` and similar are
+    // exception stacks.
     let (leave, name) = inner.strip_prefix('/').map_or((false, inner), |name| (true, name));
-    // `<EOI>` and `<<EOE>>` end an interrupt's or an NMI's stretch in kernels before 4.13.
+    // In kernels before 4.13, `<EOI>` and `<<EOE>>` end the frames of an interrupt and of an NMI.
     match name {
         "EOI" => return Some(Part::Leave("IRQ")),
         "<EOE>" => return Some(Part::Leave("NMI")),
@@ -173,7 +177,8 @@ fn context(bare: &str) -> Option<Part> {
     Some(if leave { Part::Leave(name) } else { Part::Enter(name) })
 }
 
-/// `CPU: 1 PID: 27 Comm: kworker/1:0 Tainted: G W 6.1.0 #1`, `CPU: 1 UID: 0 PID: 27 Comm: ...` (6.12).
+/// `CPU: 1 PID: 27 Comm: kworker/1:0 Tainted: G W 6.1.0 #1`, and in 6.12
+/// `CPU: 1 UID: 0 PID: 27 Comm: ...`.
 fn cpu(bare: &str) -> Part {
     let after = |key: &str| bare.find(key).map(|at| bare[at + key.len()..].trim_start());
     let leading = |text: &str| {
@@ -203,8 +208,8 @@ fn old_task(bare: &str) -> Part {
     Part::Cpu(None, task)
 }
 
-/// `RIP: 0010:f+0x1/0x2`, `EIP: f+..`, `pc : f+..`, `PC is at f+..`, `NIP [c000..] f+..`, `epc : f+..`,
-/// `Krnl PSW : 07.. 00.. (f+0x1/0x2)`.
+/// `RIP: 0010:f+0x1/0x2`, `EIP: f+..`, `pc : f+..`, `PC is at f+..`, `NIP [c000..] f+..`,
+/// `epc : f+..`, `Krnl PSW : 07.. 00.. (f+0x1/0x2)`.
 fn instruction(bare: &str) -> Option<Part> {
     const MARKS: [&str; 16] = [
         "RIP: ",

@@ -1,46 +1,46 @@
-//! What can be wrong with the files that the reader is given.
+//! Errors in the files that the crate reads besides logs.
 
 use std::path::PathBuf;
 
-/// What lies behind an error.
+/// The underlying error.
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// A vmlinux or a file of known issues that cannot be used. A kernel log never causes an error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The file is no vmlinux, or has no symbols.
+    /// The file is not a vmlinux, or it has no symbols.
     #[error("cannot read symbols from {}", path.display())]
     Symbols {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: Source,
     },
-    /// A file of known issues is not the TOML that is expected.
+    /// A file of known issues is not valid TOML, or it has another structure than expected.
     #[error("{file} does not parse")]
     Syntax {
         /// The name of the file.
         file: String,
-        /// Why, with the place.
+        /// The reason, with its position in the file.
         source: toml::de::Error,
     },
-    /// An entry of such a file names no report, or names it in a way that is not understood.
+    /// An entry of such a file selects no report, or one of its values is invalid.
     #[error("known issue {reason:?}: {what}")]
     KnownIssue {
         /// The reason that the entry gives.
         reason: String,
-        /// What is wrong with it.
+        /// The mistake in the entry.
         what: String,
-        /// Why, where a library reported it.
+        /// The underlying error, if a library reported it.
         source: Option<Source>,
-        /// What to write instead.
+        /// The correction to make.
         help: Option<&'static str>,
     },
 }
 
 impl Error {
-    /// What the user can do about it.
+    /// The text for a `help:` line, which tells the user how to fix the error.
     pub fn help(&self) -> Option<&'static str> {
         match self {
             Self::Symbols { .. } => {

@@ -1,11 +1,11 @@
-//! Call stack lines of all architectures, and the names in them.
+//! Parses the lines of call stacks, of all architectures, and the symbols in them.
 
 use super::Frame;
 
-/// Reads one line of a stack; `None` when it is something else.
+/// Parses one line of a call stack; `None` if it is another kind of line.
 ///
-/// `%pS` and `%pB` print `name+0xoff/0xsize [module]`; what stands before it is the architecture's
-/// (arch/*/kernel/{stacktrace,dumpstack,traps,process}.c).
+/// `%pS` and `%pB` print `name+0xoff/0xsize [module]`. The text before it depends on the
+/// architecture (arch/*/kernel/{stacktrace,dumpstack,traps,process}.c).
 pub(super) fn parse(text: &str) -> Option<Frame> {
     let mut rest = text.trim();
     rest = rest.strip_prefix('(').unwrap_or(rest);
@@ -14,7 +14,7 @@ pub(super) fn parse(text: &str) -> Option<Frame> {
         rest = tail.trim_start();
         addresses += 1;
     }
-    // kernel logs that syzbot's symboliser has been over, before 2018
+    // Kernel logs that syzbot symbolised, before 2018.
     if let Some(tail) = rest.strip_prefix("[<     inline     >] ") {
         let (name, place) = tail.split_once(' ')?;
         let place = place.split(' ').next().filter(|place| is_source(place))?;
@@ -28,7 +28,8 @@ pub(super) fn parse(text: &str) -> Option<Frame> {
         reliable = false;
         rest = tail.trim_start();
     }
-    // arm: `[<c010e5d0>] (unwind_backtrace) from [<c010a8b0>] (show_stack+0x10/0x14)`, later without addresses.
+    // arm: `[<c010e5d0>] (unwind_backtrace) from [<c010a8b0>] (show_stack+0x10/0x14)`, in later
+    // kernels without addresses.
     let arm = rest.strip_prefix('(').filter(|_| addresses > 0).unwrap_or(rest);
     let name_len = symbol_len(arm);
     let (name, after) = arm.split_at(name_len);
@@ -52,7 +53,7 @@ pub(super) fn parse(text: &str) -> Option<Frame> {
     decoded(name, after, reliable)
 }
 
-/// Reads `+0xoff/0xsize` and what follows.
+/// Parses the offset, the size, the module and the source after `name+0x`.
 fn offsets(name: &str, after: &str, mut reliable: bool) -> Option<Frame> {
     let (offset, after) = hex(after)?;
     let (size, mut after) = hex(after.strip_prefix("/0x")?)?;
@@ -60,7 +61,7 @@ fn offsets(name: &str, after: &str, mut reliable: bool) -> Option<Frame> {
     if let Some(tail) = after.strip_prefix(" [") {
         let end = tail.find(']')?;
         let inside = tail[..end].split(' ').next()?;
-        // `[inline]` belongs to symbolised logs, not to modules.
+        // `[inline]` is a mark of symbolised logs, not a module.
         module = (inside != "inline").then(|| inside.to_owned());
         after = &tail[end + 1..];
     }
@@ -79,7 +80,8 @@ fn offsets(name: &str, after: &str, mut reliable: bool) -> Option<Frame> {
     })
 }
 
-/// Logs that scripts have been over: `func file.c:12 [inline]`, `func (file.c:12 (discriminator 3)) module`.
+/// Parses the lines of logs that scripts have symbolised: `func file.c:12 [inline]`,
+/// `func (file.c:12 (discriminator 3)) module`.
 fn decoded(name: &str, after: &str, reliable: bool) -> Option<Frame> {
     let after = after.strip_prefix(' ')?;
     let word = after.trim_start_matches('(').split_whitespace().next()?.trim_end_matches(')');
@@ -104,7 +106,7 @@ fn bare(name: &str, reliable: bool) -> Frame {
     }
 }
 
-/// A frame that a line gives as `name+0x..` somewhere: RIP lines, headlines.
+/// Finds `name+0x..` anywhere in a line, such as a RIP line or a headline.
 pub(super) fn find(text: &str) -> Option<Frame> {
     let Some(plus) = text.find("+0x") else { return find_decoded(text) };
     let bytes = text.as_bytes();
@@ -118,7 +120,7 @@ pub(super) fn find(text: &str) -> Option<Frame> {
     offsets(&text[start..plus], &text[plus + 3..], true)
 }
 
-/// A frame that a headline names, as `in func+0x1/0x2` or `in func`.
+/// Finds the function that a headline names, as `in func+0x1/0x2` or `in func`.
 pub(super) fn named_in(text: &str) -> Option<Frame> {
     if let Some(frame) = find(text) {
         return Some(frame);
@@ -136,7 +138,8 @@ pub(super) fn named_in(text: &str) -> Option<Frame> {
     })
 }
 
-/// The same where `scripts/decode_stacktrace.sh` put the place: `at mm/x.c:1 func (mm/x.c:1 (discriminator 1))`.
+/// The same for a location that `scripts/decode_stacktrace.sh` inserted:
+/// `at mm/x.c:1 func (mm/x.c:1 (discriminator 1))`.
 fn find_decoded(text: &str) -> Option<Frame> {
     let open = text.find(" (")?;
     let place = text[open + 2..].split([' ', ')']).next().filter(|word| is_source(word))?;
@@ -146,12 +149,14 @@ fn find_decoded(text: &str) -> Option<Frame> {
     (!name.is_empty() && symbol_len(name) == name.len()).then_some(frame)
 }
 
-/// `[<ffffffff81000000>]`, `[c000000001234567]`, `<c0001234>`: what follows it.
+/// Skips an address (`[<ffffffff81000000>]`, `[c000000001234567]`, `<c0001234>`) and returns the
+/// rest.
 fn address(text: &str) -> Option<&str> {
     let inner =
         text.strip_prefix("[<").or_else(|| text.strip_prefix('[')).or_else(|| text.strip_prefix('<'))?;
     let digits = inner.bytes().take_while(u8::is_ascii_hexdigit).count();
-    // s390 prints `[<00000000004f1234>]`; hashed pointers keep their width. Old logs have `(____ptrval____)`.
+    // s390 prints `[<00000000004f1234>]`. Hashed pointers keep their width. Old logs have
+    // `(____ptrval____)`.
     let digits = if digits == 0 && inner.starts_with("(____ptrval____)") { 16 } else { digits };
     if digits < 6 {
         return None;
@@ -180,7 +185,8 @@ fn symbol_len(text: &str) -> usize {
     }
 }
 
-/// `mm/slub.c:2715`, with a known ending: a word with a colon is not yet a place in a source.
+/// Whether a word is a source location such as `mm/slub.c:2715`. The file must have a known
+/// extension, because other words have colons, too.
 pub(super) fn is_source(word: &str) -> bool {
     let Some((path, line)) = word.rsplit_once(':') else { return false };
     let line_ok = !line.is_empty() && line.bytes().all(|b| b.is_ascii_digit());
@@ -188,8 +194,9 @@ pub(super) fn is_source(word: &str) -> bool {
     line_ok && matches!(ending, Some("c" | "h" | "S" | "rs" | "cc" | "inc"))
 }
 
-/// A function's name as the source has it: without what the compiler adds (`.constprop.0`, `.isra.3`, `.cold`,
-/// `.part.1`, `.llvm.123`), and with one name for a system call's many wrappers.
+/// The name of a function as in the source: without the suffixes that the compiler adds
+/// (`.constprop.0`, `.isra.3`, `.cold`, `.part.1`, `.llvm.123`), and with one name for the many
+/// wrappers of a system call.
 pub fn plain_name(symbol: &str) -> &str {
     let symbol = symbol.strip_prefix('.').unwrap_or(symbol);
     let symbol = symbol.find('.').map_or(symbol, |dot| &symbol[..dot]);

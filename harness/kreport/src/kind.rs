@@ -1,10 +1,11 @@
-//! What a report is about: a closed list, with names that stay the same from release to release.
+//! The kinds of reports: a closed list, with names that are stable from release to release.
 
 use serde::{Deserialize, Serialize};
 
 macro_rules! kinds {
     ($( $(#[$doc:meta])* $variant:ident = $name:literal, )*) => {
-        /// What a kernel report is about. The names are part of the JSON schema.
+        /// The kind of failure that a kernel report describes. The names are part of the JSON
+        /// schema.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum Kind {
             $( $(#[$doc])* #[serde(rename = $name)] $variant, )*
@@ -31,7 +32,7 @@ kinds! {
     LockdepInconsistent = "lockdep-inconsistent-state",
     /// "possible irq lock inversion dependency detected".
     LockdepIrqInversion = "lockdep-irq-inversion",
-    /// "HARDIRQ-safe -> HARDIRQ-unsafe lock order detected", and its softirq and reclaim kin.
+    /// "HARDIRQ-safe -> HARDIRQ-unsafe lock order detected", and the same for softirq and reclaim.
     LockdepUnsafeOrder = "lockdep-safe-unsafe-order",
     /// "Invalid wait context".
     LockdepWaitContext = "lockdep-invalid-wait-context",
@@ -51,19 +52,20 @@ kinds! {
     LockdepChainCollision = "lockdep-chain-key-collision",
     /// "trying to register non-static key".
     LockdepNonStaticKey = "lockdep-non-static-key",
-    /// A table is full (`MAX_LOCKDEP_*` and kin), or lockdep turned itself off for another reason.
+    /// A table of lockdep is full (`MAX_LOCKDEP_*` and similar), or lockdep turned itself off for
+    /// another reason.
     LockdepDisarmed = "lockdep-disarmed",
     /// `DEBUG_LOCKS_WARN_ON`: a lock's own consistency check, which turns lockdep off.
     DebugLocksWarning = "debug-locks-warning",
     /// "suspicious RCU usage".
     SuspiciousRcu = "suspicious-rcu-usage",
-    /// A plain `WARN_ON` and its kin.
+    /// `WARN_ON()`, `WARN()` and similar, unless another kind applies.
     Warning = "warning",
     /// `BUG_ON`: "kernel BUG at".
     KernelBug = "kernel-bug",
     /// A "BUG: ..." line of a form not listed otherwise.
     Bug = "bug",
-    /// A null pointer was followed.
+    /// The kernel dereferenced a null pointer.
     NullDeref = "null-dereference",
     /// Any other page fault in kernel mode.
     PageFault = "page-fault",
@@ -71,7 +73,7 @@ kinds! {
     GeneralProtection = "general-protection-fault",
     /// Division by zero in the kernel.
     DivideError = "divide-error",
-    /// A kernel stack ran into its guard page, or overflowed.
+    /// A kernel stack overflowed, or hit its guard page.
     StackOverflow = "stack-overflow",
     /// The stack protector's canary was overwritten.
     StackCorruption = "stack-corruption",
@@ -93,7 +95,7 @@ kinds! {
     Ubsan = "ubsan",
     /// kmemleak.
     MemoryLeak = "memory-leak",
-    /// `list_add` or `list_del` found broken links.
+    /// `list_add` or `list_del` found inconsistent links.
     ListCorruption = "list-corruption",
     /// `refcount_t` saturated, underflowed, or was revived.
     Refcount = "refcount",
@@ -107,7 +109,7 @@ kinds! {
     ScheduleInAtomic = "scheduling-while-atomic",
     /// "sleeping function called from invalid context".
     SleepInAtomic = "sleeping-in-invalid-context",
-    /// "using `smp_processor_id()` in preemptible code" and kin.
+    /// "using `smp_processor_id()` in preemptible code" and similar.
     PreemptibleCpuUse = "preemptible-cpu-use",
     /// The checks of `CONFIG_DEBUG_SPINLOCK` and of rwlocks.
     SpinlockBug = "spinlock-bug",
@@ -129,29 +131,30 @@ kinds! {
     UnregisterNetdevice = "unregister-netdevice",
     /// The out-of-memory killer ran.
     OutOfMemory = "out-of-memory",
-    /// An interrupt nobody handled.
+    /// An interrupt that no handler handled ("nobody cared").
     UnhandledIrq = "unhandled-irq",
     /// DMA API debugging.
     DmaApi = "dma-api",
-    /// A hardware watchdog bit.
+    /// A watchdog timer expired (bite), or reached its pretimeout (bark).
     WatchdogBite = "watchdog-bite",
     /// A panic that no other report explains.
     Panic = "panic",
-    /// The kernel started again in the middle of the log, with no goodbye.
+    /// The kernel started again in the middle of the log, without an announced shutdown or a panic
+    /// before.
     Reboot = "unexpected-reboot",
 }
 
 impl Kind {
-    /// One of lockdep's own reports (including RCU's, which uses lockdep's state).
+    /// Whether this is one of lockdep's own reports, or RCU's, which uses lockdep's state.
     pub fn is_lockdep(self) -> bool {
         self <= Kind::SuspiciousRcu
     }
 
-    /// After this report lockdep no longer checks (`debug_locks` is 0): the rest of the trial is blind.
+    /// Whether lockdep checks nothing after this report (`debug_locks` is 0).
     ///
-    /// `suspicious-rcu-usage` is not one of them: `lockdep_rcu_suspicious()` leaves `debug_locks` alone. An Oops
-    /// is: `oops_enter()` calls `debug_locks_off()` (kernel/panic.c), and taints with `LOCKDEP_NOW_UNRELIABLE`
-    /// do the same (`add_taint()`).
+    /// `suspicious-rcu-usage` does not disarm it: `lockdep_rcu_suspicious()` does not change
+    /// `debug_locks`. An Oops does: `oops_enter()` calls `debug_locks_off()` (kernel/panic.c).
+    /// Taints with `LOCKDEP_NOW_UNRELIABLE` do the same (`add_taint()`).
     pub fn disarms_lockdep(self) -> bool {
         !matches!(
             self,
@@ -176,12 +179,13 @@ impl Kind {
         )
     }
 
-    /// Only an armed lockdep can print it. [`crate::Report::needs_armed_lockdep`] also knows assertions.
+    /// Whether only an armed lockdep can print it. [`crate::Report::needs_armed_lockdep`] also
+    /// covers assertions.
     pub fn needs_armed_lockdep(self) -> bool {
         self.is_lockdep()
     }
 
-    /// The kernel prints a stack with it, so one without is incomplete.
+    /// Whether the kernel prints a stack with it. Such a report is incomplete without its stack.
     pub(crate) fn has_stack(self) -> bool {
         !matches!(
             self,

@@ -1,4 +1,4 @@
-//! Reports that are known already: a TOML file of signatures and patterns, each with its reason.
+//! Known issues: a TOML file of signatures and patterns, each with a reason.
 
 use jiff::civil::Date;
 use regex::Regex;
@@ -27,13 +27,13 @@ struct Entry {
 /// One known issue.
 #[derive(Debug)]
 pub struct KnownIssue {
-    /// Why it is tolerated.
+    /// The reason why it is tolerated.
     pub reason: String,
     /// The last day on which it counts.
     pub expires: Option<Date>,
-    /// Reports it has matched so far.
+    /// The number of reports that it has matched so far.
     pub matched: u64,
-    /// It is past its day and matches nothing any more.
+    /// It is past its last day, and matches no report.
     pub expired: bool,
     signature: Option<String>,
     kind: Option<Kind>,
@@ -42,14 +42,29 @@ pub struct KnownIssue {
 }
 
 /// The known issues, in the order of the file.
+///
+/// All fields of an entry must match. `reason` is required, and so is one of `signature`, `title`
+/// and `key`; the last two are regular expressions.
+///
+/// ```toml
+/// [[known]]
+/// reason = "reported upstream"
+/// key = 'kn->active'
+/// kind = "lockdep-circular"
+/// expires = 2026-12-31
+/// ```
 #[derive(Debug, Default)]
 pub struct KnownIssues {
     issues: Vec<KnownIssue>,
 }
 
 impl KnownIssues {
-    /// Reads the text of the file `name`. `today` decides what has expired. An unknown key, a pattern that is no regular
-    /// expression, an entry that would match everything: all are errors that say where.
+    /// Parses the text of the file `name`. Entries whose last day is before `today` match no
+    /// report.
+    ///
+    /// # Errors
+    /// Fails on an unknown key, on a pattern that is not a regular expression, and on an entry that
+    /// would match every report. The error names the place.
     pub fn parse(name: &str, text: &str, today: Date) -> Result<Self, Error> {
         let file: File =
             toml::from_str(text).map_err(|source| Error::Syntax { file: name.to_owned(), source })?;
@@ -61,14 +76,15 @@ impl KnownIssues {
         Ok(Self { issues })
     }
 
-    /// The issue that a report belongs to, and counts it. The first match wins.
+    /// Finds the first issue that matches a report, and counts the match.
     pub fn find(&mut self, report: &Report) -> Option<&KnownIssue> {
         let issue = self.issues.iter_mut().find(|issue| issue.matches(report))?;
         issue.matched += 1;
         Some(issue)
     }
 
-    /// What is to be said about the file itself after a run: entries that have expired, and that matched nothing.
+    /// Remarks on the file itself after a run: entries that have expired, and entries without a
+    /// match.
     pub fn remarks(&self) -> Vec<String> {
         self.issues
             .iter()
@@ -98,25 +114,25 @@ impl KnownIssue {
         };
         if entry.signature.is_none() && entry.title.is_none() && entry.key.is_none() {
             let help = "give a signature, a title or a key";
-            return Err(wrong("names no report".to_owned(), None, Some(help)));
+            return Err(wrong("no signature, title or key".to_owned(), None, Some(help)));
         }
         if let Some(hash) = entry.signature.as_deref()
             && (hash.len() != 12 || !hash.bytes().all(|b| b.is_ascii_hexdigit()))
         {
             let help = "a signature is 12 hexadecimal digits, as hotplug scan prints it";
-            return Err(wrong(format!("{hash:?} is no signature"), None, Some(help)));
+            return Err(wrong(format!("{hash:?} is not a signature"), None, Some(help)));
         }
         let pattern = |text: &Option<String>| {
             text.as_deref()
                 .map(Regex::new)
                 .transpose()
-                .map_err(|error| wrong("a pattern is wrong".to_owned(), Some(error.into()), None))
+                .map_err(|error| wrong("invalid regular expression".to_owned(), Some(error.into()), None))
         };
         let expires = entry
             .expires
             .map(|day| day.to_string().get(..10).unwrap_or_default().parse::<Date>())
             .transpose()
-            .map_err(|error| wrong("expires is no date".to_owned(), Some(error.into()), None))?;
+            .map_err(|error| wrong("expires is not a date".to_owned(), Some(error.into()), None))?;
         Ok(Self {
             title: pattern(&entry.title)?,
             key: pattern(&entry.key)?,
@@ -129,7 +145,7 @@ impl KnownIssue {
         })
     }
 
-    /// Everything that the entry gives must fit.
+    /// Whether all fields that the entry gives match.
     fn matches(&self, report: &Report) -> bool {
         !self.expired
             && self.signature.as_deref().is_none_or(|hash| hash == report.signature.hash)

@@ -1,23 +1,75 @@
-//! Kernel log -> reports -> signatures. Pure: bytes come in by [`Scanner::feed`], reports go out.
+//! Finds the reports of a Linux kernel's own checkers in its log, and identifies the bug behind
+//! each.
 //!
-//! `docs/kernel-reports.md` lists the kinds and says how a signature is made. Inside: [`Scanner`] finds lines that
-//! can begin a report (`triggers`), `line` and `prefix` strip what is not the kernel's, `gather` sorts lines into
-//! reports by caller, `forms` is the table of first lines, `body` knows the lines behind them, and `assemble` makes
-//! the [`Report`].
+//! A report is the text that the kernel prints when a check fails: a WARN, an Oops, a lockdep
+//! splat, a KASAN report, an RCU stall, a panic. [`Kind`] lists all of them. [`scan`] reads a whole
+//! log, and a [`Scanner`] reads a log that still grows. Each [`Report`] holds the task, the CPU,
+//! the call stacks, the locks, the function to blame, and a [`Signature`] that is the same in every
+//! boot and build. [`fold`] groups reports by bug.
+//!
+//! ```
+//! use hotplug_kreport::{Kind, scan};
+//!
+//! let log = b"\
+//! [   10.000000] ------------[ cut here ]------------
+//! [   10.000000] WARNING: CPU: 1 PID: 27 at kernel/cpu.c:347 lockdep_assert_cpus_held+0x38/0x50
+//! [   10.000000] CPU: 1 PID: 27 Comm: kworker/u8:1 Not tainted 6.1.192 #2
+//! [   10.000000] RIP: 0010:lockdep_assert_cpus_held+0x38/0x50
+//! [   10.000000] Call Trace:
+//! [   10.000000]  <TASK>
+//! [   10.000000]  flush_all_cpus_locked+0x2a/0x130
+//! [   10.000000]  slab_memory_callback+0x7c/0x110
+//! [   10.000000]  </TASK>
+//! [   10.000000] ---[ end trace 0000000000000000 ]---
+//! ";
+//! let reports = scan(log);
+//! assert_eq!(reports.len(), 1);
+//! assert_eq!(reports[0].kind, Kind::Warning);
+//! assert_eq!(reports[0].title, "WARNING: lockdep_assert_cpus_held in flush_all_cpus_locked");
+//! assert_eq!(reports[0].blame.as_deref(), Some("flush_all_cpus_locked"));
+//! ```
+//!
+//! # What it reads
+//! - Logs as bytes, from the serial console, `dmesg` (plain, `-x`, `-T`, ISO times), `journalctl`
+//!   (text and JSON), syslog, `/dev/kmsg` and CI systems. Timestamps, levels, caller ids, host
+//!   names, colours and carriage returns are removed.
+//! - Reports of all architectures and of old kernels, as far as the table of forms has them.
+//! - Hostile input: bytes need not be UTF-8, no log causes an error, and memory is bounded. A line
+//!   counts up to 16 KiB, a report up to 4000 lines or 512 KiB, and 16 reports can be open at once.
+//! - A vmlinux with debug information, for source lines and inlined functions
+//!   ([`symbols::Symbols`]).
+//! - The text of a TOML file of known issues ([`KnownIssues`]).
+//!
+//! # What it does not read
+//! - Lines that syslog, the journal or `/dev/kmsg` attribute to a program.
+//! - Text that quotes a log, such as a mail, unless its lines have the kernel's timestamps: the
+//!   first line of a report must begin the kernel's text.
+//! - Compressed logs and memory dumps. Only [`symbols::Symbols::open`] reads a file.
+//! - Missing lines: nothing is guessed, and an incomplete report has [`Report::corrupted`] set.
+//! - Lines that two CPUs printed at the same time, if the log has no caller ids
+//!   (`CONFIG_PRINTK_CALLER`): they cannot be separated.
+//! - Debug information of modules: their frames get no source lines.
+//!
+//! # Modules
+//! `docs/kernel-reports.md` in the repository lists the kinds and shows how a signature is made.
+//! [`Scanner`] finds the lines that can begin a report (`triggers`). `line` and `prefix` remove the
+//! text that the kernel did not print, and `grouper` groups lines into reports by caller.
+//! `patterns` is the table of first lines, `body` classifies the lines after them, and `assemble`
+//! makes the [`Report`].
 
 mod assemble;
 mod blame;
 mod body;
+mod dedup;
 mod error;
-mod fold;
-mod forms;
 mod frame;
-mod gather;
+mod grouper;
 mod kind;
 mod known;
 mod line;
 mod locks;
-mod open;
+mod partial;
+mod patterns;
 mod prefix;
 mod report;
 mod ring;
@@ -31,8 +83,8 @@ mod title;
 mod triggers;
 
 pub use blame::is_machinery;
+pub use dedup::{Bugs, Folded, fold};
 pub use error::Error;
-pub use fold::{Bugs, Folded, fold};
 pub use frame::plain_name;
 pub use kind::Kind;
 pub use known::{KnownIssue, KnownIssues};
@@ -41,7 +93,8 @@ pub use ring::draw_ring;
 pub use scanner::{Scanner, scan};
 pub use signature::same_bug;
 
-/// The kind of report that a line of the kernel's begins, with its prefix taken off; none where it begins no report.
+/// The kind of the report that a line begins, or `None` if it begins none. `text` is the kernel's
+/// text, without a timestamp or another prefix.
 pub fn headline(text: &str) -> Option<Kind> {
-    forms::find(text).map(|form| form.kind)
+    patterns::find(text).map(|form| form.kind)
 }

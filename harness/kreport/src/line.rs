@@ -1,4 +1,5 @@
-//! One line of a log: what is the kernel's text, and what console, syslog, journal or CI put before it.
+//! Separates the kernel's text in a line from the prefixes of consoles, syslog, the journal and CI
+//! systems.
 
 use std::borrow::Cow;
 
@@ -6,33 +7,34 @@ use serde::Deserialize;
 
 use super::prefix::{self, Caller, number, timestamp};
 
-/// Bytes of a skipped line that are looked at when the next one may begin a report. A line of the journal's JSON, with a
-/// banner in it, has some 300.
+/// Bytes of a skipped line that are examined if the next line may begin a report. A line of the
+/// journal's JSON that holds a banner has some 300.
 pub(super) const GLANCE: usize = 1024;
 
-/// A line taken apart.
+/// A parsed line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about a prefix")]
 pub(super) struct Line<'a> {
-    /// The kernel's text, indentation kept.
+    /// The kernel's text, with its indentation.
     pub text: &'a [u8],
     /// Microseconds since boot.
     pub time: Option<u64>,
-    /// Who printed it.
+    /// The context that printed the line.
     pub caller: Option<Caller>,
     /// Sequence number, for /dev/kmsg records.
     pub seq: Option<u64>,
-    /// A program printed it, not the kernel: syslog tag or /dev/kmsg facility say so.
+    /// A program printed the line, not the kernel, according to the syslog tag or the `/dev/kmsg`
+    /// facility.
     pub user: bool,
-    /// Something known stood before the text: it went through the kernel's log, or a CI system's.
+    /// The line has a known prefix, so it comes from the log of the kernel or of a CI system.
     pub prefixed: bool,
-    /// A syslog daemon or the journal wrote it: they miss what a kernel says when it goes down.
+    /// A syslog daemon or the journal wrote the line. They miss the kernel's last messages.
     pub syslog: bool,
-    /// The line is a /dev/kmsg record: newlines in it are escaped.
+    /// The line is a `/dev/kmsg` record, in which newlines are escaped.
     pub record: bool,
 }
 
-/// Takes away what terminals add: carriage returns, ANSI colour, NULs.
+/// Removes carriage returns, ANSI colours and NUL bytes.
 pub(super) fn clean(raw: &[u8]) -> Cow<'_, [u8]> {
     let mut raw = raw;
     while let [head @ .., b'\r' | b'\n' | 0] = raw {
@@ -63,7 +65,7 @@ pub(super) fn clean(raw: &[u8]) -> Cow<'_, [u8]> {
 }
 
 impl<'a> Line<'a> {
-    /// Takes a cleaned line apart.
+    /// Parses a cleaned line.
     pub(super) fn parse(raw: &'a [u8]) -> Line<'a> {
         let mut line = Line {
             text: raw,
@@ -78,7 +80,7 @@ impl<'a> Line<'a> {
         if line.take_kmsg() {
             return line;
         }
-        // Prefixes come in any order and number: "<4>", dates, host and tag, dmesg's columns.
+        // Prefixes come in any order and number: "<4>", dates, host and tag, the columns of dmesg.
         for _ in 0..8 {
             if line.take_time() {
                 line.take_callers();
@@ -120,7 +122,8 @@ impl<'a> Line<'a> {
         true
     }
 
-    /// `[    1.234567] `; the number of decimals is six, but dmesg and others know less and more.
+    /// `[    1.234567] `. The kernel prints six decimals; dmesg and other programs print fewer or
+    /// more.
     fn take_time(&mut self) -> bool {
         let Some((time, rest)) = timestamp(self.text) else { return false };
         self.time = Some(time);
@@ -128,7 +131,8 @@ impl<'a> Line<'a> {
         true
     }
 
-    /// What may follow the time: `[   T12]`, `[    C0]`, Android's `c0 12 `, and the one space before the text.
+    /// Removes the prefixes after the time: `[   T12]`, `[    C0]`, Android's `c0 12 `, and the one
+    /// space before the text.
     fn take_callers(&mut self) {
         let mut rest = self.text;
         if let [b'[', tail @ ..] | [b' ', b'[', tail @ ..] = rest
@@ -138,7 +142,7 @@ impl<'a> Line<'a> {
             self.caller = Some(caller);
             rest = &tail[end + 1..];
         }
-        // journalctl -o short-monotonic puts host and tag behind the time.
+        // journalctl -o short-monotonic puts host and tag after the time.
         if let Some((tail, false)) = prefix::syslog(rest.strip_prefix(b" ").unwrap_or(rest)) {
             self.text = tail;
             return;
@@ -153,7 +157,7 @@ impl<'a> Line<'a> {
         self.text = rest.strip_prefix(b" ").unwrap_or(rest);
     }
 
-    /// Drops one prefix that is not the kernel's; false when there is none.
+    /// Removes one prefix that the kernel did not print. Returns false if there is none.
     fn take_prefix(&mut self) -> bool {
         let rest = self.text;
         let dated = prefix::level(rest)
@@ -171,7 +175,8 @@ impl<'a> Line<'a> {
         false
     }
 
-    /// A program's unfinished line, or a CI system's own prefix, may stand before the kernel's time.
+    /// Finds the kernel's time after the unfinished line of a program, or after a CI system's own
+    /// prefix.
     fn find_time(&mut self) {
         if self.user {
             return;
@@ -197,8 +202,8 @@ impl<'a> Line<'a> {
     }
 }
 
-/// Undoes `/dev/kmsg`'s escapes (`\x0a`, `msg_add_ext_text()` in kernel/printk/printk.c); a record may hold several
-/// lines.
+/// Decodes the escapes of `/dev/kmsg` (`\x0a`, `msg_add_ext_text()` in kernel/printk/printk.c). A
+/// record may hold several lines.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -223,7 +228,8 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A line of `journalctl -o json` (systemd.journal-fields(7)): what is known of it, and its message.
+/// Parses a line of `journalctl -o json` (systemd.journal-fields(7)) into its metadata and its
+/// message.
 fn journal_entry(text: &[u8]) -> Option<(Line<'static>, String)> {
     #[derive(Deserialize)]
     struct Entry {
@@ -251,7 +257,8 @@ fn journal_entry(text: &[u8]) -> Option<(Line<'static>, String)> {
     Some((line, entry.message))
 }
 
-/// Takes a raw line apart and hands on what it holds, cleaned: one text, or those of a /dev/kmsg record.
+/// Cleans and parses a raw line. Calls `each` for its text, or for each text of a `/dev/kmsg`
+/// record.
 pub(super) fn with_texts(raw: &[u8], mut each: impl FnMut(&Line<'_>, &str)) {
     let cleaned = clean(raw);
     if let Some((line, message)) = journal_entry(&cleaned) {

@@ -1,9 +1,10 @@
-//! Lockdep's prose: which locks, held by whom, wanted by whom (kernel/locking/lockdep.c).
+//! Reads the locks in the text of lockdep: the lock that a task wants, and the locks that are held
+//! (kernel/locking/lockdep.c).
 
 use super::frame::{self, plain_name};
 use super::{Kind, Lock, Locks, Stack};
 
-/// What the next line with a lock on it is.
+/// The role of the lock on the next line that has one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Next {
     Nothing,
@@ -12,7 +13,7 @@ enum Next {
     Ring,
 }
 
-/// Reads the locks out of a report's lines. `None` when there are none.
+/// Reads the locks in the lines of a report. `None` if there are none.
 pub(super) fn read<'a>(kind: Kind, texts: impl Iterator<Item = &'a str>, stacks: &[Stack]) -> Option<Locks> {
     let mut locks = Locks::default();
     let mut ring = Vec::new();
@@ -57,7 +58,8 @@ pub(super) fn read<'a>(kind: Kind, texts: impl Iterator<Item = &'a str>, stacks:
             next = Next::Nothing;
         }
     }
-    // Printed from #n down to #0; #0 was taken last, under #n, and each #k+1 was taken under #k.
+    // Lockdep prints from #n down to #0. #0 was taken last, under #n, and each #k+1 was taken under
+    // #k.
     locks.cycle.reverse();
     if locks.cycle.is_empty() && !ring.is_empty() {
         locks.cycle = ring;
@@ -66,7 +68,7 @@ pub(super) fn read<'a>(kind: Kind, texts: impl Iterator<Item = &'a str>, stacks:
     (found || kind.is_lockdep() && !locks.held_by_task.is_empty()).then_some(locks)
 }
 
-/// Sentences that are followed by a lock.
+/// The role that a sentence announces for the lock after it.
 fn announced(bare: &str) -> Option<Next> {
     const WANTED: [&str; 6] = [
         "is trying to acquire lock:",
@@ -109,7 +111,8 @@ pub(super) fn lock(text: &str) -> Option<Lock> {
     let rest = &text[close + 2..];
     let mask_end = rest.find('}')?;
     let mask = &rest[..mask_end];
-    // A usage mask has '.', '+', '-', '?' (get_usage_char()); with anything else it is some other text in braces.
+    // A usage mask has '.', '+', '-' and '?' (get_usage_char()). With other characters, the braces
+    // hold another text.
     if mask.is_empty() || !mask.bytes().all(|b| b".+-?:0123456789".contains(&b)) {
         return None;
     }
@@ -130,7 +133,8 @@ fn named(name: &str, mask: &str) -> Lock {
     Lock { class, subclass, mask: mask.to_owned(), wait: None, at: None, frames: Vec::new() }
 }
 
-/// Takes `#N` and `/N` off a class's name (`__print_lock_name()`), and instance numbers off a workqueue's.
+/// Removes `#N` and `/N` from the name of a class (`__print_lock_name()`), and the instance number
+/// from that of a workqueue.
 fn class(name: &str) -> (String, u32) {
     let (name, subclass) = match name.rsplit_once('/') {
         Some((class, digits)) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {

@@ -1,7 +1,11 @@
-//! What consoles, syslog, journals and CI systems put before the kernel's text: each function takes one thing off and
-//! gives what follows, or `None` where it is not there.
+//! Parsers for the prefixes that consoles, syslog, journals and CI systems put before the kernel's
+//! text.
+//!
+//! Each function removes one prefix and returns the rest of the line, or `None` if the prefix is
+//! absent.
 
-/// Who printed a line (`CONFIG_PRINTK_CALLER`, kernel/printk/printk.c `print_caller()`).
+/// The context that printed a line (`CONFIG_PRINTK_CALLER`, kernel/printk/printk.c
+/// `print_caller()`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Caller {
     /// `T12`: task 12.
@@ -24,7 +28,7 @@ pub(super) fn caller_id(bytes: &[u8]) -> Option<Caller> {
     }
 }
 
-/// Seconds and decimals in brackets: microseconds and what follows the bracket.
+/// Parses seconds and decimals in brackets. Returns microseconds, and the text after the bracket.
 pub(super) fn timestamp(text: &[u8]) -> Option<(u64, &[u8])> {
     let rest = text.strip_prefix(b"[")?;
     let rest = rest.trim_ascii_start();
@@ -58,7 +62,7 @@ pub(super) fn android_cpu(text: &[u8]) -> Option<&[u8]> {
     if cpu == 0 || pid == 0 { None } else { rest.get(pid..)?.strip_prefix(b" ") }
 }
 
-/// Mediatek's kernels: ` (7)[312:kworker/7:2]text`, with `-(7)` where interrupts are off.
+/// Mediatek's kernels: ` (7)[312:kworker/7:2]text`, with `-(7)` if interrupts are off.
 pub(super) fn mediatek_task(text: &[u8]) -> Option<(u32, &[u8])> {
     let rest = text.trim_ascii_start();
     let rest = rest.strip_prefix(b"-").unwrap_or(rest).strip_prefix(b"(")?;
@@ -73,7 +77,7 @@ pub(super) fn mediatek_task(text: &[u8]) -> Option<(u32, &[u8])> {
 
 /// `<4>`.
 pub(super) fn level(text: &[u8]) -> Option<&[u8]> {
-    // Some CI systems put two spaces behind their clock.
+    // Some CI systems put two spaces after their clock.
     let rest = text.trim_ascii_start().strip_prefix(b"<")?;
     let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
     if (1..=3).contains(&digits) { rest[digits..].strip_prefix(b">") } else { None }
@@ -86,7 +90,8 @@ pub(super) fn date(text: &[u8]) -> Option<&[u8]> {
         _ => (false, text),
     };
     if open {
-        // `[Mon Nov  3 10:00:00 2025]` (dmesg -T), `[2024-01-01T00:00:00.000Z]`, `[12:34:56]`, `[Nov 3 10:00]`.
+        // `[Mon Nov  3 10:00:00 2025]` (dmesg -T), `[2024-01-01T00:00:00.000Z]`, `[12:34:56]`,
+        // `[Nov 3 10:00]`.
         let end = memchr::memchr(b']', &body[..body.len().min(48)])?;
         let inside = &body[..end];
         let colon = memchr::memchr(b':', inside)?;
@@ -105,7 +110,8 @@ pub(super) fn date(text: &[u8]) -> Option<&[u8]> {
     (starts && (date_time || clock)).then(|| one_space(&body[word..]))
 }
 
-/// `Mon 2025-11-03 10:00:00 UTC ` of journalctl -o short-full: the weekday, and the zone behind the time.
+/// `Mon 2025-11-03 10:00:00 UTC ` of `journalctl -o short-full`: the weekday, and the zone after
+/// the time.
 pub(super) fn weekday(text: &[u8]) -> Option<&[u8]> {
     const WORDS: [&[u8]; 9] =
         [b"Mon ", b"Tue ", b"Wed ", b"Thu ", b"Fri ", b"Sat ", b"Sun ", b"UTC ", b"CEST "];
@@ -118,15 +124,16 @@ pub(super) fn one_space(text: &[u8]) -> &[u8] {
     text.strip_prefix(b" ").or_else(|| text.strip_prefix(b"\t")).unwrap_or(text)
 }
 
-/// `kern  :warn  : ` of dmesg -x. Another facility is a program's (`user`), which `syslog` sees to.
+/// `kern  :warn  : ` of `dmesg -x`. Other facilities, such as `user`, belong to programs; `syslog`
+/// handles them.
 pub(super) fn columns(text: &[u8]) -> Option<&[u8]> {
     let rest = text.strip_prefix(b"kern")?.trim_ascii_start().strip_prefix(b":")?;
     let end = memchr::memchr(b':', &rest[..rest.len().min(12)])?;
     Some(one_space(&rest[end + 1..]))
 }
 
-/// `Nov  3 10:00:00 host kernel: ` or, its date gone already, `host kernel: `; dmesg -x's `user  :info  : `.
-/// The second value says that a program printed it.
+/// `Nov  3 10:00:00 host kernel: `, or `host kernel: ` if the date is already removed; also
+/// `user  :info  : ` of `dmesg -x`. The second value is true if a program printed the line.
 pub(super) fn syslog(text: &[u8]) -> Option<(&[u8], bool)> {
     const MONTHS: [&[u8; 3]; 12] =
         [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
@@ -153,7 +160,7 @@ pub(super) fn syslog(text: &[u8]) -> Option<(&[u8], bool)> {
     if let Some(tail) = rest.strip_prefix(b"kernel: ") {
         return Some((tail, false));
     }
-    // host, then tag.
+    // The host, then the tag.
     let host = rest.iter().take_while(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b)).count();
     let tail = rest.get(host..)?.strip_prefix(b" ")?;
     if let Some(tail) = tail.strip_prefix(b"kernel: ") {

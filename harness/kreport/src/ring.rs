@@ -1,12 +1,13 @@
-//! A lock cycle as a small ring, for terminals.
+//! Draws a lock cycle as a small ring, for terminals.
 
 use std::fmt::Write as _;
 
 use super::{Locks, Report};
 
-/// Draws the cycle of a lockdep report, a lock a line; `None` when the report has no cycle.
+/// Draws the cycle of a lockdep report, one lock a line; `None` if the report has no cycle.
 ///
-/// Read it downwards: each lock was taken while the one above it was held, the first while the last was.
+/// Read it downwards: each lock was taken while the one above it was held, and the first while the
+/// last was held.
 pub fn draw_ring(report: &Report) -> Option<String> {
     let locks: &Locks = report.locks.as_ref()?;
     let cycle = &locks.cycle;

@@ -1,19 +1,20 @@
-//! The streaming reader: bytes in, whole lines out to the gatherer, harmless lines skipped at memory speed.
+//! The streaming scanner: it splits bytes into lines, skips at memory speed those that cannot
+//! matter, and passes the others to `grouper`.
 
 use std::collections::VecDeque;
 
-use super::gather::Gatherer;
+use super::grouper::Gatherer;
 use super::triggers::Triggers;
 use super::{Report, line};
 
-/// Bytes of a line that are looked at; the rest of a longer one is dropped as it comes.
+/// Bytes of a line that are read. The rest of a longer line is dropped as it arrives.
 const LINE_LIMIT: usize = 16 * 1024;
 
-/// Lines at the start of a log that are read even if nothing in them can begin a report: they say what the log's
-/// lines look like.
+/// Lines at the start of a log that are read even if they cannot begin a report: they show the
+/// format of the log's lines.
 const SAMPLE: u64 = 200;
 
-/// Reads a kernel log as it grows. Memory stays below a few MiB whatever comes.
+/// Reads a kernel log as it grows. Its memory stays below a few MiB for any input.
 ///
 /// ```
 /// let mut scanner = hotplug_kreport::Scanner::new();
@@ -25,11 +26,11 @@ const SAMPLE: u64 = 200;
 pub struct Scanner {
     triggers: &'static Triggers,
     gatherer: Gatherer,
-    /// The unfinished last line, at most [`LINE_LIMIT`] bytes of it.
+    /// The incomplete last line, at most [`LINE_LIMIT`] bytes of it.
     partial: Vec<u8>,
-    /// The last finished line of the chunk before: a banner may stand above a headline.
+    /// The last complete line of the chunk before: it may be a banner above a headline.
     previous: Vec<u8>,
-    /// Finished lines so far.
+    /// The number of complete lines so far.
     lines: u64,
     done: VecDeque<Report>,
 }
@@ -41,7 +42,7 @@ impl Default for Scanner {
 }
 
 impl Scanner {
-    /// A scanner at line 1.
+    /// A scanner at the start of a log.
     pub fn new() -> Self {
         Self {
             triggers: Triggers::get(),
@@ -53,13 +54,13 @@ impl Scanner {
         }
     }
 
-    /// Takes one line, with or without its newline: a /dev/kmsg record, for example.
+    /// Reads one line, with or without its newline, such as a `/dev/kmsg` record.
     pub fn push_line(&mut self, line: &[u8]) {
         self.feed(line.strip_suffix(b"\n").unwrap_or(line));
         self.feed(b"\n");
     }
 
-    /// Takes any stretch of bytes. How the log is cut into stretches changes nothing.
+    /// Reads a chunk of the log. The result does not depend on where a log is split into chunks.
     pub fn feed(&mut self, bytes: &[u8]) {
         let mut bytes = bytes;
         if !self.partial.is_empty() {
@@ -86,17 +87,18 @@ impl Scanner {
         self.partial.extend_from_slice(&bytes[..bytes.len().min(LINE_LIMIT)]);
     }
 
-    /// Reports that are complete by now. Taking them out keeps memory bounded.
+    /// Removes and returns the reports that are complete. Memory is bounded only if they are taken
+    /// out.
     pub fn drain(&mut self) -> impl Iterator<Item = Report> + '_ {
         self.done.drain(..)
     }
 
-    /// Lines read so far, an unfinished last one not counted.
+    /// The number of lines read so far, without an incomplete last line.
     pub fn lines(&self) -> u64 {
         self.lines
     }
 
-    /// The end of the log: what has not been drained, in the order of the log.
+    /// Ends the log. Returns the reports that were not drained, in the order of the log.
     pub fn finish(mut self) -> Vec<Report> {
         let partial = std::mem::take(&mut self.partial);
         if !partial.is_empty() {
@@ -110,7 +112,7 @@ impl Scanner {
         reports
     }
 
-    /// Takes lines without the last one's newline.
+    /// Reads complete lines. `bytes` ends before the newline of the last one.
     fn whole_lines(&mut self, bytes: &[u8]) {
         let mut at = 0;
         while at <= bytes.len() {
@@ -143,7 +145,7 @@ impl Scanner {
     }
 }
 
-/// Reads a whole log at once.
+/// Reads a whole log. Returns its reports in the order of the log.
 pub fn scan(log: &[u8]) -> Vec<Report> {
     let mut scanner = Scanner::new();
     scanner.feed(log);

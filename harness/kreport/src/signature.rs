@@ -1,16 +1,16 @@
-//! What makes two reports the same bug. `docs/kernel-reports.md` gives the reasons.
+//! Makes and compares signatures. `docs/kernel-reports.md` gives the reasons.
 
 use super::{Kind, Lock, Locks, Report, Signature};
 
-/// The parts of a report that name the bug.
+/// The parts of a report that identify the bug.
 pub(super) struct Facts<'a> {
     pub kind: Kind,
-    /// The checker's own words, free of addresses and numbers.
+    /// The text of the checker, without addresses and numbers.
     pub detail: Option<&'a str>,
     /// The source file of a WARNING or BUG, without the line: lines move between builds.
     pub file: Option<&'a str>,
     pub blame: Option<&'a str>,
-    /// For assertions: the function that lacks the lock's caller.
+    /// For assertions: the assertion, and the caller of the function that lacks the lock.
     pub assertion: Option<(&'a str, Option<&'a str>)>,
     pub locks: Option<&'a Locks>,
 }
@@ -26,7 +26,8 @@ pub(super) fn sign(facts: &Facts<'_>) -> Signature {
     let nothing = Locks::default();
     let locks = facts.locks.unwrap_or(&nothing);
     match facts.kind {
-        // Which side of a cycle reports, and from where, is chance: the bug is the set of locks.
+        // Which side of a cycle reports, and from which function, is chance: the bug is the set of
+        // locks.
         Kind::LockdepCircular if !locks.cycle.is_empty() || locks.wanted.is_some() => {
             add(&ring(locks).join(" + "));
         }
@@ -58,7 +59,7 @@ pub(super) fn sign(facts: &Facts<'_>) -> Signature {
                 add(assertion);
                 add(&[facts.blame.unwrap_or("?"), caller.unwrap_or("?")].join(" < "));
             } else if facts.kind == Kind::Kcsan && facts.detail.is_some_and(|detail| detail.contains(" / ")) {
-                // Both functions are in the words already; which of them is printed first is chance.
+                // `detail` has both functions already; which of them is printed first is chance.
             } else {
                 match (facts.blame, facts.file) {
                     (Some(function), _) => add(function),
@@ -72,7 +73,7 @@ pub(super) fn sign(facts: &Facts<'_>) -> Signature {
     Signature { hash, key }
 }
 
-/// The classes of a cycle, in an order that does not depend on who reported it.
+/// The classes of a cycle, in an order that does not depend on the reporting task.
 fn ring(locks: &Locks) -> Vec<String> {
     let mut names: Vec<String> =
         locks.cycle.iter().chain(&locks.wanted).chain(&locks.held).map(Lock::name).collect();
@@ -83,9 +84,10 @@ fn ring(locks: &Locks) -> Vec<String> {
 
 /// Whether two reports are the same bug: equal signatures, or two prints of one lock cycle.
 ///
-/// A cycle is printed with the first chain that lockdep's search finds, so the locks *between* differ from kernel
-/// to kernel and from run to run. What stays is the edge that closes it. Two cycles are one bug when the closing
-/// edge of either (held, then wanted, at the same function) is an edge of the other.
+/// Lockdep prints a cycle with the first chain that its search finds, so the locks *between* differ
+/// from kernel to kernel and from run to run. The edge that closes the cycle is always the same.
+/// Two cycles are one bug if the closing edge of either (held, then wanted, at the same function)
+/// is an edge of the other.
 pub fn same_bug(a: &Report, b: &Report) -> bool {
     if a.signature == b.signature {
         return true;

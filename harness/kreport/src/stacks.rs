@@ -1,10 +1,10 @@
-//! Which stacks the lines of a report hold, and whose they are.
+//! Reads the call stacks in the lines of a report, and assigns them to their tasks.
 
 use super::body::{self, Part};
 use super::frame::plain_name;
 use super::{Frame, Kind, Process, Stack};
 
-/// What the body of a report said.
+/// The content of the body of a report.
 #[derive(Debug, Default)]
 pub(super) struct Body {
     pub frames: Vec<Frame>,
@@ -12,16 +12,17 @@ pub(super) struct Body {
     pub cpu: Option<u32>,
     pub process: Option<Process>,
     pub ip: Option<Frame>,
-    /// Frames before this index ran in an interrupt that had nothing to do with what it interrupted.
+    /// Frames before this index belong to an interrupt that is unrelated to the code that it
+    /// interrupted.
     pub interrupted: usize,
-    /// x86's `<TASK>` without `</TASK>`.
+    /// x86's `<TASK>` was printed without `</TASK>`.
     pub unclosed: bool,
     pub ended: bool,
     /// A stack was printed, even an empty one.
     pub traced: bool,
 }
 
-/// Where the next frame goes.
+/// The destination of the next frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Into {
     Task,
@@ -35,7 +36,7 @@ struct Reader {
     kind: Kind,
     body: Body,
     into: Into,
-    /// The next trace is not the reporting task's, but this one's.
+    /// The next trace belongs to this task, not to the reporting one.
     other: Option<String>,
     /// Inside `<TASK>`.
     open: bool,
@@ -70,7 +71,7 @@ impl Reader {
             }
             Part::Own if body.frames.is_empty() => self.into = Into::Task,
             Part::Heading(title) => {
-                // These print no "Call Trace:": the first named stack is the task's.
+                // These kinds print no "Call Trace:": the first named stack is that of the task.
                 let own = matches!(self.kind, Kind::Kcsan | Kind::Kfence | Kind::MemoryLeak)
                     && body.frames.is_empty();
                 if own {
@@ -145,8 +146,9 @@ impl Reader {
         let mut body = self.body;
         body.unclosed = self.open;
         body.stacks.retain(|stack| !stack.frames.is_empty());
-        // Registers are printed before the trace. Either it begins where they were, in an interrupt or not; or with the
-        // interrupt that printed it, and what that interrupted comes after.
+        // The kernel prints the registers before the trace. The trace begins where the registers
+        // were, in an interrupt or not; or it begins with the interrupt that printed it, and the
+        // interrupted code follows.
         if let Some(ip) = body.ip.clone() {
             if !body.frames[..body.interrupted].iter().any(|frame| prints(plain_name(&frame.function))) {
                 body.interrupted = 0;
@@ -161,8 +163,8 @@ impl Reader {
     }
 }
 
-/// Functions of the interrupts that look for stalls and print what they interrupted (kernel/watchdog.c, kernel/rcu,
-/// `lib/nmi_backtrace.c`).
+/// Whether a function belongs to an interrupt that detects stalls and prints the interrupted code
+/// (kernel/watchdog.c, kernel/rcu, `lib/nmi_backtrace.c`).
 fn prints(function: &str) -> bool {
     const PRINTERS: [&str; 9] = [
         "dump_stack",

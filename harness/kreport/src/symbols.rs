@@ -41,7 +41,7 @@ impl Symbols {
         Ok(Self { lines, functions })
     }
 
-    /// Gives all frames of a report their places and adds the functions inlined into them.
+    /// Sets the source location of all frames of a report, and adds frames for inlined functions.
     pub fn resolve(&self, report: &mut Report) {
         let exact =
             report.frames.first().is_some_and(|frame| report.blame.as_deref() == Some(&frame.function));
@@ -54,7 +54,7 @@ impl Symbols {
         }
     }
 
-    /// `exact`: the first frame is where the CPU was, not a return address.
+    /// `exact` is true if the first frame is the location of the CPU, not a return address.
     fn expand(&self, frames: Vec<Frame>, exact: bool) -> Vec<Frame> {
         let mut out = Vec::with_capacity(frames.len());
         for (index, frame) in frames.into_iter().enumerate() {
@@ -65,7 +65,7 @@ impl Symbols {
 
     fn one(&self, mut frame: Frame, exact: bool, out: &mut Vec<Frame>) {
         let Some(address) = self.address(&frame) else { return out.push(frame) };
-        // A return address may lie behind the call's last instruction, in another line or block.
+        // A return address may be after the last instruction of the call, in another line or block.
         let probe = if exact { address } else { address.saturating_sub(1) };
         let Ok(mut found) = self.lines.find_frames(probe) else { return out.push(frame) };
         let mut chain = Vec::new();
@@ -97,7 +97,8 @@ impl Symbols {
         out.push(frame);
     }
 
-    /// The functions that the code at an address is of, those that were compiled into another first. Empty of what is no code.
+    /// The functions that the code at an address belongs to, inlined ones first. Empty if the
+    /// address has no code.
     pub fn functions_at(&self, address: u64) -> Vec<String> {
         let mut names = Vec::new();
         if let Ok(mut found) = self.lines.find_frames(address) {
@@ -109,14 +110,16 @@ impl Symbols {
         names
     }
 
-    /// The image's address of a frame. Of several functions of one name, the one of the printed size.
+    /// The address of a frame in the image. Among functions of one name, it is the one of the
+    /// printed size.
     fn address(&self, frame: &Frame) -> Option<u64> {
         let (offset, size) = (frame.offset?, frame.size?);
         if frame.module.is_some() {
             return None;
         }
         let places = self.functions.get(&frame.function)?;
-        // The printed size reaches to the next symbol (kallsyms), padding included: at least the ELF size.
+        // The printed size extends to the next symbol (kallsyms), padding included: at least the
+        // ELF size.
         let (address, _) = places.iter().min_by_key(|(_, length)| size.abs_diff(*length))?;
         let fits =
             places.len() == 1 || places.iter().filter(|(_, length)| size.abs_diff(*length) < 16).count() == 1;
@@ -124,7 +127,7 @@ impl Symbols {
     }
 }
 
-/// Build folders make paths long: what matters begins at the source's own top folder.
+/// Shortens a path: the part before the top folder of the source is the build folder.
 fn tidy(path: &str) -> &str {
     const TOPS: [&str; 16] = [
         "/arch/",
@@ -174,7 +177,8 @@ void _start(void) { int x = 0; outermost(&x); for (;;) ; }
         assert!(built.unwrap().success(), "cc did not compile a file of four lines");
         let symbols = Symbols::open(&image).unwrap();
         let size = symbols.functions["outermost"][0].1;
-        // Behind the call instruction: somewhere in the middle of the function, whatever the machine.
+        // The address after the call instruction is somewhere in the function, depending on the
+        // machine.
         let found = (1..size).any(|offset| {
             let log = format!(
                 "WARNING: CPU: 0 PID: 1 at t.c:1 deepest+0x0/0x9\nCall Trace:\n outermost+{offset:#x}/{size:#x}\n"

@@ -2,7 +2,8 @@
 
 use super::{Corruption, Kind, Report, fold, scan};
 
-/// One WARNING of the seed patch as 6.1 prints it (arch/x86, kernel/panic.c), with the outer path to choose.
+/// One WARNING of the seed patch as 6.1 prints it (arch/x86, kernel/panic.c), with a selectable
+/// outer path.
 fn seed_warning(time: u32, cpu: u32, pid: u32, outer: &[&str]) -> String {
     let mut text = vec![
         "------------[ cut here ]------------".to_owned(),

@@ -1,15 +1,15 @@
-//! What the first lines of a report say: its words, its place, its process; and the title made of them.
+//! Reads the facts in the first lines of a report (text, location, process), and writes its title.
 
 use super::frame::{self, is_source, named_in};
 use super::{Frame, Kind, Locks, Process};
 
-/// What the first lines said.
+/// The facts in the first lines of a report.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     pub kind: Kind,
-    /// For people.
+    /// The text for display.
     pub detail: Option<String>,
-    /// The part of `detail` that is the same each time.
+    /// The part of `detail` that is the same in every occurrence of the bug.
     pub class: Option<String>,
     pub function: Option<Frame>,
     pub source: Option<String>,
@@ -18,7 +18,7 @@ pub(super) struct Facts {
 }
 
 impl Default for Kind {
-    /// The least special kind.
+    /// The least specific kind.
     fn default() -> Self {
         Kind::Bug
     }
@@ -90,11 +90,12 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
             facts.class =
                 facts.source.as_deref().and_then(|source| source.split(':').next()).map(str::to_owned);
         }
-        // Half of the architectures call only some of them so; the rest print the address.
+        // Half of the architectures print "NULL pointer dereference" only in some cases. The other
+        // cases are recognized by the address.
         Kind::PageFault if small_address(headline) || next().take(3).any(small_address) => {
             facts.kind = Kind::NullDeref;
         }
-        // Old kernels print the rest of the sentence as a line of its own.
+        // Old kernels print the rest of the sentence on a line of its own.
         Kind::PageFault if next().next().is_some_and(|text| text.starts_with("NULL pointer dereference")) => {
             facts.kind = Kind::NullDeref;
         }
@@ -116,7 +117,7 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
         | Kind::DmaApi
         | Kind::Usercopy
         | Kind::ListCorruption => {
-            // The process and die()'s count and flags are not the bug's.
+            // The process, and the count and flags of die(), do not identify the bug.
             let words = headline.split(" in process ").next().unwrap_or(headline);
             facts.class = Some(letters(words.split("[#").next().unwrap_or(words)));
         }
@@ -131,8 +132,9 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
     facts
 }
 
-/// An address in the first page, behind the words that the architectures put before it: x86 and s390 mostly say a line
-/// of their own, mips, loongarch, riscv and arm the headline.
+/// Whether a line has an address in the first page, after the words that an architecture prints
+/// before it. x86 and s390 mostly print the address on a line of its own; mips, loongarch, riscv
+/// and arm print it in the headline.
 fn small_address(text: &str) -> bool {
     const WORDS: [&str; 4] = [" at virtual address ", "Failing address: ", " at address ", "address: 0x"];
     WORDS.iter().filter_map(|words| text.split_once(words)).any(|(_, rest)| {
@@ -142,7 +144,8 @@ fn small_address(text: &str) -> bool {
     })
 }
 
-/// 6.12 says "Object corrupt" in the headline where older kernels say how, and how a line below.
+/// 6.12 prints "Object corrupt" in the headline and the kind of corruption on a line below. Older
+/// kernels print the kind in the headline.
 fn overwritten(text: &str) -> Option<String> {
     let (what, _) = text.strip_prefix('[')?.split_once(" overwritten] ")?;
     Some(format!("{what} overwritten"))
@@ -253,7 +256,8 @@ fn panic(facts: &mut Facts, headline: &str) {
     facts.class = Some(letters(reason));
 }
 
-/// `{IN-HARDIRQ-W} -> {HARDIRQ-ON-W}`: which of the two came first is chance; the context is the bug's.
+/// The context of `{IN-HARDIRQ-W} -> {HARDIRQ-ON-W}`. Which of the two states came first is chance,
+/// so only the context identifies the bug.
 fn state_family(text: &str) -> String {
     ["HARDIRQ", "SOFTIRQ", "RECLAIM_FS"]
         .into_iter()
@@ -262,7 +266,9 @@ fn state_family(text: &str) -> String {
         .to_owned()
 }
 
-/// Words without what changes from run to run: addresses, numbers, quoted names, what follows a colon and a value.
+/// Replaces the words that vary from run to run by `N`: addresses, numbers, and words that contain
+/// a digit and one of `=`, `:`, `/` and `#`. Symbols lose their offsets and the compiler's
+/// suffixes.
 pub(super) fn letters(text: &str) -> String {
     let mut out: Vec<String> = Vec::new();
     for word in text.split_whitespace().take(24) {
@@ -328,7 +334,7 @@ fn after(text: &str, mark: &str) -> Option<u32> {
     text[at..].split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// The title.
+/// Writes the title.
 pub(super) fn write(
     kind: Kind,
     facts: &Facts,
@@ -396,8 +402,8 @@ pub(super) fn write(
         Kind::UnregisterNetdevice => "unregister_netdevice: waiting for a device to become free".to_owned(),
         Kind::OutOfMemory => format!("out of memory{place}"),
         Kind::Panic => format!("kernel panic: {detail}"),
-        Kind::Reboot => "the kernel started again without a goodbye".to_owned(),
-        Kind::WatchdogBite => "a watchdog bit".to_owned(),
+        Kind::Reboot => "the kernel started again without an announced shutdown".to_owned(),
+        Kind::WatchdogBite => "a watchdog timer expired".to_owned(),
         _ if class.is_empty() => format!("{kind}{place}"),
         _ => format!("{class}{place}"),
     }

@@ -1,5 +1,5 @@
-//! The reader of kernel reports against whole logs: fixtures with what is expected of them, and what must hold for
-//! any log.
+//! Tests of the reader of kernel reports on whole logs: fixtures with their expected reports, and
+//! properties of any log.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -10,11 +10,11 @@ use hotplug_kreport::{Kind, Report, Scanner, scan};
 use proptest::prelude::*;
 use serde::Deserialize;
 
-/// What a fixture's `.json` says.
+/// The content of a fixture's `.json`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fixture {
-    /// The kernel file that prints it, or where the log is from.
+    /// The kernel file that prints it, or the origin of the log.
     source: String,
     reports: Vec<Expected>,
 }
@@ -108,7 +108,7 @@ fn fixtures_cover_the_kinds() {
     }
 }
 
-/// What of a report a change to its surroundings must not touch.
+/// The parts of a report that a change to its surroundings must not affect.
 fn identity(report: &Report) -> (Kind, String) {
     (report.kind, report.signature.key.clone())
 }
@@ -152,7 +152,8 @@ fn two_logs_in_one_file_give_the_reports_of_both() {
         let joined = [first.as_slice(), second].concat();
         let mut expected: Vec<_> = scan(first).iter().chain(&scan(second)).map(identity).collect();
         let mut got: Vec<_> = scan(&joined).iter().map(identity).collect();
-        // The second log's kernel starts in the middle of the joined one: that is a report of its own.
+        // The second log's kernel starts in the middle of the joined one: this is a report of its
+        // own.
         got.retain(|(kind, _)| *kind != Kind::Reboot);
         expected.retain(|(kind, _)| *kind != Kind::Reboot);
         assert_eq!(got, expected, "{} + {}", one.display(), two.display());
@@ -163,7 +164,7 @@ fn two_logs_in_one_file_give_the_reports_of_both() {
 fn times_and_callers_change_no_signature() {
     for (path, log, _) in fixtures() {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        // Several callers in one log, or other prefixes: nothing to add to.
+        // Logs with several callers or other prefixes are left out.
         if name.starts_with("format-")
             || name.starts_with("mixed")
             || name.starts_with("negative")

@@ -1,5 +1,5 @@
-//! From a guest's memory to its lock order. Whatever is in that memory: places are checked, loops end, and what is odd
-//! is said, never guessed.
+//! Decodes the lock order from a guest's memory. The memory is not trusted: addresses are checked,
+//! loops are bounded, and malformed data is reported and never guessed.
 
 use std::collections::HashMap;
 
@@ -8,16 +8,16 @@ use rustc_hash::FxHashMap;
 use super::graph::{Edge, How, Interned, LockClass, LockOrder, Node, Usage};
 use super::layout::Layout;
 
-/// The longest name of a lock that is read, bytes. The longest of a 6.12 kernel has 60.
+/// The longest name of a lock that is read, in bytes. The longest name in a 6.12 kernel has 60.
 const NAME: u64 = 128;
 
-/// The longest call path that is read; lockdep's own have at most 64 entries.
+/// The longest call path that is read. Lockdep's own have at most 64 entries.
 const PATH: usize = 64;
 
-/// Why a guest's memory gives no lock order.
+/// The reason why a guest's memory holds no lock order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Odd(pub String);
+pub struct MalformedDump(pub String);
 
 /// The bytes of lockdep's arrays in one guest, as far as they are used.
 #[derive(Debug, Clone, Default)]
@@ -34,26 +34,28 @@ pub struct Dump {
     pub names: HashMap<u64, Vec<u8>>,
 }
 
-/// Reads lockdep's arrays with `memory`, which is given a physical address and a number of bytes, and makes sense of them.
+/// Reads lockdep's arrays and decodes them. `memory` reads a number of bytes at a physical address.
 ///
 /// # Errors
-/// `memory`'s own, and [`Odd`] where what it gives cannot be lockdep's.
-pub async fn read<E: From<Odd>>(
+/// The errors of `memory`, and [`MalformedDump`] if the bytes cannot be lockdep's.
+pub async fn read<E: From<MalformedDump>>(
     layout: &Layout,
     mut memory: impl AsyncFnMut(u64, u64) -> Result<Vec<u8>, E>,
 ) -> Result<LockOrder, E> {
     let mut at = async |address: u64, bytes: u64| {
         let place = Layout::physical(address)
-            .ok_or_else(|| E::from(Odd(format!("{address:#x} is not in the kernel's image"))))?;
+            .ok_or_else(|| E::from(MalformedDump(format!("{address:#x} is not in the kernel's image"))))?;
         let read = memory(place, bytes).await?;
         if read.len() as u64 != bytes {
-            return Err(Odd(format!("{} of {bytes} bytes at {place:#x}", read.len())).into());
+            return Err(MalformedDump(format!("read {} of {bytes} bytes at {place:#x}", read.len())).into());
         }
         Ok::<_, E>(read)
     };
     let banner = at(layout.banner.address, layout.banner.bytes).await?;
     if layout.image_at(layout.banner.address).is_none_or(|image| !image.starts_with(&banner)) {
-        return Err(Odd("the guest's memory does not hold the kernel where its vmlinux says".into()).into());
+        return Err(
+            MalformedDump("the guest's memory does not hold the kernel of this vmlinux".into()).into()
+        );
     }
     let classes_in_use = at(layout.classes_in_use.address, layout.classes_in_use.bytes).await?;
     let entries_in_use = at(layout.entries_in_use.address, layout.entries_in_use.bytes).await?;
@@ -74,7 +76,7 @@ pub async fn read<E: From<Odd>>(
     };
     for address in dump.names_elsewhere(layout) {
         let Some(place) = Layout::physical_of_map(address, base) else { continue };
-        // Not across a page: the next may be no memory.
+        // Not across a page: the next page may not be memory.
         let bytes = NAME.min(4096 - place % 4096);
         dump.names.insert(address, memory(place, bytes).await?);
     }
@@ -82,7 +84,7 @@ pub async fn read<E: From<Odd>>(
 }
 
 impl Dump {
-    /// The classes in use: their place, and their bytes.
+    /// The classes in use: their index and their bytes.
     fn in_use<'a>(&'a self, layout: &Layout) -> impl Iterator<Item = (usize, &'a [u8])> {
         let stride = usize::try_from(layout.classes.stride).unwrap_or(1);
         self.classes.chunks_exact(stride).enumerate().filter(|(place, _)| {
@@ -90,17 +92,17 @@ impl Dump {
         })
     }
 
-    /// Where names are that the image does not hold.
+    /// The addresses of the names that are not in the image.
     fn names_elsewhere(&self, layout: &Layout) -> Vec<u64> {
         let names = self.in_use(layout).filter_map(|(_, class)| word(class, layout.class.name));
         names.filter(|name| *name != 0 && layout.image_at(*name).is_none()).collect()
     }
 
-    /// Makes sense of it.
+    /// Decodes the arrays.
     ///
     /// # Errors
-    /// Where the lists are no lists: another kernel's memory, or one that was overwritten.
-    pub fn decode(&self, layout: &Layout) -> Result<LockOrder, Odd> {
+    /// If the lists are broken: the memory is that of another kernel, or it was overwritten.
+    pub fn decode(&self, layout: &Layout) -> Result<LockOrder, MalformedDump> {
         let mut order = LockOrder::default();
         let mut places = HashMap::new();
         let mut keys = Vec::new();
@@ -110,7 +112,7 @@ impl Dump {
                 continue;
             };
             if key == 0 || name == 0 {
-                // It is being taken out of use.
+                // Lockdep is removing the class.
                 continue;
             }
             // The kernel has eight (MAX_LOCKDEP_SUBCLASSES).
@@ -124,7 +126,7 @@ impl Dump {
                     name: self.name(layout, name),
                     key: variable.map(|variable| match key - variable.address {
                         0 => variable.name.clone(),
-                        // One key of an array, or a lock within a structure.
+                        // One key of an array, or a lock inside a structure.
                         offset => format!("{}+{offset:#x}", variable.name),
                     }),
                     file: variable.and_then(|variable| variable.file.clone()),
@@ -138,7 +140,7 @@ impl Dump {
 
         let mut paths = Interned::default();
         let mut functions = Interned::default();
-        // Many dependencies come by one path, and paths share their frames: each is put into words once.
+        // Many dependencies share a path, and paths share frames. Each is formatted only once.
         let mut frames: FxHashMap<u64, u32> = FxHashMap::default();
         let mut known: FxHashMap<u64, Option<u32>> = FxHashMap::default();
         for (place, class) in self.in_use(layout) {
@@ -151,12 +153,12 @@ impl Dump {
                 let entry = layout.entries.index(next).and_then(|number| self.entry(layout, number));
                 let (Some(entry), true) = (entry, left > 0) else {
                     let name = &order.classes[from as usize].class.name;
-                    return Err(Odd(format!("the list of what is taken under {name} is broken")));
+                    return Err(MalformedDump(format!("the list of locks taken under {name} is broken")));
                 };
                 left -= 1;
                 next = word(entry, 0).unwrap_or(0);
                 let class = word(entry, layout.edge.class).and_then(|class| layout.classes.index(class));
-                // One whose class was just taken out of use goes too.
+                // A dependency whose class was just removed is left out.
                 let Some(&to) = class.and_then(|class| places.get(&class)) else { continue };
                 let trace = word(entry, layout.edge.trace).unwrap_or(0);
                 let path = *known.entry(trace).or_insert_with(|| {
@@ -183,7 +185,7 @@ impl Dump {
         self.entries.get(start..start + stride)
     }
 
-    /// A string of the guest's: bounded, and nothing in it that a terminal would obey.
+    /// A string of the guest, limited in length, with unprintable bytes replaced by `?`.
     fn name(&self, layout: &Layout, address: u64) -> String {
         let here = self.names.get(&address).map(Vec::as_slice);
         let bytes = here.or_else(|| layout.image_at(address)).unwrap_or(b"?");
@@ -217,7 +219,7 @@ fn function_at(layout: &Layout, address: u64) -> String {
     }
 }
 
-/// Numbers classes that are equal in all else by the address of their key.
+/// Numbers the classes that are equal in all else, by the address of their key.
 fn number_equals(classes: &mut [Node], keys: &[u64]) {
     let mut order: Vec<usize> = (0..classes.len()).collect();
     order.sort_by_key(|place| keys[*place]);

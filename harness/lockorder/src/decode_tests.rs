@@ -1,4 +1,4 @@
-//! Memory made up by hand, and memory that is nothing but bytes.
+//! Memory that is written by hand, and memory of random bytes.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use crate::layout::{Array, ClassMembers, EdgeMembers, Symbol, TraceMembers};
 
 const BASE: u64 = 0xffff_ffff_8100_0000;
 
-/// Classes of 48 bytes, entries of 40, and one variable, function and string.
+/// Classes of 48 bytes, entries of 40, two variables, one function, and some strings.
 fn layout() -> Layout {
     let array = |offset: u64, bytes: u64, stride: u64| Array { address: BASE + offset, bytes, stride };
     let symbol = |name: &str, address: u64, bytes: u64| Symbol {
@@ -47,7 +47,7 @@ fn dump() -> Dump {
     put(&mut classes, 32, 1 << 2);
     put(&mut classes, 40, BASE + 0x5006);
     put(&mut classes, 48, head + 48);
-    // Subclass 1: its key is one byte further.
+    // Subclass 1: its key is one byte higher.
     put(&mut classes, 48 + 16, BASE + 0x6011);
     put(&mut classes, 48 + 24, 1);
     put(&mut classes, 48 + 40, BASE + 0x500c);
@@ -118,10 +118,10 @@ fn classes_that_agree_in_all_else_are_numbered_by_their_keys() {
 
 #[tokio::test]
 async fn another_kernels_memory_is_odd() {
-    let memory = async |_: u64, bytes: u64| Ok::<_, Odd>(vec![0; usize::try_from(bytes).unwrap()]);
+    let memory = async |_: u64, bytes: u64| Ok::<_, MalformedDump>(vec![0; usize::try_from(bytes).unwrap()]);
     let odd = read(&layout(), memory).await.unwrap_err();
     assert!(odd.0.contains("does not hold the kernel"), "{odd}");
-    let short = async |_: u64, _: u64| Ok::<_, Odd>(vec![1]);
+    let short = async |_: u64, _: u64| Ok::<_, MalformedDump>(vec![1]);
     assert!(read(&layout(), short).await.is_err());
 }
 
@@ -133,7 +133,7 @@ fn the_highest_bit_says_how_much_is_used() {
 }
 
 proptest! {
-    /// Whatever bytes a guest has there, reading them ends, and what is read is sound.
+    /// For any bytes in a guest's memory, reading them ends, and the result is sound.
     #[test]
     fn any_bytes_are_read_or_odd(
         in_use in any::<[u8; 2]>(),
@@ -142,7 +142,7 @@ proptest! {
         traces in prop::collection::vec(any::<u8>(), 8 * 64),
         links in prop::collection::vec((0_usize..16, 0_usize..32, 0_usize..32), 0..60),
     ) {
-        // Bytes alone never make a list: some of their words become places of others.
+        // Random bytes never make a list, so some words are set to addresses of entries.
         for (class, from, to) in links {
             put(&mut classes, class * 48, BASE + 0x2000 + from as u64 * 40);
             put(&mut entries, from * 40, BASE + 0x2000 + to as u64 * 40);

@@ -1,5 +1,6 @@
-//! Deadlocks that no guest ran into and that the dependencies of several, put together, allow: what lockdep would report
-//! had one guest done all of it. Its rules are followed (kernel/locking/lockdep.c, `__bfs`, `check_irq_usage`;
+//! Forecasts deadlocks that no guest ran into, but that the combined dependencies of several guests
+//! allow. Lockdep would report them if one guest had done all of it. The search follows the rules
+//! of lockdep (kernel/locking/lockdep.c, `__bfs`, `check_irq_usage`;
 //! Documentation/locking/lockdep-design.rst).
 
 use std::collections::{BTreeMap, HashSet};
@@ -11,14 +12,15 @@ use serde::{Deserialize, Serialize};
 use super::graph::{How, Irq, Usage};
 use super::union::{Shown, Union};
 
-/// The longest cycle that is looked for, locks. Lockdep's reports of real bugs have two to six.
+/// The longest cycle that is searched for, in locks. Lockdep's reports of real bugs have two to
+/// six.
 const LONGEST: usize = 8;
 
-/// What two trials together allow.
+/// The kind of deadlock that trials together allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Danger {
-    /// Each waits for the next: an inversion.
+    /// A lock inversion: each lock waits for the next.
     Cycle,
     /// A lock taken in interrupts leads to one that is held with interrupts enabled.
     IrqInversion(Irq),
@@ -40,50 +42,52 @@ impl std::fmt::Display for Danger {
     }
 }
 
-/// A dependency on the way.
+/// A dependency of the path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Step {
+pub struct PathStep {
     /// The lock that was held.
     pub from: String,
     /// The lock that was taken under it.
     pub to: String,
-    /// In which ways it was, such as `EN`.
+    /// The kinds of the dependency, such as `EN`.
     pub how: String,
-    /// In how many trials; of the boot that all began with, in all of them.
+    /// The number of trials that showed it; all trials if the boot that they began with showed it.
     pub seen: u32,
-    /// A trial that showed it, below the run's folder; the checkpoint's folder where it was there before.
+    /// A trial that showed it, below the run's folder; the checkpoint's folder if that showed it.
     pub example: String,
     /// The call path that made it, innermost first.
     pub path: Vec<String>,
 }
 
-/// A deadlock that is possible and that nobody has seen.
+/// A possible deadlock that no trial ran into.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Forecast {
-    /// Of which kernel.
+    /// The kernel that it is in.
     pub side: Side,
-    /// What kind.
+    /// The kind of deadlock.
     pub danger: Danger,
-    /// The locks on the way, each taken under the one before it; of a cycle, the first is taken under the last.
+    /// The locks of the path, each taken under the one before it. In a cycle, the first is taken
+    /// under the last.
     pub locks: Vec<String>,
     /// The dependencies between them.
-    pub steps: Vec<Step>,
-    /// The chance that one trial shows all of it, as the trials were, if its parts come independently of each other:
-    /// the product of their rates.
+    pub steps: Vec<PathStep>,
+    /// The probability that one trial shows all of it, if its parts occur independently of each
+    /// other: the product of their rates in these trials.
     pub likelihood: f64,
 }
 
-/// What is foreseen, most plausible first: few locks, and parts that come often.
+/// The forecasts, most plausible first: few locks, and parts that occur often.
 pub fn forecast(union: &Union, side: Side) -> Vec<Forecast> {
     let graph = Graph::of(union, side);
     let mut found: BTreeMap<Vec<Fact>, Way> = BTreeMap::new();
     for way in graph.cycles().into_iter().chain(graph.irq_ways()) {
         let facts = graph.loose(&way);
-        // All of it in the boot, or in one trial, would have been reported there.
+        // If the boot or one trial had all of it, lockdep would have reported it there.
         if facts.is_empty() || graph.together(&facts) || graph.is_nesting(&way) {
             continue;
         }
-        // One pair of trials' dependencies closes many ways through what every guest has: the shortest tells it.
+        // The same facts can close many paths through dependencies that every guest has. The
+        // shortest is kept.
         let kept = found.entry(facts).or_insert_with(|| way.clone());
         if way.locks.len() < kept.locks.len() {
             *kept = way;
@@ -99,35 +103,37 @@ pub fn forecast(union: &Union, side: Side) -> Vec<Forecast> {
     all
 }
 
-/// Something that a trial shows.
+/// A fact that a trial shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Fact {
-    /// A dependency, and the place of its way among [`How::KINDS`].
+    /// A dependency, and the index of its kind in [`How::KINDS`].
     Edge { from: u32, to: u32, kind: usize },
-    /// A context of a class: a bit of its usage.
+    /// A context of a class, as a bit of its usage.
     Usage { class: u32, bit: usize },
 }
 
-/// Locks, each taken under the one before it.
+/// A path of locks, each taken under the one before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Way {
     danger: Danger,
     locks: Vec<u32>,
-    /// The dependencies between them, and uses in interrupts and with interrupts enabled that close it.
+    /// The dependencies between the locks, and the uses in interrupts and with interrupts enabled
+    /// that close the path.
     facts: Vec<Fact>,
 }
 
-/// A place that a search has reached: a class, and whether a recursive reader took it (`lock_list::only_xr`).
+/// A node of a search: a class, and whether a recursive reader took it (`lock_list::only_xr`).
 type Place = (u32, bool);
 
-/// How a search came to each place. One is used for many searches: there is one for each dependency.
+/// The steps of a search to each node. One value serves many searches, since there is one search
+/// for each dependency.
 struct Came {
-    /// Of each place, the number of the search that last reached it, and how it did: from which place, and by a
-    /// dependency of which kind; none of where it began.
+    /// For each node, the number of the search that last reached it, and its step: the node before,
+    /// and the kind of the dependency. The start has no step.
     steps: Vec<(u32, Option<(Place, usize)>)>,
-    /// The number of this search.
+    /// The number of the current search.
     search: u32,
-    /// What it reached, in that order, and how many locks that is from the beginning.
+    /// The nodes in the order in which they were reached, with the number of locks from the start.
     reached: Vec<(Place, usize)>,
 }
 
@@ -141,7 +147,7 @@ impl Came {
         self.reached.clear();
     }
 
-    /// Notes that a place was reached, unless it was before.
+    /// Records that a node was reached, unless it was reached before.
     fn reach(&mut self, place: Place, step: Option<(Place, usize)>, length: usize) {
         let known = &mut self.steps[2 * place.0 as usize + usize::from(place.1)];
         if known.0 != self.search {
@@ -150,7 +156,7 @@ impl Came {
         }
     }
 
-    /// The way to a place that was reached.
+    /// The path to a node that was reached.
     fn way(&self, last: Place) -> (Vec<u32>, Vec<Fact>) {
         let (mut locks, mut facts) = (vec![last.0], Vec::new());
         let mut at = last;
@@ -167,9 +173,9 @@ impl Came {
 struct Graph<'a> {
     union: &'a Union,
     side: Side,
-    /// What was taken under each class, and the kind.
+    /// For each class, the classes that were taken under it, with the kind.
     after: Vec<Vec<(u32, usize)>>,
-    /// In which contexts each class was taken.
+    /// The contexts in which each class was taken.
     usage: Vec<Usage>,
 }
 
@@ -184,7 +190,7 @@ impl<'a> Graph<'a> {
                 }
             }
         }
-        // So that what is found does not hang on the order of trials.
+        // Sorted, so that the result does not depend on the order of the trials.
         for edges in &mut after {
             edges.sort_by_key(|(to, kind): &(u32, usize)| (&classes[*to as usize], *kind));
         }
@@ -192,7 +198,7 @@ impl<'a> Graph<'a> {
         Self { union, side, after, usage }
     }
 
-    /// Breadth first from `start`; ends at a place that is `done`, which is then told.
+    /// Searches breadth first from `start`. Ends at the first node that is `done`, and returns it.
     fn search(&self, came: &mut Came, start: Place, done: impl Fn(Place) -> bool) -> Option<Place> {
         came.begin();
         came.reach(start, None, 1);
@@ -215,7 +221,7 @@ impl<'a> Graph<'a> {
         None
     }
 
-    /// The cycles through dependencies that not every guest has: for each of these, and each kind of it, the shortest.
+    /// For each kind of each dependency that not every guest has, the shortest cycle through it.
     fn cycles(&self) -> Vec<Way> {
         let mut all = Vec::new();
         let mut came = Came::new(self.after.len());
@@ -232,23 +238,24 @@ impl<'a> Graph<'a> {
     /// The shortest strong cycle through one dependency of one kind.
     fn cycle(&self, came: &mut Came, from: u32, to: u32, kind: usize) -> Option<Way> {
         let how = How::KINDS[kind];
-        // -(*R)-> -(S*)-> would be no deadlock where it closes, either.
+        // -(*R)-> -(S*)-> is no deadlock where the cycle closes, either.
         let closes = |place: Place| place.0 == from && (how.from_writer() || !place.1);
         let last = self.search(came, (to, how.to_recursive()), closes)?;
         let (mut locks, mut facts) = came.way(last);
         facts.push(Fact::Edge { from, to, kind });
-        // A lock that is passed twice has a shorter cycle of its own, which is found by itself.
+        // If a lock occurs twice, the path has a shorter cycle, which is found on its own.
         if !distinct(&locks) {
             return None;
         }
-        // One cycle has as many beginnings as locks.
+        // A cycle can begin at each of its locks. It is stored with the lowest one first.
         let classes = self.union.classes();
         let lowest = (0..locks.len()).min_by_key(|at| &classes[locks[*at] as usize])?;
         locks.rotate_left(lowest);
         Some(Way { danger: Danger::Cycle, locks, facts })
     }
 
-    /// Ways from a lock that is taken in interrupts to one that is held with interrupts enabled.
+    /// The paths from a lock that is taken in interrupts to one that is held with interrupts
+    /// enabled.
     fn irq_ways(&self) -> Vec<Way> {
         let mut all = Vec::new();
         let mut came = Came::new(self.after.len());
@@ -256,7 +263,7 @@ impl<'a> Graph<'a> {
             let bits = irq.bits();
             for (class, after) in (0..).zip(&self.after) {
                 let usage = self.usage[class as usize];
-                // Itself: two readers do each other nothing.
+                // The lock on its own: two readers do not block each other.
                 for (used, enabled) in [(bits[0], bits[2]), (bits[1], bits[2]), (bits[0], bits[3])] {
                     if usage.has(used) && usage.has(enabled) {
                         let facts = [used, enabled].map(|bit| Fact::Usage { class, bit }).to_vec();
@@ -271,7 +278,7 @@ impl<'a> Graph<'a> {
         all
     }
 
-    /// The same from one such lock, by one first step.
+    /// The same paths from one such lock, with one first step.
     fn unsafe_behind(
         &self,
         came: &mut Came,
@@ -282,13 +289,13 @@ impl<'a> Graph<'a> {
     ) {
         let (bits, how) = (irq.bits(), How::KINDS[kind]);
         let usage = self.usage[class as usize];
-        // usage_accumulate(): from a writer any use counts, from a reader only a writer's.
+        // usage_accumulate(): from a writer every use counts, from a reader only a writer's.
         let counted = &bits[..if how.from_writer() { 2 } else { 1 }];
         let Some(used) = counted.iter().find(|bit| usage.has(**bit)) else { return };
         self.search(came, (to, how.to_recursive()), |_| false);
         for (place, _) in &came.reached {
             let usage = self.usage[place.0 as usize];
-            // usage_match(): behind a recursive reader only a writer's counts.
+            // usage_match(): after a recursive reader only a writer's use counts.
             let enabled = &bits[2..if place.1 { 3 } else { 4 }];
             let Some(enabled) = enabled.iter().find(|bit| usage.has(**bit)) else { continue };
             let (behind, mut facts) = came.way(*place);
@@ -317,7 +324,7 @@ impl<'a> Graph<'a> {
         steps
     }
 
-    /// What of it not every guest has, in order.
+    /// The facts of a path that not every guest has, sorted.
     fn loose(&self, way: &Way) -> Vec<Fact> {
         let facts = way.facts.iter().copied();
         let mut loose: Vec<Fact> =
@@ -327,13 +334,14 @@ impl<'a> Graph<'a> {
         loose
     }
 
-    /// Whether some trial has all of them.
+    /// Whether one trial has all of the facts.
     fn together(&self, facts: &[Fact]) -> bool {
         let sets = facts.iter().filter_map(|fact| self.shown(*fact)).map(|shown| shown.trials);
         sets.reduce(|all, set| all.and(&set)).is_some_and(|all| !all.is_empty())
     }
 
-    /// Parent and child of one kind: which of them is the parent, subclasses say and lockdep does not know.
+    /// Whether all locks are of one kind, such as those of a parent and its child. Their subclasses
+    /// give the order; lockdep does not know which lock is the parent's.
     fn is_nesting(&self, way: &Way) -> bool {
         let classes = self.union.classes();
         let kind = |place: &u32| {
@@ -360,7 +368,7 @@ impl<'a> Graph<'a> {
             .filter_map(|(from, to)| {
                 let sides = self.union.edge((from, to))?;
                 let edge = sides.of(self.side);
-                Some(Step {
+                Some(PathStep {
                     from: name(from),
                     to: name(to),
                     how: edge.how().to_string(),

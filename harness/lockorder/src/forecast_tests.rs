@@ -1,4 +1,4 @@
-//! Small graphs by hand, and many small ones against a search that tries every way.
+//! Small graphs by hand, and many small ones that are compared with a brute-force search.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ fn class(name: &str) -> Node {
     Node { class, usage: Usage(0) }
 }
 
-/// A trial that took locks in these ways.
+/// A trial with these dependencies.
 fn trial(number: u32, edges: &[(u32, u32, How)]) -> TrialLocks {
     let order = LockOrder {
         classes: ["a", "b", "c", "d", "e"].map(class).into(),
@@ -60,7 +60,7 @@ fn recursive_readers_that_meet_readers_are_no_deadlock() {
     assert!(foreseen(&weak).is_empty());
     let strong = [trial(0, &[(0, 1, How::ER)]), trial(1, &[(1, 0, How::EN)])];
     assert_eq!(locks(&foreseen(&strong)), ["a b"]);
-    // At the place where the cycle closes, too.
+    // The same at the point where the cycle closes.
     let weak = [trial(0, &[(0, 1, How::SN)]), trial(1, &[(1, 0, How::ER)])];
     assert!(foreseen(&weak).is_empty());
 }
@@ -83,7 +83,7 @@ fn a_lock_of_interrupts_that_leads_to_one_held_with_interrupts_is_foreseen() {
     let all = foreseen(&[one.clone(), other.clone()]);
     assert_eq!(locks(&all), ["a b"]);
     assert_eq!(all[0].danger, Danger::IrqInversion(Irq::Hardirq));
-    // usage_match(): behind a recursive reader only a writer's use counts.
+    // usage_match(): after a recursive reader only a writer's use counts.
     one.order.edges[0].how = How::ER;
     other.order.classes[1].usage = Usage(1 << 3);
     assert!(foreseen(&[one, other]).is_empty());
@@ -96,16 +96,16 @@ fn a_lock_of_softirqs_that_is_held_with_softirqs_is_foreseen() {
     other.order.classes[3].usage = Usage(1 << 6);
     let all = foreseen(&[one.clone(), other.clone()]);
     assert_eq!(all[0].danger, Danger::IrqUsage(Irq::Softirq));
-    // Two readers.
+    // Two readers do not block each other.
     one.order.classes[3].usage = Usage(1 << 5);
     other.order.classes[3].usage = Usage(1 << 7);
     assert!(foreseen(&[one, other]).is_empty());
 }
 
-/// Whether there is a strong cycle that no trial has as a whole: every simple cycle is tried, each step in each of the
-/// ways in which it was taken.
+/// Whether there is a strong cycle that no trial has as a whole. It tries every simple cycle, with
+/// each step in each kind in which it occurred.
 fn brute_force(trials: &[Vec<(u32, u32, How)>]) -> bool {
-    // The trials, as a set of bits, that took a step in a way.
+    // The trials that had a step of a kind, as a set of bits.
     let mut all: HashMap<(u32, u32, u8), u32> = HashMap::new();
     for (number, edges) in trials.iter().enumerate() {
         for (from, to, how) in edges {
@@ -150,8 +150,8 @@ fn some_trials() -> impl Strategy<Value = Vec<Vec<(u32, u32, How)>>> {
 }
 
 proptest! {
-    /// Trials in which lockdep would have reported something are none that a forecast is made of: those with a strong
-    /// cycle of their own are left out.
+    /// Trials with a strong cycle of their own are left out: lockdep would have reported it, so
+    /// they are no input of a forecast.
     #[test]
     fn the_search_agrees_with_trying_every_way(trials in some_trials()) {
         let quiet: Vec<_> = trials.into_iter().filter(|edges| !has_own_cycle(edges)).collect();
@@ -173,7 +173,7 @@ proptest! {
 }
 
 fn has_own_cycle(edges: &[(u32, u32, How)]) -> bool {
-    // Each step in each of its ways a trial of its own: then any strong cycle counts.
+    // Each kind of each step becomes a trial of its own, so that any strong cycle counts.
     let kinds = |edge: &(u32, u32, How)| {
         let (from, to, how) = *edge;
         How::KINDS.into_iter().filter(move |kind| how.has(*kind)).map(move |kind| vec![(from, to, kind)])

@@ -1,4 +1,4 @@
-//! One guest's lock order.
+//! The lock order of one guest.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,21 +6,22 @@ use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What makes two lock classes the same, in two guests and in two builds of a kernel.
+/// The identity of a lock class, which is the same in two guests and in two builds of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LockClass {
-    /// As lockdep prints it, such as `mem_hotplug_lock`; bytes that no name has are `?`.
+    /// The name as lockdep prints it, such as `mem_hotplug_lock`. Unprintable bytes are `?`.
     pub name: String,
-    /// The variable that is its key, without the compiler's number; none where the key was allocated.
+    /// The variable that holds its key, without the compiler's number; `None` if the key was
+    /// allocated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// The source file of a static key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// The nesting level that its taker named.
+    /// The nesting level that the caller gave.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub subclass: u32,
-    /// Its place among classes that are equal in all else, by the address of the key.
+    /// Its number among the classes that are equal in all else, by the address of the key.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub ordinal: u32,
 }
@@ -31,7 +32,8 @@ fn is_zero(number: &u32) -> bool {
 }
 
 impl std::fmt::Display for LockClass {
-    /// As lockdep prints it: `name/subclass`; further ones of a name get `#2`, `#3`.
+    /// Prints the class as lockdep does: `name/subclass`. Further classes of one name get `#2`,
+    /// `#3`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.name)?;
         if self.ordinal > 0 {
@@ -44,12 +46,12 @@ impl std::fmt::Display for LockClass {
     }
 }
 
-/// In which contexts a class was taken: lockdep's `usage_mask`.
+/// The contexts in which a class was taken: lockdep's `usage_mask`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Usage(pub u16);
 
-/// A kind of interrupt that lockdep tells apart (`kernel/locking/lockdep_states.h`).
+/// A kind of interrupt that lockdep distinguishes (`kernel/locking/lockdep_states.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Irq {
@@ -63,8 +65,8 @@ impl Irq {
     /// Both.
     pub const BOTH: [Self; 2] = [Self::Hardirq, Self::Softirq];
 
-    /// Its four bits in [`Usage`] (`enum lock_usage_bit`): taken in it, the same for
-    /// reading, held with it enabled, the same for reading.
+    /// Its four bits in [`Usage`] (`enum lock_usage_bit`): taken in the interrupt; taken in it for
+    /// reading; held with the interrupt enabled; held for reading with it enabled.
     pub(super) fn bits(self) -> [usize; 4] {
         match self {
             Self::Hardirq => [0, 1, 2, 3],
@@ -74,76 +76,77 @@ impl Irq {
 }
 
 impl Usage {
-    /// All bits that are about interrupts.
+    /// All bits that concern interrupts.
     const IRQ: u64 = 0xff;
 
-    /// Of what the kernel holds, what is known here.
+    /// The known bits of the kernel's mask.
     pub fn of_mask(mask: u64) -> Self {
         Self(u16::try_from(mask & Self::IRQ).unwrap_or(0))
     }
 
-    /// Whether one of its bits is set.
+    /// Whether a bit is set.
     pub(super) fn has(self, bit: usize) -> bool {
         self.0 >> bit & 1 != 0
     }
 
-    /// A bit each.
+    /// The bits, as one byte.
     pub(super) fn bits(self) -> u8 {
         u8::try_from(self.0 & 0xff).unwrap_or(0)
     }
 
-    /// Both together.
+    /// The union of both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 }
 
-/// In which ways one lock was taken under another: lockdep's `dep`, a bit for each of its four kinds of dependency
+/// The kinds of a dependency: lockdep's `dep`, with a bit for each of its four kinds
 /// (kernel/locking/lockdep.c, "`DEP_*_BIT` in `lock_list::dep`").
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct How(pub u8);
 
 impl How {
-    /// From a reader to a recursive reader, from a writer to one; from a reader to anybody else, from a writer to one.
+    /// From a reader to a recursive reader.
     pub const SR: Self = Self(1);
-    /// See [`How::SR`].
+    /// From a writer to a recursive reader.
     pub const ER: Self = Self(2);
-    /// See [`How::SR`].
+    /// From a reader to a lock that is not a recursive reader's.
     pub const SN: Self = Self(4);
-    /// See [`How::SR`].
+    /// From a writer to a lock that is not a recursive reader's.
     pub const EN: Self = Self(8);
 
-    /// All four together.
+    /// All four kinds together.
     pub const ALL: Self = Self(15);
 
-    /// All four, the one that can wait for most first.
+    /// All four kinds. The kind that can block most others is the first.
     pub const KINDS: [Self; 4] = [Self::EN, Self::SN, Self::ER, Self::SR];
 
-    /// Both together.
+    /// The union of both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Whether one of the four kinds is among it.
+    /// Whether one of the four kinds is included.
     pub fn has(self, kind: Self) -> bool {
         self.0 & kind.0 != 0
     }
 
-    /// Whether one of the four kinds ends in a recursive reader.
+    /// Whether this kind ends at a recursive reader.
     pub fn to_recursive(self) -> bool {
         self == Self::SR || self == Self::ER
     }
 
-    /// Whether one of the four kinds begins at a writer.
+    /// Whether this kind begins at a writer.
     pub fn from_writer(self) -> bool {
         self == Self::ER || self == Self::EN
     }
 
-    /// Whether a step of one of the four kinds can go on as another: `-(*R)-> -(S*)->` makes no deadlock
-    /// (Documentation/locking/lockdep-design.rst, "Dependency types and strong dependency paths").
+    /// Whether a dependency of this kind can be followed by one of the kind `next`:
+    /// `-(*R)-> -(S*)->` makes no deadlock (Documentation/locking/lockdep-design.rst, "Dependency
+    /// types and strong dependency paths").
     pub fn goes_on_as(self, next: Self) -> bool {
         !self.to_recursive() || next.from_writer()
     }
@@ -158,47 +161,47 @@ impl std::fmt::Display for How {
     }
 }
 
-/// A class, in one guest.
+/// A class in one guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
-    /// Which.
+    /// The class.
     #[serde(flatten)]
     pub class: LockClass,
-    /// In which contexts it was taken.
+    /// The contexts in which it was taken.
     pub usage: Usage,
 }
 
 /// A direct dependency: one lock was taken while the other was held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edge {
-    /// The lock that was held, by its place among the classes.
+    /// The lock that was held, by its index in the classes.
     pub from: u32,
-    /// The lock that was taken.
+    /// The lock that was taken, by its index in the classes.
     pub to: u32,
-    /// In which ways.
+    /// The kinds of the dependency.
     pub how: How,
-    /// How far apart the two were among the locks held, at the nearest: 1 is next to each other.
+    /// The smallest distance of the two among the locks held: 1 means adjacent.
     pub distance: u16,
-    /// The call path that first made it, by its place among the paths.
+    /// The call path that first made it, by its index in the paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<u32>,
 }
 
-/// All that lockdep knows in one guest, or what it has learned since a checkpoint.
+/// All that lockdep recorded in one guest, or since a checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockOrder {
     /// Lock classes.
     pub classes: Vec<Node>,
     /// Dependencies between them.
     pub edges: Vec<Edge>,
-    /// Call paths, innermost first, by the place of their frames among the functions.
+    /// Call paths, innermost frame first, by the index of the frames in the functions.
     pub paths: Vec<Vec<u32>>,
-    /// Places in functions as the kernel prints them: `name+0x1f/0x80`.
+    /// Locations in functions as the kernel prints them: `name+0x1f/0x80`.
     pub functions: Vec<String>,
 }
 
 impl LockOrder {
-    /// Whether every place that it names is there: it may come from a file.
+    /// Whether all indices are valid: they may come from a file.
     pub fn is_sound(&self) -> bool {
         let (classes, paths, functions) = (self.classes.len(), self.paths.len(), self.functions.len());
         let below = |place: u32, length: usize| (place as usize) < length;
@@ -214,11 +217,13 @@ impl LockOrder {
         frames.filter_map(|place| self.functions.get(*place as usize).cloned()).collect()
     }
 
-    /// What is in it and not in `base`: dependencies that are new, or taken in a new way, and classes that are new or
-    /// were taken in a new context. Classes that these dependencies name come along.
+    /// The part that `base` does not have: dependencies that are new or of a new kind, and classes
+    /// that are new or were taken in a new context. It includes the classes at the ends of these
+    /// dependencies.
     #[must_use]
     pub fn beyond(&self, base: &Self) -> Self {
-        // A kernel has each class and each dependency once. A file may have them twice: together they count.
+        // A kernel has each class and each dependency once. A file may have them twice; they are
+        // then combined.
         let mut usage: HashMap<&LockClass, Usage> = HashMap::new();
         for node in &base.classes {
             let known = usage.entry(&node.class).or_insert(node.usage);
@@ -267,7 +272,7 @@ impl LockOrder {
     }
 }
 
-/// Things of which each is kept once.
+/// Values of which each is stored once.
 #[derive(Debug)]
 pub(super) struct Interned<T> {
     pub(super) all: Vec<T>,
@@ -281,17 +286,17 @@ impl<T> Default for Interned<T> {
 }
 
 impl<T: Clone + Eq + std::hash::Hash> Interned<T> {
-    /// Its place, if it is there.
+    /// The index of a value, if it is there.
     pub(super) fn find(&self, thing: &T) -> Option<u32> {
         self.places.get(thing).copied()
     }
 
-    /// Its place, which is quickly found where it is `guess`.
+    /// The index of a value, which is found fast if it is `guess`.
     pub(super) fn place_near(&mut self, guess: u32, thing: &T) -> u32 {
         if self.all.get(guess as usize) == Some(thing) { guess } else { self.place(thing) }
     }
 
-    /// Its place; a new one's is the last.
+    /// The index of a value. A new value is appended.
     pub(super) fn place(&mut self, thing: &T) -> u32 {
         if let Some(place) = self.find(thing) {
             return place;
@@ -307,7 +312,7 @@ impl<T: Clone + Eq + std::hash::Hash> Interned<T> {
 mod tests {
     use super::*;
 
-    /// Found by bytes that no kernel printed (`make fuzz TARGET=lock_order`).
+    /// The fuzzer found this with bytes that no kernel printed (`make fuzz TARGET=lock_order`).
     #[test]
     fn nothing_is_beyond_itself_whatever_it_has_twice() {
         let class = |name: &str, usage| {

@@ -1,4 +1,4 @@
-//! Where lockdep keeps its graph in one kernel's memory, and what the addresses in it mean: from that kernel's vmlinux.
+//! The location and the layout of lockdep's graph in the memory of a kernel, from its vmlinux.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,31 +7,32 @@ use std::path::{Path, PathBuf};
 use hotplug_vmlinux::{Structure, structures};
 use object::{Object, ObjectSegment, ObjectSymbol, SymbolKind};
 
-/// Where the kernel's image is mapped (`Documentation/x86/x86_64/mm.rst`): `__START_KERNEL_map`. Guests boot without
-/// KASLR, so that physical memory begins there.
+/// The virtual address where the kernel's image is mapped (`Documentation/x86/x86_64/mm.rst`):
+/// `__START_KERNEL_map`. Guests boot without KASLR, so physical memory begins there.
 const IMAGE: u64 = 0xffff_ffff_8000_0000;
 
-/// Where physical memory is mapped with four levels of page tables; with five, the kernel's own variable says it.
+/// The virtual address where physical memory is mapped with four levels of page tables. With five
+/// levels, a variable of the kernel holds the address.
 const DIRECT_MAP: u64 = 0xffff_8880_0000_0000;
 
-/// Why the layout of a kernel is not known.
+/// The reason why the layout of a kernel is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
     /// The vmlinux cannot be read.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// The vmlinux has lockdep and lacks the types that its graph consists of.
-    #[error("{} does not tell where lockdep keeps its graph: {what}", vmlinux.display())]
+    /// The vmlinux has lockdep, but lacks the types of its graph.
+    #[error("{} lacks the layout of lockdep's graph: {what}", vmlinux.display())]
     Unknown {
         /// The file.
         vmlinux: PathBuf,
-        /// What it lacks.
+        /// The missing symbol or type.
         what: String,
     },
 }
 
 impl LayoutError {
-    /// What the user can do about it.
+    /// The text for a `help:` line, which tells the user how to fix the error.
     pub fn help(&self) -> Option<&'static str> {
         match self {
             Self::Io(_) => None,
@@ -42,29 +43,29 @@ impl LayoutError {
     }
 }
 
-/// An array of the kernel's.
+/// An array of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Array {
-    /// Where it begins, virtual.
+    /// The virtual address of its first element.
     pub address: u64,
-    /// All of it, bytes.
+    /// The size of the array, in bytes.
     pub bytes: u64,
-    /// One element, bytes.
+    /// The size of one element, in bytes.
     pub stride: u64,
 }
 
 impl Array {
-    /// How many elements there are.
+    /// The number of elements.
     pub fn len(self) -> u64 {
         self.bytes / self.stride
     }
 
-    /// Whether there are none.
+    /// Whether the array has no elements.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
 
-    /// The number of the element that begins at an address.
+    /// The index of the element that begins at an address.
     pub fn index(self, address: u64) -> Option<usize> {
         let offset = address.checked_sub(self.address)?;
         (offset < self.bytes && offset % self.stride == 0)
@@ -73,57 +74,57 @@ impl Array {
     }
 }
 
-/// Offsets of the members that are read, bytes (`struct lock_class`).
+/// Offsets of the members of `struct lock_class` that are read, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClassMembers {
-    /// The list of what is taken under it.
+    /// The list of locks that were taken under it.
     pub locks_after: u64,
-    /// Its key, one byte further for each subclass.
+    /// Its key. The address is one byte higher for each subclass.
     pub key: u64,
     /// Its subclass.
     pub subclass: u64,
-    /// In which contexts it was taken.
+    /// The contexts in which it was taken.
     pub usage_mask: u64,
     /// Its name.
     pub name: u64,
 }
 
-/// The same of `struct lock_list`, include/linux/lockdep.h.
+/// The same for `struct lock_list`, include/linux/lockdep.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EdgeMembers {
-    /// Which class is taken.
+    /// The class that is taken.
     pub class: u64,
-    /// The call path that made it.
+    /// The call path that made the dependency.
     pub trace: u64,
-    /// How far apart the two were among the locks held.
+    /// The distance of the two locks among the locks held.
     pub distance: u64,
-    /// In which ways.
+    /// The kinds of the dependency.
     pub dep: u64,
 }
 
-/// The same of `struct lock_trace`, kernel/locking/lockdep.c.
+/// The same for `struct lock_trace`, kernel/locking/lockdep.c.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceMembers {
-    /// Number of return addresses.
+    /// The number of return addresses.
     pub nr_entries: u64,
-    /// The first of them.
+    /// The first return address.
     pub entries: u64,
 }
 
 /// A variable or a function of the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Symbol {
-    /// Without the compiler's number: `__key` of `__key.42`.
+    /// The name, without the compiler's number: `__key` for `__key.42`.
     pub name: String,
-    /// Its source file, where the symbol is static.
+    /// The source file, if the symbol is static.
     pub file: Option<String>,
-    /// Where it begins.
+    /// The address.
     pub address: u64,
-    /// How long it is, bytes.
+    /// The size, in bytes.
     pub bytes: u64,
 }
 
-/// What [`super::read`] goes by.
+/// The layout that [`super::read`] needs.
 #[derive(Debug)]
 pub struct Layout {
     /// `lock_classes`.
@@ -132,15 +133,16 @@ pub struct Layout {
     pub entries: Array,
     /// `stack_trace`.
     pub traces: Array,
-    /// `lock_classes_in_use`, a bit for each class.
+    /// `lock_classes_in_use`, one bit for each class.
     pub classes_in_use: Array,
     /// `list_entries_in_use`.
     pub entries_in_use: Array,
-    /// `nr_stack_trace_entries`: words of `traces` that are used.
+    /// The address of `nr_stack_trace_entries`: the number of used words of `traces`.
     pub traces_used: u64,
-    /// The variable that says where physical memory is mapped, if it is one.
+    /// The address of the variable that holds where physical memory is mapped, if the kernel has
+    /// one.
     pub page_offset_base: Option<u64>,
-    /// `linux_banner`, by which a guest's memory is known to be of this image.
+    /// `linux_banner`, which identifies a guest's memory as that of this image.
     pub banner: Array,
     /// Members of a class.
     pub class: ClassMembers,
@@ -148,16 +150,17 @@ pub struct Layout {
     pub edge: EdgeMembers,
     /// Members of a call path.
     pub trace: TraceMembers,
-    /// Variables, by address.
+    /// Variables, sorted by address.
     pub(super) data: Vec<Symbol>,
-    /// Functions, by address.
+    /// Functions, sorted by address.
     pub(super) text: Vec<Symbol>,
-    /// The image's read-only and initialised memory: where it is, and what is in it.
+    /// The image's read-only and initialised memory: the addresses and the content.
     pub(super) image: Vec<(Range<u64>, Vec<u8>)>,
 }
 
 impl Layout {
-    /// Reads it from a vmlinux. None where the kernel has no lockdep; an error where it has one that cannot be read.
+    /// Reads the layout from a vmlinux. `None` if the kernel has no lockdep; an error if the kernel
+    /// has lockdep but the layout cannot be read.
     pub fn of(vmlinux: &Path) -> Result<Option<Self>, LayoutError> {
         let bytes = fs_err::read(vmlinux)?;
         let wrong = |what: &dyn std::fmt::Display| LayoutError::Unknown {
@@ -186,7 +189,7 @@ impl Layout {
             let (address, bytes) =
                 symbols.by_name.get(name).copied().ok_or_else(|| format!("no symbol {name}"))?;
             let whole = stride > 0 && bytes % stride == 0 && address >= IMAGE;
-            whole.then_some(Array { address, bytes, stride }).ok_or_else(|| format!("{name} is odd"))
+            whole.then_some(Array { address, bytes, stride }).ok_or_else(|| format!("{name} is malformed"))
         };
         let size = |name: &str| structures.get(name).map_or(0, |structure| structure.bytes);
         let image = file
@@ -229,30 +232,33 @@ impl Layout {
         })
     }
 
-    /// Where an address of the image is in a guest's physical memory.
+    /// The physical address of an address of the image in a guest.
     pub fn physical(address: u64) -> Option<u64> {
         address.checked_sub(IMAGE)
     }
 
-    /// The same of an address in the map of all physical memory. `base` is what `page_offset_base` holds.
+    /// The same for an address in the map of all physical memory. `base` is the value of
+    /// `page_offset_base`.
     pub fn physical_of_map(address: u64, base: Option<u64>) -> Option<u64> {
-        // Larger than any guest's memory.
+        // This is larger than the memory of any guest.
         const LARGEST: u64 = 1 << 46;
         address.checked_sub(base.unwrap_or(DIRECT_MAP)).filter(|offset| *offset < LARGEST)
     }
 
-    /// The image's own bytes from an address on, as they are before it runs; none for memory that is zero at first.
+    /// The bytes of the image from an address on, as they are before the kernel runs; `None` for
+    /// memory that is zero at the start.
     pub fn image_at(&self, address: u64) -> Option<&[u8]> {
         let (range, bytes) = self.image.iter().find(|(range, _)| range.contains(&address))?;
         bytes.get(usize::try_from(address - range.start).ok()?..)
     }
 
-    /// The variable that an address lies in.
+    /// The variable that contains an address.
     pub fn variable(&self, address: u64) -> Option<&Symbol> {
         covering(&self.data, address)
     }
 
-    /// The function that an address lies in. Its end counts: a call that does not return may be its last instruction.
+    /// The function that contains an address. Its end counts: a call that does not return may be
+    /// its last instruction.
     pub fn function(&self, address: u64) -> Option<&Symbol> {
         covering(&self.text, address.checked_sub(1)?)
     }
@@ -260,7 +266,7 @@ impl Layout {
 
 fn covering(symbols: &[Symbol], address: u64) -> Option<&Symbol> {
     let behind = symbols.partition_point(|symbol| symbol.address <= address);
-    // Aliases and nested symbols begin before: a few back is enough.
+    // Aliases and nested symbols begin before it: looking at the last eight is enough.
     symbols[..behind].iter().rev().take(8).find(|symbol| address - symbol.address < symbol.bytes)
 }
 
@@ -277,7 +283,7 @@ impl Symbols {
         for symbol in file.symbols() {
             let Ok(name) = symbol.name() else { continue };
             if symbol.kind() == SymbolKind::File {
-                // ELF: a file's static symbols follow its own.
+                // In ELF, the static symbols of a file follow the symbol of the file.
                 source = (!name.is_empty()).then(|| name.to_owned());
                 continue;
             }
@@ -305,7 +311,8 @@ impl Symbols {
     }
 }
 
-/// Without the number by which the compiler tells static symbols of one name apart; another build gives another.
+/// Removes the number with which the compiler distinguishes static symbols of one name. Another
+/// build has another number.
 fn plain(name: &str) -> &str {
     match name.rsplit_once('.') {
         Some((plain, number))

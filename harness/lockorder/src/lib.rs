@@ -1,13 +1,16 @@
-//! Lock order: which lock a kernel took while it held which other, as its own lockdep has recorded it.
+//! The lock order of a kernel: the pairs of locks of which one was taken while the other was held,
+//! as lockdep recorded them.
 //!
-//! It is read out of the stopped guest's memory, not from `/proc/lockdep`: that file is made by two searches of the whole
-//! graph a class (`l_show` in kernel/locking/`lockdep_proc.c`), which takes seconds under TCG, races with lockdep, and needs a guest
-//! that still answers; and it tells neither the call path that made a dependency nor whether it was taken for reading.
+//! It is read from the memory of the stopped guest, not from `/proc/lockdep`. The kernel makes that
+//! file by two searches of the whole graph for each class (`l_show` in
+//! `kernel/locking/lockdep_proc.c`). This takes seconds under TCG, races with lockdep, and needs a
+//! guest that still answers. The file also lacks the call path that made a dependency, and whether
+//! a lock was taken for reading.
 //!
 //! ```text
-//! vmlinux ─► Layout: where the arrays are, what their members are, what addresses mean
-//! memory ──► Dump: their bytes ─► decode ─► LockOrder            (pure: hostile bytes)
-//! all trials' ─► Union: k of n for each edge ─► compare, forecast (pure)
+//! vmlinux ─► Layout: addresses of the arrays, offsets of their members, symbols
+//! memory ──► Dump: the bytes of the arrays ─► decode ─► LockOrder         (pure: hostile bytes)
+//! all trials' ─► Union: k of n for each dependency ─► compare, forecast    (pure)
 //! ```
 
 mod decode;
@@ -16,8 +19,8 @@ mod graph;
 mod layout;
 mod union;
 
-pub use decode::{Dump, Odd, read};
-pub use forecast::{Danger, Forecast, Step, forecast};
+pub use decode::{Dump, MalformedDump, read};
+pub use forecast::{Danger, Forecast, PathStep, forecast};
 pub use graph::{Edge, How, Irq, LockClass, LockOrder, Node, Usage};
 pub use layout::{Layout, LayoutError};
 pub use union::{Shown, SideEdge, SideUsage, TrialSet, Union};
@@ -25,31 +28,33 @@ pub use union::{Shown, SideEdge, SideUsage, TrialSet, Union};
 use hotplug_side::Side;
 use serde::{Deserialize, Serialize};
 
-/// Its name in the folder of a trial, and of a checkpoint.
+/// The name of the file in the folder of a trial or of a checkpoint.
 pub const FILE: &str = "lock-order.json";
 
-/// What was read of one guest.
+/// The lock order of one guest, and the time of reading it.
 #[derive(Debug, Clone, Default)]
 pub struct Collected {
     /// Its lock order.
     pub order: LockOrder,
-    /// How long it took, from before the guest was stopped.
+    /// The time that reading it took, in microseconds, from before the guest was stopped.
     pub microseconds: u64,
 }
 
-/// What one trial shows; [`FILE`] in its folder.
+/// The lock order of one trial: the content of [`FILE`] in its folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TrialLocks {
-    /// Which kernel.
+    /// The kernel that the trial ran.
     pub side: Side,
     /// The trial's folder.
     pub folder: String,
-    /// Why what it does not show may have been there all the same; null where lockdep saw everything.
+    /// The reason why a dependency that the trial does not show may have occurred; null if lockdep
+    /// recorded all of them.
     pub blind: Option<String>,
-    /// It began from a checkpoint, and `order` is what came to that one's.
+    /// Whether the trial began from a checkpoint. `order` then has only what came to that of the
+    /// checkpoint.
     pub restored: bool,
-    /// How long it took to read, from before the guest was stopped.
+    /// The time that reading it took, in microseconds, from before the guest was stopped.
     pub microseconds: u64,
-    /// Its lock order; empty where it could not be read.
+    /// Its lock order; empty if it could not be read.
     pub order: LockOrder,
 }

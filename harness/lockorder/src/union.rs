@@ -1,49 +1,50 @@
-//! What all trials of both kernels showed, folded: for each dependency and each context of a class, in which trials.
+//! The combined lock orders of all trials of both kernels: the trials that showed each dependency,
+//! and each context of a class.
 
 use hotplug_side::{Side, Sides};
 
 use super::TrialLocks;
 use super::graph::{How, Interned, LockClass, LockOrder, Usage};
 
-/// A set of trials, by their place among a side's.
+/// A set of trials of one side, by their index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrialSet(Vec<u64>);
 
 impl TrialSet {
-    /// How many they are.
+    /// The number of trials.
     pub fn len(&self) -> u32 {
         self.0.iter().map(|word| word.count_ones()).sum()
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }
 
-    /// The trials of both sets.
+    /// The trials that both sets have.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(a, b)| a & b).collect())
     }
 
-    /// The first of them.
+    /// The first trial.
     fn first(&self) -> Option<usize> {
         let word = self.0.iter().position(|word| *word != 0)?;
         Some(word * 64 + self.0[word].trailing_zeros() as usize)
     }
 }
 
-/// Where one side showed something.
+/// The boot and the trials of one side that showed a fact.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shown {
-    /// The boot of the checkpoint, and so every guest restored from it.
+    /// Whether the boot of the checkpoint showed it, and so every guest that was restored from it.
     pub boot: bool,
-    /// Trials.
+    /// The trials that showed it.
     pub trials: TrialSet,
 }
 
 impl Shown {
-    /// Whether it was seen at all.
+    /// Whether the side showed it at all.
     pub fn ever(&self) -> bool {
         self.boot || !self.trials.is_empty()
     }
@@ -52,30 +53,31 @@ impl Shown {
 /// A dependency on one side.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SideEdge {
-    /// Where it was.
+    /// The boot and the trials that showed it.
     pub shown: Shown,
-    /// The same for each way in which it can be taken, in the order of [`How::KINDS`].
+    /// The same for each kind of the dependency, in the order of [`How::KINDS`].
     pub kinds: [Shown; 4],
 }
 
 impl SideEdge {
-    /// In which ways it was taken, all together.
+    /// All kinds of the dependency that the side showed.
     pub fn how(&self) -> How {
         let ever = How::KINDS.into_iter().zip(&self.kinds).filter(|(_, shown)| shown.ever());
         ever.fold(How::default(), |all, (kind, _)| all.and(kind))
     }
 }
 
-/// The bits of [`Usage`] on one side, each with where it was seen.
+/// For each bit of [`Usage`], the boot and the trials of one side that showed it.
 pub type SideUsage = [Shown; 8];
 
-/// For each row, which of its `K` facts the boot showed, and which trials. Trials come one after the other, and each
-/// shows nearly all rows: a bit for each of 64 trials, and all rows of these together, so that they stay near.
+/// For each row, the boot and the trials that showed each of its `K` facts. Trials are added one
+/// after the other, and each shows nearly all rows. So the bits of 64 trials share a word, and the
+/// words of all rows for these trials are adjacent in memory.
 #[derive(Debug)]
 struct Facts<const K: usize> {
-    /// A bit for each fact.
+    /// For each row, one bit for each fact.
     boot: Vec<u8>,
-    /// Of each 64 trials.
+    /// For each 64 trials and each row, one word for each fact.
     trials: Vec<Vec<[u64; K]>>,
 }
 
@@ -86,7 +88,8 @@ impl<const K: usize> Default for Facts<K> {
 }
 
 impl<const K: usize> Facts<K> {
-    /// Marks the facts whose bits are set. Whether none of these 64 trials had any of the row before.
+    /// Marks the facts whose bits are set. Returns whether none of these 64 trials had shown a fact
+    /// of the row before; always true for the boot.
     fn mark(&mut self, row: u32, facts: u8, trial: Option<usize>) -> bool {
         let row = row as usize;
         let Some(trial) = trial else {
@@ -113,7 +116,7 @@ impl<const K: usize> Facts<K> {
     }
 }
 
-/// The place `at` in `all`, which grows to it.
+/// The element `at` of `all`, which is extended to this length if it is shorter.
 fn at<T: Clone>(all: &mut Vec<T>, at: usize, empty: T) -> &mut T {
     if all.len() <= at {
         all.resize(at + 1, empty);
@@ -121,10 +124,10 @@ fn at<T: Clone>(all: &mut Vec<T>, at: usize, empty: T) -> &mut T {
     &mut all[at]
 }
 
-/// That an edge was there at all.
+/// The bit for an edge of any kind.
 const SEEN: u8 = 1 << 4;
 
-/// Both kernels' dependencies, over all trials.
+/// The dependencies of both kernels, over all trials.
 #[derive(Debug, Default)]
 pub struct Union {
     classes: Interned<LockClass>,
@@ -134,27 +137,28 @@ pub struct Union {
 
 #[derive(Debug, Default)]
 struct OneSide {
-    /// Of edges: the bits of [`How`], and [`SEEN`].
+    /// For each edge, the bits of [`How`], and [`SEEN`].
     edges: Facts<5>,
-    /// Of classes: the bits of [`Usage`].
+    /// For each class, the bits of [`Usage`].
     usage: Facts<8>,
-    /// The call path that made each edge where it was seen first.
+    /// The call path that made each edge in the first guest that showed it.
     paths: Vec<Option<Vec<String>>>,
     /// The folders of trials.
     trials: Vec<String>,
     blind: TrialSet,
-    /// Its trials began from a boot that was folded in.
+    /// Whether the trials began from a boot that was added.
     restored: bool,
 }
 
 impl Union {
-    /// Folds in what a side's checkpoint already had.
+    /// Adds the lock order of a side's checkpoint.
     pub fn add_boot(&mut self, side: Side, order: &LockOrder) {
         self.sides.of_mut(side).restored = true;
         self.fold(side, order, None);
     }
 
-    /// Folds in a trial. One that was blind can show something, and is no evidence that anything was absent.
+    /// Adds a trial. A blind trial is evidence of what it shows, and no evidence that anything was
+    /// absent.
     pub fn add(&mut self, trial: &TrialLocks) {
         let one = self.sides.of_mut(trial.side);
         let place = one.trials.len();
@@ -187,64 +191,65 @@ impl Union {
         }
     }
 
-    /// All classes, by their place.
+    /// All classes, by their index.
     pub fn classes(&self) -> &[LockClass] {
         &self.classes.all
     }
 
-    /// All dependencies, by the places of their ends.
+    /// All dependencies, with the indices of their ends.
     pub fn edges(&self) -> impl Iterator<Item = ((u32, u32), Sides<SideEdge>)> {
         (0..).zip(&self.edges.all).map(|(place, ends)| (*ends, self.edge_at(place)))
     }
 
     fn edge_at(&self, place: u32) -> Sides<SideEdge> {
         let of = |side: Side| {
-            // By their bits: from How::SR to How::EN, then SEEN.
+            // In the order of the bits: from How::SR to How::EN, then SEEN.
             let [sr, er, sn, en, shown] = self.sides.of(side).edges.shown(place);
             SideEdge { shown, kinds: [en, sn, er, sr] }
         };
         Sides { before: of(Side::Before), after: of(Side::After) }
     }
 
-    /// One of them.
+    /// One dependency, by the indices of its ends.
     pub fn edge(&self, ends: (u32, u32)) -> Option<Sides<SideEdge>> {
         self.edges.find(&ends).map(|place| self.edge_at(place))
     }
 
-    /// One of them, by the classes of its ends.
+    /// One dependency, by the classes of its ends.
     pub fn edge_of(&self, from: &LockClass, to: &LockClass) -> Option<Sides<SideEdge>> {
         self.edge((self.classes.find(from)?, self.classes.find(to)?))
     }
 
-    /// The call path that made it where a side saw it first, innermost first.
+    /// The call path that made a dependency in the first guest of a side that showed it, innermost
+    /// first.
     pub fn path(&self, ends: (u32, u32), side: Side) -> &[String] {
         let place = self.edges.find(&ends);
         let paths = &self.sides.of(side).paths;
         place.and_then(|place| paths.get(place as usize)?.as_deref()).unwrap_or_default()
     }
 
-    /// In which contexts a class was taken.
+    /// The contexts in which a class was taken.
     pub fn usage(&self, class: u32, side: Side) -> Usage {
         let shown = self.shown_usage(class, side);
         Usage(shown.iter().enumerate().map(|(bit, shown)| u16::from(shown.ever()) << bit).sum())
     }
 
-    /// The same, each with where it was seen.
+    /// The same, with the boot and the trials that showed each context.
     pub fn shown_usage(&self, class: u32, side: Side) -> SideUsage {
         self.sides.of(side).usage.shown(class)
     }
 
-    /// How many trials of a side there are.
+    /// The number of trials of a side.
     pub fn trials(&self, side: Side) -> u32 {
         u32::try_from(self.sides.of(side).trials.len()).unwrap_or(u32::MAX)
     }
 
-    /// Trials of a side that are evidence of what they did not show.
+    /// The number of trials of a side that were not blind: they are evidence of absence.
     pub fn watched(&self, side: Side) -> u32 {
         self.trials(side) - self.blind(side)
     }
 
-    /// Trials of a side that are not.
+    /// The number of blind trials of a side.
     pub fn blind(&self, side: Side) -> u32 {
         self.sides.of(side).blind.len()
     }
@@ -254,12 +259,12 @@ impl Union {
         self.sides.of(side).restored
     }
 
-    /// Of these trials, those that are evidence of what they did not show.
+    /// The number of these trials that were not blind.
     pub fn evident(&self, side: Side, trials: &TrialSet) -> u32 {
         trials.len() - trials.and(&self.sides.of(side).blind).len()
     }
 
-    /// A class as people write it; its file comes along where two are written alike.
+    /// The name of a class for display. It includes the file if two classes have one name.
     pub fn name(&self, class: u32) -> String {
         let one = &self.classes.all[class as usize];
         let name = one.to_string();
@@ -273,12 +278,14 @@ impl Union {
         }
     }
 
-    /// How often something was seen, for people: `boot` where every trial began with it, else trials of all.
+    /// How often something was shown, for display: `boot` if every trial began with it, otherwise
+    /// `k/n`.
     pub fn often(&self, side: Side, shown: &Shown) -> String {
         if shown.boot { "boot".into() } else { format!("{}/{}", shown.trials.len(), self.trials(side)) }
     }
 
-    /// Where something was seen, below the run's folder: the checkpoint if every trial had it, else the first trial.
+    /// An example, below the run's folder: the checkpoint if every trial began with it, otherwise
+    /// the first trial that showed it.
     pub fn example(&self, side: Side, shown: &Shown) -> String {
         if shown.boot {
             return format!("checkpoints/{side}");

@@ -3,21 +3,21 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which kernel of the pair.
+/// One kernel of the pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Side {
-    /// Without the patch.
+    /// The kernel without the patch.
     Before,
-    /// With it.
+    /// The kernel with the patch.
     After,
 }
 
 impl Side {
-    /// Both, in their order.
+    /// Both sides, in their order.
     pub const BOTH: [Self; 2] = [Self::Before, Self::After];
 
-    /// The one that it is compared with.
+    /// The side that this one is compared with.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
@@ -36,17 +36,17 @@ impl std::fmt::Display for Side {
     }
 }
 
-/// One value a side.
+/// One value for each side.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sides<T> {
-    /// Without the patch.
+    /// The value of the kernel without the patch.
     pub before: T,
-    /// With it.
+    /// The value of the kernel with the patch.
     pub after: T,
 }
 
 impl<T> Sides<T> {
-    /// One side's.
+    /// The value of one side.
     pub fn of(&self, side: Side) -> &T {
         match side {
             Side::Before => &self.before,
@@ -54,7 +54,7 @@ impl<T> Sides<T> {
         }
     }
 
-    /// One side's, to be changed.
+    /// The value of one side, to be changed.
     pub fn of_mut(&mut self, side: Side) -> &mut T {
         match side {
             Side::Before => &mut self.before,
@@ -62,7 +62,7 @@ impl<T> Sides<T> {
         }
     }
 
-    /// The same of each.
+    /// Applies a function to the value of each side.
     pub fn map<U>(self, mut to: impl FnMut(T) -> U) -> Sides<U> {
         Sides { before: to(self.before), after: to(self.after) }
     }

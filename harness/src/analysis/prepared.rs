@@ -1,92 +1,132 @@
-//! A comparison whose kernels, machine, scenario and folder are there.
+//! A comparison whose kernels, machine, scenario and folder are ready.
+
+use std::ops::ControlFlow;
+use std::path::Path;
 
 use hotplug_side::Sides;
 
+use super::Kernels;
+
 use crate::compare::Judge;
 use crate::environment::{self, Env, HostEnv};
-use crate::kernel::{Config, Kernel, PairRequest, still_asks_for};
-use crate::record::{Run, RunFolder, Start};
+use crate::events::{Builds, RunEvent};
+use crate::kernel::{Kernel, PairRequest, build_counted, still_asks_for};
+use crate::record::{Run, RunFolder, StartMethod};
 use crate::spec::AnalysesSpec;
-use crate::trial::{Past, Setting};
+use crate::trial::{Happened, PriorTrials, TrialContext, TrialPlan, TrialSetup, TrialStart, run_all};
 use crate::{Error, Result, image};
 
-/// A comparison that is ready to begin, or to go on.
+/// A comparison that is ready to begin or to be continued.
 #[derive(Debug)]
 pub struct Prepared {
     /// The run's folder.
     pub folder: RunFolder,
-    /// What `run.json` has.
+    /// The content of `run.json`.
     pub run: Run,
-    /// What all trials share.
-    pub(crate) setting: Setting,
-    /// The two kernels, held so that no prune takes them away.
+    /// The context that all trials share.
+    pub(crate) context: TrialContext,
+    /// The two kernels, held so that no `prune` removes them.
     pub(crate) kernels: Sides<Kernel>,
-    /// It goes on.
+    /// Whether the run is continued.
     pub(crate) resumed: bool,
     /// The analyses beside the judged trials.
     pub(crate) analyses: AnalysesSpec,
     /// Judges the trials as they end.
     pub(crate) judge: Judge,
-    /// What an earlier process ran of it; nothing of a new one.
-    pub(crate) past: Past,
-    /// How long that took, seconds.
+    /// The trials that an earlier process ran; empty for a new run.
+    pub(crate) past: PriorTrials,
+    /// Seconds that those trials took.
     pub(crate) earlier: f64,
 }
 
 impl Prepared {
-    /// Both kernels once more, built with `config`, which `said` describes. Kernels that were given as images are taken
-    /// as they are: none.
-    pub(crate) async fn built_again(
+    /// Whether both kernels were built here, and can be built with another configuration.
+    pub(crate) fn are_built(&self) -> bool {
+        self.kernels.before.record.is_some() && self.kernels.after.record.is_some()
+    }
+
+    /// The kernels that an analysis needs, built unless they are in the cache. Kernels that were
+    /// given as images are used unchanged where another configuration is needed.
+    pub(crate) async fn kernels_for(
         &self,
+        needed: Kernels,
         label: &str,
-        said: &str,
-        config: impl FnOnce(Config) -> Config,
         env: &Env<'_>,
-    ) -> Result<Option<Sides<Kernel>>> {
-        if self.kernels.before.record.is_none() || self.kernels.after.record.is_none() {
-            env.note(label, "the kernels as they were given");
-            return Ok(None);
-        }
-        let mut request = self.kernels_again(env).await?;
-        request.config = config(request.config);
-        env.note(label, &format!("both kernels again, {said}"));
-        let pair = env.build(&request).await?;
-        Ok(Some(Sides { before: pair.before, after: pair.after }))
+    ) -> Result<Sides<Kernel>> {
+        let pair = match needed {
+            Kernels::Judged => return Ok(self.kernels.clone()),
+            Kernels::Configured(..) if !self.are_built() => {
+                env.note(label, "uses the given kernels unchanged");
+                return Ok(self.kernels.clone());
+            }
+            Kernels::Configured(words, config) => {
+                let mut request = self.kernels_again(env).await?;
+                request.config = config(request.config);
+                env.note(label, &format!("builds both kernels again, {words}"));
+                env.build(&request).await?
+            }
+            Kernels::Counted => {
+                let request = self.kernels_again(env).await?;
+                env.note(label, "builds both kernels again, with counters in the files that differ");
+                build_counted(env.cache, &request, &Builds(env.events), env.cancel).await?
+            }
+        };
+        Ok(Sides { before: pair.before, after: pair.after })
     }
 
-    /// The context of further trials, with other kernels and no holds.
-    pub(crate) async fn further(&self, kernels: &Sides<Kernel>) -> Result<Setting> {
-        let scenario = self.setting.scenario.clone().unheld();
+    /// Runs further trials, which are not judged. Their records stay in `folder`. Fails if not all
+    /// of them ran.
+    pub(crate) async fn run_further(
+        &self,
+        setup: TrialSetup<'_>,
+        plans: Vec<TrialPlan>,
+        workers: usize,
+        folder: &Path,
+        env: &Env<'_>,
+    ) -> Result<()> {
+        let tell = |happened: Happened| {
+            env.events.event(&RunEvent::FurtherTrial(&happened));
+            ControlFlow::Continue(())
+        };
+        let ran = run_all(setup, plans.into_iter(), workers, folder, env.cancel, &tell).await;
+        ran.stopped.map_or(Ok(()), Err)
+    }
+
+    /// The context of further trials, with other kernels and without holds.
+    pub(crate) async fn further_context(&self, kernels: &Sides<Kernel>) -> Result<TrialContext> {
+        let scenario = self.context.scenario.clone().unheld();
         let host = HostEnv::detect().await?;
-        host.context(scenario, self.setting.accelerator, kernels, &self.run, image::initramfs()?, None).await
+        host.context(scenario, self.context.accelerator, kernels, &self.run, image::initramfs()?, None).await
     }
 
-    /// The request for the run's kernels, to be built differently. An error where a source, patch or fragment has changed
-    /// since the run began.
+    /// The request for the run's kernels, to be built with another configuration. Fails if a
+    /// source, patch or config fragment has changed since the run began.
     pub(crate) async fn kernels_again(&self, env: &Env<'_>) -> Result<PairRequest> {
         let request = self.run.spec.kernels.request()?;
         still_asks_for(env.cache, &request, &self.kernels, env.cancel).await?;
         Ok(request)
     }
 
-    /// Decides how the trials start, as those before them did if there are any, and writes `run.json`.
-    pub(crate) async fn settle_start(&mut self, env: &Env<'_>) -> Result<()> {
+    /// Determines how the trials start, and writes `run.json`. A continued run starts its trials as
+    /// before.
+    pub(crate) async fn settle_start(&mut self, env: &Env<'_>) -> Result<TrialStart> {
         let earlier = self.run.start.take();
-        let start = if let Some(cold @ Start::Cold { .. }) = &earlier {
-            cold.clone()
+        let start = if let Some(StartMethod::Cold { why }) = &earlier {
+            TrialStart::Cold { why: why.clone() }
         } else {
             let evidence = self.folder.checkpoints();
-            environment::start(self.run.plan.cold, &mut self.setting, &evidence, env).await?
+            environment::start(self.run.plan.cold, &self.context, &evidence, env).await?
         };
-        if let (Some(Start::Restored), Start::Cold { why }) = (&earlier, &start) {
+        if let (Some(StartMethod::Restored), TrialStart::Cold { why }) = (&earlier, &start) {
             return Err(Error::infrastructure(format!(
-                "the run's trials were restored from checkpoints: {why}"
+                "the run's earlier trials were restored from checkpoints, but now there is {why}"
             )));
         }
-        self.run.start = Some(start);
+        self.run.start = Some(StartMethod::of(&start));
         if self.resumed {
             self.run.continued.push(jiff::Timestamp::now());
         }
-        self.folder.write("run.json", &self.run)
+        self.folder.write("run.json", &self.run)?;
+        Ok(start)
     }
 }

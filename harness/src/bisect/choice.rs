@@ -1,70 +1,71 @@
-//! What is tried next.
+//! The choice of the next test.
 
 use std::collections::HashMap;
 
 use super::posterior::{Bisection, MOST, silence};
 
-/// What a test costs, seconds.
+/// The cost of a test, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Price {
-    /// A kernel that was not built before, with its first boot.
+    /// The build of a kernel that was not built before.
     pub build: f64,
-    /// A test, however many trials it has.
+    /// The part of a test that does not depend on its number of trials.
     pub start: f64,
-    /// A trial.
+    /// One trial.
     pub trial: f64,
 }
 
-/// What comes next.
+/// The next step of a bisection.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Step {
-    /// Try this revision, so often, and no more once it has shown the bug.
+pub enum NextStep {
+    /// Try this revision until it has shown the bug, but at most `trials` times.
     Test {
-        /// Which.
+        /// The revision.
         revision: usize,
-        /// At most.
+        /// The most trials.
         trials: u32,
     },
-    /// This one brought it.
+    /// This revision introduced the bug.
     Found {
-        /// Which.
+        /// The revision.
         revision: usize,
-        /// How probable that is.
+        /// The probability of that.
         probability: f64,
     },
     /// The good end has the bug itself.
     GoodIsBad {
-        /// How probable that is.
+        /// The probability of that.
         probability: f64,
     },
-    /// No trial of what can be tried tells these apart any more, of which one brought it.
+    /// One of these revisions introduced the bug, and no trial of a revision that can be tried
+    /// distinguishes them.
     OneOf(Vec<usize>),
-    /// Nothing fits what was seen.
+    /// No revision is consistent with the trials.
     Contradiction,
 }
 
-/// Below this many bits a test tells nothing.
+/// A test with a lower expected gain, in bits, gives no information.
 const NOTHING: f64 = 1e-9;
 
 impl Bisection {
-    /// What tells most for its price.
-    pub fn next(&self, price: Price) -> Step {
+    /// The test with the most expected information for its cost, or the end of the bisection.
+    pub fn next(&self, price: Price) -> NextStep {
         let weights = self.posterior();
         let Some((likeliest, most)) = weights.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1))
         else {
-            return Step::Contradiction;
+            return NextStep::Contradiction;
         };
         if most <= 0.0 {
-            return Step::Contradiction;
+            return NextStep::Contradiction;
         }
         let (mass, alike) = self.alike(&weights);
         if mass >= self.confidence && alike.len() > 1 {
-            return Step::OneOf(alike);
+            return NextStep::OneOf(alike);
         }
         if most >= self.confidence {
             return match likeliest {
-                0 => Step::GoodIsBad { probability: most },
-                revision => Step::Found { revision, probability: most },
+                0 => NextStep::GoodIsBad { probability: most },
+                revision => NextStep::Found { revision, probability: most },
             };
         }
         let rates: Vec<(f64, f64)> = (0..weights.len()).map(|culprit| self.rate_if(culprit)).collect();
@@ -76,7 +77,7 @@ impl Bisection {
         for trials in counts() {
             let quiet: Vec<f64> = rates.iter().map(|(a, b)| silence(*a, *b, trials)).collect();
             for (revision, tested) in self.tested.iter().enumerate() {
-                // A hit of one that has shown it tells nothing new.
+                // Another hit of a revision that has shown the bug gives no information.
                 if tested.cannot.is_some() || tested.hits > 0 {
                     continue;
                 }
@@ -91,17 +92,18 @@ impl Bisection {
             }
         }
         match best {
-            Some((_, revision, trials)) => Step::Test { revision, trials: trials.min(MOST) },
-            None => Step::OneOf(self.likely()),
+            Some((_, revision, trials)) => NextStep::Test { revision, trials: trials.min(MOST) },
+            None => NextStep::OneOf(self.likely()),
         }
     }
 
-    /// Of revisions that no trial can tell apart, as whatever can be tried contains all of them or none, those that together are
-    /// the likeliest; and how likely.
+    /// The group of indistinguishable revisions that is the most probable, and its probability.
+    /// Revisions are indistinguishable if each revision that can be tried contains all of them or
+    /// none of them.
     fn alike(&self, weights: &[f64]) -> (f64, Vec<usize>) {
         let can: Vec<usize> = (0..weights.len()).filter(|at| self.tested[*at].cannot.is_none()).collect();
         if can.len() == weights.len() {
-            // Each can be told from all others by a trial of itself.
+            // A trial of each revision distinguishes it from all others.
             return (0.0, Vec::new());
         }
         let mut groups: HashMap<Vec<bool>, (f64, Vec<usize>)> = HashMap::new();
@@ -114,7 +116,7 @@ impl Bisection {
         groups.into_values().max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or_default()
     }
 
-    /// The fewest revisions that together are as probable as is wanted, the likeliest first.
+    /// The fewest revisions that together reach the required probability, the most probable first.
     pub fn likely(&self) -> Vec<usize> {
         let weights = self.posterior();
         let mut order: Vec<usize> = (0..weights.len()).filter(|at| weights[*at] > 0.0).collect();
@@ -130,10 +132,12 @@ impl Bisection {
             .collect()
     }
 
-    /// The bits that trials of a revision are expected to tell of who brought the bug, which are `quiet` so probably if that
-    /// one did.
+    /// The information, in bits, that trials of `revision` are expected to give about which
+    /// revision introduced the bug. `quiet` has for each revision the probability that all these
+    /// trials are clean if that revision introduced the bug and `revision` contains it.
     fn gain(&self, weights: &[f64], quiet: &[f64], revision: usize) -> f64 {
-        // Sums of w and of w log w, of all that remains after silence and after a hit: entropy is log S - T/S.
+        // S is the sum of w, and T that of w log w, over what remains after silence and after a
+        // hit. The entropy is log S - T/S.
         let (mut silent, mut hit, mut now) = (Sum::default(), Sum::default(), Sum::default());
         for (culprit, (weight, quiet)) in weights.iter().zip(quiet).enumerate() {
             now.add(*weight);
@@ -148,7 +152,7 @@ impl Bisection {
     }
 }
 
-/// Of parts of a whole.
+/// The sums over the parts of a whole.
 #[derive(Debug, Default)]
 struct Sum {
     all: f64,
@@ -171,47 +175,51 @@ impl Sum {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bisect::History;
+    use crate::bisect::RevisionGraph;
 
     const PRICE: Price = Price { build: 60.0, start: 8.0, trial: 1.0 };
 
     #[test]
     fn a_sure_bug_is_found_by_halves() {
-        let mut all = Bisection::new(History::line(16), 0.95);
+        let mut all = Bisection::new(RevisionGraph::line(16), 0.95);
         all.add(16, 5, 0);
         all.add(0, 0, 5);
         let mut tests = 0;
         let found = loop {
             match all.next(PRICE) {
-                Step::Test { revision, .. } => {
+                NextStep::Test { revision, .. } => {
                     tests += 1;
                     if revision >= 11 { all.add(revision, 1, 0) } else { all.add(revision, 0, 3) }
                 }
                 step => break step,
             }
         };
-        assert!(matches!(found, Step::Found { revision: 11, .. }), "{found:?}");
+        assert!(matches!(found, NextStep::Found { revision: 11, .. }), "{found:?}");
         assert!(tests <= 6, "{tests} tests");
     }
 
     #[test]
     fn what_cannot_be_tried_is_gone_round_and_named() {
-        let mut all = Bisection::new(History::line(4), 0.95);
+        let mut all = Bisection::new(RevisionGraph::line(4), 0.95);
         all.add(4, 5, 0);
         all.add(0, 0, 5);
         all.add(3, 1, 0);
         all.add(1, 0, 60);
         all.give_up(2, "mm/slub.c does not compile");
-        assert_eq!(all.next(PRICE), Step::OneOf(vec![2, 3]));
+        assert_eq!(all.next(PRICE), NextStep::OneOf(vec![2, 3]));
     }
 
     #[test]
     fn one_that_was_silent_is_tried_again_where_that_pays() {
-        let mut all = Bisection::new(History::line(2), 0.99);
+        let mut all = Bisection::new(RevisionGraph::line(2), 0.99);
         all.add(2, 10, 40);
         all.add(0, 0, 60);
         all.add(1, 0, 5);
-        // A fifth of the trials show it: five clean ones leave a third.
-        assert!(matches!(all.next(PRICE), Step::Test { revision: 1, trials: 5.. }), "{:?}", all.next(PRICE));
+        // A fifth of the trials show the bug, so five clean ones leave a probability of a third.
+        assert!(
+            matches!(all.next(PRICE), NextStep::Test { revision: 1, trials: 5.. }),
+            "{:?}",
+            all.next(PRICE)
+        );
     }
 }

@@ -1,32 +1,32 @@
-//! One kernel at a time, and whether it shows a report: what `bisect` and `series --bisect` repeat.
+//! Tries one kernel at a time for a report. `bisect` and `series --bisect` repeat this.
 
 use std::path::{Path, PathBuf};
 
-use super::{Bisection, Price, Step, Suspected, Test};
+use super::{Bisection, NextStep, Price, Suspected, Test};
 use crate::comparison::{AnalysesSpec, ComparisonSpec, Env, RunningSpec, TrialsSpec, compare_inner};
 use crate::error::ErrorKind;
 use crate::kernel::{Built, PairSpec};
 use crate::{Error, Result};
 
-/// What a kernel costs before the first was built, seconds.
+/// The assumed cost of a kernel until the first one is built, in seconds.
 const BUILD: f64 = 60.0;
 
-/// What a test costs beside its trials before the first was run, seconds.
+/// The assumed cost of a test besides its trials until the first one is run, in seconds.
 const START: f64 = 8.0;
 
-/// What a trial costs before the first was run, seconds.
+/// The assumed cost of a trial until the first one is run, in seconds.
 const TRIAL: f64 = 1.0;
 
 /// Trials of the bad end at a time, until it has shown the report often enough.
 const AT_ONCE: u32 = 10;
 
-/// How often the bad end must show the report before its rate says something.
+/// How often the bad end must show the report before its rate is used.
 const ENOUGH: u32 = 3;
 
-/// What many kernels have in common, and their trials.
+/// What many kernels, and their trials, have in common.
 #[derive(Debug, Clone, Default)]
 pub struct LineupSpec {
-    /// Patches that all kernels have.
+    /// Patches of all kernels.
     pub base_patches: Vec<PathBuf>,
     /// Config fragments over the harness's own. The last one wins.
     pub config: Vec<PathBuf>,
@@ -39,7 +39,7 @@ pub struct LineupSpec {
 }
 
 impl LineupSpec {
-    /// What all kernels have, to be completed by a source and by what else a kernel has.
+    /// The part that all kernels have in common. The caller adds the source and what differs.
     pub(crate) fn kernels(&self) -> PairSpec {
         PairSpec {
             base_patches: self.base_patches.clone(),
@@ -50,8 +50,8 @@ impl LineupSpec {
     }
 }
 
-/// Builds the kernels that `pair` asks for: how long the second took if it was built now, seconds; or why there are none, which
-/// is their own fault.
+/// Builds the kernels of `pair`. Returns the seconds that the build of the second kernel took, if
+/// it was built now. If the kernels themselves prevent their build, returns the reason.
 pub(crate) async fn build(
     pair: &PairSpec,
     env: &Env<'_>,
@@ -66,22 +66,23 @@ pub(crate) async fn build(
     }
 }
 
-/// What all tests share.
+/// What all tests have in common.
 pub(crate) struct Lineup<'a> {
     /// The scenario of all trials, and how they run.
     pub(crate) all: &'a LineupSpec,
     /// The folder of the tests' runs.
     pub(crate) folder: &'a Path,
-    /// The name of the finding: the begin of its signature, or a part of its title or key.
+    /// The name of the finding: the beginning of its signature, or a part of its title or key.
     pub(crate) called: &'a str,
     /// The most trials of one revision.
     pub(crate) most: u32,
-    /// What the tests work with.
+    /// The environment of the tests.
     pub(crate) env: &'a Env<'a>,
 }
 
 impl Lineup<'_> {
-    /// Tries the kernel that `pair` asks for on both sides; with `once`, until it has shown it.
+    /// Tries the kernel of `pair`, which is the same on both sides. With `once`, the trials end
+    /// when the kernel has shown the report.
     pub(crate) async fn try_out(&self, pair: PairSpec, trials: u32, once: bool) -> Result<Test> {
         let mut test = Test::default();
         match build(&pair, self.env).await? {
@@ -95,7 +96,7 @@ impl Lineup<'_> {
             kernels: pair,
             scenario: self.all.scenario.clone(),
             trials: TrialsSpec {
-                // One of each side: they are one kernel.
+                // Each number is a trial on both sides, which are one kernel.
                 end: Some(trials.div_ceil(2)),
                 until_seen: once.then(|| self.called.to_owned()),
                 ..TrialsSpec::default()
@@ -123,13 +124,14 @@ impl Lineup<'_> {
                 test.title = Some(finding.title.clone());
                 test.signature = Some(finding.signature.clone());
             }
-            // Only what was watched to its end could have shown it.
+            // Only trials that were watched to their end could have shown the report.
             None => test.clean = sum(|tally| tally.armed),
         }
         Ok(test)
     }
 
-    /// Bisects: the kernel of each revision is what `pair` gives. `tell` receives each test as it ends, and what is known then.
+    /// Bisects. `pair` gives the kernel of each revision. `tell` receives each test as it ends,
+    /// with the state of the bisection.
     pub(crate) async fn hunt(
         &self,
         bisection: &mut Bisection,
@@ -147,17 +149,19 @@ impl Lineup<'_> {
             } else if tested.hits >= ENOUGH {
                 bisection.next(price)
             } else if tested.hits + tested.clean < self.most {
-                Step::Test { revision: bad, trials: AT_ONCE }
+                NextStep::Test { revision: bad, trials: AT_ONCE }
             } else if tested.hits == 0 {
                 return Err(Error::user(format!(
                     "none of {} trials of the bad end showed \"{}\"",
                     tested.clean, self.called
                 ))
-                .help("more --trials, or a --scenario that shows it more often, or other words for it: hotplug scan"));
+                .help(
+                    "use more --trials, a --scenario that shows it more often, or a name from hotplug scan",
+                ));
             } else {
                 bisection.next(price)
             };
-            let Step::Test { revision, trials: count } = step else {
+            let NextStep::Test { revision, trials: count } = step else {
                 return Ok(Suspected::of(bisection, &step, seen));
             };
             let tried = {
@@ -165,7 +169,7 @@ impl Lineup<'_> {
                 tested.hits + tested.clean
             };
             if tried >= self.most && revision != bad {
-                return Ok(Suspected::of(bisection, &Step::OneOf(Vec::new()), seen));
+                return Ok(Suspected::of(bisection, &NextStep::OneOf(Vec::new()), seen));
             }
             let test = self.try_out(pair(revision), count, revision != bad).await?;
             match &test.cannot {

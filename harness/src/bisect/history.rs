@@ -1,22 +1,23 @@
-//! Revisions and which contains which.
+//! Revisions, and which revision contains which others.
 
 use std::collections::HashMap;
 
-/// Revisions from the last good one, number 0, on; parents come before their children.
+/// The revisions from the last good one on, which has number 0. Parents come before their children.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct History {
-    /// For each, all that it contains, itself too, a bit each.
+pub struct RevisionGraph {
+    /// For each revision, a bit for each revision that it contains, including itself.
     contains: Vec<Vec<u64>>,
 }
 
-impl History {
-    /// One after the other: `revisions` behind the good one.
+impl RevisionGraph {
+    /// A linear history: `revisions` revisions after the good one.
     pub fn line(revisions: usize) -> Self {
         Self::of((0..revisions).map(|one| vec![one]))
     }
 
-    /// From the parents of each revision behind the good one, whose own number is 0. Parents that have no number yet do not
-    /// count; who has none left descends from the good one.
+    /// The graph of these parents, one list for each revision after the good one, whose number is
+    /// 0. A parent that has no number yet is ignored. A revision without a parent descends from the
+    /// good one.
     pub fn of(parents: impl IntoIterator<Item = Vec<usize>>) -> Self {
         let parents: Vec<Vec<usize>> = parents.into_iter().collect();
         let words = (parents.len() + 1).div_ceil(64);
@@ -34,8 +35,9 @@ impl History {
         Self { contains }
     }
 
-    /// From a list as `git rev-list --topo-order --reverse --parents bad ^good` gives, a revision and its parents a line; and
-    /// the names, the good one's first.
+    /// The graph of a list in the form of
+    /// `git rev-list --topo-order --reverse --parents bad ^good`, which has a revision and its
+    /// parents on each line. Also returns the names, that of the good revision first.
     pub fn of_rev_list(good: &str, text: &str) -> (Self, Vec<String>) {
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         let names: Vec<String> = std::iter::once(good)
@@ -51,12 +53,12 @@ impl History {
         (Self::of(parents), names)
     }
 
-    /// Revisions, the good one among them.
+    /// The number of revisions, including the good one.
     pub fn revisions(&self) -> usize {
         self.contains.len()
     }
 
-    /// Whether `revision` has what `other` brought.
+    /// Whether `revision` contains `other`.
     pub fn contains(&self, revision: usize, other: usize) -> bool {
         self.contains[revision][other / 64] >> (other % 64) & 1 == 1
     }
@@ -68,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_line_contains_what_came_before() {
-        let line = History::line(70);
+        let line = RevisionGraph::line(70);
         assert_eq!(line.revisions(), 71);
         for (revision, other) in [(0, 0), (70, 0), (70, 69), (65, 64), (1, 1)] {
             assert!(line.contains(revision, other));
@@ -78,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_merge_contains_both_sides_and_neither_side_the_other() {
-        let (history, names) = History::of_rev_list("g", "a g\nb a\nc g\nm b c\n");
+        let (history, names) = RevisionGraph::of_rev_list("g", "a g\nb a\nc g\nm b c\n");
         assert_eq!(names, ["g", "a", "b", "c", "m"]);
         assert!(history.contains(2, 1) && history.contains(4, 3) && history.contains(4, 1));
         assert!(!history.contains(3, 1) && !history.contains(2, 3) && history.contains(3, 0));

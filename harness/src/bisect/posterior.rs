@@ -1,67 +1,70 @@
-//! What is known of all revisions.
+//! The posterior distribution over all revisions.
 
 use serde::{Deserialize, Serialize};
 use statrs::function::beta::ln_beta;
 
-use super::history::History;
+use super::history::RevisionGraph;
 
-/// How likely it is at least before the first trial that the good revision is bad; never less than of any other. Whoever names
-/// it may have looked away from a bug that shows itself now and then.
+/// The least probability, before the first trial, that the good revision has the bug. It is never
+/// lower than that of any other revision. A revision can be called good by mistake if its bug
+/// appears only in some trials.
 const GOOD_IS_BAD: f64 = 0.05;
 
-/// Before the first trial every rate is as likely as any other: Beta(1, 1).
+/// Before the first trial all rates are equally probable: Beta(1, 1).
 const FLAT: f64 = 1.0;
 
-/// What was tried of one revision.
+/// The trials of one revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tested {
     /// Trials that showed the bug.
     pub hits: u32,
-    /// Trials that would have shown it and did not.
+    /// Trials that could have shown the bug and did not.
     pub clean: u32,
-    /// Why it cannot be tried: it does not build, or does not boot.
+    /// Why the revision cannot be tried: it does not build, or does not boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cannot: Option<String>,
 }
 
-/// A bisection: what was tried, and what follows.
+/// A bisection: the trials so far, and the conclusions from them.
 #[derive(Debug, Clone)]
 pub struct Bisection {
-    pub(super) history: History,
+    pub(super) history: RevisionGraph,
     pub(super) tested: Vec<Tested>,
     pub(super) confidence: f64,
 }
 
 impl Bisection {
-    /// Nothing is tried. `confidence`: how probable the answer has to be, from 0.5 to below 1.
-    pub fn new(history: History, confidence: f64) -> Self {
+    /// A bisection before its first trial. `confidence` is the probability that the answer must
+    /// have, from 0.5 to below 1.
+    pub fn new(history: RevisionGraph, confidence: f64) -> Self {
         let tested = vec![Tested::default(); history.revisions()];
         Self { history, tested, confidence }
     }
 
-    /// Takes in trials of a revision.
+    /// Adds trials of a revision.
     pub fn add(&mut self, revision: usize, hits: u32, clean: u32) {
         self.tested[revision].hits += hits;
         self.tested[revision].clean += clean;
     }
 
-    /// It cannot be tried.
+    /// Records that a revision cannot be tried.
     pub fn give_up(&mut self, revision: usize, why: &str) {
         self.tested[revision].cannot = Some(why.to_owned());
     }
 
-    /// How probable the answer has to be.
+    /// The probability that the answer must have.
     pub fn confidence(&self) -> f64 {
         self.confidence
     }
 
-    /// What was tried of each.
+    /// The trials of each revision.
     pub fn tested(&self) -> &[Tested] {
         &self.tested
     }
 
-    /// How probable it is of each revision that it brought the bug; of number 0, that the good one has it already. All 0 where
-    /// nothing fits what was seen: the bug comes and goes.
+    /// For each revision, the probability that it introduced the bug. For number 0, it is the
+    /// probability that the good revision has the bug already. All are 0 if no revision is
+    /// consistent with the trials: the bug comes and goes.
     pub fn posterior(&self) -> Vec<f64> {
         let logs: Vec<f64> = (0..self.history.revisions()).map(|culprit| self.log_weight(culprit)).collect();
         let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -73,7 +76,7 @@ impl Bisection {
         weights.iter().map(|weight| weight / sum).collect()
     }
 
-    /// Hits, and clean trials of revisions that have the bug if `culprit` brought it.
+    /// The hits and the clean trials of all revisions that have the bug if `culprit` introduced it.
     pub(super) fn evidence(&self, culprit: usize) -> (f64, f64) {
         let with =
             self.tested.iter().enumerate().filter(|(revision, _)| self.history.contains(*revision, culprit));
@@ -82,13 +85,13 @@ impl Bisection {
         })
     }
 
-    /// The rate's distribution if `culprit` brought the bug: Beta's two parameters.
+    /// The distribution of the rate if `culprit` introduced the bug: the two parameters of Beta.
     pub(super) fn rate_if(&self, culprit: usize) -> (f64, f64) {
         let (hits, clean) = self.evidence(culprit);
         (FLAT + hits, FLAT + clean)
     }
 
-    /// The logarithm of prior times likelihood, the rate integrated out.
+    /// The logarithm of prior times likelihood, with the rate integrated out.
     fn log_weight(&self, culprit: usize) -> f64 {
         let without = |revision: usize| !self.history.contains(revision, culprit);
         if self.tested.iter().enumerate().any(|(revision, tested)| tested.hits > 0 && without(revision)) {
@@ -102,7 +105,7 @@ impl Bisection {
         prior.ln() + ln_beta(a, b) - ln_beta(FLAT, FLAT)
     }
 
-    /// The rate of trials that show the bug, of revisions that have it: its mean, over all that is possible.
+    /// The rate at which revisions with the bug show it: its mean over the posterior.
     pub fn rate(&self) -> f64 {
         let mean = |culprit: usize| {
             let (a, b) = self.rate_if(culprit);
@@ -111,8 +114,8 @@ impl Bisection {
         self.posterior().iter().enumerate().map(|(culprit, weight)| weight * mean(culprit)).sum()
     }
 
-    /// How many clean trials in a row make a revision good, at the confidence that is wanted: with the bug, as many would
-    /// show it at least once.
+    /// The number of clean trials in a row that make a revision good at the required confidence: of
+    /// a revision with the bug, that many trials would show it at least once.
     pub fn clean_trials(&self) -> u32 {
         let weights = self.posterior();
         let likeliest = weights.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(at, _)| at);
@@ -125,7 +128,8 @@ impl Bisection {
 /// The most trials of one test.
 pub(super) const MOST: u32 = 1000;
 
-/// How probable it is that so many trials in a row are clean of a revision with the bug, its rate being Beta(a, b).
+/// The probability that this many trials in a row are clean, for a revision with the bug whose rate
+/// is distributed as Beta(a, b).
 pub(super) fn silence(a: f64, b: f64, trials: u32) -> f64 {
     (ln_beta(a, b + f64::from(trials)) - ln_beta(a, b)).exp()
 }
@@ -140,7 +144,7 @@ mod tests {
 
     #[test]
     fn one_hit_is_proof_and_silence_is_not() {
-        let mut all = Bisection::new(History::line(4), 0.95);
+        let mut all = Bisection::new(RevisionGraph::line(4), 0.95);
         all.add(4, 3, 12);
         let before = all.posterior();
         assert!(close(before.iter().sum(), 1.0) && close(before[1], before[4]) && close(before[0], 0.2));
@@ -149,13 +153,13 @@ mod tests {
         assert!(close(hit[3], 0.0) && close(hit[4], 0.0) && hit[1] > 0.3);
         all.add(1, 0, 1);
         let silent = all.posterior();
-        // One clean trial of a bug that shows itself in one of five says little.
+        // One clean trial is weak evidence about a bug that one trial in five shows.
         assert!(silent[2] > silent[1] && silent[1] > 0.25, "{silent:?}");
     }
 
     #[test]
     fn silence_is_weighed_by_the_rate_that_was_seen() {
-        let mut often = Bisection::new(History::line(2), 0.95);
+        let mut often = Bisection::new(RevisionGraph::line(2), 0.95);
         often.add(2, 20, 0);
         let mut seldom = often.clone();
         seldom.add(2, 0, 180);
@@ -163,7 +167,8 @@ mod tests {
             all.add(1, 0, 3);
         }
         assert!(often.posterior()[2] > 0.99 && seldom.posterior()[2] < 0.65);
-        // (1 + 20) / (2 + 20), and Beta's mean of 20 in 200, a little more for what may be clean of revision 1.
+        // The rates are (1 + 20) / (2 + 20), and the mean of Beta for 20 in 200, which is a little
+        // higher because revision 1 may be clean.
         assert!(often.rate() > 0.9 && (0.09..0.11).contains(&seldom.rate()), "{}", seldom.rate());
         assert!(
             often.clean_trials() <= 2 && (25..40).contains(&seldom.clean_trials()),
@@ -174,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_bug_of_the_good_end_is_told() {
-        let mut all = Bisection::new(History::line(5), 0.95);
+        let mut all = Bisection::new(RevisionGraph::line(5), 0.95);
         all.add(5, 4, 0);
         all.add(0, 1, 7);
         assert!(close(all.posterior()[0], 1.0));
@@ -182,8 +187,8 @@ mod tests {
 
     #[test]
     fn what_comes_and_goes_fits_nothing() {
-        // Of two branches each shows it, and they have only the good end in common, which cannot be: it is no ancestor here.
-        let mut all = Bisection::new(History::of([vec![0], vec![0]]), 0.95);
+        // Both branches show the bug, and they have only the good end in common.
+        let mut all = Bisection::new(RevisionGraph::of([vec![0], vec![0]]), 0.95);
         all.add(1, 1, 0);
         all.add(2, 1, 0);
         assert!(close(all.posterior()[0], 1.0));

@@ -2,91 +2,94 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bisection, Step, Tested};
+use super::{Bisection, NextStep, Tested};
 use crate::record::Head;
 
-/// A bisection.
+/// The result of a bisection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BisectResult {
-    /// Who did it, and where.
+    /// The command, the version and the machine.
     #[serde(flatten)]
     pub head: Head,
-    /// What was looked for.
+    /// The name of the report that was searched for.
     pub called: String,
-    /// The exit status that goes with it.
+    /// The exit status of the command.
     pub exit_status: u8,
-    /// Revisions, the good end first, and for each what is known.
+    /// The revisions, the good end first, with what is known about each.
     pub revisions: Vec<Revision>,
     /// The tests, in their order.
     pub tests: Vec<Test>,
-    /// What came of it; null while it goes on.
+    /// The answer. Null while the bisection is in progress.
     pub suspected: Option<Suspected>,
-    /// From its beginning to its end, seconds.
+    /// The duration of the whole bisection, in seconds.
     pub seconds: f64,
 }
 
 /// One revision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Revision {
-    /// Its full name, or its patch's file.
+    /// The revision's full name, or the file of its patch.
     pub name: String,
-    /// What was tried of it.
+    /// The trials of the revision.
     #[serde(flatten)]
     pub tested: Tested,
-    /// How probable it is that it brought what is looked for; of the good end, that it has it itself.
+    /// The probability that the revision introduced the bug. For the good end, that it has the bug
+    /// itself.
     pub probability: f64,
 }
 
 /// Trials of one kernel.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Test {
-    /// Which revision, by its place from the good end.
+    /// The revision, by its place from the good end.
     pub revision: usize,
     /// The run's folder, below the bisection's.
     pub run: Option<String>,
-    /// Why it cannot be tried.
+    /// Why the revision cannot be tried.
     pub cannot: Option<String>,
-    /// Trials that showed it.
+    /// Trials that showed the report.
     pub hits: u32,
-    /// Trials that would have.
+    /// Trials that could have shown the report and did not.
     pub clean: u32,
-    /// What the report is called that was taken for it.
+    /// The title of the report that the name matched.
     pub title: Option<String>,
-    /// Its signature.
+    /// The signature of that report.
     pub signature: Option<String>,
-    /// How long the kernel took, if it was built now, seconds.
+    /// The build time of the kernel, in seconds, if it was built now.
     pub build_seconds: Option<f64>,
-    /// How long it took until the first trial, the checkpoint above all, seconds.
+    /// The time until the first trial, mostly for the checkpoint, in seconds.
     pub start_seconds: f64,
-    /// How long its trials took, seconds.
+    /// The time that the trials took, in seconds.
     pub seconds: f64,
 }
 
-/// What a bisection came to.
+/// The answer of a bisection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Suspected {
-    /// Revisions that may have brought it, the likeliest first, by their place from the good end: one where it is decided; 0
-    /// where the good end has it itself; none where nothing fits.
+    /// The revisions that may have introduced the bug, the most probable first, by their places
+    /// from the good end. It is one revision if the answer is decided, 0 if the good end has the
+    /// bug itself, and none if no revision is consistent with the trials.
     pub revisions: Vec<usize>,
-    /// It is as sure as was asked for.
+    /// Whether the answer has the required probability.
     pub decided: bool,
-    /// How probable all of them together are.
+    /// The probability of all these revisions together.
     pub probability: f64,
-    /// How many trials show it, of a revision that has it.
+    /// The rate at which trials of a revision with the bug show it.
     pub rate: f64,
-    /// What the report is called that was taken for it.
+    /// The title of the report that the name matched.
     pub title: Option<String>,
 }
 
 impl Suspected {
-    /// From the last step of a bisection. One that cannot be gone on with names whom it suspects.
-    pub fn of(bisection: &Bisection, step: &Step, title: Option<String>) -> Self {
+    /// The answer after the last step of a bisection. A bisection that cannot continue names the
+    /// most probable revisions.
+    pub fn of(bisection: &Bisection, step: &NextStep, title: Option<String>) -> Self {
         let weights = bisection.posterior();
         let (revisions, decided) = match step {
-            Step::Found { revision, .. } => (vec![*revision], true),
-            Step::GoodIsBad { .. } => (vec![0], true),
-            Step::OneOf(_) | Step::Test { .. } => (bisection.likely(), false),
-            Step::Contradiction => (Vec::new(), true),
+            NextStep::Found { revision, .. } => (vec![*revision], true),
+            NextStep::GoodIsBad { .. } => (vec![0], true),
+            NextStep::OneOf(_) | NextStep::Test { .. } => (bisection.likely(), false),
+            NextStep::Contradiction => (Vec::new(), true),
         };
         let probability = revisions.iter().map(|one| weights[*one]).sum();
         Self { revisions, decided, probability, rate: bisection.rate(), title }

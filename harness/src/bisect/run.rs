@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::driver::{Lineup, LineupSpec};
-use super::{BisectResult, Bisection, History, Revision, Suspected, Test};
+use super::{BisectResult, Bisection, Revision, RevisionGraph, Suspected, Test};
 use crate::comparison::Env;
 use crate::kernel::{PairSpec, Revisions, resolve};
 use crate::record::{Head, RunFolder};
@@ -18,22 +18,24 @@ use crate::{Error, Result};
 pub struct BisectSpec {
     /// The repository.
     pub source: PathBuf,
-    /// The name of the report: the begin of its signature, or a part of its title, its key or the text of a WARN.
+    /// The name of the report: the beginning of its signature, or a part of its title, its key or
+    /// the text of a WARN.
     pub called: String,
     /// The most trials of one revision.
     pub trials: u32,
-    /// What all kernels and trials have.
+    /// What all kernels and trials have in common.
     pub all: LineupSpec,
 }
 
 impl BisectSpec {
-    /// The user's error: a scenario that cannot be read, or no name of a report.
+    /// Checks for the user's errors: a scenario that cannot be read, or an empty name of the
+    /// report.
     fn check(&self) -> Result<()> {
         if let Some(file) = &self.all.scenario {
             Scenario::read(file)?;
         }
         if self.called.is_empty() {
-            return Err(Error::user("--signature says nothing").help("give a part of the report's title"));
+            return Err(Error::user("--signature is empty").help("give a part of the report's title"));
         }
         Ok(())
     }
@@ -44,8 +46,8 @@ impl BisectSpec {
     }
 }
 
-/// Tries the revision that is checked out. `rate`: the share of a bad revision's trials that show the report; as many
-/// trials run as make a silent revision good at 95 %.
+/// Tries the revision that is checked out. `rate` is the share of a bad revision's trials that show
+/// the report. It sets the number of trials after which a silent revision is good at 95 %.
 pub fn step<'a>(spec: &'a BisectSpec, rate: f64, env: &'a Env<'a>) -> LocalBoxFuture<'a, Result<Test>> {
     Box::pin(async move {
         spec.check()?;
@@ -60,42 +62,42 @@ pub fn step<'a>(spec: &'a BisectSpec, rate: f64, env: &'a Env<'a>) -> LocalBoxFu
     })
 }
 
-/// How far a bisection is.
+/// The progress of a bisection.
 #[derive(Debug)]
 pub enum Bisecting<'a> {
     /// It begins: the source with its range, the number of revisions, and the head of its result.
     Begins {
         /// The repository and the range.
         source: &'a str,
-        /// Revisions behind the good end.
+        /// The number of revisions after the good end.
         revisions: usize,
         /// The name of the report.
         called: &'a str,
-        /// Of the result.
+        /// The head of the result.
         head: &'a Head,
     },
     /// A revision was tried.
     Tested {
-        /// Its name and subject.
+        /// The name and the subject of the revision.
         name: &'a str,
-        /// What came of it.
+        /// The result of the test.
         test: &'a Test,
-        /// What is known now.
+        /// The state of the bisection.
         bisection: &'a Bisection,
     },
-    /// It has ended.
+    /// The bisection has ended.
     Suspected {
-        /// The result.
+        /// The answer.
         suspected: &'a Suspected,
-        /// Name and subject of each revision.
+        /// The name and the subject of each revision.
         names: &'a [String],
-        /// What is known.
+        /// The state of the bisection.
         bisection: &'a Bisection,
     },
 }
 
-/// Finds the revision between `good` and `bad` that brought the report. `confidence` is the probability that the answer
-/// must have. The result is in its folder.
+/// Finds the revision between `good` and `bad` that introduced the report. `confidence` is the
+/// probability that the answer must have. Returns the result and its folder.
 pub fn bisect<'a>(
     spec: &'a BisectSpec,
     (good, bad): (&'a str, &'a str),
@@ -107,14 +109,14 @@ pub fn bisect<'a>(
         let (started, began) = (jiff::Timestamp::now(), Instant::now());
         spec.check()?;
         let revisions = Revisions::between(&spec.source, good, bad, env.cancel).await?;
-        let (history, names) = History::of_rev_list(&revisions.good, &revisions.list);
+        let (history, names) = RevisionGraph::of_rev_list(&revisions.good, &revisions.list);
         let shown: Vec<String> = names
             .iter()
             .zip(&revisions.subjects)
             .map(|(name, subject)| format!("{} {subject}", name.get(..12).unwrap_or(name)))
             .collect();
         let last = names.len() - 1;
-        // Held, so that no prune takes it away.
+        // The kernel is held, so that no prune removes it.
         let (_kernel, host, running) = env.settle(&spec.all.running, &spec.pair(&names[last])).await?;
         let all = LineupSpec { running, ..spec.all.clone() };
         let folder = RunFolder::bare(&all.running.results, "bisect")?;
@@ -143,7 +145,8 @@ pub fn bisect<'a>(
                 |revision| spec.pair(&names[revision]),
                 |revision, test, bisection| {
                     tell(Bisecting::Tested { name: &shown[revision], test, bisection })?;
-                    // Written after each: one that is killed leaves what it had.
+                    // The result is written after each test, so that a bisection that is killed
+                    // leaves what it had.
                     result.tests.push(Test { revision, ..test.clone() });
                     result.revisions = revisions_of(&names, bisection);
                     result.seconds = began.elapsed().as_secs_f64();

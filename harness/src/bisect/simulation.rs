@@ -1,28 +1,29 @@
-//! Bisections of histories whose culprit is known: by trials that are drawn, and by trials that real kernels had.
+//! Bisections of histories whose culprit is known, by random trials and by recorded trials of real
+//! kernels.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Bisection, History, Price, Step};
+use super::{Bisection, NextStep, Price, RevisionGraph};
 
 const PRICE: Price = Price { build: 40.0, start: 8.0, trial: 1.2 };
 
-/// What a bisection came to.
+/// The outcome of a bisection.
 #[derive(Debug)]
 struct Outcome {
-    step: Step,
+    step: NextStep,
     trials: u32,
     builds: usize,
 }
 
-/// Bisects `revisions`; `shows` tries one of them, and those that `broken` names cannot be tried.
+/// Bisects `revisions`. `shows` tries one of them. Those in `broken` cannot be tried.
 fn bisect(
     revisions: usize,
     broken: &[usize],
     confidence: f64,
     mut shows: impl FnMut(usize) -> bool,
 ) -> Outcome {
-    let mut bisection = Bisection::new(History::line(revisions), confidence);
+    let mut bisection = Bisection::new(RevisionGraph::line(revisions), confidence);
     let mut trials = 0;
     let mut shows = |revision: usize| {
         trials += 1;
@@ -33,7 +34,7 @@ fn bisect(
         bisection.add(revisions, u32::from(hit), u32::from(!hit));
     }
     let step = loop {
-        let Step::Test { revision, trials } = bisection.next(PRICE) else { break bisection.next(PRICE) };
+        let NextStep::Test { revision, trials } = bisection.next(PRICE) else { break bisection.next(PRICE) };
         if broken.contains(&revision) {
             bisection.give_up(revision, "does not compile");
             continue;
@@ -50,7 +51,7 @@ fn bisect(
     Outcome { step, trials, builds }
 }
 
-/// Bisects by trials that are drawn: `rate` of them show what `culprit` brought.
+/// Bisects by random trials: the share `rate` of them shows the bug that `culprit` introduced.
 fn drawn(
     seed: u64,
     revisions: usize,
@@ -63,14 +64,14 @@ fn drawn(
     bisect(revisions, broken, confidence, |revision| revision >= culprit && random.random_bool(rate))
 }
 
-/// How many of so many bisections name the culprit, each of another one.
+/// The number of bisections that name the culprit, which differs from one bisection to the next.
 fn right(bisections: u64, rate: f64, confidence: f64) -> (u64, Vec<Outcome>) {
     let mut right = 0;
     let mut all = Vec::new();
     for seed in 0..bisections {
         let culprit = 1 + usize::try_from(seed % 16).unwrap();
         let outcome = drawn(seed, 16, culprit, rate, &[], confidence);
-        right += u64::from(matches!(outcome.step, Step::Found { revision, .. } if revision == culprit));
+        right += u64::from(matches!(outcome.step, NextStep::Found { revision, .. } if revision == culprit));
         all.push(outcome);
     }
     (right, all)
@@ -80,7 +81,7 @@ fn right(bisections: u64, rate: f64, confidence: f64) -> (u64, Vec<Outcome>) {
 fn what_every_trial_shows_is_found_every_time_by_few_builds() {
     let (right, all) = right(160, 1.0, 0.95);
     assert_eq!(right, 160);
-    // The two ends, and log2 of 16; the rate has to be learnt first.
+    // These are the two ends and log2 of 16, and one more because the rate must be learnt first.
     assert!(all.iter().all(|one| one.builds <= 7), "{all:?}");
 }
 
@@ -98,7 +99,7 @@ fn what_one_trial_in_five_shows_is_found_as_often_as_is_said() {
 fn a_culprit_beside_revisions_that_do_not_build_is_among_those_that_are_named() {
     let named = (0..40).filter(|seed| {
         let outcome = drawn(*seed, 12, 6, 0.5, &[5, 6], 0.98);
-        outcome.step == Step::OneOf(vec![5, 6, 7])
+        outcome.step == NextStep::OneOf(vec![5, 6, 7])
     });
     assert!(named.count() >= 38);
 }
@@ -107,23 +108,23 @@ fn a_culprit_beside_revisions_that_do_not_build_is_among_those_that_are_named() 
 fn a_good_end_that_is_bad_is_told() {
     let told = (0..40).filter(|seed| {
         let outcome = drawn(*seed, 12, 0, 0.5, &[], 0.98);
-        matches!(outcome.step, Step::GoodIsBad { .. })
+        matches!(outcome.step, NextStep::GoodIsBad { .. })
     });
     assert!(told.count() >= 38);
 }
 
-/// `recorded.txt`: of each revision of a real history, the good end first, what its trials showed; none of one that does not
-/// compile.
+/// The trials of each revision of a real history, from `recorded.txt`, the good end first. None for
+/// a revision that does not compile.
 fn recorded() -> Vec<Option<Vec<bool>>> {
     let lines = include_str!("recorded.txt").lines().filter(|line| !line.starts_with("//"));
     let trials = lines.map(|line| line.split(' ').nth(1).unwrap());
     trials.map(|trials| (trials != "-").then(|| trials.chars().map(|one| one == '#').collect())).collect()
 }
 
-/// Each bisection meets the trials of each revision in an order of its own.
+/// Each bisection draws from the trials of each revision in an order of its own.
 #[test]
 fn what_real_kernels_showed_in_a_fifth_of_their_trials_is_found_in_nineteen_of_twenty_bisections() {
-    /// The commit that brought it.
+    /// The commit that introduced the bug.
     const CULPRIT: usize = 8;
     let recorded = recorded();
     let broken: Vec<usize> = (0..recorded.len()).filter(|at| recorded[*at].is_none()).collect();
@@ -134,7 +135,7 @@ fn what_real_kernels_showed_in_a_fifth_of_their_trials_is_found_in_nineteen_of_t
             let trials = recorded[revision].as_ref().unwrap();
             trials[random.random_range(0..trials.len())]
         });
-        matches!(outcome.step, Step::Found { revision: CULPRIT, .. })
+        matches!(outcome.step, NextStep::Found { revision: CULPRIT, .. })
     });
     let right = right.count();
     assert!(right >= 190, "{right} of 200");

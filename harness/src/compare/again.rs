@@ -1,4 +1,4 @@
-//! What a recorded trial showed, and how often its replays showed it too.
+//! The findings of a recorded trial, and how often its replays showed them again.
 
 use hotplug_side::Side;
 use hotplug_statistics::interval;
@@ -12,37 +12,37 @@ use crate::trial::{TrialOutcome, TrialRecord};
 pub struct Recurrence {
     /// The recorded trial's folder.
     pub trial: String,
-    /// What makes two of them the same: a short hash.
+    /// Identifies the finding across trials: a short hash.
     pub signature: String,
     /// The signature's readable key.
     pub key: String,
-    /// The kernel checker's kind, or the harness's own.
+    /// The kernel checker's kind, or the kind of a finding of the harness itself.
     pub kind: String,
-    /// One line.
+    /// A summary of one line.
     pub title: String,
     /// Whether the recorded trial showed it.
     pub recorded: bool,
-    /// Replays that showed it, of those that could have.
+    /// The number of replays that showed it, of those that could have.
     pub again: Count,
-    /// The exact 95 % confidence interval of its rate (Clopper and Pearson).
+    /// The exact 95 % confidence interval of its rate in the replays (Clopper and Pearson).
     pub interval: (f64, f64),
-    /// How often it came in the trial that showed it most.
+    /// The most occurrences in one trial.
     pub times: u64,
 }
 
-/// How often it comes is asked, not when.
+/// A replay is asked how often a finding occurs, not when.
 const NO_TIME: f64 = 0.0;
 
-/// The replays of one trial, taken in as they come.
+/// The replays of one trial, added as they end.
 #[derive(Debug)]
 pub struct Replays {
     trial: String,
-    /// The recorded trial counts as before, and its replays as after.
+    /// The recorded trial counts as the before side, and its replays as the after side.
     evidence: Evidence,
 }
 
 impl Replays {
-    /// Of this recorded trial; none where it showed nothing.
+    /// Starts with the recorded trial; `None` if it showed no finding.
     pub fn of(recorded: &TrialRecord) -> Option<Self> {
         let mut evidence = Evidence::default();
         evidence.add(&TrialRecord { side: Side::Before, ..recorded.clone() }, NO_TIME);
@@ -50,14 +50,14 @@ impl Replays {
         (!silent).then(|| Self { trial: recorded.folder.clone(), evidence })
     }
 
-    /// Takes in a replay. One that infrastructure spoilt says nothing.
+    /// Adds a replay. A replay that infrastructure spoilt is no evidence and is ignored.
     pub fn add(&mut self, replay: &TrialRecord) {
         if replay.outcome != TrialOutcome::Infrastructure {
             self.evidence.add(&TrialRecord { side: Side::After, ..replay.clone() }, NO_TIME);
         }
     }
 
-    /// All findings: those of the recorded trial first, the more frequent first.
+    /// All findings: those of the recorded trial first, then by descending rate.
     pub fn recurrences(&self) -> Vec<Recurrence> {
         let mut all: Vec<Recurrence> =
             self.evidence.findings().into_iter().map(|finding| self.recurrence(finding)).collect();

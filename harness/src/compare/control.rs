@@ -1,34 +1,37 @@
-//! The control: whether bugs planted in the before kernel are seen here and now. Silence means something only then.
+//! The control: whether bugs that are planted in the before kernel are found in this setup. Without
+//! that, trials without a finding mean nothing.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::weight::Weight;
+use crate::unavailable::Unavailable;
 
-/// What came of the control of a comparison.
+/// The result of the control of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Control {
-    /// There was none.
+    /// There was no control.
     None {
-        /// Because of this.
-        why: String,
+        /// The reason.
+        why: Unavailable,
     },
     /// The before kernel with these planted bugs was compared with itself without them.
     Ran {
-        /// Those that were seen, by name.
+        /// The names of the bugs that were found.
         found: Vec<String>,
-        /// Those that were not.
+        /// The names of the bugs that were not found.
         missed: Vec<String>,
         /// Trials with the bugs.
         trials: u32,
-        /// The comparison's folder, below the run's.
+        /// The folder of that comparison, below the run's folder.
         run: String,
     },
 }
 
 impl Control {
-    /// Trials that miss a planted bug do not show that there is none.
+    /// If the trials miss a planted bug, the absence of a report is no evidence that there is no
+    /// bug.
     pub fn weight(&self) -> Weight {
         match self {
             Self::Ran { missed, .. } if !missed.is_empty() => {
@@ -62,7 +65,7 @@ mod tests {
         let kept = |verdict| (verdict, "0 new".to_owned());
         assert_eq!(weighed(&ran(&[]), Verdict::Unchanged), kept(Verdict::Unchanged));
         assert_eq!(weighed(&ran(&["memtotal"]), Verdict::Regressed), kept(Verdict::Regressed));
-        let none = Control::None { why: "given as an image".into() };
+        let none = Control::None { why: Unavailable::because("given as an image") };
         assert_eq!(weighed(&none, Verdict::Unchanged), kept(Verdict::Unchanged));
         for verdict in [Verdict::Unchanged, Verdict::Fixed] {
             let lost = (Verdict::Inconclusive, "the control was not found: memtotal".to_owned());

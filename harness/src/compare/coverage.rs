@@ -1,5 +1,5 @@
-//! What ran of a patch: of the lines and functions that it changes, which ran, how often, and in which operations.
-//! Silence about code that never ran means nothing.
+//! The coverage of a patch: which of the lines and functions that it changes ran, how often, and
+//! during which operations. A trial without a report says nothing about code that never ran.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -9,15 +9,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::weight::Weight;
-use crate::coverage::{Changed, LineCounts, Ran};
+use crate::coverage::{ChangedLines, Executed, LineCounts};
 use crate::kernel::Counting;
+use crate::unavailable::Unavailable;
 
-/// What of a patch the counted trials ran.
+/// The part of a patch that the counted trials ran.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Coverage {
-    /// Why nothing was counted; the rest is then empty.
-    pub none: Option<String>,
-    /// Counted trials. They are beside the judged ones, of kernels of their own.
+    /// Why nothing was counted. The rest is then empty.
+    pub none: Option<Unavailable>,
+    /// Counted trials. They run beside the judged trials, with kernels of their own.
     pub trials: Sides<u32>,
     /// The files that the two sides differ in.
     pub files: Vec<FileCoverage>,
@@ -26,42 +27,43 @@ pub struct Coverage {
 /// One file that the two sides differ in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FileCoverage {
-    /// Relative to the source.
+    /// The file's path, relative to the source.
     pub path: String,
-    /// Whether it could be counted.
+    /// Whether the file's lines could be counted.
     pub counting: Sides<Counting>,
-    /// The functions that the changes are in, by name: what of them ran on a side that has them.
-    pub functions: BTreeMap<String, Sides<Option<Ran>>>,
+    /// The functions that contain the changes, by name, with their executions on each side that has
+    /// them.
+    pub functions: BTreeMap<String, Sides<Option<Executed>>>,
     /// Every line that only one side has.
     pub lines: Vec<ChangedLine>,
 }
 
-/// A line that only one side has: removed by the patch where that is before, added where it is after.
+/// A line that only one side has. A before line was removed by the patch, an after line was added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChangedLine {
-    /// The side that has it.
+    /// The side that has the line.
     pub side: Side,
-    /// Its number, from 1, in that side's file.
+    /// The line's number, from 1, in that side's file.
     pub line: u32,
-    /// Its text.
+    /// The line's text.
     pub text: String,
-    /// What of it ran; null where it carries no code of its own, or is not counted.
-    pub ran: Option<Ran>,
+    /// The line's executions; null if the line carries no code of its own or is not counted.
+    pub ran: Option<Executed>,
 }
 
-/// What was counted of one file on one side: in all, in the boot, and by operation.
+/// The counts of one file on one side: in total, during the boot, and by operation.
 #[derive(Debug, Clone, Default)]
 pub struct SideCounts {
-    /// In all.
+    /// The total.
     pub all: LineCounts,
-    /// Of it, in the boot.
+    /// The part of the total that was counted during the boot.
     pub boot: LineCounts,
-    /// Of it, while these operations were under way.
+    /// The parts of the total that were counted while these operations were in flight.
     pub during: Vec<(Vec<String>, LineCounts)>,
 }
 
 impl SideCounts {
-    fn ran(&self, count: impl Fn(&LineCounts) -> u64) -> Ran {
+    fn ran(&self, count: impl Fn(&LineCounts) -> u64) -> Executed {
         let mut during = BTreeMap::new();
         for (operations, counts) in &self.during {
             for kind in operations {
@@ -69,26 +71,26 @@ impl SideCounts {
             }
         }
         during.retain(|_, times| *times > 0);
-        Ran { times: count(&self.all), boot: count(&self.boot), during }
+        Executed { times: count(&self.all), boot: count(&self.boot), during }
     }
 
-    fn line(&self, line: u32) -> Option<Ran> {
+    fn line(&self, line: u32) -> Option<Executed> {
         self.all.lines.get(&line)?;
         Some(self.ran(|counts| counts.lines.get(&line).copied().unwrap_or(0)))
     }
 
-    fn function(&self, name: &str) -> Option<Ran> {
+    fn function(&self, name: &str) -> Option<Executed> {
         self.all.functions.get(name)?;
         Some(self.ran(|counts| counts.functions.get(name).map_or(0, |function| function.entered)))
     }
 }
 
 impl FileCoverage {
-    /// Puts together what changes in a file and what was counted of it.
+    /// Combines the changes to a file with the counts of that file.
     pub fn new(
         path: String,
         counting: Sides<Counting>,
-        changed: Changed,
+        changed: ChangedLines,
         counts: &Sides<SideCounts>,
     ) -> Self {
         let mut names = BTreeSet::new();
@@ -115,7 +117,8 @@ impl FileCoverage {
         Self { path, counting, functions, lines }
     }
 
-    /// Whether a change of it is in no kernel of these: its configuration does not build the file.
+    /// Whether a changed line of the file is in neither kernel, because the configuration does not
+    /// build the file.
     fn is_left_out(&self) -> bool {
         let may_be_code = |text: &str| {
             let text = text.trim();
@@ -125,8 +128,8 @@ impl FileCoverage {
         lines.any(|line| *self.counting.of(line.side) == Counting::NotBuilt && may_be_code(&line.text))
     }
 
-    /// Whether changes of it may have run without anybody knowing: it may not be counted, or is a header that no counted
-    /// file takes this line from.
+    /// Whether it is unknown if the file's changes ran. The file may not be counted, or it is a
+    /// header and no counted file includes any of the changed lines.
     pub fn is_unknown(&self) -> bool {
         self.lines.iter().any(|line| {
             let counting = *self.counting.of(line.side);
@@ -138,23 +141,24 @@ impl FileCoverage {
 
 impl Coverage {
     /// Nothing was counted.
-    pub fn none(why: impl Into<String>) -> Self {
-        Self { none: Some(why.into()), ..Self::default() }
+    pub fn none(why: Unavailable) -> Self {
+        Self { none: Some(why), ..Self::default() }
     }
 
-    /// Changed lines that carry code: those that ran, and all.
+    /// The number of changed lines that ran, and of all changed lines that carry code.
     pub fn lines(&self) -> (usize, usize) {
         let ran = self.files.iter().flat_map(|file| &file.lines).filter_map(|line| line.ran.as_ref());
         ran.fold((0, 0), |(ran, all), this| (ran + usize::from(this.times > 0), all + 1))
     }
 
-    /// Whether `side` has changed lines that never ran: another trial may run them.
+    /// Whether `side` has changed lines that never ran. Another trial may run them.
     pub fn lacks(&self, side: Side) -> bool {
         let lines = self.files.iter().flat_map(|file| &file.lines).filter(|line| line.side == side);
         lines.filter_map(|line| line.ran.as_ref()).any(|ran| ran.times == 0)
     }
 
-    /// What of the changes never ran, such as `mm/slub.c:12,14-16`: `-` before a line that the patch removes.
+    /// The changed lines that never ran, such as `mm/slub.c:12,14-16`. A `-` marks lines that the
+    /// patch removes.
     pub fn not_reached(&self) -> Vec<String> {
         let mut all = Vec::new();
         for file in &self.files {
@@ -175,7 +179,7 @@ impl Coverage {
         all
     }
 
-    /// Where changed code never ran, the trials do not show that it changes nothing.
+    /// If changed code never ran, the trials do not show that the patch changes nothing.
     pub fn weight(&self) -> Weight {
         let missed = self.not_reached();
         if missed.is_empty() {
@@ -186,7 +190,7 @@ impl Coverage {
     }
 }
 
-/// `12,14-16`
+/// Formats line numbers as `12,14-16`.
 fn ranges(lines: &[u32]) -> String {
     let mut text = String::new();
     for run in lines.chunk_by(|a, b| a + 1 == *b) {
@@ -219,7 +223,8 @@ mod tests {
         }
     }
 
-    /// `f` ran four times before, three of them in an unplug; `g` twice after, and never gave up.
+    /// `f` ran four times before, three of them during an unplug. `g` ran twice after, and never
+    /// gave up.
     fn file(gave_up: u64) -> FileCoverage {
         let before = [(1, 4), (3, 4), (4, 4), (7, 0), (9, 0)];
         let unplug = counts(&[(3, 3)], [("f", 1, 5, 3), ("g", 7, 10, 0)]);
@@ -283,7 +288,7 @@ mod tests {
         let all = of(vec![file(1)]);
         assert!(!all.lacks(Side::After));
         assert_eq!(weighed(&all, Verdict::Unchanged), (Verdict::Unchanged, "0 new".to_owned()));
-        let none = Coverage::none("given as an image");
+        let none = Coverage::none(Unavailable::because("given as an image"));
         assert_eq!(weighed(&none, Verdict::Unchanged).0, Verdict::Unchanged);
     }
 
@@ -297,12 +302,12 @@ mod tests {
         let left_out = of(vec![with(Counting::NotBuilt)]);
         let reason = weighed(&left_out, Verdict::Unchanged).1;
         assert_eq!(reason, "not reached: mm/a.c, which this config does not build");
-        // Its comments are no loss.
+        // Comments that are not built are no loss of coverage.
         let both = Sides { before: Counting::NotBuilt, after: Counting::NotBuilt };
         let comment = changed("a();\n", "/*\n * why\n */\n\na();\n");
         let file = FileCoverage::new("mm/a.c".into(), both, comment, &counts);
         assert!(of(vec![file]).not_reached().is_empty());
-        // Nobody knows of these, and documentation does not run.
+        // Whether the first two ran is unknown. Documentation does not run.
         for (counting, is_unknown) in
             [(Counting::Forbidden, true), (Counting::Header, true), (Counting::NotC, false)]
         {

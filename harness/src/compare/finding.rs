@@ -1,4 +1,5 @@
-//! What was found, one entry for each signature, with how often each side showed it.
+//! The findings of a comparison, one for each signature, with the number of trials of each side
+//! that showed it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,10 +14,11 @@ use crate::event_log::OperationOutcome;
 use crate::scenario::Expect;
 use crate::trial::{TrialOutcome, TrialRecord};
 
-/// The chance of crying wolf over one comparison of equal kernels, all its findings together (Holm's correction).
+/// The probability of a false alarm in one comparison of equal kernels, over all of its findings
+/// together (Holm's correction).
 pub(super) const ALPHA: f64 = 0.05;
 
-/// Where a finding was seen.
+/// The sides on which a finding was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
@@ -28,18 +30,19 @@ pub enum Class {
     Common,
 }
 
-/// In how many trials something was seen, of those that could have shown it.
+/// The number of trials that showed something, and of trials that could have shown it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Count {
     /// Trials that showed it.
     pub seen: u32,
-    /// Trials that showed it or were watched well enough to show it: a trial that ends early, loses records, or for
-    /// what only lockdep sees ends disarmed, is no evidence of absence.
+    /// Trials that showed it, and trials that would have shown it. A trial that ends early or loses
+    /// records is no evidence of absence. For reports that only lockdep prints, neither is a trial
+    /// in which lockdep turned itself off.
     pub trials: u32,
 }
 
 impl Count {
-    /// Of the trials that could have shown it, those that did; 0 without trials.
+    /// The share of trials that showed it, of those that could have; 0 if there are none.
     pub fn rate(self) -> f64 {
         if self.trials == 0 { 0.0 } else { f64::from(self.seen) / f64::from(self.trials) }
     }
@@ -51,81 +54,86 @@ impl std::fmt::Display for Count {
     }
 }
 
-/// One kernel report, or one thing that the harness itself saw go wrong, over all trials.
+/// One kernel report, or one failure that the harness itself detected, over all trials.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
-    /// Where it was seen.
+    /// The sides on which it was seen.
     pub class: Class,
-    /// What makes two of them the same: a short hash.
+    /// Identifies the finding across trials: a short hash.
     pub signature: String,
     /// The signature's readable key.
     pub key: String,
-    /// The kernel checker's kind, or `hung`, `refused`, `not-refused`, `accounting-mismatch` for what the harness saw.
+    /// The kernel checker's kind. For failures that the harness detected: `hung`, `refused`,
+    /// `not-refused`, `accounting-mismatch`.
     pub kind: String,
-    /// One line.
+    /// A summary of one line.
     pub title: String,
-    /// Functions of the call stack, innermost first, without those the unwinder marked `?`.
+    /// The functions of the call stack, innermost first, without those that the unwinder marked
+    /// `?`.
     pub frames: Vec<String>,
-    /// The same with file, line and inlined callers, where the kernel's vmlinux tells them.
+    /// The same functions with file, line and inlined callers, if the kernel's vmlinux has them.
     pub call_path: Vec<hotplug_kreport::Frame>,
-    /// The function to blame, `None` where the kernel named none.
+    /// The function to blame; `None` if the report names none.
     pub blame: Option<String>,
-    /// The checker's own words in the first of them, such as a WARN's text.
+    /// The checker's own text in the first such report, such as the text of a WARN.
     #[serde(default)]
     pub detail: Option<String>,
     /// Trials without the patch.
     pub before: Count,
-    /// Trials with it.
+    /// Trials with the patch.
     pub after: Count,
-    /// Fisher's exact test, two-sided, of the two rates.
+    /// The p-value of Fisher's exact test, two-sided, of the two rates.
     pub p: f64,
-    /// `p` holds after Holm's correction for all findings of this comparison, at 0.05. Never of what is known.
+    /// Whether `p` is significant at 0.05 after Holm's correction for all findings of this
+    /// comparison. Known issues are never decided.
     pub decided: bool,
-    /// How often it came in the trial that showed it most.
+    /// The most occurrences in one trial.
     pub times: u64,
-    /// Why it is tolerated, where the file of known issues names it. It then has no say in the verdict.
+    /// Why the finding is tolerated, if the file of known issues lists it. It then does not affect
+    /// the verdict.
     pub known: Option<String>,
-    /// Operations that were in flight when it was first printed, in words.
+    /// The operations that were in flight at its first occurrence, in words.
     pub during: String,
-    /// Folder of the first trial that showed it, below the run's.
+    /// The folder of the first trial that showed it, below the run's folder.
     pub example: String,
-    /// Seconds from the first trial's start until that trial had ended; none of a run before this was told.
+    /// Seconds from the start of the first trial to the end of that trial. Runs of older versions
+    /// lack it.
     #[serde(default)]
     pub first_seen_seconds: Option<f64>,
 }
 
 impl Finding {
-    /// The patch made it likelier, beyond chance.
+    /// Whether the patch made it more frequent, beyond chance.
     pub fn is_worse(&self) -> bool {
         self.decided && self.after.rate() > self.before.rate()
     }
 
-    /// Whether somebody means this one by `words`: its signature or how that begins, or a part of its title, its key or the
-    /// checker's own words.
+    /// Whether `words` select this finding: its signature or the start of it, or a part of its
+    /// title, its key or the checker's text.
     pub fn is_called(&self, words: &str) -> bool {
         let short = words.len() >= 6 && self.signature.starts_with(words);
         let texts = [Some(&self.title), Some(&self.key), self.detail.as_ref()];
         !words.is_empty() && (short || texts.into_iter().flatten().any(|text| text.contains(words)))
     }
 
-    /// The patch made it rarer, beyond chance.
+    /// Whether the patch made it less frequent, beyond chance.
     pub fn is_better(&self) -> bool {
         self.decided && self.after.rate() < self.before.rate()
     }
 }
 
-/// What a trial must have been to be evidence that something was not there.
+/// The condition under which a trial without a finding is evidence of its absence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Evident {
-    /// Any: the harness itself would have seen it.
+    /// None: the harness itself would have detected it.
     Always,
     /// Every kernel record was received.
     WithLog,
-    /// The same, and lockdep was checking all the time.
+    /// Every kernel record was received, and lockdep was armed all the time.
     WithLockdep,
 }
 
-/// How many trials of one side were watched how well.
+/// The number of trials of one side that meet each condition of [`Evident`].
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Watched {
     trials: u32,
@@ -164,21 +172,21 @@ fn evident_in(evident: Evident, record: &TrialRecord) -> bool {
     }
 }
 
-/// Something that trials showed, counted as they came.
+/// A finding and its counts, updated trial by trial.
 #[derive(Debug, Serialize, Deserialize)]
 struct Found {
-    /// Signature, key, kind, title and frames, and everything else that does not change.
+    /// The signature, key, kind, title, frames, and everything else that does not change.
     what: What,
     evident: Evident,
     /// Trials that showed it.
     seen: Sides<u32>,
-    /// Of these, trials that would have been evidence of its absence.
+    /// Of these, the trials that would otherwise have been evidence of its absence.
     seen_evidently: Sides<u32>,
     times: u64,
     during: String,
     /// The side of the first trial that showed it, and its folder below the run's.
     example: (Side, String),
-    /// Seconds of trials until that had ended.
+    /// Seconds of trials until that trial had ended.
     first_seen: f64,
 }
 
@@ -186,19 +194,20 @@ struct Found {
 enum What {
     /// A kernel report, and why it is tolerated.
     Report(Box<Report>, Option<String>),
-    /// The harness's own: its kind, a key and a title.
+    /// A failure that the harness detected: its kind, a key and a title.
     Own { kind: Cow<'static, str>, key: String, title: String },
 }
 
-/// What all trials so far have shown. It grows with what is found, not with the number of trials.
+/// The findings of all trials so far. Its size grows with the number of findings, not with the
+/// number of trials.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Evidence {
     #[serde(skip)]
     known: KnownIssues,
     bugs: Bugs,
-    /// Kernel reports, by the number of their bug.
+    /// Kernel reports, indexed by the number of their bug.
     reports: Vec<Found>,
-    /// The harness's own findings, by their key.
+    /// The findings of the harness itself, by their key.
     own: BTreeMap<String, Found>,
     watched: Sides<Watched>,
 }
@@ -208,10 +217,11 @@ impl Evidence {
         Self { known, ..Self::default() }
     }
 
-    /// Takes in a trial that infrastructure did not spoil, and that ended when trials had gone on for so many seconds.
+    /// Adds a trial that infrastructure did not spoil. `seconds` is the time from the start of the
+    /// first trial to the end of this one.
     pub(super) fn add(&mut self, record: &TrialRecord, seconds: f64) {
         self.watched.of_mut(record.side).count(record);
-        // Two prints of one bug in one trial are one trial.
+        // Several reports of one bug in one trial count as one trial.
         let mut shown: BTreeMap<usize, u64> = BTreeMap::new();
         for seen in &record.reports {
             let number = self.bugs.number(&seen.first);
@@ -246,14 +256,14 @@ impl Evidence {
         }
     }
 
-    /// Takes in what other trials have shown, all of which came later.
+    /// Adds the evidence of other trials, all of which came later.
     pub(super) fn merge(&mut self, later: Self) {
         for side in Side::BOTH {
             self.watched.of_mut(side).merge(*later.watched.of(side));
         }
         for found in later.reports {
             let What::Report(report, _) = &found.what else { continue };
-            // So that the remarks tell of what no trial showed, of all of them.
+            // This marks the issue as matched, so that the remarks cover the merged trials too.
             self.known.find(report);
             let number = self.bugs.number(report);
             match self.reports.get_mut(number) {
@@ -271,7 +281,8 @@ impl Evidence {
         }
     }
 
-    /// The first report of each bug that `side` showed first: their frames can be given lines by its kernel's vmlinux.
+    /// The first report of each bug that `side` showed first. The vmlinux of that side's kernel can
+    /// add lines to their frames.
     pub(super) fn examples_mut(&mut self, side: Side) -> impl Iterator<Item = &mut Report> {
         self.reports.iter_mut().filter(move |found| found.example.0 == side).filter_map(|found| {
             match &mut found.what {
@@ -281,17 +292,18 @@ impl Evidence {
         })
     }
 
-    /// What is to be said of the file of known issues.
+    /// The remarks on the file of known issues.
     pub(super) fn remarks(&self) -> Vec<String> {
         self.known.remarks()
     }
 
-    /// All findings: new first, then fixed, then common, the surest first; known ones last.
+    /// All findings: new, then fixed, then common ones, each by ascending p; known issues last.
     pub(super) fn findings(&self) -> Vec<Finding> {
         let found = self.reports.iter().chain(self.own.values());
         let mut all: Vec<Finding> = found.map(|found| found.finding(&self.watched)).collect();
         decide(&mut all);
-        // Of equals not the one that came first, which with several guests at once is chance.
+        // Ties are broken by signature. The order of arrival is chance if several guests run at
+        // once.
         let order = |f: &Finding| (f.known.is_some(), f.class, f.p, f.signature.clone());
         all.sort_by(|a, b| order(a).partial_cmp(&order(b)).unwrap_or(std::cmp::Ordering::Equal));
         all
@@ -312,7 +324,7 @@ impl Found {
         }
     }
 
-    /// The same, in trials that came later.
+    /// Adds the counts of the same finding in later trials.
     fn merge(&mut self, later: Self) {
         for side in Side::BOTH {
             *self.seen.of_mut(side) += later.seen.of(side);
@@ -324,7 +336,7 @@ impl Found {
         }
     }
 
-    /// One more trial that showed it, so many times.
+    /// Adds one trial that showed the finding `times` times.
     fn count(&mut self, record: &TrialRecord, times: u64) {
         *self.seen.of_mut(record.side) += 1;
         *self.seen_evidently.of_mut(record.side) += u32::from(evident_in(self.evident, record));
@@ -386,7 +398,7 @@ impl Found {
     }
 }
 
-/// The part of a finding that says what it is.
+/// The identifying part of a finding.
 #[derive(Default)]
 struct Named {
     signature: String,
@@ -399,7 +411,8 @@ struct Named {
     known: Option<String>,
 }
 
-/// Holm's step-down: the smallest p against alpha / n, the next against alpha / (n - 1), until one fails.
+/// Holm's step-down: the smallest p against alpha / n, the next against alpha / (n - 1), until one
+/// fails.
 fn decide(findings: &mut [Finding]) {
     let mut order: Vec<usize> = (0..findings.len()).filter(|i| findings[*i].known.is_none()).collect();
     order.sort_by(|a, b| findings[*a].p.total_cmp(&findings[*b].p));
@@ -413,7 +426,8 @@ fn decide(findings: &mut [Finding]) {
     }
 }
 
-/// What went wrong in one trial without a word of the kernel, each time it did.
+/// The failures of one trial that the harness detected without a kernel report, one entry for each
+/// occurrence.
 fn seen_by_the_harness(record: &TrialRecord) -> Vec<What> {
     let mut all = Vec::new();
     if record.outcome == TrialOutcome::Hung {
@@ -443,7 +457,7 @@ fn seen_by_the_harness(record: &TrialRecord) -> Vec<What> {
     all
 }
 
-/// A finding of the harness's own.
+/// A finding of the harness itself.
 fn own(kind: &'static str, what: &str, title: String) -> What {
     What::Own { kind: kind.into(), key: format!("{kind}: {what}"), title }
 }

@@ -1,9 +1,11 @@
-//! What differs in the lock order, and how sure that is.
+//! The differences in lock order, and how certain they are.
 //!
-//! All trials of a side were restored from one boot. They share what that boot's lockdep had, which records nothing
-//! twice, and the state of its caches: whether the allocator's slow path is entered, and with it a lock of the
-//! allocator below whichever lock is held, is settled by how full a boot left them. So trials only say what may differ.
-//! What does differ, further boots of both kernels say, each with one trial: those are independent of each other.
+//! All trials of a side were restored from one boot, so they are not independent. They share the
+//! dependencies that lockdep had recorded in that boot, and lockdep records none twice. They also
+//! share the state of its caches. The fill level of the caches decides whether the allocator's slow
+//! path is entered, and with it a lock of the allocator is taken under whichever lock is held. So
+//! the trials only select candidates. Further boots of both kernels, each with one trial, decide,
+//! because those are independent of each other.
 
 use hotplug_lockorder::{Forecast, Union, forecast};
 use hotplug_side::{Side, Sides};
@@ -12,87 +14,93 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::finding::Count;
+use crate::unavailable::Unavailable;
 
-/// The chance of naming any dependency for two equal kernels.
+/// The probability that any dependency is listed for two equal kernels.
 const ALPHA: f64 = 0.01;
 
-/// No kernel is booted more often than this for one comparison, the boot of its checkpoint not counted.
+/// The maximum number of further boots of each kernel in one comparison, without the boot of its
+/// checkpoint.
 const MOST_BOOTS: u32 = 12;
 
-/// Further boots beyond those that are needed, for trials in them that turned blind.
+/// Boots beyond the needed number, to make up for boots whose trial was blind.
 const SPARE_BOOTS: u32 = 2;
 
-/// A dependency that one side alone has, beyond chance.
+/// A dependency that only one side has, beyond chance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EdgeDiff {
     /// The lock that was held.
     pub from: String,
     /// The lock that was taken under it.
     pub to: String,
-    /// The lock that `to` is a part of, such as a semaphore's own spinlock, where that has the same dependency.
+    /// The lock that `to` is a part of, if that lock has the same dependency. A semaphore's own
+    /// spinlock is such a part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<String>,
-    /// In which ways it was taken, such as `EN+SN`: exclusive or shared, then not recursive or recursive reader.
+    /// The kinds of the dependency, such as `EN+SN`: exclusive or shared, then not recursive or
+    /// recursive reader.
     pub how: String,
-    /// Trials without the patch. What their checkpoint had, all of them had.
+    /// Trials without the patch. A dependency of their checkpoint counts for all of them.
     pub before: Count,
-    /// Trials with it.
+    /// Trials with the patch.
     pub after: Count,
-    /// Further boots, each with a trial; none where each trial is a boot.
+    /// Further boots, each with a trial; absent if each trial is a boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boots: Option<Sides<Count>>,
-    /// The chance of such boots, or of such trials where each is a boot, if both kernels showed it equally often.
+    /// The probability of these boots if both kernels showed the dependency equally often. If each
+    /// trial is a boot, the probability of these trials.
     pub p: f64,
-    /// Who showed it first, below the run's folder.
+    /// The first trial or checkpoint that showed it, below the run's folder.
     pub example: String,
-    /// The call path that made it there, innermost first.
+    /// The call path that made the dependency there, innermost first.
     pub path: Vec<String>,
 }
 
-/// How much of the lock order was seen.
+/// How much of the lock order was observed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Extent {
-    /// Trials whose lock order was read and that lockdep watched to their end.
+    /// Trials whose lock order was read, and in which lockdep was armed to the end.
     pub trials: u32,
-    /// Trials that showed something and are no evidence that something else was absent: lockdep was off, the guest hung.
+    /// Trials that are evidence of what they showed, but no evidence of absence: lockdep was off,
+    /// or the guest hung.
     pub blind: u32,
-    /// Further boots that were looked at, each with a trial.
+    /// Further boots that were read, each with a trial.
     pub boots: u32,
-    /// Dependencies seen, all together.
+    /// The number of dependencies observed in all of them together.
     pub edges: u32,
 }
 
-/// The lock order of both kernels, compared.
+/// The comparison of the lock order of both kernels.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LockOrderDiff {
-    /// Why there is nothing to compare, if there is not.
-    pub none: Option<String>,
-    /// What was looked at.
+    /// Why there is no comparison, if there is none.
+    pub none: Option<Unavailable>,
+    /// The amount of data on each side.
     pub extent: Sides<Extent>,
-    /// Dependencies that the patch took away.
+    /// Dependencies that the patch removed.
     pub gone: Vec<EdgeDiff>,
-    /// Dependencies that it brought.
+    /// Dependencies that the patch added.
     pub new: Vec<EdgeDiff>,
-    /// Dependencies that one side alone showed, and that may be chance.
+    /// The number of dependencies that only one side showed, but possibly by chance.
     pub undecided: u32,
-    /// Deadlocks that the trials of one kernel together allow and none of them ran into.
+    /// Deadlocks that the trials of one kernel allow together, but that none of them ran into.
     pub forecast: Vec<Forecast>,
 }
 
-/// A dependency that one side alone showed, more often than chance alone in its trials.
+/// A dependency that only one side showed, and more often than by chance in its trials.
 #[derive(Debug, Clone)]
 struct Candidate {
     ends: (u32, u32),
-    /// Who has it.
+    /// The side that has it.
     side: Side,
-    /// The side's checkpoint has it.
+    /// Whether the checkpoint of that side has it.
     at_boot: bool,
     trials: Sides<Count>,
-    /// What the trials say, which is the last word where each of them is a boot.
+    /// The p-value of the trials. It is final if each trial is a boot.
     p: f64,
-    /// Further boots of the side that showed it.
+    /// The number of further boots of that side that showed it.
     seen: u32,
-    /// Further boots of the other that did not.
+    /// The number of further boots of the other side that did not show it.
     absent: u32,
 }
 
@@ -101,9 +109,10 @@ impl Candidate {
         always_against_never(self.seen, self.absent)
     }
 
-    /// Takes in one more boot; whether it may still be more than chance.
+    /// Adds one more boot of each side. Returns whether the dependency may still be more than
+    /// chance.
     fn survives(&mut self, ends: Sides<bool>, watched: Sides<bool>) -> bool {
-        // What is there at boot is there before a trial can turn blind.
+        // A dependency of the boot is recorded before a trial can turn blind.
         let is_evidence = |side: Side| self.at_boot || *watched.of(side);
         let (own, other) = (self.side, self.side.other());
         if *ends.of(other) || !ends.of(own) && is_evidence(own) {
@@ -115,23 +124,23 @@ impl Candidate {
     }
 }
 
-/// A comparison that goes on as long as further boots can decide something.
+/// A comparison that continues while further boots can decide something.
 #[derive(Debug)]
 pub struct LockOrders {
     union: Union,
-    /// Whether trials were restored, and so say nothing without further boots.
+    /// Whether the trials were restored, and so cannot decide without further boots.
     restored: bool,
     candidates: Vec<Candidate>,
-    /// The p below which a candidate is more than chance.
+    /// The p-value up to which a candidate is significant.
     limit: f64,
-    /// Dependencies that one side alone showed.
+    /// The number of dependencies that only one side showed.
     one_sided: u32,
-    /// Further boots of both sides that were looked at.
+    /// The number of further boots of both sides that were added.
     boots: u32,
 }
 
 impl LockOrders {
-    /// Begins with all trials, and the boots that they were restored from.
+    /// Starts with all trials and the boots that they were restored from.
     pub fn new(union: Union) -> Self {
         let restored = Side::BOTH.into_iter().any(|side| union.restored(side));
         let (mut candidates, one_sided) = candidates(&union);
@@ -140,8 +149,9 @@ impl LockOrders {
         Self { union, restored, candidates, limit, one_sided, boots: 0 }
     }
 
-    /// The boot of each side that is to be looked at next, the checkpoint's being the first; none when no more can
-    /// decide anything. Who runs fewer trials than boots would be needed does not want to wait for boots either.
+    /// The number of the next boot of each side, counted from the checkpoint's boot as 1; `None` if
+    /// no further boot can decide anything. Further boots are also left out if the run has fewer
+    /// trials than the number of boots needed.
     pub fn next_boot(&self) -> Option<u32> {
         let trials = self.union.watched(Side::Before).min(self.union.watched(Side::After));
         let needed = (1..=MOST_BOOTS).find(|n| always_against_never(*n, *n) <= self.limit)?;
@@ -150,8 +160,8 @@ impl LockOrders {
         goes_on.then_some(self.boots + 2)
     }
 
-    /// Takes in one more boot of each side and the trial restored from it. What it shows to be chance is a candidate no
-    /// more.
+    /// Adds one more boot of each side with the trial that was restored from it. Drops the
+    /// candidates that the boot shows to be chance.
     pub fn add_boot(&mut self, boot: &Union) {
         self.boots += 1;
         let classes = self.union.classes();
@@ -164,7 +174,7 @@ impl LockOrders {
         });
     }
 
-    /// What differs.
+    /// The resulting differences.
     pub fn diff(&self) -> LockOrderDiff {
         let extent = |side: Side| Extent {
             trials: self.union.watched(side),
@@ -213,7 +223,8 @@ impl LockOrders {
         }
     }
 
-    /// The lock that `to` is a part of: named like the variable that holds both, and taken under `from` too.
+    /// The lock that `to` is a part of: its name is the variable that contains both, and it is
+    /// taken under `from` as well.
     fn within(&self, (from, to): (u32, u32), side: Side) -> Option<String> {
         let classes = self.union.classes();
         let part = &classes[to as usize];
@@ -232,12 +243,14 @@ impl LockOrders {
     }
 }
 
-/// What one side alone showed: what was more than chance, if trials were independent, and how many in all.
+/// The dependencies that only one side showed: those that would be significant if trials were
+/// independent, and the number of all.
 fn candidates(union: &Union) -> (Vec<Candidate>, u32) {
     let trials = Sides { before: union.watched(Side::Before), after: union.watched(Side::After) };
     let (mut found, mut tests, mut one_sided) = (Vec::new(), Vec::new(), 0);
     for (ends, sides) in union.edges() {
-        // A blind trial may have shown it on the other side.
+        // `ever` includes blind trials, because a blind trial of the other side may have shown the
+        // dependency.
         let ever = |side: Side| sides.of(side).shown.ever();
         let side = match (ever(Side::Before), ever(Side::After)) {
             (true, false) => Some(Side::Before),
@@ -266,13 +279,14 @@ fn candidates(union: &Union) -> (Vec<Candidate>, u32) {
     (found, one_sided)
 }
 
-/// The p below which a test counts, so that the chance that any counts by chance is at most `alpha`: Tarone's correction
-/// (Biometrics 46, 1990). Of a dependency that all trials showed, or one alone, no outcome could have been a surprise; only
-/// tests that could have been one share `alpha`. `seen` is each test's count on both sides together.
+/// The p-value below which a test is significant, such that the probability of any false positive
+/// is at most `alpha`: Tarone's correction (Biometrics 46, 1990). A dependency that all trials
+/// showed, or only one, cannot be significant for any outcome. Only tests that can be significant
+/// share `alpha`. `seen` is each test's count on both sides together.
 fn tarone(seen: impl Iterator<Item = u32>, trials: Sides<u32>, alpha: f64) -> f64 {
     let (n, m) = (trials.before, trials.after);
     let all = (n + m) as usize;
-    // Tests by their count, and the smallest p that each count can give.
+    // The number of tests by their count, and the smallest p that each count can give.
     let mut tests = vec![0_u32; all + 1];
     seen.for_each(|seen| tests[seen as usize] += 1);
     let least: Vec<f64> = (0..=n + m)
@@ -286,7 +300,7 @@ fn tarone(seen: impl Iterator<Item = u32>, trials: Sides<u32>, alpha: f64) -> f6
         tests.iter().zip(&least).filter(|(_, least)| **least <= limit).map(|(tests, _)| tests).sum()
     };
     let most: u32 = tests.iter().sum();
-    // The smallest divisor that is not below the number of tests that are left with it.
+    // The smallest divisor that is not below the number of tests that remain testable with it.
     let divisor = (1..=most.max(1)).find(|k| testable(alpha / f64::from(*k)) <= *k).unwrap_or(most.max(1));
     alpha / f64::from(divisor)
 }

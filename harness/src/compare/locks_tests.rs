@@ -1,4 +1,4 @@
-//! Made-up trials of two kernels.
+//! Synthetic trials of two kernels.
 
 use hotplug_lockorder::{Edge, How, LockClass, LockOrder, Node, TrialLocks, Usage};
 use proptest::prelude::*;
@@ -40,7 +40,8 @@ fn names(edges: &[EdgeDiff]) -> Vec<String> {
     edges.iter().map(|edge| format!("{} -> {}", edge.from, edge.to)).collect()
 }
 
-/// `n` trials a side: an edge that only before has, one that only after has, one that both have, and noise.
+/// `n` trials a side, with an edge that only before has, one that only after has, one that both
+/// have, and noise.
 fn patched(n: usize) -> Vec<TrialLocks> {
     let noise = |number: usize| (10 + u32::try_from(number % 7).unwrap_or(0), 20);
     let before = (0..n).map(|number| trial(Side::Before, number, &[(0, 1), (2, 3), noise(number)]));
@@ -83,7 +84,7 @@ fn a_blind_trial_shows_what_it_shows_and_nothing_else() {
     assert_eq!((diff.extent.after.trials, diff.extent.after.blind), (10, 1));
 }
 
-/// What a side's checkpoint has, and what its trials have beyond.
+/// The edges of a side's checkpoint, and the edges that its trials add.
 type SideEdges<'a> = (&'a [(u32, u32)], &'a [(u32, u32)]);
 
 /// A boot of both kernels, each with one trial.
@@ -98,8 +99,8 @@ fn boot(before: SideEdges<'_>, after: SideEdges<'_>, is_blind: bool) -> Union {
     union
 }
 
-/// Restored trials: 4 -> 5 and 0 -> 1 are the patch's, 6 -> 7 and 0 -> 2 come from what the first boot was like, 8 -> 9 the
-/// other side's trials have too.
+/// Restored trials. 4 -> 5 and 0 -> 1 are due to the patch. 6 -> 7 and 0 -> 2 are due to the state
+/// of the first boot. The other side's trials have 8 -> 9 too.
 fn restored() -> LockOrders {
     let mut union = union(&patched(10));
     union.add_boot(Side::Before, &order(&[(4, 5), (6, 7), (8, 9)]));
@@ -115,7 +116,8 @@ fn boots_tell_the_patch_from_what_one_boot_was_like() {
     while let Some(number) = orders.next_boot() {
         boots += 1;
         assert_eq!(number, boots + 1);
-        // What was in the first boot's memory comes by trial in another, and in a third not at all.
+        // An edge of the first boot's checkpoint comes from the trial in one further boot, and is
+        // missing in another.
         orders.add_boot(&match number {
             3 => boot((&[(4, 5)], &[(0, 1), (6, 7)]), (&[], &[(0, 2)]), false),
             4 => boot((&[(4, 5)], &[(0, 1)]), (&[], &[]), false),
@@ -126,11 +128,11 @@ fn boots_tell_the_patch_from_what_one_boot_was_like() {
     let lists = (names(&diff.gone), names(&diff.new));
     assert_eq!(lists, (vec!["lock0 -> lock1".into(), "lock4 -> lock5".into()], vec![]));
     for edge in &diff.gone {
-        // All trials began with what their boot had.
+        // All trials began with the edges of their boot.
         assert_eq!((edge.before.to_string(), edge.after.to_string()), ("10/10".into(), "0/11".into()));
         let count = |seen| Count { seen, trials: boots };
         assert_eq!(edge.boots, Some(Sides { before: count(boots), after: count(0) }));
-        // Four candidates share the chance: one in 462 is too often, one in 924 is not.
+        // Four candidates share the 1 %: one in 462 is too likely, one in 924 is not.
         assert!((edge.p - 1.0 / 924.0).abs() < 1e-9, "{}", edge.p);
     }
     assert_eq!(diff.extent.after.boots, 6);
@@ -160,7 +162,7 @@ fn a_boot_whose_trial_was_blind_tells_of_the_boot_alone() {
         boots += 1;
         orders.add_boot(&boot((&[(4, 5)], &[]), (&[], &[]), true));
     }
-    // As many more than needed as there are to spare.
+    // The needed boots and all spare boots were run.
     assert_eq!(boots, 6 + SPARE_BOOTS);
     assert_eq!(names(&orders.diff().gone), ["lock4 -> lock5"]);
 }
@@ -184,11 +186,11 @@ fn a_part_goes_with_its_lock() {
 #[test]
 fn only_tests_that_could_surprise_share_the_chance() {
     let trials = Sides { before: 10, after: 10 };
-    // A thousand dependencies that every trial showed, or one alone, cost nothing.
+    // A thousand dependencies that every trial showed, or only one, cost nothing.
     let dull = std::iter::repeat_n(20, 500).chain(std::iter::repeat_n(1, 500));
     let limit = tarone(dull.chain([10]), trials, 0.005);
     assert!((limit - 0.005).abs() < 1e-12, "{limit}");
-    // Each of these could: the smallest p of all is divided by their number.
+    // Each of these could be significant, so the limit is divided by their number.
     let limit = tarone(std::iter::repeat_n(10, 100), trials, 0.005);
     assert!((limit - 0.005 / 100.0).abs() < 1e-12, "{limit}");
 }
@@ -216,7 +218,8 @@ proptest! {
         prop_assert_eq!(lists(&trials), lists(&turned));
     }
 
-    /// More trials like those there are make what was decided surer, and nothing that one side alone showed common.
+    /// If the trials are duplicated, a decided edge stays decided, and a one-sided edge stays
+    /// one-sided.
     #[test]
     fn equal_trials_take_nothing_from_a_list(trials in some_trials()) {
         let twice: Vec<TrialLocks> = trials.iter().chain(&trials).cloned().collect();

@@ -1,4 +1,5 @@
-//! Two sets of trials -> what differs -> a verdict that carries its arithmetic. Pure: works from records alone.
+//! Compares the trials of two kernels, and derives a verdict with its statistics. The module is
+//! pure: it works from records alone.
 
 mod again;
 mod control;

@@ -1,4 +1,4 @@
-//! The verdict: what follows from the findings, and how sure that is.
+//! The verdict: its derivation from the findings, and its certainty.
 
 use std::collections::BTreeSet;
 
@@ -18,13 +18,13 @@ use crate::trial::{TrialOutcome, TrialRecord};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Something is new, or likelier than before, beyond chance.
+    /// Something is new, or more frequent than before, beyond chance.
     Regressed,
-    /// Something is gone or rarer, beyond chance, and nothing is new.
+    /// Something is gone or less frequent, beyond chance, and nothing is new.
     Fixed,
-    /// Nothing differs, and both sides were really watched.
+    /// Nothing differs, and both sides were observed well enough.
     Unchanged,
-    /// It cannot be decided; the reason says why.
+    /// The trials do not decide; the reason is given.
     Inconclusive,
 }
 
@@ -50,7 +50,8 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-/// The exit status of several comparisons together: a regression tells most, then that nothing could be judged.
+/// The exit status of several comparisons together. A regression takes precedence, then comparisons
+/// that could not be judged.
 pub fn worst_exit_status(statuses: impl IntoIterator<Item = u8>) -> u8 {
     let badness = |status: &u8| [0, 3, 4, 1].iter().position(|known| known == status);
     statuses.into_iter().max_by_key(badness).unwrap_or(0)
@@ -59,24 +60,25 @@ pub fn worst_exit_status(statuses: impl IntoIterator<Item = u8>) -> u8 {
 /// How the trials of one side ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Tally {
-    /// Trials that say something about the kernel.
+    /// Trials that are evidence about the kernel.
     pub trials: u32,
-    /// Of these, with lockdep armed from start to end.
+    /// Of these, trials with lockdep armed from start to end.
     pub armed: u32,
-    /// Of these, clean.
+    /// Of these, clean trials.
     pub clean: u32,
-    /// Trials that infrastructure spoilt, after all retries. Not among `trials`.
+    /// Trials that infrastructure spoilt, after all retries. They are not among `trials`.
     pub infrastructure: u32,
     /// Operations that ended as done.
     pub operations_done: u32,
     /// Operations that the guest or QEMU refused.
     pub operations_refused: u32,
-    /// The rate at which a report would have been seen at least once with probability 0.95, given the armed trials.
+    /// The rate at which a report would have occurred at least once with probability 0.95, given
+    /// the armed trials.
     pub detectable_rate: f64,
 }
 
 impl Tally {
-    /// Both together.
+    /// Adds the trials of another tally.
     fn merge(&mut self, other: Self) {
         self.trials += other.trials;
         self.armed += other.armed;
@@ -89,26 +91,26 @@ impl Tally {
         }
     }
 
-    /// All trials, those that infrastructure spoilt too.
+    /// All trials, including those that infrastructure spoilt.
     pub fn all(&self) -> u32 {
         self.trials + self.infrastructure
     }
 }
 
-/// A verdict with its arithmetic.
+/// A verdict with its statistics.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Judgement {
-    /// None where infrastructure failed so often that there is nothing to judge.
+    /// The verdict; `None` if too many trials failed because of infrastructure.
     pub verdict: Option<Verdict>,
-    /// Why, in one sentence.
+    /// The reason, in one sentence.
     pub reason: String,
-    /// Everything that was seen.
+    /// All findings.
     pub findings: Vec<Finding>,
     /// How the trials ended.
     pub tally: Sides<Tally>,
-    /// What is to be said of the file of known issues: entries that have expired or that matched nothing.
+    /// Remarks on the file of known issues: entries that have expired, or that matched nothing.
     pub remarks: Vec<String>,
-    /// What came of the vCPUs that were held; none where none was to be.
+    /// The results of the holds; `None` if the scenario has none.
     pub race: Option<Race>,
 }
 
@@ -119,28 +121,31 @@ impl Judgement {
     }
 }
 
-/// Judges trials as they come. What it holds grows with what is found, not with the number of trials.
+/// Judges trials as they end. Its size grows with the number of findings, not with the number of
+/// trials.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Judge {
     evidence: Evidence,
     tally: Sides<Tally>,
-    /// Why the first trial was lost that infrastructure spoilt.
+    /// The error of the first trial that infrastructure spoilt.
     spoilt: Sides<Option<String>>,
     /// Trials of kernels that have lockdep.
     with_lockdep: Sides<u32>,
-    /// Operations that were planned, and done at least once, such as `unplug dimm`.
+    /// The kinds of operation that were planned, such as `unplug dimm`, and those that were done at
+    /// least once.
     planned: BTreeSet<String>,
     done: Sides<BTreeSet<String>>,
     race: Race,
 }
 
 impl Judge {
-    /// What `known` names is listed and has no say.
+    /// Starts without trials. Findings that `known` lists do not affect the verdict.
     pub fn new(known: KnownIssues) -> Self {
         Self { evidence: Evidence::new(known), ..Self::default() }
     }
 
-    /// Takes in one trial, which ended when trials had gone on for so many seconds.
+    /// Adds one trial. `seconds` is the time from the start of the first trial to the end of this
+    /// one.
     pub fn add(&mut self, record: &TrialRecord, seconds: f64) {
         let tally = self.tally.of_mut(record.side);
         let batches = record.schedule.lanes.iter().flat_map(|lane| &lane.batches);
@@ -170,8 +175,8 @@ impl Judge {
         self.evidence.add(record, seconds);
     }
 
-    /// Takes in what another has judged: trials of the same kernels and scenario that came later. The two then say what one says
-    /// that took in all of them.
+    /// Adds what another judge has taken in: later trials of the same kernels and scenario. The
+    /// judgement is then the same as if one judge had taken in all of them.
     pub fn merge(&mut self, later: Self) {
         for side in Side::BOTH {
             self.tally.of_mut(side).merge(*later.tally.of(side));
@@ -187,7 +192,8 @@ impl Judge {
         self.evidence.merge(later.evidence);
     }
 
-    /// The first report of each bug that `side` showed first, to be given lines by its kernel's vmlinux.
+    /// The first report of each bug that `side` showed first. The vmlinux of that side's kernel can
+    /// add lines to them.
     pub fn examples_mut(&mut self, side: Side) -> impl Iterator<Item = &mut Report> {
         self.evidence.examples_mut(side)
     }
@@ -200,7 +206,7 @@ impl Judge {
         Judgement { verdict, reason, findings, tally: self.tally, remarks: self.evidence.remarks(), race }
     }
 
-    /// Trials taken in of the side that had fewer.
+    /// The number of trials of the side that has fewer.
     pub fn trials_seen(&self) -> u32 {
         self.tally.before.all().min(self.tally.after.all())
     }
@@ -210,8 +216,8 @@ impl Judge {
         self.tally
     }
 
-    /// Whether more trials would be a waste: since `then` infrastructure has spoilt so many of a side's, each after all
-    /// retries, and left none.
+    /// Whether more trials are futile: since `then`, infrastructure has spoilt three trials of a
+    /// side, each after all retries, and left no valid one.
     pub fn is_hopeless(&self, then: &Sides<Tally>) -> bool {
         const MANY: u32 = 3;
         Side::BOTH.into_iter().any(|side| {
@@ -220,13 +226,14 @@ impl Judge {
         })
     }
 
-    /// Whether anything was found that is not known.
+    /// Whether there is a finding that is not a known issue.
     pub fn has_findings(&self) -> bool {
         self.evidence.findings().iter().any(|f| f.known.is_none())
     }
 
-    /// In how many trials of both sides something was seen that is called so ([`Finding::is_called`]), of those that could
-    /// have shown it. Of several the one that was seen most counts.
+    /// The number of trials of both sides with a finding that matches `called`
+    /// ([`Finding::is_called`]), and of those that could have shown it. If several findings match,
+    /// the most frequent one counts.
     pub fn seen(&self, called: &str) -> Count {
         let all = self.evidence.findings();
         let sum = |f: &Finding| Count {
@@ -237,11 +244,12 @@ impl Judge {
         most.unwrap_or(Count { seen: 0, trials: self.tally.before.trials + self.tally.after.trials })
     }
 
-    /// Whether `left` further trials a side can no longer change the verdict. Only a regression is ever settled early: any
-    /// other verdict a report that nobody has seen yet can change with the last trial.
+    /// Whether `left` further trials a side can no longer change the verdict. Only a regression is
+    /// settled early, because a report that has not been seen yet can change any other verdict,
+    /// even in the last trial.
     pub fn is_settled(&self, left: u32) -> bool {
         let findings = self.evidence.findings();
-        // Each trial to come may bring one more finding for Holm's correction to divide by.
+        // Each remaining trial may add one more finding for Holm's correction to divide by.
         let most = f64::from(left * 2)
             + f64::from(
                 u32::try_from(findings.iter().filter(|f| f.known.is_none()).count()).unwrap_or(u32::MAX),
@@ -263,7 +271,7 @@ impl Judge {
         for side in Side::BOTH {
             let t = self.tally.of(side);
             if t.all() == 0 {
-                // An early end, such as `--until-report` brings.
+                // The run ended early, for example because of `--until-report`.
                 return (Some(Verdict::Inconclusive), format!("no {side} trial has ended"));
             }
             if t.trials == 0 || t.infrastructure > t.trials {
@@ -297,10 +305,12 @@ impl Judge {
             return (Some(Verdict::Inconclusive), reason);
         }
         let is_better = findings.iter().any(Finding::is_better);
-        // What is gone may be what blinded lockdep or stopped operations before; nothing is new that it could have hidden.
+        // The report that is gone may be what disarmed lockdep or stopped operations before. The
+        // after side has no new report that this could have hidden.
         let watched: &[Side] = if is_better { &[Side::After] } else { &Side::BOTH };
         for &side in watched {
-            // A kind of operation that one side never got done: silence about it would mean nothing.
+            // If a kind of operation never succeeded on one side, the absence of its reports means
+            // nothing.
             if let Some(never) = self.planned.difference(self.done.of(side)).next() {
                 let reason = format!("not tested: no {never} ever succeeded in the {side} trials");
                 return (Some(Verdict::Inconclusive), reason);

@@ -1,4 +1,5 @@
-//! Verdicts over made-up records: what counts, what is decided, what is known.
+//! Verdicts over synthetic records: which trials count, which findings are decided, and known
+//! issues.
 
 use hotplug_kreport::scan;
 
@@ -10,7 +11,7 @@ use crate::trial::{Armed, Seen};
 const WARNING: &str = "WARNING: CPU: 0 PID: 1 at mm/a.c:1 alpha+0x1/0x2\nCall Trace:\n caller+0x1/0x2\n";
 const OTHER: &str = "WARNING: CPU: 0 PID: 1 at mm/b.c:1 beta+0x1/0x2\nCall Trace:\n caller+0x1/0x2\n";
 
-/// A trial that ended as it should, with these reports.
+/// A trial that ended normally, with these reports.
 fn trial(side: Side, number: u32, logs: &[&str]) -> TrialRecord {
     let reports: Vec<Seen> = logs
         .iter()
@@ -39,7 +40,7 @@ fn trial(side: Side, number: u32, logs: &[&str]) -> TrialRecord {
     }
 }
 
-/// `n` trials a side, those after with these reports.
+/// `n` trials a side, with the reports of each side.
 fn trials(n: u32, before: &[&str], after: &[&str]) -> Vec<TrialRecord> {
     let of = |side, logs: &[&str]| (0..n).map(|number| trial(side, number, logs)).collect::<Vec<_>>();
     [of(Side::Before, before), of(Side::After, after)].concat()
@@ -47,7 +48,7 @@ fn trials(n: u32, before: &[&str], after: &[&str]) -> Vec<TrialRecord> {
 
 fn judge_of(records: &[TrialRecord], known: KnownIssues) -> Judge {
     let mut judge = Judge::new(known);
-    // One ends a second.
+    // One trial ends each second.
     for (second, record) in (1u32..).zip(records) {
         judge.add(record, f64::from(second));
     }
@@ -61,7 +62,7 @@ fn judged(records: &[TrialRecord]) -> Judgement {
 #[test]
 fn a_finding_says_when_it_was_first_seen() {
     let judgement = judged(&trials(3, &[], &[WARNING]));
-    // Before's three trials end first.
+    // The three before trials end first.
     assert_eq!(judgement.findings[0].first_seen_seconds, Some(4.0));
     assert_eq!(judgement.findings[0].example, "trials/after-000");
 }
@@ -117,7 +118,7 @@ fn what_blinded_the_kernel_before_and_is_gone_is_a_fix() {
         record.armed.end = Some(false);
     }
     assert_eq!(judged(&records).verdict, Some(Verdict::Fixed));
-    // After the patch somebody must have looked.
+    // Lockdep must have been armed in the after trials.
     for record in &mut records[5..] {
         record.armed.end = Some(false);
     }
@@ -139,7 +140,8 @@ fn a_known_report_is_listed_and_has_no_say() {
     );
     assert_eq!(judgement.findings[0].known.as_deref(), Some("ours"));
     assert!(judgement.remarks.len() == 1 && judgement.remarks[0].contains("matched nothing: gone"));
-    // Beside one that is not known, it neither counts nor costs that one its decision.
+    // Beside a finding that is not known, it neither counts nor prevents a decision on that
+    // finding.
     let judgement = judge_with(&trials(4, &[], &[OTHER, WARNING]));
     assert_eq!(judgement.verdict, Some(Verdict::Regressed));
     assert_eq!(judgement.findings.iter().map(|f| f.known.is_some()).collect::<Vec<_>>(), [false, true]);
@@ -161,7 +163,7 @@ fn infrastructure_that_fails_more_often_than_not_gives_no_verdict() {
 fn a_regression_is_settled_when_the_worst_that_may_come_leaves_it() {
     let settled = |n, left| judge_of(&trials(n, &[], &[WARNING]), KnownIssues::default()).is_settled(left);
     assert!(settled(5, 0));
-    // 5 to come: at worst 5/10 before against 5/10 after.
+    // With 5 more trials a side, the worst case is 5/10 before against 5/10 after.
     assert!(!settled(5, 5));
     assert!(settled(20, 5));
     assert!(!judge_of(&trials(20, &[], &[]), KnownIssues::default()).is_settled(0));
@@ -174,7 +176,7 @@ fn a_side_that_had_no_turn_leaves_it_open() {
     assert_eq!(judgement.reason, "no after trial has ended");
 }
 
-/// Trials as they may come: reports, an outcome, an end of lockdep, and on which side.
+/// Arbitrary trials: the side, the reports, and the outcome or the state of lockdep.
 fn any_trial() -> impl proptest::strategy::Strategy<Value = (bool, u8, u8)> {
     (proptest::bool::ANY, 0_u8..4, 0_u8..8)
 }
@@ -182,7 +184,8 @@ fn any_trial() -> impl proptest::strategy::Strategy<Value = (bool, u8, u8)> {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
 
-    /// However trials are dealt out to shards, what the shards come to together is what one run of all comes to.
+    /// For any distribution of trials over shards, the merged shards give the judgement of one run
+    /// of all trials.
     #[test]
     fn shards_say_together_what_one_run_says(
         drawn in proptest::collection::vec(any_trial(), 1..60),
@@ -212,7 +215,7 @@ proptest::proptest! {
             merged.merge(serde_json::from_slice(&text).unwrap());
         }
         let merged = merged.judgement();
-        // When it was first seen, no shard knows of the others.
+        // A shard cannot know when another shard first saw a finding.
         let told = |judgement: &Judgement| {
             let mut judgement = judgement.clone();
             judgement.findings.iter_mut().for_each(|finding| finding.first_seen_seconds = None);

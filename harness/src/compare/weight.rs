@@ -1,28 +1,30 @@
-//! How the control and the further analyses weigh in the verdict of the trials.
+//! How the control and the analyses affect the verdict of the trials.
 
 use hotplug_side::Side;
 
 use super::{Judgement, Verdict};
-use crate::latency::{Latency, Told};
+use crate::latency::{Latency, MetricVerdict};
 use crate::overlap::{Overlap, Pair};
 use crate::rendezvous::Race;
-use crate::scenario::Critical;
+use crate::scenario::CriticalSection;
 
-/// What an analysis means for the verdict that the trials gave.
+/// The effect of an analysis on the verdict that the trials gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Weight {
-    /// It leaves the verdict as it is.
+    /// The verdict stays as it is.
     Nothing,
-    /// It shows a regression, in these words.
+    /// The analysis shows a regression, described by this text.
     Regression(String),
-    /// The trials do not show that nothing changed, for this reason: `unchanged` becomes `inconclusive`.
+    /// The trials do not show that nothing changed, for this reason. `unchanged` becomes
+    /// `inconclusive`.
     Unproven(String),
-    /// The trials miss what is there, for this reason: neither `unchanged` nor `fixed` stands.
+    /// The trials miss existing bugs, for this reason. `unchanged` and `fixed` become
+    /// `inconclusive`.
     Blind(String),
 }
 
 impl Judgement {
-    /// Lets an analysis weigh in.
+    /// Applies the weight of an analysis to the verdict.
     pub fn weigh(&mut self, weight: Weight) {
         let (verdict, reason) = match (weight, self.verdict) {
             (Weight::Regression(words), Some(Verdict::Regressed)) => {
@@ -38,10 +40,10 @@ impl Judgement {
 }
 
 impl Latency {
-    /// A metric that is slower is a regression.
+    /// A metric that became slower is a regression.
     pub fn weight(&self) -> Weight {
         let percent = |ratio: f64| (ratio - 1.0) * 100.0;
-        let slower = self.told(Told::Slower);
+        let slower = self.told(MetricVerdict::Slower);
         let slower: Vec<String> =
             slower.map(|metric| format!("{} {:+.1} %", metric.name, percent(metric.ratio))).collect();
         if slower.is_empty() {
@@ -53,14 +55,17 @@ impl Latency {
 }
 
 impl Overlap {
-    /// Where functions that the scenario races never overlapped, the trials show nothing of that race. A pair that a
-    /// lock keeps apart, as `race` shows, need not overlap.
+    /// If functions that the scenario races against each other never overlapped, the trials show
+    /// nothing about that race. A pair that a lock keeps apart, according to `race`, need not
+    /// overlap.
     pub fn weight(&self, race: Option<&Race>) -> Weight {
         if self.none.is_some() {
             return Weight::Nothing;
         }
         let is_excluded = |pair: &Pair, side: Side| match (race, &pair.first, &pair.second) {
-            (Some(race), Critical::Function(a), Critical::Function(b)) => race.excludes(side, a, b),
+            (Some(race), CriticalSection::Function(a), CriticalSection::Function(b)) => {
+                race.excludes(side, a, b)
+            }
             _ => false,
         };
         let mut never = Vec::new();

@@ -1,24 +1,108 @@
-//! The control of a comparison: its before kernel with planted bugs, in one trial.
+//! The control of a comparison: its before kernel with planted bugs, in one trial. The control is a
+//! comparison itself.
+
+use std::path::Path;
+
+use maud::{Markup, html};
 
 use super::compare_inner;
 use crate::Result;
-use crate::analysis::Prepared;
-use crate::compare::{Class, Control};
+use crate::analysis::{Analysis, Kernels, Prepared};
+use crate::compare::{Class, Control, Judgement, Weight};
+use crate::conclusion::{Case, CaseOutcome, Conclusion, unavailable_line};
 use crate::environment::Env;
-use crate::error::ErrorKind;
 use crate::kernel::PairSpec;
-use crate::known_bugs::{Entry, Series, Suite};
+use crate::known_bugs::{Entry, SeriesPatches, Suite};
 use crate::spec::{AnalysesSpec, ComparisonSpec, RunningSpec, TrialsSpec};
+use crate::unavailable::Unavailable;
 
-/// Trials with the planted bugs, which are seen in every one.
+/// Trials with the planted bugs. Every trial shows them.
 const TRIALS: u32 = 1;
 
-/// Plants the bugs that are controls into the before kernel, and looks for them. An error is an interruption.
-pub(super) async fn control(prepared: &Prepared, env: &Env<'_>) -> Result<Control> {
+pub(crate) struct ControlAnalysis;
+
+impl Analysis for ControlAnalysis {
+    type Conclusion = Control;
+
+    const NAME: &'static str = "control";
+
+    /// The inner comparison builds its own kernels.
+    fn kernels(_: &Prepared) -> Vec<Kernels> {
+        Vec::new()
+    }
+
+    fn takes_time(prepared: &Prepared) -> bool {
+        prepared.kernels.before.record.is_some()
+    }
+
+    async fn conclude(prepared: &Prepared, _: &mut Judgement, env: &Env<'_>) -> Result<Option<Control>> {
+        control(prepared, env).await.map(Some)
+    }
+
+    fn unavailable(_: &Prepared, why: Unavailable) -> Option<Control> {
+        Some(Control::None { why })
+    }
+}
+
+impl Conclusion for Control {
+    fn weight(&self, _: &Judgement) -> Weight {
+        self.weight()
+    }
+
+    fn screen(&self) -> Vec<String> {
+        let said = match self {
+            Self::None { why } => return unavailable_line("control", "none", why),
+            Self::Ran { found, missed, trials, .. } if missed.is_empty() => {
+                format!("planted, and found in {trials} of {trials}: {}", found.join(", "))
+            }
+            Self::Ran { missed, .. } => format!("planted, and NOT FOUND: {}", missed.join(", ")),
+        };
+        vec![format!("control   {said}")]
+    }
+
+    fn mail(&self) -> Vec<String> {
+        let (words, names) = match self {
+            Self::None { .. } => return Vec::new(),
+            Self::Ran { found, missed, .. } if missed.is_empty() => ("found", found),
+            Self::Ran { missed, .. } => ("NOT FOUND", missed),
+        };
+        vec![format!("control   planted bugs, and {words}: {}", names.join(", "))]
+    }
+
+    fn case(&self) -> Option<Case> {
+        let outcome = match self {
+            Self::None { why } => CaseOutcome::unavailable(why),
+            Self::Ran { missed, .. } if missed.is_empty() => CaseOutcome::Passed,
+            Self::Ran { missed, .. } => {
+                CaseOutcome::failed(format!("not found: {}", missed.join(", ")), Vec::new())
+            }
+        };
+        Some(Case::new("planted bugs are found", outcome))
+    }
+
+    fn page(&self, _: &Path) -> Markup {
+        html! {
+            section aria-labelledby="control" {
+                h2 id="control" { "Control" }
+                @match self {
+                    Self::Ran { found, missed, .. } if missed.is_empty() => {
+                        p { "Bugs planted in the kernel before were found: " (found.join(", ")) "." }
+                    }
+                    Self::Ran { missed, .. } => { p.bad { "Planted bugs were NOT found: " (missed.join(", ")) "." } }
+                    Self::None { why } => { p.odd { "No control: " (&**why) "." } }
+                }
+            }
+        }
+    }
+}
+
+/// Plants the bugs whose cards set `control` into the before kernel, and checks whether they are
+/// found.
+async fn control(prepared: &Prepared, env: &Env<'_>) -> Result<Control> {
     let before = &prepared.kernels.before;
-    let none = |why: String| Ok(Control::None { why });
+    let none = |why: &str| Ok(Control::None { why: Unavailable::because(why) });
     if before.record.is_none() {
-        return none("the before kernel was given as an image".into());
+        return none("the before kernel was given as an image");
     }
     let place = prepared.folder.path().join("control");
     let suite = Suite::built_in(&place.join("suite"))?;
@@ -26,7 +110,7 @@ pub(super) async fn control(prepared: &Prepared, env: &Env<'_>) -> Result<Contro
     let Some((first, series)) =
         entries.first().and_then(|entry| Some((entry, nearest(entry, &before.release)?)))
     else {
-        return none("this hotplug has none".into());
+        return none("this build of hotplug has no planted bugs");
     };
     let spec = ComparisonSpec {
         kernels: PairSpec {
@@ -38,23 +122,18 @@ pub(super) async fn control(prepared: &Prepared, env: &Env<'_>) -> Result<Contro
         analyses: AnalysesSpec::none(),
         running: RunningSpec {
             results: place.clone(),
-            found: Some(prepared.setting.accelerator),
+            found: Some(prepared.context.accelerator),
             ..RunningSpec::default()
         },
         ..ComparisonSpec::default()
     };
-    if let Err(error) = prepared.kernels_again(env).await {
-        return none(error.to_string());
-    }
+    // Only if the sources are unchanged since the run began.
+    prepared.kernels_again(env).await?;
     env.note("control", "");
-    let finished = match compare_inner(&spec, env).await {
-        Ok(finished) => finished,
-        Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
-        Err(error) => return none(error.to_string()),
-    };
+    let finished = compare_inner(&spec, env).await?;
     let reports = &finished.result.reports;
     let seen = |entry: &Entry| match entry.card.on.get(series) {
-        Some(Series::There { expect, .. }) => {
+        Some(SeriesPatches::There { expect, .. }) => {
             reports.iter().any(|f| f.class == Class::New && expect.iter().any(|e| e.is(f)))
         }
         _ => false,
@@ -63,7 +142,7 @@ pub(super) async fn control(prepared: &Prepared, env: &Env<'_>) -> Result<Contro
     let names = |entries: Vec<&Entry>| entries.into_iter().map(|entry| entry.name.clone()).collect();
     let trials = finished.result.trials.after.trials;
     if trials == 0 {
-        return none(finished.result.reason);
+        return none(&finished.result.reason);
     }
     Ok(Control::Ran {
         found: names(found),
@@ -73,7 +152,7 @@ pub(super) async fn control(prepared: &Prepared, env: &Env<'_>) -> Result<Contro
     })
 }
 
-/// The series whose patches are the likeliest to apply: the kernel's own, or the newest before it.
+/// The series whose patches are most likely to apply: the kernel's own, or the newest older one.
 fn nearest<'a>(entry: &'a Entry, release: &str) -> Option<&'a str> {
     let numbers = |text: &str| -> Vec<u32> {
         text.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok()).take(2).collect()
@@ -84,7 +163,7 @@ fn nearest<'a>(entry: &'a Entry, release: &str) -> Option<&'a str> {
     not_newer.or(all.first()).copied()
 }
 
-/// The before kernel of a pair, on both sides.
+/// A pair with the before kernel on both sides.
 fn before_of(pair: &PairSpec) -> PairSpec {
     let source = match (&pair.source, &pair.before) {
         (Some(repo), Some(revision)) => Some(format!("{repo}@{revision}")),
@@ -113,7 +192,7 @@ mod tests {
             ] {
                 assert_eq!(nearest(entry, release), Some(series), "{} on {release}", entry.name);
             }
-            // They are planted together, and looked for in one scenario.
+            // They are planted together, and searched for in one scenario.
             assert_eq!(entry.card.scenarios[0], "dimm-and-cpu");
             assert!(entry.card.config.is_none());
         }

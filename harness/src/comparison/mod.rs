@@ -1,10 +1,10 @@
-//! The door of the library: a comparison of two kernels, from its spec to its verdict.
+//! The entry point of the library: a comparison of two kernels, from its spec to its verdict.
 //!
-//! [`prepare`] finds or builds all that the trials need, [`run`] runs them, judges them and runs the analyses. Events
-//! come to the listener in [`Env`]; nothing is printed.
+//! [`prepare`] finds or builds everything that the trials need. [`run`] runs the trials, judges
+//! them and runs the analyses. Events are sent to the listener in [`Env`]; nothing is printed.
 //!
-//! They return boxed futures, so that the code of all that they wait for is compiled in the library, once, and not in
-//! every crate that calls them.
+//! Both return boxed futures. So the code of all that they await is compiled once, in the library,
+//! and not in every crate that calls them.
 
 mod control;
 mod prepare;
@@ -17,4 +17,4 @@ pub(crate) use run::{compare_inner, run_inner};
 
 pub use crate::analysis::Prepared;
 pub use crate::environment::Env;
-pub use crate::spec::{AnalysesSpec, ComparisonSpec, Request, ResumeSpec, RunningSpec, TrialsSpec};
+pub use crate::spec::{AnalysesSpec, AnalysisRequest, ComparisonSpec, ResumeSpec, RunningSpec, TrialsSpec};

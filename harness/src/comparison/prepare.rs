@@ -1,5 +1,5 @@
-//! All that a comparison needs before its first trial: kernels, machine, scenario, and its folder, of a new run or of one
-//! that goes on.
+//! Prepares all that a comparison needs before its first trial: kernels, machine, scenario and
+//! folder, for a new run or a continued one.
 
 use std::path::{Path, PathBuf};
 
@@ -7,20 +7,20 @@ use futures::future::LocalBoxFuture;
 use hotplug_kreport::KnownIssues;
 use hotplug_side::{Side, Sides};
 
-use crate::analysis::Prepared;
-use crate::analysis::latency::{counts_instructions, fits_exactly};
+use crate::analysis::{Prepared, counts_instructions, fits_exactly};
 use crate::compare::Judge;
 use crate::environment::{self, Env, HostEnv};
 use crate::kernel::{KernelPair, PairSpec};
-use crate::record::{Plan, Run, RunFolder, SCHEMA, read_run};
+use crate::record::{Run, RunFolder, RunPlan, SCHEMA, read_run};
 use crate::scenario::{Clock, DEFAULT, RACE, Scenario, Seed};
 use crate::spec::{ComparisonSpec, ResumeSpec};
-use crate::trial::{self, Past};
+use crate::trial::{self, PriorTrials};
 use crate::{Error, Result};
 
-/// A new run: everything that can be wrong without a kernel is found before one is built.
+/// Prepares a new run. Every error that can be found without a kernel is found before one is built.
 ///
-/// The user's error: a patch, source, scenario or option that cannot be used. Nothing is left then.
+/// Fails with a user error if a patch, source, scenario or option cannot be used. No folder is left
+/// behind then.
 pub fn prepare<'a>(spec: &'a ComparisonSpec, env: &'a Env<'a>) -> LocalBoxFuture<'a, Result<Prepared>> {
     Box::pin(begin(spec, env))
 }
@@ -44,7 +44,7 @@ async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
     let initramfs = crate::image::initramfs()?;
     let name = name(&spec.kernels, &pair);
     let kernels = Sides { before: pair.before, after: pair.after };
-    // A place that a kernel has not is told before there is a folder.
+    // A place that a kernel lacks is an error before there is a folder.
     let places = environment::places(&kernels, &scenario)?;
     let trials = &spec.trials;
     let open_ended = trials.seconds.is_some() || trials.until_report;
@@ -66,7 +66,7 @@ async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
         initramfs_hash: blake3::hash(initramfs).to_hex().to_string(),
         seed: Seed(running.seed.unwrap_or_else(rand::random)),
         trials: trials.end.or_else(|| (!open_ended).then_some(scenario.trials)),
-        plan: Plan {
+        plan: RunPlan {
             first: trials.first,
             seconds: trials.seconds,
             until_report: trials.until_report,
@@ -83,16 +83,16 @@ async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
         continued: Vec::new(),
         replays: None,
     };
-    // Who finds a run.json finds all of a run.
+    // `run.json` is written last: a folder that has it has all inputs of the run.
     environment::save_inputs(&folder, &scenario_text, initramfs)?;
     save_patches(&folder, spec)?;
     folder.write("run.json", &run)?;
-    let setting = host.context(scenario, probed.accelerator, &kernels, &run, initramfs, places).await?;
-    let (judge, past) = (Judge::new(known), Past { next: trials.first, ..Past::default() });
+    let context = host.context(scenario, probed.accelerator, &kernels, &run, initramfs, places).await?;
+    let (judge, past) = (Judge::new(known), PriorTrials { next: trials.first, ..PriorTrials::default() });
     Ok(Prepared {
         folder,
         run,
-        setting,
+        context,
         kernels,
         resumed: false,
         analyses: spec.analyses.clone(),
@@ -102,18 +102,18 @@ async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
     })
 }
 
-/// The two kernels, and the spec that names them for good.
+/// The two kernels, and the spec with their source resolved.
 async fn kernels(spec: &ComparisonSpec, env: &Env<'_>) -> Result<(PairSpec, KernelPair)> {
     if let Some(pair) = &spec.built {
         return Ok((spec.kernels.clone(), (**pair).clone()));
     }
-    // What is built later in this run is built from the same source.
+    // Later builds of this run use the same source.
     let named = spec.kernels.clone().with_source_named()?;
     let pair = env.build(&named.request()?).await?;
     Ok((named, pair))
 }
 
-/// The scenario that is asked for, and its text.
+/// The requested scenario and its text.
 fn scenario(spec: &ComparisonSpec) -> Result<(Scenario, String)> {
     let usual = if spec.sweep.is_some() { RACE } else { DEFAULT };
     let (scenario, mut text) = match &spec.scenario {
@@ -123,8 +123,8 @@ fn scenario(spec: &ComparisonSpec) -> Result<(Scenario, String)> {
     let Some(sweep) = &spec.sweep else { return Ok((scenario, text)) };
     let file = format!("{}.toml", scenario.name);
     if !scenario.holds.is_empty() {
-        return Err(Error::user(format!("{file} says by itself who is held"))
-            .help("hotplug compare runs it as it is; or take [sweep], [[rendezvous]] and delays out of it"));
+        return Err(Error::user(format!("{file} defines holds of its own"))
+            .help("run it with `hotplug compare`, or remove its [sweep], [[rendezvous]] and delays"));
     }
     let table = toml::to_string(sweep).map_err(Error::infrastructure)?;
     text.push_str("\n[sweep]\n");
@@ -132,9 +132,11 @@ fn scenario(spec: &ComparisonSpec) -> Result<(Scenario, String)> {
     Ok((Scenario::parse(&file, &text)?, text))
 }
 
-/// A run that ended, however it did: what counts of it is judged, and what was cut off goes.
+/// Reopens a run, however it ended. Judges its completed trials, and removes those that were cut
+/// off.
 ///
-/// The user's error: the folder is no run's, or its trials cannot go on here as they began.
+/// Fails with a user error if the folder is not that of a run, or if its trials cannot be continued
+/// here under the same conditions.
 pub fn resume<'a>(spec: &'a ResumeSpec, env: &'a Env<'a>) -> LocalBoxFuture<'a, Result<Prepared>> {
     Box::pin(reopen(spec, env))
 }
@@ -143,7 +145,7 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
     let path = &*spec.run;
     let mut run = read_run(path)?;
     if let Some(original) = &run.replays {
-        return Err(Error::user(format!("{} holds replays, which are not continued", path.display()))
+        return Err(Error::user(format!("{} contains replays, which cannot be continued", path.display()))
             .help(format!("hotplug replay {}", original.display())));
     }
     let (scenario, _) = environment::kept_scenario(path, &run)?;
@@ -158,7 +160,7 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
     let accelerator = environment::check_same_environment(&run, host, initramfs)?;
     env.accelerator(host, accelerator.into(), &kernels.before.image).await?;
 
-    // From here on something changes in the folder.
+    // From here on, the folder is modified.
     let folder = RunFolder::reopen(path)?;
     let mut judge = Judge::new(known);
     let guests = run.plan.workers.max(1);
@@ -171,7 +173,7 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
         let least = run.trials.unwrap_or(past.next);
         if trials < least {
             return Err(Error::user(format!("--trials {trials}, but this run has {least} a side"))
-                .help(format!("--trials {least} or more, or none at all")));
+                .help(format!("use --trials {least} or more, or omit the option")));
         }
         run.trials = Some(trials);
     }
@@ -180,11 +182,11 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
         run.plan.workers = host.workers(spec.workers, &scenario);
     }
     let places = environment::places(&kernels, &scenario)?;
-    let setting = host.context(scenario, accelerator, &kernels, &run, initramfs, places).await?;
+    let context = host.context(scenario, accelerator, &kernels, &run, initramfs, places).await?;
     Ok(Prepared {
         folder,
         run,
-        setting,
+        context,
         kernels,
         resumed: true,
         analyses: spec.analyses.clone(),
@@ -194,7 +196,7 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
     })
 }
 
-/// The run's name: its first patch, or what else it compares.
+/// The name of the run: its first patch, or what it compares otherwise.
 fn name(spec: &PairSpec, pair: &KernelPair) -> String {
     match (spec.patches.first(), &spec.after) {
         (Some(patch), _) => {
@@ -223,7 +225,7 @@ fn save_patches(folder: &RunFolder, spec: &ComparisonSpec) -> Result<()> {
     Ok(())
 }
 
-/// Two patches may have the same file name.
+/// A free path in `folder`, because two patches may have the same file name.
 fn free_name(folder: &Path, file: &Path) -> PathBuf {
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut path = folder.join(&name);
@@ -235,7 +237,8 @@ fn free_name(folder: &Path, file: &Path) -> PathBuf {
     path
 }
 
-/// Reads a file of known issues, if one is named. Today's date decides which have expired.
+/// Reads the file of known issues, if one is given. Today's date decides which entries have
+/// expired.
 pub fn known_issues(file: Option<&Path>) -> Result<KnownIssues> {
     let Some(file) = file else { return Ok(KnownIssues::default()) };
     let text = fs_err::read_to_string(file).map_err(|error| {

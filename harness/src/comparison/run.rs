@@ -1,4 +1,4 @@
-//! A comparison from its first trial to its result.
+//! Runs a comparison from its first trial to its result.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
@@ -12,12 +12,13 @@ use super::prepare::prepare;
 use super::refine::{following, refine};
 use crate::analysis::Prepared;
 use crate::compare::{Judge, Judgement, Verdict};
+use crate::conclusion::Conclusions;
 use crate::environment::Env;
-use crate::events::{Event, Inner};
+use crate::events::{Inner, RunEvent};
 use crate::kernel::Kernel;
-use crate::record::{Beside, Run, RunFolder, RunResult};
-use crate::spec::{ComparisonSpec, Request};
-use crate::trial::{self, Again, Happened, Ran, run_all};
+use crate::record::{Run, RunFolder, RunResult};
+use crate::spec::{AnalysisRequest, ComparisonSpec};
+use crate::trial::{self, Again, Happened, Instruments, TrialSetup, TrialsRun, run_all};
 use crate::{Error, Result};
 
 /// A comparison that has ended.
@@ -25,22 +26,22 @@ use crate::{Error, Result};
 pub struct Finished {
     /// The run's folder.
     pub folder: RunFolder,
-    /// Its result, which `result.json` has.
+    /// Its result, as in `result.json`.
     pub result: RunResult,
-    /// The judge of its trials, which can be merged with others'.
+    /// The judge of its trials, which can be merged with others.
     pub judge: Judge,
-    /// The two kernels, held so that no prune takes them away.
+    /// The two kernels, held so that no `prune` removes them.
     pub kernels: Sides<Kernel>,
-    /// The time before the first trial, most of it for checkpoints, seconds.
+    /// Seconds before the first trial, most of them for checkpoints.
     pub start_seconds: f64,
-    /// Why not all trials ran. The result is of those that did.
+    /// Why not all trials ran. The result covers those that did.
     pub stopped: Option<Error>,
 }
 
-/// A comparison inside another run, to its end: its listener receives progress and no verdict. An error where not all
-/// trials ran.
+/// Runs a comparison inside another run. The outer listener receives progress and no verdict. Fails
+/// if not all trials ran.
 pub(crate) async fn run_inner(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
-    prepared.analyses.control = Request::Omitted;
+    prepared.analyses.control = AnalysisRequest::Omitted;
     let inner = Inner(env.events);
     let finished = run(prepared, &Env { events: &inner, ..*env }).await?;
     match finished.stopped {
@@ -49,14 +50,15 @@ pub(crate) async fn run_inner(mut prepared: Prepared, env: &Env<'_>) -> Result<F
     }
 }
 
-/// The same from its spec.
+/// Prepares a comparison from its spec, and runs it inside another run.
 pub(crate) async fn compare_inner(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Finished> {
     run_inner(prepare(spec, env).await?, env).await
 }
 
-/// Runs the trials that are left, judges all of them, runs the analyses, and writes `result.json`.
+/// Runs the remaining trials, judges all of them, runs the analyses, and writes `result.json`.
 ///
-/// An error where nothing could be written. Whatever else ends the trials early is in `stopped`.
+/// Fails if the result could not be written. Any other reason that ends the trials early is in
+/// `stopped`.
 pub fn run<'a>(prepared: Prepared, env: &'a Env<'a>) -> LocalBoxFuture<'a, Result<Finished>> {
     Box::pin(to_the_end(prepared, env))
 }
@@ -76,21 +78,21 @@ async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
     let past = std::mem::take(&mut prepared.past);
     let new = past.next..trials.unwrap_or(u32::MAX);
     let over = past.left.is_empty() && new.is_empty() || enough(&prepared.judge, prepared.earlier);
-    let mut ran = Ran::default();
+    let mut ran = TrialsRun::default();
     let (mut seconds, mut start_seconds) = (prepared.earlier, 0.0);
     if over {
-        env.note("trials", &format!("all {} were done before; they are judged again", past.done));
+        env.note("trials", &format!("all {} are done already, and are judged again", past.done));
     } else {
         let starting = Instant::now();
-        prepared.settle_start(env).await?;
+        let start = prepared.settle_start(env).await?;
         start_seconds = starting.elapsed().as_secs_f64();
-        env.events.event(&Event::Began(&prepared.run));
+        env.events.event(&RunEvent::Began(&prepared.run));
         let all = count.map(|n| u64::from(n) * 2);
-        env.events.event(&Event::TrialsBegin { all, done: past.done.into() });
+        env.events.event(&RunEvent::TrialsBegin { all, done: past.done.into() });
         let judge = Mutex::new(&mut prepared.judge);
         let began = Instant::now();
         let tell = |happened: Happened| {
-            env.events.event(&Event::Trial(&happened));
+            env.events.event(&RunEvent::Trial(&happened));
             if let Happened::Ended(record, Again::No) = &happened {
                 let mut judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
                 let seconds = prepared.earlier + began.elapsed().as_secs_f64();
@@ -102,10 +104,11 @@ async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
             ControlFlow::Continue(())
         };
         let plans = past.left.into_iter().chain(trial::plan(new, seed));
-        ran = run_all(&prepared.setting, plans, plan.workers, &prepared.folder.trials(), env.cancel, &tell)
-            .await;
+        let setup =
+            TrialSetup { context: &prepared.context, start: &start, instruments: &Instruments::default() };
+        ran = run_all(setup, plans, plan.workers, &prepared.folder.trials(), env.cancel, &tell).await;
         seconds += began.elapsed().as_secs_f64();
-        env.events.event(&Event::TrialsEnd);
+        env.events.event(&RunEvent::TrialsEnd);
     }
     find_lines(&prepared.kernels, &mut prepared.judge);
     let mut judgement = prepared.judge.judgement();
@@ -116,20 +119,24 @@ async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
         judgement = Judgement { verdict: Some(Verdict::Inconclusive), reason, ..judgement };
     }
     let repeated = [past.repeated, ran.repeated].concat();
-    let result =
-        |run: Run, judgement, beside| RunResult::new(run, judgement, repeated.clone(), seconds, beside);
-    let mut beside = Beside::default();
+    let result = |run: Run, judgement: Judgement, conclusions| {
+        RunResult::new(run, judgement, repeated.clone(), seconds, conclusions)
+    };
+    // The judge has already evaluated the holds.
+    let race = judgement.race.clone();
+    let of_trials = || Conclusions { race: race.clone(), ..Conclusions::default() };
+    let mut conclusions = of_trials();
     if ran.stopped.is_none() {
         let following = following(&prepared);
-        // Without analyses the whole screen comes at once.
+        // Without analyses, the whole screen is printed at once.
         if !following.is_empty() {
-            let result = result(prepared.run.clone(), judgement.clone(), Beside::default());
-            env.events.event(&Event::Verdict { result: &result, following: &following });
+            let result = result(prepared.run.clone(), judgement.clone(), of_trials());
+            env.events.event(&RunEvent::Verdict { result: &result, following: &following });
         }
-        // The trials are done and judged all the same.
-        ran.stopped = Box::pin(refine(&mut prepared, &mut judgement, &mut beside, env)).await.err();
+        // An interruption here does not affect the trials, which are done and judged.
+        ran.stopped = Box::pin(refine(&prepared, &mut judgement, &mut conclusions, env)).await.err();
     }
-    let result = result(prepared.run, judgement, beside);
+    let result = result(prepared.run, judgement, conclusions);
     match (prepared.folder.write("result.json", &result), ran.stopped) {
         (Ok(()), stopped) => Ok(Finished {
             folder: prepared.folder,
@@ -139,13 +146,14 @@ async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
             start_seconds,
             stopped,
         }),
-        // What stopped it is what is told, also where the result could not be written either.
+        // The reason of the early end takes precedence over the failure to write the result.
         (Err(_), Some(error)) | (Err(error), None) => Err(error),
     }
 }
 
-/// Gives the frames of all reports their file, line and inlined callers, from the vmlinux of the kernel that printed
-/// them. An image that the user gave has none, and its frames stay as they were printed.
+/// Adds file, line and inlined callers to the frames of all reports, from the vmlinux of the kernel
+/// that printed them. An image that the user gave has no vmlinux, and its frames stay as they were
+/// printed.
 fn find_lines(kernels: &Sides<Kernel>, judge: &mut Judge) {
     for (side, kernel) in [(Side::Before, &kernels.before), (Side::After, &kernels.after)] {
         let mut reports = judge.examples_mut(side).peekable();

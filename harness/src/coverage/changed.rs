@@ -1,21 +1,22 @@
-//! Which lines of a file a patch changes: its two versions are compared, because a patch's own line numbers are those of
-//! the file that it was made for.
+//! Finds the lines of a file that a patch changes. The two versions of the file are compared,
+//! because the patch's own line numbers refer to the file for which it was made.
 
 use hotplug_side::{Side, Sides};
 use similar::{ChangeTag, TextDiff};
 
-/// What changes in one file. Lines count from 1.
+/// The changes in one file. Lines are numbered from 1.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changed {
-    /// Lines that only the one side has, with their text.
+pub struct ChangedLines {
+    /// Lines that only this side has, with their text.
     pub lines: Sides<Vec<(u32, String)>>,
-    /// Lines at which the two differ: those above, and where only the other side has lines, the last one before them.
+    /// Line numbers at which the sides differ: those of `lines` and, where only the other side has
+    /// lines, the last line before them.
     pub places: Sides<Vec<u32>>,
 }
 
-/// What differs between `before` and `after`.
-pub fn changed(before: &str, after: &str) -> Changed {
-    let mut changed = Changed::default();
+/// Compares `before` and `after`.
+pub fn changed(before: &str, after: &str) -> ChangedLines {
+    let mut changed = ChangedLines::default();
     let mut at = Sides { before: 0, after: 0 };
     for change in TextDiff::from_lines(before, after).iter_all_changes() {
         let side = match change.tag() {
@@ -51,7 +52,7 @@ mod tests {
         assert_eq!(changed.lines.before, [(3, "\tlock();".to_owned()), (5, "\tunlock();".to_owned())]);
         assert_eq!(changed.lines.after, [(4, "\tmore();".to_owned())]);
         assert_eq!(changed.places.before, [3, 5]);
-        // Line 2 is the brace after which lock() is gone.
+        // Line 2 is the brace after which lock() was removed.
         assert_eq!(changed.places.after, [2, 3, 4]);
     }
 

@@ -1,27 +1,29 @@
-//! gcc's counters of an object file, as the kernel prints them: `convert_to_gcda()` in `kernel/gcov/gcc_4_7.c`.
+//! gcc's counters of an object file, in the form that the kernel prints: `convert_to_gcda()` in
+//! `kernel/gcov/gcc_4_7.c`.
 //!
-//! They come from a guest, so nothing of them reaches gcov(1) but what was understood here and is written anew.
+//! The counters come from a guest, which is not trusted. They are parsed here, and gcov(1) receives
+//! only a file that is written from the parsed values.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// gcov-io.h of gcc.
+/// The magic number of a `.gcda` file. This constant and the tags are from gcc's gcov-io.h.
 const MAGIC: u32 = 0x6763_6461;
 const TAG_FUNCTION: u32 = 0x0100_0000;
-/// The first kind of counters, arcs; one kind further each `1 << 17`.
+/// The tag of the first kind of counters, arcs. The tags of successive kinds are `1 << 17` apart.
 const TAG_COUNTERS: u32 = 0x01a1_0000;
 const KINDS: u32 = 9;
 
-/// From this gcc on lengths are in bytes, and the file has a checksum of its own.
+/// The first gcc version whose lengths are in bytes and whose file has its own checksum.
 const BYTES_SINCE: u32 = 12;
 
-/// Why bytes are no counters.
+/// The reason why bytes are not valid counters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the guest's counters make no sense: {0}")]
-pub struct Odd(&'static str);
+#[error("the guest's gcov counters are malformed: {0}")]
+pub struct MalformedCounters(&'static str);
 
-/// Counters of one object file.
+/// The counters of one object file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     version: u32,
@@ -30,16 +32,17 @@ pub struct Counters {
     functions: Vec<FunctionCounters>,
 }
 
-/// Of one function.
+/// The counters of one function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct FunctionCounters {
-    /// Its number, and checksums of its place and of its flow graph.
+    /// The function's identifier, and checksums of its source location and of its control flow
+    /// graph.
     about: [u32; 3],
-    /// By kind; of the kernel's options there are only arcs.
+    /// The counters by kind. The kernel's options produce only arcs.
     counters: Vec<(u32, Vec<u64>)>,
 }
 
-/// The next 32 bits.
+/// Takes the next 32-bit word from `bytes`.
 fn word(bytes: &mut &[u8]) -> Option<u32> {
     let (first, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
@@ -48,24 +51,24 @@ fn word(bytes: &mut &[u8]) -> Option<u32> {
 
 impl Counters {
     /// Reads a `.gcda` file of an x86 guest.
-    pub fn parse(mut bytes: &[u8]) -> Result<Self, Odd> {
+    pub fn parse(mut bytes: &[u8]) -> Result<Self, MalformedCounters> {
         let rest = &mut bytes;
-        let mut next = || word(rest).ok_or(Odd("they are cut short"));
+        let mut next = || word(rest).ok_or(MalformedCounters("the file is truncated"));
         if next()? != MAGIC {
-            return Err(Odd("no magic"));
+            return Err(MalformedCounters("wrong magic number"));
         }
         let (version, stamp) = (next()?, next()?);
-        let in_bytes = major(version).ok_or(Odd("no version of gcc"))? >= BYTES_SINCE;
+        let in_bytes = major(version).ok_or(MalformedCounters("invalid gcc version"))? >= BYTES_SINCE;
         let checksum = if in_bytes { Some(next()?) } else { None };
         let words = |length: u32| if in_bytes { length / 4 } else { length };
         let mut functions: Vec<FunctionCounters> = Vec::new();
         while !bytes.is_empty() {
             let rest = &mut bytes;
-            let mut next = || word(rest).ok_or(Odd("they are cut short"));
+            let mut next = || word(rest).ok_or(MalformedCounters("the file is truncated"));
             let (tag, length) = (next()?, words(next()?));
             if tag == TAG_FUNCTION {
                 if length != 3 {
-                    return Err(Odd("a function of another length"));
+                    return Err(MalformedCounters("unexpected length of a function record"));
                 }
                 let about = [next()?, next()?, next()?];
                 functions.push(FunctionCounters { about, counters: Vec::new() });
@@ -73,16 +76,20 @@ impl Counters {
             }
             let kind = tag.checked_sub(TAG_COUNTERS).filter(|above| above % (1 << 17) == 0);
             let Some(kind) = kind.map(|above| above >> 17).filter(|kind| *kind < KINDS) else {
-                return Err(Odd("a record of another kind"));
+                return Err(MalformedCounters("unknown record tag"));
             };
             let values = (0..length / 2).map(|_| Ok(u64::from(next()?) | u64::from(next()?) << 32));
             let values = values.collect::<Result<_, _>>()?;
-            functions.last_mut().ok_or(Odd("counters of no function"))?.counters.push((kind, values));
+            functions
+                .last_mut()
+                .ok_or(MalformedCounters("counters without a function"))?
+                .counters
+                .push((kind, values));
         }
         Ok(Self { version, stamp, checksum, functions })
     }
 
-    /// The file again.
+    /// Writes the counters as a `.gcda` file.
     pub fn to_gcda(&self) -> Vec<u8> {
         let unit = if self.checksum.is_some() { 4 } else { 1 };
         let mut words = vec![MAGIC, self.version, self.stamp];
@@ -100,7 +107,7 @@ impl Counters {
         words.into_iter().flat_map(u32::to_le_bytes).collect()
     }
 
-    /// Whether both count the same code.
+    /// Whether both are counters of the same code.
     fn is_like(&self, other: &Self) -> bool {
         let shape = |of: &FunctionCounters| {
             let kinds: Vec<_> = of.counters.iter().map(|(kind, all)| (*kind, all.len())).collect();
@@ -119,7 +126,7 @@ impl Counters {
     }
 }
 
-/// gcc's major version: `B22*` is 12.2 (gcov-iov.cc).
+/// gcc's major version. The version `B22*` is 12.2 (gcov-iov.cc).
 fn major(version: u32) -> Option<u32> {
     let [tens, ones, ..] = version.to_be_bytes();
     let tens = u32::from(tens.checked_sub(b'A').filter(|tens| *tens < 10)?);
@@ -127,26 +134,26 @@ fn major(version: u32) -> Option<u32> {
     Some(tens * 10 + ones)
 }
 
-/// Counters of several object files, by the name of their source, such as `mm/slub.c`.
+/// The counters of several object files, by the path of their source, such as `mm/slub.c`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Objects(pub BTreeMap<String, Counters>);
 
 impl Objects {
-    /// Whether nothing was counted.
+    /// Whether all counters are zero.
     pub fn is_zero(&self) -> bool {
         self.0.values().flat_map(Counters::values).all(|value| *value == 0)
     }
 
-    /// What was counted since `earlier`.
-    pub fn since(&self, earlier: &Self) -> Result<Self, Odd> {
+    /// The counts since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Result<Self, MalformedCounters> {
         let mut since = self.clone();
         for (name, counters) in &mut since.0 {
             let Some(before) = earlier.0.get(name) else { continue };
             if !before.is_like(counters) {
-                return Err(Odd("they changed their shape"));
+                return Err(MalformedCounters("their layout changed during the trial"));
             }
-            // A guest may say anything; the kernel's own counters never go back.
+            // The kernel's counters never decrease, but a hostile guest may send any value.
             counters
                 .values_mut()
                 .zip(before.values())
@@ -155,7 +162,8 @@ impl Objects {
         Ok(since)
     }
 
-    /// Adds what was counted elsewhere, by the same kernel; of another's code nothing is added.
+    /// Adds the counts of `other`, which must be from the same kernel. Counters of different code
+    /// are ignored.
     pub fn add(&mut self, other: &Self) {
         for (name, counters) in &other.0 {
             match self.0.get_mut(name) {
@@ -194,7 +202,8 @@ mod tests {
             let bytes = all.to_gcda();
             assert_eq!(Counters::parse(&bytes).unwrap(), all);
             for cut in 0..bytes.len() {
-                // Cut between two records it is a shorter file; anywhere else it is none.
+                // A cut between two records gives a shorter valid file. Any other cut makes it
+                // invalid.
                 if let Ok(shorter) = Counters::parse(&bytes[..cut]) {
                     assert_eq!(shorter.to_gcda(), &bytes[..cut]);
                 }
@@ -210,12 +219,12 @@ mod tests {
             bytes[at * 4..at * 4 + 4].copy_from_slice(&word.to_le_bytes());
             Counters::parse(&bytes).unwrap_err().to_string()
         };
-        assert!(with(0, 0).ends_with("no magic"));
-        assert!(with(1, 0).ends_with("no version of gcc"));
-        assert!(with(4, 0xa100_0000).ends_with("a record of another kind"));
-        assert!(with(4, TAG_COUNTERS).ends_with("counters of no function"));
-        assert!(with(5, 8).ends_with("a function of another length"));
-        assert!(with(10, 1 << 30).ends_with("they are cut short"));
+        assert!(with(0, 0).ends_with("wrong magic number"));
+        assert!(with(1, 0).ends_with("invalid gcc version"));
+        assert!(with(4, 0xa100_0000).ends_with("unknown record tag"));
+        assert!(with(4, TAG_COUNTERS).ends_with("counters without a function"));
+        assert!(with(5, 8).ends_with("unexpected length of a function record"));
+        assert!(with(10, 1 << 30).ends_with("the file is truncated"));
     }
 
     #[test]

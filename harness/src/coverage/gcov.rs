@@ -1,4 +1,5 @@
-//! From counters to counts of lines: gcov(1), which knows gcc's notes of the flow graph.
+//! Turns counters into counts of lines with gcov(1), which reads gcc's notes of the control flow
+//! graph.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,27 +11,27 @@ use super::Objects;
 use crate::kernel::{Tool, capture};
 use crate::{Error, Result};
 
-/// Counts of one file.
+/// The counts of one file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LineCounts {
-    /// Of each line that carries code.
+    /// The count of each line that has code.
     pub lines: BTreeMap<u32, u64>,
-    /// Its functions, by name.
+    /// The file's functions, by name.
     pub functions: BTreeMap<String, Function>,
 }
 
-/// One function.
+/// The lines and the count of one function.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Function {
-    /// Its first line.
+    /// The function's first line.
     pub start: u32,
-    /// Its last.
+    /// The function's last line.
     pub end: u32,
-    /// How often it was entered.
+    /// How often the function was entered.
     pub entered: u64,
 }
 
-/// gcov's own words (`gcov --json-format`, gcov(1)).
+/// gcov's output (`gcov --json-format`, gcov(1)).
 #[derive(Debug, Deserialize)]
 struct Report {
     files: Vec<ReportFile>,
@@ -57,8 +58,8 @@ struct ReportLine {
     count: u64,
 }
 
-/// Counts of the files `wanted`, from the counters of the object files whose notes are in `kept`. Without counters of an
-/// object, its lines are known and have none.
+/// The counts of the files `wanted`, from the counters of the object files whose notes are in
+/// `kept`. If an object has no counters, its lines are listed with a count of zero.
 pub async fn line_counts(
     kept: &Path,
     sources: &[String],
@@ -78,16 +79,17 @@ pub async fn line_counts(
         }
         let gcov = Tool::new("gcov", scratch.path()).args(["--json-format", "--stdout", "object.gcno"]);
         let said = capture(gcov, cancel).await?;
-        // It says so of counters that are not of these notes, and goes on as if there were none.
+        // If the counters do not match the notes, gcov prints this message and continues as if
+        // there were no counters.
         if said.stderr.contains("mismatch") || said.stderr.contains("version") {
-            return Err(Error::infrastructure(format!("gcov does not take the counters of {source}"))
+            return Err(Error::infrastructure(format!("gcov rejects the counters of {source}"))
                 .detail(said.stderr.trim()));
         }
         let text = said.ok(|said| {
             Error::infrastructure(format!("gcov cannot read the counters of {source}")).detail(said)
         })?;
         let report: Report = serde_json::from_slice(&text)
-            .map_err(|error| Error::infrastructure(format!("gcov says what nobody can read: {error}")))?;
+            .map_err(|error| Error::infrastructure(format!("cannot parse gcov's JSON output: {error}")))?;
         for file in report.files {
             let Some(name) = wanted.iter().find(|name| is(&file.file, name)) else { continue };
             all.entry(name.clone()).or_default().add(file);
@@ -96,13 +98,14 @@ pub async fn line_counts(
     Ok(all)
 }
 
-/// Whether the compiler's name for a file is of the source's file `name`.
+/// Whether the compiler's path `said` is that of the source's file `name`.
 fn is(said: &str, name: &str) -> bool {
     said.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
 }
 
 impl LineCounts {
-    /// A line of a header, or of an inlined function, is in several functions: its counts are added.
+    /// Adds the counts of one file in gcov's output. A line of a header or of an inlined function
+    /// occurs in several functions, and its counts are added up.
     fn add(&mut self, file: ReportFile) {
         for ReportLine { line_number, count } in file.lines {
             let known = self.lines.entry(line_number).or_default();
@@ -145,7 +148,7 @@ int main(void)
 }
 ";
 
-    /// What a real gcc and a real program count, read here and by gcov.
+    /// Compiles and runs a real program with gcc, and reads its counters here and with gcov.
     #[tokio::test]
     async fn counts_of_a_real_program() {
         let folder = tempfile::tempdir().unwrap();
@@ -171,7 +174,7 @@ int main(void)
 
         let nothing = counted(&Objects::default()).await;
         assert!(nothing.lines.values().all(|count| *count == 0));
-        // A program, unlike the kernel, also writes a summary, and leaves out what is all zero.
+        // Unlike the kernel, a program also writes a summary, and omits counters that are all zero.
         let summary = gcda.windows(4).position(|tag| tag == 0xa100_0000_u32.to_le_bytes());
         let mut plain = gcda.clone();
         if let Some(at) = summary {

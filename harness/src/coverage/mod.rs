@@ -1,10 +1,11 @@
-//! Which lines ran: gcc's counters out of a guest -> counts of lines and functions, by gcov(1) -> what of a patch ran.
+//! Which lines of a patch ran. gcov(1) turns gcc's counters, read from a guest, into counts of
+//! lines and functions.
 
 mod changed;
 mod counters;
 mod gcov;
 
-pub use changed::{Changed, changed};
+pub use changed::{ChangedLines, changed};
 pub use counters::{Counters, Objects};
 pub use gcov::{Function, LineCounts, line_counts};
 
@@ -14,31 +15,32 @@ use hotplug_side::Side;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Name of the file that a counted trial leaves in its folder.
+/// Name of the file that a counted trial writes to its folder.
 pub const FILE: &str = "coverage.json";
 
-/// What was counted in one trial.
+/// The counters of one trial.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrialCounters {
-    /// Why nothing was counted.
+    /// The reason why nothing was counted. `None` if the lines were counted.
     pub none: Option<String>,
-    /// Counted before its first operation: boot, and the agent's start.
+    /// Counts from before the trial's first operation: the boot, and the agent's start.
     pub boot: Objects,
-    /// Counted since, by the operations that were under way. What ran between operations, under load alone, has none.
+    /// Later counts, by the operations that were in progress. Counts from between operations, when
+    /// only load ran, have no operations.
     pub during: Vec<During>,
 }
 
-/// What was counted while some operations were under way.
+/// Counts from the time in which a set of operations was in progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct During {
-    /// Their kinds, such as `unplug dimm`, sorted.
+    /// The kinds of the operations, such as `unplug dimm`, sorted.
     pub operations: Vec<String>,
-    /// What was counted.
+    /// The counters.
     pub objects: Objects,
 }
 
 impl TrialCounters {
-    /// Adds what was counted while `operations` were under way.
+    /// Adds counts from the time in which `operations` were in progress.
     pub fn add(&mut self, operations: Vec<String>, objects: Objects) {
         if objects.is_zero() {
             return;
@@ -49,7 +51,7 @@ impl TrialCounters {
         }
     }
 
-    /// Adds what another trial counted.
+    /// Adds the counts of another trial.
     pub fn merge(&mut self, other: Self) {
         self.boot.add(&other.boot);
         for During { operations, objects } in other.during {
@@ -58,25 +60,26 @@ impl TrialCounters {
     }
 }
 
-/// `coverage.json` of a trial.
+/// The contents of a trial's `coverage.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
-    /// Which kernel.
+    /// The trial's kernel.
     pub side: Side,
     /// The trial's number.
     pub number: u32,
-    /// What was counted.
+    /// The trial's counters.
     pub counters: TrialCounters,
 }
 
-/// How often something ran, and in which operations.
+/// How often a line or a function ran, and in which operations.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Ran {
-    /// In all counted trials of its side and in their boots. gcc updates the counters atomically where it can
-    /// (`-fprofile-update=prefer-atomic`).
+pub struct Executed {
+    /// The count in all counted trials of its side and in their boots. gcc updates the counters
+    /// atomically where possible (`-fprofile-update=prefer-atomic`).
     pub times: u64,
-    /// Of these, in the boot.
+    /// The part of `times` that was counted during boot.
     pub boot: u64,
-    /// Of these, while an operation of this kind was under way; several may have been.
+    /// The part of `times` that was counted while an operation of this kind was in progress.
+    /// Several operations may be in progress at once.
     pub during: BTreeMap<String, u64>,
 }

@@ -1,4 +1,4 @@
-//! The shards of a plan, joined to a result for each combination.
+//! Joins the shards of a plan to a result for each combination.
 
 use std::path::{Path, PathBuf};
 
@@ -9,20 +9,21 @@ use crate::record::{Run, RunResult};
 use crate::trial::OnDisk;
 use crate::{Error, Result};
 
-/// A plan whose shards were joined.
+/// A plan with its joined shards.
 #[derive(Debug)]
 pub struct Joined {
     /// The plan.
     pub plan: Plan,
-    /// Its folder.
+    /// The plan's folder.
     pub folder: PathBuf,
-    /// What its combinations came to, each with the folder of its result.
+    /// The results of the combinations, each with the folder of its result.
     pub cells: Vec<(PathBuf, MergedCell)>,
-    /// Shards that do not count, and why.
+    /// Shards that do not count, each with the reason.
     pub left: Vec<Left>,
 }
 
-/// Joins the shards in the plan's folder and below `places`, and writes a result for each combination.
+/// Joins the shards in the plan's folder and below `more`, and writes a result for each
+/// combination.
 pub fn join(plan: &Path, more: &[PathBuf]) -> Result<Joined> {
     let (plan, folder) = Plan::read(plan)?;
     let mut places = vec![folder.join("shards")];
@@ -59,17 +60,19 @@ pub fn join(plan: &Path, more: &[PathBuf]) -> Result<Joined> {
         cells.push((to, done));
     }
     for (place, id) in strangers(&plan, &places)? {
-        left.push(Left { id, why: format!("in {}: it is of no trials of this plan", place.display()) });
+        left.push(Left { id, why: format!("in {}: its trials are not in this plan", place.display()) });
     }
     Ok(Joined { plan, folder, cells, left })
 }
 
-/// Writes a run's folder like any other's: its trials are links to those that the shards' runs have kept.
+/// Writes the folder of a run like any other. Its trials are links to those that the runs of the
+/// shards kept.
 fn write(to: &Path, result: &RunResult, scenario: &Path, runs: &[PathBuf]) -> Result<()> {
     let trials = to.join("trials");
     fs_err::create_dir_all(&trials)?;
     fs_err::copy(scenario, to.join("scenario.toml"))?;
-    // Alike in all of them; a shard that came from afar may have left it behind.
+    // The initramfs is the same in all runs. A shard that was copied from another machine may be
+    // without it.
     let initramfs = runs.iter().map(|run| run.join(OnDisk::INITRAMFS)).find(|file| file.is_file());
     if let Some(initramfs) = initramfs {
         link(&initramfs, &to.join(OnDisk::INITRAMFS))?;
@@ -84,7 +87,7 @@ fn write(to: &Path, result: &RunResult, scenario: &Path, runs: &[PathBuf]) -> Re
     write_json(&to.join("result.json"), result)
 }
 
-/// A link at `to`, which stays right where a plan's folder is moved as a whole.
+/// Creates a relative link at `to`, which stays valid if a plan's folder is moved as a whole.
 fn link(from: &Path, to: &Path) -> Result<()> {
     let from = fs_err::canonicalize(from)?;
     let folder = fs_err::canonicalize(to.parent().unwrap_or(to))?;
@@ -92,18 +95,18 @@ fn link(from: &Path, to: &Path) -> Result<()> {
     Ok(fs_err::os::unix::fs::symlink(relative, to)?)
 }
 
-/// What was run of the first whole shard of that id.
+/// The run of the first complete shard with that id.
 fn run_of(places: &[PathBuf], id: &str) -> Option<Run> {
     places.iter().find_map(|place| Shard::run(&place.join(id)))
 }
 
-/// The first whole shard of that id, and its folder; else why there is none.
+/// The first complete shard with that id, and its folder, or the reason why there is none.
 fn find(places: &[PathBuf], id: &str) -> Result<(PathBuf, Shard), String> {
     let mut why = "it is missing".to_owned();
     for place in places.iter().map(|place| place.join(id)) {
         match Shard::read(&place) {
             Ok(Some(shard)) if shard.id == id => return Ok((place, shard)),
-            Ok(Some(shard)) => why = format!("it says of itself that it is {}", shard.id),
+            Ok(Some(shard)) => why = format!("its shard.json has the id {}", shard.id),
             Ok(None) => {}
             Err(error) => why = error.to_string(),
         }
@@ -111,7 +114,7 @@ fn find(places: &[PathBuf], id: &str) -> Result<(PathBuf, Shard), String> {
     Err(why)
 }
 
-/// Folders of shards that the plan does not know.
+/// Folders of shards that are not in the plan.
 fn strangers(plan: &Plan, places: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
     let mut all = Vec::new();
     for place in places.iter().filter(|place| place.is_dir()) {

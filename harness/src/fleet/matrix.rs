@@ -1,4 +1,4 @@
-//! What is to be tried, as a file says it: kernels, configs, scenarios and seeds, each with each.
+//! The matrix file: kernels, configs, scenarios and seeds, each combined with each.
 
 use std::path::{Path, PathBuf};
 
@@ -6,25 +6,25 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
-/// A file such as `nightly.toml`.
+/// A matrix file, such as `nightly.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Matrix {
-    /// What it is called.
+    /// The name of the matrix.
     pub name: String,
     /// Trials a side of each combination.
     pub trials: u32,
-    /// Trials a side of one piece of work.
+    /// Trials a side of one shard.
     #[serde(default = "shard")]
     pub shard: u32,
-    /// What the schedules of each combination are drawn from.
+    /// The seeds that the schedules are drawn from. Each seed is a combination of its own.
     #[serde(default = "seeds")]
     pub seeds: Vec<u64>,
     /// Scenario files.
     pub scenarios: Vec<PathBuf>,
     /// Pairs of kernels.
     pub kernel: Vec<MatrixKernel>,
-    /// Configs, each for all pairs; the harness's own where there is none.
+    /// Configs, each combined with all pairs. Default: the harness's own config.
     #[serde(default = "configs")]
     pub config: Vec<MatrixConfig>,
     /// TOML file of known issues.
@@ -36,37 +36,37 @@ pub struct Matrix {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MatrixKernel {
-    /// What it is called.
+    /// The name of the pair.
     pub name: String,
-    /// As `--source` has it.
+    /// The source, as for `--source`.
     #[serde(default)]
     pub source: Option<String>,
-    /// Patches that make the difference.
+    /// Patches of the after kernel only.
     #[serde(default)]
     pub patches: Vec<PathBuf>,
-    /// Patches that both have.
+    /// Patches of both kernels.
     #[serde(default)]
     pub base_patches: Vec<PathBuf>,
-    /// Revisions, instead of patches.
+    /// The revision of the before kernel, instead of patches.
     #[serde(default)]
     pub before: Option<String>,
-    /// The other.
+    /// The revision of the after kernel.
     #[serde(default)]
     pub after: Option<String>,
 }
 
 impl MatrixKernel {
-    /// What is wrong with it, and the help.
+    /// The fault of the table, and the help.
     fn wrong(&self) -> Option<(&'static str, &'static str)> {
         match (&self.before, &self.after) {
-            (Some(_), None) => Some(("has a before, and no after", "after = \"REVISION\"")),
-            (None, Some(_)) => Some(("has an after, and no before", "before = \"REVISION\"")),
+            (Some(_), None) => Some(("has `before`, but no `after`", "after = \"REVISION\"")),
+            (None, Some(_)) => Some(("has `after`, but no `before`", "before = \"REVISION\"")),
             (Some(_), Some(_)) if !self.patches.is_empty() || !self.base_patches.is_empty() => Some((
-                "has patches, and revisions too",
-                "one of them: commit the patches, or name a source that lacks them only",
+                "has both patches and revisions",
+                "use one of the two: commit the patches, or name a source that lacks only them",
             )),
             (Some(_), Some(_)) if self.source.is_none() => {
-                Some(("has revisions, and no source", "source = \"PATH-OF-THE-REPOSITORY\""))
+                Some(("has revisions, but no source", "source = \"PATH-OF-THE-REPOSITORY\""))
             }
             _ => None,
         }
@@ -77,9 +77,9 @@ impl MatrixKernel {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MatrixConfig {
-    /// What it is called.
+    /// The name of the config.
     pub name: String,
-    /// Fragments over the harness's own.
+    /// Fragments over the harness's own config.
     #[serde(default)]
     pub fragments: Vec<PathBuf>,
 }
@@ -97,7 +97,7 @@ fn configs() -> Vec<MatrixConfig> {
 }
 
 impl Matrix {
-    /// Reads a file. Its paths are relative to its folder.
+    /// Reads a matrix file. Paths in it are relative to its folder.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs_err::read_to_string(path).map_err(|error| {
             Error::user(format!("cannot read the matrix: {error}")).help("check the path")
@@ -118,7 +118,8 @@ impl Matrix {
         }
         for (key, value) in [("trials", this.trials), ("shard", this.shard)] {
             if value == 0 {
-                return Err(Error::user(format!("{name}: {key} = 0")).help(format!("{key} = 100")));
+                return Err(Error::user(format!("{name}: {key} = 0"))
+                    .help(format!("give 1 or more, such as {key} = 100")));
             }
         }
         for kernel in &this.kernel {
@@ -134,7 +135,7 @@ impl Matrix {
         this.scenarios.iter_mut().for_each(here);
         this.known.iter_mut().for_each(here);
         for kernel in &mut this.kernel {
-            // A package's name is none of a file.
+            // The name of a package is not a path.
             if let Some(source) = &mut kernel.source
                 && (!source.starts_with("linux-source") || source.contains('/'))
             {
@@ -146,12 +147,12 @@ impl Matrix {
         Ok(this)
     }
 
-    /// Combinations of all.
+    /// The number of combinations.
     pub fn combinations(&self) -> usize {
         self.kernel.len() * self.config.len() * self.scenarios.len() * self.seeds.len()
     }
 
-    /// Trials of both sides in all of them.
+    /// The number of trials of all combinations, both sides together.
     pub fn all_trials(&self) -> u64 {
         self.combinations() as u64 * u64::from(self.trials) * 2
     }

@@ -1,40 +1,41 @@
-//! Shards joined: what one big run of the same trials would have said.
+//! Merges shards to the result that one large run of the same trials would have.
 
 use hotplug_kreport::KnownIssues;
 use hotplug_side::Side;
 
-use super::plan::{Cell, Plan};
+use super::plan::{Combination, Plan};
 use super::shard::Shard;
 use crate::compare::{Judge, Verdict};
-use crate::record::{Beside, Run, RunResult};
+use crate::conclusion::Conclusions;
+use crate::record::{Run, RunResult};
 use crate::trial::Repeated;
 
-/// A shard that does not count, and why.
+/// A shard that does not count, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Left {
-    /// Its id.
+    /// The shard's id.
     pub id: String,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// What a combination came to.
+/// The merged result of a combination.
 #[derive(Debug)]
 pub struct MergedCell {
-    /// Its name.
+    /// The combination's name.
     pub name: String,
-    /// Shards that count, of so many.
+    /// The number of shards that count, and of all shards.
     pub shards: (usize, usize),
-    /// The result of all their trials; none where there is none.
+    /// The result of all their trials. None if no shard counts.
     pub result: Option<RunResult>,
 }
 
-/// Joins the shards of one combination, taken in in the order of their trials.
+/// Merges the shards of one combination, which are added in the order of their trials.
 #[derive(Debug)]
 pub struct Merger<'a> {
     plan: &'a Plan,
-    cell: &'a Cell,
-    /// What all shards have to be like.
+    cell: &'a Combination,
+    /// The properties that all shards must have.
     like: Vec<(String, String)>,
     judge: Judge,
     run: Option<Run>,
@@ -44,11 +45,12 @@ pub struct Merger<'a> {
 }
 
 impl<'a> Merger<'a> {
-    /// Nothing is taken in. What `known` names is listed and has no say. Of the runs that shards are of, all count that are
-    /// like most of `runs` are, not like whichever comes first: that may be the one that is not like the others.
+    /// A merger without shards. Findings that `known` names are listed and do not count. The
+    /// reference is the most common likeness among `runs`. It is not that of the first run, because
+    /// the first may be the one that differs from the others.
     pub fn new<'r>(
         plan: &'a Plan,
-        cell: &'a Cell,
+        cell: &'a Combination,
         known: KnownIssues,
         runs: impl Iterator<Item = &'r Run>,
     ) -> Self {
@@ -60,7 +62,7 @@ impl<'a> Merger<'a> {
                 None => kinds.push((kind, 1)),
             }
         }
-        // Of equals the first.
+        // Of equally common ones, the first.
         let most = kinds.into_iter().rev().max_by_key(|(_, count)| *count);
         Self {
             plan,
@@ -74,20 +76,22 @@ impl<'a> Merger<'a> {
         }
     }
 
-    /// Takes in a shard, which has to be of this combination; an error says why it does not count.
+    /// Adds a shard, which must be of this combination. The error is the reason why the shard does
+    /// not count.
     pub fn add(&mut self, shard: Shard) -> Result<(), String> {
         if shard.plan != self.plan.id {
-            return Err(format!("it is of another plan, {}", shard.plan));
+            return Err(format!("it belongs to another plan, {}", shard.plan));
         }
         if !self.cell.pieces.iter().any(|piece| piece.id == shard.id) {
-            return Err("it is of other trials".to_owned());
+            return Err("it belongs to another combination".to_owned());
         }
         for ((what, theirs), (_, most)) in likeness(&shard.run).iter().zip(&self.like) {
             if theirs != most {
                 return Err(format!("its {what} is {theirs}, most others' {most}"));
             }
         }
-        // Trials have numbers of their own in each shard, so that their folders are called as in one big run.
+        // Each shard has trial numbers of its own, so the folders have the same names as in one
+        // large run.
         self.repeated.extend(shard.repeated);
         self.judge.merge(shard.judge);
         self.run.get_or_insert(shard.run);
@@ -96,7 +100,7 @@ impl<'a> Merger<'a> {
         Ok(())
     }
 
-    /// What all of them came to.
+    /// The result of all shards together.
     pub fn finish(self) -> MergedCell {
         let Self { plan, cell, judge, run, repeated, seconds, count, like: _ } = self;
         let shards = (count, cell.pieces.len());
@@ -105,7 +109,7 @@ impl<'a> Merger<'a> {
             if count < cell.pieces.len() {
                 let seen = judgement.tally.before.all() + judgement.tally.after.all();
                 let reason = format!("partial, {seen} of {} trials: {}", cell.trials * 2, judgement.reason);
-                // Silence of a part is none of the whole.
+                // Silence of a part of the trials is no evidence about all of them.
                 if let Some(Verdict::Unchanged | Verdict::Fixed) = judgement.verdict {
                     judgement.verdict = Some(Verdict::Inconclusive);
                 }
@@ -114,16 +118,16 @@ impl<'a> Merger<'a> {
             let run = Run {
                 id: format!("{}-{}", plan.name, plan.id),
                 trials: Some(cell.trials),
-                plan: crate::record::Plan { first: 0, ..run.plan },
+                plan: crate::record::RunPlan { first: 0, ..run.plan },
                 ..run
             };
-            RunResult::new(run, judgement, repeated, seconds, Beside::default())
+            RunResult::new(run, judgement, repeated, seconds, Conclusions::default())
         });
         MergedCell { name: cell.name.clone(), shards, result }
     }
 }
 
-/// In what trials have to be alike so that they can be counted together, and how they are in it.
+/// The properties that trials must share to be counted together, with their values in this run.
 fn likeness(run: &Run) -> Vec<(String, String)> {
     let kernels = Side::BOTH.map(|side| {
         let kernel = run.kernels.of(side);
@@ -141,7 +145,7 @@ fn likeness(run: &Run) -> Vec<(String, String)> {
     kernels.into_iter().chain(others).chain([seed]).collect()
 }
 
-/// Enough of a hash to tell two apart.
+/// Enough digits of a hash to distinguish two.
 fn short(hash: &str) -> &str {
     hash.get(..16).unwrap_or(hash)
 }

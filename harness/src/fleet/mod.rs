@@ -1,10 +1,13 @@
-//! From one machine to many: a matrix is expanded to shards that know nothing of each other, and what they judged is joined.
+//! Runs on many machines: a matrix is expanded to shards that are independent of each other, and
+//! their judgements are merged.
 //!
 //! ```text
-//! matrix.toml -> Plan (fleet/<plan>/plan.json, inputs/) -> Shard (shards/<id>/shard.json), each anywhere -> Merged
+//! matrix.toml -> Plan (fleet/<plan>/plan.json, inputs/)
+//!             -> Shard (shards/<id>/shard.json), each on any machine -> Merged
 //! ```
 //!
-//! A shard is named by what it is made of, so that whoever has run it, wherever, has run the same trials.
+//! The name of a shard is a hash of all that determines its trials, so it stands for the same
+//! trials on every machine.
 
 mod built;
 mod join;
@@ -21,7 +24,7 @@ pub use built::BuiltPair;
 pub use join::{Joined, join};
 pub use matrix::{Matrix, MatrixConfig, MatrixKernel};
 pub use merge::{Left, MergedCell, Merger};
-pub use plan::{Cell, Kernel, Piece, Plan};
+pub use plan::{Combination, Piece, Plan, PlannedPair};
 pub use shard::Shard;
 pub use slurm::{SlurmSpec, submit_to_slurm};
 pub use work::{Worked, build_kernels, work};

@@ -1,4 +1,4 @@
-//! A matrix expanded: combinations, and the pieces of work of each, with all files that they need beside them.
+//! Expands a matrix to combinations and their shards, with all files that they need beside them.
 
 use std::path::{Path, PathBuf};
 
@@ -19,28 +19,28 @@ const FILE: &str = "plan.json";
 /// `plan.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Version of the harness that made it, and that has to run it.
+    /// Version of the harness that made the plan, and that must run it.
     pub hotplug: String,
-    /// Made of its pieces' ids.
+    /// A hash of the ids of all pieces.
     pub id: String,
-    /// What it is called.
+    /// The name of the plan.
     pub name: String,
-    /// Combinations.
-    pub cells: Vec<Cell>,
+    /// The combinations.
+    pub cells: Vec<Combination>,
     /// The file of known issues, below the plan's folder.
     pub known: Option<PathBuf>,
 }
 
 /// One combination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cell {
-    /// Kernel, config, scenario and seed, by their names.
+pub struct Combination {
+    /// The names of its kernel, config and scenario, and its seed.
     pub name: String,
     /// The two kernels.
-    pub kernel: Kernel,
-    /// Below the plan's folder.
+    pub kernel: PlannedPair,
+    /// The scenario file, below the plan's folder.
     pub scenario: PathBuf,
-    /// What the schedules are drawn from.
+    /// The seed that the schedules are drawn from.
     pub seed: u64,
     /// Trials a side.
     pub trials: u32,
@@ -48,39 +48,40 @@ pub struct Cell {
     pub pieces: Vec<Piece>,
 }
 
-/// Two kernels. Files are below the plan's folder.
+/// A pair of kernels. Files are below the plan's folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kernel {
-    /// As `--source` has it, in full: a path from the root, a package's version.
+pub struct PlannedPair {
+    /// The source, as for `--source`, in full: an absolute path, or a package with its version.
     pub source: String,
-    /// What names the contents of the source, or of both revisions: whoever works on it has to have the same.
+    /// Hashes or names that identify the contents of the source, or of both revisions. Every
+    /// machine that runs a shard must have the same contents.
     pub contents: Vec<String>,
-    /// Patches that make the difference.
+    /// Patches of the after kernel only.
     pub patches: Vec<PathBuf>,
-    /// Patches that both have.
+    /// Patches of both kernels.
     pub base_patches: Vec<PathBuf>,
-    /// A revision's full name, instead of patches.
+    /// The full name of the before revision, instead of patches.
     pub before: Option<String>,
-    /// The other's.
+    /// The full name of the after revision.
     pub after: Option<String>,
     /// Fragments over the harness's own config.
     pub config: Vec<PathBuf>,
 }
 
-/// Some trials of a combination.
+/// A piece of work: some trials of a combination, which one shard runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Piece {
-    /// Made of all that makes the trials what they are.
+    /// A hash of all that determines the trials.
     pub id: String,
-    /// Number of its first trial.
+    /// Number of the first trial.
     pub first: u32,
-    /// Number behind its last.
+    /// Number after the last trial.
     pub end: u32,
 }
 
 impl Plan {
-    /// Expands a matrix below `fleet`; the plan's folder. Nothing is written where anything is wrong. A plan that is there
-    /// already is the same one.
+    /// Expands a matrix below `fleet`. Returns the plan and its folder. If anything is wrong,
+    /// nothing is written. If the plan exists already, it is the same plan.
     pub async fn make(
         matrix: &Matrix,
         fleet: &Path,
@@ -95,15 +96,15 @@ impl Plan {
             for config in &matrix.config {
                 let config_files =
                     config.fragments.iter().map(|file| inputs.add(file)).collect::<Result<_>>()?;
-                let pair = Kernel { config: config_files, ..bare.clone() };
+                let pair = PlannedPair { config: config_files, ..bare.clone() };
                 for file in &matrix.scenarios {
                     let (scenario, text) = Scenario::read(file)?;
                     let kept = inputs.add(file)?;
                     for seed in &matrix.seeds {
                         let name = format!("{} / {} / {} / {seed}", kernel.name, config.name, scenario.name);
-                        // The contents of the source, not where it is; the issues that are known, as they have a say in
-                        // what a shard judges.
-                        let nowhere = Kernel { source: String::new(), ..pair.clone() };
+                        // The hash covers the contents of the source, not its path. It covers the
+                        // known issues, because they affect the judgement of a shard.
+                        let nowhere = PlannedPair { source: String::new(), ..pair.clone() };
                         let made_of = (env!("CARGO_PKG_VERSION"), &nowhere, &text, seed, &known);
                         let firsts = (0..matrix.trials).step_by(matrix.shard as usize);
                         let pieces = firsts
@@ -112,7 +113,7 @@ impl Plan {
                                 Ok(Piece { id: hash(&(&made_of, first, end), 16)?, first, end })
                             })
                             .collect::<Result<_>>()?;
-                        cells.push(Cell {
+                        cells.push(Combination {
                             name,
                             kernel: pair.clone(),
                             scenario: kept.clone(),
@@ -134,7 +135,7 @@ impl Plan {
             fs_err::create_dir_all(folder.join(name.parent().unwrap_or(name)))?;
             fs_err::write(folder.join(name), bytes)?;
         }
-        // Last: who finds it finds all.
+        // The plan is written last: if its file exists, all files exist.
         write_json(&folder.join(FILE), &plan)?;
         Ok((plan, folder))
     }
@@ -148,10 +149,10 @@ impl Plan {
                 .help("name the folder that hotplug plan made")
         })?;
         let plan: Self = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::user(format!("{} is no plan: {error}", file.display())))?;
+            .map_err(|error| Error::user(format!("{} is not a plan: {error}", file.display())))?;
         if plan.hotplug != env!("CARGO_PKG_VERSION") {
             let what = format!(
-                "the plan was made by hotplug {}, this is {}: their trials would not be alike",
+                "the plan was made by hotplug {}, but this is {}: their trials would differ",
                 plan.hotplug,
                 env!("CARGO_PKG_VERSION")
             );
@@ -160,12 +161,13 @@ impl Plan {
         Ok((plan, folder.to_owned()))
     }
 
-    /// All pieces in their order, with the place of their cell.
+    /// All pieces in their order, each with the index of its combination.
     pub fn pieces(&self) -> impl Iterator<Item = (usize, &Piece)> {
         self.cells.iter().enumerate().flat_map(|(at, cell)| cell.pieces.iter().map(move |piece| (at, piece)))
     }
 
-    /// The piece that `asked` means: its number from 0, as an array of jobs has it, or how its id begins.
+    /// The piece that `asked` selects: by its number from 0, as in an array of jobs, or by the
+    /// beginning of its id.
     pub fn piece(&self, asked: &str) -> Result<(usize, &Piece)> {
         let by_number =
             || asked.parse().ok().filter(|_| asked.len() < 6).and_then(|at| self.pieces().nth(at));
@@ -179,9 +181,9 @@ impl Plan {
         })
     }
 
-    /// Kernels, each once.
-    pub fn kernels(&self) -> Vec<&Kernel> {
-        let mut all: Vec<&Kernel> = Vec::new();
+    /// The pairs of kernels, each once.
+    pub fn kernels(&self) -> Vec<&PlannedPair> {
+        let mut all: Vec<&PlannedPair> = Vec::new();
         for cell in &self.cells {
             if !all.contains(&&cell.kernel) {
                 all.push(&cell.kernel);
@@ -191,14 +193,16 @@ impl Plan {
     }
 }
 
-impl Kernel {
-    /// Whether the sources here are those that the plan was made of. An error of the user's where they are not.
+impl PlannedPair {
+    /// Checks that the sources on this machine match the plan. If they do not, the error is the
+    /// user's.
     pub async fn check_contents(&self, cache: &Cache, cancel: &CancellationToken) -> Result<()> {
         let source = Source::parse(&self.source)?;
         let here = pinned(source, [&self.before, &self.after], cache, cancel).await?;
         for ((name, content), planned) in here.iter().zip(&self.contents) {
             if content != planned {
-                let what = format!("{name} is not what the plan was made of: {content}, not {planned}");
+                let what =
+                    format!("{name} does not match the plan: it has {content}, the plan has {planned}");
                 return Err(Error::user(what).help("make the plan anew: hotplug plan"));
             }
         }
@@ -206,26 +210,26 @@ impl Kernel {
     }
 }
 
-/// Files that a plan needs, by their names below its folder.
+/// The files that a plan needs, by their paths below its folder.
 #[derive(Debug, Default)]
 struct Inputs {
     files: std::collections::BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl Inputs {
-    /// Takes in a file, named by what is in it.
+    /// Adds a file. Its path has a hash of its content.
     fn add(&mut self, file: &Path) -> Result<PathBuf> {
         let bytes = fs_err::read(file)
-            .map_err(|error| Error::user(format!("cannot read what the matrix names: {error}")))?;
+            .map_err(|error| Error::user(format!("cannot read a file that the matrix names: {error}")))?;
         let hash = blake3::hash(&bytes).to_hex();
         let name = plain(&file.file_name().unwrap_or_default().to_string_lossy());
-        // A scenario's file gives it its name: a folder of its own keeps that.
+        // A scenario is named after its file. A folder for each file keeps the file's name.
         let path = Path::new("inputs").join(&hash[..16]).join(name);
         self.files.insert(path.clone(), bytes);
         Ok(path)
     }
 
-    /// Takes in a file, or all of a folder of patches, in their order.
+    /// Adds patch files, and all patches of folders, in their order.
     fn patches(&mut self, paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         let mut all = Vec::new();
         for path in paths {
@@ -236,20 +240,21 @@ impl Inputs {
         Ok(all)
     }
 
-    /// Two kernels, their sources and revisions by names that stay, whatever branch moves on.
+    /// A pair of kernels, with its source and revisions by names that stay valid when a branch
+    /// moves.
     async fn pair(
         &mut self,
         kernel: &MatrixKernel,
         cache: &Cache,
         cancel: &CancellationToken,
-    ) -> Result<Kernel> {
+    ) -> Result<PlannedPair> {
         let source = kernel.source.as_deref().map_or(Ok(Source::Package { version: None }), Source::parse)?;
         let pinned = pinned(source, [&kernel.before, &kernel.after], cache, cancel).await?;
-        let mut pair = Kernel {
+        let mut pair = PlannedPair {
             contents: pinned.iter().map(|(_, content)| content.clone()).collect(),
             patches: self.patches(&kernel.patches)?,
             base_patches: self.patches(&kernel.base_patches)?,
-            ..Kernel::default()
+            ..PlannedPair::default()
         };
         if let [(Source::Git { repo, revision: before }, _), (Source::Git { revision: after, .. }, _)] =
             pinned.as_slice()
@@ -263,7 +268,8 @@ impl Inputs {
     }
 }
 
-/// The sources of a pair, by names that stay, and what names their contents: of both revisions, or of the one source.
+/// The sources of a pair by names that stay valid, each with what identifies its contents: both
+/// revisions, or the one source.
 async fn pinned(
     source: Source,
     revisions: [&Option<String>; 2],
@@ -286,7 +292,7 @@ fn hash(value: &impl Serialize, digits: usize) -> Result<String> {
     Ok(blake3::hash(&text).to_hex()[..digits].to_owned())
 }
 
-/// What can be a file's name by itself: neither hidden, nor an option, nor empty.
+/// A name that can be a file name by itself: it is not hidden, not an option, and not empty.
 fn plain(name: &str) -> String {
     let name = plain_name(name, 60);
     let name = name.trim_start_matches(['-', '.']);

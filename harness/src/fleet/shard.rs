@@ -1,4 +1,4 @@
-//! What one piece of work came to.
+//! The result of one piece of work.
 
 use std::path::{Path, PathBuf};
 
@@ -10,16 +10,17 @@ use crate::record::Run;
 use crate::trial::Repeated;
 use crate::{Error, Result};
 
-/// `shard.json`: all that the merged verdict is made of, so that it does not grow with the number of trials.
+/// `shard.json`: all that the merged verdict needs. Its size does not grow with the number of
+/// trials.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Shard {
     /// The plan's id.
     pub plan: String,
-    /// The piece's.
+    /// The piece's id.
     pub id: String,
-    /// What was run.
+    /// The run.
     pub run: Run,
-    /// What was judged.
+    /// The judgement so far.
     pub judge: Judge,
     /// Trials that were tried again and do not count.
     pub repeated: Vec<Repeated>,
@@ -28,19 +29,19 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Where a plan's shard is.
+    /// The folder of a plan's shard.
     pub fn folder(plan: &Path, id: &str) -> PathBuf {
         plan.join("shards").join(id)
     }
 
-    /// Its file.
+    /// The file of a shard.
     pub fn file(folder: &Path) -> PathBuf {
         folder.join("shard.json")
     }
 
-    /// What was run of the one in that folder, without what was judged; none where there is none that is whole.
+    /// The run of the shard in `folder`, without its judgement. None if there is no complete shard.
     pub fn run(folder: &Path) -> Option<Run> {
-        /// As much of it.
+        /// The part of the file that is needed.
         #[derive(Deserialize)]
         struct Begin {
             run: Run,
@@ -49,7 +50,7 @@ impl Shard {
         serde_json::from_slice::<Begin>(&bytes).ok().map(|begin| begin.run)
     }
 
-    /// Reads one; none where it was not run, or not to its end.
+    /// Reads the shard in `folder`. None if it was not run to its end.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let file = Self::file(folder);
         let bytes = match fs_err::read(&file) {
@@ -62,7 +63,7 @@ impl Shard {
             .map_err(|error| Error::user(format!("{} is torn: {error}", file.display())))
     }
 
-    /// Writes it, whole or not at all.
+    /// Writes the shard, whole or not at all.
     pub fn write(&self, folder: &Path) -> Result<()> {
         write_json_compact(&Self::file(folder), self)
     }

@@ -1,4 +1,4 @@
-//! A plan as Slurm's job arrays. Scheduling is Slurm's.
+//! Submits a plan as job arrays of Slurm, which schedules them.
 
 use std::path::{Path, PathBuf};
 
@@ -12,41 +12,42 @@ use crate::{Error, Result};
 /// A plan for Slurm.
 #[derive(Debug, Clone)]
 pub struct SlurmSpec {
-    /// The plan's folder, as all nodes see it.
+    /// The plan's folder, at a path that is valid on all nodes.
     pub plan: PathBuf,
-    /// The commands are only told.
+    /// Only print the commands.
     pub dry_run: bool,
-    /// Processors of each shard, which are its guests at once.
+    /// Processors of each shard, which is also its number of guests at once.
     pub cpus: u32,
     /// Memory of each shard, MiB.
     pub memory: u64,
-    /// Shards at once. None: as many as there is room for.
+    /// Shards at once. None: as many as Slurm has resources for.
     pub at_once: Option<u32>,
-    /// Kernel cache, as all nodes see it. None: `kernels/` in the plan's folder.
+    /// The kernel cache, at a path that is valid on all nodes. None: `kernels/` in the plan's
+    /// folder.
     pub cache: Option<PathBuf>,
-    /// More options of sbatch for each job.
+    /// Further options of sbatch for each job.
     pub sbatch: Vec<String>,
 }
 
-/// Tasks of one array: the most that Slurm takes unless its `MaxArraySize` (slurm.conf(5)) says otherwise.
+/// Tasks of one array: the most that Slurm accepts with the default `MaxArraySize` (slurm.conf(5)).
 const ARRAY: usize = 1000;
 
-/// What a scheduler is given at a time.
+/// A stage: jobs that the scheduler gets together.
 struct Stage {
     what: &'static str,
-    /// What it waits for of the stage before.
+    /// The condition on the jobs of the stage before, in Slurm's words.
     after: &'static str,
     jobs: Vec<Job>,
 }
 
-/// A command of sbatch's: its options, and the script that it is given.
+/// A call of sbatch: its options, and the script to submit.
 struct Job {
     options: Vec<String>,
     script: String,
 }
 
-/// Hands over three stages, each after the one before: kernels, shards, the merge. `hotplug` is the binary that the jobs
-/// run. `tell` receives what is printed.
+/// Submits three stages, each after the one before: kernels, shards, the merge. `hotplug` is the
+/// binary that the jobs run. `tell` receives what is printed.
 pub async fn submit_to_slurm(
     args: &SlurmSpec,
     hotplug: &Path,
@@ -66,7 +67,7 @@ pub async fn submit_to_slurm(
             if !before.is_empty() {
                 waits.push(format!("{after}:{}", before.join(":")));
             }
-            // So many at once are so many of all arrays together.
+            // The limit applies to all arrays together, so each array waits for the one before it.
             if let Some(last) = ids.last().filter(|_| args.at_once.is_some()) {
                 waits.push(format!("afterany:{last}"));
             }
@@ -86,15 +87,15 @@ pub async fn submit_to_slurm(
         before = ids;
     }
     if !args.dry_run {
-        tell(format!("result    {}/merged, when all have ended\n", folder.display()))?;
+        tell(format!("result    {}/merged, when all jobs have ended\n", folder.display()))?;
     }
     Ok(())
 }
 
-/// The stages in their order, without who waits for whom.
+/// The stages in their order, without the dependencies between their jobs.
 fn stages(args: &SlurmSpec, plan: &Plan, folder: &Path, hotplug: &Path) -> Vec<Stage> {
     let cache = args.cache.clone().unwrap_or_else(|| folder.join("kernels"));
-    // A path is one word of the script, whatever is in it.
+    // A path is quoted as one word of the script.
     let word = |path: &Path| shell_word(&path.display().to_string());
     let (hotplug, cache, here) = (word(hotplug), word(&cache), word(folder));
     let common = |what: &str| {
@@ -102,7 +103,7 @@ fn stages(args: &SlurmSpec, plan: &Plan, folder: &Path, hotplug: &Path) -> Vec<S
             "--parsable".to_owned(),
             format!("--job-name=hotplug-{}-{what}", plan.id),
             format!("--chdir={}", folder.display()),
-            // A node that fails is no failure of the shard's: it goes on elsewhere.
+            // If a node fails, the shard has not failed: it continues on another node.
             "--requeue".to_owned(),
             "--open-mode=append".to_owned(),
         ];
@@ -110,7 +111,7 @@ fn stages(args: &SlurmSpec, plan: &Plan, folder: &Path, hotplug: &Path) -> Vec<S
         all
     };
     let limit = args.at_once.map_or_else(String::new, |most| format!("%{most}"));
-    // Arrays of as many tasks in all; `task` says what one does whose number is given.
+    // Arrays of `tasks` tasks in all. `task` gives the arguments of the task with a number.
     let arrays = |what: &str, tasks: usize, limit: &str, more: &[String], task: &dyn Fn(&str) -> String| {
         let one = |first: usize| {
             let last = ARRAY.min(tasks - first) - 1;
@@ -136,7 +137,7 @@ fn stages(args: &SlurmSpec, plan: &Plan, folder: &Path, hotplug: &Path) -> Vec<S
     let memory = [format!("--mem={}M", args.memory)];
     let build = |number: &str| format!("--build {number} --cache {cache}");
     let shard = |number: &str| format!("{number} --workers {} --cache {cache}", args.cpus);
-    // Kernels have to be there; the merge comes however the shards end.
+    // The shards need the kernels. The merge runs however the shards end.
     vec![
         Stage { what: "build", after: "", jobs: arrays("build", plan.kernels().len(), "", &[], &build) },
         Stage {
@@ -148,7 +149,7 @@ fn stages(args: &SlurmSpec, plan: &Plan, folder: &Path, hotplug: &Path) -> Vec<S
     ]
 }
 
-/// Gives Slurm one job; its number.
+/// Submits one job to Slurm, and returns its number.
 async fn submit(
     folder: &Path,
     options: &[String],
@@ -164,10 +165,10 @@ async fn submit(
         _ => Error::user(format!("sbatch cannot be run: {error}")).help("apt-get install slurm-client"),
     })?;
     let said = said.ok(|said| {
-        Error::infrastructure(format!("Slurm does not take the {what} job: {said}"))
-            .help("see what it says; jobs that were given before it wait for nothing: scancel them")
+        Error::infrastructure(format!("Slurm refused the {what} job: {said}"))
+            .help("see its message; the jobs submitted before it remain: cancel them with scancel")
     })?;
     let text = String::from_utf8_lossy(&said).trim().to_owned();
-    // Of a cluster among several it is `number;cluster`.
+    // With several clusters the answer is `number;cluster`.
     Ok(text.split(';').next().unwrap_or_default().to_owned())
 }

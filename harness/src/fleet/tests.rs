@@ -1,4 +1,4 @@
-//! Matrices, plans, and what is refused at a merge.
+//! Tests of matrices, of plans, and of the shards that a merge refuses.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::record::Run;
 
 const SCENARIO: &str = include_str!("../../../scenarios/dimm-and-cpu.toml");
 
-/// A matrix of two kernels that differ in a patch, in a folder.
+/// Writes a matrix into a folder, with its scenario and its patch.
 fn matrix(folder: &Path, text: &str) -> PathBuf {
     fs_err::write(folder.join("dimm-and-cpu.toml"), SCENARIO).unwrap();
     fs_err::write(folder.join("a.patch"), "--- a/Makefile\n+++ b/Makefile\n@@ -1 +1 @@\n-a\n+b\n").unwrap();
@@ -39,7 +39,7 @@ name = "b"
 source = "linux-source-6.1"
 "#;
 
-/// Makes the plan of a file, in its folder.
+/// Makes the plan of a matrix file, in the file's folder.
 async fn planned(file: &Path) -> Result<(Plan, PathBuf)> {
     let folder = file.parent().unwrap();
     let cache = Cache::open(folder.join("cache"))?;
@@ -66,14 +66,15 @@ async fn a_matrix_is_expanded_to_pieces_that_are_named_by_what_they_are_made_of(
     let ids: std::collections::BTreeSet<&String> = plan.pieces().map(|(_, piece)| &piece.id).collect();
     assert_eq!(ids.len(), 12);
     assert_eq!(plan.kernels().len(), 2);
-    // It is read back from its folder, which has all that it needs.
+    // The plan can be read from its folder, which has all that it needs.
     let (read, _) = Plan::read(&place).unwrap();
     assert_eq!(read, plan);
     assert!(
         place.join(&plan.cells[0].kernel.patches[0]).is_file()
             && place.join(&plan.cells[0].scenario).is_file()
     );
-    // Made elsewhere of the same it is the same; of another scenario's text none of its pieces is.
+    // The same matrix in another folder gives the same plan. A different text of the scenario gives
+    // no piece of it.
     assert_eq!(made(PLAIN).await.1, plan);
     let folder = tempfile::tempdir().unwrap();
     let file = matrix(folder.path(), PLAIN);
@@ -101,9 +102,9 @@ async fn what_is_wrong_with_a_matrix_is_named() {
         ("name = \"b\"", "name = \"a\"", "two of [[kernel]] are called \"a\""),
         ("seeds = [1, 2]", "seeds = []", "seeds is empty"),
         ("shard = 100", "shards = 100", "unknown field `shards`"),
-        ("patches =", "before = \"v1\"\npatches =", "\"a\" has a before, and no after"),
-        ("name = \"b\"", "name = \"b\"\nafter = \"v2\"", "\"b\" has an after, and no before"),
-        ("patches =", "before = \"v1\"\nafter = \"v2\"\npatches =", "\"a\" has patches, and revisions too"),
+        ("patches =", "before = \"v1\"\npatches =", "\"a\" has `before`, but no `after`"),
+        ("name = \"b\"", "name = \"b\"\nafter = \"v2\"", "\"b\" has `after`, but no `before`"),
+        ("patches =", "before = \"v1\"\nafter = \"v2\"\npatches =", "\"a\" has both patches and revisions"),
     ] {
         let error = wrong(&PLAIN.replace(old, new));
         assert!(error.contains(said), "{error}");
@@ -128,7 +129,7 @@ async fn a_name_is_only_a_name() {
     assert!(place.starts_with(folder.path().join("fleet")) && !place.to_str().unwrap().contains("/../"));
 }
 
-/// A repository that looks like Linux, with a revision more each time it is called.
+/// Adds a revision to a repository that looks like Linux.
 fn commit(repo: &Path, text: &str) {
     fs_err::create_dir_all(repo).unwrap();
     fs_err::write(repo.join("Makefile"), format!("VERSION = 6\nPATCHLEVEL = 1\n# {text}\n")).unwrap();
@@ -151,9 +152,9 @@ async fn a_branch_that_moves_on_makes_another_plan_and_a_source_that_changed_is_
     let file = matrix(folder.path(), &text);
     let (first, _) = planned(&file).await.unwrap();
     let cache = Cache::open(folder.path().join("cache")).unwrap();
-    let check = async |kernel: &Kernel| kernel.check_contents(&cache, &CancellationToken::new()).await;
+    let check = async |kernel: &PlannedPair| kernel.check_contents(&cache, &CancellationToken::new()).await;
     let [named, as_it_is] = first.kernels()[..] else { panic!("{first:?}") };
-    // By full names, from the root: it can be worked on from anywhere.
+    // The names are full and absolute, so the plan does not depend on the current folder.
     assert!(Path::new(&named.source).is_absolute() && named.after.as_ref().unwrap().len() == 40, "{named:?}");
     check(named).await.unwrap();
     check(as_it_is).await.unwrap();
@@ -162,19 +163,19 @@ async fn a_branch_that_moves_on_makes_another_plan_and_a_source_that_changed_is_
     let (second, _) = planned(&file).await.unwrap();
     let ids: Vec<_> = first.pieces().map(|(_, piece)| &piece.id).collect();
     assert!(second.pieces().all(|(_, piece)| !ids.contains(&&piece.id)));
-    // The revisions of the first plan are still there; the folder as it was is not.
+    // The revisions of the first plan still exist. The content of the folder has changed.
     check(named).await.unwrap();
     let error = check(as_it_is).await.unwrap_err();
-    assert!(error.to_string().contains("is not what the plan was made of"), "{error}");
+    assert!(error.to_string().contains("does not match the plan"), "{error}");
     assert_eq!(error.exit_status(), 2);
 }
 
-/// What was run in each shard of the reference run.
+/// The run of every shard: that of the reference run.
 fn run() -> Run {
     serde_json::from_str(include_str!("../../../results/reference/run.json")).unwrap()
 }
 
-/// A shard of that piece, in which one trial a side was judged: the reference run's first ones.
+/// A shard of that piece, with one judged trial a side: the first ones of the reference run.
 fn shard(plan: &Plan, piece: &Piece, run: Run) -> Shard {
     let mut judge = Judge::default();
     for text in [
@@ -186,14 +187,14 @@ fn shard(plan: &Plan, piece: &Piece, run: Run) -> Shard {
     Shard { plan: plan.id.clone(), id: piece.id.clone(), run, judge, repeated: Vec::new(), seconds: 1.0 }
 }
 
-/// What another machine did to a run.
-type Change = fn(&mut Run);
+/// A difference that another machine makes to a run.
+type Edit = fn(&mut Run);
 
 #[tokio::test]
 async fn who_is_not_like_most_is_left_out_by_name_also_where_it_comes_first() {
     let (_folder, plan, _) = made(PLAIN).await;
     let cell = &plan.cells[0];
-    let others: [(&str, Change); 6] = [
+    let others: [(&str, Edit); 6] = [
         ("its QEMU is 9.9.9, most others' 10.", |run| run.host.qemu = "9.9.9".into()),
         ("its accelerator is kvm, most others' TCG", |run| run.host.accelerator = "kvm".into()),
         ("its version of hotplug is 9.0.0, most others' 0.", |run| run.hotplug = "9.0.0".into()),
@@ -218,12 +219,12 @@ async fn who_is_not_like_most_is_left_out_by_name_also_where_it_comes_first() {
         assert_eq!(joined.shards, (2, 3));
         assert!(joined.result.unwrap().reason.starts_with("partial, 4 of 500 trials: "));
     }
-    // One of another plan, and one of trials that are another combination's.
+    // A shard of another plan, and one of another combination.
     let mut merger = Merger::new(&plan, cell, KnownIssues::default(), [run()].iter());
     let stranger = Shard { plan: "feedfeedfeed".into(), ..shard(&plan, &cell.pieces[0], run()) };
-    assert_eq!(merger.add(stranger).unwrap_err(), "it is of another plan, feedfeedfeed");
+    assert_eq!(merger.add(stranger).unwrap_err(), "it belongs to another plan, feedfeedfeed");
     let other = shard(&plan, &plan.cells[1].pieces[0], run());
-    assert_eq!(merger.add(other).unwrap_err(), "it is of other trials");
+    assert_eq!(merger.add(other).unwrap_err(), "it belongs to another combination");
     assert!(merger.finish().result.is_none());
 }
 

@@ -1,10 +1,10 @@
-//! One shard of a plan, run to its end wherever it is.
+//! Runs one shard of a plan to its end, on any machine.
 
 use std::path::{Path, PathBuf};
 
 use futures::future::LocalBoxFuture;
 
-use super::{BuiltPair, Kernel, Plan, Shard};
+use super::{BuiltPair, Plan, PlannedPair, Shard};
 use crate::comparison::{
     AnalysesSpec, ComparisonSpec, Env, Finished, ResumeSpec, RunningSpec, TrialsSpec, compare_inner, resume,
     run_inner,
@@ -15,7 +15,8 @@ use crate::record::RunFolder;
 use crate::trial::TrialOutcome;
 use crate::{Error, Result};
 
-/// Builds one pair of kernels of a plan, by its number, so that its shards find it in the cache.
+/// Builds one pair of kernels of a plan, by its number, so that the shards find the pair in the
+/// cache.
 pub fn build_kernels<'a>(
     plan: &'a Path,
     number: usize,
@@ -26,7 +27,7 @@ pub fn build_kernels<'a>(
         let kernels = plan.kernels();
         let kernel = kernels.get(number).ok_or_else(|| {
             Error::user(format!("the plan has no pair of kernels {number}"))
-                .help(format!("from 0 to {}", kernels.len() - 1))
+                .help(format!("name one from 0 to {}", kernels.len() - 1))
         })?;
         kernel.check_contents(env.cache, env.cancel).await?;
         let built = env.build(&pair(kernel, &folder).request()?).await?;
@@ -45,13 +46,14 @@ fn read(plan: &Path) -> Result<(Plan, PathBuf)> {
 pub struct Worked {
     /// The name of its combination.
     pub cell: String,
-    /// What came of it.
+    /// The shard's result.
     pub shard: Shard,
-    /// An earlier process ran it.
+    /// Whether an earlier process ran the shard.
     pub was_done: bool,
 }
 
-/// Runs the shard that `asked` names: its number from 0, or the begin of its id. With `keep`, what clean trials wrote stays.
+/// Runs the shard that `asked` selects, by its number from 0 or by the beginning of its id. With
+/// `keep`, the files of clean trials are kept.
 pub fn work<'a>(
     plan: &'a Path,
     asked: &'a str,
@@ -65,10 +67,9 @@ pub fn work<'a>(
         let cell = &plan.cells[at];
         let place = Shard::folder(&folder, &piece.id);
         fs_err::create_dir_all(&place)?;
-        // A scheduler that has lost a node gives its shard to another.
-        let _alone = RunFolder::reopen(&place).map_err(|error| {
-            Error::infrastructure(format!("shard {} cannot be worked on: {error}", piece.id))
-        })?;
+        // A scheduler that has lost a node may give the node's shard to another one.
+        let _alone = RunFolder::reopen(&place)
+            .map_err(|error| Error::infrastructure(format!("shard {} cannot be run: {error}", piece.id)))?;
         if let Ok(Some(shard)) = Shard::read(&place) {
             return Ok(Worked { cell: cell.name.clone(), shard, was_done: true });
         }
@@ -93,7 +94,8 @@ pub fn work<'a>(
         };
         let finished = match begun(&place)? {
             None => compare_inner(&spec, env).await?,
-            // The process that began it was stopped: what ended counts. Where it cannot go on it begins anew.
+            // The process that began the run was stopped. Its trials that ended count. If the run
+            // cannot be resumed, it starts again.
             Some(run) => {
                 let again = ResumeSpec {
                     run: run.clone(),
@@ -104,7 +106,10 @@ pub fn work<'a>(
                 };
                 match async { run_inner(resume(&again, env).await?, env).await }.await {
                     Err(error) if error.kind() == ErrorKind::User => {
-                        env.note("hotplug:", &format!("{} is begun anew: {error}", run.display()));
+                        env.note(
+                            "hotplug:",
+                            &format!("{} cannot be resumed and starts again: {error}", run.display()),
+                        );
                         fs_err::remove_dir_all(&run)?;
                         compare_inner(&spec, env).await?
                     }
@@ -130,7 +135,7 @@ pub fn work<'a>(
 }
 
 /// The kernels of a plan's combination.
-fn pair(kernel: &Kernel, folder: &Path) -> PairSpec {
+fn pair(kernel: &PlannedPair, folder: &Path) -> PairSpec {
     let below = |files: &[PathBuf]| files.iter().map(|file| folder.join(file)).collect();
     PairSpec {
         source: Some(kernel.source.clone()),
@@ -143,7 +148,7 @@ fn pair(kernel: &Kernel, folder: &Path) -> PairSpec {
     }
 }
 
-/// The run that an earlier attempt at a shard left.
+/// The run that an earlier attempt at the shard left.
 fn begun(place: &Path) -> Result<Option<PathBuf>> {
     let mut runs = Vec::new();
     for entry in fs_err::read_dir(place)? {
@@ -156,9 +161,10 @@ fn begun(place: &Path) -> Result<Option<PathBuf>> {
     Ok(runs.pop())
 }
 
-/// A night has a million clean trials, and nobody looks at them: of each side the first is kept.
+/// Removes the clean trials, except the first of each side. A night can have a million of them, and
+/// they are not needed.
 fn forget_clean(trials: &Path) -> Result<()> {
-    /// What it is read for.
+    /// The fields that are needed.
     #[derive(serde::Deserialize)]
     struct Ended {
         side: hotplug_side::Side,

@@ -1,6 +1,7 @@
-//! QEMU's gdbstub, as far as holding vCPUs takes: break, let chosen ones run, read registers and memory (gdb's manual,
-//! "Remote Protocol"; QEMU's gdbstub/gdbstub.c). All-stop: while this side looks, the whole machine stands, and so does
-//! guest time.
+//! A client for QEMU's gdbstub, with the requests that holding a vCPU needs: set breakpoints,
+//! resume chosen vCPUs, read registers and memory (gdb's manual, "Remote Protocol"; QEMU's
+//! gdbstub/gdbstub.c). The stub works in all-stop mode: while this client inspects the machine, all
+//! vCPUs are stopped, and so is guest time.
 
 mod packet;
 
@@ -11,26 +12,27 @@ use tokio::net::UnixStream;
 
 use crate::limits::limits;
 
-/// The most memory that QEMU gives at once, bytes: half of `MAX_PACKET_LENGTH` of its gdbstub/internals.h.
+/// The most memory that QEMU returns for one request, in bytes: half of `MAX_PACKET_LENGTH` of its
+/// gdbstub/internals.h.
 const CHUNK: u64 = 2048;
 
-/// `rip` among the registers of gdb's `i386:x86-64`: QEMU's gdb-xml/i386-64bit.xml.
+/// The number of `rip` among the registers of gdb's `i386:x86-64` (QEMU's gdb-xml/i386-64bit.xml).
 const RIP: u32 = 16;
-/// `rsp` there.
+/// The number of `rsp`.
 const RSP: u32 = 7;
-/// `eflags` there, 32 bits.
+/// The number of `eflags`, which has 32 bits.
 const EFLAGS: u32 = 17;
-/// `gs_base` there.
+/// The number of `gs_base`.
 const GS_BASE: u32 = 25;
 
-/// Why there is no more to be had of the stub, in words.
+/// Why the stub can no longer be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GdbError {
-    /// The connection ended, or nothing comes over it.
-    #[error("QEMU's gdb stub is gone: {0}")]
+    /// The connection has ended, or the stub does not answer.
+    #[error("QEMU's gdbstub is gone: {0}")]
     Gone(String),
-    /// What comes over it is not what was asked for.
-    #[error("QEMU's gdb stub says what it should not: {0}")]
+    /// The answer does not fit the request.
+    #[error("QEMU's gdbstub sent an unexpected answer: {0}")]
     Odd(String),
 }
 
@@ -47,44 +49,46 @@ pub struct Vcpu(u32);
 /// Why the machine stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// A vCPU came to where it should break, or has made its step.
+    /// A vCPU reached a breakpoint or completed a single step.
     Trapped(Vcpu),
-    /// It was asked to, by this side or by somebody else.
+    /// The machine was stopped by a request, of this client or by QMP.
     Asked,
 }
 
-/// Where a stopped vCPU is.
+/// The registers of a stopped vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registers {
-    /// The next instruction.
+    /// The address of the next instruction.
     pub rip: u64,
-    /// The top of its stack. At a function's entry the return address is there.
+    /// The top of the stack. At a function's entry, the return address is there.
     pub rsp: u64,
-    /// Where the CPU's own variables begin, while it is in the kernel.
+    /// The start of the per-CPU area, while the CPU is in the kernel.
     pub gs_base: u64,
-    /// It takes interrupts (`IF` of `eflags`).
+    /// Whether interrupts are enabled (`IF` of `eflags`).
     pub interruptible: bool,
 }
 
-/// A handle on one QEMU's gdbstub. Dropping it leaves the machine as it is: see [`Gdb::detach`].
+/// A handle to the gdbstub of one QEMU. Dropping it leaves the machine as it is (see
+/// [`Gdb::detach`]).
 #[derive(Debug)]
 pub struct Gdb {
     stream: UnixStream,
     inbox: Vec<u8>,
     runs: bool,
-    /// Where vCPUs break.
+    /// The addresses of the breakpoints.
     breaks: Vec<u64>,
-    /// Those that do, of those that there were when it was last asked.
+    /// The vCPUs that have the breakpoints: those of the last list of vCPUs.
     armed: Vec<Vcpu>,
-    /// Of which one registers are told, and by whose page tables memory is read.
+    /// The vCPU whose registers are read, and whose page tables translate addresses of memory.
     selected: Option<Vcpu>,
 }
 
-/// The one that boots, which cannot be unplugged: one that was plugged and has not started yet has no page tables.
+/// The boot CPU, which cannot be unplugged. A CPU that was plugged and has not started yet has no
+/// page tables.
 const BOOT: Vcpu = Vcpu(1);
 
 impl Gdb {
-    /// Takes over a connected socket and stops the machine, which runs.
+    /// Takes over a connected socket and stops the running machine.
     pub async fn attach(stream: UnixStream) -> Result<Self> {
         let mut gdb = Self {
             stream,
@@ -98,7 +102,7 @@ impl Gdb {
         Ok(gdb)
     }
 
-    /// Stops the machine; why it stands, which may be a trap that came first.
+    /// Stops the machine. Returns why it stopped, which may be a trap that came first.
     pub async fn stop(&mut self) -> Result<Stop> {
         if !self.runs {
             return Ok(Stop::Asked);
@@ -109,13 +113,13 @@ impl Gdb {
             .map_err(|_| Self::silent("a request to stop"))?
     }
 
-    /// Waits until the machine stops by itself. Safe to cancel.
+    /// Waits until the machine stops. Safe to cancel.
     pub async fn stopped(&mut self) -> Result<Stop> {
         let text = self.packet().await?;
         self.runs = false;
-        // QEMU takes the one that stopped.
+        // QEMU selects the vCPU that stopped.
         self.selected = None;
-        let odd = || GdbError::Odd(format!("`{text}` where it should say why the machine stopped"));
+        let odd = || GdbError::Odd(format!("`{text}` in place of the reason of a stop"));
         let (signal, thread) = match text.split_at_checked(1) {
             Some(("T", rest)) => {
                 let (signal, pairs) = rest.split_at_checked(2).ok_or_else(odd)?;
@@ -131,8 +135,9 @@ impl Gdb {
         }
     }
 
-    /// The vCPUs that there are now. QEMU has one that was plugged break nowhere (accel/tcg/tcg-accel-ops.c,
-    /// `tcg_insert_breakpoint`: those that there are at the time), which is mended here.
+    /// The current vCPUs. QEMU sets no breakpoints in a vCPU that is plugged later
+    /// (accel/tcg/tcg-accel-ops.c, `tcg_insert_breakpoint`: only in the vCPUs of that time). So all
+    /// breakpoints are set again if there is a new vCPU.
     pub async fn vcpus(&mut self) -> Result<Vec<Vcpu>> {
         let all = self.threads().await?;
         if all.iter().any(|vcpu| !self.armed.contains(vcpu)) {
@@ -158,7 +163,8 @@ impl Gdb {
         Ok(all)
     }
 
-    /// Has every vCPU stop before it runs the instruction there; once, however often it is asked for.
+    /// Sets a breakpoint in every vCPU, before the instruction at `address`. If there is one
+    /// already, nothing changes.
     pub async fn break_at(&mut self, address: u64) -> Result<()> {
         if !self.breaks.contains(&address) {
             self.breaks.push(address);
@@ -167,18 +173,19 @@ impl Gdb {
         Ok(())
     }
 
-    /// No longer.
+    /// Removes the breakpoint at `address`.
     pub async fn unbreak(&mut self, address: u64) -> Result<()> {
         self.breaks.retain(|known| *known != address);
         self.forget(address).await
     }
 
-    /// An error of QEMU's says that a vCPU, and every later one, was plugged since and never had it.
+    /// Removes a breakpoint in QEMU. QEMU's error is ignored: it means that a vCPU was plugged
+    /// since, which, like every later one, never had the breakpoint.
     async fn forget(&mut self, address: u64) -> Result<()> {
         self.ask(&format!("z1,{address:x},1")).await.map(drop)
     }
 
-    /// Lets these vCPUs run, and no other; one at least.
+    /// Resumes these vCPUs, at least one, and no others.
     pub async fn run(&mut self, vcpus: &[Vcpu]) -> Result<()> {
         let each: Vec<String> = vcpus.iter().map(|Vcpu(number)| format!(";c:{number:02x}")).collect();
         self.send(&format!("vCont{}", each.concat())).await?;
@@ -186,7 +193,8 @@ impl Gdb {
         Ok(())
     }
 
-    /// Has one vCPU run one instruction, also where it should break, with its interrupts off (QEMU's `SSTEP_NOIRQ`).
+    /// Runs one instruction on one vCPU, even at a breakpoint, with its interrupts off (QEMU's
+    /// `SSTEP_NOIRQ`).
     pub async fn step(&mut self, Vcpu(number): Vcpu) -> Result<()> {
         self.send(&format!("vCont;s:{number:02x}")).await?;
         self.runs = true;
@@ -194,14 +202,16 @@ impl Gdb {
         stopped.map_err(|_| Self::silent("a step"))?.map(drop)
     }
 
-    /// Says that somebody else lets the machine run, or has it stand, by QMP: this side cannot know.
+    /// Records that the machine was resumed or stopped by QMP, which the stub does not report.
     pub fn other_word(&mut self, runs: bool) {
         self.runs = runs;
-        // Who traps is selected, whether that is told or not (accel/tcg, `cpu_handle_guest_debug()`).
+        // QEMU selects the vCPU that traps, whether or not the stub reports the trap (accel/tcg,
+        // `cpu_handle_guest_debug()`).
         self.selected = None;
     }
 
-    /// The first of these vCPUs that stands where it breaks. A trap while the machine runs by another's word is not told.
+    /// The first of these vCPUs that is at a breakpoint. The stub does not report a trap in a
+    /// machine that QMP resumed.
     pub async fn trapped(&mut self, vcpus: &[Vcpu]) -> Result<Option<Vcpu>> {
         for vcpu in vcpus {
             self.select(*vcpu).await?;
@@ -213,7 +223,7 @@ impl Gdb {
         Ok(None)
     }
 
-    /// Where a vCPU is.
+    /// The registers of a vCPU.
     pub async fn registers(&mut self, vcpu: Vcpu) -> Result<Registers> {
         self.select(vcpu).await?;
         let rip = self.register(RIP).await?;
@@ -240,14 +250,14 @@ impl Gdb {
         Ok(little(&bytes))
     }
 
-    /// Has a vCPU go on there.
+    /// Sets the instruction pointer of a vCPU.
     pub async fn go_on_at(&mut self, vcpu: Vcpu, rip: u64) -> Result<()> {
         self.select(vcpu).await?;
-        // As memory has it, the lowest byte first.
+        // The value is in the byte order of memory, the lowest byte first.
         self.order(&format!("P{RIP:x}={:016x}", rip.swap_bytes())).await
     }
 
-    /// Memory by a virtual address of the kernel. None where nothing is mapped.
+    /// Reads memory at a virtual address of the kernel. `None` if nothing is mapped there.
     pub async fn read(&mut self, address: u64, bytes: u64) -> Result<Option<Vec<u8>>> {
         self.select(BOOT).await?;
         let mut all = Vec::new();
@@ -260,7 +270,7 @@ impl Gdb {
             }
             let some = packet::bytes(&text).map_err(GdbError::Odd)?;
             if some.len() as u64 != length {
-                return Err(GdbError::Odd(format!("{} bytes where {length} were asked for", some.len())));
+                return Err(GdbError::Odd(format!("{} bytes instead of {length}", some.len())));
             }
             all.extend(some);
             from += length;
@@ -268,12 +278,12 @@ impl Gdb {
         Ok(Some(all))
     }
 
-    /// A pointer, or another word of 8 bytes, there.
+    /// Reads a pointer, or another word of 8 bytes.
     pub async fn word(&mut self, address: u64) -> Result<Option<u64>> {
         Ok(self.read(address, 8).await?.map(|bytes| little(&bytes)))
     }
 
-    /// Breaks no more, and lets everything run.
+    /// Removes all breakpoints and resumes all vCPUs.
     pub async fn detach(mut self) -> Result<()> {
         self.stop().await?;
         self.order("D").await
@@ -295,7 +305,7 @@ impl Gdb {
         self.stream.write_all(&packet::encode(text)).await.map_err(gone)
     }
 
-    /// The next packet. Safe to cancel: what has come is kept.
+    /// The next packet. Safe to cancel, because the bytes received so far are kept.
     async fn packet(&mut self) -> Result<String> {
         loop {
             if let packet::Begin::Packet(text, length) = packet::decode(&self.inbox).map_err(GdbError::Odd)? {
@@ -322,7 +332,7 @@ fn vcpu(text: &str) -> Option<Vcpu> {
 mod tests {
     use super::*;
 
-    /// A stub that says these things one after another, whatever it is asked.
+    /// A stub that sends these packets one after another, whatever the requests are.
     async fn says(words: &[&str]) -> Gdb {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         for word in words {
@@ -343,7 +353,7 @@ mod tests {
         assert_eq!(gdb.stop().await, Ok(Stop::Trapped(Vcpu(3))));
         gdb.break_at(0x1000).await.unwrap();
         assert_eq!(gdb.vcpus().await, Ok(vec![Vcpu(1), Vcpu(2), Vcpu(10)]));
-        // All of them break there now: nothing more is said.
+        // All of them have the breakpoint now, so nothing more is sent.
         assert_eq!((gdb.inbox.len(), gdb.armed.len()), (0, 3));
     }
 

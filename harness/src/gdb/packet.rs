@@ -1,9 +1,11 @@
-//! Packets of gdb's remote protocol: `$TEXT#SUM`, each acknowledged by `+` (gdb's manual, "Remote Protocol", "Overview").
+//! Packets of gdb's remote protocol: `$TEXT#SUM`, each acknowledged by `+` (gdb's manual, "Remote
+//! Protocol", "Overview").
 
-/// The longest packet that is taken. QEMU's own are at most 8 KiB (its gdbstub/internals.h, `MAX_PACKET_LENGTH`).
+/// The longest packet accepted. QEMU's own packets have at most 8 KiB (its gdbstub/internals.h,
+/// `MAX_PACKET_LENGTH`).
 const LONGEST: usize = 64 << 10;
 
-/// A packet with this text.
+/// Encodes a packet with this text.
 pub(super) fn encode(text: &str) -> Vec<u8> {
     format!("${text}#{:02x}", sum(text.as_bytes())).into_bytes()
 }
@@ -12,22 +14,22 @@ fn sum(text: &[u8]) -> u8 {
     text.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }
 
-/// What the beginning of a stream is.
+/// The beginning of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Begin {
-    /// Nothing whole yet.
+    /// No complete packet yet.
     Incomplete,
-    /// A packet, and how many bytes it takes with what came before it.
+    /// A packet, and its length in bytes together with what came before it.
     Packet(String, usize),
 }
 
-/// Looks at what has come; an error is what no QEMU sends.
+/// Decodes the beginning of the stream. An error describes input that no QEMU sends.
 pub(super) fn decode(stream: &[u8]) -> Result<Begin, String> {
     let begin = stream.iter().position(|byte| *byte != b'+').unwrap_or(stream.len());
     let packet = &stream[begin..];
     let Some(first) = packet.first() else { return Ok(Begin::Incomplete) };
     if *first != b'$' {
-        return Err(format!("byte {first:#04x} where a packet begins"));
+        return Err(format!("byte {first:#04x} at the start of a packet"));
     }
     let Some(end) = packet.iter().position(|byte| *byte == b'#') else {
         let too_long = packet.len() > LONGEST;
@@ -37,21 +39,21 @@ pub(super) fn decode(stream: &[u8]) -> Result<Begin, String> {
     let text = &packet[1..end];
     let told = std::str::from_utf8(digits).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok());
     if told != Some(sum(text)) {
-        return Err("a packet whose sum is wrong".into());
+        return Err("a packet with a wrong checksum".into());
     }
-    // What is asked here has answers in ASCII.
-    let text = std::str::from_utf8(text).map_err(|_| "a packet that is no text".to_owned())?;
+    // All requests of this client have answers in ASCII.
+    let text = std::str::from_utf8(text).map_err(|_| "a packet that is not text".to_owned())?;
     Ok(Begin::Packet(text.to_owned(), begin + end + 3))
 }
 
-/// The number that bytes stand for, the lowest first.
+/// Decodes a little-endian number.
 pub(crate) fn little(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
-/// The bytes that hexadecimal digits stand for.
+/// Decodes bytes from hexadecimal digits.
 pub(super) fn bytes(text: &str) -> Result<Vec<u8>, String> {
-    let odd = || format!("`{}` where bytes were asked for", text.chars().take(20).collect::<String>());
+    let odd = || format!("`{}` instead of bytes", text.chars().take(20).collect::<String>());
     if text.is_empty() || !text.len().is_multiple_of(2) || !text.is_ascii() {
         return Err(odd());
     }
@@ -77,12 +79,12 @@ mod tests {
 
     #[test]
     fn what_is_no_packet_is_said() {
-        assert!(decode(b"$OK#00").unwrap_err().contains("sum"));
+        assert!(decode(b"$OK#00").unwrap_err().contains("checksum"));
         assert!(decode(b"HTTP/1.1").unwrap_err().contains("0x48"));
         assert!(
             decode(&[b"$", &vec![b'a'; LONGEST + 1][..]].concat()).unwrap_err().contains("without an end")
         );
-        assert!(decode(b"$\xff#ff").unwrap_err().contains("no text"));
+        assert!(decode(b"$\xff#ff").unwrap_err().contains("not text"));
     }
 
     #[test]

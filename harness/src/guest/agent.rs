@@ -1,11 +1,12 @@
-//! The host's side of the agent's channel: requests and answers by id, events to the journal.
+//! The host's side of the agent's channel. Requests and answers are matched by id, and events go to
+//! the event log.
 
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::io::Write;
 use std::sync::Arc;
 
-use hotplug_protocol::{Answer, Ask, Event, ObjectCounters, Request, Say, Snapshot};
+use hotplug_protocol::{AgentEvent, Answer, Ask, ObjectCounters, Request, Say, Snapshot};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::{RwLock, mpsc, oneshot};
@@ -13,52 +14,53 @@ use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::sync::CancellationToken;
 
-use crate::event_log::{Happening, Journal};
+use crate::event_log::{Event, EventLog};
 use crate::guest_clock::HostTime;
 
-/// The longest line taken, bytes. `/proc/lockdep` of a large kernel has 2 MB.
+/// The longest line accepted, in bytes. `/proc/lockdep` of a large kernel has 2 MB.
 const LONGEST_LINE: usize = 32 << 20;
 
-/// What lockdep says of itself.
+/// The file of lockdep's own statistics.
 pub(crate) const LOCKDEP_STATS: &str = "/proc/lockdep_stats";
 
-/// What it says of waiting and holding.
+/// The file of the wait and hold times of each lock class.
 pub(crate) const LOCK_STAT: &str = "/proc/lock_stat";
 
-/// Why the agent gave no answer.
+/// Why a request to the agent failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AgentError {
-    /// The channel ended: QEMU is gone.
-    #[error("the agent's channel is gone")]
+    /// The channel is closed: QEMU has closed it or has exited.
+    #[error("the agent's channel is closed")]
     Gone,
-    /// The agent answered with a failed system call.
+    /// A system call of the agent failed.
     #[error("{what} (errno {errno})")]
     Failed {
         /// `errno`.
         errno: i32,
-        /// The agent's words.
+        /// The agent's description of the failure.
         what: String,
     },
-    /// The answer is not one to this request.
-    #[error("the agent answered {0}")]
+    /// The answer does not fit the request.
+    #[error("the agent sent an unexpected answer: {0}")]
     Odd(String),
 }
 
-/// A handle on one guest's agent. Cheap to clone.
+/// A handle to the agent of one guest. Cloning it is cheap.
 #[derive(Debug, Clone)]
 pub struct Agent {
     calls: mpsc::UnboundedSender<(Request, oneshot::Sender<Answer>)>,
     gone: CancellationToken,
-    /// Shut while the guest suspends.
+    /// Locked for writing while the guest suspends.
     gate: Arc<RwLock<()>>,
 }
 
 impl Agent {
-    /// Takes over a connected socket. The agent's events go to `journal`, and so does what cannot be understood. Each
-    /// request, and when it was answered, is appended to `transcript` with the host's time.
-    pub fn connect(stream: UnixStream, journal: Arc<Journal>, mut transcript: fs_err::File) -> Self {
+    /// Takes over a connected socket. The agent's events are recorded in `event_log`, and so is a
+    /// description of input that cannot be parsed. Each request, and the time of its answer, is
+    /// appended to `transcript` with the host's time.
+    pub fn connect(stream: UnixStream, event_log: Arc<EventLog>, mut transcript: fs_err::File) -> Self {
         let (calls, mut inbox) = mpsc::unbounded_channel::<(Request, oneshot::Sender<Answer>)>();
-        // A full disk is the journal's to tell.
+        // An error is ignored: the event log reports a full disk.
         let mut note = move |at: HostTime, text: &dyn Display| drop(writeln!(transcript, "{} {text}", at.0));
         let gone = CancellationToken::new();
         let ended = gone.clone();
@@ -70,24 +72,26 @@ impl Agent {
             loop {
                 tokio::select! {
                     line = lines.next() => match line {
-                        // A reset is QEMU's end, as the end of the stream is, and is told by QEMU itself.
+                        // A connection reset means the same as the end of the stream: QEMU has
+                        // exited. The exit itself is reported elsewhere.
                         None | Some(Err(LinesCodecError::Io(_))) => break,
-                        Some(Err(error)) => { broken(&journal, &error.to_string()); break }
-                        Some(Ok(line)) => if let Some(id) = hear(&line, &mut pending, &journal) {
-                            note(journal.now(), &format_args!("< {id}"));
+                        Some(Err(error)) => { broken(&event_log, &error.to_string()); break }
+                        Some(Ok(line)) => if let Some(id) = hear(&line, &mut pending, &event_log) {
+                            note(event_log.now(), &format_args!("< {id}"));
                         },
                     },
                     call = inbox.recv() => {
                         let Some((request, reply)) = call else { break };
                         let Ok(line) = serde_json::to_string(&Ask { id: next, request }) else { break };
-                        note(journal.now(), &format_args!("> {line}"));
+                        note(event_log.now(), &format_args!("> {line}"));
                         pending.insert(next, reply);
                         next += 1;
                         if write.write_all(format!("{line}\n").as_bytes()).await.is_err() { break }
                     }
                 }
             }
-            // Before those who wait for an answer learn it.
+            // The token is cancelled before the pending replies are dropped, so a caller whose
+            // request fails finds `is_gone()` true.
             ended.cancel();
         });
         Self { calls, gone, gate: Arc::default() }
@@ -103,7 +107,7 @@ impl Agent {
         self.gone.is_cancelled()
     }
 
-    /// Asks and waits for the answer. Safe to cancel. A failed system call is an error.
+    /// Sends a request and waits for its answer. A failed system call is an error. Safe to cancel.
     pub async fn ask(&self, request: Request) -> Result<Answer, AgentError> {
         let open = self.gate.read().await;
         let answer = self.send(request)?;
@@ -111,13 +115,15 @@ impl Agent {
         Self::answered(answer).await
     }
 
-    /// Asks what suspends the guest: nothing else is sent until it is answered.
+    /// Sends a request that suspends the guest. No other request is sent until it is answered.
     ///
-    /// virtio-console forgets what the host has sent and nobody has read yet (`drivers/char/virtio_console.c`,
-    /// `virtcons_freeze()`: `remove_port_data()`), and a request that is forgotten looks like a guest that hangs.
+    /// virtio-console drops what the host has sent and the guest has not read yet
+    /// (`drivers/char/virtio_console.c`, `virtcons_freeze()`: `remove_port_data()`). A request that
+    /// is dropped looks like a guest that hangs.
     pub async fn ask_alone(&self, request: Request) -> Result<Answer, AgentError> {
         let _shut = self.gate.write().await;
-        // The agent reads requests in order: once this one is answered, those before it were read.
+        // The agent reads requests in order. Once this request is answered, all earlier ones were
+        // read.
         Self::answered(self.send(Request::Hello)?).await?;
         Self::answered(self.send(request)?).await
     }
@@ -135,9 +141,10 @@ impl Agent {
         }
     }
 
-    /// Asks without waiting. What is asked later is read later.
+    /// Sends a request without waiting for the answer. Requests are read in the order in which they
+    /// are sent.
     pub fn tell(&self, request: Request) {
-        // Gone is what whoever asks next learns.
+        // The next request that waits for its answer reports a closed channel.
         let _ = self.send(request);
     }
 
@@ -149,23 +156,24 @@ impl Agent {
         }
     }
 
-    /// What lockdep says of itself; none in a kernel without it.
+    /// Lockdep's own statistics. `None` for a kernel without lockdep.
     ///
-    /// Not to be asked while lockdep may be printing a cycle: reading the file counts the dependencies of every class,
-    /// which walks the graph and overwrites the chain that is being printed, and the kernel then prints nonsense or dies
-    /// (`lockdep_count_forward_deps()` in kernel/locking/lockdep.c of 6.1 and 6.12 does not look at `debug_locks`;
+    /// This must not be read while lockdep may be printing a cycle. Reading the file counts the
+    /// dependencies of every class, which walks the graph and overwrites the chain that is being
+    /// printed. The kernel then prints nonsense or oopses (`lockdep_count_forward_deps()` in
+    /// kernel/locking/lockdep.c of 6.1 and 6.12 does not check `debug_locks`;
     /// docs/findings/lockdep-stats.md).
     pub async fn lockdep_stats(&self) -> Result<Option<LockdepStats>, AgentError> {
         Ok(self.read_if_there(LOCKDEP_STATS).await?.map(LockdepStats))
     }
 
-    /// How long each class of locks was waited for and held (Documentation/locking/lockstat.rst); none in a kernel without
-    /// `CONFIG_LOCK_STAT`.
+    /// The wait and hold times of each lock class (Documentation/locking/lockstat.rst). `None` for
+    /// a kernel without `CONFIG_LOCK_STAT`.
     pub async fn lock_stat(&self) -> Result<Option<String>, AgentError> {
         self.read_if_there(LOCK_STAT).await
     }
 
-    /// Contents of a file in the guest.
+    /// The contents of a file in the guest.
     pub async fn read(&self, path: String) -> Result<String, AgentError> {
         match self.ask(Request::Read { path, offset: 0, length: None }).await? {
             Answer::Contents(text) => Ok(text),
@@ -173,7 +181,7 @@ impl Agent {
         }
     }
 
-    /// The same; none where the guest cannot read it.
+    /// The contents of a file in the guest. `None` if the guest cannot read it.
     pub async fn read_if_there(&self, path: &str) -> Result<Option<String>, AgentError> {
         match self.read(path.to_owned()).await {
             Ok(text) => Ok(Some(text)),
@@ -182,7 +190,7 @@ impl Agent {
         }
     }
 
-    /// What the kernel counted so far of the files that it counts.
+    /// The current line counters of the kernel's instrumented files.
     pub async fn counters(&self) -> Result<Vec<ObjectCounters>, AgentError> {
         match self.ask(Request::Counters).await? {
             Answer::Counters(all) => Ok(all),
@@ -190,7 +198,8 @@ impl Agent {
         }
     }
 
-    /// Has every kernel record printed so far sent; the newest one's sequence number.
+    /// Makes the agent send every kernel record printed so far. Returns the sequence number of the
+    /// newest.
     pub async fn drain(&self) -> Result<Option<u64>, AgentError> {
         match self.ask(Request::Drain).await? {
             Answer::Drained(newest) => Ok(newest),
@@ -199,12 +208,12 @@ impl Agent {
     }
 }
 
-/// `/proc/lockdep_stats`.
+/// The contents of `/proc/lockdep_stats`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockdepStats(pub String);
 
 impl LockdepStats {
-    /// Whether lockdep still checks (`debug_locks`); none where it does not say.
+    /// Whether lockdep still checks (`debug_locks`). `None` if the file has no such line.
     pub fn armed(&self) -> Option<bool> {
         let value = self.0.lines().find_map(|line| line.trim().strip_prefix("debug_locks:"))?;
         Some(value.trim() != "0")
@@ -215,15 +224,19 @@ fn odd(answer: &Answer) -> AgentError {
     AgentError::Odd(format!("{answer:.80?}"))
 }
 
-fn broken(journal: &Journal, what: &str) {
-    let event = Event::Broken { what: what.to_owned() };
-    journal.record(Happening::Agent { at: hotplug_protocol::GuestTime(0), event });
+fn broken(event_log: &EventLog, what: &str) {
+    let event = AgentEvent::Broken { what: what.to_owned() };
+    event_log.record(Event::Agent { at: hotplug_protocol::GuestTime(0), event });
 }
 
-/// The number of the request, where the line is an answer.
-fn hear(line: &str, pending: &mut HashMap<u64, oneshot::Sender<Answer>>, journal: &Journal) -> Option<u64> {
+/// Handles one line of the agent. Returns the id of the request if the line is an answer.
+fn hear(
+    line: &str,
+    pending: &mut HashMap<u64, oneshot::Sender<Answer>>,
+    event_log: &EventLog,
+) -> Option<u64> {
     match serde_json::from_str(line) {
-        Ok(Say::Event { at, event }) => journal.record(Happening::Agent { at, event }),
+        Ok(Say::Event { at, event }) => event_log.record(Event::Agent { at, event }),
         Ok(Say::Answer { id, answer, .. }) => {
             if let Some(reply) = pending.remove(&id) {
                 let _ = reply.send(answer);
@@ -232,7 +245,7 @@ fn hear(line: &str, pending: &mut HashMap<u64, oneshot::Sender<Answer>>, journal
         }
         Err(_) => {
             let start: String = line.chars().take(80).flat_map(char::escape_debug).collect();
-            broken(journal, &format!("the agent said what is not of the protocol: {start}"));
+            broken(event_log, &format!("the agent sent a line outside of the protocol: {start}"));
         }
     }
     None

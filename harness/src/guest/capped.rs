@@ -1,13 +1,13 @@
-//! A file that a guest, or its QEMU, can write to, up to a limit.
+//! A file with a size limit, for output of a guest or of its QEMU.
 
 use std::path::Path;
 
 use tokio::io::AsyncWriteExt;
 
-/// A guest that prints without end fills this much of a trial's folder and no more, bytes.
+/// The limit, in bytes: a guest that prints without end fills this much of a trial's folder.
 const LIMIT: usize = 64 << 20;
 
-/// Appends until the limit, then counts.
+/// Appends to a file up to the limit, and counts the bytes beyond it.
 #[derive(Debug)]
 pub(crate) struct Capped {
     file: fs_err::tokio::File,
@@ -20,7 +20,7 @@ impl Capped {
         Ok(Self::over(fs_err::tokio::File::create(path).await?))
     }
 
-    /// Appends to `file`, which is empty.
+    /// Appends to `file`, which must be empty.
     pub(crate) fn over(file: impl Into<fs_err::tokio::File>) -> Self {
         Self { file: file.into(), room: LIMIT, dropped: 0 }
     }
@@ -32,15 +32,16 @@ impl Capped {
         self.file.write_all(&bytes[..taken]).await
     }
 
-    /// Whether something was left out.
+    /// Whether bytes were dropped.
     pub(crate) fn is_full(&self) -> bool {
         self.dropped > 0
     }
 
-    /// Writes what is buffered, and how much was left out.
+    /// Flushes the file. If bytes were dropped, first appends a note with their number.
     pub(crate) async fn finish(mut self) -> std::io::Result<()> {
         if self.dropped > 0 {
-            let note = format!("\nhotplug: {} bytes more were written than are kept\n", self.dropped);
+            let note =
+                format!("\nhotplug: the limit was reached, {} more bytes were dropped\n", self.dropped);
             self.file.write_all(note.as_bytes()).await?;
         }
         self.file.flush().await

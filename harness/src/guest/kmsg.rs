@@ -1,4 +1,5 @@
-//! Kernel records as the agent forwards them: kept raw, their sequence numbers followed.
+//! The kernel's log records, as the agent forwards them. They are kept raw, and their sequence
+//! numbers are tracked.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,28 +12,28 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::capped::Capped;
-use crate::event_log::Journal;
+use crate::event_log::EventLog;
 
-/// A record's priority, sequence number and time fit into this many bytes.
+/// The number of bytes that hold the priority, the sequence number and the time of a record.
 const HEAD: usize = 80;
 
-/// `KERN_WARNING` (`include/linux/kern_levels.h`), which lockdep's reports are printed with.
+/// `KERN_WARNING` (`include/linux/kern_levels.h`), the level of lockdep's reports.
 const WARNING: u64 = 4;
 
-/// How far the stream has come.
+/// The progress of the stream.
 #[derive(Debug, Clone, Copy, Default)]
 struct Progress {
-    /// Newest sequence number received.
+    /// The newest sequence number received.
     newest: Option<u64>,
-    /// Records that are missing between received ones, overwritten in the kernel before the agent read them; and those
-    /// for which the file had no room.
+    /// The number of lost records: those missing between received ones, because the kernel
+    /// overwrote them before the agent read them, and those for which the file had no room.
     lost: u64,
-    /// When the last record came that warns or worse.
+    /// When the last record of level `KERN_WARNING` or worse arrived.
     warned: Option<Instant>,
 }
 
 impl Progress {
-    /// The record `sequence` has come: what the guest says it is, which may be anything.
+    /// Counts the record `sequence`. The number comes from the guest and may be any.
     fn take(&mut self, sequence: u64) {
         let missing = self.newest.map_or(0, |newest| sequence.saturating_sub(newest.saturating_add(1)));
         self.lost = self.lost.saturating_add(missing);
@@ -40,7 +41,7 @@ impl Progress {
     }
 }
 
-/// The reader of one guest's records.
+/// The reader of one guest's kernel records.
 #[derive(Debug)]
 pub struct Kmsg {
     progress: watch::Receiver<Progress>,
@@ -48,23 +49,25 @@ pub struct Kmsg {
 }
 
 impl Kmsg {
-    /// Appends everything to `file` until the stream ends. `newest` is the sequence number after which it begins, where
-    /// the guest's earlier records were read by somebody else.
-    pub fn read(stream: UnixStream, file: &Path, newest: Option<u64>, journal: Arc<Journal>) -> Self {
+    /// Appends everything to `file` until the stream ends. `newest` is the sequence number of the
+    /// last record before the stream, if earlier records of the guest were read elsewhere, as those
+    /// of a checkpoint were.
+    pub fn read(stream: UnixStream, file: &Path, newest: Option<u64>, event_log: Arc<EventLog>) -> Self {
         let (tell, progress) = watch::channel(Progress { newest, ..Progress::default() });
         let file = file.to_owned();
         let task = tokio::spawn(async move {
             let mut log = Capped::create(&file).await?;
             let mut stream = BufReader::with_capacity(1 << 16, stream);
-            // The start of the current line, which the socket may cut anywhere.
+            // The start of the current line. The socket may split a line anywhere.
             let mut head: Vec<u8> = Vec::with_capacity(HEAD);
             loop {
-                // Not read_until: a guest that never ends its line must not fill our memory.
+                // This does not use `read_until()`, because a guest that never ends its line would
+                // fill the host's memory.
                 let chunk = match stream.fill_buf().await {
                     Ok([]) | Err(_) => break,
                     Ok(chunk) => chunk,
                 };
-                log.append(chunk).await.inspect_err(|error| journal.fail(error))?;
+                log.append(chunk).await.inspect_err(|error| event_log.fail(error))?;
                 let mut so_far = *tell.borrow();
                 for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
                     head.extend_from_slice(&piece[..piece.len().min(HEAD - head.len())]);
@@ -88,20 +91,21 @@ impl Kmsg {
         Self { progress, task }
     }
 
-    /// Waits until the record `sequence` has come, at most `limit`. False when it has not.
+    /// Waits until the record `sequence` has arrived, for `limit` at most. Returns whether it has.
     pub async fn reached(&self, sequence: u64, limit: Duration) -> bool {
         let mut progress = self.progress.clone();
         let wait = progress.wait_for(|p| p.newest.is_some_and(|newest| newest >= sequence));
         tokio::time::timeout(limit, wait).await.is_ok_and(|reached| reached.is_ok())
     }
 
-    /// Waits until no record has come for `quiet`. Safe to cancel.
+    /// Waits until no record has arrived for `quiet`. Safe to cancel.
     pub async fn silent_for(&self, quiet: Duration) {
         let mut progress = self.progress.clone();
         while tokio::time::timeout(quiet, progress.changed()).await.is_ok_and(|changed| changed.is_ok()) {}
     }
 
-    /// Waits until no record has come for `quiet` that warns or worse, at most `limit`. Safe to cancel.
+    /// Waits until no record of level `KERN_WARNING` or worse has arrived for `quiet`, for `limit`
+    /// at most. Safe to cancel.
     pub async fn calm_for(&self, quiet: Duration, limit: Duration) {
         let end = Instant::now() + limit;
         loop {
@@ -116,19 +120,21 @@ impl Kmsg {
         }
     }
 
-    /// Records lost so far.
+    /// The number of records lost so far.
     pub fn lost(&self) -> u64 {
         self.progress.borrow().lost
     }
 
-    /// Waits for the end of the stream, which QEMU's end brings, and for the file.
+    /// Waits for the end of the stream, which comes when QEMU exits, and for the file to be
+    /// written.
     pub async fn finish(self) -> std::io::Result<()> {
         self.task.await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
     }
 }
 
-/// Level and sequence number of a record's line: `6,339,5140900,-;text`. Continuation lines begin with a space. The level
-/// is the priority without its facility (Documentation/ABI/testing/dev-kmsg).
+/// The level and the sequence number from the first line of a record, such as
+/// `6,339,5140900,-;text`. `None` for continuation lines, which begin with a space. The level is
+/// the priority without its facility (Documentation/ABI/testing/dev-kmsg).
 fn level_and_sequence(line: &[u8]) -> Option<(u64, u64)> {
     let mut fields = line.splitn(3, |b| *b == b',');
     let (priority, sequence) = (fields.next()?, fields.next()?);
@@ -158,10 +164,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kmsg.log");
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let journal = Journal::create(&dir.path().join("events.jsonl")).unwrap();
-        let kmsg = Kmsg::read(ours, &path, Some(0), journal);
+        let event_log = EventLog::create(&dir.path().join("events.jsonl")).unwrap();
+        let kmsg = Kmsg::read(ours, &path, Some(0), event_log);
         let text = b"6,1,10,-;a\n SUBSYSTEM=cpu\n4,2,11,-,caller=T1;b\xff\nnonsense\n3,7,12,-;c\n";
-        // Cut where it hurts: inside a sequence number.
+        // The cut is inside a sequence number.
         for piece in [&text[..2], &text[2..31], &text[31..]] {
             theirs.write_all(piece).await.unwrap();
             theirs.flush().await.unwrap();

@@ -1,20 +1,24 @@
-//! One kernel log of a trial: the records, and behind them what only the serial console still carried.
+//! The kernel log of a trial: the records of `/dev/kmsg`, followed by the lines that only the
+//! serial console received.
 
 use std::path::Path;
 
 use crate::Result;
 
-/// All that the kernel of the trial in `dir` said. A file that cannot be read is an error, not a kernel that said nothing.
+/// The complete kernel log of the trial in `dir`. A file that cannot be read is an error and not an
+/// empty log.
 pub fn kernel_log(dir: &Path) -> Result<Vec<u8>> {
     Ok(merge(&fs_err::read(dir.join("kmsg.log"))?, &fs_err::read(dir.join("serial.log"))?))
 }
 
 /// Joins the raw records of `/dev/kmsg` with the tail of the serial console.
 ///
-/// The records are complete and unmixed as long as the agent lives. A kernel that dies prints its last words to the
-/// console alone: lines there with a time stamp beyond the last record's are appended.
+/// The records are complete and in order as long as the agent runs. A dying kernel prints its last
+/// lines to the console only. So console lines are appended from the first one on whose time stamp
+/// is later than that of the last record.
 fn merge(kmsg: &[u8], serial: &[u8]) -> Vec<u8> {
-    // A record cut off in the middle by QEMU's end stands whole on the console, or nowhere.
+    // A record that was cut off when QEMU exited is dropped: the console has it complete, or no
+    // file has it.
     let whole = memchr::memrchr(b'\n', kmsg).map_or(0, |i| i + 1);
     let mut log = kmsg[..whole].to_vec();
     let last = kmsg[..whole].split(|b| *b == b'\n').rev().find_map(record_time);
@@ -29,7 +33,7 @@ fn merge(kmsg: &[u8], serial: &[u8]) -> Vec<u8> {
     log
 }
 
-/// Microseconds in `6,339,5140900,-,caller=T1;text`.
+/// The time of a record such as `6,339,5140900,-,caller=T1;text`, in microseconds.
 fn record_time(line: &[u8]) -> Option<u64> {
     if line.first()?.is_ascii_digit() {
         let field = line.split(|b| *b == b',').nth(2)?;
@@ -38,7 +42,8 @@ fn record_time(line: &[u8]) -> Option<u64> {
     None
 }
 
-/// Microseconds in `[    5.140900][    T1] text` (kernel/printk/printk.c: `print_time`).
+/// The time of a console line such as `[    5.140900][    T1] text`, in microseconds
+/// (kernel/printk/printk.c: `print_time`).
 fn console_time(line: &[u8]) -> Option<u64> {
     let inner = line.strip_prefix(b"[")?;
     let inner = std::str::from_utf8(&inner[..inner.iter().position(|b| *b == b']')?]).ok()?;

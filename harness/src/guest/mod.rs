@@ -1,6 +1,8 @@
-//! The guest's three voices: the agent, the kernel's records, the serial console.
+//! The three output channels of a guest: the agent, the kernel's log records, and the serial
+//! console.
 //!
-//! Whatever a guest says is hostile: lines, files and counts are bounded, and nothing of it is believed to be UTF-8.
+//! All input from a guest is hostile: lines, files and counts are bounded, and bytes are never
+//! assumed to be UTF-8.
 
 mod agent;
 mod capped;

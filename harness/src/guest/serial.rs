@@ -1,4 +1,4 @@
-//! The serial console: kept whole, listened to for life and for a panic.
+//! The serial console. Its output is kept, and is watched for signs of life and for a panic.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -12,18 +12,18 @@ use tokio::task::JoinHandle;
 
 use super::capped::Capped;
 use crate::bytes::Bytes;
-use crate::event_log::{Happening, Journal};
+use crate::event_log::{Event, EventLog};
 
-/// kernel/panic.c: `panic()` prints it before anything else.
+/// The message that `panic()` prints before anything else (kernel/panic.c).
 const PANIC: &[u8] = b"Kernel panic - not syncing";
 
-/// What is typed, a line of it after the other.
-pub(crate) const TYPED: &str = "Somebody types at the console, and nobody answers.";
+/// The line that is typed at the console, again and again.
+pub(crate) const TYPED: &str = "The harness types at the console; no shell reads it.";
 
-/// Between one burst of typing and the next.
+/// The pause between two bursts of typing.
 pub(crate) const TYPED_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// The reader of one console, and who types at it.
+/// The reader and the writer of one console.
 #[derive(Debug)]
 pub struct Serial {
     keyboard: tokio::sync::Mutex<OwnedWriteHalf>,
@@ -32,15 +32,17 @@ pub struct Serial {
 }
 
 impl Serial {
-    /// Appends everything to `file` until the stream ends. The first panic is told to `journal`.
-    pub fn read(stream: UnixStream, file: &Path, journal: Arc<Journal>) -> Self {
+    /// Appends everything to `file` until the stream ends. The first panic is recorded in
+    /// `event_log`.
+    pub fn read(stream: UnixStream, file: &Path, event_log: Arc<EventLog>) -> Self {
         let (mut stream, keyboard) = stream.into_split();
         let (tell, bytes) = watch::channel(0_u64);
         let file = file.to_owned();
         let task = tokio::spawn(async move {
             let mut log = Capped::create(&file).await?;
             let mut buffer = vec![0; 1 << 16];
-            // The end of what came before, so that a panic cut in two by the socket is still seen.
+            // The end of the earlier output, so that a panic message that the socket splits is
+            // still found.
             let mut tail = Vec::new();
             let mut panicked = false;
             loop {
@@ -48,13 +50,13 @@ impl Serial {
                     Ok(0) | Err(_) => break,
                     Ok(n) => n,
                 };
-                log.append(&buffer[..n]).await.inspect_err(|error| journal.fail(error))?;
+                log.append(&buffer[..n]).await.inspect_err(|error| event_log.fail(error))?;
                 tell.send_modify(|all| *all += n as u64);
                 if !panicked {
                     tail.extend_from_slice(&buffer[..n]);
                     panicked = memchr::memmem::find(&tail, PANIC).is_some();
                     if panicked {
-                        journal.record(Happening::Panic);
+                        event_log.record(Event::Panic);
                     }
                     tail.drain(..tail.len().saturating_sub(PANIC.len()));
                 }
@@ -64,32 +66,35 @@ impl Serial {
         Self { keyboard: keyboard.into(), bytes, task }
     }
 
-    /// Types so many bytes ten times a second, as fast as the guest takes them, and never ends. Safe to cancel.
+    /// Types `bytes` bytes at once, ten times a second or as fast as the guest accepts them. Never
+    /// returns. Safe to cancel.
     pub async fn type_for_ever(&self, bytes: Bytes) -> Infallible {
         let line = TYPED.bytes().chain([b'\n']);
         let burst: Vec<u8> = line.cycle().take(usize::try_from(bytes.0).unwrap_or(usize::MAX)).collect();
         let mut keyboard = self.keyboard.lock().await;
-        // An error is QEMU's end, which is told elsewhere.
+        // An error means that QEMU has exited, which is reported elsewhere.
         while keyboard.write_all(&burst).await.is_ok() {
             tokio::time::sleep(TYPED_EVERY).await;
         }
         std::future::pending().await
     }
 
-    /// Waits until the console has been silent for `quiet`. Safe to cancel.
+    /// Waits until the console has printed nothing for `quiet`. Safe to cancel.
     pub async fn silent_for(&self, quiet: std::time::Duration) {
         let mut bytes = self.bytes.clone();
         loop {
             match tokio::time::timeout(quiet, bytes.changed()).await {
                 Ok(Ok(())) => {}
-                // The stream has ended: that is QEMU's end, which is told elsewhere, and no silence.
+                // The stream has ended because QEMU has exited. That is not silence, and is
+                // reported elsewhere.
                 Ok(Err(_)) => std::future::pending().await,
                 Err(_) => return,
             }
         }
     }
 
-    /// Waits for the end of the stream, which QEMU's end brings, and for the file.
+    /// Waits for the end of the stream, which comes when QEMU exits, and for the file to be
+    /// written.
     pub async fn finish(self) -> std::io::Result<()> {
         self.task.await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
     }

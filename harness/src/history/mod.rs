@@ -1,6 +1,8 @@
-//! What earlier runs came to: a database beside the results, made of `result.json` files, and made anew from them at any time.
+//! The results of earlier runs: a database next to the results. It is made from `result.json`
+//! files, and can be made again from them at any time.
 //!
-//! `SQLite` in WAL mode: a run that is killed leaves it whole, and two that end at once wait for one another.
+//! The database is `SQLite` in WAL mode. A run that is killed leaves it consistent, and two runs
+//! that end at once wait for each other.
 
 mod past;
 mod trend;
@@ -14,16 +16,17 @@ use rusqlite::{Connection, params};
 use crate::record::RunResult;
 use crate::{Error, Result};
 
-pub use past::{Bug, RunRow, ScenarioRow, Series};
-pub use trend::{Change, changes};
+pub use past::{Bug, MetricSeries, RunRow, ScenarioRow};
+pub use trend::{LevelChange, changes};
 
-/// Its name, below the folder of the results.
+/// The name of the database file, below the folder of the results.
 pub const FILE: &str = "history.sqlite";
 
-/// How long a writer waits for another.
+/// The longest wait of a writer for another writer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What each version adds to the one before it; the database's own version is how many it has (`PRAGMA user_version`).
+/// What each version adds to the one before it. The version of a database is the number of
+/// migrations that it has (`PRAGMA user_version`).
 const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE run (
         id TEXT PRIMARY KEY,
@@ -74,13 +77,13 @@ fn broken(error: rusqlite::Error) -> Error {
 }
 
 impl History {
-    /// The history of the results in `folder`, if it has begun.
+    /// Opens the history of the results in `folder`, if there is one.
     pub fn there(folder: &Path) -> Result<Option<Self>> {
         folder.join(FILE).is_file().then(|| Self::open(folder)).transpose()
     }
 
-    /// Opens the history of the results in `folder`, or begins it. The folder is not made: one that somebody has removed is
-    /// to stay away.
+    /// Opens the history of the results in `folder`, or creates it. The folder itself is not
+    /// created, because a folder that was removed must not reappear.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
         let mut connection = Connection::open(&path).map_err(broken)?;
@@ -91,14 +94,15 @@ impl History {
         Ok(Self(connection))
     }
 
-    /// Takes in a run; one that it knows already is replaced.
+    /// Adds a run. A run that is there already is replaced.
     pub fn add(&mut self, result: &RunResult) -> Result<()> {
         self.put(result).map_err(broken)
     }
 
     fn put(&mut self, result: &RunResult) -> rusqlite::Result<()> {
         let run = &result.run;
-        // At once a writer: one that only reads first and then writes cannot wait for another (SQLITE_BUSY_SNAPSHOT).
+        // The transaction is a writer from the start. One that first reads and then writes cannot
+        // wait for another writer (SQLITE_BUSY_SNAPSHOT).
         let all = self.0.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         all.execute("DELETE FROM run WHERE id = ?1", [&run.id])?;
         all.execute(
@@ -155,15 +159,15 @@ impl History {
     }
 }
 
-/// Brings the database to this version. One of a newer version is left alone.
+/// Migrates the database to this version. A database of a newer version is not changed.
 fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
-    // Of two that begin it at once, one waits and finds it done.
+    // If two processes migrate at once, one waits and then finds the migration done.
     let all =
         connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(broken)?;
     let has: usize = all.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(broken)?;
     if has > MIGRATIONS.len() {
         return Err(Error::user(format!("{} was written by a newer version of hotplug", path.display()))
-            .help("use that version, or move the file away and say hotplug history import"));
+            .help("use that version, or move the file away and run hotplug history import"));
     }
     for sql in &MIGRATIONS[has..] {
         all.execute_batch(sql).map_err(broken)?;

@@ -1,4 +1,4 @@
-//! What is asked of it.
+//! The queries of the history.
 
 use rusqlite::{Row, params};
 
@@ -9,17 +9,17 @@ use crate::compare::Count;
 /// A run, in short.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunRow {
-    /// Its folder's name.
+    /// The name of the run's folder.
     pub id: String,
-    /// When it began, in UTC.
+    /// When the run began, in UTC.
     pub started: String,
-    /// Its scenario.
+    /// The run's scenario.
     pub scenario: String,
-    /// `uname -r` of the kernel before.
+    /// `uname -r` of the before kernel.
     pub release: String,
-    /// Its patches, one a line.
+    /// The run's patches, one on each line.
     pub patches: String,
-    /// Its verdict; none where there was none.
+    /// The run's verdict, if it has one.
     pub verdict: Option<String>,
     /// Trials of both sides.
     pub trials: (u32, u32),
@@ -28,43 +28,43 @@ pub struct RunRow {
 /// A scenario, over all its runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScenarioRow {
-    /// Its name.
+    /// The scenario's name.
     pub scenario: String,
-    /// How many.
+    /// The number of runs.
     pub runs: u32,
-    /// How many of them regressed.
+    /// The number of runs that regressed.
     pub regressed: u32,
-    /// When the last one began.
+    /// When the last run began.
     pub last: String,
 }
 
-/// What a metric took without a patch, run by run.
+/// The figures of a metric without a patch, run by run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Series {
+pub struct MetricSeries {
     /// The metric.
     pub metric: String,
-    /// Clock, accelerator, QEMU, machine and kernel release of all of it.
+    /// The clock, accelerator, QEMU, machine and kernel release of all points.
     pub ground: String,
-    /// The run's folder and nanoseconds, the oldest first.
+    /// The run's folder and the nanoseconds of each run, the oldest first.
     pub points: Vec<(String, f64)>,
 }
 
 /// A finding, over all runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bug {
-    /// Its signature.
+    /// The finding's signature.
     pub signature: String,
-    /// One line, as it was last told.
+    /// The title of the last run that showed it, in one line.
     pub title: String,
     /// When the first run that showed it began.
     pub first: String,
-    /// When the last one did.
+    /// When the last run that showed it began.
     pub last: String,
-    /// How many runs showed it.
+    /// The number of runs that showed it.
     pub runs: u32,
-    /// Without the patches, in all runs that showed it.
+    /// The trials without the patches, over all runs that showed it.
     pub before: Count,
-    /// With them.
+    /// The trials with the patches, over all runs that showed it.
     pub after: Count,
 }
 
@@ -85,7 +85,7 @@ impl History {
         )
     }
 
-    /// The last runs, of one scenario if it is named, the latest first.
+    /// The last `most` runs, the latest first: all of them, or those of `scenario`.
     pub fn runs(&self, scenario: Option<&str>, most: u32) -> Result<Vec<RunRow>> {
         self.all(
             "SELECT id, started, scenario, release, patches, verdict, trials_before, trials_after FROM run
@@ -95,7 +95,7 @@ impl History {
         )
     }
 
-    /// The runs that showed a finding, the latest first.
+    /// The last `most` runs that showed a finding, the latest first.
     pub fn runs_with(&self, signature: &str, most: u32) -> Result<Vec<RunRow>> {
         self.all(
             "SELECT id, started, scenario, release, patches, verdict, seen_before || '', seen_after || '' FROM run
@@ -108,9 +108,11 @@ impl History {
         )
     }
 
-    /// Findings whose signature begins so, all where it is empty, the latest first; of one scenario if it is named.
+    /// The findings whose signature begins with `signature`, the latest first: of all scenarios, or
+    /// of `scenario`.
     pub fn bugs(&self, signature: &str, scenario: Option<&str>, most: u32) -> Result<Vec<Bug>> {
-        // `max(started)` has SQLite take the other columns from that row (lang_select.html, bare columns).
+        // With `max(started)`, SQLite takes the other columns from that row (lang_select.html, bare
+        // columns).
         self.all(
             "SELECT signature, title, min(started), max(started), count(*), sum(seen_before), sum(of_before),
                     sum(seen_after), sum(of_after)
@@ -132,21 +134,21 @@ impl History {
         )
     }
 
-    /// What kernels without patches took in a scenario, metric by metric.
-    pub fn series(&self, scenario: &str) -> Result<Vec<Series>> {
+    /// The figures of kernels without patches in a scenario, metric by metric.
+    pub fn series(&self, scenario: &str) -> Result<Vec<MetricSeries>> {
         let rows = self.all(
             "SELECT name, ground || ', kernel ' || release, id, nanoseconds FROM metric JOIN run ON run.id = metric.run
              WHERE scenario = ?1 AND side = 'before' ORDER BY name, ground, release, started",
             params![scenario],
             |row| Ok((row.get(0)?, row.get(1)?, (row.get(2)?, row.get(3)?))),
         )?;
-        let mut all: Vec<Series> = Vec::new();
+        let mut all: Vec<MetricSeries> = Vec::new();
         for (metric, ground, point) in rows {
             match all.last_mut() {
                 Some(series) if series.metric == metric && series.ground == ground => {
                     series.points.push(point);
                 }
-                _ => all.push(Series { metric, ground, points: vec![point] }),
+                _ => all.push(MetricSeries { metric, ground, points: vec![point] }),
             }
         }
         Ok(all)

@@ -1,40 +1,42 @@
-//! Where a series of times changed: circular binary segmentation (Olshen, Venkatraman, Lucy and Wigler 2004), which looks for
-//! the stretch that differs most from the rest, and so sees a level that came and went. Whether it differs is a permutation
-//! test of that largest difference, which has all the places at which it was looked for in it.
+//! Finds where a series of times changed, by circular binary segmentation (Olshen, Venkatraman,
+//! Lucy and Wigler 2004). It looks for the stretch that differs most from the rest, so it also
+//! finds a level that came and went. A permutation test of that largest difference decides whether
+//! the stretch differs. The test accounts for the choice among all places, because each permutation
+//! makes the same choice.
 
 use hotplug_statistics::mean;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha12Rng;
 
-/// A stretch has at least so many runs: two decide nothing.
+/// The least number of runs of a stretch. Two runs decide nothing.
 const LEAST: usize = 4;
 
-/// Below this a stretch differs.
+/// The level of the test: below it a stretch differs.
 const ALPHA: f64 = 0.01;
 
-/// Shuffled series behind a probability.
+/// The number of shuffled series for a probability.
 const SHUFFLES: u32 = 999;
 
-/// The last so many runs are looked at: the work grows with their square.
+/// The number of last runs that are examined. The work grows with its square.
 const MOST: usize = 300;
 
-/// Seed of what is shuffled: the same series gives the same changes.
+/// The seed of the shuffles. It is fixed, so that the same series gives the same changes.
 const SEED: u64 = 7;
 
 /// A change of level.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Change {
+pub struct LevelChange {
     /// The place of the first value of the new level.
     pub at: usize,
-    /// New by old.
+    /// The new level divided by the old one.
     pub ratio: f64,
-    /// How likely so large a difference is by chance.
+    /// The probability of so large a difference by chance.
     pub p: f64,
 }
 
-/// The changes of a series, in its order. None of one with values that have no logarithm.
-pub fn changes(values: &[f64]) -> Vec<Change> {
+/// The changes of a series, in its order. A series with a value that has no logarithm has none.
+pub fn changes(values: &[f64]) -> Vec<LevelChange> {
     let skipped = values.len().saturating_sub(MOST);
     let logs: Vec<f64> = values[skipped..].iter().map(|value| value.ln()).collect();
     if logs.iter().any(|log| !log.is_finite()) {
@@ -46,7 +48,7 @@ pub fn changes(values: &[f64]) -> Vec<Change> {
     let ends: Vec<usize> =
         std::iter::once(0).chain(found.iter().map(|(at, _)| *at)).chain([logs.len()]).collect();
     let level = |stretch: usize| mean(&logs[ends[stretch]..ends[stretch + 1]]);
-    let change = |(place, (at, p)): (usize, &(usize, f64))| Change {
+    let change = |(place, (at, p)): (usize, &(usize, f64))| LevelChange {
         at: at + skipped,
         ratio: (level(place + 1) - level(place)).exp(),
         p: *p,
@@ -54,7 +56,7 @@ pub fn changes(values: &[f64]) -> Vec<Change> {
     found.iter().enumerate().map(change).collect()
 }
 
-/// Finds the ends of stretches, with their probability, and goes on within each.
+/// Finds the ends of stretches, with their probability, and then searches within each stretch.
 fn split(values: &[f64], offset: usize, found: &mut Vec<(usize, f64)>) {
     let Some((from, to, most)) = farthest(values) else { return };
     let mut random = ChaCha12Rng::seed_from_u64(SEED);
@@ -62,9 +64,9 @@ fn split(values: &[f64], offset: usize, found: &mut Vec<(usize, f64)>) {
     let mut hits = 0_u32;
     for _ in 0..SHUFFLES {
         shuffled.shuffle(&mut random);
-        // Equal but for the order of the sum.
+        // The factor allows for the order of summation, which changes equal sums slightly.
         hits += u32::from(farthest(&shuffled).is_some_and(|(.., other)| other >= most * (1.0 - 1e-9)));
-        // It can only grow.
+        // The probability can only grow from here.
         if probability(hits) >= ALPHA {
             return;
         }
@@ -77,12 +79,12 @@ fn split(values: &[f64], offset: usize, found: &mut Vec<(usize, f64)>) {
     }
 }
 
-/// That so many of [`SHUFFLES`] were as far apart.
+/// The probability, if this many of [`SHUFFLES`] differ at least as much.
 fn probability(hits: u32) -> f64 {
     f64::from(hits + 1) / f64::from(SHUFFLES + 1)
 }
 
-/// The stretch that is farthest from the rest, and how far, by its weight.
+/// The stretch that differs most from the rest, and its weighted difference.
 fn farthest(values: &[f64]) -> Option<(usize, usize, f64)> {
     let count = values.len();
     let mut sums = vec![0.0];
@@ -108,7 +110,7 @@ fn farthest(values: &[f64]) -> Option<(usize, usize, f64)> {
             }
         }
     }
-    // A series without any scatter has no stretch.
+    // A series without scatter has no such stretch.
     most.filter(|(.., weight)| *weight > 1e-12)
 }
 
@@ -117,7 +119,7 @@ mod tests {
     use super::*;
 
     fn level(of: f64, runs: u32) -> impl Iterator<Item = f64> {
-        // No two alike, and no order in them.
+        // Neighbouring values differ, and have no order.
         (0..runs).map(move |run| of * (1.0 + f64::from(run * 7 % 5) * 1e-3))
     }
 
@@ -158,7 +160,8 @@ mod tests {
             let values: Vec<f64> = (0..16).map(|_| 100.0 + random.random_range(0.0..10.0)).collect();
             called += u32::from(!changes(&values).is_empty());
         }
-        // One in a hundred by its level: two, and seven with a chance below 0.5 %.
+        // At this level one series in a hundred is called a change. Of 200 these are two, and seven
+        // or more have a probability below 0.5 %.
         assert!(called < 8, "{called} of 200");
     }
 }

@@ -1,14 +1,20 @@
-//! Choosing an accelerator by booting something with it.
+//! Selects an accelerator by booting a guest with it.
 //!
-//! `/dev/kvm` can exist and open, and QEMU start with `-accel kvm`, on machines where no guest gets anywhere: nested
-//! hosts whose KVM interprets the guest instruction by instruction. Measured on one (no vmx or svm in `/proc/cpuinfo`,
-//! QEMU 10.0.2): with `-cpu max` QEMU dies at once ("failed to set MSR 0x10a"). With a plain CPU model `SeaBIOS` takes
-//! 3 to 8 s instead of 0.2 s and then *does* start a boot sector; the boot sector prints, enters long mode and prints
-//! again. A kernel's own 16-bit code prints "early console in setup code" there, and in 15 minutes nothing more: it is
-//! in long mode, unpacking itself, at half a million instructions a second.
+//! On some machines, `/dev/kvm` exists and opens and QEMU starts with `-accel kvm`, but no guest
+//! makes progress. These are nested hosts whose KVM interprets the guest instruction by
+//! instruction. On one of them (no vmx or svm in `/proc/cpuinfo`, QEMU 10.0.2), these effects were
+//! measured:
 //!
-//! So hearing from a guest is not enough; the probe wants a moment of work done too. Its loop ran 100,000,000 rounds a
-//! second under TCG and 65,000 under that KVM: no time limit comes near the line between them.
+//! - With `-cpu max`, QEMU dies at once ("failed to set MSR 0x10a").
+//! - With a plain CPU model, `SeaBIOS` takes 3 to 8 s instead of 0.2 s, and then *does* start a
+//!   boot sector. The boot sector prints, enters long mode and prints again.
+//! - A kernel's own 16-bit code prints "early console in setup code". The kernel then prints
+//!   nothing for 15 minutes: it decompresses itself in long mode, at half a million instructions
+//!   per second.
+//!
+//! So output from a guest is not sufficient, and the probe also requires a short computation. Its
+//! loop ran 100,000,000 rounds per second under TCG and 65,000 under that KVM. Any reasonable time
+//! limit separates the two.
 
 use std::fmt;
 use std::path::Path;
@@ -26,13 +32,13 @@ use crate::kernel::Cache;
 use crate::limits::limits;
 use crate::{Error, Result};
 
-/// How much slower than TCG a guest may answer before it is given up.
+/// The time limit for a guest under KVM, as a multiple of the time that the guest under TCG took.
 const PATIENCE: u32 = 10;
 
-/// The device KVM is reached by.
+/// The device of KVM.
 const DEVICE: &str = "/dev/kvm";
 
-/// What runs a guest's instructions.
+/// The component that executes a guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Accelerator {
@@ -43,7 +49,7 @@ pub enum Accelerator {
 }
 
 impl Accelerator {
-    /// As QEMU's `-accel` takes it.
+    /// The argument of QEMU's `-accel`.
     pub fn argument(self) -> &'static str {
         match self {
             Self::Kvm => "kvm",
@@ -61,15 +67,15 @@ impl fmt::Display for Accelerator {
     }
 }
 
-/// What the user asked for with `--accel`.
+/// The value of `--accel`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice {
-    /// KVM where a guest runs under it, or else TCG.
+    /// KVM if a guest runs under it, or else TCG.
     #[default]
     Auto,
-    /// KVM or an error.
+    /// KVM, or an error if no guest runs under it.
     Kvm,
-    /// TCG, also where KVM works: slower, and the same everywhere.
+    /// TCG, even if KVM works. It is slower, but the same on every machine.
     Tcg,
 }
 
@@ -87,7 +93,8 @@ impl FromStr for Choice {
 }
 
 impl Choice {
-    /// With what a scenario demands. An error where the two differ.
+    /// Combines the choice with the accelerator that a scenario demands. Fails with a user error if
+    /// the two contradict each other.
     pub fn and(self, demanded: Option<Accelerator>) -> Result<Self> {
         let asked = match self {
             Self::Auto => None,
@@ -96,11 +103,11 @@ impl Choice {
         };
         match (asked, demanded) {
             (Some(asked), Some(demanded)) if asked != demanded => Err(Error::user(format!(
-                "--accel {} against the scenario's accelerator = \"{}\"",
+                "--accel {} contradicts the scenario's accelerator = \"{}\"",
                 asked.argument(),
                 demanded.argument()
             ))
-            .help("leave one of the two out")),
+            .help("remove one of the two")),
             (None, Some(demanded)) => Ok(demanded.into()),
             _ => Ok(self),
         }
@@ -116,10 +123,10 @@ impl From<Accelerator> for Choice {
     }
 }
 
-/// The accelerator of a run, and why it is this one.
+/// The accelerator of a run, and the reason for its selection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Acceleration {
-    /// What to start guests with.
+    /// The accelerator with which guests are started.
     pub accelerator: Accelerator,
     /// A fragment such as "/dev/kvm opens, but no guest answers within 5 s".
     pub reason: String,
@@ -132,42 +139,45 @@ impl fmt::Display for Acceleration {
     }
 }
 
-/// What a command asks for.
+/// A command's request for an accelerator.
 #[derive(Debug, Clone, Copy)]
 pub struct AcceleratorRequest {
-    /// The accelerator.
+    /// The requested accelerator.
     pub choice: Choice,
-    /// An answer of an earlier probe is not enough.
+    /// Whether the probe must run again even if the result of an earlier probe is stored.
     pub anew: bool,
 }
 
 impl AcceleratorRequest {
-    /// By `--accel`, where it was given: then the question is put anew.
+    /// The request for the option `--accel`. If the option was given, the probe must run again.
     pub fn by(option: Option<Choice>) -> Self {
         Self { choice: option.unwrap_or_default(), anew: option.is_some() }
     }
 
-    /// With what a scenario demands. An error where the two differ.
+    /// Combines the request with the accelerator that a scenario demands. Fails with a user error
+    /// if the two contradict each other.
     pub fn and(self, demanded: Option<Accelerator>) -> Result<Self> {
         Ok(Self { choice: self.choice.and(demanded)?, ..self })
     }
 }
 
-/// An answer of an earlier probe is enough.
+/// The stored result of an earlier probe is sufficient.
 impl From<Accelerator> for AcceleratorRequest {
     fn from(accelerator: Accelerator) -> Self {
         Self { choice: accelerator.into(), anew: false }
     }
 }
 
-/// The accelerator that `asked` comes to on this machine: what an earlier probe found since the machine booted, or else by
-/// booting guests. With `kernel`, KVM must also bring that kernel to its first line: the surest test, once a kernel is
-/// there.
+/// Determines the accelerator for the request `asked` on this machine. It uses the result of an
+/// earlier probe since the machine booted, or else boots guests. With `kernel`, that kernel must
+/// also print its first line under KVM. This is the most reliable test if a kernel is available.
 ///
-/// The probe takes half a second under TCG, and up to the limit (5 s, or ten times what TCG took) where KVM is silent.
-/// It leaves neither processes nor files but its answer, which is kept in `cache`.
+/// The probe takes half a second under TCG. If KVM is silent, it takes up to the limit: 5 s, or ten
+/// times the time of TCG. It leaves no processes behind, and no files except its result, which is
+/// stored in `cache`.
 ///
-/// The user's error: KVM was asked for and runs no guest. Infrastructure: not even TCG answers.
+/// Fails with a user error if KVM was requested and no guest runs under it, and with an
+/// infrastructure error if no guest runs under TCG either.
 pub async fn find_accelerator(
     qemu: &Qemu,
     asked: AcceleratorRequest,
@@ -183,15 +193,15 @@ pub async fn find_accelerator(
     }
     let mut answers = Answers::default();
     let settled = probe(qemu, choice, kernel, &mut answers, cancel).await?;
-    // A probe of TCG alone says nothing of KVM, whose answer stands.
+    // A probe of TCG alone has no result for KVM, so the stored one is kept.
     answers.kvm = answers.kvm.or(kept.and_then(|kept| kept.kvm));
     if let Some(Err(error)) = known.map(|known| known.keep(answers)) {
-        tracing::warn!(%error, "the accelerator is looked for again next time");
+        tracing::warn!(%error, "cannot store the accelerator probe's result; the next command probes again");
     }
     Ok(settled)
 }
 
-/// Boots guests.
+/// Boots guests to fill `answers`, and selects an accelerator.
 async fn probe(
     qemu: &Qemu,
     choice: Choice,
@@ -213,16 +223,17 @@ async fn probe(
     }
     match &answers.kvm {
         Some(Kvm::Useless(why)) if choice == Choice::Kvm => {
-            Err(Error::user(format!("KVM was asked for, and runs no guest here: {why}"))
-                .help("--accel tcg, or --accel auto"))
+            Err(Error::user(format!("KVM was requested, but no guest runs under it here: {why}"))
+                .help("use --accel tcg or --accel auto"))
         }
         _ => Err(no_answer(&first)),
     }
 }
 
 impl Answers {
-    /// What `choice` comes to by these answers; none where they do not settle it, or settle it against what was asked for.
-    /// With `kernel`, that a boot sector ran under KVM is not enough.
+    /// The accelerator for `choice` according to these answers. `None` if they do not determine it,
+    /// or if they rule out the requested one. With `kernel`, a boot sector that ran under KVM is
+    /// not sufficient.
     fn settle(&self, choice: Choice, kernel: bool) -> Option<Acceleration> {
         let tcg = |reason: &str| {
             let reason = reason.to_owned();
@@ -249,7 +260,7 @@ fn limit_after(first: &ProbeOutcome) -> Duration {
     }
 }
 
-/// The inner error says why KVM is of no use.
+/// Tests KVM. The inner error is the reason why KVM is not usable.
 async fn try_kvm(
     qemu: &Qemu,
     tcg: &ProbeOutcome,
@@ -270,7 +281,8 @@ async fn try_kvm(
     Ok(judge_kvm(&outcome, tcg))
 }
 
-/// Whether QEMU could open it. Says nothing about guests; saves the boot where it is hopeless.
+/// Checks whether QEMU could open the device. Success does not mean that guests run. A failure
+/// makes a test boot unnecessary.
 pub(super) fn device_opens(device: &Path) -> Result<(), String> {
     match fs_err::OpenOptions::new().read(true).write(true).open(device) {
         Ok(_) => Ok(()),
@@ -284,7 +296,7 @@ pub(super) fn device_opens(device: &Path) -> Result<(), String> {
     }
 }
 
-/// Noise that a comparison of two short spans must bear.
+/// Noise to tolerate in a comparison of two short durations.
 const NOISE: Duration = Duration::from_millis(200);
 
 fn judge_kvm(kvm: &ProbeOutcome, tcg: &ProbeOutcome) -> Result<Duration, String> {
@@ -308,7 +320,7 @@ fn judge_kvm(kvm: &ProbeOutcome, tcg: &ProbeOutcome) -> Result<Duration, String>
     }
 }
 
-/// Why no guest runs, not even under TCG.
+/// The error for a machine on which no guest runs, even under TCG.
 fn no_answer(outcome: &ProbeOutcome) -> Error {
     match outcome {
         ProbeOutcome::Ended { how } => {
@@ -319,11 +331,11 @@ fn no_answer(outcome: &ProbeOutcome) -> Error {
             Error::infrastructure(format!("no guest answers under TCG within {} s", limit.as_secs()))
                 .detail(format!("a boot sector reached {reached}"))
                 .help(
-                    "see that the machine is not overloaded; QEMU's firmware is in Debian's package seabios",
+                    "check that the machine is not overloaded; QEMU's firmware is in Debian's package seabios",
                 )
         }
         ProbeOutcome::Answered { .. } => {
-            Error::infrastructure("a guest answered under TCG, and nothing came of it")
+            Error::infrastructure("a guest answered under TCG, but no accelerator was selected")
         }
     }
 }
@@ -374,7 +386,7 @@ mod tests {
         assert_eq!(found(true, useless(), Choice::Auto, true), text("TCG (no /dev/kvm)"));
         assert_eq!(found(true, useless(), Choice::Kvm, true), None);
         assert_eq!(found(false, useless(), Choice::Auto, false), None);
-        // No kernel has been seen under KVM yet.
+        // No kernel has answered under KVM yet.
         assert_eq!(found(true, sector(), Choice::Auto, true), None);
         assert_eq!(found(true, sector(), Choice::Auto, false), text("KVM (a guest answered in 1.0 s)"));
         assert_eq!(found(true, kernel(), Choice::Kvm, true), text("KVM (a guest answered in 2.0 s)"));
@@ -393,7 +405,7 @@ mod tests {
         assert_eq!(Choice::Kvm.and(Some(Accelerator::Kvm)).unwrap(), Choice::Kvm);
         let error = Choice::Kvm.and(Some(Accelerator::Tcg)).unwrap_err().to_string();
         let said =
-            "--accel kvm against the scenario's accelerator = \"tcg\"\n  help: leave one of the two out";
+            "--accel kvm contradicts the scenario's accelerator = \"tcg\"\n  help: remove one of the two";
         assert_eq!(error, said);
     }
 }

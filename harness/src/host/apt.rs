@@ -1,19 +1,21 @@
-//! apt's sources, sources.list(5): what this machine has, and a backports source made from its own Debian entry.
+//! apt's sources (sources.list(5)): reads those of this machine, and makes a backports source from
+//! its Debian entry.
 
 use std::fmt;
 
 use super::System;
 
-/// Where ours is written.
+/// The file of the harness's own source.
 pub(super) const OUR_SOURCE: &str = "/etc/apt/sources.list.d/hotplug-backports.sources";
 
-/// Fields of a stanza that ours replaces; the rest (where from, which keys, which options) stays as it is.
+/// Fields of a stanza that the harness's source replaces. The others (URIs, keys, options) are
+/// kept.
 const REPLACED: [&str; 5] = ["types", "suites", "components", "enabled", "x-repolib-name"];
 
-/// One source: a deb822 stanza, or a one-line entry turned into one.
+/// One source: a deb822 stanza, or a one-line entry converted to one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Source {
-    /// Names and values in their order; values keep their continuation lines.
+    /// Names and values in order. Values keep their continuation lines.
     fields: Vec<(String, String)>,
 }
 
@@ -27,12 +29,12 @@ impl Source {
         self.words(name).any(|found| found == word)
     }
 
-    /// Whether apt takes binary packages of `suite` from it.
+    /// Whether the source has binary packages of `suite`.
     pub(super) fn offers(&self, suite: &str) -> bool {
         self.has("Types", "deb") && self.has("Suites", suite) && self.has("Components", "main")
     }
 
-    /// The same archive with the same keys, but another suite.
+    /// A source for another suite of the same archive, with the same keys.
     pub(super) fn for_suite(&self, suite: &str) -> Self {
         let own = [("Types", "deb"), ("Suites", suite), ("Components", "main")];
         let kept =
@@ -42,7 +44,7 @@ impl Source {
     }
 }
 
-/// As a stanza of a `.sources` file.
+/// Writes a stanza of a `.sources` file.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.fields.iter().try_for_each(|(key, value)| {
@@ -61,7 +63,7 @@ pub(super) fn sources(system: &System) -> Vec<Source> {
         match path.extension()?.to_str()? {
             "sources" => Some(parse_stanzas(&text)),
             "list" => Some(parse_lines(&text)),
-            // apt ignores other names: .save, .disabled, ...
+            // apt ignores other extensions: .save, .disabled, ...
             _ => None,
         }
     };
@@ -97,7 +99,7 @@ fn parse_lines(text: &str) -> Vec<Source> {
     text.lines().filter_map(parse_line).collect()
 }
 
-/// `deb [option=value ...] uri suite component...`
+/// Parses `deb [option=value ...] uri suite component...`.
 fn parse_line(line: &str) -> Option<Source> {
     let line = line.split('#').next()?.trim();
     let (kind, rest) = line.split_once(char::is_whitespace)?;
@@ -120,7 +122,8 @@ fn parse_line(line: &str) -> Option<Source> {
     Some(Source { fields })
 }
 
-/// The deb822 spelling of a one-line option: each word capitalised, and three whose name differs altogether.
+/// The deb822 name of a one-line option. Each word is capitalised, except for three options whose
+/// deb822 name is different.
 fn stanza_name(option: &str) -> String {
     match option {
         "arch" => return "Architectures".to_owned(),

@@ -1,4 +1,5 @@
-//! What `hotplug doctor --install` does: a plan first, made without touching anything, then apt.
+//! The plan of `hotplug doctor --install`. It is made without changing the machine. `run_plan` then
+//! runs apt.
 
 use std::fmt::Write as _;
 
@@ -6,19 +7,19 @@ use super::needs::{Found, Need};
 use super::{Os, Qemu, System, apt};
 use crate::{Error, Result};
 
-/// How commands get root's rights.
+/// How commands get root privileges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights {
-    /// They are root's already.
+    /// This process already runs as root.
     Root,
-    /// Through sudo(8).
+    /// Commands run through sudo(8).
     Sudo,
-    /// Not at all.
+    /// Commands cannot get root privileges.
     None,
 }
 
 impl Rights {
-    /// Those of this process on this machine.
+    /// The rights of this process on this machine.
     pub fn of_this_process(system: &System) -> Self {
         if nix::unistd::geteuid().is_root() {
             Self::Root
@@ -30,37 +31,38 @@ impl Rights {
     }
 }
 
-/// What is to be done.
+/// The steps of an installation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Plan {
-    /// Text of our file in `/etc/apt/sources.list.d`, where no backports source is configured yet.
+pub struct InstallPlan {
+    /// Text of the harness's file in `/etc/apt/sources.list.d`, if a backports source is needed and
+    /// none is configured.
     pub source: Option<String>,
     /// Packages from the release itself.
     pub packages: Vec<&'static str>,
-    /// Packages from this suite, named first.
+    /// A backports suite, and the packages to install from it.
     pub backports: Option<(String, Vec<&'static str>)>,
 }
 
-/// Plans for what is lacking.
+/// Plans the installation of the lacking packages.
 ///
-/// The user's errors: no apt (the packages are named), or, once nothing else is left to do, a QEMU that is too old
-/// and that apt cannot renew.
-pub fn plan(system: &System, os: &Os, lacking: &[&'static Need], qemu: Option<&Qemu>) -> Result<Plan> {
+/// Fails with a user error if the machine has no apt (the error names the packages). Also fails if
+/// QEMU is too old, apt cannot upgrade it, and there is nothing else to install.
+pub fn plan(system: &System, os: &Os, lacking: &[&'static Need], qemu: Option<&Qemu>) -> Result<InstallPlan> {
     if lacking.is_empty() {
-        return Ok(Plan::default());
+        return Ok(InstallPlan::default());
     }
     if !os.has_apt() {
         let names: Vec<_> = lacking.iter().map(|need| need.package).collect();
         return Err(Error::user(format!("{}: packages can be installed only with apt", os.name))
-            .detail(format!("lacking, by their names in Debian: {}", names.join(" ")))
-            .help("install your distribution's packages of these, then: hotplug doctor"));
+            .detail(format!("missing packages, by their Debian names: {}", names.join(" ")))
+            .help("install your distribution's packages for these, then run: hotplug doctor"));
     }
-    let mut plan = Plan::default();
+    let mut plan = InstallPlan::default();
     let mut beyond_apt = None;
     for need in lacking {
         match (need.found, qemu, os.backports_for_qemu()) {
             (Found::Qemu, Some(qemu), _) if !is_apts(qemu) => {
-                beyond_apt = Some(too_old(qemu, "it is not apt's, and comes first"));
+                beyond_apt = Some(too_old(qemu, "apt cannot upgrade it because it was not installed by apt"));
             }
             (Found::Qemu, _, Some(suite)) => {
                 plan.source = backports_source(system, os, &suite)?;
@@ -78,7 +80,8 @@ pub fn plan(system: &System, os: &Os, lacking: &[&'static Need], qemu: Option<&Q
     }
 }
 
-/// Whether it is where Debian's package puts it; `/bin` is the same folder there.
+/// Whether QEMU is in the folder of Debian's package. On Debian, `/bin` is the same folder as
+/// `/usr/bin`.
 fn is_apts(qemu: &Qemu) -> bool {
     qemu.path.starts_with("/usr/bin") || qemu.path.starts_with("/bin")
 }
@@ -91,7 +94,7 @@ fn too_old(qemu: &Qemu, why: &str) -> Error {
     ))
 }
 
-/// Nothing where a source for `suite` is configured.
+/// The text of a source for `suite`. `None` if one is already configured.
 fn backports_source(system: &System, os: &Os, suite: &str) -> Result<Option<String>> {
     let sources = apt::sources(system);
     if sources.iter().any(|source| source.offers(suite)) {
@@ -112,19 +115,19 @@ fn backports_source(system: &System, os: &Os, suite: &str) -> Result<Option<Stri
     )))
 }
 
-impl Plan {
-    /// Whether there is nothing to do.
+impl InstallPlan {
+    /// Whether there is nothing to install.
     pub fn is_empty(&self) -> bool {
         self.packages.is_empty() && self.backports.is_none()
     }
 
-    /// All packages, in the order they are installed.
+    /// All packages, in the order of their installation.
     pub fn all_packages(&self) -> Vec<&'static str> {
         let backports = self.backports.iter().flat_map(|(_, packages)| packages);
         self.packages.iter().chain(backports).copied().collect()
     }
 
-    /// apt's commands, after the source was written.
+    /// The apt commands to run after the source was written.
     pub fn commands(&self, rights: Rights) -> Vec<Vec<String>> {
         let mut commands = Vec::new();
         if !self.is_empty() {
@@ -140,7 +143,7 @@ impl Plan {
         commands
     }
 
-    /// The same as text for a shell, the source included.
+    /// The plan as shell commands, including the one that writes the source.
     pub fn shell(&self, rights: Rights) -> String {
         let mut text = String::new();
         if let Some(source) = &self.source {
@@ -155,14 +158,15 @@ impl Plan {
     }
 }
 
-/// Another apt may be at work, as unattended-upgrades is after a boot: wait for it, seconds.
+/// apt's install command. Another apt may be running, such as unattended-upgrades after a boot. The
+/// timeout for its lock is in seconds.
 const INSTALL: [&str; 6] =
     ["apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"];
 
 const ENVIRONMENT: [&str; 3] = ["env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"];
 
 fn privileged(rights: Rights, command: &[&str]) -> Vec<String> {
-    // sudo drops the environment, so that it is set behind it.
+    // sudo drops the environment, so `env` sets it after sudo.
     let sudo: &[&str] = if rights == Rights::Sudo { &["sudo"] } else { &[] };
     [sudo, &ENVIRONMENT, command].concat().into_iter().map(str::to_owned).collect()
 }

@@ -1,4 +1,4 @@
-//! Plans on fake roots of Debian 12 and 13, Ubuntu and Fedora.
+//! Tests of the plan on fake root file systems of Debian 12 and 13, Ubuntu and Fedora.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -15,7 +15,7 @@ fn put(root: &Path, path: &str, text: &str) {
     fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// An installation with a few of the tools.
+/// A root file system with a few of the tools.
 fn root(os_release: &str, sources: (&str, &str)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path(), "etc/os-release", os_release);
@@ -28,7 +28,7 @@ fn root(os_release: &str, sources: (&str, &str)) -> tempfile::TempDir {
     folder
 }
 
-/// All but QEMU.
+/// Adds all needs except QEMU.
 fn complete(root: &Path) {
     for there in [
         "bin/flex",
@@ -43,7 +43,7 @@ fn complete(root: &Path) {
     }
 }
 
-fn plan_for(root: &Path, qemu: Option<&Qemu>) -> Result<Plan> {
+fn plan_for(root: &Path, qemu: Option<&Qemu>) -> Result<InstallPlan> {
     let system = System::at(root);
     plan(&system, &Os::find(&system), &lacking(&system, qemu), qemu)
 }
@@ -123,7 +123,7 @@ fn a_qemu_built_by_hand_is_not_aptly_renewed() {
     complete(root.path());
     let qemu = Qemu { path: "/opt/qemu/qemu-system-x86_64".into(), ..qemu(8) };
     insta::assert_snapshot!(plan_for(root.path(), Some(&qemu)).unwrap_err(), @r#"
-    /opt/qemu/qemu-system-x86_64 is QEMU 8.2.0, and it is not apt's, and comes first
+    /opt/qemu/qemu-system-x86_64 is QEMU 8.2.0, and apt cannot upgrade it because it was not installed by apt
       help: set HOTPLUG_QEMU to a qemu-system-x86_64 of version 9 or newer; without one, run only scenarios that remove no CPUs
     "#);
 }
@@ -133,8 +133,8 @@ fn fedora_gets_names_and_no_commands() {
     let root = root(FEDORA, ("unused", ""));
     insta::assert_snapshot!(plan_for(root.path(), None).unwrap_err(), @r#"
     Fedora Linux: packages can be installed only with apt
-        lacking, by their names in Debian: qemu-system-x86 linux-source flex bison bc libelf-dev git socat
-      help: install your distribution's packages of these, then: hotplug doctor
+        missing packages, by their Debian names: qemu-system-x86 linux-source flex bison bc libelf-dev git socat
+      help: install your distribution's packages for these, then run: hotplug doctor
     "#);
 }
 

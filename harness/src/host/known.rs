@@ -1,8 +1,8 @@
-//! What is known of this machine's accelerators from an earlier probe, kept in the cache folder.
+//! Stores the results of the accelerator probe in the cache folder.
 //!
-//! The probe costs half a second under TCG, and 5 s more where `/dev/kvm` opens and runs no guest. Its answer depends on
-//! QEMU's program, on the running kernel with its modules, and on the device. All three are part of what is kept: an
-//! answer that was found with anything else is not used.
+//! The probe takes half a second under TCG, and 5 s more if `/dev/kvm` opens but no guest runs
+//! under it. Its result depends on QEMU's binary, on the running kernel with its modules, and on
+//! the device. All three are stored with the result. A result with any other basis is not used.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,45 +15,46 @@ use crate::Result;
 use crate::files::write_json;
 use crate::kernel::Cache;
 
-/// random(4): a new one at each boot.
+/// The file with the kernel's boot id (random(4)), which is new at each boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// What an answer depends on. Of another one nothing is believed.
+/// The basis of an answer. An answer with another basis is not used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Basis {
-    /// BLAKE3 of QEMU's program.
+    /// BLAKE3 hash of QEMU's binary.
     qemu: String,
-    /// [`BOOT_ID`].
+    /// The contents of [`BOOT_ID`].
     boot: String,
-    /// What `/dev/kvm` is for this process. The kernel makes a new node when the module is loaded again with other parameters.
+    /// The identity of `/dev/kvm`, or the reason why this process cannot open it. The kernel
+    /// creates a new device node when the module is loaded again with other parameters.
     kvm: String,
 }
 
-/// What probes have found.
+/// The results of probes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Answers {
-    /// A guest answered under TCG.
+    /// Whether a guest answered under TCG.
     pub(super) tcg: bool,
-    /// How KVM did; none where it was not tried.
+    /// The result for KVM. `None` if KVM was not tried.
     pub(super) kvm: Option<Kvm>,
 }
 
-/// How KVM did.
+/// The result of a probe of KVM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Kvm {
     /// A guest answered.
     Answered {
-        /// Time from QEMU's exec to its answer.
+        /// Time from QEMU's exec to the guest's answer.
         after: Duration,
-        /// It was a kernel; else the probe's boot sector.
+        /// Whether the guest was a kernel. Otherwise it was the probe's boot sector.
         kernel: bool,
     },
-    /// It is of no use, because of this.
+    /// KVM is not usable, for this reason.
     Useless(String),
 }
 
-/// The file of one QEMU's answers.
+/// The file with the answers for one QEMU binary.
 #[derive(Debug)]
 pub(super) struct Known {
     file: PathBuf,
@@ -67,7 +68,7 @@ struct Kept {
 }
 
 impl Known {
-    /// Where the answers of this QEMU are; none where the basis of an answer cannot be told.
+    /// Finds the file with the answers for this QEMU. `None` if the basis cannot be determined.
     pub(super) fn of(qemu: &Qemu, device: &Path, cache: &Cache) -> Option<Self> {
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(fs_err::File::open(&qemu.path).ok()?).ok()?;
@@ -77,19 +78,20 @@ impl Known {
         Some(Self { file: cache.accelerators().join(format!("{}.json", &hash[..16])), basis })
     }
 
-    /// What is kept. A file that is torn, or of another basis, is as good as none.
+    /// Reads the stored answers. `None` if there are none, or if the file is incomplete or has
+    /// another basis.
     pub(super) fn answers(&self) -> Option<Answers> {
         let kept: Kept = serde_json::from_slice(&fs_err::read(&self.file).ok()?).ok()?;
         (kept.basis == self.basis).then_some(kept.answers)
     }
 
-    /// Keeps what was found.
+    /// Stores answers.
     pub(super) fn keep(&self, answers: Answers) -> Result<()> {
         write_json(&self.file, &Kept { basis: self.basis.clone(), answers })
     }
 }
 
-/// Which node it is, and whether this process may open it.
+/// The identity of the device node, or the reason why this process cannot open it.
 fn identity(device: &Path) -> String {
     match (std::fs::metadata(device), super::accelerator::device_opens(device)) {
         (Ok(meta), Ok(())) => format!("{:x} {} {}", meta.rdev(), meta.ino(), meta.ctime()),

@@ -1,4 +1,4 @@
-//! Cores, memory, disk: what the kernel of this machine says about it.
+//! Cores, memory and disk of this machine, as its kernel reports them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,17 +11,18 @@ use crate::kernel::Cache;
 /// An amount of memory or disk, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
-pub struct Bytes(pub u64);
+pub struct ByteCount(pub u64);
 
-impl Bytes {
-    /// So many GiB.
+impl ByteCount {
+    /// `amount` GiB.
     pub const fn gib(amount: u64) -> Self {
         Self(amount << 30)
     }
 }
 
-/// In GiB with one decimal, rounded down: a need of 3.0 is never shown as met when it is not.
-impl fmt::Display for Bytes {
+/// Prints GiB with one decimal, rounded down. An amount below a need of 3.0 GiB is thus never
+/// printed as 3.0.
+impl fmt::Display for ByteCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tenths = u128::from(self.0) * 10 / (1 << 30);
         write!(f, "{}.{} GiB", tenths / 10, tenths % 10)
@@ -36,44 +37,46 @@ pub(super) fn cpu_model(system: &System) -> String {
     model.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
 }
 
-/// Release of the running kernel.
+/// The release of the running kernel.
 pub(super) fn kernel_release() -> String {
     nix::sys::utsname::uname()
         .map_or_else(|_| "unknown".to_owned(), |uname| uname.release().to_string_lossy().into_owned())
 }
 
-/// Cores this process may use: its affinity and its cgroup's quota count.
+/// The number of cores that this process may use, according to its affinity and its cgroup's quota.
 pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Memory in all, and what could be had without swapping (proc(5), `MemAvailable`).
-pub(super) fn memory(system: &System) -> (Bytes, Bytes) {
+/// The total memory, and the memory available without swapping (proc(5), `MemAvailable`).
+pub(super) fn memory(system: &System) -> (ByteCount, ByteCount) {
     let meminfo = system.read("/proc/meminfo").unwrap_or_default();
     (meminfo_field(&meminfo, "MemTotal"), meminfo_field(&meminfo, "MemAvailable"))
 }
 
-fn meminfo_field(meminfo: &str, name: &str) -> Bytes {
+fn meminfo_field(meminfo: &str, name: &str) -> ByteCount {
     let value = meminfo.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| *key == name);
     let kib = value.and_then(|(_, rest)| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    Bytes(kib.unwrap_or(0) << 10)
+    ByteCount(kib.unwrap_or(0) << 10)
 }
 
-/// The kernel cache's folder; where there is no home, a place whose room can still be told.
+/// The kernel cache's folder. Without a home folder, the folder of temporary files, so that free
+/// space can still be shown.
 pub(super) fn cache_folder() -> PathBuf {
     Cache::default_path().unwrap_or_else(|_| std::env::temp_dir())
 }
 
-/// What this user may still write on the file system that holds `folder`, or will hold it once it is made.
-pub(super) fn free_space(folder: &Path) -> Bytes {
+/// The free space for this user on the file system that holds `folder`, or on which it would be
+/// created.
+pub(super) fn free_space(folder: &Path) -> ByteCount {
     let there = folder.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
     nix::sys::statvfs::statvfs(there)
-        .map_or(Bytes(0), |fs| Bytes(fs.blocks_available().saturating_mul(fs.fragment_size())))
+        .map_or(ByteCount(0), |fs| ByteCount(fs.blocks_available().saturating_mul(fs.fragment_size())))
 }
 
-/// What the files below `folder` take on disk; zero where there is no such folder.
-pub(super) fn used_space(folder: &Path) -> Bytes {
-    // Enough is known once it is more than this: a cache of many kernel trees has a million files.
+/// The disk space that the files below `folder` use. Zero if the folder does not exist.
+pub(super) fn used_space(folder: &Path) -> ByteCount {
+    // The count stops above this limit, because a cache with many kernel trees has a million files.
     const ENOUGH: u64 = 1 << 30;
     let mut total = 0;
     for entry in walkdir::WalkDir::new(folder).into_iter().flatten() {
@@ -83,7 +86,7 @@ pub(super) fn used_space(folder: &Path) -> Bytes {
             break;
         }
     }
-    Bytes(total)
+    ByteCount(total)
 }
 
 #[cfg(test)]
@@ -94,15 +97,15 @@ mod tests {
     fn reads_meminfo_and_shows_sizes() {
         let meminfo =
             "MemTotal:       24684416 kB\nMemFree:        22934328 kB\nMemAvailable:   24000000 kB\n";
-        assert_eq!(meminfo_field(meminfo, "MemTotal"), Bytes(24_684_416 << 10));
-        assert_eq!(meminfo_field(meminfo, "SwapTotal"), Bytes(0));
-        assert_eq!(Bytes(24_684_416 << 10).to_string(), "23.5 GiB");
-        assert_eq!(Bytes(Bytes::gib(3).0 - 1).to_string(), "2.9 GiB");
+        assert_eq!(meminfo_field(meminfo, "MemTotal"), ByteCount(24_684_416 << 10));
+        assert_eq!(meminfo_field(meminfo, "SwapTotal"), ByteCount(0));
+        assert_eq!(ByteCount(24_684_416 << 10).to_string(), "23.5 GiB");
+        assert_eq!(ByteCount(ByteCount::gib(3).0 - 1).to_string(), "2.9 GiB");
     }
 
     #[test]
     fn free_space_of_a_folder_to_be_made_is_that_of_its_parent() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(free_space(&folder.path().join("a/b")) > Bytes(0));
+        assert!(free_space(&folder.path().join("a/b")) > ByteCount(0));
     }
 }

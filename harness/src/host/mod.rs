@@ -1,4 +1,4 @@
-//! What this machine has: distribution, packages, QEMU, an accelerator that runs guests, room.
+//! The host machine: its distribution, packages, QEMU, accelerator, memory and disk.
 
 mod accelerator;
 mod apt;
@@ -20,44 +20,44 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use accelerator::{Acceleration, Accelerator, AcceleratorRequest, Choice, find_accelerator};
-pub use install::{Plan, Rights, plan};
-pub use machine::Bytes;
+pub use install::{InstallPlan, Rights, plan};
+pub use machine::ByteCount;
 pub use needs::{DISK, Found, MEMORY, NEEDS, Need, lacking};
 pub use os::Os;
 pub use qemu::{FOR_CPU_REMOVAL, OVERRIDE, Qemu, Version};
-pub use report::{INSTALL_ALL, Report, Row};
+pub use report::{DoctorReport, INSTALL_ALL, Row};
 pub use run_plan::run as run_plan;
 pub use system::System;
 pub use tsc::tsc_hz;
 
 use crate::{Error, Result};
 
-/// What a result says about the machine it was made on.
+/// The host machine, as a result records it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Host {
     /// The distribution.
     pub os: Os,
-    /// Release of the running kernel.
+    /// The release of the running kernel.
     pub kernel: String,
     /// The processor's name.
     pub cpu: String,
-    /// Cores this process may use.
+    /// The number of cores that this process may use.
     pub cores: usize,
-    /// Memory in all.
-    pub memory: Bytes,
-    /// Memory to be had without swapping, when asked.
-    pub memory_available: Bytes,
-    /// QEMU, if there is one.
+    /// The total memory.
+    pub memory: ByteCount,
+    /// The memory that was available without swapping at the time of the survey.
+    pub memory_available: ByteCount,
+    /// QEMU, if it is installed.
     pub qemu: Option<Qemu>,
-    /// Where kernels and checkpoints are kept.
+    /// The folder of cached kernels and checkpoints.
     pub cache: PathBuf,
-    /// Room on its file system, when asked.
-    pub cache_free: Bytes,
+    /// The free space on the cache's file system at the time of the survey.
+    pub cache_free: ByteCount,
 }
 
-/// Looks around; takes as long as `qemu --version`, 0.03 s.
+/// Surveys the host. This takes as long as `qemu --version`, 0.03 s.
 ///
-/// Fails only where `HOTPLUG_QEMU` or the QEMU found is no QEMU.
+/// Fails only if the program that `HOTPLUG_QEMU` names, or the one found, is not a QEMU.
 pub async fn survey(system: &System) -> Result<Host> {
     let (memory, memory_available) = machine::memory(system);
     let cache = machine::cache_folder();
@@ -75,7 +75,7 @@ pub async fn survey(system: &System) -> Result<Host> {
 }
 
 impl Host {
-    /// QEMU, or the user's error that there is none.
+    /// The installed QEMU. Fails with a user error if there is none.
     pub fn qemu(&self) -> Result<&Qemu> {
         self.qemu.as_ref().ok_or_else(|| {
             Error::user("no QEMU: qemu-system-x86_64 is not on the PATH")

@@ -1,21 +1,24 @@
-//! What a run needs of the machine, as one table: what it is, how it is found, which Debian package brings it.
+//! The needs of a run, as one table: the need, how it is detected, and the Debian package that
+//! provides it.
 //!
-//! Found by what is used (a program, a header, a tarball), not by asking dpkg: a QEMU built by hand counts. The list
-//! for kernels is what a build of tinyconfig with our fragment failed without in an empty Debian 12; cpio, kmod,
-//! rsync and libssl-dev were not among them (no initramfs in the kernel, no modules and so no signatures of them).
+//! A need is detected by the program, header or tarball that is used, and not through dpkg, so a
+//! QEMU built by hand counts. The kernel build's needs are the packages without which a build of
+//! tinyconfig with the harness's fragment failed in an empty Debian 12. cpio, kmod, rsync and
+//! libssl-dev were not needed: the kernel has no built-in initramfs and no modules, and so no
+//! module signatures.
 
 use std::path::PathBuf;
 
-use super::{Bytes, FOR_CPU_REMOVAL, Qemu, System};
+use super::{ByteCount, FOR_CPU_REMOVAL, Qemu, System};
 
-/// How a need is found.
+/// How a need is detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// QEMU, new enough.
+    /// A QEMU that is new enough.
     Qemu,
     /// A program on the search path.
     Program(&'static str),
-    /// A header the C compiler finds.
+    /// A header that the C compiler finds.
     Header(&'static str),
     /// Any `linux-source-*` tarball in `/usr/src`.
     KernelSource,
@@ -24,13 +27,13 @@ pub enum Found {
 /// One need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need {
-    /// Its name in the table.
+    /// The need's name in the table.
     pub what: &'static str,
-    /// How it is found.
+    /// How the need is detected.
     pub found: Found,
-    /// Debian's and Ubuntu's package.
+    /// The package in Debian and Ubuntu.
     pub package: &'static str,
-    /// What for.
+    /// The purpose, as shown in the table.
     pub purpose: &'static str,
 }
 
@@ -38,20 +41,20 @@ const fn program(name: &'static str, package: &'static str, purpose: &'static st
     Need { what: name, found: Found::Program(name), package, purpose }
 }
 
-/// Everything that can be installed.
+/// All needs that can be installed.
 pub const NEEDS: [Need; 12] = [
     Need {
         what: "QEMU",
         found: Found::Qemu,
         package: "qemu-system-x86",
-        purpose: "9 or newer: guests that lose CPUs",
+        purpose: "9 or newer: CPU removal under TCG",
     },
     // The metapackage: linux-source-6.1 on Debian 12, linux-source-6.12 on Debian 13.
     Need {
         what: "kernel source",
         found: Found::KernelSource,
         package: "linux-source",
-        purpose: "what patches are applied to",
+        purpose: "the source of both kernels",
     },
     program("make", "make", "kernel build"),
     program("gcc", "gcc", "kernel build"),
@@ -72,18 +75,20 @@ pub const NEEDS: [Need; 12] = [
     },
     program("xz", "xz-utils", "unpacks the source, packs the kernel"),
     program("git", "git", "applies patches"),
-    program("socat", "socat", "repeat.sh, beside each failing trial"),
+    program("socat", "socat", "repeat.sh of each failed trial"),
 ];
 
-/// Room a run takes in the cache folder: a kernel tree is 1.4 GiB, its objects 0.2 GiB a kernel without debug
-/// information and 0.5 GiB with it, and the tarball is unpacked in between.
-pub const DISK: Bytes = Bytes::gib(3);
+/// The space that a run needs in the cache folder. A kernel tree takes 1.4 GiB. The objects of a
+/// kernel take 0.2 GiB without debug information and 0.5 GiB with it. The tarball is unpacked there
+/// in between.
+pub const DISK: ByteCount = ByteCount::gib(3);
 
-/// Memory for a build with two jobs, or for two guests of 512 MiB with DIMMs to come.
-pub const MEMORY: Bytes = Bytes::gib(2);
+/// The memory for a build with two jobs, or for two guests of 512 MiB with DIMMs to be plugged.
+pub const MEMORY: ByteCount = ByteCount::gib(2);
 
 impl Need {
-    /// What meets it on this machine, for the table; nothing where it is lacking.
+    /// A description of the item that meets the need on this machine, for the table. `None` if the
+    /// need is not met.
     pub fn met_by(&self, system: &System, qemu: Option<&Qemu>) -> Option<String> {
         match self.found {
             Found::Qemu => qemu.filter(|qemu| qemu.version >= FOR_CPU_REMOVAL).map(describe),
@@ -96,7 +101,7 @@ impl Need {
         }
     }
 
-    /// What is there instead where it is lacking.
+    /// A description of the machine's state if the need is not met.
     pub fn found_instead(&self, qemu: Option<&Qemu>) -> String {
         match (self.found, qemu) {
             (Found::Qemu, Some(qemu)) => format!("too old: {}", describe(qemu)),
@@ -109,12 +114,12 @@ fn describe(qemu: &Qemu) -> String {
     format!("{}, {}", qemu.version, qemu.path.display())
 }
 
-/// The needs that nothing meets.
+/// The needs that this machine does not meet.
 pub fn lacking(system: &System, qemu: Option<&Qemu>) -> Vec<&'static Need> {
     NEEDS.iter().filter(|need| need.met_by(system, qemu).is_none()).collect()
 }
 
-/// Tarballs of kernel sources, as Debian (`.tar.xz`) and Ubuntu (`.tar.bz2`) put them.
+/// Tarballs of kernel sources, as Debian (`.tar.xz`) and Ubuntu (`.tar.bz2`) install them.
 fn kernel_sources(system: &System) -> Vec<PathBuf> {
     let mut found = system.entries("/usr/src");
     found.retain(|path| {
@@ -124,7 +129,7 @@ fn kernel_sources(system: &System) -> Vec<PathBuf> {
     found
 }
 
-/// `linux-source-6.1` of `/usr/src/linux-source-6.1.tar.xz`.
+/// The name of a source: `linux-source-6.1` for `/usr/src/linux-source-6.1.tar.xz`.
 fn name_of(path: &std::path::Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
     let (name, _) = name.split_once(".tar")?;
@@ -135,7 +140,7 @@ fn name_of(path: &std::path::Path) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Before there is a doctor, `make` installs what needs no source of its own.
+    /// Before the doctor is built, `make` installs the packages that need no additional apt source.
     #[test]
     fn make_installs_what_the_doctor_would() {
         let early: Vec<&str> = include_str!("packages").lines().collect();

@@ -1,4 +1,4 @@
-//! Which distribution this is, from os-release(5).
+//! The distribution of this machine, from os-release(5).
 
 use serde::Serialize;
 
@@ -7,15 +7,15 @@ use super::System;
 /// The distribution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Os {
-    /// For people, such as "Debian GNU/Linux 12 (bookworm)".
+    /// The full name, such as "Debian GNU/Linux 12 (bookworm)".
     pub name: String,
-    /// Lower case, such as "debian".
+    /// The identifier in lower case, such as "debian".
     pub id: String,
-    /// What it descends from, nearest first.
+    /// The distributions from which it is derived, the closest one first.
     pub like: Vec<String>,
-    /// Such as "12"; Debian's testing and unstable have none.
+    /// The version, such as "12". Debian's testing and unstable have none.
     pub version: Option<String>,
-    /// Such as "bookworm".
+    /// The codename, such as "bookworm".
     pub codename: Option<String>,
 }
 
@@ -26,7 +26,7 @@ impl Os {
         Self::parse(&text.unwrap_or_default())
     }
 
-    /// Reads the text of an os-release file. Missing fields get the defaults the manual page gives them.
+    /// Parses the text of an os-release file. Missing fields get the defaults of the manual page.
     pub fn parse(text: &str) -> Self {
         let field = |name: &str| {
             text.lines()
@@ -44,25 +44,26 @@ impl Os {
         }
     }
 
-    /// Whether it is Debian itself.
+    /// Whether the distribution is Debian itself.
     pub fn is_debian(&self) -> bool {
         self.id == "debian"
     }
 
-    /// Whether apt and Debian's package names can be expected.
+    /// Whether the distribution is expected to have apt and Debian's package names.
     pub fn has_apt(&self) -> bool {
         self.is_debian() || self.like.iter().any(|id| id == "debian")
     }
 
-    /// The suite that holds a QEMU new enough where the release itself does not: Debian 12 has QEMU 7.2, its
-    /// backports 10.0. Debian 13 has 10.0 itself; the backports of Debian 11 end at 7.2.
+    /// The suite with a new enough QEMU, if the release itself has none. Debian 12 has QEMU 7.2,
+    /// and its backports have 10.0. Debian 13 has 10.0 itself. The backports of Debian 11 end at
+    /// 7.2.
     pub fn backports_for_qemu(&self) -> Option<String> {
         let codename = self.codename.as_deref()?;
         (self.is_debian() && self.version.as_deref() == Some("12")).then(|| format!("{codename}-backports"))
     }
 }
 
-/// Shell-like quotes, as the manual page allows them.
+/// Removes shell-like quotes, as the manual page allows them.
 fn unquote(value: &str) -> String {
     let value = value.trim();
     for quote in ['"', '\''] {

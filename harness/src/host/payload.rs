@@ -1,8 +1,10 @@
-//! The boot sector the accelerator probe starts: `probe.S`, assembled, and what its bytes on the serial port mean.
+//! The boot sector of the accelerator probe: the assembled `probe.S`, and the meaning of its bytes
+//! on the serial port.
 
 use std::fmt;
 
-/// `probe.S` without its padding and boot signature. The test below assembles the source anew and compares.
+/// The code of `probe.S` without its padding and boot signature. The test below assembles the
+/// source and compares the result.
 const CODE: [u8; 252] = [
     0xfa, 0xfc, 0xea, 0x07, 0x7c, 0x00, 0x00, 0x66, 0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0xbc,
     0x00, 0x7c, 0xba, 0xf8, 0x03, 0xb0, 0x52, 0xee, 0x66, 0x31, 0xc0, 0xbf, 0x00, 0x10, 0xb9, 0x00, 0x0c,
@@ -21,8 +23,8 @@ const CODE: [u8; 252] = [
     0xcf, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0x9b, 0xaf, 0x00, 0x1f, 0x00, 0xd8, 0x7c,
 ];
 
-/// Size of the disk that holds it. `SeaBIOS` (src/boot.c, `boot_disk`) cannot read a disk of less than one cylinder
-/// of its made-up geometry, 16 heads of 63 sectors: 504 KiB.
+/// Size of the disk with the boot sector. `SeaBIOS` (src/boot.c, `boot_disk`) cannot read a disk
+/// smaller than one cylinder of its assumed geometry, 16 heads of 63 sectors: 504 KiB.
 pub(super) const DISK_SIZE: u64 = 1 << 20;
 
 /// The first sector of the disk.
@@ -34,21 +36,21 @@ pub(super) fn boot_sector() -> [u8; 512] {
     sector
 }
 
-/// How far the boot sector got; each stage is one byte on the serial port.
+/// A stage of the boot sector. Each stage prints one byte to the serial port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
     /// The firmware started the boot sector.
     RealMode,
-    /// 32 bits, no paging.
+    /// 32-bit mode without paging.
     ProtectedMode,
-    /// 64 bits, paged.
+    /// 64-bit mode with paging.
     LongMode,
-    /// The work is done: this accelerator runs a kernel.
+    /// The computation is complete, so this accelerator can run a kernel.
     Done,
 }
 
 impl Stage {
-    /// The stage a byte stands for.
+    /// The stage for a byte. `None` for any other byte.
     pub(super) fn of(byte: u8) -> Option<Self> {
         match byte {
             b'R' => Some(Self::RealMode),

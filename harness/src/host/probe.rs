@@ -1,4 +1,4 @@
-//! One guest of the accelerator probe: start QEMU, listen to its serial port, kill it.
+//! Boots one guest of the accelerator probe: starts QEMU, reads its serial port, and kills it.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::payload::{self, Stage};
 use super::{Accelerator, Qemu};
-use crate::process::Group;
+use crate::process::ProcessGroup;
 use crate::{Error, Result};
 
-/// What a kernel of any version says first.
+/// The first line of the kernel log in every version.
 const KERNEL_BANNER: &[u8] = b"Linux version ";
 
-/// What is booted.
+/// The payload of the probe's guest.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Boot<'a> {
     /// The boot sector of [`payload`].
@@ -29,31 +29,32 @@ pub(super) enum Boot<'a> {
     Kernel(&'a Path),
 }
 
-/// How it went.
+/// The outcome of booting one guest.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ProbeOutcome {
-    /// The guest did what it was started for.
+    /// The guest answered: the boot sector completed its work, or the kernel printed its first
+    /// line.
     Answered {
-        /// Time since QEMU's exec.
+        /// Time from QEMU's exec to the answer.
         after: Duration,
-        /// Of it, the boot sector's work in long mode; zero for a kernel.
+        /// The part of `after` that the boot sector worked in long mode. Zero for a kernel.
         work: Duration,
     },
-    /// It did not within the limit.
+    /// The guest did not answer within the limit.
     Silent {
-        /// How far the boot sector got.
+        /// The last stage that the boot sector reached.
         reached: Option<Stage>,
         /// The limit.
         limit: Duration,
     },
-    /// QEMU ended before.
+    /// QEMU ended before the guest answered.
     Ended {
         /// The end of its standard error, or its exit status.
         how: String,
     },
 }
 
-/// Boots one guest and waits for its answer, QEMU's end, the limit, or `cancel`.
+/// Boots one guest and waits for its answer, QEMU's exit, the limit, or `cancel`.
 pub(super) async fn boot(
     qemu: &Qemu,
     accelerator: Accelerator,
@@ -61,13 +62,13 @@ pub(super) async fn boot(
     limit: Duration,
     cancel: &CancellationToken,
 ) -> Result<ProbeOutcome> {
-    // Files without a name: nothing is left behind, however this process ends.
+    // The files have no name, so nothing is left behind, however this process ends.
     let disk = boot_disk()?;
     let mut stderr = tempfile::tempfile()?;
     let mut command = Command::new(&qemu.path);
     command.args(arguments(accelerator, what, &disk)).stdout(Stdio::piped()).stderr(stderr.try_clone()?);
 
-    let mut group = Group::spawn(command, Signal::SIGKILL)?;
+    let mut group = ProcessGroup::spawn(command, Signal::SIGKILL)?;
     let stdout = group.child().stdout.take();
     let mut serial = stdout.ok_or_else(|| Error::infrastructure("QEMU has no standard output"))?;
     let mut heard = Heard::new(what);
@@ -85,7 +86,7 @@ pub(super) async fn boot(
     Ok(outcome)
 }
 
-/// The CPU model is the one trials run with: its features are what KVM may fail to set.
+/// QEMU's arguments. The CPU model is that of the trials, because KVM may fail to set its features.
 fn arguments(accelerator: Accelerator, what: Boot<'_>, disk: &File) -> Vec<String> {
     let fixed =
         "-cpu max -machine q35 -m 256 -nodefaults -no-user-config -no-reboot -display none -serial stdio";
@@ -93,7 +94,7 @@ fn arguments(accelerator: Accelerator, what: Boot<'_>, disk: &File) -> Vec<Strin
     arguments.extend(fixed.split(' ').map(str::to_owned));
     match what {
         Boot::Sector => {
-            // By way of this process's descriptor, for the file has no name.
+            // QEMU opens the file through this process's descriptor, because the file has no name.
             let path = format!("/proc/{}/fd/{}", std::process::id(), disk.as_raw_fd());
             arguments.extend(["-drive".to_owned(), format!("file={path},format=raw,if=ide")]);
         }
@@ -112,14 +113,14 @@ fn boot_disk() -> Result<File> {
     Ok(disk)
 }
 
-/// Why QEMU ended by itself.
-async fn last_words(group: &mut Group, stderr: &mut File) -> Result<String> {
+/// The reason why QEMU ended by itself.
+async fn last_words(group: &mut ProcessGroup, stderr: &mut File) -> Result<String> {
     let status = group.wait().await?;
     stderr.seek(SeekFrom::Start(0))?;
     let mut text = Vec::new();
     stderr.read_to_end(&mut text)?;
     let text = String::from_utf8_lossy(&text);
-    // "warning:" lines tell of features the host lacks; every QEMU that works prints some too.
+    // Lines with "warning:" name features that the host lacks. A QEMU that works prints some too.
     let lines: Vec<_> = text.lines().filter(|line| !line.contains(": warning: ")).collect();
     let last = lines[lines.len().saturating_sub(5)..].join("\n");
     Ok(if last.is_empty() {
@@ -129,7 +130,7 @@ async fn last_words(group: &mut Group, stderr: &mut File) -> Result<String> {
     })
 }
 
-/// What came over the serial port.
+/// The output of the serial port.
 struct Heard<'a> {
     what: Boot<'a>,
     started: Instant,
@@ -143,7 +144,8 @@ impl<'a> Heard<'a> {
         Self { what, started: Instant::now(), bytes: Vec::new(), reached: None, long_mode: None }
     }
 
-    /// Time since the start when the answer came; nothing when the stream ended before.
+    /// Reads the serial port until the answer is complete. Returns the time since the start, or
+    /// `None` if the stream ended before the answer.
     async fn listen(&mut self, serial: &mut ChildStdout) -> Option<Duration> {
         let mut buffer = [0; 4096];
         loop {
@@ -157,7 +159,7 @@ impl<'a> Heard<'a> {
         }
     }
 
-    /// Whether these bytes complete the answer.
+    /// Processes bytes from the serial port. Returns whether they complete the answer.
     fn take(&mut self, bytes: &[u8], now: Instant) -> bool {
         match self.what {
             Boot::Sector => {
@@ -192,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    /// Not the real thing: a script in QEMU's place.
+    /// A shell script in place of QEMU.
     fn script(folder: &Path, text: &str) -> Qemu {
         let path = folder.join("qemu");
         fs_err::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();

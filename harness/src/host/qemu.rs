@@ -1,4 +1,4 @@
-//! QEMU as a program on this machine: where it is and how old.
+//! The QEMU binary on this machine: its path and version.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,32 +11,33 @@ use tokio::process::Command;
 
 use super::{Accelerator, System};
 use crate::limits::limits;
-use crate::process::Group;
+use crate::process::ProcessGroup;
 use crate::{Error, Result};
 
-/// Name of the program.
+/// Name of QEMU's binary.
 const PROGRAM: &str = "qemu-system-x86_64";
 
-/// Environment variable that names another one.
+/// Environment variable with the path of another QEMU binary.
 pub const OVERRIDE: &str = "HOTPLUG_QEMU";
 
-/// A version of QEMU. Ordered as versions are.
+/// A version of QEMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
-    /// The first number, one a year.
+    /// The first number, which increases once a year.
     pub major: u32,
-    /// The second.
+    /// The second number.
     pub minor: u32,
-    /// The third.
+    /// The third number.
     pub micro: u32,
 }
 
-/// The oldest whose TCG survives the removal of CPUs. QEMU 7.2's APIC emulation loses interrupts to CPUs past the
-/// hole and corrupts its heap at the next CPU added; 10.0.2 takes dozens of removals in any order.
+/// The oldest version whose TCG works after the removal of CPUs. QEMU 7.2's APIC emulation loses
+/// interrupts to CPUs after the removed one, and corrupts its heap when the next CPU is added.
+/// 10.0.2 works after dozens of removals in any order.
 pub const FOR_CPU_REMOVAL: Version = Version { major: 9, minor: 0, micro: 0 };
 
 impl Version {
-    /// Reads the first line of `--version`: "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)".
+    /// Parses the first line of `--version`: "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)".
     pub fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.lines().next()?.split_once("version ")?;
         let number = rest.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
@@ -53,7 +54,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// As text, "10.0.2".
+/// Serializes the version as text: "10.0.2".
 impl Serialize for Version {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -63,16 +64,18 @@ impl Serialize for Version {
 /// An installed QEMU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Qemu {
-    /// Where it is.
+    /// The path of the binary.
     pub path: PathBuf,
-    /// What it says it is.
+    /// The version that the binary prints.
     pub version: Version,
 }
 
 impl Qemu {
-    /// The one that `HOTPLUG_QEMU` names, or else the first on the search path. `None` where there is none.
+    /// Finds the QEMU that `HOTPLUG_QEMU` names, or else the first on the search path. Returns
+    /// `None` if there is none.
     ///
-    /// The user's error: `HOTPLUG_QEMU` names no QEMU.
+    /// Fails with a user error if `HOTPLUG_QEMU` does not name a QEMU, and with an infrastructure
+    /// error if the binary on the search path does not print a version.
     pub async fn find(system: &System) -> Result<Option<Self>> {
         match std::env::var_os(OVERRIDE).filter(|value| !value.is_empty()) {
             Some(path) => {
@@ -94,7 +97,8 @@ impl Qemu {
         }
     }
 
-    /// Whether CPUs may be removed from its guests: the user's error where its TCG would corrupt itself.
+    /// Checks that CPUs may be removed from the guests of this QEMU. Fails with a user error if its
+    /// TCG would corrupt its own memory.
     pub fn check_cpu_removal(&self, accelerator: Accelerator) -> Result<()> {
         if accelerator == Accelerator::Kvm || self.version >= FOR_CPU_REMOVAL {
             return Ok(());
@@ -110,11 +114,11 @@ impl Qemu {
     }
 }
 
-/// Asks the program; the error is a fragment to follow its name.
+/// Runs the binary with `--version`. The error is a fragment that follows the binary's name.
 async fn version_of(path: &Path) -> Result<Version, String> {
     let mut command = Command::new(path);
     command.arg("--version").stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut group = Group::spawn(command, Signal::SIGKILL).map_err(|error| error.to_string())?;
+    let mut group = ProcessGroup::spawn(command, Signal::SIGKILL).map_err(|error| error.to_string())?;
     let mut text = String::new();
     if let Some(stdout) = &mut group.child().stdout {
         let read = tokio::time::timeout(limits().program, stdout.read_to_string(&mut text)).await;
@@ -122,7 +126,7 @@ async fn version_of(path: &Path) -> Result<Version, String> {
     }
     let ended = tokio::time::timeout(limits().program, group.wait()).await;
     ended.map_err(|_| "does not end after --version".to_owned())?.map_err(|error| error.to_string())?;
-    Version::parse(&text).ok_or_else(|| "does not name its version: not a QEMU".to_owned())
+    Version::parse(&text).ok_or_else(|| "does not print a QEMU version: not a QEMU".to_owned())
 }
 
 #[cfg(test)]
@@ -163,7 +167,7 @@ mod tests {
     async fn what_is_no_qemu_is_told_apart() {
         assert_eq!(
             version_of(Path::new("/bin/true")).await.unwrap_err(),
-            "does not name its version: not a QEMU"
+            "does not print a QEMU version: not a QEMU"
         );
         assert!(version_of(Path::new("/nonexistent")).await.unwrap_err().contains("not installed"));
     }

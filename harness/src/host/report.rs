@@ -1,38 +1,39 @@
-//! The doctor's table.
+//! The table of `hotplug doctor`.
 
 use std::fmt;
 
 use super::apt::OUR_SOURCE;
 use super::install::{Rights, plan};
 use super::needs::{self, NEEDS, Need};
-use super::{Acceleration, Bytes, Host, System};
+use super::{Acceleration, ByteCount, Host, System};
 use crate::{Error, Result};
 
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// What it is about.
+    /// The name of the need.
     pub what: String,
-    /// What the host has.
+    /// The item that the host has.
     pub found: String,
-    /// What is needed, or what for.
+    /// The required amount, or the purpose.
     pub needed: String,
-    /// What to do about it; none where the need is met.
+    /// The remedy. `None` if the need is met.
     pub help: Option<String>,
 }
 
-/// What the host has and lacks.
+/// The needs that the host meets and those that it does not meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// The table.
+pub struct DoctorReport {
+    /// The rows of the table.
     pub rows: Vec<Row>,
 }
 
 /// The command that installs all that can be installed.
 pub const INSTALL_ALL: &str = "hotplug doctor --install";
 
-impl Report {
-    /// Puts it together. `acceleration` is the probe's answer, or nothing where there was no QEMU to probe with.
+impl DoctorReport {
+    /// Builds the table. `acceleration` is the result of the accelerator probe, or `None` if there
+    /// is no QEMU.
     pub fn new(system: &System, host: &Host, acceleration: Option<&Result<Acceleration>>) -> Self {
         let installable = NEEDS.iter().map(|need| {
             let met = need.met_by(system, host.qemu.as_ref());
@@ -49,13 +50,13 @@ impl Report {
         Self { rows }
     }
 
-    /// Whether all that is needed is there.
+    /// Whether the host meets all needs.
     pub fn is_complete(&self) -> bool {
         self.rows.iter().all(|row| row.help.is_none())
     }
 }
 
-/// The exact command for one need: what `--install` would do for it alone.
+/// The command that installs one need alone.
 fn help_for(system: &System, host: &Host, need: &'static Need) -> String {
     let plan = match plan(system, &host.os, &[need], host.qemu.as_ref()) {
         Ok(plan) => plan,
@@ -71,7 +72,7 @@ fn help_for(system: &System, host: &Host, need: &'static Need) -> String {
     }
 }
 
-/// What an error is about, and its help.
+/// Splits an error into its message and its help.
 fn in_parts(error: &Error) -> (String, String) {
     let text = error.to_string();
     let (what, help) = text.split_once("\n  help: ").unwrap_or((&text, "see above"));
@@ -106,8 +107,10 @@ fn memory(host: &Host) -> Row {
 }
 
 fn disk(host: &Host) -> Row {
-    // A cache in use has its kernels already; only an empty one still needs the room. What it holds takes seconds to add up.
-    let enough = host.cache_free >= needs::DISK || super::machine::used_space(&host.cache) >= Bytes::gib(1);
+    // A cache in use already has its kernels. Only an empty one still needs the space. The used
+    // space is computed second, because it takes seconds.
+    let enough =
+        host.cache_free >= needs::DISK || super::machine::used_space(&host.cache) >= ByteCount::gib(1);
     Row {
         what: "disk".into(),
         found: format!("{} free at {}", host.cache_free, host.cache.display()),
@@ -116,18 +119,18 @@ fn disk(host: &Host) -> Row {
     }
 }
 
-/// Columns of the table; `what` and `needed` fit theirs by construction.
+/// Column widths of the table. The texts of `what` and `needed` always fit.
 const WHAT: usize = 18;
 const FOUND: usize = 38;
 const WIDTH: usize = 100;
 
-impl fmt::Display for Report {
+impl fmt::Display for DoctorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "       {:WHAT$}{:FOUND$}needed for", "what", "found")?;
         for row in &self.rows {
             let state = if row.help.is_none() { "ok" } else { "LACKS" };
             let head = format!("{state:7}{:WHAT$}", row.what);
-            // What does not fit its column goes on in the next line, under it.
+            // Text that does not fit its column continues below it.
             let found = wrap(&row.found, FOUND - 2);
             let mut found = found.iter();
             let first = found.next().map_or("", String::as_str);
@@ -140,14 +143,14 @@ impl fmt::Display for Report {
             }
         }
         if self.is_complete() {
-            writeln!(f, "\nall that is needed is here")
+            writeln!(f, "\nthis machine has everything that hotplug needs")
         } else {
             writeln!(f, "\nto install all of these: {INSTALL_ALL}")
         }
     }
 }
 
-/// Breaks at spaces; a word longer than the width stays whole.
+/// Breaks text at spaces. A word longer than the width is not broken.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
@@ -177,11 +180,11 @@ mod tests {
             kernel: "6.1.0-32-amd64".into(),
             cpu: "Intel(R) Xeon(R) Processor @ 2.10GHz".into(),
             cores: 2,
-            memory: Bytes::gib(8),
-            memory_available: Bytes::gib(7),
+            memory: ByteCount::gib(8),
+            memory_available: ByteCount::gib(7),
             qemu,
             cache: "/none/.cache/hotplug".into(),
-            cache_free: Bytes::gib(2),
+            cache_free: ByteCount::gib(2),
         }
     }
 
@@ -196,16 +199,16 @@ mod tests {
     #[test]
     fn an_empty_machine_lacks_everything_and_says_what_mends_it() {
         let root = root();
-        let report = Report::new(&System::at(root.path()), &host(None), None);
+        let report = DoctorReport::new(&System::at(root.path()), &host(None), None);
         let text = report.to_string().replace("sudo ", "");
         assert!(!report.is_complete());
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         insta::assert_snapshot!(text, @r#"
                what              found                                 needed for
-        LACKS  QEMU              missing                               9 or newer: guests that lose CPUs
+        LACKS  QEMU              missing                               9 or newer: CPU removal under TCG
                help:   hotplug doctor --install (also writes
                        /etc/apt/sources.list.d/hotplug-backports.sources)
-        LACKS  kernel source     missing                               what patches are applied to
+        LACKS  kernel source     missing                               the source of both kernels
                help:   apt-get install --no-install-recommends linux-source
         LACKS  make              missing                               kernel build
                help:   apt-get install --no-install-recommends make
@@ -225,7 +228,7 @@ mod tests {
                help:   apt-get install --no-install-recommends xz-utils
         LACKS  git               missing                               applies patches
                help:   apt-get install --no-install-recommends git
-        LACKS  socat             missing                               repeat.sh, beside each failing trial
+        LACKS  socat             missing                               repeat.sh of each failed trial
                help:   apt-get install --no-install-recommends socat
         LACKS  accelerator       not known without QEMU                a guest that answers
                help:   install QEMU, then: hotplug doctor
@@ -244,15 +247,15 @@ mod tests {
         let root = root();
         let version = Version { major: 7, minor: 2, micro: 22 };
         let mut host = host(Some(Qemu { path: "/usr/bin/qemu-system-x86_64".into(), version }));
-        host.cache_free = Bytes::gib(50);
+        host.cache_free = ByteCount::gib(50);
         let reason = "/dev/kvm opens, but no guest answers within 5 s".to_owned();
         let acceleration = Ok(Acceleration { accelerator: Accelerator::Tcg, reason });
-        let text = Report::new(&System::at(root.path()), &host, Some(&acceleration)).to_string();
+        let text = DoctorReport::new(&System::at(root.path()), &host, Some(&acceleration)).to_string();
         let tools = |line: &&str| line.contains("missing") || line.contains("--no-install-recommends");
         let some: Vec<_> = text.lines().filter(|line| !tools(line)).collect();
         insta::assert_snapshot!(some.join("\n"), @r#"
                what              found                                 needed for
-        LACKS  QEMU              too old: 7.2.22,                      9 or newer: guests that lose CPUs
+        LACKS  QEMU              too old: 7.2.22,                      9 or newer: CPU removal under TCG
                                  /usr/bin/qemu-system-x86_64
                help:   hotplug doctor --install (also writes
                        /etc/apt/sources.list.d/hotplug-backports.sources)

@@ -1,4 +1,5 @@
-//! Carrying out an installation plan: sudo's password, our source file, apt, and what apt said when it fails.
+//! Runs an installation plan: asks for sudo's password, writes the apt source, runs apt, and
+//! reports apt's last lines if it fails.
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
@@ -10,18 +11,20 @@ use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use super::apt::OUR_SOURCE;
-use super::install::{Plan, Rights};
-use crate::process::Group;
+use super::install::{InstallPlan, Rights};
+use crate::process::ProcessGroup;
 use crate::{Error, Result};
 
-/// How many of apt's last lines an error shows.
+/// Number of apt's last lines that an error shows.
 const LAST_LINES: usize = 15;
 
-/// Carries the plan out; `tell` gets a line before each step. With nothing to do, nothing is started.
+/// Runs the plan. `tell` receives a line before each step. If the plan is empty, nothing is
+/// started.
 ///
-/// The user's error: neither root nor sudo (the commands are shown). Infrastructure: apt failed (its last lines are).
+/// Fails with a user error if there is neither root nor sudo (the error shows the commands), and
+/// with an infrastructure error if apt fails (the error shows its last lines).
 pub async fn run(
-    plan: &Plan,
+    plan: &InstallPlan,
     rights: Rights,
     cancel: &CancellationToken,
     mut tell: impl FnMut(&str),
@@ -35,7 +38,7 @@ pub async fn run(
         Rights::None => {
             return Err(Error::user("installing packages needs root, and there is no sudo")
                 .detail(plan.shell(Rights::Root))
-                .help("run the lines above as root, or as root: hotplug doctor --install"));
+                .help("run the lines above as root, or run `hotplug doctor --install` as root"));
         }
     }
     if let Some(source) = &plan.source {
@@ -51,13 +54,14 @@ pub async fn run(
 }
 
 async fn run_commands(
-    plan: &Plan,
+    plan: &InstallPlan,
     rights: Rights,
     cancel: &CancellationToken,
     tell: &mut impl FnMut(&str),
 ) -> Result<()> {
-    // A foreign source that is out of order fails `update`, though all that is wanted may be had: go on, and tell
-    // of it only if something could not be installed.
+    // `update` fails if any source is broken, even if all needed packages are available. So the
+    // next command runs anyway, and this failure is reported only if a package could not be
+    // installed.
     let mut failed_update = None;
     for command in plan.commands(rights) {
         tell(&command.join(" "));
@@ -68,7 +72,7 @@ async fn run_commands(
             let said = [failed_update.unwrap_or_default(), error].concat();
             return Err(Error::infrastructure(format!("`{}` failed", command.join(" ")))
                 .detail(said)
-                .help("correct what apt complains about, then: hotplug doctor --install"));
+                .help("correct the problem that apt reports, then run: hotplug doctor --install"));
         }
     }
     Ok(())
@@ -79,9 +83,10 @@ fn with_sudo(rights: Rights, command: &[&str]) -> Vec<String> {
     [sudo, command].concat().into_iter().map(str::to_owned).collect()
 }
 
-/// sudo asks at the terminal, which only the foreground's process group may read; later commands have groups of
-/// their own and find the password already given.
-fn ask_password(plan: &Plan) -> Result<()> {
+/// Makes sudo ask for the password. sudo reads it from the terminal, which only the foreground
+/// process group may do. Later commands have their own process groups and find the password already
+/// given.
+fn ask_password(plan: &InstallPlan) -> Result<()> {
     let sudo = |arguments: &[&str], quiet: bool| {
         let mut command = std::process::Command::new("sudo");
         command.args(arguments);
@@ -93,9 +98,9 @@ fn ask_password(plan: &Plan) -> Result<()> {
     if sudo(&["-n", "true"], true) || (std::io::stdin().is_terminal() && sudo(&["-v"], false)) {
         return Ok(());
     }
-    Err(Error::user("installing packages needs root, and sudo does not let this user")
+    Err(Error::user("installing packages needs root, and sudo does not permit this user")
         .detail(plan.shell(Rights::Root))
-        .help("run the lines above as root, or as root: hotplug doctor --install"))
+        .help("run the lines above as root, or run `hotplug doctor --install` as root"))
 }
 
 async fn write_source(text: &str, rights: Rights, cancel: &CancellationToken) -> Result<()> {
@@ -108,15 +113,16 @@ async fn write_source(text: &str, rights: Rights, cancel: &CancellationToken) ->
         .map_err(|said| Error::infrastructure(format!("cannot write {OUR_SOURCE}")).detail(said))
 }
 
-/// Runs one command to its end; the inner error is the last of what it said.
+/// Runs one command to its end. The inner error has the last lines of its output.
 async fn run_one(command: &[String], cancel: &CancellationToken) -> Result<Result<(), String>> {
     let Some((program, arguments)) = command.split_first() else { return Ok(Ok(())) };
     let (writer, reader) = tokio::net::unix::pipe::pipe()?;
     let writer = writer.into_blocking_fd()?;
     let mut started = Command::new(program);
     started.args(arguments).stdout(writer.try_clone()?).stderr(writer);
-    // Not SIGKILL: dpkg killed halfway leaves a machine that must be mended by hand.
-    let mut group = Group::spawn(started, Signal::SIGTERM)?;
+    // The signal is not SIGKILL, because a dpkg that is killed midway leaves a state that must be
+    // repaired by hand.
+    let mut group = ProcessGroup::spawn(started, Signal::SIGTERM)?;
     let mut lines = BufReader::new(reader).lines();
     let mut last = VecDeque::new();
     let mut interrupted = false;
@@ -132,7 +138,8 @@ async fn run_one(command: &[String], cancel: &CancellationToken) -> Result<Resul
                 }
                 Ok(None) | Err(_) => break,
             },
-            // apt ends a download at once, but finishes the package it is unpacking: wait for it.
+            // apt aborts a download at once, but finishes the package that it is unpacking, so its
+            // end is awaited.
             () = cancel.cancelled(), if !interrupted => {
                 interrupted = true;
                 let _ = nix::sys::signal::kill(group.id(), Signal::SIGINT);
@@ -167,21 +174,22 @@ mod tests {
 
     #[tokio::test]
     async fn without_rights_the_commands_are_shown() {
-        let plan = Plan { packages: vec!["flex", "bc"], ..Plan::default() };
+        let plan = InstallPlan { packages: vec!["flex", "bc"], ..InstallPlan::default() };
         let error = run(&plan, Rights::None, &CancellationToken::new(), |_| {}).await.unwrap_err();
         assert_eq!(error.exit_status(), 2);
         insta::assert_snapshot!(error, @r#"
         installing packages needs root, and there is no sudo
             env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get update
             env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 flex bc
-          help: run the lines above as root, or as root: hotplug doctor --install
+          help: run the lines above as root, or run `hotplug doctor --install` as root
         "#);
     }
 
     #[tokio::test]
     async fn an_empty_plan_starts_nothing() {
         let told =
-            run(&Plan::default(), Rights::None, &CancellationToken::new(), |step| panic!("{step}")).await;
+            run(&InstallPlan::default(), Rights::None, &CancellationToken::new(), |step| panic!("{step}"))
+                .await;
         assert!(told.is_ok());
     }
 }

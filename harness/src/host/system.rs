@@ -1,15 +1,15 @@
-//! Where the survey looks: this machine's file system, or a folder that stands for one in tests.
+//! The file system that the survey reads: this machine's, or a folder that replaces it in tests.
 
 use std::path::{Path, PathBuf};
 
-/// A file system with its search path for programs.
+/// A file system and its search path for programs.
 #[derive(Debug, Clone)]
 pub struct System {
     root: PathBuf,
     path: Vec<PathBuf>,
 }
 
-/// Where administrators' programs are; a user's PATH on Debian lacks them.
+/// The folders of system administration programs, which a user's PATH on Debian lacks.
 const SBIN: [&str; 2] = ["/usr/sbin", "/sbin"];
 
 impl System {
@@ -20,17 +20,18 @@ impl System {
         Self { root: "/".into(), path }
     }
 
-    /// The tree below `root`, with programs in its `usr/bin`.
+    /// The file system below `root`, with programs in its `usr/bin`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), path: vec!["/usr/bin".into()] }
     }
 
-    /// The file's text; nothing where it cannot be read.
+    /// The text of a file. `None` if it cannot be read.
     pub(super) fn read(&self, path: impl AsRef<Path>) -> Option<String> {
         fs_err::read_to_string(self.resolve(path)).ok()
     }
 
-    /// Paths, as seen from the root, of what a folder holds, sorted; empty where there is no such folder.
+    /// The entries of a folder, as sorted paths relative to the root. Empty if the folder does not
+    /// exist.
     pub(super) fn entries(&self, folder: &str) -> Vec<PathBuf> {
         let Ok(entries) = fs_err::read_dir(self.resolve(folder)) else { return Vec::new() };
         let mut found: Vec<_> =
@@ -39,7 +40,7 @@ impl System {
         found
     }
 
-    /// The first executable file of that name on the search path, as seen from the root.
+    /// The path, relative to the root, of the first executable with this name on the search path.
     pub(super) fn program(&self, name: &str) -> Option<PathBuf> {
         self.path.iter().map(|folder| folder.join(name)).find(|candidate| {
             let real = self.resolve(candidate);
@@ -47,7 +48,7 @@ impl System {
         })
     }
 
-    /// Whether the C compiler would find `<name>`, also in Debian's folders of one architecture each.
+    /// Whether the C compiler would find `<name>`. Debian's multiarch folders are searched too.
     pub(super) fn header(&self, name: &str) -> bool {
         let multiarch = Path::new("/usr/include").join(format!("{}-linux-gnu", std::env::consts::ARCH));
         [Path::new("/usr/include"), Path::new("/usr/local/include"), &multiarch]

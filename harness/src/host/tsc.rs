@@ -1,13 +1,17 @@
-//! How fast this machine's time stamp counter counts. Under TCG it is the guest's too (QEMU 10.0, `cpu_get_host_ticks()`).
+//! Measures the frequency of this machine's time stamp counter (TSC). Under TCG, the guest reads
+//! the same counter (QEMU 10.0, `cpu_get_host_ticks()`).
 
 use std::time::{Duration, Instant};
 
-/// Long enough that the clock's own resolution and a moment off the processor change nothing in the first digits.
+/// Duration of a measurement. It is long enough that the clock's resolution and a short preemption
+/// do not change the first digits.
 const LOOK: Duration = Duration::from_millis(20);
-/// What two looks agree on: the same machine gives the same figure, and with it the same command line of a guest.
+/// Rounding step. With it, two measurements on one machine give the same frequency, and so the same
+/// kernel command line for a guest.
 const STEP_HZ: u64 = 100_000_000;
 
-/// Counts a second, to 100 MHz; none on machines without one, or with one that does not count.
+/// The counter's frequency in Hz, rounded to 100 MHz. `None` if the machine has no counter, or if
+/// it does not count.
 pub fn tsc_hz() -> Option<u64> {
     let (start, before) = (Instant::now(), read()?);
     std::thread::sleep(LOOK);

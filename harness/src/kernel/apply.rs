@@ -1,4 +1,5 @@
-//! A patch series on a source: which files get which contents. The source is only read.
+//! Applies a patch series to a source and lists the files that change, with their new contents. The
+//! source is only read.
 
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
@@ -8,13 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Error, Result};
 
+use super::command;
 use super::patch::{FileDiff, Hunk, Patch};
-use super::tool;
 
-/// How many lines of the source are shown around a hunk that does not apply.
+/// Number of source lines shown before and after the place of a hunk that does not apply.
 const CONTEXT: usize = 3;
 
-/// What a series makes of a source.
+/// The difference between a source and the same source with a patch series applied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Overlay {
     pub(crate) changes: Vec<Change>,
@@ -23,13 +24,13 @@ pub(crate) struct Overlay {
 /// One file of an [`Overlay`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
-    /// Relative to the source.
+    /// The path relative to the source.
     pub(crate) path: String,
-    /// `None`: the file is deleted.
+    /// The new contents. `None` means that the file is deleted.
     pub(crate) now: Option<Contents>,
 }
 
-/// A file's bytes and whether it can be executed.
+/// A file's bytes and whether it is executable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Contents {
     pub(crate) bytes: Vec<u8>,
@@ -37,7 +38,7 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    /// Reads `file`. `None`: there is none.
+    /// Reads `file`. Returns `None` if it does not exist.
     pub(crate) fn read(file: &Path) -> Result<Option<Self>> {
         let meta = match fs_err::symlink_metadata(file) {
             Ok(meta) => meta,
@@ -46,7 +47,7 @@ impl Contents {
         };
         if !meta.is_file() {
             return Err(Error::user(format!(
-                "the patch changes {}, which is not a plain file",
+                "the patch changes {}, which is not a regular file",
                 file.display()
             )));
         }
@@ -54,7 +55,8 @@ impl Contents {
         Ok(Some(Self { bytes: fs_err::read(file)?, executable }))
     }
 
-    /// Writes it to `file`, in place: its time becomes now, which is what make goes by.
+    /// Writes the contents to `file` in place. The file's modification time becomes the current
+    /// time, so that make recompiles its dependents.
     pub(crate) fn write(&self, file: &Path) -> Result<()> {
         if let Some(folder) = file.parent() {
             fs_err::create_dir_all(folder)?;
@@ -66,7 +68,7 @@ impl Contents {
     }
 }
 
-/// Applies `patches` in order to the files of `source`, in the empty folder `scratch`.
+/// Applies `patches` in order to copies of the files of `source`, in the empty folder `scratch`.
 pub(crate) async fn overlay(
     patches: &[Patch],
     source: &Path,
@@ -96,7 +98,7 @@ pub(crate) async fn overlay(
     }
     if changes.is_empty() && !patches.is_empty() {
         return Err(Error::user(format!("{} changes nothing in this source", names(patches)))
-            .help("is it the right patch? A series may undo itself"));
+            .help("check that it is the right patch; the patches of a series may revert one another"));
     }
     Ok(Overlay { changes })
 }
@@ -108,24 +110,25 @@ fn names(patches: &[Patch]) -> String {
 async fn apply_one(patch: &Patch, work: &Path, scratch: &Path, cancel: &CancellationToken) -> Result<()> {
     let file = scratch.join("diff");
     fs_err::write(&file, &patch.diff)?;
-    // Strict, as `git am` is: offsets are taken, fuzz is not.
-    let apply = tool::git(work).args(["apply", "--whitespace=nowarn"]).arg(&file);
-    let said = tool::capture(apply, cancel).await?;
+    // This is as strict as `git am`: a hunk may apply at an offset, but not with fuzz.
+    let apply = command::git(work).args(["apply", "--whitespace=nowarn"]).arg(&file);
+    let said = command::capture(apply, cancel).await?;
     if said.good {
         return Ok(());
     }
     if said.stderr.contains("No space left on device") {
-        return Err(tool::disk_full(said.stderr.trim()));
+        return Err(command::disk_full(said.stderr.trim()));
     }
-    let backwards = tool::git(work).args(["apply", "--check", "--reverse"]).arg(&file);
-    let already = tool::capture(backwards, cancel).await?.good;
+    let backwards = command::git(work).args(["apply", "--check", "--reverse"]).arg(&file);
+    let already = command::capture(backwards, cancel).await?.good;
     Err(does_not_apply(patch, work, &said.stderr, already))
 }
 
-/// git says `error: patch failed: FILE:LINE`, or names the file that is missing.
+/// Makes the error for a patch that does not apply. git prints `error: patch failed: FILE:LINE`, or
+/// the name of a missing file.
 fn does_not_apply(patch: &Patch, work: &Path, said: &str, already: bool) -> Error {
     let help = if already {
-        "this source has the patch already"
+        "this source already has the patch"
     } else {
         "rebase the patch onto this source, or give the source it was made for (--source)"
     };
@@ -147,12 +150,15 @@ fn does_not_apply(patch: &Patch, work: &Path, said: &str, already: bool) -> Erro
     let missing = |file: &&FileDiff| file.paths.first().is_some_and(|path| !work.join(path).exists());
     match patch.files.iter().find(missing).and_then(|file| file.paths.first()) {
         Some(gone) => Error::user(format!("{} does not apply: this source has no {gone}", patch.name))
-            .help("is it for another version? Paths must have one leading part, as a/mm/memory.c"),
+            .help("is it for another version? Its paths need one leading component, as in a/mm/memory.c"),
         None => Error::user(format!("{} does not apply", patch.name)).detail(said.trim()).help(help),
     }
 }
 
-/// The source's lines where the hunk's own first line of any weight is found, else at the line it names.
+/// The source's lines at the place of the hunk. The first old line of the hunk that has more than 6
+/// characters and occurs in the source gives the place. If it occurs several times, the occurrence
+/// nearest to the hunk's line number counts. If no such line occurs, the hunk's line number is the
+/// place.
 fn what_is_there(source: &str, hunk: &Hunk) -> String {
     let lines: Vec<&str> = source.lines().collect();
     let old = hunk.text.lines().skip(1).filter(|line| !line.starts_with(['+', '\\']));
@@ -172,7 +178,7 @@ fn what_is_there(source: &str, hunk: &Hunk) -> String {
         .min(lines.len());
     let from = start.saturating_sub(CONTEXT);
     let to = (start + old.len() + CONTEXT).min(lines.len());
-    let mut text = String::from("this source has there:");
+    let mut text = String::from("the source at this place:");
     for (index, line) in lines.iter().enumerate().take(to).skip(from) {
         let _ = write!(text, "\n{:>5}  {line}", index + 1);
     }

@@ -1,4 +1,4 @@
-//! From a request to two kernels in the cache.
+//! Builds the two kernels of a request and stores them in the cache.
 
 use hotplug_side::{Side, Sides};
 use std::fs::File;
@@ -14,68 +14,70 @@ use tokio_util::sync::CancellationToken;
 use crate::{Error, Result};
 
 use super::apply::{self, Overlay};
+use super::artifacts::{self, Built, Kernel, KernelId, KernelPair, PatchRecord, Record};
 use super::cache::Cache;
+use super::command::{self, Tool};
 use super::config::{self, Config};
 use super::diagnose::{failed_make, kbuild_step};
 use super::make::{Ended, Make};
 use super::objects::{self, Objects};
 use super::patch::{self, Patch};
-use super::progress::{BuildEvent, Events, Quiet};
+use super::progress::{BuildEvent, BuildListener, IgnoreBuild};
 use super::request::{PairRequest, Wanted};
 use super::source::{self, Located, Source, blocking};
-use super::store::{self, Built, Kernel, KernelId, KernelPair, PatchRecord, Record};
-use super::tool::{self, Tool};
-use super::tree::Tree;
-use super::{counted, sync};
+use super::worktree::Tree;
+use super::{checkout, gcov};
 
-/// Part of every id: a new one for every change to how kernels are built.
+/// Part of every kernel's id. It must change with every change to the way kernels are built.
 const BUILDER: &str = "hotplug kernel builder 2";
 
-/// Reduced debug information leaves out lockdep's own structures (`-femit-struct-debug-baseonly`), and with them the
-/// lock order is read out of a guest's memory ([`hotplug_lockorder`]). Its code stays the same.
+/// Compiler option for `lockdep.o`. Reduced debug information (`-femit-struct-debug-baseonly`)
+/// omits lockdep's own structures, but [`hotplug_lockorder`] needs them to read the lock order from
+/// a guest's memory. The option does not change the generated code.
 const LOCKDEP_TYPES: &str = "CFLAGS_lockdep.o=-femit-struct-debug-detailed=any";
 
-/// Files compiled for the default config: lines `CC` and `AS` of make's output for 6.1.192 (1147 and 37). Only the
-/// bar goes by it.
+/// Number of files compiled for the default config: the `CC` and `AS` lines of make's output for
+/// 6.1.192 (1147 and 37). Only the progress bar uses it.
 const TYPICAL: u32 = 1184;
 
-/// signal(7).
+/// The number of SIGKILL (signal(7)).
 const SIGKILL: i32 = nix::sys::signal::Signal::SIGKILL as i32;
 
-/// What both sides share.
+/// The state that the builds of both sides share.
 struct Context<'a> {
     cache: &'a Cache,
     config: &'a Config,
     jobs: usize,
     compiler: String,
     linker: String,
-    /// The source that was found last.
+    /// The source that was located last.
     located: Mutex<Option<(Source, Arc<Located>)>>,
-    events: &'a dyn Events,
+    events: &'a dyn BuildListener,
     cancel: &'a CancellationToken,
 }
 
-/// A kernel that is to be built, or found.
+/// A kernel to build or to find in the cache.
 struct Plan {
     which: Side,
     located: Arc<Located>,
     patches: Vec<Patch>,
-    /// Files that get counters where they can; none in a kernel that is judged.
+    /// Files that are compiled with gcov counters if possible. Empty for a kernel of the judged
+    /// trials.
     touched: Vec<String>,
     id: KernelId,
 }
 
-/// Builds, or finds, the two kernels of `request`.
+/// Builds the two kernels of `request`, or finds them in the cache.
 ///
-/// Before comes first, and after on its objects, so that the pair costs little more than one. After
-/// a patch to a header, nearly everything is compiled for both sides, once (see `objects`).
-/// Where both are in the cache nothing is unpacked or locked; where they are one kernel it is built
-/// once. All that can be wrong with sources, patches and fragments is found before anything is
-/// compiled.
+/// The before kernel is built first. The after kernel reuses its objects, so the pair costs little
+/// more than one kernel. With a patch to a header, nearly every file is compiled once for each side
+/// (see `objects`). If both kernels are in the cache, nothing is unpacked or locked. If both sides
+/// are the same kernel, it is built once. Errors in sources, patches and fragments are found before
+/// anything is compiled.
 pub fn build_pair<'a>(
     cache: &'a Cache,
     request: &'a PairRequest,
-    events: &'a (dyn Events + 'a),
+    events: &'a (dyn BuildListener + 'a),
     cancel: &'a CancellationToken,
 ) -> LocalBoxFuture<'a, Result<KernelPair>> {
     Box::pin(async move {
@@ -101,12 +103,13 @@ pub fn build_pair<'a>(
     })
 }
 
-/// The two kernels of `request` with counters in the C files that they differ in: those that [`Kernel::touched`] lists. An
-/// error of the user's where a side is not built, or the config has no `CONFIG_GCOV_KERNEL`.
+/// Builds the two kernels of `request` with gcov counters in the C files in which they differ
+/// ([`Kernel::touched`] lists them). Fails with a user error if a side is a given image, or if the
+/// config has no `CONFIG_GCOV_KERNEL`.
 pub async fn build_counted(
     cache: &Cache,
     request: &PairRequest,
-    events: &dyn Events,
+    events: &dyn BuildListener,
     cancel: &CancellationToken,
 ) -> Result<KernelPair> {
     let (Wanted::Build { source: old, patches: first }, Wanted::Build { source: new, patches: second }) =
@@ -117,13 +120,13 @@ pub async fn build_counted(
     let context = Context::new(cache, request, events, cancel).await?;
     let mut plans =
         [context.plan(Side::Before, old, first).await?, context.plan(Side::After, new, second).await?];
-    // What both have is no difference.
+    // A patch that both sides have is no difference.
     let [before, after] = [&plans[0].patches, &plans[1].patches];
     let patches = before
         .iter()
         .filter(|one| !after.contains(one))
         .chain(after.iter().filter(|one| !before.contains(one)));
-    let touched = counted::touched(patches, [&plans[0].located, &plans[1].located], cancel).await?;
+    let touched = gcov::touched(patches, [&plans[0].located, &plans[1].located], cancel).await?;
     for plan in &mut plans {
         plan.touched.clone_from(&touched);
         plan.id = context.id(&plan.located, &plan.patches, &touched);
@@ -134,15 +137,15 @@ pub async fn build_counted(
     }
 }
 
-/// An error where `request` no longer asks for `kernels`: a source, a patch, the config or the compiler is not what it was
-/// when they were built. Nothing is built.
+/// An error where `request` no longer asks for `kernels`: a source, a patch, the config or the
+/// compiler is not what it was when they were built. Nothing is built.
 pub async fn still_asks_for(
     cache: &Cache,
     request: &PairRequest,
     kernels: &Sides<Kernel>,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let context = Context::new(cache, request, &Quiet, cancel).await?;
+    let context = Context::new(cache, request, &IgnoreBuild, cancel).await?;
     for (which, side) in [(Side::Before, &request.before), (Side::After, &request.after)] {
         let (id, source) = match side {
             Wanted::Ready(file) => (Kernel::given(file)?.id, file.display().to_string()),
@@ -153,9 +156,9 @@ pub async fn still_asks_for(
         let was = &kernels.of(which).id;
         if id != *was {
             return Err(Error::user(format!(
-                "{source} no longer makes the {which} kernel {was}, but another one, {id}"
+                "{source} no longer yields the {which} kernel {was}, but a different one, {id}"
             ))
-            .help("start a new run: its source, patches, config or compiler has changed under this one"));
+            .help("start a new run: the source, patches, config or compiler of this run has changed"));
         }
     }
     Ok(())
@@ -166,7 +169,7 @@ fn processors() -> usize {
 }
 
 async fn first_line(program: &str, cancel: &CancellationToken) -> Result<String> {
-    let said = tool::capture(Tool::new(program, Path::new("/")).arg("--version"), cancel).await?;
+    let said = command::capture(Tool::new(program, Path::new("/")).arg("--version"), cancel).await?;
     let text = said.ok(|said| Error::user(format!("{program} does not work: {said}")))?;
     Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned())
 }
@@ -174,7 +177,7 @@ async fn first_line(program: &str, cancel: &CancellationToken) -> Result<String>
 fn hash_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
-        // The length keeps one part's end from being taken for the next one's start.
+        // The length marks where a part ends, so that different lists of parts cannot hash alike.
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }
@@ -185,7 +188,7 @@ impl<'a> Context<'a> {
     async fn new(
         cache: &'a Cache,
         request: &'a PairRequest,
-        events: &'a dyn Events,
+        events: &'a dyn BuildListener,
         cancel: &'a CancellationToken,
     ) -> Result<Self> {
         let (compiler, linker) = tokio::try_join!(first_line("gcc", cancel), first_line("ld", cancel))?;
@@ -208,7 +211,8 @@ impl<'a> Context<'a> {
         Ok(Plan { which, located, patches, touched: Vec::new(), id })
     }
 
-    /// Finds a source. Both sides mostly have the same, which is read to name its contents, but once.
+    /// Locates a source. Both sides usually have the same source. It must be read to name its
+    /// contents, so the last result is kept and the source is read once.
     async fn locate(&self, source: &Source) -> Result<Arc<Located>> {
         let mut last = self.located.lock().await;
         if let Some((same, located)) = &*last
@@ -224,9 +228,9 @@ impl<'a> Context<'a> {
     fn id(&self, located: &Located, patches: &[Patch], touched: &[String]) -> KernelId {
         let config = self.config.text();
         let fixed = [BUILDER, &located.content, &config, &self.compiler, &self.linker];
-        // Diffs without their mails: a reworded message is the same kernel.
+        // The diffs are hashed without their mails: a reworded message does not change the kernel.
         let diffs = patches.iter().map(|patch| patch.diff.as_str());
-        let counted = (!touched.is_empty()).then_some(counted::OPTIONS).into_iter();
+        let counted = (!touched.is_empty()).then_some(gcov::OPTIONS).into_iter();
         let counted = counted.chain(touched.iter().map(String::as_str));
         KernelId::new(hash_parts(fixed.into_iter().chain(diffs).chain(counted)))
     }
@@ -236,14 +240,14 @@ impl<'a> Context<'a> {
     }
 
     fn cached(&self, plan: &Plan) -> Result<Option<Kernel>> {
-        let kernel = store::load(self.cache, &plan.id, Built::Cached)?;
+        let kernel = artifacts::load(self.cache, &plan.id, Built::Cached)?;
         if kernel.is_some() {
             self.tell(plan.which, BuildEvent::Cached);
         }
         Ok(kernel)
     }
 
-    /// The kernels of `plans`, in their order.
+    /// Builds or finds the kernels of `plans` and returns them in the same order.
     async fn build_all(&self, plans: &[Plan]) -> Result<Vec<Kernel>> {
         let mut kernels: Vec<Kernel> = Vec::new();
         let mut held: Option<(&str, Tree)> = None;
@@ -257,20 +261,21 @@ impl<'a> Context<'a> {
                 continue;
             }
             if held.as_ref().is_none_or(|(id, _)| *id != plan.located.tree) {
-                // The old lock goes before the new one is waited for, or two runs could wait for each other.
+                // The old lock is released before the wait for the new one. Otherwise two runs
+                // could deadlock.
                 drop(held.take());
                 let waiting = |tree| self.tell(plan.which, BuildEvent::Waiting { tree });
                 let tree = Tree::acquire(self.cache, &plan.located.tree, waiting, self.cancel).await?;
                 held = Some((&plan.located.tree, tree));
             }
             let Some((_, tree)) = &held else { continue };
-            // Another run may have built it while this one waited.
+            // Another run may have built the kernel while this run waited for the lock.
             if let Some(kernel) = self.cached(plan)? {
                 kernels.push(kernel);
                 continue;
             }
             let tell = |event| self.tell(plan.which, event);
-            sync::sync(tree, &plan.located, &tell, self.cancel).await?;
+            checkout::sync(tree, &plan.located, &tell, self.cancel).await?;
             for later in plans[at + 1..].iter().filter(|later| later.located.content == plan.located.content)
             {
                 self.overlay(tree, later).await?;
@@ -288,9 +293,10 @@ impl<'a> Context<'a> {
         apply::overlay(&plan.patches, &tree.source(), &tree.work("patch")?, self.cancel).await
     }
 
-    /// A hash of all that decides what the fragments come to: the source, what the patches change of Kconfig and of the
-    /// scripts that it calls, the fragments, the compiler and the linker. Where it is what an object folder was configured
-    /// by, the `.config` there is the one that would be made again, which takes 6 s.
+    /// A hash of all inputs of the final `.config`: the source, the patched Kconfig files and the
+    /// patched scripts that Kconfig calls, the fragments, the compiler and the linker. If an object
+    /// folder was configured with the same hash, its `.config` is reused, because making the same
+    /// file again would take 6 s.
     fn configured_by(&self, plan: &Plan, overlay: &Overlay) -> String {
         let decides = |path: &str| {
             let name = path.rsplit('/').next().unwrap_or(path);
@@ -310,7 +316,7 @@ impl<'a> Context<'a> {
         hasher.finalize().to_hex().to_string()
     }
 
-    /// Builds in `tree`, which holds the plan's source, and leaves that as it was.
+    /// Builds in `tree`, which holds the plan's source. Restores the source afterwards.
     async fn build_one(&self, tree: &Tree, plan: &Plan) -> Result<Kernel> {
         let overlay = self.overlay(tree, plan).await?;
         let applied = if overlay.changes.is_empty() { Ok(()) } else { tree.apply(&overlay) };
@@ -320,14 +326,14 @@ impl<'a> Context<'a> {
         };
         tree.undo()?;
         let (record, folder) = result?;
-        store::install(self.cache, &folder, &record)?;
+        artifacts::install(self.cache, &folder, &record)?;
         self.tell(plan.which, BuildEvent::Finished { seconds: record.seconds });
         let built = Built::Now { seconds: record.seconds, incremental: record.incremental };
-        store::load(self.cache, &plan.id, built)?
-            .ok_or_else(|| Error::infrastructure(format!("the new kernel {} is gone again", plan.id)))
+        artifacts::load(self.cache, &plan.id, built)?
+            .ok_or_else(|| Error::infrastructure(format!("the new kernel {} is not in the cache", plan.id)))
     }
 
-    /// Configures and makes; the record and the folder to install.
+    /// Configures and compiles the kernel. Returns its record and the folder to install.
     async fn make(&self, tree: &Tree, plan: &Plan, configured_by: &str) -> Result<(Record, PathBuf)> {
         let start = Instant::now();
         let source = tree.source();
@@ -349,7 +355,7 @@ impl<'a> Context<'a> {
         let dot_config = objects.join(".config");
         if !objects::is_configured(&objects, configured_by) {
             self.tell(plan.which, BuildEvent::Configuring);
-            // Until it is done, the folder is configured by nothing.
+            // While the configuration is incomplete, the recorded hash is empty.
             objects::configured(&objects, "")?;
             run.make(&["tinyconfig"], |_| ()).await?;
             let mut text = fs_err::read_to_string(&dot_config)?;
@@ -361,7 +367,7 @@ impl<'a> Context<'a> {
         let text = fs_err::read_to_string(&dot_config)?;
         let mut checked = self.config.check(&text, &source);
         if !plan.touched.is_empty() && !config::options(&text).contains_key("GCOV_KERNEL") {
-            checked = checked.and(Err(Error::user("its config has no CONFIG_GCOV_KERNEL")
+            checked = checked.and(Err(Error::user("the kernel's config has no CONFIG_GCOV_KERNEL")
                 .help("set it in a fragment of yours (--config FILE), or compare with --no-coverage")));
         }
         if let Err(error) = checked {
@@ -373,11 +379,11 @@ impl<'a> Context<'a> {
         let (mut done, mut linking) = (0, false);
         self.tell(plan.which, BuildEvent::Compiling { done, expected });
         let mut targets = vec![LOCKDEP_TYPES.to_owned(), "bzImage".to_owned()];
-        targets.extend(counted::variables(&source, &plan.touched));
+        targets.extend(gcov::variables(&source, &plan.touched));
         let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
         let made = run
             .make(&targets, |line| match kbuild_step(line) {
-                // What is compiled after linking has begun is the linker's own symbol tables and the boot code.
+                // The files compiled after the start of linking are kallsyms tables and boot code.
                 Some(("CC" | "AS", _)) if linking => done += 1,
                 Some(("CC" | "AS", _)) => {
                     done += 1;
@@ -390,13 +396,13 @@ impl<'a> Context<'a> {
                 _ => {}
             })
             .await;
-        // Only the next bar goes by it, so it must not hide what make said.
+        // Only the next progress bar uses the count, so a failure here must not hide make's error.
         let _ = objects::count(&objects, before + done);
         made?;
         objects::made(&objects)?;
 
         if !plan.touched.is_empty() {
-            counted::keep(&source, &objects, &plan.touched, &folder.join(counted::FOLDER))?;
+            gcov::keep(&source, &objects, &plan.touched, &folder.join(gcov::FOLDER))?;
         }
         let files =
             [("arch/x86/boot/bzImage", "bzImage"), ("vmlinux", "vmlinux"), ("System.map", "System.map")];
@@ -429,7 +435,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// One build's run of make, several times.
+/// The make invocations of one build.
 struct Run<'a> {
     context: &'a Context<'a>,
     plan: &'a Plan,
@@ -439,8 +445,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Makes `targets`, variables of make's among them; an error says what the compiler said. Objects are kept unless make
-    /// was killed.
+    /// Makes `targets`, which may include make variables. An error contains the compiler's message.
+    /// The objects are kept unless make was killed.
     async fn make(&mut self, targets: &[&str], on_line: impl FnMut(&str)) -> Result<()> {
         let Run { context, plan, make, log, log_path } = self;
         let objects = make.objects.unwrap_or(make.source);
@@ -449,7 +455,8 @@ impl Run<'_> {
                 if status.success() {
                     return Ok(());
                 }
-                // A make that was killed (out of memory?) has cleaned nothing up.
+                // A make that was killed, for example by the OOM killer, has removed no partial
+                // targets.
                 if status.signal() != Some(SIGKILL) {
                     objects::made(objects)?;
                 }

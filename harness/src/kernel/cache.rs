@@ -1,25 +1,26 @@
-//! Where built kernels and our copies of their sources live.
+//! The cache folder, which holds built kernels and the harness's copies of their sources.
 //!
 //! ```text
 //! ~/.cache/hotplug/
 //!   format            version of this layout
-//!   trees/<id>/       lock, state.json, src/, obj/ : one source, see `tree` and `objects`
+//!   trees/<id>/       lock, state.json, src/, obj/ : one source, see `worktree` and `objects`
 //!   kernels/<id>/     bzImage, vmlinux, System.map, config, kernel.json, build.log
-//!   failed/<id>.log   what make said of a build that failed
+//!   failed/<id>.log   make's output of a failed build
 //!   checkpoints/<id>/ booted guests, see `trial::checkpoint`
-//!   accelerators/     what runs guests on this machine, a file for each QEMU, see `host::known`
+//!   accelerators/     results of the accelerator probe, one file per QEMU, see `host::known`
 //! ```
 
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result, files};
 
-use super::store::KernelId;
+use super::artifacts::KernelId;
 
-/// Version of the layout. A new one for every change that old files would be misread under.
+/// Version of the layout. It must change whenever this version would misread the files of older
+/// ones.
 const FORMAT: &str = "hotplug kernel cache 1\n";
 
-/// An open cache folder of this version.
+/// An open cache folder with this layout version.
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
@@ -38,7 +39,7 @@ impl Cache {
         )
     }
 
-    /// Opens the cache in `root`, making it where there is none.
+    /// Opens the cache in `root`. Creates it if it does not exist.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
         let cannot = |error: std::io::Error| {
@@ -46,7 +47,8 @@ impl Cache {
                 .help("give a folder you can write to: --cache DIR")
         };
         fs_err::create_dir_all(&root).map_err(cannot)?;
-        // make splits paths at blanks, and Kbuild refuses a folder with a blank or colon in its name (Makefile, 6.1).
+        // make splits paths at spaces, and Kbuild rejects a folder with a space or colon in its
+        // name (Makefile, 6.1).
         let root = root.canonicalize().map_err(cannot)?;
         if root.to_string_lossy().contains([' ', '\t', ':', '#', '$']) {
             return Err(Error::user(format!(
@@ -57,13 +59,13 @@ impl Cache {
         }
         let format = root.join("format");
         if !format.exists() {
-            // Of two runs that get here at once both write the same.
+            // Two runs that reach this point at once write the same contents.
             files::write_whole(&format, FORMAT.as_bytes()).map_err(cannot)?;
         }
         let found = fs_err::read(&format)?;
         if found != FORMAT.as_bytes() {
             return Err(Error::user(format!(
-                "the kernel cache {} is of another version ({}, this is {})",
+                "the kernel cache {} has another layout version (it has {}, this hotplug uses {})",
                 root.display(),
                 String::from_utf8_lossy(&found).trim().chars().take(60).collect::<String>(),
                 FORMAT.trim()
@@ -79,7 +81,7 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Its folder.
+    /// The cache's folder.
     pub fn root(&self) -> &Path {
         &self.root
     }

@@ -1,4 +1,4 @@
-//! Config fragments: what is wanted, and whether the final .config has it.
+//! Config fragments, and the check that the final .config has every option that they set.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,28 +8,29 @@ use crate::{Error, Result};
 
 use super::kconfig;
 
-/// The harness's own fragment, over `make tinyconfig`.
+/// The harness's own fragment, which is applied over `make tinyconfig`.
 const DEFAULT_FRAGMENT: &str = include_str!("../../../guest-images/configs/base.config");
 
-/// What timed kernels have over it, and lack of it.
+/// The fragment that adds and removes options for the kernels of the latency analysis.
 const TIMING_FRAGMENT: &str = include_str!("../../../guest-images/configs/timing.config");
 
-/// What kernels have over it that tell which calls overlap.
+/// The fragment for the kernels of the overlap analysis.
 const OVERLAP_FRAGMENT: &str = include_str!("../../../guest-images/configs/overlap.config");
 
-/// What kernels have over it that count how long locks are held.
+/// The fragment for kernels that measure how long locks are held.
 const LOCK_STAT_FRAGMENT: &str = include_str!("../../../guest-images/configs/lock-stat.config");
 
 /// A fragment: lines of `CONFIG_NAME=value` and `# CONFIG_NAME is not set`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Fragment {
-    /// Its file's name, for messages.
+    /// The name of the fragment's file, for messages.
     name: String,
-    /// Its text.
+    /// The fragment's text.
     text: String,
 }
 
-/// Fragments over `make tinyconfig`, in order; of two that set one option, the later wins.
+/// Fragments over `make tinyconfig`, in order. If two fragments set the same option, the later one
+/// wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     fragments: Vec<Fragment>,
@@ -42,7 +43,7 @@ impl Default for Config {
     }
 }
 
-/// What a fragment asks for.
+/// One option that a fragment sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Wanted<'a> {
     value: &'a str,
@@ -51,7 +52,7 @@ struct Wanted<'a> {
 }
 
 impl Config {
-    /// `make tinyconfig` and nothing over it.
+    /// `make tinyconfig` without fragments.
     pub fn bare() -> Self {
         Self { fragments: Vec::new() }
     }
@@ -71,20 +72,22 @@ impl Config {
         Ok(this)
     }
 
-    /// For kernels that are timed: with a function tracer, and without lockdep and its like, which cost more than what they
-    /// watch.
+    /// For the kernels of the latency analysis: with a function tracer, and without lockdep and
+    /// similar checkers, which take more time than the code that they check.
     #[must_use]
     pub fn timed(self) -> Self {
         self.with("guest-images/configs/timing.config", TIMING_FRAGMENT)
     }
 
-    /// For kernels that tell which calls overlap: all that is judged, and a function tracer.
+    /// For the kernels of the overlap analysis: the options of the judged kernels, and a function
+    /// tracer.
     #[must_use]
     pub fn traced(self) -> Self {
         self.with("guest-images/configs/overlap.config", OVERLAP_FRAGMENT)
     }
 
-    /// For kernels that count how long locks are held: without what lockdep proves.
+    /// For kernels that measure how long locks are held: without lockdep's checks
+    /// (`CONFIG_PROVE_LOCKING`).
     #[must_use]
     pub fn counting_locks(self) -> Self {
         self.with("guest-images/configs/lock-stat.config", LOCK_STAT_FRAGMENT)
@@ -95,8 +98,9 @@ impl Config {
         self
     }
 
-    /// The options of all fragments as one text, to be appended to tinyconfig's. It has no comments, because a kernel's id
-    /// and its object folder are made of it, and a reworded comment must not rebuild every kernel.
+    /// The options of all fragments as one text, which is appended to tinyconfig's. The text has no
+    /// comments: it determines a kernel's id and its object folder, and a reworded comment must not
+    /// rebuild every kernel.
     pub(crate) fn text(&self) -> String {
         let lines = self.fragments.iter().flat_map(|fragment| fragment.text.lines());
         lines
@@ -105,7 +109,7 @@ impl Config {
             .collect()
     }
 
-    /// The last word on each option, by name without `CONFIG_`.
+    /// The value of each option in the last fragment that sets it, by name without `CONFIG_`.
     fn wanted(&self) -> Result<BTreeMap<&str, Wanted<'_>>> {
         let mut all = BTreeMap::new();
         for fragment in &self.fragments {
@@ -127,7 +131,8 @@ impl Config {
         Ok(all)
     }
 
-    /// Checks each wanted option against the final .config. `source` is searched for the reason.
+    /// Checks each wanted option against the final .config. For an error, `source` is searched for
+    /// the reason.
     pub(crate) fn check(&self, dot_config: &str, source: &Path) -> Result<()> {
         let got = options(dot_config);
         let mut wrong = Vec::new();
@@ -153,7 +158,7 @@ impl Config {
         let names: Vec<_> = wrong.iter().map(|(name, ..)| format!("CONFIG_{name}")).collect();
         Err(Error::user(format!("this kernel cannot be configured with {}", names.join(", ")))
             .detail(detail)
-            .help("set what it depends on in a fragment of yours too (--config FILE), or override the line there"))
+            .help("set its dependencies in your own fragment (--config FILE), or override the line there"))
     }
 }
 
@@ -181,7 +186,7 @@ fn parse_line(text: &str) -> Line<'_> {
     }
 }
 
-/// The options of a .config that are set, by name without `CONFIG_`.
+/// The options that a .config sets, by name without `CONFIG_`.
 pub(super) fn options(dot_config: &str) -> BTreeMap<&str, &str> {
     dot_config
         .lines()
@@ -236,7 +241,7 @@ mod tests {
                 Kconfig:5: has no prompt: only other options can select it
             f1:2: CONFIG_GONE=y became not set
                 no Kconfig file of this source defines it
-          help: set what it depends on in a fragment of yours too (--config FILE), or override the line there
+          help: set its dependencies in your own fragment (--config FILE), or override the line there
         ");
     }
 

@@ -1,4 +1,4 @@
-//! What went wrong in a build, from make's own words.
+//! Finds the cause of a failed build in make's output.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -7,23 +7,24 @@ use regex::Regex;
 
 use crate::Error;
 
-use super::tool;
+use super::command;
 
-/// How many lines of a compiler's message are shown; the log has the rest.
+/// Number of lines of a compiler's message that are shown. The log has the rest.
 const SHOWN: usize = 14;
 
-/// GCC, clang, and the linker: `file:line:column: error: ...`, `ld: file.o: undefined reference ...`.
+/// Error lines of GCC, clang and the linker: `file:line:column: error: ...`,
+/// `ld: file.o: undefined reference ...`.
 static ERROR: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^(?:\S+:\d+:(?:\d+:)? (?:fatal )?error: |(?:\S*ld: )?.*(?:undefined reference to|multiple definition of) |\S*ld: .*error|.*internal compiler error: )")
         .expect("a constant")
 });
 
-/// The first error's block, paths relative to the source.
+/// The lines of the first error, with paths relative to the source.
 fn first_error(log: &str, source: &Path) -> Option<Vec<String>> {
     let prefix = format!("{}/", source.display());
     let lines: Vec<&str> = log.lines().collect();
     let at = lines.iter().position(|line| ERROR.is_match(line))?;
-    // GCC says which function on the line before.
+    // GCC names the function on the line before.
     let from = if at > 0 && lines[at - 1].contains(": In function ") { at - 1 } else { at };
     let is_make =
         |line: &str| line.starts_with("make") || line.starts_with("  ") && kbuild_step(line).is_some();
@@ -43,7 +44,7 @@ pub(crate) fn kbuild_step(line: &str) -> Option<(&str, &str)> {
     (upper && step.starts_with(|first: char| first.is_ascii_uppercase())).then(|| (step, object.trim_start()))
 }
 
-/// The error for a make that failed. `what` is what was built, `kept` where its log is.
+/// The error for a failed make. `what` names the kernel, and `kept` is the path of the log.
 pub(crate) fn failed_make(what: &str, log: &str, source: &Path, kept: &Path) -> Error {
     let tail = || {
         let lines: Vec<&str> = log.lines().collect();
@@ -51,11 +52,11 @@ pub(crate) fn failed_make(what: &str, log: &str, source: &Path, kept: &Path) -> 
     };
     let see = format!("the whole log is {}", kept.display());
     if let Some(line) = log.lines().find(|line| line.contains("No space left on device")) {
-        return tool::disk_full(line);
+        return command::disk_full(line);
     }
     if log.contains("Killed signal terminated program") {
         return Error::infrastructure(format!(
-            "the compiler was killed while it built {what}: out of memory?"
+            "the compiler was killed while it built {what}, possibly for lack of memory"
         ))
         .detail(tail())
         .help(format!("free some memory, or build with fewer jobs; {see}"));

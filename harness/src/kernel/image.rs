@@ -1,4 +1,5 @@
-//! The header of an x86 kernel image (Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header").
+//! The header of an x86 kernel image (Documentation/arch/x86/boot.rst, "The Real-Mode Kernel
+//! Header").
 
 use std::io::Read;
 use std::path::Path;
@@ -9,14 +10,14 @@ use crate::{Error, Result};
 const BOOT_FLAG: usize = 0x1FE;
 /// Offset of the magic `HdrS`.
 const MAGIC: usize = 0x202;
-/// Offset of `kernel_version`: where the version string is, less 0x200.
+/// Offset of `kernel_version`, which holds the version string's offset less 0x200.
 const KERNEL_VERSION: usize = 0x20E;
-/// `setup_sects` is one byte, so setup code and version string are below this.
+/// Upper limit of the setup code with the version string, because `setup_sects` is one byte.
 const LONGEST_SETUP: u64 = 256 * 512;
 
-/// The banner of a bzImage, as `6.1.192 (user@host) #1 ...`.
+/// The banner of a bzImage, such as `6.1.192 (user@host) #1 ...`.
 ///
-/// `setup` is the start of the file. `None`: no kernel.
+/// `setup` is the start of the file. Returns `None` if it is not a kernel.
 fn banner(setup: &[u8]) -> Option<String> {
     if setup.get(BOOT_FLAG..BOOT_FLAG + 2)? != [0x55, 0xAA] || setup.get(MAGIC..MAGIC + 4)? != b"HdrS" {
         return None;
@@ -31,7 +32,8 @@ fn banner(setup: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(text).into_owned())
 }
 
-/// The release (`uname -r`) of the bzImage in `file`; "unknown" where its header does not say.
+/// The release (`uname -r`) of the bzImage in `file`, or "unknown" if its header has no version
+/// string.
 pub(crate) fn release(file: &Path) -> Result<String> {
     let mut setup = Vec::new();
     let open = fs_err::File::open(file).map_err(|error| match error.kind() {
@@ -46,7 +48,7 @@ pub(crate) fn release(file: &Path) -> Result<String> {
     let Some(banner) = banner(&setup) else {
         let kind = if setup.starts_with(b"\x7fELF") { "an ELF file" } else { "not bootable" };
         return Err(Error::user(format!(
-            "{} is no x86 kernel image: it is {kind} and has no boot header",
+            "{} is not an x86 kernel image: it is {kind} and has no boot header",
             file.display()
         ))
         .help("give a bzImage (arch/x86/boot/bzImage), not vmlinux and not an initramfs"));
@@ -88,7 +90,10 @@ mod tests {
         fs_err::write(&file, b"\x7fELF and so on").unwrap();
         let error = release(&file).unwrap_err();
         assert_eq!(error.exit_status(), 2);
-        assert!(error.to_string().contains("vmlinux is no x86 kernel image: it is an ELF file"), "{error}");
+        assert!(
+            error.to_string().contains("vmlinux is not an x86 kernel image: it is an ELF file"),
+            "{error}"
+        );
         assert_eq!(release(&folder.path().join("none")).unwrap_err().exit_status(), 2);
     }
 }

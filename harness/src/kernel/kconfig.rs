@@ -1,4 +1,5 @@
-//! Why Kconfig did not take an option: as much of its language as an error message needs.
+//! Explains why Kconfig did not accept an option. It parses as much of the Kconfig language as an
+//! error message needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,16 +9,16 @@ use std::path::Path;
 pub(crate) struct Entry {
     /// File, relative to the source, and line of the definition.
     place: String,
-    /// Whether a user can set it.
+    /// Whether the option has a prompt, so that a user can set it.
     prompt: bool,
-    /// Its `depends on` expressions.
+    /// The option's `depends on` expressions.
     depends: Vec<String>,
 }
 
 /// The definitions of `names` in the Kconfig files under `source`.
 pub(crate) fn find(source: &Path, names: &[&str]) -> BTreeMap<String, Vec<Entry>> {
     let mut found: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
-    // Other machines' options have the same names as ours: keep to x86.
+    // Options of other architectures have the same names as those of x86, so only x86 is searched.
     let elsewhere = |entry: &walkdir::DirEntry| {
         let path = entry.path().strip_prefix(source).unwrap_or(entry.path());
         path.starts_with("arch") && entry.depth() == 2 && entry.file_type().is_dir() && !path.ends_with("x86")
@@ -62,7 +63,8 @@ fn entries(file: &str, text: &str, names: &[&str]) -> Vec<(String, Entry)> {
     found
 }
 
-/// What stands against an option with these definitions, in a kernel configured so.
+/// The reasons why an option with these definitions cannot be set in a kernel with the options
+/// `got`.
 pub(crate) fn reasons(entries: &[Entry], got: &BTreeMap<&str, &str>) -> Vec<String> {
     if entries.is_empty() {
         return vec!["no Kconfig file of this source defines it".to_owned()];
@@ -81,7 +83,7 @@ pub(crate) fn reasons(entries: &[Entry], got: &BTreeMap<&str, &str>) -> Vec<Stri
             reasons.push(format!("{place}: depends on {expression} ({})", values.join(", ")));
         }
         if *prompt && depends.is_empty() {
-            reasons.push(format!("{place}: its menu or choice, or another option, decides"));
+            reasons.push(format!("{place}: its menu, its choice or another option decides its value"));
         }
     }
     reasons

@@ -1,4 +1,4 @@
-//! make(1), in a process group of its own, with an environment of ours.
+//! Runs make(1) in its own process group, with a controlled environment.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,13 +13,15 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::Result;
-use crate::process::Group;
+use crate::process::ProcessGroup;
 
-/// What of the user's environment reaches make. Not MAKEFLAGS: the harness may itself be run by a make with a
-/// jobserver, whose descriptors are closed here. Not ARCH, CC, KCFLAGS: they would not be in the kernel's id.
+/// The variables of the user's environment that make receives. MAKEFLAGS is not among them, because
+/// the harness may itself be run by a make with a jobserver, whose descriptors are closed here.
+/// ARCH, CC and KCFLAGS are not among them, because they are not part of the kernel's id.
 const KEPT: [&str; 6] = ["PATH", "HOME", "TMPDIR", "CCACHE_DIR", "LD_LIBRARY_PATH", "USER"];
 
-/// The same banner for both sides and for every build (Documentation/kbuild/reproducible-builds.rst).
+/// Variables that give every build of both sides the same banner
+/// (Documentation/kbuild/reproducible-builds.rst).
 const FIXED: [(&str, &str); 6] = [
     ("LC_ALL", "C"),
     ("TZ", "UTC"),
@@ -29,33 +31,33 @@ const FIXED: [(&str, &str); 6] = [
     ("KBUILD_BUILD_VERSION", "1"),
 ];
 
-/// Where make works.
+/// The folders and options of a make invocation.
 #[derive(Debug)]
 pub(crate) struct Make<'a> {
     /// The source tree.
     pub(crate) source: &'a Path,
-    /// The object folder; `None` for the source itself.
+    /// The object folder. `None` means that make builds in the source itself.
     pub(crate) objects: Option<&'a Path>,
-    /// The tree's lock, held by make too while it lives.
+    /// The tree's lock, which make inherits and holds until it ends.
     pub(crate) lock: &'a File,
-    /// Jobs at once.
+    /// Number of parallel jobs.
     pub(crate) jobs: usize,
 }
 
 /// How make ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// By itself.
+    /// make ended by itself.
     Finished(ExitStatus),
-    /// Because the run was cancelled. `orderly`: it took its half-written targets away before.
+    /// make was stopped because the run was cancelled.
     Cancelled {
-        /// Whether it obeyed SIGTERM.
+        /// Whether make ended on SIGTERM, after removing its partial targets.
         orderly: bool,
     },
 }
 
 impl Make<'_> {
-    /// Makes `targets`. Every line of output goes to `log` and `on_line`.
+    /// Makes `targets`. Each line of output is written to `log` and passed to `on_line`.
     pub(crate) async fn run(
         &self,
         targets: &[&str],
@@ -70,7 +72,7 @@ impl Make<'_> {
         command.args(self.objects.map(|objects| format!("O={}", objects.display()))).args(targets);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
 
-        let mut group = Group::spawn_reading(command, self.lock.try_clone()?, Signal::SIGTERM)?;
+        let mut group = ProcessGroup::spawn_reading(command, self.lock.try_clone()?, Signal::SIGTERM)?;
         let (send, mut lines) = mpsc::channel(256);
         let out = group.child().stdout.take().map(|stream| tokio::spawn(read_lines(stream, send.clone())));
         let err = group.child().stderr.take().map(|stream| tokio::spawn(read_lines(stream, send)));

@@ -1,4 +1,5 @@
-//! What a folder holds: every file's hash. Names its contents, and tells which files of our copy are out of date.
+//! The manifest of a source folder: the hash of every file. It names the folder's contents and
+//! shows which files of the harness's copy are out of date.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -11,16 +12,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Error, Result};
 
-use super::tool;
+use super::command;
 
-/// Its name in a tree's folder.
+/// Name of the manifest in a tree's folder.
 pub(crate) const FILE: &str = "manifest.json";
 
-/// A file changed this shortly before a scan may change again within one tick of the file system's clock, and then
-/// look as it did: its hash is not believed next time (git calls such entries racy).
+/// A file that changed less than this before a scan may change again within one tick of the file
+/// system's clock and keep the same times. The next scan hashes such a file again (git calls such
+/// entries racy).
 const RACY: Duration = Duration::from_secs(2);
 
-/// Files of a folder, by path relative to it.
+/// The files of a folder, by their paths relative to it.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     pub(crate) files: BTreeMap<String, Entry>,
@@ -28,10 +30,10 @@ pub(crate) struct Manifest {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    /// BLAKE3 of the contents, or of a symbolic link's target.
+    /// BLAKE3 hash of the contents, or of a symbolic link's target.
     pub(crate) hash: String,
     pub(crate) kind: Kind,
-    /// Size, inode, modification and change time; `None` when racy.
+    /// Size, inode number, modification time and change time. `None` if the entry is racy.
     stamp: Option<[i128; 4]>,
 }
 
@@ -43,12 +45,13 @@ pub(crate) enum Kind {
 }
 
 impl Manifest {
-    /// The one in `file`; empty where there is none that can be read, which costs time only.
+    /// Reads the manifest in `file`. It is empty if the file cannot be read, which costs time only.
     pub(crate) fn load(file: &Path) -> Self {
         fs_err::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    /// Reads `files` of `folder`. Those that look as they did in `known` are not read again.
+    /// Reads `files` of `folder`. A file with the same kind and stamp as in `known` is not read
+    /// again.
     pub(crate) fn scan(
         folder: &Path,
         files: Vec<PathBuf>,
@@ -63,7 +66,7 @@ impl Manifest {
                 return Err(Error::interrupted());
             }
             let full = folder.join(&path);
-            // git lists files that are deleted and not committed, and submodules.
+            // git also lists submodules and files whose deletion is not committed.
             let Ok(meta) = fs_err::symlink_metadata(&full) else { continue };
             let kind = match meta.file_type() {
                 kind if kind.is_symlink() => Kind::Link,
@@ -89,12 +92,12 @@ impl Manifest {
         Ok(this)
     }
 
-    /// Whether it has this file, whatever its time.
+    /// Whether the manifest has this file with the same hash and kind. Times are ignored.
     pub(crate) fn holds(&self, path: &str, entry: &Entry) -> bool {
         self.files.get(path).is_some_and(|has| has.hash == entry.hash && has.kind == entry.kind)
     }
 
-    /// Names the contents: paths, kinds and hashes, whatever the times.
+    /// A name of the contents, derived from paths, kinds and hashes. Times are ignored.
     pub(crate) fn content(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         for (path, entry) in &self.files {
@@ -106,7 +109,7 @@ impl Manifest {
     }
 }
 
-/// The bytes that [`Entry::hash`] is of.
+/// The bytes of which [`Entry::hash`] is the hash.
 pub(crate) fn read(file: &Path, kind: Kind) -> Result<Vec<u8>> {
     Ok(match kind {
         Kind::Link => fs_err::read_link(file)?.as_os_str().as_bytes().to_vec(),
@@ -118,15 +121,16 @@ pub(crate) fn hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex()[..32].to_owned()
 }
 
-/// The source files in `folder`: what git tracks or would, else all that no build made.
+/// The source files in `folder`. In a git work tree, these are the tracked files and the untracked
+/// ones that are not ignored. Otherwise they are all files except build products.
 pub(crate) async fn files(folder: &Path, cancel: &CancellationToken) -> Result<Vec<PathBuf>> {
     if folder.join(".git").exists() {
-        let list = tool::Tool::new("git", folder).env("GIT_OPTIONAL_LOCKS", "0").args([
+        let list = command::Tool::new("git", folder).env("GIT_OPTIONAL_LOCKS", "0").args([
             "ls-files",
             "-coz",
             "--exclude-standard",
         ]);
-        let said = tool::capture(list, cancel).await?.ok(|said| {
+        let said = command::capture(list, cancel).await?.ok(|said| {
             Error::user(format!("git cannot list the files of {}", folder.display())).detail(said)
         })?;
         let names = said.split(|&byte| byte == 0).filter(|name| !name.is_empty());
@@ -148,7 +152,8 @@ pub(crate) async fn files(folder: &Path, cancel: &CancellationToken) -> Result<V
     .await
 }
 
-/// Whether a build in the source left it: the kernel's .gitignore, by kind, and its `make mrproper` list.
+/// Whether a build in the source left this file or folder. The patterns are from the kernel's
+/// .gitignore and its `make mrproper` list.
 fn is_product(folder: &Path, entry: &walkdir::DirEntry) -> bool {
     let path = entry.path().strip_prefix(folder).unwrap_or(entry.path());
     let name = entry.file_name().to_string_lossy();
@@ -165,7 +170,8 @@ fn is_product(folder: &Path, entry: &walkdir::DirEntry) -> bool {
     ends.iter().any(|end| name.ends_with(end)) || names.contains(&&*name)
 }
 
-/// Whether a build was made in the source itself: then generated files are among the rest, and `make O=` refuses it.
+/// Whether a build was made in the source itself. Such a source contains generated files, and
+/// `make O=` refuses it.
 pub(crate) fn was_built_in(folder: &Path) -> bool {
     !folder.join(".git").exists()
         && (folder.join(".config").exists() || folder.join("include/config").exists())

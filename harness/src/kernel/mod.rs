@@ -1,14 +1,19 @@
-//! Source, config and patch series -> a built, content-addressed kernel pair.
+//! Builds a pair of kernels from a source, a config and a patch series. Built kernels are
+//! content-addressed.
 //!
-//! The source is never touched: a build happens in a copy of ours, a *tree*, which the two sides of a pair share one
-//! after the other, so that the second side costs an incremental build only.
+//! The user's source is never modified. Each build runs in the harness's own copy of it, a *tree*.
+//! The two sides of a pair use one tree in turn, so the second side costs only an incremental
+//! build.
 
 mod apply;
+mod artifacts;
 mod build;
 mod cache;
+mod checkout;
+mod command;
 mod config;
-mod counted;
 mod diagnose;
+mod gcov;
 mod image;
 mod kconfig;
 mod make;
@@ -22,25 +27,22 @@ mod revisions;
 mod source;
 mod spec;
 mod stamps;
-mod store;
-mod sync;
-mod tool;
-mod tree;
+mod worktree;
 
+pub use artifacts::{Built, Kernel, KernelId, KernelPair, PatchRecord, Record, recall};
 pub use build::{build_counted, build_pair, still_asks_for};
 pub use cache::Cache;
+pub(crate) use command::{Tool, capture};
 pub use config::Config;
 #[cfg(test)]
-pub(crate) use counted::OPTIONS as COUNTING_OPTIONS;
-pub use counted::{Counting, Touched};
+pub(crate) use gcov::OPTIONS as COUNTING_OPTIONS;
+pub use gcov::{Counting, Touched};
 pub use patch::{Single, files as patch_files, split};
-pub use progress::{BuildEvent, Events, Quiet};
+pub use progress::{BuildEvent, BuildListener, IgnoreBuild};
 pub use prune::{Listed, ListedTree, Listing, Prune, Pruned, list, prune};
 pub use request::{Change, PairRequest, Wanted};
 pub use revisions::{Revisions, resolve};
 pub use source::Source;
 pub(crate) use source::blocking;
 pub use spec::PairSpec;
-pub use store::{Built, Kernel, KernelId, KernelPair, PatchRecord, Record, recall};
-pub(crate) use tool::{Tool, capture};
-pub(crate) use tree::try_lock;
+pub(crate) use worktree::try_lock;

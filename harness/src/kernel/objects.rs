@@ -1,17 +1,20 @@
-//! The folders that make works in.
+//! The object folders of a tree, in which make builds.
 //!
 //! ```text
-//! obj/<config>/          where make works: its path is in debug information and in what the kernel's tools were built with
-//! obj/<config>-<n>/      objects of another state of the source, set aside
-//!   .hotplug-making      while make runs
-//!   .hotplug-seen.json   what the folder saw of the files that vary, see `stamps`
-//!   .hotplug-files       how many files were compiled here
+//! obj/<config>/             the folder in which make builds. Its path is in the debug information
+//!                           and in the build commands of the kernel's tools
+//! obj/<config>-<n>/         objects of another state of the source, set aside
+//!   .hotplug-making         exists while make runs
+//!   .hotplug-seen.json      the varying files as the folder last saw them, see `stamps`
+//!   .hotplug-configured     a hash of the inputs of the folder's .config
+//!   .hotplug-files          the number of files compiled here
 //! ```
 //!
-//! One folder can hold any state of the source; `stamps` sees to that. But when a header changes
-//! back and forth, nearly everything is compiled at each change. So a state whose headers no folder
-//! of this config has seen last gets a copy of the nearest folder. Each side of a comparison finds
-//! its own objects again, and so do its control and its counters.
+//! With the times that `stamps` sets, one folder could build any state of the source. But when a
+//! header changes back and forth, nearly every file is compiled at each change. So if no folder of
+//! this config last saw the headers of a state, that state gets a copy of the nearest folder. Each
+//! side of a comparison then finds its own objects again, and so do its control and its coverage
+//! kernels.
 
 use std::cmp::Reverse;
 use std::fs::FileTimes;
@@ -24,54 +27,55 @@ use walkdir::WalkDir;
 
 use crate::{Error, Result, files};
 
+use super::command;
 use super::source::blocking;
 use super::stamps::{States, Varying};
-use super::tool;
-use super::tree::{Tree, remove_file, remove_tree, work};
+use super::worktree::{Tree, remove_file, remove_tree, work};
 
-/// In an object folder whose make has not ended in order: Kbuild would take a half-written object
-/// for a finished one.
+/// Marks an object folder in which make has not ended in order. Kbuild would treat a partially
+/// written object there as complete.
 const MAKING: &str = ".hotplug-making";
 
-/// What the folder saw last. Its time says when the folder was used last.
+/// The record of the file states that the folder last saw. Its modification time is the time of the
+/// folder's last use.
 const SEEN: &str = ".hotplug-seen.json";
 
-/// A hash of the inputs that the folder's `.config` was made by.
+/// Holds a hash of the inputs from which the folder's `.config` was made.
 const CONFIGURED: &str = ".hotplug-configured";
 
-/// How many files were compiled in the folder, for the bar of a build that goes on.
+/// Holds the number of files compiled in the folder, for the progress bar of a resumed build.
 const COMPILED: &str = ".hotplug-files";
 
-/// The same of a hotplug that keeps no record of what the folder saw. Where it is, such a one built
-/// here last.
+/// The same number, written by a version of hotplug that keeps no record in [`SEEN`]. If the file
+/// exists, such a version built here last.
 const COMPILED_UNRECORDED: &str = ".hotplug-compiled";
 
-/// Folders of one config in one tree: a comparison's two sides, and the series before. Each takes
-/// some 0.4 GB.
+/// Maximum number of folders of one config in one tree: two for a comparison's sides, and one for
+/// the series before. Each takes about 0.4 GB.
 const MOST: usize = 3;
 
-/// Folder of a tree that holds the object folders.
+/// Name of the folder in a tree that holds the object folders.
 const ALL: &str = "obj";
 
 /// An object folder that is ready for make.
 #[derive(Debug)]
 pub(crate) struct Objects {
     pub(crate) folder: PathBuf,
-    /// Whether a whole build is there to start from.
+    /// Whether the folder holds a complete build to start from.
     pub(crate) is_whole: bool,
-    /// How many files were compiled in it.
+    /// The number of files compiled in the folder.
     pub(crate) compiled: u32,
 }
 
-/// What is on disk of an object folder's past.
+/// The record of an object folder's last use, as stored on disk.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Record {
     files: States,
-    /// A build has ended here, or where the folder was copied from.
+    /// A build was completed in this folder, or in the folder from which it was copied.
     is_whole: bool,
 }
 
-/// A folder that may be built in.
+/// An object folder that can be used for a build.
 #[derive(Debug)]
 struct Candidate {
     folder: PathBuf,
@@ -83,7 +87,8 @@ impl Candidate {
     fn read(folder: PathBuf) -> Self {
         let bytes = fs_err::read(folder.join(SEEN)).ok();
         let used = std::fs::metadata(folder.join(SEEN)).and_then(|meta| meta.modified());
-        // Damaged or not there: everything that varies is compiled again, which is right and slow.
+        // Without a readable record, every varying file is compiled again, which is correct but
+        // slow.
         let record = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let record = record.filter(|_| !folder.join(COMPILED_UNRECORDED).exists());
         Self { folder, record, used: used.unwrap_or(SystemTime::UNIX_EPOCH) }
@@ -93,9 +98,9 @@ impl Candidate {
         self.folder.join("vmlinux").exists() || self.record.as_ref().is_some_and(|record| record.is_whole)
     }
 
-    /// How far its headers are from the source's. Objects of a build that never ended, or of which
-    /// nobody knows what they were built from, are not worth keeping for another state: they are as
-    /// near as can be.
+    /// The number of wide files, such as headers, that differ between the folder's record and the
+    /// source. The distance is 0 for a folder whose build never completed or that has no record.
+    /// Its objects are not worth keeping for another state.
     fn distance(&self, varying: &Varying) -> usize {
         match &self.record {
             Some(record) if self.is_whole() => varying.wide_differences(&record.files),
@@ -104,9 +109,9 @@ impl Candidate {
     }
 }
 
-/// Readies a folder for a make with `config` in `tree`'s source as it is now: the right objects are
-/// in place, and the source's files have the times that those objects were made with. `copying` is
-/// told before objects are copied.
+/// Prepares an object folder for a make with `config` and the current source of `tree`. The
+/// matching objects are moved into place, and the source's files get the times with which those
+/// objects were made. `copying` is called before objects are copied.
 pub(crate) async fn ready(
     tree: &Tree,
     config: &str,
@@ -119,7 +124,7 @@ pub(crate) async fn ready(
     let candidates = candidates(tree.dir(), config)?;
     let order = |one: &&Candidate| (one.distance(&varying), !one.is_whole(), Reverse(one.used));
     let nearest = candidates.iter().min_by_key(order);
-    // Asked before the folders change their names.
+    // This is evaluated before the folders are renamed.
     let is_whole = nearest.is_some_and(Candidate::is_whole);
     match nearest {
         Some(nearest) if nearest.distance(&varying) == 0 => take(&nearest.folder, &folder)?,
@@ -134,8 +139,9 @@ pub(crate) async fn ready(
     let record = nearest.and_then(|nearest| nearest.record.as_ref()).map(|record| &record.files);
     let files = varying.wanted(record);
     let record = Record { files, is_whole };
-    // On disk before the first file has its time, and long before make: whatever make leaves,
-    // however it ends, is then newer than the record says, or older and compiled again.
+    // The record is on disk before the first file gets its time, and long before make starts.
+    // However make ends, an object that it leaves is newer than the times in the record, or it is
+    // older and is compiled again.
     files::write_json_compact(&folder.join(SEEN), &record)?;
     varying.set_times(&record.files)?;
     count(&folder, compiled)?;
@@ -143,7 +149,7 @@ pub(crate) async fn ready(
     Ok(Objects { folder, is_whole, compiled })
 }
 
-/// A copy of `nearest`, which is whole or is not there.
+/// Copies `nearest`. An incomplete copy is removed.
 async fn copied(tree: &Tree, nearest: &Candidate, cancel: &CancellationToken) -> Result<PathBuf> {
     let copy = tree.work("objects")?;
     let (from, to, stop) = (nearest.folder.clone(), copy.clone(), cancel.clone());
@@ -154,7 +160,7 @@ async fn copied(tree: &Tree, nearest: &Candidate, cancel: &CancellationToken) ->
     result.map(|()| copy)
 }
 
-/// Writes down how many files were compiled in `folder`.
+/// Records the number of files compiled in `folder`.
 pub(crate) fn count(folder: &Path, compiled: u32) -> Result<()> {
     Ok(fs_err::write(folder.join(COMPILED), compiled.to_string())?)
 }
@@ -164,30 +170,30 @@ fn compiled(folder: &Path) -> u32 {
     [COMPILED_UNRECORDED, COMPILED].into_iter().find_map(read).unwrap_or(0)
 }
 
-/// Marks `objects` as being made in. Call [`made`] once make has ended in order.
+/// Marks `objects` as a folder in which make runs. Call [`made`] after make has ended in order.
 pub(crate) fn making(objects: &Path) -> Result<()> {
     fs_err::create_dir_all(objects)?;
     fs_err::write(objects.join(MAKING), "")?;
     Ok(())
 }
 
-/// Whether the folder's `.config` was made by the same inputs ([`configured`]).
+/// Whether the folder's `.config` was made from the inputs with the hash `by` ([`configured`]).
 pub(crate) fn is_configured(objects: &Path, by: &str) -> bool {
     let told = fs_err::read_to_string(objects.join(CONFIGURED));
     told.is_ok_and(|told| told == by) && objects.join(".config").is_file()
 }
 
-/// Notes by which inputs the folder's `.config` was made.
+/// Records the hash of the inputs from which the folder's `.config` was made.
 pub(crate) fn configured(objects: &Path, by: &str) -> Result<()> {
     Ok(files::write_whole(&objects.join(CONFIGURED), by.as_bytes())?)
 }
 
-/// Takes the mark off.
+/// Removes the mark that [`making`] set.
 pub(crate) fn made(objects: &Path) -> Result<()> {
     remove_file(&objects.join(MAKING))
 }
 
-/// Drops, in the tree `dir`, the folders whose make was killed.
+/// Removes the folders in the tree `dir` whose make was killed.
 pub(super) fn recover(dir: &Path) -> Result<()> {
     for folder in folders(dir)? {
         if folder.join(MAKING).exists() {
@@ -216,8 +222,8 @@ fn candidates(dir: &Path, config: &str) -> Result<Vec<Candidate>> {
     Ok(folders(dir)?.into_iter().filter(is_ours).map(Candidate::read).collect())
 }
 
-/// Puts `objects` where make works, and sets aside what is there. A run that is killed in between
-/// leaves all of them under names that the next run finds.
+/// Moves `objects` to `place`, the folder in which make builds. A folder that is already there is
+/// renamed. If the run is killed in between, the next run finds all folders under their new names.
 fn take(objects: &Path, place: &Path) -> Result<()> {
     if objects == place {
         return Ok(());
@@ -234,7 +240,7 @@ fn take(objects: &Path, place: &Path) -> Result<()> {
     Ok(fs_err::rename(objects, place)?)
 }
 
-/// Removes what was used least lately, except `wanted`, until one more folder may come.
+/// Removes the least recently used folders, except `wanted`, until there is room for one more.
 fn make_room(dir: &Path, candidates: &[Candidate], wanted: &Candidate) -> Result<()> {
     let mut others: Vec<&Candidate> =
         candidates.iter().filter(|other| other.folder != wanted.folder).collect();
@@ -246,7 +252,8 @@ fn make_room(dir: &Path, candidates: &[Candidate], wanted: &Candidate) -> Result
     Ok(())
 }
 
-/// Out of sight first, so that a kill half-way leaves no half folder under its name.
+/// Removes a folder. It is renamed first, so that a kill during the removal leaves no incomplete
+/// folder under its name.
 fn remove(dir: &Path, folder: &Path) -> Result<()> {
     let gone = work(dir, "objects")?;
     // rename(2) replaces an empty folder.
@@ -254,10 +261,10 @@ fn remove(dir: &Path, folder: &Path) -> Result<()> {
     remove_tree(&gone)
 }
 
-/// Copies an object folder, with the times that make goes by. On file systems that can, the copies
-/// share their blocks (`std::fs::copy` calls `copy_file_range(2)`). They must not be hard links:
-/// kbuild writes its `.cmd` files, objtool the objects, and sorttable the vmlinux in place, and
-/// would so change the other side's.
+/// Copies an object folder with its modification times, which make compares. If the file system
+/// supports it, the copies share their blocks (`std::fs::copy` calls `copy_file_range(2)`). Hard
+/// links would not work: kbuild writes its `.cmd` files in place, objtool the objects, and
+/// sorttable the vmlinux, and so they would change the other side's files.
 fn copy_objects(from: &Path, to: &Path, cancel: &CancellationToken) -> Result<()> {
     for entry in WalkDir::new(from).min_depth(1) {
         if cancel.is_cancelled() {
@@ -278,7 +285,7 @@ fn copy_objects(from: &Path, to: &Path, cancel: &CancellationToken) -> Result<()
             copy_file(entry.path(), &copy)
         };
         copied.map_err(|error| match error.kind() {
-            std::io::ErrorKind::StorageFull => tool::disk_full(error),
+            std::io::ErrorKind::StorageFull => command::disk_full(error),
             _ => Error::from(error),
         })?;
     }
@@ -291,7 +298,7 @@ fn copy_file(from: &Path, to: &Path) -> std::io::Result<()> {
     fs_err::File::open(to)?.file().set_times(FileTimes::new().set_modified(modified))
 }
 
-/// What every build links anew: half of a folder's bytes.
+/// Whether every build links this file again. These files are half of a folder's bytes.
 fn is_linked_anew(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let top = path.components().count() == 1;

@@ -6,9 +6,10 @@ use super::*;
 use crate::kernel::apply::{Change, Contents, Overlay};
 use crate::kernel::cache::Cache;
 
-/// Two objects that include one header, which may be deleted: make then compiles them, as kbuild
-/// does. An object's content tells what it was compiled from, and the output which objects were
-/// compiled. The pause is longer than a tick of the file system's clock, as every compiler's is.
+/// Two objects that include one header. If the header is deleted, make compiles both, as kbuild
+/// does. An object contains the text from which it was compiled, and make prints the name of each
+/// object that it compiles. The pause is longer than a tick of the file system's clock, as the run
+/// time of every compiler is.
 const MAKEFILE: &str = "\
 vmlinux: a.o b.o
 	@cat $^ > $@
@@ -20,13 +21,13 @@ $(S)/h.h: ;
 
 const CONFIG: &str = "0123456789abcdef";
 
-/// A tree of that source, and no object yet.
+/// A tree with that source and without objects.
 struct Place {
     tree: Tree,
     folder: tempfile::TempDir,
 }
 
-/// What one make did.
+/// The effects of one make.
 #[derive(Debug, PartialEq, Eq)]
 struct Built {
     compiled: Vec<String>,
@@ -49,14 +50,14 @@ impl Place {
         Tree::acquire(&cache, "t", |_| (), &CancellationToken::new()).await.unwrap()
     }
 
-    /// As the next run finds the tree.
+    /// Drops and reacquires the tree, as the next run would.
     async fn again(self) -> Self {
         let Self { tree, folder } = self;
         drop(tree);
         Self { tree: Self::acquire(&folder).await, folder }
     }
 
-    /// Readies a folder for the source with these files changed, which stay so.
+    /// Prepares a folder for the source with these files changed. The changes stay in place.
     async fn readied(&self, files: &[(&str, Option<&str>)]) -> Result<(Objects, bool)> {
         let change = |(path, text): &(&str, Option<&str>)| Change {
             path: (*path).to_owned(),
@@ -75,8 +76,8 @@ impl Place {
         command.arg(format!("S={}", self.tree.source().display())).output().unwrap()
     }
 
-    /// Builds the source with these files changed, and takes the changes back. What is built is
-    /// what the source says.
+    /// Builds the source with these files changed, checks that the result matches the source, and
+    /// reverts the changes.
     async fn build(&self, files: &[(&str, Option<&str>)]) -> Built {
         let (objects, copied) = self.readied(files).await.unwrap();
         let made = self.make(&objects);
@@ -151,7 +152,7 @@ async fn a_run_that_ends_between_the_record_and_make_misleads_nobody() {
     place.readied(C_FILE).await.unwrap();
     let place = place.again().await;
     assert_eq!(place.build(C_FILE).await, compiled(&["a"]));
-    // The copy is there, and nothing of it was compiled.
+    // The copy exists, and nothing was compiled in it.
     assert!(place.readied(HEADER).await.unwrap().1);
     let place = place.again().await;
     assert_eq!(place.build(HEADER).await, compiled(&["a", "b"]));
@@ -177,7 +178,7 @@ async fn a_folder_without_a_record_compiles_all_that_varies() {
     fs_err::remove_file(place.folder().join(SEEN)).unwrap();
     assert_eq!(place.build(C_FILE).await, compiled(&["a"]));
     assert_eq!(place.build(C_FILE).await, compiled(&[]));
-    // A hotplug that keeps no record was here, and left the object of the patched file.
+    // A version of hotplug without records built here and left the object of the patched file.
     fs_err::write(place.folder().join(COMPILED_UNRECORDED), "7").unwrap();
     fs_err::write(place.folder().join("a.o"), "another a\n").unwrap();
     let (objects, _) = place.readied(&[]).await.unwrap();
@@ -192,7 +193,7 @@ async fn a_folder_without_a_record_compiles_all_that_varies() {
 async fn a_copy_that_fails_leaves_nothing_and_the_next_call_goes_on() {
     let place = Place::new().await;
     place.build(&[]).await;
-    // Nobody can copy a socket.
+    // A socket cannot be copied.
     let socket = place.folder().join("z");
     let listener = UnixListener::bind(&socket).unwrap();
     place.readied(HEADER).await.unwrap_err();
@@ -246,7 +247,7 @@ async fn what_was_used_least_lately_goes() {
         assert_eq!(place.build(&header(text)).await, compiled(&[]));
     }
     assert!(place.build(&[]).await.copied, "the first one went");
-    // Of another config, which has folders of its own.
+    // Another config has its own folders.
     let objects = ready(&place.tree, "other", || (), &CancellationToken::new()).await.unwrap();
     assert!(!objects.is_whole);
     assert_eq!(place.folders().len(), MOST + 1);
@@ -273,7 +274,7 @@ fn what_is_linked_anew_is_not_copied() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
-    /// Whatever is built after whatever, finished or not: what comes out is what the source says
+    /// In every sequence of builds, completed or interrupted, the result matches the source
     /// ([`Place::build`]).
     #[test]
     fn every_build_is_of_its_source(steps in prop::collection::vec((0..3_usize, 0..3_usize, 0..4_usize, 0..5_u8), 1..12)) {
@@ -285,7 +286,7 @@ proptest! {
                     ("b.c", [None, Some("b1\n"), Some("nonsense")][b]),
                     ("h.h", [None, Some("h1\n"), Some("h2\n"), Some("")][h]),
                 ];
-                // A header may be deleted, a C file is what it was.
+                // A header may be deleted. A C file without new text stays unchanged.
                 let files: Vec<_> =
                     files.into_iter().filter(|(path, text)| text.is_some() || *path == "h.h" && a == 1).collect();
                 if end < 3 && b != 2 {
@@ -294,7 +295,7 @@ proptest! {
                 }
                 let (objects, _) = place.readied(&files).await.unwrap();
                 match end {
-                    // The run dies before make, or after it.
+                    // The run dies before make (3), during make (4) or after make (all others).
                     3 => {}
                     4 => making(&objects.folder).unwrap(),
                     _ => drop(place.make(&objects)),

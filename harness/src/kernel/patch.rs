@@ -1,4 +1,4 @@
-//! Patch files as they come: a plain diff, a mail of `git format-patch`, an mbox, a folder of these.
+//! Reads patches from a plain diff, a mail of `git format-patch`, an mbox, or a folder of these.
 
 use std::path::{Path, PathBuf};
 
@@ -6,40 +6,41 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Error, Result};
 
-use super::tool;
+use super::command;
 
 /// One diff of a series, without its mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Patch {
-    /// The file it came from, and for one of several mails in a file, which.
+    /// The name of the patch's file, with the number of the mail if the file has several.
     pub(crate) name: String,
-    /// Its mail's subject.
+    /// The subject of the patch's mail.
     pub(crate) subject: Option<String>,
-    /// The diff, from the first line of the first file's header on.
+    /// The diff, beginning at the first line of the first file's header.
     pub(crate) diff: String,
-    /// What it changes.
+    /// The changes to each file.
     pub(crate) files: Vec<FileDiff>,
 }
 
-/// What a diff does to one file.
+/// The changes of a diff to one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileDiff {
-    /// The paths it touches: one, or two for a rename. Relative to the source, `a/` and `b/` taken off.
+    /// The touched paths: one, or two for a rename. They are relative to the source, without `a/`
+    /// and `b/`.
     pub(crate) paths: Vec<String>,
-    /// Its hunks, in order.
+    /// The hunks, in order.
     pub(crate) hunks: Vec<Hunk>,
 }
 
-/// One hunk.
+/// One hunk of a diff.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hunk {
-    /// Line of the old file it says it is at, from 1.
+    /// The line number in the old file that the hunk's header gives, from 1.
     pub(crate) line: usize,
-    /// Its text, header included.
+    /// The hunk's text, with its header.
     pub(crate) text: String,
 }
 
-/// Reads the patches of `paths`, files and folders, in order.
+/// Reads the patches in `paths`, which are files and folders, in order.
 pub(crate) async fn read(paths: &[PathBuf], cancel: &CancellationToken) -> Result<Vec<Patch>> {
     let mut patches = Vec::new();
     for path in paths {
@@ -56,16 +57,18 @@ pub(crate) async fn read(paths: &[PathBuf], cancel: &CancellationToken) -> Resul
     Ok(patches)
 }
 
-/// One patch of a series, in a file of its own.
+/// One patch of a series, in its own file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Single {
-    /// Where.
+    /// The path of the file.
     pub file: PathBuf,
-    /// Its mail's subject without `[PATCH 1/3]`, or the name of the file that it came from.
+    /// The subject of the patch's mail without `[PATCH 1/3]`, or the name of the patch's original
+    /// file.
     pub subject: String,
 }
 
-/// Writes each patch of `paths`, files, mboxes and folders, into a file of its own in `folder`, numbered in their order.
+/// Writes each patch in `paths` (files, mboxes and folders) to its own file in `folder`. The files
+/// are numbered in the order of the patches.
 pub async fn split(paths: &[PathBuf], folder: &Path, cancel: &CancellationToken) -> Result<Vec<Single>> {
     let patches = read(paths, cancel).await?;
     fs_err::create_dir_all(folder)?;
@@ -80,7 +83,7 @@ pub async fn split(paths: &[PathBuf], folder: &Path, cancel: &CancellationToken)
     Ok(all)
 }
 
-/// A subject without what mails have before it.
+/// A mail's subject without its leading `[PATCH]` or `[RFC]` tags.
 fn bare(subject: &str) -> String {
     let mut rest = subject.trim();
     while let Some((tag, after)) = rest.strip_prefix('[').and_then(|tag| tag.split_once(']')) {
@@ -92,7 +95,7 @@ fn bare(subject: &str) -> String {
     rest.to_owned()
 }
 
-/// A subject as a file's name, as `git format-patch` makes one.
+/// A file name made of a subject, in the way of `git format-patch`.
 fn file_name(subject: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
     let mut name: String = subject.chars().map(plain).collect();
@@ -103,11 +106,12 @@ fn file_name(subject: &str) -> String {
     name.trim_matches('-').to_owned()
 }
 
-/// The files that `path` stands for: itself, or the patches of a folder in their order.
+/// The patch files at `path`: the file itself, or the patches of a folder in the order of their
+/// names.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let no_such = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::user(format!("no such patch: {}", path.display()))
-            .help("check the path; it is relative to the folder hotplug was started in"),
+            .help("check the path; it is relative to the folder in which hotplug was started"),
         _ => Error::user(format!("cannot read the patch {}: {error}", path.display())),
     };
     if !fs_err::metadata(path).map_err(no_such)?.is_dir() {
@@ -137,28 +141,29 @@ async fn read_file(file: &Path, cancel: &CancellationToken) -> Result<Vec<Patch>
     Ok(parse(&name, None, &String::from_utf8_lossy(&bytes))?.into_iter().collect())
 }
 
-/// Whether `git mailsplit` will know what to do with it.
+/// Whether `git mailsplit` can read the file.
 fn is_mail(bytes: &[u8]) -> bool {
     bytes.starts_with(b"From ")
         || bytes.starts_with(b"From: ")
         || bytes
             .split(|&byte| byte == b'\n')
-            // An mbox from a web archive starts with any header; a diff's own header never looks like these.
+            // An mbox from a web archive may start with any header. The header lines of a diff
+            // never look like these.
             .take_while(|line| !line.trim_ascii().is_empty())
             .any(|line| line.starts_with(b"Subject: ") || line.starts_with(b"Message-ID: "))
 }
 
-/// Splits mails and takes off their headers, encodings and quoting, with git's own tools for it.
+/// Splits mails and removes their headers, encodings and quoting, with git's own tools.
 async fn read_mails(file: &Path, cancel: &CancellationToken) -> Result<Vec<Patch>> {
     let folder = tempfile::tempdir()?;
-    let split = tool::git(folder.path())
+    let split = command::git(folder.path())
         .arg("mailsplit")
         .arg("-b")
         .arg(format!("-o{}", folder.path().display()))
         .arg(std::path::absolute(file)?);
-    tool::capture(split, cancel).await?.ok(|said| {
+    command::capture(split, cancel).await?.ok(|said| {
         Error::user(format!("{} is not a mail or an mbox: {said}", file.display()))
-            .help("save it again, as `git format-patch` writes it")
+            .help("save it in the form that `git format-patch` writes")
     })?;
     let mut mails = Vec::new();
     for entry in fs_err::read_dir(folder.path())? {
@@ -169,12 +174,12 @@ async fn read_mails(file: &Path, cancel: &CancellationToken) -> Result<Vec<Patch
     let mut patches = Vec::new();
     for (index, mail) in mails.iter().enumerate() {
         let (message, diff) = (folder.path().join("message"), folder.path().join("diff"));
-        let info = tool::git(folder.path())
+        let info = command::git(folder.path())
             .args(["mailinfo", "-k"])
             .arg(&message)
             .arg(&diff)
             .stdin(fs_err::File::open(mail)?.into_parts().0);
-        let said = tool::capture(info, cancel).await?.ok(|said| {
+        let said = command::capture(info, cancel).await?.ok(|said| {
             Error::user(format!("mail {} of {} cannot be read: {said}", index + 1, file.display()))
         })?;
         let headers = String::from_utf8_lossy(&said).into_owned();
@@ -189,12 +194,13 @@ async fn read_mails(file: &Path, cancel: &CancellationToken) -> Result<Vec<Patch
     Ok(patches)
 }
 
-/// Reads a diff's structure. `None`: there is no diff in it (a cover letter).
+/// Parses the structure of a diff. Returns `None` if the text has no diff, such as a cover letter.
 pub(crate) fn parse(name: &str, subject: Option<String>, text: &str) -> Result<Option<Patch>> {
     let lines: Vec<&str> = text.lines().collect();
     let mut files: Vec<FileDiff> = Vec::new();
     let mut start = None;
-    // Whether the last file was begun by `diff --git`, so that its ---/+++ lines belong to it.
+    // Whether the last file was started by a `diff --git` line, so that the next ---/+++ lines
+    // belong to it.
     let mut in_git_header = false;
     let mut at = 0;
     while let Some(&line) = lines.get(at) {
@@ -224,11 +230,11 @@ pub(crate) fn parse(name: &str, subject: Option<String>, text: &str) -> Result<O
             at = end;
             continue;
         } else if line == "GIT binary patch" {
-            return Err(Error::user(format!("{name} changes a binary file")).help("take the binary part out"));
+            return Err(Error::user(format!("{name} changes a binary file")).help("remove the binary part"));
         }
         at += 1;
     }
-    // `diff --git` alone: a file mode, or an empty file; its two names are the same.
+    // A file with only a `diff --git` line has a new mode or is empty. Its two names are the same.
     for (file, line) in files.iter_mut().zip(lines.iter().filter(|line| line.starts_with("diff --git "))) {
         if file.paths.is_empty() {
             file.touch(line.rsplit_once(" b/").map(|(_, path)| path.to_owned()));
@@ -252,12 +258,12 @@ impl FileDiff {
 
 fn cut_short(name: &str, header: &str) -> Error {
     Error::user(format!("{name} is damaged: the hunk that starts with `{header}` is cut short"))
-        .help("a mail program may have wrapped or trimmed it; save it raw, or make it again with `git format-patch`")
+        .help("a mail program may have wrapped or trimmed it; save the raw mail, or create it again with `git format-patch`")
 }
 
-/// The path of a `---` or `+++` line. `None` for /dev/null.
+/// The path in a `---` or `+++` line. `None` for /dev/null.
 fn header_path(text: &str) -> Option<String> {
-    // diff -u puts a tab and a time after the name.
+    // `diff -u` writes a tab and a time after the name.
     let path = text.split('\t').next().unwrap_or(text).trim();
     if path == "/dev/null" {
         return None;
@@ -276,7 +282,8 @@ fn stays_inside(path: &str) -> bool {
     Path::new(path).components().all(|part| matches!(part, std::path::Component::Normal(_)))
 }
 
-/// `@@ -line,old +line,new @@`: the old file's line, and the numbers of lines.
+/// Parses `@@ -line,old +line,new @@`. Returns the line in the old file, and the numbers of old and
+/// new lines.
 fn hunk_header(line: &str) -> Option<(usize, usize, usize)> {
     let (ranges, _) = line.strip_prefix("@@ -")?.split_once(" @@")?;
     let (old, new) = ranges.split_once(" +")?;
@@ -288,14 +295,14 @@ fn hunk_header(line: &str) -> Option<(usize, usize, usize)> {
     Some((start, old, new))
 }
 
-/// Index of the line after a hunk whose body starts at `at`. `None`: the text ends before it does.
+/// Index of the line after a hunk whose body starts at `at`. `None` if the body is incomplete.
 fn hunk_end(lines: &[&str], mut at: usize, mut old: usize, mut new: usize) -> Option<usize> {
     while old > 0 || new > 0 {
         match lines.get(at)?.as_bytes().first() {
             Some(b'-') => old = old.checked_sub(1)?,
             Some(b'+') => new = new.checked_sub(1)?,
             Some(b'\\') => {}
-            // An empty line is a context line whose blank was trimmed.
+            // An empty line is a context line whose leading space was trimmed.
             Some(b' ') | None => {
                 old = old.checked_sub(1)?;
                 new = new.checked_sub(1)?;

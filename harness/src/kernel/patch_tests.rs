@@ -87,7 +87,7 @@ async fn an_mbox_gives_its_mails_in_order_without_the_cover_letter() {
     assert_eq!(patches[0].subject.as_deref(), Some("[PATCH 1/2] s1"));
     assert_eq!(patches[1].files[0].paths, ["y"]);
     assert!(patches[1].name.ends_with("series.mbox (mail 3: [PATCH 2/2] s2)"));
-    // The same as a folder.
+    // A folder gives the same patches.
     fs_err::rename(&mbox, folder.path().join("0001-a.patch")).unwrap();
     fs_err::write(folder.path().join("0000-z.diff"), diff("z") + "\n").unwrap();
     fs_err::write(folder.path().join("README"), "no patch").unwrap();

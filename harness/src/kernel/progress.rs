@@ -1,4 +1,4 @@
-//! What a build tells while it runs. Nothing in this module prints.
+//! The events of a build. Nothing in this module prints.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use hotplug_side::Side;
 /// One step of a build.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BuildEvent {
-    /// Another run builds in the same tree; this one waits for it.
+    /// This run waits because another run builds in the same tree.
     Waiting {
         /// The tree's folder.
         tree: PathBuf,
@@ -17,54 +17,54 @@ pub enum BuildEvent {
         /// The tarball.
         from: PathBuf,
     },
-    /// A folder or revision is brought into our copy.
+    /// The harness's copy of the source is updated from a folder or a revision.
     Syncing {
-        /// What it comes from.
+        /// The user's name for the source.
         from: String,
     },
-    /// The patches are put on.
+    /// The patches are applied.
     Patching {
-        /// How many.
+        /// The number of patches.
         patches: usize,
     },
-    /// Objects of the nearest state of the source are copied, so that each keeps its own.
+    /// Objects of the nearest state of the source are copied, so that each state keeps its own.
     CopyingObjects,
-    /// `make tinyconfig`, the fragments, `make olddefconfig`.
+    /// The kernel is configured: `make tinyconfig`, the fragments, `make olddefconfig`.
     Configuring,
-    /// Files compiled so far.
+    /// Files are compiled.
     Compiling {
-        /// Files compiled so far.
+        /// The number of files compiled so far.
         done: u32,
-        /// How many it will be; for an incremental build nobody knows.
+        /// The expected total. `None` for an incremental build, whose total is not known.
         expected: Option<u32>,
     },
     /// vmlinux is linked.
     Linking,
-    /// The kernel is in the cache.
+    /// The kernel is built and in the cache.
     Finished {
-        /// Time it took, in seconds.
+        /// The duration of the build, in seconds.
         seconds: f64,
     },
-    /// The kernel was in the cache already.
+    /// The kernel was already in the cache.
     Cached,
 }
 
-/// Who wants to know of the steps.
-pub trait Events: Send + Sync {
-    /// Called for each step, from the thread that builds; should return at once.
+/// Receives the steps of a build.
+pub trait BuildListener: Send + Sync {
+    /// Called for each step, on the thread that builds. Implementations should return at once.
     fn event(&self, which: Side, event: BuildEvent);
 }
 
-impl<F: Fn(Side, BuildEvent) + Send + Sync> Events for F {
+impl<F: Fn(Side, BuildEvent) + Send + Sync> BuildListener for F {
     fn event(&self, which: Side, event: BuildEvent) {
         self(which, event);
     }
 }
 
-/// Nobody wants to know.
+/// A listener that ignores all events.
 #[derive(Debug, Clone, Copy)]
-pub struct Quiet;
+pub struct IgnoreBuild;
 
-impl Events for Quiet {
+impl BuildListener for IgnoreBuild {
     fn event(&self, _: Side, _: BuildEvent) {}
 }

@@ -1,4 +1,4 @@
-//! What the cache holds, and clearing it out.
+//! Lists and prunes the cache.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -8,74 +8,75 @@ use serde::Serialize;
 
 use crate::{Error, Result};
 
+use super::artifacts::{RECORD, Record, read_record};
 use super::cache::Cache;
 use super::objects;
-use super::store::{RECORD, Record, read_record};
-use super::tree::{remove_file, remove_tree, try_lock};
+use super::worktree::{remove_file, remove_tree, try_lock};
 
-/// Ending of a folder that is being removed.
+/// Extension of a folder that is being removed.
 const GONE: &str = "gone";
 
 /// Folders of the cache whose sub-folders are removed one by one.
 const KINDS: [&str; 3] = ["kernels", "trees", "checkpoints"];
 
-/// What is locked by whoever uses a tree or a checkpoint; of a kernel it is the record.
+/// The file on which the user of a tree or a checkpoint holds a lock. For a kernel, it is the
+/// record.
 const LOCK: &str = "lock";
 
-/// What is in the cache.
+/// The contents of the cache.
 #[derive(Debug, Clone, Serialize)]
 pub struct Listing {
-    /// Kernels, the one used last first.
+    /// The kernels, the most recently used one first.
     pub kernels: Vec<Listed>,
-    /// Copies of sources with their objects.
+    /// The copies of sources with their objects.
     pub trees: Vec<ListedTree>,
 }
 
 /// A kernel in the cache.
 #[derive(Debug, Clone, Serialize)]
 pub struct Listed {
-    /// How it was built.
+    /// The record of the build.
     pub record: Record,
-    /// Space it takes.
+    /// The total size of its files, in bytes.
     pub bytes: u64,
-    /// When it was used last.
+    /// The time of the last use.
     pub used: jiff::Timestamp,
 }
 
 /// A copy of a source in the cache.
 #[derive(Debug, Clone, Serialize)]
 pub struct ListedTree {
-    /// Its folder's name.
+    /// The name of the tree's folder.
     pub id: String,
-    /// When it was used last.
+    /// The time of the last use.
     pub used: jiff::Timestamp,
-    /// Folders of objects: one for each config, and for each state of its headers that is kept.
+    /// The number of object folders: for each config, one for each kept state of the headers.
     pub object_folders: usize,
-    /// Space that these take.
+    /// The total size of the files in these folders, in bytes.
     pub object_bytes: u64,
 }
 
-/// What [`prune`] removes.
+/// The selection of [`prune`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prune {
-    /// All that was not used for this long.
+    /// Everything that was not used for at least this long.
     Unused(Duration),
-    /// All, whatever version the cache is of.
+    /// Everything, whatever the layout version of the cache.
     All,
 }
 
-/// What [`prune`] did.
+/// The result of [`prune`].
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Pruned {
-    /// Folders removed.
+    /// The folders that were removed.
     pub removed: Vec<PathBuf>,
-    /// Folders left because a run uses them.
+    /// The folders that were kept because a run uses them.
     pub in_use: Vec<PathBuf>,
-    /// Space set free.
+    /// The total size of the removed files, in bytes.
     pub bytes: u64,
 }
 
-/// Lists `cache`.
+/// Lists the kernels and trees in `cache`.
 pub fn list(cache: &Cache) -> Result<Listing> {
     let mut kernels = Vec::new();
     for folder in folders(&cache.kernels())? {
@@ -95,7 +96,7 @@ pub fn list(cache: &Cache) -> Result<Listing> {
     Ok(Listing { kernels, trees })
 }
 
-/// Removes what is old from the cache in `root`. What a run uses stays.
+/// Removes the selected folders from the cache in `root`. Folders that a run uses are kept.
 pub fn prune(root: &Path, what: Prune) -> Result<Pruned> {
     if what != Prune::All {
         Cache::open(root)?;
@@ -120,7 +121,8 @@ pub fn prune(root: &Path, what: Prune) -> Result<Pruned> {
                 None => pruned.in_use.push(folder),
                 Some(lock) => {
                     pruned.bytes += size(&folder);
-                    // Out of sight first, so that a kill half-way leaves no half kernel under its name.
+                    // The folder is renamed first, so that a kill during the removal leaves no
+                    // incomplete kernel under its name.
                     let gone = folder.with_extension(GONE);
                     fs_err::rename(&folder, &gone)?;
                     remove_tree(&gone)?;
@@ -133,7 +135,7 @@ pub fn prune(root: &Path, what: Prune) -> Result<Pruned> {
     if what == Prune::All {
         remove_tree(&root.join("failed"))?;
         for kind in KINDS {
-            // Stays where something in it is in use.
+            // This fails, as intended, if the folder still holds something that is in use.
             let _ = std::fs::remove_dir(root.join(kind));
         }
         if pruned.in_use.is_empty() {

@@ -1,4 +1,4 @@
-//! What is asked for: two kernels.
+//! The request for a pair of kernels.
 
 use std::path::PathBuf;
 
@@ -7,46 +7,49 @@ use crate::Result;
 use super::config::Config;
 use super::source::Source;
 
-/// Where one kernel of a pair comes from.
+/// The origin of one kernel of a pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// A bzImage somebody else built.
+    /// A bzImage that the user gives.
     Ready(PathBuf),
-    /// To be built.
+    /// A kernel to build.
     Build {
-        /// From this source,
+        /// The source.
         source: Source,
-        /// with the patches in these files and folders, in order.
+        /// The patches to apply: files and folders, in order.
         patches: Vec<PathBuf>,
     },
 }
 
-/// What is between before and after.
+/// The change between the before kernel and the after kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Nothing: both sides are one kernel.
+    /// No change: both sides are the same kernel.
     Nothing,
-    /// Patch files, mboxes, folders of a series, in order.
+    /// Patches: files, mboxes and folders of a series, in order.
     Patches(Vec<PathBuf>),
-    /// Another revision of the same repository.
+    /// Another revision of the same repository for the after kernel.
     Revision(String),
 }
 
-/// A pair, and the config both sides are built with.
+/// A pair of kernels, and the config with which both sides are built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PairRequest {
     /// The kernel without the patch.
     pub before: Wanted,
-    /// The kernel with it.
+    /// The kernel with the patch.
     pub after: Wanted,
-    /// Options for the sides that are built.
+    /// The config for the sides that are built.
     pub config: Config,
-    /// Compilations at once; `None`: as many as there are processors for us.
+    /// Number of parallel compilations. `None` means the number of processors that the harness may
+    /// use.
     pub jobs: Option<usize>,
 }
 
 impl PairRequest {
-    /// `source` as it is, and `source` with `change`; the default config.
+    /// Requests `source` for the before kernel and `source` with `change` for the after kernel,
+    /// with the default config. Fails with a user error if `change` is a revision and the source is
+    /// not a repository.
     pub fn new(source: Source, change: Change) -> Result<Self> {
         let (after, patches) = match change {
             Change::Nothing => (source.clone(), Vec::new()),

@@ -1,29 +1,31 @@
-//! The revisions of a repository between two.
+//! The revisions of a repository between two revisions.
 
 use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
-use super::tool::{Tool, capture};
+use super::command::{Tool, capture};
 use crate::{Error, Result};
 
-/// What git says of the revisions that `bad` contains and `good` does not.
+/// The revisions that are reachable from `bad` and not from `good`, as git prints them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revisions {
-    /// The good one's full name.
+    /// The full name of the good revision.
     pub good: String,
-    /// The others, a line each, parents first: its full name, and those of its parents.
+    /// The other revisions, parents first, one per line: the full names of the revision and of its
+    /// parents.
     pub list: String,
-    /// The first lines of their messages, the good one's first.
+    /// The subject lines of all revisions, beginning with the good one.
     pub subjects: Vec<String>,
 }
 
 impl Revisions {
-    /// Asks git. An error of the user's where a name is none, or nothing lies between.
+    /// Lists the revisions with git. Fails with a user error if a name is not a revision, if there
+    /// is no revision between the two, or if `good` is not an ancestor of `bad`.
     pub async fn between(repo: &Path, good: &str, bad: &str, cancel: &CancellationToken) -> Result<Self> {
         let good = resolve(repo, good, cancel).await?;
         let bad = resolve(repo, bad, cancel).await?;
-        // One git for all of them: a release has fifteen thousand.
+        // One git process lists all revisions: a release has fifteen thousand.
         let range = ["--topo-order", "--reverse", &bad, &format!("^{good}")];
         let said = log(repo, "%H %P%x09%s", &range, cancel).await?;
         let mut subjects = vec![log(repo, "%s", &["-1", &good], cancel).await?.trim().to_owned()];
@@ -39,19 +41,20 @@ impl Revisions {
         }
         let descends = capture(git(repo).args(["merge-base", "--is-ancestor", &good, &bad]), cancel).await?;
         if !descends.good {
-            return Err(Error::user(format!("{good} is no ancestor of {bad}"))
+            return Err(Error::user(format!("{good} is not an ancestor of {bad}"))
                 .help("try the commit that both descend from: git merge-base GOOD BAD"));
         }
         Ok(Self { good, list, subjects })
     }
 }
 
-/// As the user has it: a repository may be trusted by the user's own configuration only.
+/// git with the user's configuration, because the user may have marked the repository as trusted
+/// there.
 fn git(repo: &Path) -> Tool {
     Tool::new("git", repo).env("GIT_OPTIONAL_LOCKS", "0")
 }
 
-/// A revision's full name.
+/// The full name of a revision. Fails with a user error if the repository does not have it.
 pub async fn resolve(repo: &Path, name: &str, cancel: &CancellationToken) -> Result<String> {
     let asked = ["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{name}^{{commit}}")];
     let said = capture(git(repo).args(asked), cancel).await?.ok(|_| {

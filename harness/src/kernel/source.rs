@@ -1,4 +1,4 @@
-//! Where kernel sources come from, and what names their contents.
+//! Locates kernel sources and names their contents.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,33 +8,34 @@ use tokio_util::sync::CancellationToken;
 use crate::{Error, Result};
 
 use super::cache::Cache;
+use super::command;
 use super::manifest::{self, Manifest};
 use super::revisions::resolve;
-use super::tool;
 
-/// Where Debian and Ubuntu put `linux-source-*`.
+/// The folder in which Debian and Ubuntu install `linux-source-*`.
 const PACKAGES: &str = "/usr/src";
 
-/// The source the harness was made with, taken when none is named.
+/// The version of the default source: the one with which the harness was developed.
 const REFERENCE: &str = "6.1";
 
 /// A kernel source, as the user names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// The distribution's `linux-source-VERSION`; `None`: 6.1, or else the newest installed.
+    /// The distribution's `linux-source-VERSION`.
     Package {
-        /// As in the package's name.
+        /// The version in the package's name. `None` means 6.1 if it is installed, or else the
+        /// newest installed version.
         version: Option<String>,
     },
-    /// A tarball, as kernel.org's.
+    /// A tarball, such as those of kernel.org.
     Tarball(PathBuf),
-    /// A folder as it is now, changes that are not committed included.
+    /// A folder in its current state, including uncommitted changes.
     Directory(PathBuf),
     /// A revision of a git repository.
     Git {
-        /// Its folder, or a bare repository.
+        /// The repository's work tree, or a bare repository.
         repo: PathBuf,
-        /// Anything git understands.
+        /// Any revision expression of git.
         revision: String,
     },
 }
@@ -51,7 +52,8 @@ impl fmt::Display for Source {
 }
 
 impl Source {
-    /// The same, with the version that is installed where a package's is not given. An error of the user's where none is.
+    /// Returns the source. For a package without a version, the installed version is filled in.
+    /// Fails with a user error if no version is installed.
     pub fn with_version(self) -> Result<Self> {
         match self {
             Self::Package { version: None } => {
@@ -62,19 +64,21 @@ impl Source {
         }
     }
 
-    /// Another revision of the same repository. An error of the user's where it is none.
+    /// Another revision of the same repository. Fails with a user error if the source is not a
+    /// folder or a repository.
     pub fn at(&self, revision: &str) -> Result<Self> {
         match self {
             Self::Directory(repo) | Self::Git { repo, .. } => {
                 Ok(Self::Git { repo: repo.clone(), revision: revision.to_owned() })
             }
-            other => Err(Error::user(format!("{other} has no revisions, so there is no {revision} of it"))
+            other => Err(Error::user(format!("{other} has no revisions: it is not a git repository"))
                 .help("give a git repository: --source PATH --before REV --after REV")),
         }
     }
 
-    /// The same by names that stay what they are: a path from the root, a package's version, a revision's full name. With it
-    /// what names its contents, wherever they are.
+    /// Returns the source with names that do not change their meaning: an absolute path, a
+    /// package's version, a revision's full name. Also returns the name of its contents, which does
+    /// not depend on their location.
     pub async fn pinned(self, cache: &Cache, cancel: &CancellationToken) -> Result<(Self, String)> {
         let absolute = |path: &Path| {
             fs_err::canonicalize(path).map_err(|error| Error::user(format!("no such source: {error}")))
@@ -92,7 +96,7 @@ impl Source {
         Ok((source, content))
     }
 
-    /// Reads `linux-source-6.1`, a tarball, a folder, or `repository@revision`.
+    /// Parses `linux-source-6.1`, a tarball, a folder, or `repository@revision`.
     pub fn parse(text: &str) -> Result<Self> {
         let path = Path::new(text);
         if path.is_dir() {
@@ -115,16 +119,18 @@ impl Source {
     }
 }
 
-/// A source that was found, its contents known by name.
+/// A located source, with a name for its contents.
 #[derive(Debug)]
 pub(crate) struct Located {
-    /// What the user calls it.
+    /// The user's name for the source.
     pub(crate) name: String,
-    /// Names our copy of it. Sources that one copy can follow through time share it.
+    /// The name of the harness's copy. The states of one folder share a copy, and so do the
+    /// revisions of one repository.
     pub(crate) tree: String,
-    /// Names its contents: hash of the tarball, of the folder's files, or git's own.
+    /// The name of the contents: a hash of the tarball or of the folder's files, or git's hash of
+    /// the tree.
     pub(crate) content: String,
-    /// How to get the contents.
+    /// The place from which the contents can be copied.
     pub(crate) origin: Origin,
 }
 
@@ -135,13 +141,13 @@ pub(crate) enum Origin {
     Git { git_dir: PathBuf, tree: String },
 }
 
-/// Finds `source`. Reads it where that is needed to name its contents, and changes nothing.
+/// Locates `source`. Reads it if that is needed to name its contents, and changes nothing.
 pub(crate) async fn locate(source: &Source, cache: &Cache, cancel: &CancellationToken) -> Result<Located> {
     let name = source.to_string();
     match source {
         Source::Package { version } => {
             let (version, path) = package(Path::new(PACKAGES), version.as_deref())?;
-            // With its version, though none was asked for: `linux-source-6.1`.
+            // The name has the version even if the user gave none: `linux-source-6.1`.
             tarball(Source::Package { version: Some(version) }.to_string(), path).await
         }
         Source::Tarball(path) => tarball(name, path.clone()).await,
@@ -173,7 +179,7 @@ fn package(folder: &Path, version: Option<&str>) -> Result<(String, PathBuf)> {
         let others: Vec<_> = found.iter().map(|(_, has, _)| format!("linux-source-{has}")).collect();
         let error = Error::user(format!("linux-source-{wanted} is not installed"));
         let error =
-            if others.is_empty() { error } else { error.detail(format!("there is {}", others.join(", "))) };
+            if others.is_empty() { error } else { error.detail(format!("installed: {}", others.join(", "))) };
         error.help(format!("apt-get install linux-source-{wanted}"))
     })
 }
@@ -205,7 +211,7 @@ async fn directory(name: String, path: &Path, cache: &Cache, cancel: &Cancellati
 
 async fn git(name: String, repo: &Path, revision: &str, cancel: &CancellationToken) -> Result<Located> {
     let ask = |args: &[&str]| {
-        tool::capture(tool::Tool::new("git", repo).env("GIT_OPTIONAL_LOCKS", "0").args(args), cancel)
+        command::capture(command::Tool::new("git", repo).env("GIT_OPTIONAL_LOCKS", "0").args(args), cancel)
     };
     let line = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
     let no_repo =
@@ -215,7 +221,7 @@ async fn git(name: String, repo: &Path, revision: &str, cancel: &CancellationTok
     let wanted = format!("{revision}^{{tree}}");
     let tree = ask(&["rev-parse", "--verify", "--end-of-options", &wanted]).await?.ok(|_| {
         Error::user(format!("{} has no revision {revision}", repo.display()))
-            .help("see `git log --oneline` there; a new one may have to be fetched first")
+            .help("check it with `git log --oneline` there; a new revision may have to be fetched first")
     })?;
     let tree = line(tree);
     let found = ask(&["ls-tree", "--name-only", "--full-tree", &tree, "Kconfig", "Makefile"]).await?;
@@ -226,7 +232,7 @@ async fn git(name: String, repo: &Path, revision: &str, cancel: &CancellationTok
     Ok(Located { name, tree: ours, content: format!("git-{tree}"), origin: Origin::Git { git_dir, tree } })
 }
 
-/// Whether `folder` holds a kernel source.
+/// Checks that `folder` holds a kernel source. Otherwise returns a user error.
 pub(crate) fn check_linux(folder: &Path, name: &str) -> Result<()> {
     let makefile = fs_err::read(folder.join("Makefile")).unwrap_or_default();
     let has = |start: &[u8]| makefile.split(|&byte| byte == b'\n').any(|line| line.starts_with(start));
@@ -245,13 +251,13 @@ fn short_hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex()[..16].to_owned()
 }
 
-/// Runs `work` where it may block.
+/// Runs `work` on a thread that may block.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(|error| Error::infrastructure(format!("a task died: {error}")))?
+        .map_err(|error| Error::infrastructure(format!("a background task failed: {error}")))?
 }
 
 #[cfg(test)]
@@ -286,7 +292,7 @@ mod tests {
         let newest = package(folder.path(), None).unwrap();
         assert_eq!(newest, ("6.12".to_owned(), folder.path().join("linux-source-6.12.tar.xz")));
         let error = package(folder.path(), Some("6.1")).unwrap_err().to_string();
-        assert!(error.contains("there is linux-source-6.9, linux-source-6.12"), "{error}");
+        assert!(error.contains("installed: linux-source-6.9, linux-source-6.12"), "{error}");
         fs_err::write(folder.path().join("linux-source-6.1.tar.xz"), "").unwrap();
         assert_eq!(package(folder.path(), None).unwrap().0, "6.1");
     }

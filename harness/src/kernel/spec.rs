@@ -1,4 +1,4 @@
-//! Which two kernels are compared, as a user names them.
+//! The two kernels of a comparison, as a user names them.
 
 use std::path::{Path, PathBuf};
 
@@ -10,36 +10,37 @@ use super::request::{Change, PairRequest, Wanted};
 use super::source::Source;
 use crate::Result;
 
-/// Which two kernels are compared. The default is the default source without a change on both sides.
+/// The two kernels of a comparison. The default is the default source, unchanged, on both sides.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PairSpec {
     /// Patches of the after kernel: files, mboxes or folders of a series, applied in order.
     pub patches: Vec<PathBuf>,
-    /// Patches of both kernels, below the others.
+    /// Patches of both kernels. They are applied before `patches`.
     pub base_patches: Vec<PathBuf>,
-    /// The source: a package such as `linux-source-6.1`, a tarball, a folder, or `repository@revision`. Null: the default
-    /// one.
+    /// The source: a package such as `linux-source-6.1`, a tarball, a folder, or
+    /// `repository@revision`. Null means the default source.
     pub source: Option<String>,
     /// Revision of the source's repository for the before kernel.
     pub before: Option<String>,
-    /// Revision for the after kernel.
+    /// Revision of the source's repository for the after kernel.
     pub after: Option<String>,
     /// A bzImage that is the before kernel.
     pub before_image: Option<PathBuf>,
     /// A bzImage that is the after kernel.
     pub after_image: Option<PathBuf>,
-    /// Config fragments over the harness's own. The last one wins.
+    /// Config fragments over the harness's own. The last fragment that sets an option wins.
     pub config: Vec<PathBuf>,
-    /// The harness's own fragment is left out.
+    /// Whether the harness's own config fragment is left out.
     pub no_default_config: bool,
-    /// Compilations at once. None: as many as there are processors. It changes no kernel.
+    /// Number of parallel compilations. `None` means the number of processors. It does not affect
+    /// the kernels.
     #[serde(skip)]
     pub jobs: Option<usize>,
 }
 
 impl PairSpec {
-    /// The same with every path absolute, so that it means the same in another folder.
+    /// Makes every path absolute, so that the spec has the same meaning in another working folder.
     #[must_use]
     pub fn absolute(self) -> Self {
         let path = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
@@ -58,8 +59,8 @@ impl PairSpec {
         }
     }
 
-    /// The words that name the pair on the command line of `hotplug kernel build` and `hotplug compare`: the patches, then
-    /// options.
+    /// The command-line arguments that name the pair for `hotplug kernel build` and
+    /// `hotplug compare`: the patches, then the options.
     pub fn words(&self) -> (Vec<String>, Vec<String>) {
         let shown = |path: &PathBuf| path.display().to_string();
         let mut options = Vec::new();
@@ -83,8 +84,9 @@ impl PairSpec {
         (self.patches.iter().map(shown).collect(), options)
     }
 
-    /// The pair that these words name, as `run.json` had them before it had this type. Words that are no option of this
-    /// version are left out: the kernels are then checked by their ids.
+    /// The pair that these arguments name. `run.json` stored them before it had this type.
+    /// Arguments that are not options of this version are ignored, because the kernels are checked
+    /// by their ids.
     pub(crate) fn of_words(words: Vec<String>) -> Self {
         let mut spec = Self::default();
         let mut words = words.into_iter();
@@ -113,8 +115,8 @@ impl PairSpec {
         spec
     }
 
-    /// The same with the full name of the source where none or only `linux-source` is given and one is needed: the
-    /// default depends on the installed packages.
+    /// Replaces a missing source, or `linux-source` without a version, by its full name if a source
+    /// is needed. The default depends on the installed packages.
     pub fn with_source_named(mut self) -> Result<Self> {
         if self.before_image.is_none() || self.after_image.is_none() {
             self.source = Some(self.parsed_source()?.with_version()?.to_string());
@@ -126,7 +128,8 @@ impl PairSpec {
         self.source.as_deref().map_or(Ok(Source::Package { version: None }), Source::parse)
     }
 
-    /// What is to be built or found. The user's error: a source, patch or fragment that cannot be read.
+    /// The request for the two kernels. Fails with a user error if the source does not exist, has
+    /// no revisions when `before` and `after` are given, or if a fragment cannot be read.
     pub fn request(&self) -> Result<PairRequest> {
         let source = self.parsed_source()?;
         let (source, change) = match (&self.before, &self.after) {

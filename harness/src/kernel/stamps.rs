@@ -1,13 +1,13 @@
-//! The times that make goes by, kept for each object folder on its own.
+//! The modification times that make compares, kept for each object folder separately.
 //!
-//! Make compiles again what is older than its source. Patches go on and off one copy of a source,
-//! and several object folders are built from that copy. A file's time on disk can be right for one
-//! of them only. So every folder keeps a record of what it saw last, a content and a time for each
-//! file, and before make starts there, each file gets the time that this folder knows its content
-//! by. A content that the folder does not know gets the time of now.
+//! Make compiles an object again if it is older than its source. Patches are applied to one copy of
+//! a source and reverted, and several object folders are built from that copy. A file's time on
+//! disk can be correct for only one of them. So every folder keeps a record of each file's content
+//! and time as it last saw them. Before make starts in a folder, each file gets the time that the
+//! folder's record has for its content. A content that is not in the record gets the current time.
 //!
-//! The rule that makes a time right: whatever in the folder is newer than that time was made from
-//! that content. An older object, of a make that was killed or that failed, is then compiled again.
+//! A time is correct if every object in the folder that is newer than this time was made from this
+//! content. An older object, left by a make that was killed or that failed, is then compiled again.
 
 use std::collections::BTreeMap;
 use std::fs::FileTimes;
@@ -21,26 +21,26 @@ use crate::Result;
 
 use super::manifest;
 
-/// A file of a source: its content, and the time that make takes it for.
+/// A file of a source: its content, and the modification time that make compares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
     content: String,
     modified: SystemTime,
-    /// Make asks for the time of what a symbolic link leads to, so a link's own time stays as it
-    /// is.
+    /// Whether it is a symbolic link. Make reads the time of a link's target, so the link's own
+    /// time is not set.
     is_link: bool,
 }
 
-/// Files by their path relative to the source; `None`: there is no such file, which is a state as
-/// well.
+/// Files by their paths relative to the source. `None` means that the file does not exist, which is
+/// also a state.
 pub(crate) type States = BTreeMap<String, Option<State>>;
 
 impl State {
-    /// That of `file`, which may be absent.
+    /// Reads the state of `file`, which may be absent.
     pub(crate) fn read(file: &Path) -> Result<Option<Self>> {
         let meta = match fs_err::symlink_metadata(file) {
             Ok(meta) => meta,
-            // A folder of the path may be a file in this revision.
+            // A parent folder in the path may be a file in this revision.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -60,7 +60,7 @@ impl State {
         Ok(Some(Self { content, modified: meta.modified()?, is_link }))
     }
 
-    /// Whether the content is the same, whatever the time.
+    /// Whether the content is the same. The time is ignored.
     fn is_same_file(&self, other: &Self) -> bool {
         self.content == other.content && self.is_link == other.is_link
     }
@@ -75,16 +75,16 @@ fn same(one: Option<&State>, other: Option<&State>) -> bool {
     }
 }
 
-/// One file of a source that varies.
+/// One varying file of a source.
 #[derive(Debug)]
 struct File {
     path: String,
-    /// As it was before it ever varied.
+    /// The state before the file first varied.
     original: Option<State>,
     now: Option<State>,
 }
 
-/// The files of a source that vary.
+/// The varying files of a source.
 #[derive(Debug)]
 pub(crate) struct Varying {
     source: PathBuf,
@@ -92,8 +92,8 @@ pub(crate) struct Varying {
 }
 
 impl File {
-    /// What a folder saw of it when it was built last. A file without an entry had not varied by
-    /// then, so the folder saw it as it was before it ever varied.
+    /// The state in which a folder last saw the file. A file without an entry in the record had not
+    /// varied by then, so the folder saw its original state.
     fn seen<'a>(&'a self, record: &'a States) -> Option<&'a State> {
         record.get(&self.path).unwrap_or(&self.original).as_ref()
     }
@@ -110,12 +110,11 @@ impl Varying {
         Ok(Self { source: source.to_owned(), files })
     }
 
-    /// The states that a folder is to be built with: the files as they are now, with the times that
-    /// the folder knows them by. `record`: what it saw last; none of a folder that nobody knows
-    /// anything of.
+    /// The states for the next build in a folder: the current contents, with the times that the
+    /// folder's record has for them. `record` is `None` for a folder without a record.
     pub(crate) fn wanted(&self, record: Option<&States>) -> States {
-        // The file system's clock ticks every few milliseconds. This one is finer, so that no
-        // object has the same time.
+        // The file system's clock ticks every few milliseconds. This clock is finer, so no object
+        // has the same time.
         let time = SystemTime::now();
         let wanted = |file: &File| {
             let state = file.now.as_ref()?;
@@ -137,22 +136,23 @@ impl Varying {
         Ok(())
     }
 
-    /// How many files that much else depends on are not what the folder of `record` saw last.
+    /// The number of wide files ([`is_wide`]) that differ from the states that the folder of
+    /// `record` last saw.
     pub(crate) fn wide_differences(&self, record: &States) -> usize {
         let differs = |file: &&File| is_wide(&file.path) && !same(file.now.as_ref(), file.seen(record));
         self.files.iter().filter(differs).count()
     }
 }
 
-/// Whether a change of this file may compile more than the one object that is made from it: a
-/// header, a makefile, Kconfig, a program that the build runs.
+/// Whether a change of this file may recompile more than its own object. This applies to headers,
+/// makefiles, Kconfig files and programs that the build runs.
 fn is_wide(path: &str) -> bool {
     let starts = |folders: &[&str]| folders.iter().any(|folder| path.starts_with(folder));
     if starts(&["Documentation/", "tools/testing/"]) || ["MAINTAINERS", "CREDITS"].contains(&path) {
         return false;
     }
     let end = Path::new(path).extension().and_then(|end| end.to_str()).unwrap_or_default();
-    // objtool and fixdep handle every object.
+    // objtool and fixdep process every object.
     starts(&["scripts/", "tools/"]) || !["c", "S", "rst"].contains(&end)
 }
 

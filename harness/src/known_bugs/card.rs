@@ -1,4 +1,5 @@
-//! The card of an entry: what its patch does to a kernel, and what the harness is to see of it.
+//! The card of an entry: what its patch does to a kernel, and which findings the harness should
+//! have.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::compare::Finding;
 use crate::{Error, Result};
 
-/// What an entry's patch is.
+/// The origin of an entry's patch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
-    /// It takes back a fix that the kernel once got.
+    /// It reverts a fix that the kernel once got.
     Undoes {
         /// The fix's subject line.
         subject: String,
@@ -21,62 +22,63 @@ pub enum Origin {
         /// The first release with it.
         version: String,
     },
-    /// Somebody proposed it, with this subject line, and it was not merged.
+    /// It was proposed with this subject line, and was not merged.
     Proposed(String),
-    /// It goes wrong in this way, made for the purpose.
+    /// It was made to plant this kind of defect.
     Plants(String),
-    /// It changes nothing that a kernel does: whatever is new with it is a false report.
+    /// It does not change what a kernel does, so every new finding with it is a false report.
     ChangesNothing(String),
 }
 
-/// How sure an entry is to be seen, as measured.
+/// The measured reliability of the detection of an entry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sure {
-    /// In every trial.
+    /// The bug is seen in every trial.
     #[default]
     Always,
-    /// In more than a third of them.
+    /// The bug is seen in more than a third of all trials.
     Often,
-    /// In fewer.
+    /// The bug is seen in fewer trials.
     Seldom,
 }
 
-/// A finding that an entry should bring.
+/// A finding that is expected of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expected {
     /// The kernel checker's kind, or the harness's own.
     pub kind: String,
-    /// The readable key of its signature, to the letter.
+    /// The readable key of its signature, verbatim.
     pub key: String,
 }
 
 impl Expected {
-    /// Whether it is this finding.
+    /// Whether this finding is the expected one.
     pub fn is(&self, finding: &Finding) -> bool {
         self.kind == finding.kind && self.key == finding.key
     }
 }
 
-/// Findings that may come of what is expected: too many forms of them for each to have its key named.
+/// Findings that may follow from the expected ones. They have too many forms to name the key of
+/// each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Follows {
     /// The kernel checker's kind, or the harness's own.
     pub kind: String,
-    /// The readable key; any, if there is none.
+    /// The readable key of its signature. None: any key.
     pub key: Option<String>,
 }
 
 impl Follows {
-    /// Whether this finding is one.
+    /// Whether this finding is one of them.
     pub fn has(&self, finding: &Finding) -> bool {
         self.kind == finding.kind && self.key.as_ref().is_none_or(|key| *key == finding.key)
     }
 }
 
-/// What an entry is on one kernel.
+/// An entry on the kernels of one series, as the file has it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct On {
@@ -93,26 +95,27 @@ struct On {
 
 /// An entry on the kernels of one series.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Series {
-    /// There is a patch.
+pub enum SeriesPatches {
+    /// The entry has a patch.
     There {
         /// Patch files in their order, relative to the card.
         patches: Vec<String>,
-        /// It is found when at least one of these is seen only with the patch. None for a kernel that does nothing wrong.
+        /// The entry is found when at least one of these is seen only with the patch. Empty for a
+        /// kernel without a bug.
         expect: Vec<Expected>,
-        /// What may come of it and proves nothing by itself.
+        /// Findings that may follow from the bug and prove nothing by themselves.
         follows: Vec<Follows>,
-        /// Metrics of its scenario's `[latency]` that are told slower: it is then found when all of these are, by the exact
-        /// clock, and nothing is reported of it.
+        /// Metrics of its scenario's `[latency]` that should be slower. The entry is then found
+        /// when the exact clock finds all of these slower and its kernel reports nothing.
         slower: Vec<String>,
-        /// What was tried, and why it is not to be seen; it counts as not found.
+        /// What was tried, and why the bug cannot be seen. The entry counts as not found.
         not_found: Option<String>,
     },
-    /// There is none, because of this.
+    /// The entry has no patch, for this reason.
     Absent(String),
 }
 
-/// The file as it is written.
+/// The syntax of a card's file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -146,27 +149,29 @@ fn five() -> u32 {
     5
 }
 
-/// A card, checked.
+/// A checked card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Card {
-    /// One sentence: what goes wrong.
+    /// What goes wrong, in one sentence.
     pub about: String,
-    /// What its patch is.
+    /// The origin of its patch.
     pub origin: Origin,
-    /// The fragment of `guest-images/configs/` that its kernels need over the harness's own.
+    /// The fragment of `guest-images/configs/` that its kernels need in addition to the harness's
+    /// own.
     pub config: Option<String>,
-    /// Scenarios that should see it, by their names below `scenarios/`; the quickest first.
+    /// The scenarios that should find the bug, by their names below `scenarios/`, the quickest
+    /// first.
     pub scenarios: Vec<String>,
-    /// How sure it is to be seen.
+    /// The reliability of its detection.
     pub sure: Sure,
     /// Trials a side, of each scenario.
     pub trials: u32,
-    /// Whether it belongs to the quick proof.
+    /// Whether the quick proof includes the entry.
     pub quick: bool,
-    /// Whether it is planted for the control that goes with every comparison.
+    /// Whether the bug is planted for the control of every comparison.
     pub control: bool,
-    /// By series, `6.1`: the kernels that it is made for.
-    pub on: BTreeMap<String, Series>,
+    /// The kernels that the entry is made for, by series, such as `6.1`.
+    pub on: BTreeMap<String, SeriesPatches>,
 }
 
 impl Card {
@@ -186,7 +191,7 @@ impl Card {
         let [origin] = <[Origin; 1]>::try_from(origins.into_iter().flatten().collect::<Vec<_>>())
             .map_err(|_| wrong(&"it needs one of `undoes`, `proposed`, `plants` and `changes_nothing`"))?;
         if card.scenarios.is_empty() {
-            return Err(wrong(&"it names no scenario that should see it"));
+            return Err(wrong(&"it names no scenario that should find it"));
         }
         if card.trials == 0 {
             return Err(wrong(&"`trials = 0` proves nothing"));
@@ -196,24 +201,29 @@ impl Card {
             let On { patches, expect, follows, slower, absent, not_found } = on;
             let expects = !expect.is_empty() || !slower.is_empty();
             let there = match absent {
-                Some(why) if patches.is_none() && !expects && not_found.is_none() => Series::Absent(why),
+                Some(why) if patches.is_none() && !expects && not_found.is_none() => {
+                    SeriesPatches::Absent(why)
+                }
                 Some(_) => {
                     return Err(wrong(&format_args!(
-                        "on {series} it is `absent`, and yet there is more of it"
+                        "on {series} it is `absent`, but it has other keys too"
                     )));
                 }
                 None if expects == silent => {
-                    let what = if silent { "expects what nobody can see" } else { "expects nothing" };
+                    let what = if silent {
+                        "expects a finding, but its patch changes nothing"
+                    } else {
+                        "expects nothing"
+                    };
                     return Err(wrong(&format_args!("on {series} it {what}")));
                 }
                 None if !expect.is_empty() && !slower.is_empty() => {
-                    let what =
-                        "expects reports and something slower, which is not told of a kernel that reports";
+                    let what = "expects reports and slower metrics, but a kernel that reports is not timed";
                     return Err(wrong(&format_args!("on {series} it {what}")));
                 }
                 None => {
                     let patches = patches.unwrap_or_else(|| vec![format!("{name}.patch")]);
-                    Series::There { patches, expect, follows, slower, not_found }
+                    SeriesPatches::There { patches, expect, follows, slower, not_found }
                 }
             };
             Ok((series, there))
@@ -251,9 +261,9 @@ absent = "the function is gone"
     fn a_card_says_what_is_there_on_which_kernel() {
         let card = Card::parse("twice", &"twice.toml", GOOD).unwrap();
         assert_eq!((card.trials, card.sure), (5, Sure::Always));
-        let Series::There { patches, expect, .. } = &card.on["6.1"] else { panic!("{card:?}") };
+        let SeriesPatches::There { patches, expect, .. } = &card.on["6.1"] else { panic!("{card:?}") };
         assert_eq!((patches.as_slice(), expect.len()), (["twice.patch".to_owned()].as_slice(), 1));
-        assert_eq!(card.on["6.12"], Series::Absent("the function is gone".into()));
+        assert_eq!(card.on["6.12"], SeriesPatches::Absent("the function is gone".into()));
     }
 
     #[test]
@@ -262,14 +272,18 @@ absent = "the function is gone"
             ("plants = \"recursion\"\n", "", "one of `undoes`, `proposed`"),
             ("scenarios = [\"dimm-and-cpu\"]", "scenarios = []", "names no scenario"),
             ("scenarios", "trials = 0\nscenarios", "proves nothing"),
-            ("plants = \"recursion\"", "changes_nothing = \"x\"", "on 6.1 it expects what nobody can see"),
+            (
+                "plants = \"recursion\"",
+                "changes_nothing = \"x\"",
+                "on 6.1 it expects a finding, but its patch changes nothing",
+            ),
             ("absent = \"the function is gone\"", "", "on 6.12 it expects nothing"),
             (
                 "expect = ",
                 "slower = [\"offline_pages\"]\nexpect = ",
-                "on 6.1 it expects reports and something slower",
+                "on 6.1 it expects reports and slower metrics",
             ),
-            ("absent", "patches = []\nabsent", "on 6.12 it is `absent`, and yet"),
+            ("absent", "patches = []\nabsent", "on 6.12 it is `absent`, but"),
             ("about", "abuot", "unknown field `abuot`"),
         ] {
             let error = Card::parse("twice", &"twice.toml", &GOOD.replacen(from, to, 1)).unwrap_err();

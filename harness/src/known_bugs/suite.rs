@@ -1,44 +1,45 @@
-//! The entries of the suite and their files, carried in the binary, or in a folder laid out as the project's repository.
+//! The entries of the suite and their files. The binary contains them; they can also be in a folder
+//! with the layout of the project's repository.
 
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Serialize};
 
-use super::card::{Card, Origin, Series};
+use super::card::{Card, Origin, SeriesPatches};
 use crate::scenario::{Scenario, Timing};
 use crate::{Error, Result};
 
-/// What counts an entry.
+/// The group that an entry is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Group {
-    /// Bugs that the kernel once had, or was to get.
+    /// Bugs that the kernel once had, or that a proposed patch would have introduced.
     Real,
-    /// Bugs made for the purpose.
+    /// Bugs that were made for this suite.
     Planted,
-    /// Kernels with no bug more than the unmodified one.
+    /// Kernels with no more bugs than the unmodified one.
     Clean,
 }
 
-/// Where the cards are.
+/// The folder of the cards.
 const CARDS: &str = "guest-images/patches/known-bugs";
 const CONFIGS: &str = "guest-images/configs";
 const SCENARIOS: &str = "scenarios";
 
-/// What the binary carries, and where it belongs.
+/// The folders that the binary contains, with their paths in the repository.
 static BUILT_IN: [(&str, Dir<'_>); 3] = [
     ("guest-images/patches", include_dir!("$CARGO_MANIFEST_DIR/../guest-images/patches")),
     (CONFIGS, include_dir!("$CARGO_MANIFEST_DIR/../guest-images/configs")),
     (SCENARIOS, include_dir!("$CARGO_MANIFEST_DIR/../scenarios")),
 ];
 
-/// A known bug, or a kernel that is known to have none more.
+/// A known bug, or a patch that is known to add no bug.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Its name, which is its card's.
+    /// The entry's name, which is that of its card.
     pub name: String,
-    /// What it is.
+    /// The entry's card.
     pub card: Card,
     /// The suite's folder.
     root: PathBuf,
@@ -51,8 +52,8 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// The suite that the binary carries. Its files are written below `folder`, where a run can read them and its reader
-    /// too.
+    /// The suite that the binary contains. Its files are written below `folder`, where a run and
+    /// its reader can read them.
     pub fn built_in(folder: &Path) -> Result<Self> {
         for (place, files) in &BUILT_IN {
             let to = folder.join(place);
@@ -62,14 +63,14 @@ impl Suite {
         Self::read(folder)
     }
 
-    /// The suite below `root`: cards, patches, configs and scenarios where the project's repository has them. All that
-    /// an entry names is there.
+    /// Reads the suite below `root`, with cards, patches, configs and scenarios where the project's
+    /// repository has them. Every file that an entry names must exist.
     pub fn read(root: &Path) -> Result<Self> {
         let root = std::path::absolute(root)?;
         let cards = root.join(CARDS);
         let listed = fs_err::read_dir(&cards).map_err(|error| {
-            Error::user(format!("no suite of known bugs: {error}"))
-                .help(format!("name a folder that has {CARDS}/, as the project's repository"))
+            Error::user(format!("there is no suite of known bugs: {error}"))
+                .help(format!("name a folder that has {CARDS}/, as the project's repository has"))
         })?;
         let mut entries = Vec::new();
         for file in listed {
@@ -78,24 +79,26 @@ impl Suite {
                 entries.push(Entry::read(&root, &path)?);
             }
         }
-        // Real ones first. Those that share a config follow one another, and so do their builds.
+        // Real bugs come first. Entries that share a config follow one another, and so do their
+        // builds.
         entries.sort_by_key(|e: &Entry| (e.group(), e.card.config.clone(), e.name.clone()));
         Ok(Self { entries })
     }
 
-    /// All entries, real ones first.
+    /// All entries, real bugs first.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// The entries of these names, or all, or those of the quick proof.
+    /// The entries with these names, or all if there are no names. With `quick`, only those of the
+    /// quick proof.
     pub fn choose(&self, names: &[String], quick: bool) -> Result<Vec<&Entry>> {
         if let Some(unknown) = names.iter().find(|name| self.entries.iter().all(|entry| entry.name != **name))
         {
             let all: Vec<&str> = self.entries.iter().map(|entry| &*entry.name).collect();
             return Err(Error::user(format!("no known bug is called {unknown}"))
                 .detail(format!("there are {}", all.join(", ")))
-                .help("name some of these, or none for all"));
+                .help("name some of these, or no entry to choose all"));
         }
         let wanted = |entry: &&Entry| {
             (names.is_empty() || names.contains(&entry.name)) && (!quick || entry.card.quick)
@@ -136,7 +139,7 @@ impl Entry {
         Ok(entry)
     }
 
-    /// What counts it.
+    /// The group that the entry is counted in.
     pub fn group(&self) -> Group {
         match self.card.origin {
             Origin::Undoes { .. } | Origin::Proposed(_) => Group::Real,
@@ -145,35 +148,36 @@ impl Entry {
         }
     }
 
-    /// Its patch files for kernels of `series`, in order; none where it has none.
+    /// The entry's patch files for kernels of `series`, in order. Empty if it has no patch for
+    /// them.
     pub fn patches(&self, series: &str) -> Vec<PathBuf> {
         match self.card.on.get(series) {
-            Some(Series::There { patches, .. }) => {
+            Some(SeriesPatches::There { patches, .. }) => {
                 patches.iter().map(|patch| self.root.join(CARDS).join(patch)).collect()
             }
             _ => Vec::new(),
         }
     }
 
-    /// What is told slower on kernels of `series`, where that is what it is found by.
+    /// The metrics that must be slower on kernels of `series` for the entry to be found.
     fn slower(&self, series: &str) -> &[String] {
         match self.card.on.get(series) {
-            Some(Series::There { slower, .. }) => slower,
+            Some(SeriesPatches::There { slower, .. }) => slower,
             _ => &[],
         }
     }
 
-    /// Whether it is found by how long something takes.
+    /// Whether the entry is found by latency.
     pub fn is_timed(&self, series: &str) -> bool {
         !self.slower(series).is_empty()
     }
 
-    /// Its config fragment.
+    /// The entry's config fragment.
     pub fn config(&self) -> Option<PathBuf> {
         self.card.config.as_ref().map(|file| self.root.join(CONFIGS).join(file))
     }
 
-    /// Its scenario files.
+    /// The entry's scenario files.
     pub fn scenarios(&self) -> impl Iterator<Item = PathBuf> {
         self.card.scenarios.iter().map(|name| self.root.join(SCENARIOS).join(format!("{name}.toml")))
     }
@@ -188,9 +192,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let suite = Suite::built_in(folder.path()).unwrap();
         assert!(!suite.choose(&[], true).unwrap().is_empty());
-        // All are made for the kernel that the project was made with.
+        // All entries are made for the kernel that the project was developed with.
         for entry in suite.entries() {
-            assert!(matches!(entry.card.on.get("6.1"), Some(Series::There { .. })), "{}", entry.name);
+            assert!(matches!(entry.card.on.get("6.1"), Some(SeriesPatches::There { .. })), "{}", entry.name);
         }
     }
 

@@ -1,4 +1,5 @@
-//! The verdict on each metric: what the boots of both sides took, whether that differs, and by how much.
+//! The verdict on each metric: the times of each boot on both sides, whether they differ, and by
+//! how much.
 
 use std::collections::BTreeMap;
 
@@ -6,25 +7,26 @@ use hotplug_side::{Side, Sides};
 use hotplug_statistics::{ALPHA, Groups, coefficient_of_variation, fewest_boots, holm, median};
 
 use super::metric::TrialTimes;
-use super::result::{Latency, MetricResult, PhaseResult, Stall, Told, VictimResult};
+use super::result::{Latency, MetricResult, MetricVerdict, PhaseResult, Stall, VictimResult};
 use super::spread::Times;
-use crate::scenario::{Clock, Metric, Part, Timing};
+use crate::scenario::{Clock, Metric, Span, Timing};
+use crate::unavailable::Unavailable;
 
-/// Seed of what is drawn: the same samples give the same figures.
+/// Seed of the random draws: the same samples give the same figures.
 const SEED: u64 = 7;
 
-/// How sure an interval is.
+/// The confidence level of an interval.
 const CONFIDENCE: f64 = 0.95;
 
-/// Samples of all metrics, by boot, and what is shown beside them.
+/// The samples of all metrics, by boot, and the other figures that are shown.
 #[derive(Debug, Clone, Default)]
 pub struct Timed {
-    /// By metric, then by boot: nanoseconds.
+    /// By metric, then by boot, in nanoseconds.
     samples: Sides<BTreeMap<String, BTreeMap<u32, Vec<f64>>>>,
-    /// Metrics that a side cannot give, and why.
+    /// Metrics that a side cannot measure, and the reason.
     missing: BTreeMap<String, String>,
-    /// In the order in which they first came.
-    phases: Vec<(Part, Sides<Times>)>,
+    /// In the order of their first occurrence.
+    phases: Vec<(Span, Sides<Times>)>,
     victims: BTreeMap<String, Sides<Loops>>,
 }
 
@@ -42,7 +44,7 @@ impl Timed {
         of.entry(boot).or_default().push(nanoseconds);
     }
 
-    /// What the boots of two comparisons took with their patches.
+    /// The boots of two comparisons, each with its patch.
     pub fn of_boots(first: &Latency, second: &Latency) -> Self {
         let mut timed = Self::default();
         for (side, latency) in [(Side::Before, first), (Side::After, second)] {
@@ -55,7 +57,7 @@ impl Timed {
         timed
     }
 
-    /// Takes in what a trial of this boot gives of the metrics of `timing`.
+    /// Adds the samples that a trial of this boot has for the metrics of `timing`.
     pub fn add_trial(&mut self, boot: u32, trial: &TrialTimes, timing: &Timing) {
         let side = trial.side;
         for metric in timing.metrics() {
@@ -105,7 +107,7 @@ impl Timed {
         }
     }
 
-    /// How long the parts of operations took.
+    /// The times of the parts of operations.
     pub fn phases(&self) -> Vec<PhaseResult> {
         let spread =
             |times: &Sides<Times>| Sides { before: times.before.spread(), after: times.after.spread() };
@@ -118,12 +120,13 @@ impl Timed {
                 spread: spread(times),
             })
             .collect();
-        // What belongs together stands together; the sort keeps the order in which parts follow one another.
+        // Groups parts by clock and operation. The sort is stable, so parts stay in their order in
+        // time.
         all.sort_by(|a, b| (a.teller, &a.part.operation).cmp(&(b.teller, &b.part.operation)));
         all
     }
 
-    /// What others felt, in the order of the scenario.
+    /// The results of the victims, in the order of the scenario.
     pub fn victims(&self, timing: &Timing) -> Vec<VictimResult> {
         let known = timing.victims.iter().filter_map(|victim| {
             let Sides { before, after } = self.victims.get(&victim.name)?.clone();
@@ -153,7 +156,7 @@ impl Timed {
         results
     }
 
-    /// All but the verdict, which depends on the other metrics too.
+    /// The result without its verdict, which depends on the other metrics as well.
     fn measure(&self, metric: Metric<'_>, timing: &Timing, clock: Clock) -> MetricResult {
         let name = &metric.to_string();
         let mut result = MetricResult::unjudged(name);
@@ -171,12 +174,12 @@ impl Timed {
         let Some(groups) = Groups::new(&result.boots) else {
             let why = match (self.missing.get(name), metric) {
                 (Some(why), _) => why.clone(),
-                // A ratio of nothing is none.
-                (None, Metric::Waited(_)) => "in some boots nobody waited for it".to_owned(),
+                // A ratio needs waits in every boot.
+                (None, Metric::Waited(_)) => "in some boots no task waited for it".to_owned(),
                 (None, Metric::Held(_)) => "it was not taken in two boots of both kernels".to_owned(),
                 (None, _) => "it did not run in two boots of both kernels".to_owned(),
             };
-            result.none = Some(why);
+            result.none = Some(Unavailable::because(why));
             return result;
         };
         result.typical = groups.typical();
@@ -189,30 +192,31 @@ impl Timed {
     }
 }
 
-/// What follows from a metric's boots, and how many would tell where these do not.
-fn tell(groups: &Groups, p_corrected: f64, floor: f64, metrics: usize) -> (Told, Option<u32>) {
+/// The verdict from a metric's boots. If it is inconclusive, also the number of boots that would
+/// decide.
+fn tell(groups: &Groups, p_corrected: f64, floor: f64, metrics: usize) -> (MetricVerdict, Option<u32>) {
     let margin = floor.ln_1p();
     let difference = groups.difference();
     if p_corrected < ALPHA && difference >= margin {
-        return (Told::Slower, None);
+        return (MetricVerdict::Slower, None);
     }
     if p_corrected < ALPHA && difference <= -margin {
-        return (Told::Faster, None);
+        return (MetricVerdict::Faster, None);
     }
     if difference.abs() < margin && groups.p_apart(margin, SEED) < ALPHA {
-        return (Told::NoChange, None);
+        return (MetricVerdict::NoChange, None);
     }
-    (Told::CannotTell, groups.boots_to_tell(margin, corrected_level(metrics)))
+    (MetricVerdict::CannotTell, groups.boots_to_tell(margin, corrected_level(metrics)))
 }
 
-/// What the smallest of so many p has to be below, by [`holm`].
+/// The level that the smallest p of this many metrics has to be below, by [`holm`].
 fn corrected_level(metrics: usize) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "metrics are few")]
     let metrics = metrics.max(1) as f64;
     ALPHA / metrics
 }
 
-/// Boots a side with which each of so many metrics can be told at all.
+/// The number of boots a side with which each of this many metrics can be decided at all.
 pub fn enough_boots(metrics: usize) -> u32 {
     fewest_boots(corrected_level(metrics))
 }
@@ -235,14 +239,15 @@ mod tests {
         }
     }
 
-    /// Five boots a side of three samples each, after by before as told, in milliseconds.
+    /// Five boots a side with three samples each. A metric has its name, its before time in
+    /// milliseconds, and its ratio.
     fn timed(metrics: &[(&str, f64, f64)]) -> Timed {
         let mut timed = Timed::default();
         for (metric, before, ratio) in metrics {
             for (side, factor) in [(Side::Before, 1.0), (Side::After, *ratio)] {
                 for boot in 1..=5 {
                     let scatter = 1.0 + f64::from(boot) * 1e-4;
-                    // One sample of three that somebody disturbed.
+                    // One of the three samples is disturbed.
                     for disturbed in [1.0, 1.0, 3.0] {
                         timed.add(side, boot, metric, before * 1e6 * factor * scatter * disturbed);
                     }
@@ -252,7 +257,7 @@ mod tests {
         timed
     }
 
-    fn told(metrics: &[(&str, f64, f64)]) -> Vec<Option<Told>> {
+    fn told(metrics: &[(&str, f64, f64)]) -> Vec<Option<MetricVerdict>> {
         let names: Vec<&str> = metrics.iter().map(|(name, ..)| *name).collect();
         let results = timed(metrics).judge(&timing(&names), Clock::Exact);
         results.iter().map(|result| result.told).collect()
@@ -262,7 +267,9 @@ mod tests {
     fn beyond_chance_and_both_floors() {
         let all = told(&[("a", 30.0, 1.02), ("b", 30.0, 0.98), ("c", 30.0, 1.005), ("d", 0.1, 1.02)]);
         // `d` differs by 2 us, which is below the absolute floor.
-        let expected = [Told::Slower, Told::Faster, Told::NoChange, Told::NoChange].map(Some);
+        let expected =
+            [MetricVerdict::Slower, MetricVerdict::Faster, MetricVerdict::NoChange, MetricVerdict::NoChange]
+                .map(Some);
         assert_eq!(all, expected);
     }
 
@@ -270,9 +277,9 @@ mod tests {
     fn seven_metrics_are_too_many_for_five_boots() {
         let names = ["a", "b", "c", "d", "e", "f", "g"];
         let six: Vec<_> = names[..6].iter().map(|name| (*name, 30.0, 1.02)).collect();
-        assert!(told(&six).iter().all(|told| *told == Some(Told::Slower)));
+        assert!(told(&six).iter().all(|told| *told == Some(MetricVerdict::Slower)));
         let seven: Vec<_> = names.iter().map(|name| (*name, 30.0, 1.02)).collect();
-        assert!(told(&seven).iter().all(|told| *told == Some(Told::CannotTell)));
+        assert!(told(&seven).iter().all(|told| *told == Some(MetricVerdict::CannotTell)));
         assert_eq!((enough_boots(6), enough_boots(7)), (5, 6));
     }
 
@@ -285,7 +292,7 @@ mod tests {
         assert_eq!(results[0].none, None);
         assert_eq!(results[1].none.as_deref(), Some("it did not run in two boots of both kernels"));
         assert_eq!(results[2].none.as_deref(), Some("the after kernel has no c that can be traced"));
-        // What is not judged takes nothing of the level.
+        // A metric that is not judged does not share the level.
         assert!((results[0].p_corrected - results[0].p).abs() < 1e-12);
         assert_eq!(results[0].samples, Sides { before: 15, after: 15 });
     }

@@ -1,26 +1,27 @@
-//! `/proc/lock_stat`: how long each class of locks was waited for and held (Documentation/locking/lockstat.rst).
+//! Parses `/proc/lock_stat`: the wait and hold times of each class of locks
+//! (Documentation/locking/lockstat.rst).
 
 use serde::{Deserialize, Serialize};
 
-use super::trace::Odd;
+use super::trace::MalformedTrace;
 
-/// One class, over the time since the counts began.
+/// The counts of one class since counting began.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LockTimes {
-    /// As the kernel prints it: with `-W` or `-R` where its classes have readers.
+    /// The kernel's name of the class, with `-W` or `-R` if it has readers.
     pub class: String,
-    /// How often somebody had to wait.
+    /// The number of times that a task had to wait.
     pub contentions: u64,
-    /// How long, all of them together, nanoseconds.
+    /// The sum of all waits, in nanoseconds.
     pub waited: f64,
-    /// How often it was taken.
+    /// The number of times that it was taken.
     pub acquisitions: u64,
-    /// How long it was held, all of them together, nanoseconds.
+    /// The sum of all hold times, in nanoseconds.
     pub held: f64,
 }
 
 impl LockTimes {
-    /// How long it was held on average, nanoseconds; none where it was never taken.
+    /// The average hold time, in nanoseconds; `None` if it was never taken.
     pub fn held_each(&self) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "acquisitions of a trial are far below 2^52")]
         let times = self.acquisitions as f64;
@@ -29,23 +30,29 @@ impl LockTimes {
 }
 
 /// The classes of `/proc/lock_stat`.
-pub fn lock_stat(text: &str) -> Result<Vec<LockTimes>, Odd> {
-    // kernel/locking/lockdep_proc.c, `seq_header()`: what follows is laid out as this version is.
+pub fn lock_stat(text: &str) -> Result<Vec<LockTimes>, MalformedTrace> {
+    // The columns below are those of this version (`seq_header()` in
+    // kernel/locking/lockdep_proc.c).
     const VERSION: &str = "lock_stat version 0.4";
     if text.lines().next().map(str::trim) != Some(VERSION) {
-        return Err(Odd::new("/proc/lock_stat", 1, &format!("it does not begin with `{VERSION}`")));
+        return Err(MalformedTrace::new(
+            "/proc/lock_stat",
+            1,
+            &format!("it does not begin with `{VERSION}`"),
+        ));
     }
     let mut all = Vec::new();
     for (number, line) in text.lines().enumerate() {
-        // The lines below a class are call sites, `[<address>] function`, with a count before; a name may have a colon.
+        // The lines below a class are call sites: a count and `[<address>] function`. A class name
+        // may contain a colon.
         let Some((class, columns)) = line.rsplit_once(": ") else { continue };
         let columns: Vec<&str> = columns.split_whitespace().collect();
         let [_, contentions, _, _, waited, _, _, acquisitions, _, _, held, _] = columns.as_slice() else {
             continue;
         };
-        let odd = || Odd::new("/proc/lock_stat", number + 1, "a figure that is none");
+        let odd = || MalformedTrace::new("/proc/lock_stat", number + 1, "not a valid number");
         let count = |text: &str| text.parse::<u64>().map_err(|_| odd());
-        // Microseconds with two digits (`seq_time()`).
+        // The kernel prints microseconds with two decimals (`seq_time()`).
         let time = |text: &str| match text.parse::<f64>() {
             Ok(us) if us.is_finite() && us >= 0.0 => Ok(us * 1e3),
             _ => Err(odd()),
@@ -93,8 +100,8 @@ mod tests {
         for (text, why) in [
             (String::new(), "line 1: it does not begin with"),
             (HEAD.replace("0.4", "0.3"), "line 1: it does not begin with"),
-            (figures("-1.0"), "line 6: a figure that is none"),
-            (figures("inf"), "line 6: a figure that is none"),
+            (figures("-1.0"), "line 6: not a valid number"),
+            (figures("inf"), "line 6: not a valid number"),
         ] {
             let error = lock_stat(&text).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");

@@ -1,4 +1,4 @@
-//! What a timed trial gives, and from it the samples of each metric.
+//! The times of one trial, and the samples of each metric from them.
 
 use std::collections::BTreeMap;
 
@@ -11,27 +11,28 @@ use super::phase::Course;
 use super::trace::Call;
 use crate::scenario::Metric;
 
-/// The file of a timed trial's times.
+/// The name of the file with a trial's times.
 pub const FILE: &str = "latency.json";
 
-/// What one trial gives.
+/// The times of one trial.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrialTimes {
-    /// The kernel.
+    /// The side of its kernel.
     pub side: Side,
     /// The trial's number within its boot.
     pub number: u32,
-    /// Why its times cannot be believed.
+    /// Why its times cannot be used.
     pub odd: Option<String>,
     /// Functions that this kernel cannot trace.
     pub untraceable: Vec<String>,
-    /// Every call, in the order of their ends.
+    /// Every call, in the order of the ends.
     pub calls: Vec<Call>,
-    /// How its operations went by the host's clock, where that is one to go by, and by the guest's.
+    /// The marks of its operations by the guest's clock, and by the host's unless the guest counts
+    /// instructions.
     pub courses: Vec<Course>,
-    /// What each victim's loops took, in the order of the scenario.
+    /// The loops of each victim, in the order of the scenario.
     pub victims: Vec<VictimTimes>,
-    /// How long locks were waited for and held; none of a kernel that does not count.
+    /// The wait and hold times of locks; `None` if the kernel does not count them.
     pub locks: Option<Vec<LockTimes>>,
 }
 
@@ -40,9 +41,9 @@ pub struct TrialTimes {
 pub struct VictimTimes {
     /// Its name.
     pub name: String,
-    /// Loops that ended, with those beyond what is kept.
+    /// The number of loops that ended, including those without a stored time.
     pub loops: u64,
-    /// Those that are kept, and at the end the one that was under way.
+    /// The stored times. The last one may be that of the loop in progress at the end.
     pub times: Vec<LoopTime>,
 }
 
@@ -54,7 +55,7 @@ impl VictimTimes {
 }
 
 impl TrialTimes {
-    /// Before anything is known of it.
+    /// The times of a trial without any data yet.
     pub fn new(side: Side, number: u32) -> Self {
         Self {
             side,
@@ -68,7 +69,7 @@ impl TrialTimes {
         }
     }
 
-    /// What this metric took, each time, nanoseconds.
+    /// The samples of this metric, in nanoseconds.
     pub fn samples(&self, metric: &Metric<'_>) -> Vec<f64> {
         match metric {
             Metric::Function(name) => {
@@ -89,7 +90,8 @@ impl TrialTimes {
         }
     }
 
-    /// From the begin of the one function to the end of the next call of the other in the same task.
+    /// The spans from the start of one function to the end of the next call of the other in the
+    /// same task.
     fn spans(&self, first: &str, last: &str) -> Vec<f64> {
         let mut begun: BTreeMap<u32, f64> = BTreeMap::new();
         let mut spans = Vec::new();
@@ -108,18 +110,21 @@ impl TrialTimes {
     }
 
     fn lock(&self, name: &str) -> Option<&LockTimes> {
-        // The kernel says `-W` of writers only where a class had readers too (`seq_stats()` in kernel/locking/lockdep_proc.c).
+        // The kernel appends `-W` for writers only if the class also has readers (`seq_stats()` in
+        // kernel/locking/lockdep_proc.c).
         let plain = |class: &str| class.strip_suffix("-W").unwrap_or(class).to_owned();
         self.locks.as_ref()?.iter().find(|lock| plain(&lock.class) == plain(name))
     }
 
-    /// The traced function that took up most of this time, in whatever task: what it may have been that made a loop long.
+    /// The traced function that covers most of this time, in any task: a possible cause of a long
+    /// loop.
     pub fn meanwhile(&self, time: &LoopTime) -> Option<&str> {
         #[expect(clippy::cast_precision_loss, reason = "below 2^52 us, which are 142 years")]
         let (begin, us) = (time.began.0 as f64, time.nanoseconds as f64 / 1e3);
         let overlap = |call: &Call| call.ended_us().min(begin + us) - call.began_us.max(begin);
         let others = self.calls.iter().filter(|call| overlap(call) > 0.0);
-        // Of two that share all of it, one in the other, the one that says more: the shorter.
+        // If two nested functions cover it equally, the inner one is more specific. It is the
+        // shorter one.
         let order = |call: &Call| (overlap(call), -call.nanoseconds);
         let most = others.max_by(|a, b| order(a).partial_cmp(&order(b)).unwrap_or(std::cmp::Ordering::Equal));
         most.map(|call| call.function.as_str())
@@ -140,11 +145,11 @@ mod tests {
     fn a_span_goes_from_a_begin_to_the_next_end_in_one_task() {
         let calls = vec![
             call("begin", 1, 100.0, 5_000.0),
-            // Another task's, and one whose begin the trace does not have.
+            // A call of another task, and one whose start is not in the trace.
             call("done", 2, 120.0, 1_000.0),
             call("done", 1, 150.0, 2_000.0),
             call("begin", 1, 200.0, 1_000.0),
-            // It encloses the end of the span.
+            // This call encloses the end of the span.
             call("work", 1, 190.0, 90_000.0),
             call("done", 1, 260.0, 1_000.0),
             call("done", 1, 270.0, 1_000.0),

@@ -1,4 +1,5 @@
-//! Latency: what the guests' traces say -> what each boot took -> whether the two kernels differ (pure).
+//! Latency: turns the guests' traces into times of each boot, and judges whether the two kernels
+//! differ. The module is pure.
 
 mod judge;
 mod lock_stat;
@@ -12,6 +13,6 @@ pub use judge::{Timed, enough_boots};
 pub use lock_stat::{LockTimes, lock_stat};
 pub use metric::{FILE, TrialTimes, VictimTimes};
 pub use phase::{CameOnline, Course, TRACED, courses};
-pub use result::{Latency, MetricResult, PhaseResult, Stall, Told, VictimResult};
+pub use result::{Latency, MetricResult, MetricVerdict, PhaseResult, Stall, VictimResult};
 pub use spread::{Spread, Times};
-pub use trace::{Call, Odd, calls};
+pub use trace::{Call, MalformedTrace, calls};

@@ -1,13 +1,14 @@
-//! The course of an operation in the guest, from the calls that its kernel traced and the uevents that a process heard: all
-//! by `CLOCK_MONOTONIC` of the guest.
+//! The marks of an operation in the guest, from the traced calls and from the uevents that a
+//! process received, all by the guest's `CLOCK_MONOTONIC`.
 //!
-//! Both buses of hotplug end in `acpi_device_hotplug()` (drivers/acpi/scan.c), on an ordered workqueue and under
-//! `device_hotplug_lock`. So what goes online or offline between its begin and its end is its own, in whatever task.
+//! Hotplug of memory and of CPUs both end in `acpi_device_hotplug()` (drivers/acpi/scan.c), on an
+//! ordered workqueue and under `device_hotplug_lock`. So everything that goes online or offline
+//! between its start and its end belongs to it, in whatever task.
 
 use serde::{Deserialize, Serialize};
 
 use super::trace::Call;
-use crate::scenario::{Mark, Part};
+use crate::scenario::{Mark, Span};
 
 /// Functions that are traced for the marks of [`courses`].
 pub const TRACED: [&str; 14] = [
@@ -28,27 +29,28 @@ pub const TRACED: [&str; 14] = [
     "_cpu_down",
 ];
 
-/// How far an operation came when, by one clock.
+/// The marks of an operation by one clock.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Course {
     /// The operation without its number, such as `plug dimm`.
     pub operation: String,
-    /// Microseconds at each mark, in the order of time.
+    /// The time of each mark in microseconds, in the order of time.
     pub marks: Vec<(Mark, f64)>,
 }
 
 impl Course {
-    /// How long this part of it took, nanoseconds; none of another operation, or where it has not both marks.
-    pub fn took(&self, part: &Part) -> Option<f64> {
+    /// The duration of this part, in nanoseconds; `None` for another operation, or if a mark is
+    /// missing.
+    pub fn took(&self, part: &Span) -> Option<f64> {
         let at = |wanted: Mark| self.marks.iter().find(|(mark, _)| *mark == wanted).map(|(_, at)| *at);
         let took = (at(part.last)? - at(part.first)?) * 1e3;
         (self.operation == part.operation && took >= 0.0).then_some(took)
     }
 
-    /// From each mark to the next, and from the first to the last.
-    pub fn parts(&self) -> Vec<Part> {
-        let part = |first: Mark, last: Mark| Part { operation: self.operation.clone(), first, last };
-        let mut all: Vec<Part> = self.marks.windows(2).map(|both| part(both[0].0, both[1].0)).collect();
+    /// The parts between consecutive marks, and from the first to the last.
+    pub fn parts(&self) -> Vec<Span> {
+        let part = |first: Mark, last: Mark| Span { operation: self.operation.clone(), first, last };
+        let mut all: Vec<Span> = self.marks.windows(2).map(|both| part(both[0].0, both[1].0)).collect();
         if let ([(first, _), _, .., (last, _)], true) = (self.marks.as_slice(), all.len() > 1) {
             all.push(part(*first, *last));
         }
@@ -56,16 +58,17 @@ impl Course {
     }
 }
 
-/// A uevent of a memory block or a CPU that came online, and when a process heard of it, microseconds.
+/// A uevent of a memory block or a CPU that came online.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CameOnline {
-    /// When.
+    /// When a process received it, in microseconds.
     pub at: f64,
-    /// A CPU, or else a block.
+    /// Whether it is a CPU. Otherwise it is a memory block.
     pub is_cpu: bool,
 }
 
-/// The courses of all devices that came or went by ACPI. A request that the guest refused has none.
+/// The courses of all devices that were plugged or unplugged by ACPI. A request that the guest
+/// refused has none.
 pub fn courses(calls: &[Call], online: &[CameOnline]) -> Vec<Course> {
     let mut calls: Vec<&Call> = calls.iter().collect();
     calls.sort_by(|a, b| a.began_us.total_cmp(&b.began_us));
@@ -78,7 +81,7 @@ pub fn courses(calls: &[Call], online: &[CameOnline]) -> Vec<Course> {
         let next = hotplugs.get(at + 1).map_or(f64::INFINITY, |next| next.began_us);
         let within =
             |name: &'static str| of(name).filter(move |call| begin <= call.began_us && call.began_us <= end);
-        // The queue is ordered: each of them is the work of one that was scheduled.
+        // The workqueue is ordered, so each of these calls is the work of one that was scheduled.
         let delivered = delivered.next().map(|call| call.began_us).filter(|at| *at <= begin);
         let first = |name: &'static str| within(name).next().map(|call| call.began_us);
         let last = |name: &'static str| within(name).next_back().map(Call::ended_us);
@@ -94,7 +97,7 @@ pub fn courses(calls: &[Call], online: &[CameOnline]) -> Vec<Course> {
             ]);
             "plug dimm"
         } else if let Some(driver) = first("acpi_processor_add") {
-            // Somebody brings it online afterwards, by sysfs.
+            // The CPU is brought online later, through sysfs.
             let up = of("_cpu_up").find(|call| driver <= call.began_us && call.began_us < next);
             let up = up.map(Call::ended_us);
             let heard = online.iter().find(|event| event.is_cpu && up.is_some_and(|up| event.at >= up));
@@ -123,7 +126,7 @@ pub fn courses(calls: &[Call], online: &[CameOnline]) -> Vec<Course> {
         };
         let mut marks: Vec<(Mark, f64)> =
             marks.into_iter().filter_map(|(mark, at)| Some((mark, at?))).collect();
-        // Which comes first, the removal or the ejection, depends on the kernel.
+        // The order of removal and ejection depends on the kernel.
         marks.sort_by(|a, b| a.1.total_cmp(&b.1));
         all.push(Course { operation: operation.to_owned(), marks });
     }
@@ -151,9 +154,9 @@ mod tests {
             call("create_memory_block_devices", 7, 200.0, 50.0),
             call("online_pages", 7, 300.0, 100.0),
             call("online_pages", 7, 500.0, 100.0),
-            // Its request was there before the first had ended.
+            // Its request arrived before the first plug had ended.
             call("acpi_hotplug_schedule", 5, 700.0, 2.0),
-            // Somebody else's, after the plug.
+            // Not part of the plug, but later.
             call("online_pages", 9, 1100.0, 10.0),
             call("acpi_device_hotplug", 7, 2000.0, 1000.0),
             call("offline_pages", 7, 2100.0, 100.0),
@@ -183,7 +186,7 @@ mod tests {
             ("ejected", 2950.0),
         ];
         assert_eq!(marks(unplug), expected);
-        let part: Part = "plug dimm: driver..online".parse().unwrap();
+        let part: Span = "plug dimm: driver..online".parse().unwrap();
         assert_eq!((plug.took(&part), unplug.took(&part)), (Some(480_000.0), None));
         let parts: Vec<String> = unplug.parts().iter().map(ToString::to_string).collect();
         assert_eq!(parts.len(), 5, "{parts:?}");

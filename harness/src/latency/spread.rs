@@ -1,29 +1,30 @@
-//! Percentiles for people. No verdict is made of them.
+//! Percentiles for the reader. They do not affect any verdict.
 
 use hdrhistogram::Histogram;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How times are spread, nanoseconds: the longest as it was, the others to three digits.
+/// The distribution of times, in nanoseconds. The maximum is exact; the percentiles have three
+/// significant digits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Spread {
-    /// How many.
+    /// The number of times.
     pub count: u64,
-    /// Half of them take no longer.
+    /// The median.
     pub p50: u64,
-    /// Nine of ten.
+    /// The 90th percentile.
     pub p90: u64,
-    /// 99 of 100.
+    /// The 99th percentile.
     pub p99: u64,
-    /// The longest.
+    /// The maximum.
     pub max: u64,
 }
 
-/// Times, as they come.
+/// A collection of times.
 #[derive(Debug, Clone)]
 pub struct Times {
     histogram: Histogram<u64>,
-    /// To the last digit.
+    /// The exact maximum.
     longest: u64,
 }
 
@@ -36,22 +37,23 @@ impl Default for Times {
 }
 
 impl Times {
-    /// One more, nanoseconds.
+    /// Adds one time, in nanoseconds.
     pub fn add(&mut self, nanoseconds: f64) {
-        // It grows as it must, up to 2^63, where `whole` ends long before.
+        // The histogram resizes itself up to 2^63, and `whole` returns far less.
         let _ = self.histogram.record(whole(nanoseconds));
         self.longest = self.longest.max(whole(nanoseconds));
     }
 
-    /// One more of something that was to be done every `interval` nanoseconds. While it takes longer others are not begun
-    /// that would have had to wait: they are made up for, or a stall of a second would count as one slow loop of a thousand
-    /// (Gil Tene's "coordinated omission"; `record_correct` of the HDR histogram).
+    /// Adds one time of work that is due every `interval` nanoseconds. If it takes longer than
+    /// that, the loops that it delayed are never started. They are added here, because otherwise a
+    /// stall of a second would count as one slow loop in a thousand (Gil Tene's "coordinated
+    /// omission"; `record_correct` of the HDR histogram).
     pub fn add_due(&mut self, nanoseconds: f64, interval: f64) {
         let _ = self.histogram.record_correct(whole(nanoseconds), whole(interval));
         self.longest = self.longest.max(whole(nanoseconds));
     }
 
-    /// How they are spread; none where there are none.
+    /// The distribution; `None` if it is empty.
     pub fn spread(&self) -> Option<Spread> {
         let at = |percent: f64| self.histogram.value_at_percentile(percent).min(self.longest);
         (!self.histogram.is_empty()).then(|| Spread {
@@ -101,7 +103,7 @@ mod tests {
             plain.add(sample);
             due.add_due(sample, 1e7);
         }
-        // A hundred every 10 ms, the last of which stalls for a second.
+        // A hundred loops, one every 10 ms, of which the last stalls for a second.
         assert!(plain.spread().unwrap().p90 < 200_000);
         let spread = due.spread().unwrap();
         assert_eq!(spread.count, 199);

@@ -1,5 +1,6 @@
-//! What the function graph tracer printed (6.1 `kernel/trace/trace_functions_graph.c`), with its options `funcgraph-abstime`,
-//! `funcgraph-proc` and `funcgraph-tail`: each call of the traced functions, with when it began and how long it took.
+//! Parses the output of the function graph tracer (6.1 `kernel/trace/trace_functions_graph.c`) with
+//! its options `funcgraph-abstime`, `funcgraph-proc` and `funcgraph-tail`: each call of the traced
+//! functions, with its start and duration.
 //!
 //! ```text
 //!    12.345678 |   1)  kworker-33   |               |  device_offline() {
@@ -7,8 +8,9 @@
 //!    12.382345 |   1)  kworker-33   | # 36667.1 us  |  } /* device_offline */
 //! ```
 //!
-//! A call that called nothing else that is traced is one line, any other's time is on the line of its end. A task's name is
-//! its own to choose, and may hold anything: so lines are read from their ends.
+//! A call without traced calls inside is one line. The duration of any other call is on the line of
+//! its end. A task chooses its own name, which may contain anything, so lines are parsed from both
+//! ends.
 
 use std::collections::BTreeMap;
 
@@ -17,42 +19,43 @@ use serde::{Deserialize, Serialize};
 /// One call of a traced function.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Call {
-    /// The function, without what a compiler appends to the name of its copy (`.part.0`).
+    /// The function, without the compiler's suffix of a copy (`.part.0`).
     pub function: String,
-    /// The task's number.
+    /// The number of the task.
     pub task: u32,
-    /// When it began: microseconds of the guest's trace clock.
+    /// Its start, in microseconds of the guest's trace clock.
     pub began_us: f64,
-    /// How long it took, sleeps included, nanoseconds of the same clock.
+    /// Its duration including sleeps, in nanoseconds of the same clock.
     pub nanoseconds: f64,
 }
 
 impl Call {
-    /// When it ended, microseconds of the guest's trace clock.
+    /// Its end, in microseconds of the guest's trace clock.
     pub fn ended_us(&self) -> f64 {
         self.began_us + self.nanoseconds / 1e3
     }
 }
 
-/// What the guest says of its times, and cannot be believed.
+/// Times from the guest that are malformed or incomplete.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the guest's {0}")]
-pub struct Odd(String);
+pub struct MalformedTrace(String);
 
-impl Odd {
+impl MalformedTrace {
     pub(super) fn new(what: &str, line: usize, why: &str) -> Self {
         Self(format!("{what}: line {line}: {why}"))
     }
 }
 
-/// The calls that ended while `text` was recorded, in the order of their ends. A call whose other end is not there, since the
-/// trace began or ended in between, is no call.
-pub fn calls(text: &str) -> Result<Vec<Call>, Odd> {
+/// The calls that ended while `text` was recorded, in the order of their ends. A call is left out
+/// if its start or its end is missing because the trace began or ended in between.
+pub fn calls(text: &str) -> Result<Vec<Call>, MalformedTrace> {
     let mut events = Vec::new();
     for (number, line) in text.lines().enumerate() {
-        let odd = |what: &str| Odd::new("trace", number + 1, &format!("{what}: {:?}", shortened(line)));
+        let odd =
+            |what: &str| MalformedTrace::new("trace", number + 1, &format!("{what}: {:?}", shortened(line)));
         if line.contains("[LOST ") {
-            return Err(odd("it lost what came too fast"));
+            return Err(odd("the tracer lost events"));
         }
         if !line.starts_with('#') {
             events.extend(Event::parse(line).map_err(odd)?);
@@ -63,12 +66,12 @@ pub fn calls(text: &str) -> Result<Vec<Call>, Odd> {
 
 /// One line of a call.
 struct Event<'a> {
-    /// When the tracer wrote it down, microseconds.
+    /// The time stamp of the line, in microseconds.
     at_us: f64,
     task: u32,
-    /// Every CPU's idle task has the number 0.
+    /// Needed because the idle task of every CPU has the number 0.
     cpu: u32,
-    /// As the kernel names it, `.part.0` and all.
+    /// The kernel's name of the function, including suffixes such as `.part.0`.
     function: &'a str,
     kind: Kind,
 }
@@ -81,7 +84,8 @@ enum Kind {
 
 impl<'a> Event<'a> {
     fn parse(line: &'a str) -> Result<Option<Self>, &'static str> {
-        // Between tasks (`------` and `kworker-3 => agent-7`) and where interrupts come and go there are lines without calls.
+        // There are lines without calls between tasks (`------` and `kworker-3 => agent-7`), and at
+        // the entry and exit of interrupts.
         let mut columns = line.rsplitn(3, '|');
         let (Some(what), Some(duration), Some(who)) = (columns.next(), columns.next(), columns.next()) else {
             return Ok(None);
@@ -92,13 +96,13 @@ impl<'a> Event<'a> {
                 Some(function) => (function, Kind::Begin),
                 None => return Ok(None),
             },
-            // The end of a call whose beginning the trace does not have.
+            // The end of a call whose start is not in the trace.
             Some(_) if what == "}" => return Ok(None),
             Some(nanoseconds) => match what.strip_suffix("();") {
                 Some(function) => (function, Kind::Leaf { nanoseconds }),
                 None => match what.strip_prefix("} /* ").and_then(|rest| rest.strip_suffix(" */")) {
                     Some(function) => (function, Kind::End { nanoseconds }),
-                    None => return Err("a time of no call"),
+                    None => return Err("a duration without a call"),
                 },
             },
         };
@@ -107,29 +111,31 @@ impl<'a> Event<'a> {
         let cpu = from_left.next().and_then(|rest| rest.split(')').next()?.parse().ok());
         let task = who.trim_end().rsplit('-').next().and_then(|task| task.trim().parse().ok());
         let (Some(at), Some(cpu), Some(task)) = (at, cpu, task) else {
-            return Err("no time, no CPU or no task");
+            return Err("no valid time, CPU or task");
         };
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
         if function.starts_with('.') || function.is_empty() || !function.chars().all(is_name) {
-            return Err("no name of a function");
+            return Err("no valid function name");
         }
         Ok(Some(Self { at_us: at * 1e6, task, cpu, function, kind }))
     }
 }
 
-/// The calls of `events`, none of which begins before what its task did earlier has ended.
+/// The calls of `events`. None begins before the end of what its task did earlier.
 ///
-/// The tracer measures how long a call takes by its own two looks at the clock, and its lines have the time of a third,
-/// when each is written down (6.1 kernel/trace/fgraph.c, `ftrace_push_return_trace()` and `ftrace_return_to_handler()`;
-/// `kernel/trace/trace_functions_graph.c`). The host may take the vCPU away between the two: 2.9 ms were seen. So a line's
-/// time is the latest that its end of the call can have been. What its task did next cannot have begun earlier, and says
-/// more; hence from the last event to the first.
+/// The tracer measures the duration of a call by two readings of the clock. The time stamp of its
+/// line is a third one, taken when the line is written (6.1 kernel/trace/fgraph.c,
+/// `ftrace_push_return_trace()` and `ftrace_return_to_handler()`;
+/// `kernel/trace/trace_functions_graph.c`). The host may preempt the vCPU in between: 2.9 ms were
+/// observed. So the time stamp is only an upper bound for that end of the call. The next event of
+/// the same task is another upper bound, and possibly a tighter one. Therefore events are processed
+/// from the last to the first.
 fn in_order(events: &[Event]) -> Vec<Call> {
-    /// What is known of a task where it is looked at.
+    /// The state of a task during this backward pass.
     struct Later {
-        /// When what it did next began, microseconds.
+        /// The start of the task's next event, in microseconds.
         next_us: f64,
-        /// The calls that it is in, by their places in the events; the inmost is the last.
+        /// The calls that the task is inside of, as indices into the events, innermost last.
         inside: Vec<usize>,
     }
     let mut tasks: BTreeMap<(u32, Option<u32>), Later> = BTreeMap::new();
@@ -169,15 +175,16 @@ fn in_order(events: &[Event]) -> Vec<Call> {
     calls.collect()
 }
 
-/// `# 1234.567 us`, with a mark for what takes long; none where there is no time.
+/// Parses a duration such as `# 1234.567 us`, where the mark stands for a long duration. `None` if
+/// the column has no duration.
 fn nanoseconds(column: &str) -> Result<Option<f64>, &'static str> {
     let Some(time) = column.trim().strip_suffix("us") else { return Ok(None) };
     let time = time.trim_end().trim_start_matches(['+', '!', '#', '*', '@', '$', ' ']);
-    let microseconds: f64 = time.parse().map_err(|_| "a time that is none")?;
+    let microseconds: f64 = time.parse().map_err(|_| "not a valid duration")?;
     if microseconds.is_finite() && microseconds >= 0.0 {
         Ok(Some(microseconds * 1e3))
     } else {
-        Err("a time that is none")
+        Err("not a valid duration")
     }
 }
 
@@ -211,7 +218,8 @@ mod tests {
         near(all[1].nanoseconds, 30_000_250.0);
     }
 
-    /// Seen on two cores with two guests of four CPUs: the vCPU was away between the tracer's look at the clock and its line.
+    /// Observed on two cores with two guests of four CPUs: the vCPU was preempted between the
+    /// tracer's reading of the clock and its line.
     #[test]
     fn what_a_task_did_next_says_when_it_had_ended() {
         let text = "\
@@ -232,7 +240,7 @@ mod tests {
         near(of("mem_hotplug_begin").nanoseconds, 18_866_390.0);
         near(of("up").ended_us(), 9_300_080.0);
         near(of("online_pages").began_us, 9_198_080.0);
-        // The idle tasks of two CPUs are two.
+        // The idle tasks of two CPUs are distinct.
         let idle: Vec<f64> =
             all.iter().filter(|call| call.task == 0).map(|call| call.began_us.round()).collect();
         assert_eq!(idle, [9_112_000.0, 9_111_000.0]);
@@ -254,14 +262,14 @@ mod tests {
     fn what_is_no_trace_is_not_believed() {
         for (line, why) in [
             ("CPU:1 [LOST 12 EVENTS]", "lost"),
-            ("    1.0 |   0)  a-1  |   x us  |  up();", "a time that is none"),
-            ("    1.0 |   0)  a-1  |   NaN us  |  up();", "a time that is none"),
-            ("    1.0 |   0)  a-1  |   -1.0 us  |  up();", "a time that is none"),
-            ("    1.0 |   0)  a-1  |   1.0 us  |  up() {", "a time of no call"),
-            ("    1.0 |   0)  a-x  |   1.0 us  |  up();", "no time, no CPU or no task"),
-            ("    1.0 |   x)  a-1  |   1.0 us  |  up();", "no time, no CPU or no task"),
-            ("    1.0 |   0)  a-1  |   1.0 us  |  \u{1b}[2J();", "no name"),
-            ("    1.0 |   0)  a-1  |   1.0 us  |  ();", "no name"),
+            ("    1.0 |   0)  a-1  |   x us  |  up();", "not a valid duration"),
+            ("    1.0 |   0)  a-1  |   NaN us  |  up();", "not a valid duration"),
+            ("    1.0 |   0)  a-1  |   -1.0 us  |  up();", "not a valid duration"),
+            ("    1.0 |   0)  a-1  |   1.0 us  |  up() {", "a duration without a call"),
+            ("    1.0 |   0)  a-x  |   1.0 us  |  up();", "no valid time, CPU or task"),
+            ("    1.0 |   x)  a-1  |   1.0 us  |  up();", "no valid time, CPU or task"),
+            ("    1.0 |   0)  a-1  |   1.0 us  |  \u{1b}[2J();", "no valid function name"),
+            ("    1.0 |   0)  a-1  |   1.0 us  |  ();", "no valid function name"),
         ] {
             let odd = calls(line).unwrap_err().to_string();
             assert!(odd.contains(why) && odd.starts_with("the guest's trace: line 1"), "{odd}");

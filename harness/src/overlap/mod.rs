@@ -1,5 +1,5 @@
-//! What ran at the same time: calls that the guests' kernels traced -> which critical sections two tasks were inside of at once
-//! (pure).
+//! Overlaps: finds the critical sections that two tasks were inside of at once, from the calls that
+//! the guests' kernels traced. The module is pure.
 
 mod result;
 mod section;

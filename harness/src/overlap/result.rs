@@ -1,4 +1,4 @@
-//! What is told of overlaps: the part of `result.json`.
+//! The overlap part of `result.json`.
 
 use hotplug_side::{Side, Sides};
 use schemars::JsonSchema;
@@ -6,73 +6,76 @@ use serde::{Deserialize, Serialize};
 
 use super::section::{overlaps, sections};
 use crate::latency::TrialTimes;
-use crate::scenario::{Critical, Racing};
+use crate::scenario::{CriticalSection, OverlapSpec};
+use crate::unavailable::Unavailable;
 
 /// The overlap part of a comparison.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Overlap {
     /// Why nothing was traced; the rest is then empty.
-    pub none: Option<String>,
-    /// Traced trials. They are beside the judged ones, of kernels of their own.
+    pub none: Option<Unavailable>,
+    /// Traced trials. They run beside the judged trials, with kernels of their own.
     pub trials: Sides<u32>,
-    /// Trials whose trace cannot be believed, or that came to nothing.
+    /// Trials that were left out because their trace is incomplete, or because they gave no result.
     pub left_out: Sides<u32>,
-    /// Why the first of them is.
+    /// Why the first of them was left out.
     pub left_out_why: Option<String>,
     /// Traced calls of all trials.
     pub calls: Sides<u64>,
-    /// What was traced, in the scenario's order.
+    /// The traced functions and sections, in the order of the scenario.
     pub traced: Vec<Traced>,
-    /// Pairs that the scenario wants to race, in its order, then all others that met on either side.
+    /// The pairs that the scenario races, in its order, then all other pairs that overlapped on
+    /// either side.
     pub pairs: Vec<Pair>,
 }
 
-/// A function, or what lies between two.
+/// A traced function, or a section between two functions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Traced {
-    /// Which.
-    pub what: Critical,
-    /// How often a task was inside, over all trials; none of a kernel that cannot trace it.
+    /// The function or section.
+    pub what: CriticalSection,
+    /// The number of times that a task was inside, over all trials; null if the kernel cannot trace
+    /// it.
     pub entered: Sides<Option<u64>>,
 }
 
-/// Two of what was traced.
+/// A pair of traced functions or sections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pair {
-    /// The one.
-    pub first: Critical,
-    /// The other; the same where two tasks were in one function.
-    pub second: Critical,
-    /// Whether the scenario wants the two to race.
+    /// The first one.
+    pub first: CriticalSection,
+    /// The second one; the same as the first if two tasks were in one function.
+    pub second: CriticalSection,
+    /// Whether the scenario races this pair.
     pub is_wanted: bool,
     /// Trials in which two tasks were inside of both at once.
     pub trials: Sides<u32>,
-    /// The longest time of all, nanoseconds of the guest's clock.
+    /// The longest overlap, in nanoseconds of the guest's clock.
     pub longest: Sides<Option<f64>>,
-    /// The trial of the longest.
+    /// The trial with the longest overlap.
     pub example: Sides<Option<String>>,
 }
 
 impl Pair {
-    fn new(first: Critical, second: Critical, is_wanted: bool) -> Self {
+    fn new(first: CriticalSection, second: CriticalSection, is_wanted: bool) -> Self {
         let (trials, longest, example) = Default::default();
         Self { first, second, is_wanted, trials, longest, example }
     }
 
-    /// Whether it is of these two, in whatever order.
-    pub fn is(&self, first: &Critical, second: &Critical) -> bool {
+    /// Whether the pair consists of these two, in either order.
+    pub fn is(&self, first: &CriticalSection, second: &CriticalSection) -> bool {
         (&self.first, &self.second) == (first, second) || (&self.first, &self.second) == (second, first)
     }
 }
 
 impl Overlap {
-    /// Nothing was traced, and why.
-    pub fn none(why: impl Into<String>) -> Self {
-        Self { none: Some(why.into()), ..Self::default() }
+    /// The result if nothing was traced, with the reason.
+    pub fn none(why: Unavailable) -> Self {
+        Self { none: Some(why), ..Self::default() }
     }
 
-    /// Of no trial yet.
-    pub fn new(racing: &Racing) -> Self {
+    /// The result before the first trial.
+    pub fn new(racing: &OverlapSpec) -> Self {
         let wanted = racing.race.iter().map(|[first, second]| Pair::new(first.clone(), second.clone(), true));
         let traced = racing.traced().into_iter();
         let none = Sides { before: None, after: None };
@@ -80,12 +83,12 @@ impl Overlap {
         Self { pairs: wanted.collect(), traced: traced.collect(), ..Self::default() }
     }
 
-    /// Takes in a trial, which `folder` names.
+    /// Adds a trial; `folder` is its path in the result.
     pub fn add_trial(&mut self, times: &TrialTimes, folder: &str) {
         let side = times.side;
         *self.trials.of_mut(side) += 1;
         *self.calls.of_mut(side) += times.calls.len() as u64;
-        let all: Vec<Critical> = self.traced.iter().map(|one| one.what.clone()).collect();
+        let all: Vec<CriticalSection> = self.traced.iter().map(|one| one.what.clone()).collect();
         let sections = sections(&times.calls, &all);
         for one in &mut self.traced {
             if one.what.functions().any(|function| times.untraceable.iter().any(|name| name == function)) {
@@ -109,13 +112,14 @@ impl Overlap {
         }
     }
 
-    /// A trial that says nothing.
+    /// Leaves a trial out, for this reason.
     pub fn leave_out(&mut self, side: Side, why: &str) {
         *self.left_out.of_mut(side) += 1;
         self.left_out_why.get_or_insert_with(|| format!("{side}: {why}"));
     }
 
-    /// When all trials are in: those that met most often come first, behind what was wanted.
+    /// Sorts the pairs after the last trial. Raced pairs stay first; the others follow, most
+    /// frequent overlaps first.
     pub fn sort(&mut self) {
         let met = |pair: &Pair| pair.trials.before + pair.trials.after;
         let longest = |pair: &Pair| pair.longest.before.unwrap_or(0.0).max(pair.longest.after.unwrap_or(0.0));
@@ -125,7 +129,7 @@ impl Overlap {
         });
     }
 
-    /// Pairs that the scenario wants to race and that never did, with the sides on which they did not.
+    /// The raced pairs that never overlapped, with the sides on which they did not.
     pub fn never(&self) -> impl Iterator<Item = (&Pair, Vec<Side>)> {
         self.pairs.iter().filter(|pair| pair.is_wanted).filter_map(|pair| {
             let apart = Side::BOTH.into_iter().filter(|side| *pair.trials.of(*side) == 0);
@@ -141,9 +145,9 @@ mod tests {
     use crate::compare::{Judgement, Verdict};
     use crate::latency::Call;
 
-    fn racing() -> Racing {
+    fn racing() -> OverlapSpec {
         let pair = |a: &str, b: &str| [a.parse().unwrap(), b.parse().unwrap()];
-        Racing {
+        OverlapSpec {
             functions: ["offline_pages", "_cpu_up", "gone"].map(|name| name.parse().unwrap()).to_vec(),
             race: vec![pair("offline_pages", "_cpu_up")],
             trials: None,

@@ -1,44 +1,45 @@
-//! Critical sections of one trial, and which of them two tasks were inside of at once.
+//! The critical sections of one trial, and those that two tasks were inside of at once.
 //!
-//! All of it by the guest's `CLOCK_MONOTONIC`, which is one clock for all CPUs. A task is inside while it sleeps, too, or
-//! another has its CPU: what a race needs is that neither has left.
+//! All times are by the guest's `CLOCK_MONOTONIC`, which is one clock for all CPUs. A task is also
+//! inside while it sleeps, or while another task has its CPU: a race only needs that neither task
+//! has left.
 
 use std::collections::BTreeMap;
 
 use crate::latency::Call;
-use crate::scenario::Critical;
+use crate::scenario::CriticalSection;
 
-/// One time that a task was inside.
+/// One period in which a task was inside a section.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Section<'a> {
-    /// Of what.
-    pub what: &'a Critical,
-    /// The task's number.
+    /// The section.
+    pub what: &'a CriticalSection,
+    /// The number of the task.
     pub task: u32,
-    /// From and to, microseconds.
+    /// The start and the end, in microseconds.
     pub from_us: f64,
     /// See `from_us`.
     pub to_us: f64,
 }
 
-/// The longest time that two tasks were inside of a pair at once.
+/// The longest overlap of a pair.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Longest {
-    /// How long, nanoseconds.
+    /// Its duration, in nanoseconds.
     pub nanoseconds: f64,
-    /// Since when, microseconds.
+    /// Its start, in microseconds.
     pub from_us: f64,
 }
 
-/// Every time that a task was inside of one of `wanted`, in the order of their begins.
+/// Every period in which a task was inside one of `wanted`, in the order of the starts.
 ///
-/// Inside `first..last` is who has returned from `first` and has not come to `last`: of a lock, its holder, and not who
-/// waits for it.
-pub fn sections<'a>(calls: &[Call], wanted: &'a [Critical]) -> Vec<Section<'a>> {
+/// A task is inside `first..last` after its return from `first` and before its call of `last`. For
+/// a lock, this is the holder, and not a waiter.
+pub fn sections<'a>(calls: &[Call], wanted: &'a [CriticalSection]) -> Vec<Section<'a>> {
     let mut all = Vec::new();
     for what in wanted {
         match what {
-            Critical::Function(name) => {
+            CriticalSection::Function(name) => {
                 let of = calls.iter().filter(|call| call.function == *name);
                 all.extend(of.map(|call| Section {
                     what,
@@ -47,14 +48,14 @@ pub fn sections<'a>(calls: &[Call], wanted: &'a [Critical]) -> Vec<Section<'a>> 
                     to_us: call.ended_us(),
                 }));
             }
-            Critical::Between(first, last) => all.extend(between(calls, what, first, last)),
+            CriticalSection::Between(first, last) => all.extend(between(calls, what, first, last)),
         }
     }
     all.sort_by(|a, b| a.from_us.total_cmp(&b.from_us));
     all
 }
 
-fn between<'a>(calls: &[Call], what: &'a Critical, first: &str, last: &str) -> Vec<Section<'a>> {
+fn between<'a>(calls: &[Call], what: &'a CriticalSection, first: &str, last: &str) -> Vec<Section<'a>> {
     let mut ends: Vec<(f64, u32, bool)> = Vec::new();
     for call in calls {
         if call.function == first {
@@ -76,9 +77,11 @@ fn between<'a>(calls: &[Call], what: &'a Critical, first: &str, last: &str) -> V
     all
 }
 
-/// Of each pair that two tasks were inside of at once the longest time. The lesser of the two comes first.
-pub fn overlaps<'a>(sections: &[Section<'a>]) -> BTreeMap<(&'a Critical, &'a Critical), Longest> {
-    let mut all: BTreeMap<(&Critical, &Critical), Longest> = BTreeMap::new();
+/// The longest overlap of each pair. The lesser of the two sections comes first.
+pub fn overlaps<'a>(
+    sections: &[Section<'a>],
+) -> BTreeMap<(&'a CriticalSection, &'a CriticalSection), Longest> {
+    let mut all: BTreeMap<(&CriticalSection, &CriticalSection), Longest> = BTreeMap::new();
     let mut inside: Vec<&Section<'a>> = Vec::new();
     for new in sections {
         inside.retain(|old| old.to_us > new.from_us);
@@ -106,7 +109,7 @@ mod tests {
         Call { function: function.into(), task, began_us: from, nanoseconds: (to - from) * 1e3 }
     }
 
-    fn critical(names: &[&str]) -> Vec<Critical> {
+    fn critical(names: &[&str]) -> Vec<CriticalSection> {
         names.iter().map(|name| name.parse().unwrap()).collect()
     }
 
@@ -125,7 +128,7 @@ mod tests {
             call("drain", 2, 160.0, 170.0),
             // A second, longer overlap.
             call("up", 1, 220.0, 290.0),
-            // They follow one another.
+            // This call follows the one before it.
             call("up", 3, 300.0, 310.0),
         ];
         assert_eq!(
@@ -140,7 +143,7 @@ mod tests {
         let calls = [
             call("lock", 1, 0.0, 10.0),
             call("unlock", 1, 100.0, 101.0),
-            // It waits all the while, and has the lock then.
+            // The task waits all this time, and then has the lock.
             call("lock", 2, 5.0, 100.5),
             call("unlock", 2, 200.0, 201.0),
             call("work", 3, 50.0, 150.0),
@@ -158,7 +161,7 @@ mod tests {
         assert_eq!(found(&calls, &["online"]), [("online online".to_owned(), 6_000.0, 4.0)]);
     }
 
-    /// The sweep finds what comparing every call with every other does.
+    /// The sweep finds the same overlaps as a comparison of every call with every other.
     #[test]
     fn it_finds_what_comparing_all_with_all_finds() {
         use rand::{RngExt, SeedableRng};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{duration, host_line};
 use crate::bisect::{BisectResult, Bisecting, Bisection, Suspected, Test};
-use crate::record::Host;
+use crate::record::HostRecord;
 use crate::text::harmless;
 
 /// What is printed as a bisection goes on.
@@ -25,7 +25,7 @@ pub fn bisecting(bisecting: &Bisecting<'_>) -> String {
 const NAME: usize = 58;
 
 /// What it is about to do.
-pub fn head(source: &str, revisions: usize, called: &str, host: &Host) -> String {
+pub fn head(source: &str, revisions: usize, called: &str, host: &HostRecord) -> String {
     format!("hotplug bisect   {source}, {revisions} revisions\n{}\n\n{}\n", host_line(host), sought(called))
 }
 

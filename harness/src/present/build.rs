@@ -7,7 +7,7 @@ use std::time::Duration;
 use hotplug_side::Side;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::kernel::{BuildEvent, Events};
+use crate::kernel::{BuildEvent, BuildListener};
 
 /// Shows a build: a bar on a terminal, else a line a stage, both on standard error.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ fn spinner() -> ProgressStyle {
     ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-impl Events for BuildReporter {
+impl BuildListener for BuildReporter {
     fn event(&self, which: Side, event: BuildEvent) {
         match event {
             BuildEvent::Waiting { tree } => {

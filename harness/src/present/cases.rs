@@ -3,109 +3,21 @@
 //! Names stay the same from run to run, so that a CI system can follow them; each finding is a case of its own beside them,
 //! named by its signature.
 
-use hotplug_side::{Side, Sides};
+use hotplug_side::Sides;
 
-use super::{coverage, latency, overlap};
-use crate::compare::{Class, Control, Finding, Verdict};
-use crate::latency::{MetricResult, Told};
+use crate::compare::{Class, Finding, Verdict};
+use crate::conclusion::{Case, CaseOutcome, Conclusion, LONGEST};
 use crate::record::RunResult;
-use crate::rendezvous::Count;
 use crate::text::harmless;
-
-/// Longest line of a case, characters.
-const LONGEST: usize = 400;
-
-/// One expectation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Case {
-    /// Its name.
-    pub name: String,
-    /// What became of it.
-    pub outcome: CaseOutcome,
-}
-
-/// What became of an expectation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CaseOutcome {
-    /// It holds.
-    Passed,
-    /// It does not.
-    Failed {
-        /// In one line.
-        why: String,
-        /// More lines: a call path, lines that never ran.
-        more: Vec<String>,
-    },
-    /// It could not be decided.
-    Skipped {
-        /// In one line.
-        why: String,
-    },
-    /// The harness or the machine failed.
-    Broken {
-        /// In one line.
-        why: String,
-    },
-}
-
-fn failed(why: impl Into<String>, more: Vec<String>) -> CaseOutcome {
-    CaseOutcome::Failed { why: why.into(), more }
-}
-
-fn skipped(why: impl Into<String>) -> CaseOutcome {
-    CaseOutcome::Skipped { why: why.into() }
-}
 
 /// All of a comparison.
 pub fn cases(result: &RunResult) -> Vec<Case> {
-    let case = |name: &str, outcome| Case { name: name.to_owned(), outcome };
     let mut all = vec![
-        case("the verdict", verdict(result)),
-        case("the trials ran", ran(result)),
-        case("lockdep was armed to the end", armed(result)),
+        Case::new("the verdict", verdict(result)),
+        Case::new("the trials ran", ran(result)),
+        Case::new("lockdep was armed to the end", armed(result)),
     ];
-    all.extend(result.control.as_ref().map(|control| case("planted bugs are found", planted(control))));
-    if let Some(told) = &result.coverage {
-        let missed = told.not_reached();
-        let outcome = match &told.none {
-            Some(why) => skipped(harmless(why, LONGEST)),
-            None if missed.is_empty() => CaseOutcome::Passed,
-            None => failed("some changed code never ran", coverage::short(told)),
-        };
-        all.push(case("all changed lines ran", outcome));
-    }
-    if let Some(told) = result.race.as_ref().filter(|told| !told.cells.is_empty()) {
-        let is_open = |count: &Count| count.trials > 0 && count.met == 0 && count.kept_apart_by().is_none();
-        let open =
-            told.cells.iter().filter(|cell| Side::BOTH.iter().any(|side| is_open(cell.count.of(*side))));
-        let outcome = match open.count() {
-            0 => CaseOutcome::Passed,
-            some => skipped(format!("inconclusive for {some} of {} pairs", told.cells.len())),
-        };
-        all.push(case("pairs raced on purpose met or are kept apart by a lock", outcome));
-    }
-    if let Some(told) = &result.overlap {
-        let outcome = match &told.none {
-            Some(why) => skipped(harmless(why, LONGEST)),
-            None if told.never().next().is_some() => {
-                failed("what the scenario wants to race never met", overlap::short(told))
-            }
-            None => CaseOutcome::Passed,
-        };
-        all.push(case("what is wanted to race met", outcome));
-    }
-    if let Some(told) = &result.latency {
-        let slower: Vec<String> = told.told(Told::Slower).map(MetricResult::in_short).collect();
-        let outcome = match &told.none {
-            Some(why) => skipped(harmless(why, LONGEST)),
-            None if !slower.is_empty() => {
-                failed(format!("slower: {}", slower.join(", ")), latency::short(told))
-            }
-            None if told.told(Told::CannotTell).next().is_some() => skipped("inconclusive for some metrics"),
-            None => CaseOutcome::Passed,
-        };
-        all.push(case("nothing is slower", outcome));
-    }
+    all.extend(result.conclusions().filter_map(Conclusion::case));
     all.extend(result.reports.iter().map(finding));
     all
 }
@@ -114,8 +26,8 @@ fn verdict(result: &RunResult) -> CaseOutcome {
     let reason = harmless(&result.reason, LONGEST);
     match result.verdict {
         Some(Verdict::Unchanged | Verdict::Fixed) => CaseOutcome::Passed,
-        Some(Verdict::Regressed) => failed(reason, Vec::new()),
-        Some(Verdict::Inconclusive) => skipped(reason),
+        Some(Verdict::Regressed) => CaseOutcome::failed(reason, Vec::new()),
+        Some(Verdict::Inconclusive) => CaseOutcome::skipped(reason),
         None => CaseOutcome::Broken { why: reason },
     }
 }
@@ -133,14 +45,10 @@ fn ran(result: &RunResult) -> CaseOutcome {
 fn armed(result: &RunResult) -> CaseOutcome {
     let Sides { before, after } = &result.trials;
     let (armed, all) = (before.armed + after.armed, before.trials + after.trials);
-    if armed == all { CaseOutcome::Passed } else { skipped(format!("in {armed} of {all} trials")) }
-}
-
-fn planted(control: &Control) -> CaseOutcome {
-    match control {
-        Control::None { why } => skipped(harmless(why, LONGEST)),
-        Control::Ran { missed, .. } if missed.is_empty() => CaseOutcome::Passed,
-        Control::Ran { missed, .. } => failed(format!("not found: {}", missed.join(", ")), Vec::new()),
+    if armed == all {
+        CaseOutcome::Passed
+    } else {
+        CaseOutcome::skipped(format!("in {armed} of {all} trials"))
     }
 }
 
@@ -153,11 +61,13 @@ fn finding(finding: &Finding) -> Case {
         crate::text::probability(finding.p)
     );
     let outcome = match (&finding.known, finding.class) {
-        (Some(reason), _) => skipped(format!("known: {}", harmless(reason, LONGEST))),
-        (None, _) if finding.is_worse() => failed(rates, call_path(finding)),
+        (Some(reason), _) => CaseOutcome::skipped(format!("known: {}", harmless(reason, LONGEST))),
+        (None, _) if finding.is_worse() => CaseOutcome::failed(rates, call_path(finding)),
         (None, Class::Fixed) => CaseOutcome::Passed,
-        (None, Class::Common) => skipped(format!("the kernel without the patch has it too: {rates}")),
-        (None, Class::New) => skipped(format!("may be chance: {rates}")),
+        (None, Class::Common) => {
+            CaseOutcome::skipped(format!("the kernel without the patch has it too: {rates}"))
+        }
+        (None, Class::New) => CaseOutcome::skipped(format!("may be chance: {rates}")),
     };
     Case { name, outcome }
 }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::cases::{Case, CaseOutcome};
 use super::{duration, host_line};
+use crate::conclusion::{Case, CaseOutcome};
 use crate::record::RunResult;
 
 /// The text for `$GITHUB_STEP_SUMMARY`.

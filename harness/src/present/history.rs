@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use hotplug_statistics::interval;
 
-use super::{latency, mail};
+use super::mail;
 use crate::compare::Count;
-use crate::history::{Bug, RunRow, ScenarioRow, Series, changes};
-use crate::text::harmless;
+use crate::history::{Bug, MetricSeries, RunRow, ScenarioRow, changes};
+use crate::text::{harmless, nanoseconds};
 
 /// Of a row.
 const WIDTH: usize = 100;
@@ -61,9 +61,9 @@ pub fn runs(all: &[RunRow]) -> String {
 }
 
 /// How long things took with kernels that had no patch, and where that changed.
-pub fn trends(all: &[Series]) -> String {
+pub fn trends(all: &[MetricSeries]) -> String {
     let mut out = String::new();
-    for Series { metric, ground, points } in all {
+    for MetricSeries { metric, ground, points } in all {
         let values: Vec<f64> = points.iter().map(|(_, nanoseconds)| *nanoseconds).collect();
         let [(_, first), .., (_, last)] = points.as_slice() else { continue };
         let _ = writeln!(
@@ -71,8 +71,8 @@ pub fn trends(all: &[Series]) -> String {
             "\n{}, without a patch, in {} runs: {} at first, {} at last",
             harmless(metric, 60),
             points.len(),
-            latency::nanoseconds(*first),
-            latency::nanoseconds(*last)
+            nanoseconds(*first),
+            nanoseconds(*last)
         );
         let _ = writeln!(out, "  {}", harmless(ground, WIDTH - 2));
         for change in changes(&values) {

@@ -2,7 +2,7 @@
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
-use super::cases::{Case, CaseOutcome};
+use crate::conclusion::{Case, CaseOutcome};
 use crate::record::RunResult;
 
 /// The file.
@@ -57,7 +57,7 @@ fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::present::cases::Case;
+    use crate::conclusion::Case;
 
     /// The least that can be read as a result.
     fn result() -> RunResult {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::cases::{Case, CaseOutcome};
+use crate::conclusion::{Case, CaseOutcome};
 
 /// The file.
 pub fn ktap(suite: &str, cases: &[Case]) -> String {

@@ -3,8 +3,9 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{cases, coverage, duration, latency, locks, overlap, race};
-use crate::compare::{Class, Control, Finding, Verdict};
+use super::{cases, duration};
+use crate::compare::{Class, Finding, Verdict};
+use crate::conclusion::Conclusion;
 use crate::qemu::shell_word;
 use crate::record::RunResult;
 use crate::scenario::{Clock, Point};
@@ -79,14 +80,7 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
             &format!("What strikes fewer than {rate:.0} % of such trials may have been missed (at 95 %)."),
         );
     }
-    let parts = [
-        result.lock_order.as_ref().map(locks::short),
-        result.coverage.as_ref().map(coverage::short),
-        result.race.as_ref().map(race::brief),
-        result.overlap.as_ref().map(overlap::short),
-        result.latency.as_ref().map(latency::short),
-    ];
-    for lines in parts.into_iter().flatten() {
+    for lines in result.conclusions().map(Conclusion::mail) {
         // Screens are wider than mails, and have columns.
         for line in &lines {
             let indent = line.len() - line.trim_start().len();
@@ -94,14 +88,6 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
             let label = if indent == 0 { words } else { format!("{:10}{words}", "") };
             wrapped(&mut out, &label, "            ");
         }
-    }
-    if let Some(Control::Ran { found, missed, .. }) = &result.control {
-        let (words, names) = if missed.is_empty() { ("found", found) } else { ("NOT FOUND", missed) };
-        wrapped(
-            &mut out,
-            &format!("control   planted bugs, and {words}: {}", names.join(", ")),
-            "          ",
-        );
     }
     out.push_str("\nTo repeat it:\n\n");
     // A command is one line, however long: it is to be copied.

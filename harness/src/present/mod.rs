@@ -3,21 +3,16 @@
 pub mod bisect;
 pub mod build;
 pub mod cases;
-pub mod coverage;
 pub mod drawing;
 pub mod fleet;
 pub mod github;
 pub mod history;
 pub mod junit;
 pub mod ktap;
-pub mod latency;
-pub mod locks;
 pub mod mail;
-pub mod overlap;
 pub mod page;
 mod progress;
 pub mod prove;
-pub mod race;
 pub mod replay;
 pub mod scan;
 pub mod series;
@@ -28,21 +23,15 @@ pub mod watch;
 
 pub use progress::Progress;
 
-use crate::record::Host;
+use crate::record::HostRecord;
 
 /// The screens' line about the machine.
-fn host_line(host: &Host) -> String {
+fn host_line(host: &HostRecord) -> String {
     format!("host      QEMU {}, {}, {} cores", host.qemu, host.accelerator_reason, host.cores)
 }
 
-/// Lines of a comparison's screen, the first behind what they are about.
-fn labelled(label: &str, lines: impl IntoIterator<Item = String>) -> Vec<String> {
-    let labels = std::iter::once(label).chain(std::iter::repeat(""));
-    labels.zip(lines).map(|(label, line)| format!("{label:<10}{line}")).collect()
-}
-
 /// As our files write it: a variant in kebab case, such as `accounting-mismatch`.
-fn word(variant: &impl serde::Serialize) -> String {
+pub(crate) fn word(variant: &impl serde::Serialize) -> String {
     serde_json::to_value(variant).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 

@@ -8,7 +8,7 @@ use crate::compare::Finding;
 use crate::known_bugs::Group;
 use crate::latency::MetricResult;
 use crate::prove::{EntryResult, ProveResult, Proving, Sight, Totals};
-use crate::record::Host;
+use crate::record::HostRecord;
 use crate::text::harmless;
 
 /// What is printed as a proof goes on.
@@ -25,7 +25,7 @@ const NAME: usize = 32;
 const TITLE: usize = 58;
 
 /// What it is about to do, and the head of the table.
-pub fn head(release: &str, source: &str, host: &Host) -> String {
+pub fn head(release: &str, source: &str, host: &HostRecord) -> String {
     let mut out = format!("hotplug prove   {source}, {release}\n{}\n\n", host_line(host));
     let _ = writeln!(out, "{:<NAME$} {:<10} {:>7} {:>6}  as", "known bug", "", "trials", "after");
     out

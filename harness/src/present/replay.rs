@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{duration, host_line};
 use crate::compare::Recurrence;
-use crate::record::{ReplayResult, Start};
+use crate::record::{ReplayResult, StartMethod};
 use crate::text::harmless;
 
 /// Widest line, characters.
@@ -22,8 +22,8 @@ pub fn screen(result: &ReplayResult, folder: &Path) -> String {
     line(format!("hotplug replay   {of}"));
     line(host_line(&run.host));
     let start = match &run.start {
-        Some(Start::Restored) => "restored from a checkpoint".to_owned(),
-        Some(Start::Cold { why }) => format!("booted ({})", harmless(why, 60)),
+        Some(StartMethod::Restored) => "restored from a checkpoint".to_owned(),
+        Some(StartMethod::Cold { why }) => format!("booted ({})", harmless(why, 60)),
         None => String::new(),
     };
     let times = run.trials.unwrap_or_default();

@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::{bisect, duration, host_line};
-use crate::record::Host;
-use crate::series::{Brought, Judged, Judging, SeriesResult, State, Step};
+use crate::record::HostRecord;
+use crate::series::{Brought, Judged, Judging, SeriesResult, SeriesStep, State};
 use crate::text::harmless;
 
 /// What is printed as a series goes on.
@@ -25,7 +25,7 @@ const SUBJECT: usize = 46;
 const TITLE: usize = 70;
 
 /// What it is about to do, and the head of the table.
-pub fn head(source: &str, patches: usize, host: &Host) -> String {
+pub fn head(source: &str, patches: usize, host: &HostRecord) -> String {
     let mut out = format!("hotplug series   {source}, {patches} patches\n{}\n\n", host_line(host));
     let _ = writeln!(
         out,
@@ -36,7 +36,7 @@ pub fn head(source: &str, patches: usize, host: &Host) -> String {
 }
 
 /// One patch: a row, and one more line for each report that it brings or takes away.
-pub fn row(step: &Step) -> String {
+pub fn row(step: &SeriesStep) -> String {
     let mut out = format!("{:>3}  {:<SUBJECT$} ", step.number, harmless(&step.subject, SUBJECT));
     match &step.state {
         State::NoKernel { why } => {
@@ -103,8 +103,8 @@ pub fn totals(result: &SeriesResult, folder: &Path) -> String {
 }
 
 /// Each new report with the first patch that shows it.
-fn introduced(result: &SeriesResult) -> Vec<(&Step, &Brought)> {
-    let mut all: Vec<(&Step, &Brought)> = Vec::new();
+fn introduced(result: &SeriesResult) -> Vec<(&SeriesStep, &Brought)> {
+    let mut all: Vec<(&SeriesStep, &Brought)> = Vec::new();
     for step in &result.patches {
         let State::Judged(judged) = &step.state else { continue };
         for one in &judged.new {
@@ -116,7 +116,7 @@ fn introduced(result: &SeriesResult) -> Vec<(&Step, &Brought)> {
     all
 }
 
-fn takes(step: &Step, what: &Brought) -> bool {
+fn takes(step: &SeriesStep, what: &Brought) -> bool {
     matches!(&step.state, State::Judged(judged)
         if judged.fixed.iter().any(|one| one.signature == what.signature && one.decided))
 }

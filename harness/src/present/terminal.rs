@@ -7,7 +7,8 @@ use anstyle::AnsiColor;
 use hotplug_kreport::plain_name;
 
 use super::{duration, host_line};
-use crate::compare::{Class, Control, Finding, Verdict};
+use crate::compare::{Class, Finding, Verdict};
+use crate::conclusion::Conclusion;
 use crate::record::{KernelNote, RunResult};
 use crate::text::{harmless, probability};
 
@@ -87,20 +88,7 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
             "          whatever strikes fewer than {rate:.0} % of trials may have been missed (at 95 %)"
         ));
     }
-    if let Some(locks) = &result.lock_order {
-        super::locks::short(locks).into_iter().for_each(&mut line);
-    }
-    if let Some(coverage) = &result.coverage {
-        super::coverage::short(coverage).into_iter().for_each(&mut line);
-    }
-    result.race.iter().flat_map(super::race::short).for_each(&mut line);
-    if let Some(overlap) = &result.overlap {
-        super::overlap::short(overlap).into_iter().for_each(&mut line);
-    }
-    if let Some(latency) = &result.latency {
-        super::latency::short(latency).into_iter().for_each(&mut line);
-    }
-    result.control.iter().map(control).for_each(&mut line);
+    result.conclusions().flat_map(Conclusion::screen).for_each(&mut line);
     line(format!("result    {}/result.json", folder.display()));
     if let Some(finding) = unknown.first().or(known.first()) {
         line(format!("look at   {}/{}/kmsg.log", folder.display(), finding.example));
@@ -153,20 +141,6 @@ fn verdict(result: &RunResult) -> String {
 fn coloured(text: &str, colour: AnsiColor) -> String {
     let style = colour.on_default().bold();
     format!("{style}{text}{style:#}")
-}
-
-/// The line about the planted bugs.
-pub fn control(control: &Control) -> String {
-    let said = match control {
-        Control::None { why } => {
-            format!("none: {}", harmless(why.lines().next().unwrap_or_default(), WIDTH - 16))
-        }
-        Control::Ran { found, missed, trials, .. } if missed.is_empty() => {
-            format!("planted, and found in {trials} of {trials}: {}", found.join(", "))
-        }
-        Control::Ran { missed, .. } => format!("planted, and NOT FOUND: {}", missed.join(", ")),
-    };
-    format!("control   {said}")
 }
 
 fn repeated(result: &RunResult) -> String {

@@ -1,9 +1,10 @@
-//! Whether known bugs are found ([`crate::known_bugs`]), and nothing that is not there.
+//! Proves that the harness finds known bugs ([`crate::known_bugs`]), and reports nothing that is
+//! not there.
 
 mod outcome;
 mod result;
 mod run;
 
-pub use outcome::{EntryResult, Sight, Totals, Tried};
+pub use outcome::{ComparedEntry, EntryResult, Sight, Totals};
 pub use result::ProveResult;
 pub use run::{ProveSpec, Proving, prove};

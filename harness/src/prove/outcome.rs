@@ -1,92 +1,93 @@
-//! What came of an entry, and of all of them.
+//! The results of single entries, and of all together.
 
 use hotplug_side::Sides;
 use serde::{Deserialize, Serialize};
 
 use crate::compare::{Class, Count, Finding, Tally};
-use crate::known_bugs::{Card, Expected, Follows, Group, Series};
-use crate::latency::{Latency, MetricResult, Told};
+use crate::known_bugs::{Card, Expected, Follows, Group, SeriesPatches};
+use crate::latency::{Latency, MetricResult, MetricVerdict};
 
-/// What became of an entry.
+/// The outcome of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sight {
-    /// What is expected was seen with the patch, and never without.
+    /// An expected finding was seen with the patch, and never without it.
     Found,
-    /// It was not, whatever else was.
+    /// No expected finding was seen. Other findings do not count.
     NotFound,
     /// Nothing was seen only with a patch that changes nothing.
     Silent,
-    /// Something was: a false report.
+    /// Something was seen only with a patch that changes nothing: a false report.
     FalseReport,
-    /// It counts nowhere.
+    /// The entry is not counted.
     LeftOut {
-        /// Because of this.
+        /// The reason.
         why: String,
     },
-    /// It could not be tried.
+    /// The entry could not be tried.
     Failed {
-        /// Because of this.
+        /// The reason.
         why: String,
     },
 }
 
-/// The comparison of the unmodified kernel and an entry's, in one scenario.
+/// The comparison of the unmodified kernel with an entry's kernel, in one scenario.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Tried {
+pub struct ComparedEntry {
     /// The scenario's name.
     pub scenario: String,
     /// The run's folder, below the proof's.
     pub run: String,
     /// How the trials ended.
     pub trials: Sides<Tally>,
-    /// All that was seen.
+    /// All findings.
     pub findings: Vec<Finding>,
-    /// What took longer or shorter; null where that is not what the entry is for.
+    /// What took longer or shorter. Null if the entry is not found by latency.
     #[serde(default)]
     pub latency: Option<Latency>,
-    /// From when its first boot began until the first trial could, seconds.
+    /// The time from the start of the first boot until the first trial could begin, in seconds.
     pub start_seconds: f64,
-    /// Seconds of trials.
+    /// The time that the trials took, in seconds.
     pub trials_seconds: f64,
 }
 
-/// What came of an entry.
+/// The result of an entry.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EntryResult {
-    /// Its name.
+    /// The entry's name.
     pub name: String,
     /// What goes wrong.
     pub about: String,
-    /// What counts it.
+    /// The group that the entry is counted in.
     pub group: Group,
-    /// What became of it.
+    /// The outcome.
     pub sight: Sight,
-    /// Where its card says that it is not to be seen: what was tried, and why.
+    /// What was tried, and why the bug cannot be seen, if its card states that.
     pub not_found: Option<String>,
-    /// What it was expected to bring.
+    /// The findings that were expected of it.
     pub expect: Vec<Expected>,
-    /// What may come of it and proves nothing by itself.
+    /// Findings that may follow from the bug and prove nothing by themselves.
     pub follows: Vec<Follows>,
-    /// Metrics that were expected to be told slower.
+    /// Metrics that were expected to be slower.
     #[serde(default)]
     pub slower: Vec<String>,
-    /// Of what is expected, what was seen in the most trials.
+    /// The expected finding that was seen in the most trials.
     pub seen: Option<Finding>,
-    /// From the first boot of the scenario that showed it until it was seen, seconds.
+    /// The time from the first boot of the scenario that showed the bug until the bug was seen, in
+    /// seconds.
     pub seconds: Option<f64>,
-    /// Everything that was seen and neither expected nor follows.
+    /// All findings that were neither expected nor follow from the bug.
     pub other: Vec<Finding>,
     /// The comparisons, up to the one that found it.
-    pub tried: Vec<Tried>,
-    /// Kernels built for it, and the seconds that took.
+    pub tried: Vec<ComparedEntry>,
+    /// The number of kernels that were built for it.
     pub builds: u32,
-    /// See `builds`.
+    /// The time that these builds took, in seconds.
     pub build_seconds: f64,
 }
 
 impl EntryResult {
-    /// Before anything was tried.
+    /// The result before the entry is tried.
     pub fn new(name: &str, group: Group, card: &Card, series: &str) -> Self {
         let mut all = Self {
             name: name.to_owned(),
@@ -106,8 +107,8 @@ impl EntryResult {
         };
         match card.on.get(series) {
             None => all.sight = Sight::LeftOut { why: format!("it has no patch for {series}") },
-            Some(Series::Absent(why)) => all.sight = Sight::LeftOut { why: why.clone() },
-            Some(Series::There { expect, follows, slower, not_found, .. }) => {
+            Some(SeriesPatches::Absent(why)) => all.sight = Sight::LeftOut { why: why.clone() },
+            Some(SeriesPatches::There { expect, follows, slower, not_found, .. }) => {
                 (all.expect, all.follows) = (expect.clone(), follows.clone());
                 (all.slower, all.not_found) = (slower.clone(), not_found.clone());
             }
@@ -115,13 +116,13 @@ impl EntryResult {
         all
     }
 
-    /// Whether nothing is to be tried.
+    /// Whether the entry is not to be tried.
     pub fn is_left_out(&self) -> bool {
         matches!(self.sight, Sight::LeftOut { .. })
     }
 
-    /// Takes in one comparison.
-    pub fn add(&mut self, tried: Tried) {
+    /// Adds a comparison.
+    pub fn add(&mut self, tried: ComparedEntry) {
         let expected = |f: &Finding| f.class == Class::New && self.expect.iter().any(|e| e.is(f));
         let best = tried.findings.iter().filter(|f| expected(f)).max_by_key(|f| f.after.seen).cloned();
         if self.group == Group::Clean {
@@ -142,7 +143,7 @@ impl EntryResult {
         self.tried.push(tried);
     }
 
-    /// In how many trials what is expected was seen, of those that could have shown it.
+    /// The trials that showed the expected finding, of those that could have shown it.
     pub fn count(&self) -> Count {
         let trials = || self.tried.iter().map(|tried| tried.trials.after.trials).sum();
         self.seen.as_ref().map_or_else(|| Count { seen: 0, trials: trials() }, |finding| finding.after)
@@ -153,16 +154,16 @@ impl EntryResult {
         self.tried.last()?.latency.as_ref()
     }
 
-    /// The metrics that were told slower, as was expected.
+    /// The metrics that were slower, as expected.
     pub fn told_slower(&self) -> impl Iterator<Item = &MetricResult> {
         self.latency()
             .into_iter()
-            .flat_map(|all| all.told(Told::Slower))
+            .flat_map(|all| all.told(MetricVerdict::Slower))
             .filter(|m| self.slower.contains(&m.name))
     }
 
-    /// Of what was seen, what is no fault of its patch: reports of the unmodified kernel, and all that a patch brings
-    /// which changes nothing.
+    /// The findings that the patch did not cause: those of the unmodified kernel, and all findings
+    /// of a patch that changes nothing.
     pub fn false_reports(&self) -> impl Iterator<Item = &Finding> {
         let clean = self.group == Group::Clean;
         let all = self.tried.iter().flat_map(|tried| &tried.findings);
@@ -170,8 +171,8 @@ impl EntryResult {
     }
 }
 
-fn is_slower(tried: &Tried, name: &str) -> bool {
-    tried.latency.iter().flat_map(|all| all.told(Told::Slower)).any(|metric| metric.name == name)
+fn is_slower(tried: &ComparedEntry, name: &str) -> bool {
+    tried.latency.iter().flat_map(|all| all.told(MetricVerdict::Slower)).any(|metric| metric.name == name)
 }
 
 /// All entries together.
@@ -179,11 +180,11 @@ fn is_slower(tried: &Tried, name: &str) -> bool {
 pub struct Totals {
     /// Real bugs found, of those tried.
     pub real: (u32, u32),
-    /// Planted ones.
+    /// Planted bugs found, of those tried.
     pub planted: (u32, u32),
-    /// Clean kernels that nothing was reported of, of those tried.
+    /// Clean kernels without a report, of those tried.
     pub clean: (u32, u32),
-    /// What was reported of clean and unmodified kernels, once a comparison.
+    /// Reports of clean and unmodified kernels, each counted once in a comparison.
     pub false_reports: u32,
     /// Trials of clean and unmodified kernels.
     pub clean_trials: u32,
@@ -191,18 +192,18 @@ pub struct Totals {
     pub bug_trials: u32,
     /// Entries that could not be tried.
     pub failed: u32,
-    /// Entries that should have been found, and were not.
+    /// Entries that should have been found and were not.
     pub missed: u32,
-    /// Kernels that were built.
+    /// The number of kernels that were built.
     pub builds: u32,
-    /// How long that took, seconds.
+    /// The time that these builds took, in seconds.
     pub build_seconds: f64,
-    /// How long boots and trials took, seconds.
+    /// The time that boots and trials took, in seconds.
     pub run_seconds: f64,
 }
 
 impl Totals {
-    /// Counts them.
+    /// Counts the entries.
     pub fn of(entries: &[EntryResult]) -> Self {
         let mut all = Self::default();
         for entry in entries {
@@ -237,8 +238,8 @@ impl Totals {
         all
     }
 
-    /// 0 when everything was as it should be, 1 when a bug was missed or something reported falsely, 4 when something
-    /// could not be tried.
+    /// 0 if everything was as expected, 1 if a bug was missed or there was a false report, 4 if an
+    /// entry could not be tried.
     pub fn exit_status(&self) -> u8 {
         match self {
             Self { failed: 1.., .. } => 4,

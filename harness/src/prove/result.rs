@@ -5,22 +5,23 @@ use serde::{Deserialize, Serialize};
 use super::{EntryResult, Totals};
 use crate::record::Head;
 
-/// A proof: whether known bugs were found.
+/// The result of a proof: whether known bugs were found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProveResult {
-    /// Who did it, and where.
+    /// The command, the version and the machine.
     #[serde(flatten)]
     pub head: Head,
     /// The unmodified kernel's source.
     pub source: String,
-    /// Its `uname -r`.
+    /// `uname -r` of the unmodified kernel.
     pub release: String,
-    /// The exit status that goes with it.
+    /// The exit status of the command.
     pub exit_status: u8,
     /// All entries together.
     pub totals: Totals,
-    /// The entries, in the order they were tried. Those of a proof that was interrupted are the ones that ended.
+    /// The entries, in the order in which they were tried. If the proof was interrupted, only those
+    /// that ended.
     pub entries: Vec<EntryResult>,
-    /// From its beginning to its end, seconds.
+    /// The duration of the whole proof, in seconds.
     pub seconds: f64,
 }

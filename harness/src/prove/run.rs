@@ -1,13 +1,13 @@
-//! Trying the known bugs, one comparison after the other.
+//! Tries the known bugs, one comparison after the other.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use futures::future::LocalBoxFuture;
 
-use super::{EntryResult, ProveResult, Sight, Totals, Tried};
+use super::{ComparedEntry, EntryResult, ProveResult, Sight, Totals};
 use crate::comparison::{
-    AnalysesSpec, ComparisonSpec, Env, Finished, Request, RunningSpec, TrialsSpec, compare_inner,
+    AnalysesSpec, AnalysisRequest, ComparisonSpec, Env, Finished, RunningSpec, TrialsSpec, compare_inner,
 };
 use crate::environment;
 use crate::error::ErrorKind;
@@ -19,15 +19,16 @@ use crate::{Error, Result};
 /// Which known bugs are tried, and how.
 #[derive(Debug, Clone, Default)]
 pub struct ProveSpec {
-    /// By name. Empty: all.
+    /// The names of the entries. Empty: all.
     pub entries: Vec<String>,
-    /// Only a few of them, chosen for speed.
+    /// Only a few entries, chosen for speed.
     pub quick: bool,
-    /// Trials of each side in each scenario. None: as each entry's card says.
+    /// Trials of each side in each scenario. None: the number of each entry's card.
     pub trials: Option<u32>,
     /// The kernel source. None: the default one.
     pub source: Option<String>,
-    /// The folder of the suite, laid out as the project's repository. None: the suite in this binary.
+    /// The folder of the suite, with the layout of the project's repository. None: the suite in
+    /// this binary.
     pub suite: Option<PathBuf>,
     /// Compilations at once. None: as many as there are processors.
     pub jobs: Option<usize>,
@@ -35,16 +36,17 @@ pub struct ProveSpec {
     pub running: RunningSpec,
 }
 
-/// How far a proof is.
+/// The progress of a proof.
 #[derive(Debug)]
 pub enum Proving<'a> {
-    /// It begins: its result, without entries.
+    /// It begins. The result has no entries yet.
     Begins(&'a ProveResult),
     /// An entry was tried.
     Tried(&'a EntryResult),
 }
 
-/// Tries the entries and tells of each as it ends. With the result comes why not all of them were tried, if so.
+/// Tries the entries. `tell` receives each entry as it ends. If not all of them were tried, the
+/// reason is returned with the result.
 pub fn prove<'a>(
     spec: &'a ProveSpec,
     env: &'a Env<'a>,
@@ -87,7 +89,8 @@ pub fn prove<'a>(
                     break;
                 }
             }
-            // Written after each: a proof that is killed leaves what it had.
+            // The result is written after each entry, so that a proof that is killed leaves what it
+            // had.
             result.totals = Totals::of(&result.entries);
             result.exit_status = result.totals.exit_status();
             result.seconds = began.elapsed().as_secs_f64();
@@ -97,12 +100,13 @@ pub fn prove<'a>(
     })
 }
 
-/// The suite; the binary's own is written below `folder`.
+/// The suite. That of the binary is written below `folder`.
 fn suite(spec: &ProveSpec, folder: &Path) -> Result<Suite> {
     spec.suite.as_deref().map_or_else(|| Suite::built_in(folder), Suite::read)
 }
 
-/// The kernels to compare: the unmodified one, and it with the entry's patches. Without an entry: the unmodified one.
+/// The kernels to compare: the unmodified one without and with the entry's patches. Without an
+/// entry, both are the unmodified one.
 fn pair(spec: &ProveSpec, entry: Option<&Entry>, series: &str) -> PairSpec {
     PairSpec {
         patches: entry.map_or_else(Vec::new, |entry| entry.patches(series)),
@@ -119,7 +123,7 @@ fn series(release: &str) -> String {
     [numbers.next(), numbers.next()].into_iter().flatten().collect::<Vec<_>>().join(".")
 }
 
-/// What all entries share.
+/// What all entries have in common.
 struct Proof<'a> {
     spec: &'a ProveSpec,
     folder: &'a Path,
@@ -130,8 +134,8 @@ struct Proof<'a> {
 }
 
 impl Proof<'_> {
-    /// Tries one entry, scenario after scenario until it is found. An error is an interruption, or a disk that takes no
-    /// more: whatever else goes wrong is the entry's.
+    /// Tries one entry, scenario after scenario until it is found. Errors are interruptions, and
+    /// the loss of the proof's folder. Every other failure is recorded as the entry's outcome.
     async fn entry(&self, entry: &Entry) -> Result<EntryResult> {
         let mut all = EntryResult::new(&entry.name, entry.group(), &entry.card, self.series);
         if all.is_left_out() {
@@ -152,7 +156,7 @@ impl Proof<'_> {
             count_builds(&mut all, &finished);
             let result = finished.result;
             let (verdict, reason) = (result.verdict, result.reason);
-            all.add(Tried {
+            all.add(ComparedEntry {
                 scenario: result.run.scenario,
                 run: finished.folder.id(),
                 trials: result.trials,
@@ -183,7 +187,7 @@ impl Proof<'_> {
                 ..TrialsSpec::default()
             },
             analyses: AnalysesSpec {
-                latency: if is_timed { Request::Usual } else { Request::Omitted },
+                latency: if is_timed { AnalysisRequest::Usual } else { AnalysisRequest::Omitted },
                 exact: is_timed,
                 ..AnalysesSpec::none()
             },
@@ -193,7 +197,7 @@ impl Proof<'_> {
     }
 }
 
-/// The kernels that were built for this comparison.
+/// Counts the kernels that were built for this comparison.
 fn count_builds(all: &mut EntryResult, finished: &Finished) {
     let before = &finished.kernels.before;
     let other = (finished.kernels.after.id != before.id).then_some(&finished.kernels.after);

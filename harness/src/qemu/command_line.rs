@@ -10,7 +10,7 @@ use super::Inherited;
 
 /// How a guest is run.
 #[derive(Debug, Clone, Copy)]
-pub struct Boot {
+pub struct LaunchOptions {
     /// How guest code is run.
     pub accelerator: Accelerator,
     /// Whether this QEMU was built with its seccomp sandbox.
@@ -24,14 +24,14 @@ pub struct Boot {
     /// What guest time is.
     pub clock: Clock,
     /// Where the guest begins.
-    pub start: Start,
+    pub start: LaunchMode,
     /// Whether its vCPUs can be held.
     pub gdb: bool,
 }
 
 /// Where a guest begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub enum LaunchMode {
     /// At the kernel's entry.
     Cold,
     /// The same, with its memory in a file, to be saved as a checkpoint.
@@ -89,7 +89,7 @@ fn kernel_arguments(machine: &Machine, guest: &Guest, loops_per_jiffy: Option<u6
 
 /// All of QEMU's arguments, without its own name. Files are named by the numbers under which it inherits them.
 #[expect(clippy::too_many_lines, reason = "one option after another, in the order that they are read in")]
-pub fn command_line(scenario: &Scenario, boot: Boot) -> Vec<String> {
+pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     let machine = &scenario.machine;
     let mut line: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| line.extend([option.to_owned(), value]);
@@ -98,9 +98,9 @@ pub fn command_line(scenario: &Scenario, boot: Boot) -> Vec<String> {
     let vmport = if poses { ",vmport=on" } else { "" };
     // A restored guest writes to pages of its own; the checkpoint's stay as they are.
     let memory_in_file = match boot.start {
-        Start::Cold => None,
-        Start::Template => Some("on"),
-        Start::Restored => Some("off"),
+        LaunchMode::Cold => None,
+        LaunchMode::Template => Some("on"),
+        LaunchMode::Restored => Some("off"),
     };
     let one_node = machine.nodes.is_empty();
     let backend = if memory_in_file.is_some() && one_node { ",memory-backend=ram" } else { "" };
@@ -190,7 +190,7 @@ pub fn command_line(scenario: &Scenario, boot: Boot) -> Vec<String> {
     // No network, no display, no default devices: a guest that can reach nothing.
     add("-nic", "none".into());
     add("-display", "none".into());
-    if boot.start == Start::Restored {
+    if boot.start == LaunchMode::Restored {
         add("-incoming", "defer".into());
     }
     if boot.sandbox {
@@ -241,9 +241,9 @@ mod tests {
     use crate::host::Accelerator;
     use crate::scenario::{Clock, DEFAULT, Scenario};
 
-    fn boot(accelerator: Accelerator, platform: Platform, start: Start) -> Boot {
+    fn boot(accelerator: Accelerator, platform: Platform, start: LaunchMode) -> LaunchOptions {
         let clock = Clock::Wall;
-        Boot {
+        LaunchOptions {
             accelerator,
             sandbox: true,
             platform,
@@ -254,21 +254,21 @@ mod tests {
         }
     }
 
-    fn words(boot: Boot) -> Vec<String> {
+    fn words(boot: LaunchOptions) -> Vec<String> {
         let scenario = Scenario::parse(DEFAULT.0, DEFAULT.1).unwrap();
         command_line(&scenario, boot)
     }
 
     #[test]
     fn the_command_line_of_the_first_scenario() {
-        let cold = boot(Accelerator::Tcg, Platform::Qemu, Start::Cold);
+        let cold = boot(Accelerator::Tcg, Platform::Qemu, LaunchMode::Cold);
         insta::assert_snapshot!(words(cold).join("\n"));
     }
 
     #[test]
     fn a_checkpoint_is_restored_into_the_machine_it_was_made_on() {
-        let [template, restored] =
-            [Start::Template, Start::Restored].map(|s| words(boot(Accelerator::Tcg, Platform::Qemu, s)));
+        let [template, restored] = [LaunchMode::Template, LaunchMode::Restored]
+            .map(|s| words(boot(Accelerator::Tcg, Platform::Qemu, s)));
         let only = |of: &[String], other: &[String]| -> Vec<String> {
             of.iter().filter(|word| !other.contains(word)).cloned().collect()
         };
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn only_tcg_poses() {
-        let words = |accelerator, platform| words(boot(accelerator, platform, Start::Cold)).join(" ");
+        let words = |accelerator, platform| words(boot(accelerator, platform, LaunchMode::Cold)).join(" ");
         let posing = words(Accelerator::Tcg, Platform::Vmware);
         let start = "-machine q35,vmport=on -smbios type=1,serial=VMware- -accel tcg,thread=multi -cpu max,-hypervisor ";
         assert!(posing.starts_with(start), "{posing}");

@@ -6,10 +6,10 @@ use nix::unistd::Pid;
 
 /// Where the core of the process `pid`, which ran in our folder, is to be found.
 pub(super) fn place(pid: Pid) -> String {
-    let setting = |name: &str| fs_err::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
-    let uses_pid = setting("core_uses_pid").trim() == "1";
+    let context = |name: &str| fs_err::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
+    let uses_pid = context("core_uses_pid").trim() == "1";
     let folder = std::env::current_dir().unwrap_or_default();
-    of_pattern(setting("core_pattern").trim(), uses_pid, pid, &folder)
+    of_pattern(context("core_pattern").trim(), uses_pid, pid, &folder)
 }
 
 fn of_pattern(pattern: &str, uses_pid: bool, pid: Pid, folder: &Path) -> String {

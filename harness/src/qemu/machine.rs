@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Identity, Inherited, core};
 use crate::Result;
 use crate::guest::Capped;
-use crate::process::{Group, run_in_batches};
+use crate::process::{ProcessGroup, run_in_batches};
 
 fn mapping(file: Inherited, fd: OwnedFd) -> FdMapping {
     FdMapping { parent_fd: fd, child_fd: file.number() }
@@ -74,24 +74,24 @@ pub struct Streams {
 
 /// A QEMU process. Dropping it kills the process group; a task reaps it.
 #[derive(Debug)]
-pub struct Machine {
+pub struct QemuProcess {
     pid: Pid,
     ended: watch::Receiver<Option<Ended>>,
     kill: CancellationToken,
 }
 
-impl Drop for Machine {
+impl Drop for QemuProcess {
     fn drop(&mut self) {
         self.kill.cancel();
     }
 }
 
-impl Machine {
+impl QemuProcess {
     /// Starts `program` with `arguments`, `files` beside its sockets, of which `gdb` says whether its gdbstub's is one, and its standard error, which a guest can make long,
     /// in the file `stderr` up to a limit.
     ///
     /// An error is the user's where there is no such program, else the host's. A QEMU that does not like its arguments
-    /// ends, which is told by [`Machine::ended`].
+    /// ends, which is told by [`QemuProcess::ended`].
     pub fn start(
         program: &Path,
         arguments: &[String],
@@ -121,11 +121,11 @@ impl Machine {
         identity.apply(&mut command);
         run_in_batches(&mut command);
         // The command goes with it, and with the command our copies of QEMU's ends: its death then ends the streams.
-        let group = Group::spawn(command, Signal::SIGKILL)?;
+        let group = ProcessGroup::spawn(command, Signal::SIGKILL)?;
         Ok((Self::watch(group, kept), streams))
     }
 
-    fn watch(mut group: Group, mut kept: Capped) -> Self {
+    fn watch(mut group: ProcessGroup, mut kept: Capped) -> Self {
         let (tell, ended) = watch::channel(None);
         let kill = CancellationToken::new();
         let asked = kill.clone();

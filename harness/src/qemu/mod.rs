@@ -7,8 +7,8 @@ mod identity;
 mod machine;
 mod sandbox;
 
-pub use command_line::{Boot, Platform, Start, command_line, shell_word, shell_words};
+pub use command_line::{LaunchMode, LaunchOptions, Platform, command_line, shell_word, shell_words};
 pub use files::{Inherited, Scratch, Sealed};
 pub use identity::Identity;
-pub use machine::{Ended, Machine, Streams};
+pub use machine::{Ended, QemuProcess, Streams};
 pub use sandbox::has_sandbox;

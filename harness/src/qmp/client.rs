@@ -12,9 +12,9 @@ use tokio::sync::{SetOnce, mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, LinesCodec};
 
-use super::commands::{Command, QmpCapabilities};
+use super::commands::{QmpCapabilities, QmpCommand};
 use crate::Result;
-use crate::event_log::{Happening, Journal};
+use crate::event_log::{Event, EventLog};
 use crate::guest::Capped;
 use crate::guest_clock::HostTime;
 use crate::limits::limits;
@@ -62,14 +62,14 @@ struct Call {
 
 impl Qmp {
     /// Takes over a connected socket: negotiates, then serves. Every line in either direction is appended to
-    /// `transcript` with the host's time; events also go to `journal`, and so does the failure to write.
+    /// `transcript` with the host's time; events also go to `event_log`, and so does the failure to write.
     pub async fn connect(
         stream: UnixStream,
-        journal: Arc<Journal>,
+        event_log: Arc<EventLog>,
         transcript: &Path,
     ) -> Result<Self, QmpError> {
         let transcript = Capped::create(transcript).await.map_err(|error| {
-            journal.fail(&error);
+            event_log.fail(&error);
             QmpError::Gone(error.to_string())
         })?;
         let gone: Arc<SetOnce<String>> = Arc::default();
@@ -79,7 +79,7 @@ impl Qmp {
         let (greeted, greeting) = oneshot::channel();
         let owner = Owner {
             write,
-            journal,
+            event_log,
             transcript,
             pending: HashMap::new(),
             next: 0,
@@ -94,7 +94,7 @@ impl Qmp {
     }
 
     /// Runs one command. Safe to cancel: a late answer is recorded and dropped.
-    pub async fn execute<C: Command>(&self, command: C) -> Result<C::Answer, QmpError> {
+    pub async fn execute<C: QmpCommand>(&self, command: C) -> Result<C::Answer, QmpError> {
         let odd = |error: serde_json::Error| QmpError::Odd { command: C::NAME, what: error.to_string() };
         let mut message = json!({ "execute": C::NAME });
         let arguments = serde_json::to_value(&command).map_err(odd)?;
@@ -130,7 +130,7 @@ impl Qmp {
 /// Owns the socket.
 struct Owner {
     write: OwnedWriteHalf,
-    journal: Arc<Journal>,
+    event_log: Arc<EventLog>,
     transcript: Capped,
     pending: HashMap<u64, oneshot::Sender<Result<Value, QmpError>>>,
     next: u64,
@@ -191,7 +191,7 @@ impl Owner {
             }
         } else if let Some(event) = message.get("event").and_then(Value::as_str) {
             let event = event.to_owned();
-            self.journal.record(Happening::Qmp { event, data: message["data"].take() });
+            self.event_log.record(Event::Qmp { event, data: message["data"].take() });
         } else if let Some(reply) = message["id"].as_u64().and_then(|id| self.pending.remove(&id)) {
             let error = &message["error"];
             let result = if error.is_object() {
@@ -206,10 +206,10 @@ impl Owner {
     }
 
     async fn note(&mut self, direction: char, line: &str) {
-        let HostTime(at) = self.journal.now();
+        let HostTime(at) = self.event_log.now();
         let line = format!("{at} {direction} {line}\n");
         if let Err(error) = self.transcript.append(line.as_bytes()).await {
-            self.journal.fail(&error);
+            self.event_log.fail(&error);
         }
     }
 }
@@ -226,14 +226,14 @@ mod tests {
     use super::*;
 
     /// The test plays QEMU's side of the socket.
-    fn pair() -> (tokio::task::JoinHandle<Result<Qmp, QmpError>>, UnixStream, Arc<Journal>, tempfile::TempDir)
+    fn pair() -> (tokio::task::JoinHandle<Result<Qmp, QmpError>>, UnixStream, Arc<EventLog>, tempfile::TempDir)
     {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::create(&dir.path().join("events.jsonl")).unwrap();
+        let event_log = EventLog::create(&dir.path().join("events.jsonl")).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let (log, transcript) = (journal.clone(), dir.path().join("qmp.log"));
+        let (log, transcript) = (event_log.clone(), dir.path().join("qmp.log"));
         let client = tokio::spawn(async move { Qmp::connect(ours, log, &transcript).await });
-        (client, theirs, journal, dir)
+        (client, theirs, event_log, dir)
     }
 
     async fn greet(qemu: &mut BufReader<UnixStream>) {
@@ -247,8 +247,8 @@ mod tests {
 
     #[tokio::test]
     async fn unknown_events_and_late_replies_are_no_harm() {
-        let (client, theirs, journal, dir) = pair();
-        let mut heard = journal.listen();
+        let (client, theirs, event_log, dir) = pair();
+        let mut heard = event_log.listen();
         let mut qemu = BufReader::new(theirs);
         greet(&mut qemu).await;
         let qmp = client.await.unwrap().unwrap();
@@ -265,7 +265,7 @@ mod tests {
         let names: Vec<_> = [heard.next().await.unwrap(), heard.next().await.unwrap()]
             .iter()
             .map(|s| match &s.what {
-                Happening::Qmp { event, .. } => event.clone(),
+                Event::Qmp { event, .. } => event.clone(),
                 other => panic!("{other:?}"),
             })
             .collect();

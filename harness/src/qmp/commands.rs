@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// A command of QMP. It serializes to its arguments.
-pub trait Command: Serialize {
+pub trait QmpCommand: Serialize {
     /// Its name.
     const NAME: &'static str;
     /// What QEMU answers.
@@ -31,7 +31,7 @@ macro_rules! commands {
             pub $field: $kind,
         )* }
 
-        impl Command for $command {
+        impl QmpCommand for $command {
             const NAME: &'static str = $name;
             type Answer = $answer;
         }

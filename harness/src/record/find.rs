@@ -1,17 +1,18 @@
-//! A run by what people call it: its folder, the begin of its name, or `last`.
+//! Finds a run by its folder, by the start of its name, or by `last`.
 
 use std::path::{Component, Path, PathBuf};
 
 use crate::{Error, Result};
 
-/// What stands for the newest run.
+/// The name of the newest run.
 const LAST: &str = "last";
 
-/// Candidates that an error names.
+/// The maximum number of candidates that an error lists.
 const NAMED: usize = 5;
 
-/// The path that `asked` stands for. What exists is itself; of any other relative path the first part is `last`, or the begin
-/// of the name of one run below `results`, and what follows is below that, such as a trial's folder.
+/// Resolves the path `asked`. An existing path is itself. Otherwise the first part of a relative
+/// path is `last`, or the start of the name of exactly one run below `results`. The rest is a path
+/// below that run, such as a trial's folder.
 pub fn find(asked: &Path, results: &Path) -> Result<PathBuf> {
     let mut parts = asked.components();
     let (false, Some(Component::Normal(first))) = (asked.exists(), parts.next()) else {
@@ -23,13 +24,13 @@ pub fn find(asked: &Path, results: &Path) -> Result<PathBuf> {
         runs.retain(|name| name.starts_with(&first));
     }
     let none = |what: String| {
-        let help = "name a folder, the begin of its name below results/, or `last`";
+        let help = "name a folder, the start of its name below results/, or `last`";
         Err(Error::user(what).help(help))
     };
     match runs.as_slice() {
         [] if first == LAST => none(format!("there is no run below {}", results.display())),
         [] => none(format!(
-            "there is no {}, and no run below {} whose name begins so",
+            "there is no {}, and no run below {} whose name begins with it",
             asked.display(),
             results.display()
         )),
@@ -38,12 +39,12 @@ pub fn find(asked: &Path, results: &Path) -> Result<PathBuf> {
         several => {
             let more = if several.len() > NAMED { ", ..." } else { "" };
             let named = several.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-            none(format!("{first} is the begin of {} runs: {named}{more}", several.len()))
+            none(format!("{} runs have names that begin with {first}: {named}{more}", several.len()))
         }
     }
 }
 
-/// The runs below `results`, the oldest first: their names begin with when they did.
+/// The runs below `results`, oldest first, because their names begin with their start time.
 fn names(results: &Path) -> Vec<String> {
     let entries = fs_err::read_dir(results).into_iter().flatten().filter_map(std::result::Result::ok);
     let runs = entries.filter(|entry| entry.path().join("run.json").is_file());
@@ -81,10 +82,13 @@ mod tests {
         let folder = results.join("2026-11-28T10-00-00-prove");
         assert_eq!(find(&folder, &results).unwrap(), folder);
         let missing = home.path().join("none");
-        assert_eq!(find(&missing, &results).unwrap(), missing, "it is told of by who reads it");
+        assert_eq!(find(&missing, &results).unwrap(), missing, "the caller reports it");
         let error = of("2026-11-27").unwrap_err();
         assert_eq!(error.exit_status(), 2);
-        assert!(error.to_string().starts_with("2026-11-27 is the begin of 2 runs: 2026-11-27T10"), "{error}");
+        assert!(
+            error.to_string().starts_with("2 runs have names that begin with 2026-11-27: 2026-11-27T10"),
+            "{error}"
+        );
         assert!(of("2025").unwrap_err().to_string().contains("no run below"), "{error}");
         let error = find(Path::new("last"), &missing).unwrap_err();
         assert!(error.to_string().starts_with("there is no run below"), "{error}");

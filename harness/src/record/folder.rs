@@ -1,4 +1,4 @@
-//! A run's folder, which one process at a time writes into.
+//! The folder of a run, which only one process at a time writes to.
 
 use std::path::{Path, PathBuf};
 
@@ -12,19 +12,20 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    /// Held by whoever writes into it, until that process ends, however it does.
+    /// Held by the process that writes to the folder, and released at its end, however it ends.
     _lock: Flock<std::fs::File>,
 }
 
 impl RunFolder {
-    /// Makes `results/<id>`; the id is the time and `what`, and is made unique where two runs start in one second.
+    /// Creates `results/<id>`. The id consists of the time and `what`, and is made unique if two
+    /// runs start in the same second.
     pub fn create(results: &Path, what: &str) -> Result<Self> {
         let folder = Self::bare(results, what)?;
         fs_err::create_dir(folder.trials())?;
         Ok(folder)
     }
 
-    /// The same without trials of its own.
+    /// Creates it without a folder for trials.
     pub fn bare(results: &Path, what: &str) -> Result<Self> {
         fs_err::create_dir_all(results)?;
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S");
@@ -41,7 +42,7 @@ impl RunFolder {
         Err(Error::infrastructure(format!("{} has no free name for a run", results.display())))
     }
 
-    /// The folder of a run that ended, to go on in it.
+    /// Opens the folder of a run that ended, in order to continue it.
     pub fn reopen(path: &Path) -> Result<Self> {
         Self::lock(path.to_owned())
     }
@@ -51,41 +52,41 @@ impl RunFolder {
         match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Self { path, _lock: lock }),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(Error::user(format!(
-                "the run in {} goes on: another hotplug writes there",
+                "the run in {} is in use by another hotplug process",
                 path.display()
             ))
-            .help("wait for it, or end it first")),
+            .help("wait for its end, or end it first")),
             Err((_, error)) => Err(Error::infrastructure(format!("cannot lock {}: {error}", path.display()))),
         }
     }
 
-    /// Its path.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its name.
+    /// The name of the folder, which is the run's id.
     pub fn id(&self) -> String {
         self.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
-    /// Where the evidence of checkpoints is.
+    /// The folder of the checkpoints' evidence.
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")
     }
 
-    /// Where the trials are.
+    /// The folder of the trials.
     pub fn trials(&self) -> PathBuf {
         self.path.join("trials")
     }
 
-    /// Writes a JSON file of it, whole or not at all.
+    /// Writes a JSON file into the folder, whole or not at all.
     pub fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {
         write_json(&self.path.join(name), value)
     }
 }
 
-/// `name` with nothing but what a file's name may have everywhere, and at most so many characters.
+/// `name` reduced to characters that any file system accepts, and to at most `most` of them.
 pub fn plain_name(name: &str, most: usize) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' };
     name.chars().map(plain).take(most).collect()

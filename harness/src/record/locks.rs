@@ -1,4 +1,4 @@
-//! The lock order that the trials of a run left in its folder.
+//! Reads the lock order of a run's trials from its folder.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,30 +7,33 @@ use hotplug_lockorder::{LockOrder, TrialLocks, Union};
 use hotplug_side::Side;
 
 use crate::files::read_json_if_there;
+use crate::unavailable::Unavailable;
 use crate::{Error, Result};
 
-/// The folder of a further boot of a run's kernels, which is made like a run's: `checkpoints/` and `trials/`.
+/// The folder of a further boot of a run's kernels. Like the run's folder, it contains
+/// `checkpoints/` and `trials/`.
 pub fn further_boot(run: &Path, number: u32) -> PathBuf {
     run.join("boots").join(number.to_string())
 }
 
-/// Reads what all trials of the run in `folder` showed. An error of the user's names a file that is none of ours; inside,
-/// why there is nothing to be read.
-pub fn read_locks(folder: &Path) -> Result<std::result::Result<Union, String>> {
+/// Reads the lock order of all trials of the run in `folder`. Fails with a user error if a file is
+/// malformed. The inner error is the reason why there is no lock order to read.
+pub fn read_locks(folder: &Path) -> Result<std::result::Result<Union, Unavailable>> {
     let mut union = Union::default();
     Ok(add_locks(&mut union, folder, Some)?.map(|()| union))
 }
 
-/// The same into `union`, where each side's trials count for the side that `counts_for` says, or not at all.
+/// Adds them to `union`. The trials of each side count for the side that `counts_for` returns, or
+/// are skipped.
 pub fn add_locks(
     union: &mut Union,
     folder: &Path,
     counts_for: impl Fn(Side) -> Option<Side>,
-) -> Result<std::result::Result<(), String>> {
+) -> Result<std::result::Result<(), Unavailable>> {
     let trials = folder.join("trials");
     let mut names = BTreeSet::new();
     let entries = fs_err::read_dir(&trials).map_err(|error| {
-        Error::user(format!("{} is no run's folder: {error}", folder.display()))
+        Error::user(format!("{} is not the folder of a run: {error}", folder.display()))
             .help("name a folder below results/")
     })?;
     for entry in entries {
@@ -39,13 +42,14 @@ pub fn add_locks(
     let (mut why, mut restored, mut readable) = (None, false, false);
     for name in names {
         let path = trials.join(name).join(hotplug_lockorder::FILE);
-        // One that was cut off, or that does not count, has none.
+        // A trial that was cut off, or that does not count, has no such file.
         let Some(mut trial) = read_json_if_there::<TrialLocks>(&path)? else { continue };
         check(&path, &trial.order)?;
         let Some(side) = counts_for(trial.side) else { continue };
         trial.side = side;
         restored |= trial.restored;
-        // A trial without a class was not read: a guest has taken many locks before it can be asked anything.
+        // A trial without any lock class was not read, because a guest has taken many locks before
+        // its agent responds.
         readable |= trial.restored || !trial.order.classes.is_empty();
         why = why.or_else(|| trial.blind.clone());
         union.add(&trial);
@@ -60,7 +64,10 @@ pub fn add_locks(
             }
         }
     }
-    Ok(if readable { Ok(()) } else { Err(why.unwrap_or_else(|| "no trial kept its lock order".into())) })
+    if readable {
+        return Ok(Ok(()));
+    }
+    Ok(Err(Unavailable::because(why.unwrap_or_else(|| "no trial has a lock order".into()))))
 }
 
 fn check(path: &Path, order: &LockOrder) -> Result<()> {

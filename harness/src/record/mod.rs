@@ -1,16 +1,16 @@
-//! Results on disk: one folder a run, readable at every moment.
+//! Results on disk: one folder for each run, readable at every moment.
 //!
 //! ```text
-//! results/<run>/run.json          what is about to be done, before it is done
+//! results/<run>/run.json          the plan, written before the first trial
 //! results/<run>/result.json       the verdict, written last
-//! results/<run>/scenario.toml     as it was read
-//! results/<run>/patches/          as they were given
-//! results/<run>/known.toml         the file of known issues, if there is one
-//! results/<run>/initramfs.cpio.gz  the guest's, for who boots without the harness
-//! results/<run>/checkpoints/       what the boots said that trials were restored from, one folder a side
-//! results/<run>/coverage/          the trials of kernels that count which changed lines run: coverage.json in each
-//! results/<run>/trials/<trial>/   schedule.json, qemu.cmd, events.jsonl, qmp.log, serial.log, kmsg.log,
-//!                                 qemu.stderr, lock-order.json, trial.json
+//! results/<run>/scenario.toml     the scenario, as it was read
+//! results/<run>/patches/          the patches, as they were given
+//! results/<run>/known.toml        the file of known issues, if there is one
+//! results/<run>/initramfs.cpio.gz the guest's initramfs, to boot it without the harness
+//! results/<run>/checkpoints/      logs of the boots that trials start from, one folder a side
+//! results/<run>/coverage/         the trials that count executed lines: coverage.json in each
+//! results/<run>/trials/<trial>/   schedule.json, qemu.cmd, events.jsonl, qmp.log, serial.log,
+//!                                 kmsg.log, qemu.stderr, lock-order.json, trial.json
 //! ```
 
 mod find;
@@ -29,38 +29,37 @@ pub use locks::{add_locks, further_boot, read_locks};
 
 use hotplug_side::Sides;
 
-use crate::compare::{Control, Coverage, Finding, Judgement, LockOrderDiff, Recurrence, Tally, Verdict};
+use crate::compare::{Finding, Judgement, Recurrence, Tally, Verdict};
+use crate::conclusion::{Conclusion, Conclusions, analyses};
 use crate::kernel::PairSpec;
-use crate::latency::Latency;
-use crate::overlap::Overlap;
-use crate::rendezvous::Race;
 use crate::scenario::{Clock, Seed, Sweep};
 use crate::spec::ComparisonSpec;
-use crate::trial::Repeated;
+use crate::trial::{Repeated, TrialStart};
 use crate::{Error, Result, files};
 
-/// Version of `result.json` and `run.json`. Raised when a field changes its meaning or goes.
+/// Version of `result.json` and `run.json`. It is raised when a field changes its meaning or is
+/// removed.
 pub const SCHEMA: u32 = 2;
 
-/// What a run is: known before its first trial.
+/// The parameters of a run, known before its first trial.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Run {
     /// [`SCHEMA`].
     pub schema: u32,
     /// Version of the harness.
     pub hotplug: String,
-    /// The run's name, which is its folder's.
+    /// The name of the run, which is also that of its folder.
     pub id: String,
-    /// When it began, in UTC.
+    /// The start, in UTC.
     #[schemars(with = "String")]
     pub started: jiff::Timestamp,
-    /// The command, as it was given.
+    /// The command line, as it was given.
     pub command: Vec<String>,
     /// The machine it ran on.
-    pub host: Host,
+    pub host: HostRecord,
     /// The kernels.
     pub kernels: Sides<KernelNote>,
-    /// The patches that make the difference, as they were named.
+    /// The patches that make the difference, as they were given on the command line.
     pub patches: Vec<String>,
     /// The scenario's name.
     pub scenario: String,
@@ -68,25 +67,25 @@ pub struct Run {
     pub scenario_hash: String,
     /// BLAKE3 of the agent's initramfs.
     pub initramfs_hash: String,
-    /// What all schedules are drawn from.
+    /// The seed of all schedules.
     pub seed: Seed,
-    /// Trials planned, a side; null where time or a report ends the run.
+    /// The planned number of trials a side; null if a time limit or a report ends the run.
     pub trials: Option<u32>,
-    /// What else was asked for: with the files beside it, all that a continued run goes by.
-    pub plan: Plan,
-    /// What was asked for, its paths absolute. Of a run by an older version, only the kernels.
+    /// The other options. Together with the files in the folder, they determine a continued run.
+    pub plan: RunPlan,
+    /// The request, with absolute paths. Runs of an older version have only the kernels.
     #[serde(default, alias = "pair", deserialize_with = "spec_or_words")]
     pub spec: ComparisonSpec,
-    /// How the trials start; null until that is settled.
-    pub start: Option<Start>,
-    /// When it was continued, in UTC.
+    /// How the trials start; null until that is determined.
+    pub start: Option<StartMethod>,
+    /// The times at which it was continued, in UTC.
     #[schemars(with = "Vec<String>")]
     pub continued: Vec<jiff::Timestamp>,
-    /// The run whose trials it replays, by the path that was given.
+    /// The run whose trials it replays, as the path that was given.
     pub replays: Option<PathBuf>,
 }
 
-/// Version 1 had the words of the command line that name the pair.
+/// Version 1 stored the words of the command line that name the pair.
 fn spec_or_words<'de, D: serde::Deserializer<'de>>(from: D) -> Result<ComparisonSpec, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -102,55 +101,56 @@ fn spec_or_words<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Comparison
     })
 }
 
-/// What ends a run beside the number of its trials, and how they are run.
+/// The conditions that end a run, apart from the number of trials, and how trials are run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Plan {
-    /// Number of the first trial: of a run that is a part of a larger one.
+pub struct RunPlan {
+    /// The number of the first trial, which is not 0 if the run is a part of a larger one.
     #[serde(default)]
     pub first: u32,
-    /// No trial begins after so many seconds of trials.
+    /// No trial begins after this many seconds of trials.
     pub seconds: Option<f64>,
-    /// No trial begins after the first finding that is not known.
+    /// No trial begins after the first finding that is not a known issue.
     pub until_report: bool,
-    /// No trial begins after a finding that is called so: by how its signature begins, or a part of its title or key.
+    /// No trial begins after a finding that matches this: the start of its signature, or a part of
+    /// its title or key.
     #[serde(default)]
     pub until_seen: Option<String>,
     /// No trial begins once the verdict cannot change.
     pub until_decided: bool,
-    /// Each trial boots.
+    /// Whether each trial boots.
     pub cold: bool,
-    /// Guests at once.
+    /// The number of guests at once.
     pub workers: usize,
-    /// The clock that latency is told by.
+    /// The clock of the latency analysis.
     #[serde(default)]
     pub clock: Clock,
-    /// Boots of each kernel that are timed; null where the scenario, or the clock, says.
+    /// The number of timed boots of each kernel; null if the scenario or the clock determines it.
     #[serde(default)]
     pub boots: Option<u32>,
-    /// Pairs of places that were raced though the scenario does not say so: of `hotplug race`.
+    /// The pairs of places that `hotplug race` adds to the scenario.
     #[serde(default)]
     pub sweep: Option<Sweep>,
 }
 
-/// The machine a run ran on.
+/// The machine that a run ran on.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct Host {
+pub struct HostRecord {
     /// QEMU's version.
     pub qemu: String,
-    /// How guest code was run.
+    /// How guest code was executed.
     pub accelerator: String,
-    /// How that was found out.
+    /// How the accelerator was determined.
     pub accelerator_reason: String,
-    /// Processors the harness may use.
+    /// The number of processors that the harness may use.
     pub cores: usize,
-    /// Their model.
+    /// The processor model.
     pub cpu: String,
     /// `uname -r` of the host.
     pub kernel: String,
 }
 
-impl Host {
-    /// What of the machine times depend on, in words.
+impl HostRecord {
+    /// The properties of the machine that affect times, in words.
     pub fn machine(&self) -> String {
         format!("{} with {} processors, Linux {}", self.cpu, self.cores, self.kernel)
     }
@@ -163,9 +163,9 @@ pub struct KernelNote {
     pub id: String,
     /// `uname -r`.
     pub release: String,
-    /// What it was made from, in words.
+    /// The origin of its source, in words.
     pub source: String,
-    /// Where it came from: built in how many seconds, cached, or given.
+    /// How it was obtained: built in how many seconds, cached, or given.
     pub built: String,
     /// BLAKE3 of the bzImage.
     pub image_hash: String,
@@ -173,120 +173,103 @@ pub struct KernelNote {
     pub image: PathBuf,
 }
 
-/// How the trials of a run started.
+/// How the trials of a run were started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Start {
-    /// Each from its side's checkpoint.
+pub enum StartMethod {
+    /// Each trial was restored from the checkpoint of its side.
     Restored,
-    /// Each booted.
+    /// Each trial booted.
     Cold {
-        /// It was asked for, or a side has no checkpoint.
+        /// The reason: it was requested, or a side has no checkpoint.
         why: String,
     },
 }
 
-/// `result.json`.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct RunResult {
-    /// [`SCHEMA`].
-    pub schema: u32,
-    /// The verdict; null where infrastructure failed.
-    pub verdict: Option<Verdict>,
-    /// Why, in one sentence.
-    pub reason: String,
-    /// The exit status that goes with it.
-    pub exit_status: u8,
-    /// Everything that was seen.
-    pub reports: Vec<Finding>,
-    /// What is to be said of the file of known issues: entries that have expired or that matched nothing.
-    pub remarks: Vec<String>,
-    /// How the trials ended.
-    pub trials: Sides<Tally>,
-    /// Trials that were tried again and do not count: infrastructure failed, or the guest hung before it was ready.
-    pub repeated: Vec<Repeated>,
-    /// Seconds from the first trial's start to the last one's end.
-    pub trials_seconds: f64,
-    /// Whether planted bugs were seen; null in a control itself, and in a comparison of `hotplug prove`.
-    #[serde(default)]
-    pub control: Option<Control>,
-    /// What differs in the lock order; null where nobody asked: in a control, and in a comparison of `hotplug prove`.
-    #[serde(default)]
-    pub lock_order: Option<LockOrderDiff>,
-    /// What of the change ran; null where nobody asked, and where both sides are one kernel.
-    #[serde(default)]
-    pub coverage: Option<Coverage>,
-    /// What takes longer or shorter; null where nobody asked.
-    #[serde(default)]
-    pub latency: Option<Latency>,
-    /// What ran at the same time; null where nobody asked.
-    #[serde(default)]
-    pub overlap: Option<Overlap>,
-    /// What came of the vCPUs that were held; null where none was to be.
-    #[serde(default)]
-    pub race: Option<Race>,
-    /// What was run.
-    pub run: Run,
-}
-
-/// The JSON Schema of `result.json`, which is published as `docs/result.schema.json`. `run.json` is its `Run`.
-pub fn schema() -> serde_json::Value {
-    schemars::schema_for!(RunResult).to_value()
-}
-
-/// What a comparison asks beside its judged trials.
-#[derive(Debug, Default)]
-pub struct Beside {
-    /// Whether planted bugs were seen.
-    pub control: Option<Control>,
-    /// What differs in the lock order.
-    pub lock_order: Option<LockOrderDiff>,
-    /// What of the change ran.
-    pub coverage: Option<Coverage>,
-    /// What takes longer or shorter.
-    pub latency: Option<Latency>,
-    /// What ran at the same time.
-    pub overlap: Option<Overlap>,
-}
-
-impl RunResult {
-    /// Puts a judgement, weighed by what was asked beside, and its run together.
-    pub fn new(
-        run: Run,
-        mut judgement: Judgement,
-        repeated: Vec<Repeated>,
-        trials_seconds: f64,
-        beside: Beside,
-    ) -> Self {
-        let Beside { control, lock_order, coverage, latency, overlap } = beside;
-        let weights = [
-            control.as_ref().map(Control::weight),
-            coverage.as_ref().map(Coverage::weight),
-            overlap.as_ref().map(|overlap| overlap.weight(judgement.race.as_ref())),
-            latency.as_ref().map(Latency::weight),
-        ];
-        weights.into_iter().flatten().for_each(|weight| judgement.weigh(weight));
-        let exit_status = judgement.exit_status();
-        let Judgement { verdict, reason, findings, tally, remarks, race } = judgement;
-        Self {
-            schema: SCHEMA,
-            verdict,
-            reason,
-            exit_status,
-            reports: findings,
-            remarks,
-            trials: tally,
-            repeated,
-            trials_seconds,
-            control,
-            lock_order,
-            coverage,
-            latency,
-            overlap,
-            race,
-            run,
+impl StartMethod {
+    /// The method of trials that start like this.
+    pub fn of(start: &TrialStart) -> Self {
+        match start {
+            TrialStart::Cold { why } => Self::Cold { why: why.clone() },
+            TrialStart::Restored(_) => Self::Restored,
         }
     }
+}
+
+/// Defines `result.json`, with one field for each analysis.
+macro_rules! run_result {
+    ($($(#[$doc:meta])* $name:ident: $_analysis:ident => $type:ty,)*) => {
+        /// `result.json`.
+        #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+        pub struct RunResult {
+            /// [`SCHEMA`].
+            pub schema: u32,
+            /// The verdict; null if infrastructure failed.
+            pub verdict: Option<Verdict>,
+            /// The reason for the verdict, in one sentence.
+            pub reason: String,
+            /// The exit status for the verdict.
+            pub exit_status: u8,
+            /// Every finding.
+            pub reports: Vec<Finding>,
+            /// Remarks, such as entries of the file of known issues that have expired or that
+            /// matched nothing.
+            pub remarks: Vec<String>,
+            /// How the trials ended.
+            pub trials: Sides<Tally>,
+            /// Trials that were repeated and do not count: infrastructure failed, or the guest hung
+            /// before it was ready.
+            pub repeated: Vec<Repeated>,
+            /// Seconds from the first trial's start to the last one's end.
+            pub trials_seconds: f64,
+            $($(#[$doc])* #[serde(default)] pub $name: Option<$type>,)*
+            /// The run.
+            pub run: Run,
+        }
+
+        impl RunResult {
+            /// The result of a run, with the weight of every conclusion applied to its judgement.
+            pub fn new(
+                run: Run,
+                mut judgement: Judgement,
+                repeated: Vec<Repeated>,
+                trials_seconds: f64,
+                conclusions: Conclusions,
+            ) -> Self {
+                for conclusion in conclusions.all() {
+                    judgement.weigh(conclusion.weight(&judgement));
+                }
+                let exit_status = judgement.exit_status();
+                let Judgement { verdict, reason, findings, tally, remarks, race: _ } = judgement;
+                let Conclusions { $($name,)* } = conclusions;
+                Self {
+                    schema: SCHEMA,
+                    verdict,
+                    reason,
+                    exit_status,
+                    reports: findings,
+                    remarks,
+                    trials: tally,
+                    repeated,
+                    trials_seconds,
+                    $($name,)*
+                    run,
+                }
+            }
+
+            /// The available conclusions, in the order of the analyses.
+            pub fn conclusions(&self) -> impl Iterator<Item = &dyn Conclusion> {
+                [$(self.$name.as_ref().map(|conclusion| conclusion as &dyn Conclusion),)*].into_iter().flatten()
+            }
+        }
+    };
+}
+analyses!(run_result);
+
+/// The JSON Schema of `result.json`, which is published as `docs/result.schema.json`. The schema of
+/// `run.json` is its `Run`.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(RunResult).to_value()
 }
 
 /// `replay.json`.
@@ -294,38 +277,38 @@ impl RunResult {
 pub struct ReplayResult {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// The exit status that goes with it.
+    /// The exit status.
     pub exit_status: u8,
-    /// What the recorded trials showed, and what else came, by recorded trial.
+    /// The findings of the recorded trials and of their replays, by recorded trial.
     pub findings: Vec<Recurrence>,
     /// For each recorded trial, the folder of a replay that was not clean.
     pub examples: BTreeMap<String, String>,
-    /// Trials that were tried again and do not count.
+    /// Trials that were repeated and do not count.
     pub repeated: Vec<Repeated>,
     /// Seconds from the first trial's start to the last one's end.
     pub trials_seconds: f64,
-    /// What was run.
+    /// The run.
     pub run: Run,
 }
 
-/// What the result of many runs begins with.
+/// The common first fields of a result of many runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Head {
     /// [`SCHEMA`].
     pub schema: u32,
     /// Version of the harness.
     pub hotplug: String,
-    /// When it began, in UTC.
+    /// The start, in UTC.
     pub started: jiff::Timestamp,
-    /// The command, as it was given.
+    /// The command line, as it was given.
     pub command: Vec<String>,
     /// The machine it ran on.
-    pub host: Host,
+    pub host: HostRecord,
 }
 
 impl Head {
-    /// Of this process.
-    pub fn new(started: jiff::Timestamp, command: &[String], host: Host) -> Self {
+    /// The head of a result of this process.
+    pub fn new(started: jiff::Timestamp, command: &[String], host: HostRecord) -> Self {
         Self {
             schema: SCHEMA,
             hotplug: env!("CARGO_PKG_VERSION").into(),
@@ -340,8 +323,8 @@ impl Head {
 pub fn read_run(folder: &Path) -> Result<Run> {
     let path = folder.join("run.json");
     let text = fs_err::read(&path).map_err(|error| {
-        Error::user(format!("{} is no run's folder: {error}", folder.display())).help(
-            "name a folder below results/; one without run.json ended before its first trial: start it anew",
+        Error::user(format!("{} is not the folder of a run: {error}", folder.display())).help(
+            "name a folder below results/; a run without run.json ended before its first trial and must be started again",
         )
     })?;
     files::parse_json(&path, &text)
@@ -351,9 +334,8 @@ pub fn read_run(folder: &Path) -> Result<Run> {
 pub fn read_result(folder: &Path) -> Result<RunResult> {
     let path = folder.join("result.json");
     let text = fs_err::read(&path).map_err(|error| {
-        Error::user(format!("{} is no ended run's folder: {error}", folder.display())).help(
-            "name a folder below results/; a run that was cut off goes on with hotplug compare --continue",
-        )
+        Error::user(format!("{} is not the folder of a finished run: {error}", folder.display()))
+            .help("name a folder below results/; hotplug compare --continue resumes an interrupted run")
     })?;
     files::parse_json(&path, &text)
 }

@@ -1,4 +1,4 @@
-//! What came of one hold.
+//! The outcome of one hold.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,9 +9,9 @@ use crate::scenario::Point;
 /// A task of the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
-    /// Its name (`comm`), as the guest's memory has it.
+    /// Its name (`comm`), as read from the guest's memory.
     pub comm: String,
-    /// Its number.
+    /// Its process id.
     pub pid: u32,
 }
 
@@ -24,44 +24,46 @@ impl std::fmt::Display for Task {
 /// A task that waited while another was held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
-    /// Who.
+    /// The waiting task.
     pub task: Task,
-    /// For which lock, by lockdep's name for its class; none of one that waits for something else.
+    /// The lock that it waits for, by lockdep's name for its class. `None` if it waits for
+    /// something else.
     pub lock: Option<String>,
-    /// Where, innermost first, without what every wait has.
+    /// The functions on its stack, innermost first, without those that every wait has.
     pub frames: Vec<String>,
 }
 
-/// What came of it. Of several tries of a trial, the first in this order counts.
+/// The outcome of a hold. If a trial makes several tries, the first outcome in this order counts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HoldOutcome {
-    /// Another task came to the second place while the first stood at its own.
+    /// Another task came to the second place while the first was held at its own.
     Met,
-    /// The other task was seen waiting for a lock that the held one has, and came to the second place when it was let go.
+    /// The other task was seen waiting for a lock that the held task has, and came to the second
+    /// place after the held task was released.
     Excluded {
-        /// By lockdep's name for its class.
+        /// The lock, by lockdep's name for its class.
         lock: String,
     },
-    /// The time was over; another came to the second place later, and it and the held one have a lock that only one at a time
-    /// may have: they cannot meet.
+    /// The limit passed, and another task came to the second place later. It and the held task have
+    /// a lock that only one task at a time may have, so they cannot meet.
     BothHold {
-        /// By lockdep's name for its class.
+        /// The lock, by lockdep's name for its class.
         lock: String,
     },
-    /// The time was over; another came to the second place later.
+    /// The limit passed, and another task came to the second place later.
     Limit,
-    /// Every other CPU span or idled meanwhile, waiting for the held one.
+    /// Every other CPU spun or idled during the hold, waiting for the held one.
     BlockedAll,
-    /// Nobody came to the second place, neither meanwhile nor later.
+    /// No task came to the second place, neither during the hold nor later.
     PartnerNotReached,
-    /// Nobody came to the first place.
+    /// No task came to the first place.
     NotReached,
-    /// The kernel has not both places.
+    /// The kernel lacks one of the two places.
     NoSuchPlace,
-    /// A delay that was as long as it should be.
+    /// A delay of the full length.
     Delayed,
-    /// The trial ended meanwhile.
+    /// The trial ended during the hold.
     CutOff,
 }
 
@@ -72,7 +74,7 @@ impl std::fmt::Display for HoldOutcome {
             Self::Excluded { lock } => return write!(f, "excluded by {lock}"),
             Self::BothHold { lock } => return write!(f, "released by the limit, both hold {lock}"),
             Self::Limit => "released by the limit",
-            Self::BlockedAll => "blocked everybody",
+            Self::BlockedAll => "blocked all CPUs",
             Self::PartnerNotReached => "partner not reached",
             Self::NotReached => "not reached",
             Self::NoSuchPlace => "no such place",
@@ -82,33 +84,36 @@ impl std::fmt::Display for HoldOutcome {
     }
 }
 
-/// One hold, or one that was waited for in vain.
+/// One hold, or one that never began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
-    /// Where.
+    /// The place where the task was held.
     pub hold: Point,
-    /// Whom for; nobody of a delay.
+    /// The place that another task should reach meanwhile. `None` for a delay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Point>,
-    /// What came of it.
+    /// The outcome.
     pub outcome: HoldOutcome,
-    /// Who was held.
+    /// The task that was held.
     pub task: Option<Task>,
-    /// Who came to the second place.
+    /// The task that came to the second place.
     pub partner: Option<Task>,
-    /// When the hold began; none where it did not.
+    /// When the hold began. `None` if it did not begin.
     pub at: Option<HostTime>,
-    /// How long somebody was held, microseconds of guest time: the first until the other came, and then whoever was let go last.
+    /// How long tasks were held, in microseconds of guest time: the first task until the other one
+    /// came, plus the task that was released last until its release.
     pub held_us: u64,
-    /// After they had met, whoever was let go first went all the way to its return while the other still stood.
+    /// Whether, after the two had met, the task that was released first returned while the other
+    /// one was still held.
     pub went_through: bool,
-    /// Who waited meanwhile, for locks that the held task has or that such a waiter has; where nobody was met, also who slept
-    /// at the end with locks of its own and waited for something else.
+    /// The tasks that waited during the hold for locks that the held task has, or that such a
+    /// waiter has. If the two tasks did not meet, also the tasks that at the end slept with locks
+    /// of their own and waited for something else.
     pub waiting: Vec<Waiting>,
 }
 
 impl Hold {
-    /// One that has not begun.
+    /// A hold that has not begun.
     pub fn of(hold: &Point, until: Option<&Point>) -> Self {
         Self {
             hold: hold.clone(),
@@ -123,7 +128,7 @@ impl Hold {
         }
     }
 
-    /// In words, such as `offline_pages held until _cpu_up: met`.
+    /// A description, such as `offline_pages held until _cpu_up: met`.
     pub fn words(&self) -> String {
         match &self.until {
             Some(until) => format!("{} held until {until}: {}", self.hold, self.outcome),

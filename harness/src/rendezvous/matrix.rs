@@ -1,5 +1,5 @@
-//! What came of all rendezvous of a run: for each pair of places and each kernel, in how many trials they met, and what kept
-//! them apart in the others.
+//! The outcomes of all rendezvous of a run. For each pair of places and each kernel, these are the
+//! number of trials in which two tasks met, and what prevented it in the others.
 
 use std::collections::BTreeMap;
 
@@ -10,70 +10,72 @@ use serde::{Deserialize, Serialize};
 use super::hold::{Hold, HoldOutcome};
 use crate::scenario::Point;
 
-/// All of a run.
+/// The outcomes of all holds of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Race {
-    /// Each pair, in the order of the first trial that tried it.
+    /// The pairs of places, in the order of the first trial that tried each.
     pub cells: Vec<Cell>,
-    /// Each place of a delay.
+    /// The places of the delays.
     pub delays: Vec<Delayed>,
 }
 
-/// One was held until another came.
+/// A pair of places: one task is held at the first until another task comes to the second.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cell {
-    /// Where one was held.
+    /// The place where a task was held.
     pub hold: Point,
-    /// Where the other should come.
+    /// The place that another task should reach meanwhile.
     pub until: Point,
-    /// Trials that tried, of each kernel.
-    pub count: Sides<Count>,
+    /// The trials of each kernel that tried this pair.
+    pub count: Sides<MeetingCount>,
 }
 
-/// Trials, by the best of what came of their holds.
+/// The number of trials for each outcome. Each trial counts by its best outcome.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Count {
-    /// All.
+pub struct MeetingCount {
+    /// All trials.
     pub trials: u32,
-    /// They met.
+    /// The two tasks met.
     pub met: u32,
-    /// Of these, who was let go first went through before the other moved.
+    /// The trials of `met` in which the task that was released first returned before the other one
+    /// moved.
     pub went_through: u32,
-    /// The other waited for a lock of the held one, by the lock's name.
+    /// The other task waited for a lock of the held one. The key is the lock's name.
     pub excluded: BTreeMap<String, u32>,
-    /// The other came too late, and both have a lock that only one at a time may have, by the lock's name.
+    /// The other task came too late, and both tasks have a lock that only one at a time may have.
+    /// The key is the lock's name.
     pub both_hold: BTreeMap<String, u32>,
-    /// The other came too late, and nothing says why.
+    /// The other task came too late, and the reason is unknown.
     pub limit: u32,
     /// Every other CPU waited for the held one.
     pub blocked_all: u32,
-    /// The other never came.
+    /// The other task never came.
     pub partner_not_reached: u32,
-    /// Nobody was held.
+    /// No task came to the first place.
     pub not_reached: u32,
-    /// The kernel has not both places.
+    /// The kernel lacks one of the two places.
     pub no_such_place: u32,
-    /// The trial ended meanwhile.
+    /// The trial ended during the hold.
     pub cut_off: u32,
-    /// Folder of the first trial of the best outcome, below the run's.
+    /// The folder of the first trial with the best outcome, below the run's.
     pub example: Option<String>,
-    /// That outcome, in words.
+    /// The best outcome, as text.
     pub best: Option<String>,
     #[serde(skip)]
     #[schemars(skip)]
     best_outcome: Option<HoldOutcome>,
 }
 
-/// Delays at one place.
+/// The delays at one place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Delayed {
-    /// Where.
+    /// The place.
     pub at: Point,
-    /// How many, of each kernel.
+    /// The number of delays in each kernel's trials.
     pub holds: Sides<u64>,
 }
 
-impl Count {
+impl MeetingCount {
     fn add(&mut self, hold: &Hold, folder: &str) {
         self.trials += 1;
         match &hold.outcome {
@@ -98,7 +100,7 @@ impl Count {
     }
 
     fn merge(&mut self, later: Self) {
-        // The best counts, and of equals the first.
+        // The best outcome counts. Among equal outcomes, the first counts.
         if self.example.is_none() || self.met == 0 && later.met > 0 {
             self.example = later.example;
             self.best = later.best;
@@ -120,21 +122,23 @@ impl Count {
         self.cut_off += later.cut_off;
     }
 
-    /// What keeps them apart, of a pair that never met: the lock that was seen to in most trials.
+    /// The lock that excludes the two from meeting, by the evidence of most trials. `None` if the
+    /// two ever met.
     pub fn kept_apart_by(&self) -> Option<&str> {
         let locks = if self.excluded.is_empty() { &self.both_hold } else { &self.excluded };
         let most = locks.iter().max_by_key(|(_, trials)| **trials);
         most.filter(|_| self.met == 0).map(|(lock, _)| lock.as_str())
     }
 
-    /// In a few words: what came of most trials first, such as `met 3, excluded by device_hotplug_lock 2`.
+    /// A short description, the most frequent outcome first, such as
+    /// `met 3, excluded by device_hotplug_lock 2`.
     pub fn words(&self) -> String {
         let excluded = self.excluded.iter().map(|(lock, trials)| (*trials, format!("excluded by {lock}")));
         let both = self.both_hold.iter().map(|(lock, trials)| (*trials, format!("both hold {lock}")));
         let plain = [
             (self.met, "met"),
             (self.limit, "too late"),
-            (self.blocked_all, "blocked everybody"),
+            (self.blocked_all, "blocked all CPUs"),
             (self.partner_not_reached, "partner not reached"),
             (self.not_reached, "not reached"),
             (self.no_such_place, "no such place"),
@@ -150,7 +154,7 @@ impl Count {
 }
 
 impl Race {
-    /// Takes in the holds of one trial, which is in `folder`.
+    /// Adds the holds of one trial, which is in `folder`.
     pub fn add(&mut self, side: Side, folder: &str, holds: &[Hold]) {
         let mut best: Vec<&Hold> = Vec::new();
         for hold in holds {
@@ -181,7 +185,7 @@ impl Race {
         }
     }
 
-    /// Takes in what came of other trials, which came later.
+    /// Adds the outcomes of trials that ran later.
     pub fn merge(&mut self, later: Self) {
         for cell in later.cells {
             match self.cells.iter_mut().find(|one| one.hold == cell.hold && one.until == cell.until) {
@@ -204,18 +208,18 @@ impl Race {
         }
     }
 
-    /// Nobody was held.
+    /// Whether no hold was tried.
     pub fn is_empty(&self) -> bool {
         self.cells.is_empty() && self.delays.is_empty()
     }
 
-    /// Whether two functions were shown to be kept apart by a lock on one side, whoever was held.
+    /// Whether the trials of one side show that a lock keeps two functions apart, in either order.
     pub fn excludes(&self, side: Side, first: &str, second: &str) -> bool {
         let mut pair = self.cells.iter().filter(|cell| {
             let named = [cell.hold.function(), cell.until.function()];
             named == [Some(first), Some(second)] || named == [Some(second), Some(first)]
         });
-        let counts: Vec<&Count> = pair.by_ref().map(|cell| cell.count.of(side)).collect();
+        let counts: Vec<&MeetingCount> = pair.by_ref().map(|cell| cell.count.of(side)).collect();
         counts.iter().all(|count| count.met == 0)
             && counts.iter().any(|count| count.kept_apart_by().is_some())
     }

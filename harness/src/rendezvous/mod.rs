@@ -1,9 +1,11 @@
-//! Races made on purpose: who comes to one place of the kernel is held there until another comes to a second.
+//! Races made on purpose: a task that comes to one place of the kernel is held there until another
+//! task comes to a second place.
 //!
-//! What is held is a task where it can be interrupted, by having it go round in a loop of the kernel's own code, so that its
-//! CPU still answers interrupts and grace periods end; else, and for delays, it is a vCPU, while QEMU's gdbstub lets the others
-//! run ([`crate::gdb`]). The kernel is not changed. A vmlinux says
-//! where the places are ([`Places`]), the guest's memory who waits for which lock meanwhile ([`Tasks`]).
+//! A task is held where it can be interrupted: it is sent into a loop of the kernel's own code, so
+//! its CPU still answers interrupts, and grace periods end. Where interrupts are off, and for
+//! delays, a vCPU is held instead: QEMU's gdbstub lets only the other vCPUs run ([`crate::gdb`]).
+//! The kernel is not changed. A vmlinux gives the addresses of the places ([`Places`]), and the
+//! guest's memory shows which task waits for which lock during a hold ([`Tasks`]).
 
 mod hold;
 mod matrix;
@@ -12,7 +14,7 @@ mod snapshot;
 mod tasks;
 
 pub use hold::{Hold, HoldOutcome, Task, Waiting};
-pub use matrix::{Cell, Count, Race};
+pub use matrix::{Cell, MeetingCount, Race};
 pub use places::{Loop, Places};
-pub use snapshot::{Lock, Snapshot};
+pub use snapshot::{LockSnapshot, TaskLock};
 pub use tasks::{Members, Tasks};

@@ -1,4 +1,4 @@
-//! Where the places of a scenario are in one kernel's image.
+//! The addresses of a scenario's probe points in the image of one kernel.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -12,9 +12,11 @@ use super::tasks::Members;
 use crate::scenario::Point;
 use crate::{Error, Result};
 
-/// Loops that change no register: `jmp 1f; verw ...; 1: hlt; jmp` back to the first, as CPUs that are stopped have it
-/// (arch/x86/kernel/process.c, `stop_this_cpu()`), and `pause; jmp` back, which keeps a processor of the host busy. Any bytes of
-/// the kernel's text that read so will do, whatever they are part of. None stands for any byte, of what is jumped over.
+/// Loops that change no register. The first is `jmp 1f; verw ...; 1: hlt; jmp` back to the first
+/// instruction, in which stopped CPUs wait (arch/x86/kernel/process.c, `stop_this_cpu()`). The
+/// second is `pause; jmp` back, which keeps a processor of the host busy. Any bytes of the kernel's
+/// text that match will do, whatever instructions they are part of. `None` matches any byte; those
+/// bytes are jumped over.
 const LOOPS: [&[Option<u8>]; 2] = [
     &[
         Some(0xeb),
@@ -33,12 +35,14 @@ const LOOPS: [&[Option<u8>]; 2] = [
     &[Some(0xf3), Some(0x90), Some(0xeb), Some(0xfc)],
 ];
 
-/// A loop of the kernel's code for a task to stay in; it leaves by being sent elsewhere.
+/// A loop of the kernel's code that a held task runs. The task leaves it when its instruction
+/// pointer is set to another address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loop {
-    /// Its first instruction, which is run again each time round.
+    /// The address of its first instruction, which runs again in each iteration.
     pub address: u64,
-    /// All of it: a kernel that boots patches its text, so that it is to be compared.
+    /// The bytes of the loop. A kernel patches its text during boot, so the bytes in the guest's
+    /// memory are compared with these.
     pub code: Vec<u8>,
 }
 
@@ -56,31 +60,34 @@ impl Loop {
     }
 }
 
-/// Near matches that are told.
+/// The most near matches that an error lists.
 const NEAR: usize = 4;
 
-/// What holding vCPUs of one kernel takes.
+/// What is needed to hold tasks and vCPUs of one kernel.
 #[derive(Debug)]
 pub struct Places {
-    /// The first instructions of each place; of a `:return`, of its function.
+    /// The addresses of the first instructions of each place. For a `:return`, these are of its
+    /// function.
     addresses: BTreeMap<Point, Vec<u64>>,
-    /// Of `point?`: those that are not there, and how that is told.
+    /// The points of the form `point?` that the kernel does not have, each with the error to
+    /// report.
     missing: BTreeMap<Point, Error>,
-    /// Where a task can stay.
+    /// The loop in which a task can be held.
     pub idle_loop: Option<Loop>,
-    /// Where the kernel keeps its tasks and what they hold, or why that is not known.
+    /// The layout of the kernel's tasks and held locks, or why it is not known.
     pub members: std::result::Result<Members, String>,
-    /// Reads one after another: it keeps what it has read.
+    /// The symbols, behind a mutex because a lookup caches what it has read.
     symbols: Mutex<Symbols>,
 }
 
-/// What a kernel has not, and the help.
+/// What a kernel lacks, and the help.
 type Missing = (String, String);
 
-/// Where a place is, or that it is not there; an error is of a vmlinux that cannot be read.
+/// The addresses of a place, or what the kernel lacks. An error means that the vmlinux cannot be
+/// read.
 type Found = std::result::Result<std::result::Result<Vec<u64>, Missing>, hotplug_vmlinux::Error>;
 
-/// A vmlinux that is looked into.
+/// A vmlinux in which places are looked up.
 struct Image<'a> {
     file: &'a object::File<'a>,
     functions: HashMap<&'a str, Vec<u64>>,
@@ -101,19 +108,19 @@ impl Image<'_> {
         let boot = boot.map_or(0..0, |text| text.address()..text.address() + text.size());
         match self.functions.get(name) {
             Some(found) if found.iter().all(|address| boot.contains(address)) => {
-                let help = "name a function that is there after the boot".to_owned();
-                return Ok(Err((format!("runs {name} at boot only"), help)));
+                let help = "name a function that exists after the boot".to_owned();
+                return Ok(Err((format!("runs {name} during boot only"), help)));
             }
             Some(found) => return Ok(Ok(found.clone())),
             None => {}
         }
         if hotplug_vmlinux::is_inlined(&self.dwarf, name)? {
-            let help = "name a caller, or a line of it, such as mm/memory_hotplug.c:1820".to_owned();
-            return Ok(Err((format!("has {name} compiled into its callers"), help)));
+            let help = "name a caller, or a line of the function, such as mm/memory_hotplug.c:1820".to_owned();
+            return Ok(Err((format!("has {name} inlined into its callers"), help)));
         }
         let help = match near(name, self.functions.keys().copied()) {
-            near if near.is_empty() => "name one of its System.map".to_owned(),
-            near => format!("perhaps {}", near.join(", ")),
+            near if near.is_empty() => "name a function that is in the kernel's System.map".to_owned(),
+            near => format!("similar names: {}", near.join(", ")),
         };
         Ok(Err((format!("has no function {name}"), help)))
     }
@@ -126,18 +133,19 @@ impl Image<'_> {
         let near = lines.range(..line).next_back().into_iter().chain(lines.range(line..).next());
         let near: Vec<String> = near.map(|line| format!("{file}:{line}")).collect();
         Ok(Err(if near.is_empty() {
-            (format!("has no code of {file}"), "give the file's path from the top of the source".to_owned())
+            (format!("has no code from {file}"), "give the file's path from the top of the source".to_owned())
         } else {
             (
-                format!("has no code there; the nearest is {}", near.join(" and ")),
-                "name a line that has".to_owned(),
+                format!("has no code at this line; the nearest is {}", near.join(" and ")),
+                "name a line that has code".to_owned(),
             )
         }))
     }
 }
 
 impl Places {
-    /// Looks all of them up in a vmlinux. An error names what the kernel of `side` has not, and what is near.
+    /// Looks up all `points` in a vmlinux. An error names the point that the kernel of `side`
+    /// lacks, and near matches.
     pub fn find<'a>(vmlinux: &Path, side: Side, points: impl IntoIterator<Item = &'a Point>) -> Result<Self> {
         let bytes = fs_err::read(vmlinux)?;
         let unreadable = |error: &dyn std::fmt::Display| {
@@ -157,7 +165,7 @@ impl Places {
                 Ok(found) => drop(addresses.insert(point.clone(), found)),
                 Err((why, help)) => {
                     let error =
-                        Error::user(format!("nobody can be held at {point}: the kernel {side} {why}"));
+                        Error::user(format!("cannot set a breakpoint at {point}: the {side} kernel {why}"));
                     let error = error.help(help);
                     if !matches!(point, Point::IfAny(_)) {
                         return Err(error);
@@ -169,30 +177,33 @@ impl Places {
         Ok(Self { addresses, missing, idle_loop, members, symbols: Mutex::new(Symbols::open(vmlinux)?) })
     }
 
-    /// What `point?` neither of two kernels has is told as what one has not.
+    /// Checks that at least one of the two kernels has each place of the form `point?`.
     pub fn check(before: &Self, after: &Self) -> Result<()> {
         match before.missing.iter().find(|(point, _)| after.missing.contains_key(*point)) {
             Some((point, error)) => {
                 let text = error.to_string();
-                Err(Error::user(format!("nobody can be held at {point}: neither kernel has it")).detail(text))
+                let what = format!("cannot set a breakpoint at {point}: neither kernel has this place");
+                Err(Error::user(what).detail(text))
             }
             None => Ok(()),
         }
     }
 
-    /// The first instructions of a place.
+    /// The addresses of the first instructions of a place.
     pub fn of(&self, point: &Point) -> &[u64] {
         self.addresses.get(point).map_or(&[], Vec::as_slice)
     }
 
-    /// The functions that the code at an address is of, those that were compiled into another first.
+    /// The functions that the code at an address belongs to. Functions that were inlined into
+    /// another one come first.
     pub fn functions_at(&self, address: u64) -> Vec<String> {
         self.symbols.lock().unwrap_or_else(PoisonError::into_inner).functions_at(address)
     }
 }
 
-/// Where the functions of an image begin, by name. What the compiler made of a function (`name.isra.0`, `name.constprop.0`) is
-/// that function; what it cut off (`name.cold`, `name.part.0`) is not its begin.
+/// The start addresses of the functions of an image, by name. A variant that the compiler made of a
+/// function (`name.isra.0`, `name.constprop.0`) counts as that function. A part that it split off
+/// (`name.cold`, `name.part.0`) does not.
 fn functions<'a>(file: &'a object::File<'_>) -> HashMap<&'a str, Vec<u64>> {
     let mut all: HashMap<&str, Vec<u64>> = HashMap::new();
     for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
@@ -212,7 +223,7 @@ fn functions<'a>(file: &'a object::File<'_>) -> HashMap<&'a str, Vec<u64>> {
     all
 }
 
-/// Names like this one, the nearest first.
+/// Similar names, the most similar first.
 fn near<'a>(name: &str, all: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut ranked: Vec<(f64, &str)> = all
         .map(|other| (strsim::jaro_winkler(name, other), other))
@@ -264,7 +275,7 @@ void _start(void) { int x = 0; online_pages(&x); memory_init(&x); for (;;) ; }
         let at = |point: &str| find(&folder, point).unwrap().of(&point.parse().unwrap()).to_vec();
         assert_eq!(at("offline_pages").len(), 1);
         assert_eq!(at("offline_pages"), at("offline_pages:return"));
-        // A function's first line is its begin.
+        // The first line of a function is at its entry.
         assert_eq!(at("t.c:2"), at("offline_pages"));
         let said = |point: &str| {
             let error = find(&folder, point).unwrap_err();
@@ -272,12 +283,12 @@ void _start(void) { int x = 0; online_pages(&x); memory_init(&x); for (;;) ; }
             error.to_string()
         };
         let text = said("offline_pagse");
-        assert!(text.contains("the kernel after has no function offline_pagse"), "{text}");
-        assert!(text.contains("perhaps offline_pages"), "{text}");
-        assert!(said("offline_page").contains("has offline_page compiled into its callers"));
-        assert!(said("memory_init").contains("at boot only"));
-        assert!(said("t.c:6000").contains("no code there; the nearest is t.c:"));
-        assert!(said("mm/t.c:2").contains("has no code of mm/t.c"));
+        assert!(text.contains("the after kernel has no function offline_pagse"), "{text}");
+        assert!(text.contains("similar names: offline_pages"), "{text}");
+        assert!(said("offline_page").contains("has offline_page inlined into its callers"));
+        assert!(said("memory_init").contains("during boot only"));
+        assert!(said("t.c:6000").contains("no code at this line; the nearest is t.c:"));
+        assert!(said("mm/t.c:2").contains("has no code from mm/t.c"));
     }
 
     #[test]

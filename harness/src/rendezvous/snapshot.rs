@@ -1,13 +1,14 @@
-//! Who waits for whom at one moment, and which locks keep two apart.
+//! The waits between tasks at one moment, and the locks that keep two tasks apart.
 //!
-//! lockdep lists a lock among those that a task holds before the task waits for it (`lock_acquire()` comes first in
-//! kernel/locking/mutex.c, rwsem.c, percpu-rwsem.c and in `include/linux/spinlock_api_smp.h`): who waits has it last.
+//! lockdep adds a lock to the list of a task's held locks before the task waits for the lock
+//! (`lock_acquire()` comes first in kernel/locking/mutex.c, rwsem.c, percpu-rwsem.c and in
+//! `include/linux/spinlock_api_smp.h`). So a task that waits for a lock has it last in its list.
 
 use std::collections::HashMap;
 
 use super::hold::{Task, Waiting};
 
-/// Functions in which a task waits for the lock that it has last in its list.
+/// Functions in which a task waits for the last lock of its list.
 const LOCKING: [&str; 14] = [
     "__mutex_lock",
     "__mutex_lock_common",
@@ -25,19 +26,23 @@ const LOCKING: [&str; 14] = [
     "native_queued_spin_lock_slowpath",
 ];
 
-/// Who finds a mutex taken sleeps here and begins anew, so that lockdep sees no wait (drivers/base/core.c).
+/// Functions that try to take a mutex, and if it is taken sleep and try again, so lockdep records
+/// no wait (drivers/base/core.c). The second value is lockdep's name for the mutex.
 const TRIES_AGAIN: [(&str, &str); 1] = [("lock_device_hotplug_sysfs", "device_hotplug_lock")];
 
-/// Who has a worker do something on another CPU waits for it, by lockdep's name for what the worker does (kernel/workqueue.c,
-/// `work_on_cpu()`): `cpu_down()` has `_cpu_down()` done so.
+/// Functions in which a task waits for a worker that runs a function on another CPU for it. The
+/// second value is lockdep's name for that work (kernel/workqueue.c, `work_on_cpu()`). `cpu_down()`
+/// has `_cpu_down()` run in this way.
 const HAS_WORK_DONE: [(&str, &str); 2] =
     [("work_on_cpu", "(work_completion)(&wfc.work)"), ("work_on_cpu_key", "(work_completion)(&wfc.work)")];
 
-/// How lockdep calls what it lists like a lock, and what several may have at the same time: what a worker or a timer does
-/// (kernel/workqueue.c, `process_one_work()`), the CPU hotplug thread's states (kernel/cpu.c), reclaim (`mm/page_alloc.c`).
+/// The beginnings of lockdep's names for entries that are listed like locks, but that several tasks
+/// may have at the same time: the work of a worker or a timer (kernel/workqueue.c,
+/// `process_one_work()`), the states of the CPU hotplug thread (kernel/cpu.c), and reclaim
+/// (`mm/page_alloc.c`).
 const NO_LOCKS: [&str; 3] = ["(", "cpuhp_state", "fs_reclaim"];
 
-/// What every wait has on its stack.
+/// Functions that every wait has on its stack.
 const SLEEPING: [&str; 9] = [
     "context_switch",
     "__schedule",
@@ -50,32 +55,34 @@ const SLEEPING: [&str; 9] = [
     "preempt_schedule",
 ];
 
-/// A lock among those of a task.
+/// A lock in a task's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HeldLock {
-    /// Its `lockdep_map`, by which two of a class are told apart.
+    /// The address of its `lockdep_map`, which distinguishes two locks of one class.
     pub(super) instance: u64,
-    /// Its class's number.
+    /// The number of its class.
     pub(super) class: u64,
-    /// Others may have it at the same time.
+    /// Whether other tasks may have it at the same time.
     pub(super) shared: bool,
 }
 
-/// A lock that a task has, or that somebody has who waits for the task's work.
+/// A lock that a task has, or that the task that waits for its work has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lock {
+pub struct TaskLock {
     instance: u64,
     shared: bool,
     name: String,
 }
 
-/// `__START_KERNEL_map` of `arch/x86/include/asm/page_64_types.h`: the kernel's own variables are above it, what it allocates
-/// is below, where a file that is closed makes room for the next one's `f_pos_lock`.
+/// `__START_KERNEL_map` of `arch/x86/include/asm/page_64_types.h`. The kernel's own variables are
+/// above it, and allocated memory is below it. Allocated memory is reused: after a file is closed,
+/// the next file's `f_pos_lock` can have the same address.
 const KERNEL_IMAGE: u64 = 0xffff_ffff_8000_0000;
 
-impl Lock {
-    /// The first of `one`'s locks that keeps it and whoever has those `other` apart, by lockdep's name. The two lists may be of
-    /// different times: only a lock that is there as long as the kernel is surely the same one.
+impl TaskLock {
+    /// The first lock of `one` that keeps this task and the task with the locks `other` apart, by
+    /// lockdep's name. The two lists may be from different times. So only a lock that exists as
+    /// long as the kernel counts, because another one may be a different lock by then.
     pub fn of_both(one: &[Self], other: &[Self]) -> Option<String> {
         let keeps = |mine: &&Self| {
             let is_none =
@@ -90,16 +97,16 @@ impl Lock {
 /// A task that holds locks, or waits for one.
 #[derive(Debug, Clone)]
 pub(super) struct Thread {
-    /// Its `task_struct`.
+    /// The address of its `task_struct`.
     pub address: u64,
-    /// Who it is.
+    /// The task.
     pub task: Task,
-    /// It runs, or wants to.
+    /// Whether it runs or is runnable.
     pub(super) runs: bool,
-    /// It sleeps, and no signal wakes it.
+    /// Whether it sleeps uninterruptibly.
     pub(super) is_stuck: bool,
     pub(super) locks: Vec<HeldLock>,
-    /// Where it sleeps, innermost first.
+    /// The functions on its stack if it sleeps, innermost first.
     pub(super) frames: Vec<String>,
 }
 
@@ -111,32 +118,33 @@ impl Thread {
     fn told(&self, lock: Option<String>) -> Waiting {
         let frames = self.frames.iter().filter(|name| !SLEEPING.contains(&name.as_str())).take(8);
         let mut frames: Vec<String> = frames.cloned().collect();
-        // Two calls of one function with another compiled into it.
+        // Removes repeated names, as from two calls of one function with another one inlined into
+        // it.
         frames.dedup();
         Waiting { task: self.task.clone(), lock, frames }
     }
 
-    /// It sleeps in a function that waits for a lock.
+    /// Whether it sleeps in a function that waits for a lock.
     fn is_locking(&self) -> bool {
         LOCKING.iter().any(|function| self.is_in(function))
     }
 
-    /// It waits for no lock, and for whom it has sent.
+    /// Whether it waits for a worker, and so for no lock.
     fn has_work_done(&self) -> bool {
         HAS_WORK_DONE.iter().any(|(function, _)| self.is_in(function))
     }
 }
 
-/// All tasks with locks at one moment.
+/// All tasks that have locks at one moment.
 #[derive(Debug, Clone, Default)]
-pub struct Snapshot {
+pub struct LockSnapshot {
     pub(super) threads: Vec<Thread>,
-    /// lockdep's names for the classes that were met.
+    /// lockdep's names for the classes of these locks.
     pub(super) names: HashMap<u64, String>,
 }
 
-impl Snapshot {
-    /// Who waits, directly or behind others who do, for a lock of the task at `held`.
+impl LockSnapshot {
+    /// The tasks that wait for a lock of the task at `held`, directly or behind other waiters.
     pub fn behind(&self, held: u64) -> Vec<(u64, Waiting)> {
         let waits: HashMap<u64, (u64, u64)> = self
             .threads
@@ -163,11 +171,12 @@ impl Snapshot {
         told.collect()
     }
 
-    /// All locks of a task, and before them those of the one that waits for its work.
-    pub fn locks(&self, task: u64) -> Vec<Lock> {
+    /// All locks of a task. If it is a worker whose work another task waits for, they follow the
+    /// locks of that task.
+    pub fn locks(&self, task: u64) -> Vec<TaskLock> {
         let of = |who: u64| self.threads.iter().filter(move |thread| thread.address == who);
         let all = self.sender(task).into_iter().chain([task]).flat_map(of).flat_map(|thread| &thread.locks);
-        let named = all.map(|lock| Lock {
+        let named = all.map(|lock| TaskLock {
             instance: lock.instance,
             shared: lock.shared,
             name: self.names.get(&lock.class).cloned().unwrap_or_default(),
@@ -175,7 +184,7 @@ impl Snapshot {
         named.collect()
     }
 
-    /// For whom a worker does something, who waits for it.
+    /// The task that waits for the work of a worker.
     pub fn sender(&self, worker: u64) -> Option<u64> {
         let worker = self.threads.iter().find(|thread| thread.address == worker)?;
         let does = |name: &str| {
@@ -188,14 +197,16 @@ impl Snapshot {
         self.threads.iter().find(sent).map(|thread| thread.address)
     }
 
-    /// Who sleeps with locks of its own and is not `behind` somebody: for grace periods, for work on other CPUs, for the time to pass.
+    /// The tasks that sleep with locks of their own and do not wait `behind` the held task, but for
+    /// grace periods, for work on other CPUs, or for a time to pass.
     pub fn stuck(&self, behind: &[(u64, Waiting)]) -> Vec<Waiting> {
         let is_behind = |who: u64| behind.iter().any(|(address, _)| *address == who);
         let stuck = self.threads.iter().filter(|thread| thread.is_stuck && !is_behind(thread.address));
         stuck.map(|thread| thread.told(None)).collect()
     }
 
-    /// For a lock of which class a task waits, and who has it. `held` is known to run, and so to have all of its own.
+    /// The class of the lock that a task waits for, and the task that has the lock. `held` is known
+    /// to run, and so has all locks of its list.
     fn waits(&self, thread: &Thread, held: u64) -> Option<(u64, u64)> {
         if thread.address == held {
             return None;
@@ -214,9 +225,11 @@ impl Snapshot {
         let has = |other: &&Thread| {
             let place = other.locks.iter().position(|lock| lock.instance == last.instance);
             place.is_some_and(|place| {
-                // Two readers are not in each other's way, unless a writer came between them: the second then sleeps.
+                // Two readers do not exclude each other, unless a writer came between them. In that
+                // case the second one sleeps.
                 let both = last.shared && other.locks[place].shared && thread.runs;
-                // Who has it last may wait for it just so, unless it is known to do something else.
+                // A task that has this lock last may itself wait for it, unless it is known to do
+                // something else.
                 let elsewhere = !other.runs && !other.is_locking();
                 !both && (other.address == held || place + 1 < other.locks.len() || elsewhere)
             })
@@ -231,7 +244,7 @@ impl Snapshot {
 mod tests {
     use super::*;
 
-    /// Locks below 900 are the kernel's own variables, others are allocated.
+    /// Locks below 900 are variables of the kernel, and others are allocated.
     fn thread(address: u64, runs: bool, locks: &[(u64, u64)], frames: &[&str]) -> Thread {
         Thread {
             address,
@@ -250,12 +263,15 @@ mod tests {
         }
     }
 
-    fn snapshot(threads: Vec<Thread>) -> Snapshot {
+    fn snapshot(threads: Vec<Thread>) -> LockSnapshot {
         let names = [(1, "device_hotplug_lock"), (2, "cpu_hotplug_lock"), (3, "mem_hotplug_lock")];
-        Snapshot { threads, names: names.into_iter().map(|(class, name)| (class, name.to_owned())).collect() }
+        LockSnapshot {
+            threads,
+            names: names.into_iter().map(|(class, name)| (class, name.to_owned())).collect(),
+        }
     }
 
-    fn behind(snapshot: &Snapshot, held: u64) -> Vec<(u64, String)> {
+    fn behind(snapshot: &LockSnapshot, held: u64) -> Vec<(u64, String)> {
         snapshot
             .behind(held)
             .into_iter()
@@ -274,9 +290,9 @@ mod tests {
                 &["schedule", "percpu_rwsem_wait", "__percpu_down_read"],
             ),
             thread(12, false, &[(300, 3)], &["schedule", "rwsem_down_write_slowpath"]),
-            // It sleeps with a lock, and not for one.
+            // This task sleeps with a lock, but does not wait for one.
             thread(13, false, &[(200, 2)], &["schedule", "do_wait"]),
-            // Another lock of the same class.
+            // This task has another lock of the same class.
             thread(14, false, &[(201, 2)], &["schedule", "rwsem_down_write_slowpath"]),
         ]);
         let wanted = vec![(11, "cpu_hotplug_lock".to_owned()), (12, "mem_hotplug_lock".to_owned())];
@@ -289,7 +305,7 @@ mod tests {
         let frames = ["schedule_timeout", "msleep", "lock_device_hotplug_sysfs", "online_store"];
         let all = snapshot(vec![thread(10, true, &[(100, 1)], &[]), thread(11, false, &[(400, 4)], &frames)]);
         assert_eq!(behind(&all, 10), [(11, "device_hotplug_lock".to_owned())]);
-        // Of nobody who has it.
+        // No task has the mutex.
         let all = snapshot(vec![thread(10, true, &[(200, 2)], &[]), thread(11, false, &[(400, 4)], &frames)]);
         assert_eq!(behind(&all, 10), Vec::new());
     }
@@ -308,7 +324,8 @@ mod tests {
         ]);
         all.names.insert(7, "(work_completion)(&wfc.work)".into());
         assert_eq!((all.sender(10), all.sender(11), all.sender(99)), (Some(11), None, None));
-        // The one that sent it does not count: it would wait whoever else there is.
+        // The task that queued the work does not count: it would wait whether or not another task
+        // is held.
         assert_eq!(behind(&all, 10), [(12, "device_hotplug_lock".to_owned())]);
     }
 
@@ -322,12 +339,12 @@ mod tests {
             thread(13, true, &[(600, 6), (101, 1)], &[]),
         ]);
         all.names.insert(7, "(work_completion)(&wfc.work)".into());
-        let both = |one: u64, other: u64| Lock::of_both(&all.locks(one), &all.locks(other));
-        // By the one that sent the worker; what a worker does is no lock, two may read, and what is allocated where another was
-        // before is not the same.
+        let both = |one: u64, other: u64| TaskLock::of_both(&all.locks(one), &all.locks(other));
+        // The lock of the task that queued the work counts. The worker's work is not a lock, two
+        // readers share a lock, and an allocated lock at the same address is not the same lock.
         assert_eq!(both(10, 12).as_deref(), Some("device_hotplug_lock"));
         assert_eq!(both(12, 10).as_deref(), Some("device_hotplug_lock"));
-        // Others of the same class.
+        // These have other locks of the same class.
         assert_eq!((both(10, 13), both(12, 13), both(12, 99)), (None, None, None));
     }
 
@@ -335,7 +352,7 @@ mod tests {
     fn a_spinning_task_waits_for_what_it_has_last() {
         let all = snapshot(vec![thread(10, true, &[(500, 5)], &[]), thread(11, true, &[(500, 5)], &[])]);
         assert_eq!(behind(&all, 10).len(), 1);
-        // Not where both read.
+        // Two readers do not wait.
         let all = snapshot(vec![thread(10, true, &[(600, 6)], &[]), thread(11, true, &[(600, 6)], &[])]);
         assert_eq!(behind(&all, 10).len(), 0);
     }

@@ -1,4 +1,5 @@
-//! Who is there in a guest, which locks they have and where they sleep: read from its memory while it stands still.
+//! Reads the tasks of a guest, the locks that they have, and the functions in which they sleep,
+//! from the guest's memory while the guest is stopped.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,23 +8,24 @@ use object::{Object, ObjectSymbol};
 
 use super::hold::Task;
 use super::places::Places;
-use super::snapshot::{HeldLock, Snapshot, Thread};
+use super::snapshot::{HeldLock, LockSnapshot, Thread};
 use crate::gdb::{Gdb, GdbError, Registers, Vcpu, little};
 
 /// `MAX_LOCK_DEPTH` of include/linux/sched.h.
 const DEEPEST: u32 = 48;
 
-/// Tasks that are looked at; a guest has a hundred.
+/// The most tasks that are read. A guest has a hundred.
 const MOST: usize = 4096;
 
 /// `TASK_COMM_LEN`.
 const COMM: usize = 16;
 
-/// Frames of a task that waits.
+/// The most frames read of a waiting task's stack.
 const FRAMES: usize = 16;
 
-/// `inactive_task_frame` of `arch/x86/include/asm/switch_to.h`: where `bp` is in what a sleeping task's `thread.sp` points to,
-/// behind r15, r14, r13, r12 and bx; the return address follows.
+/// The offset of `bp` in `inactive_task_frame` (`arch/x86/include/asm/switch_to.h`), in bytes. The
+/// `thread.sp` of a sleeping task points to this structure. r15, r14, r13, r12 and bx come before
+/// `bp`, and the return address follows it.
 const FRAME_BP: u64 = 40;
 
 /// Functions in which a CPU spins for another CPU.
@@ -40,7 +42,7 @@ const SPINNING: [&str; 10] = [
     "stop_machine_yield",
 ];
 
-/// Functions of a CPU that has nothing to do.
+/// Functions in which a CPU idles.
 const IDLE: [&str; 7] = [
     "default_idle",
     "native_safe_halt",
@@ -51,11 +53,12 @@ const IDLE: [&str; 7] = [
     "default_idle_call",
 ];
 
-/// Where a kernel keeps what is read here, bytes (`struct task_struct`, `struct held_lock`, `struct lock_class`).
+/// The symbols, offsets and sizes of what is read here, in bytes (`struct task_struct`,
+/// `struct held_lock`, `struct lock_class`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Members {
     init_task: u64,
-    /// Among a CPU's own variables.
+    /// The offset of the current task's pointer in the per-CPU area.
     current: u64,
     tasks: u64,
     thread_node: u64,
@@ -64,7 +67,7 @@ pub struct Members {
     pid: u64,
     comm: u64,
     state: u64,
-    /// Its stack pointer, while it sleeps.
+    /// The stack pointer of a task that sleeps.
     sp: u64,
     depth: u64,
     held: u64,
@@ -77,7 +80,7 @@ pub struct Members {
 }
 
 impl Members {
-    /// Reads them from a vmlinux; an error says what it has not.
+    /// Reads them from a vmlinux. The error names the symbol, structure or member that it lacks.
     pub(super) fn of(file: &object::File<'_>) -> Result<Self, String> {
         let wanted = ["init_task", "current_task", "pcpu_hot", "lock_classes"];
         let symbols: HashMap<&str, u64> = file
@@ -89,11 +92,12 @@ impl Members {
         let symbol = |name: &str| symbols.get(name).copied().ok_or_else(|| format!("no symbol {name}"));
         let structures = structures(file).map_err(|error| error.to_string())?;
         let structure =
-            |name: &str| structures.get(name).ok_or_else(|| format!("no struct {name}, which lockdep has"));
+            |name: &str| structures.get(name).ok_or_else(|| format!("no struct {name}, which lockdep needs"));
         let member = |of: &str, name: &str| {
             structure(of)?.members.get(name).copied().ok_or_else(|| format!("no {of}.{name}"))
         };
-        // Between 6.2 and 6.14 it is the first of `struct pcpu_hot` (arch/x86/include/asm/current.h).
+        // From 6.2 to 6.14, this is the first member of `struct pcpu_hot`
+        // (arch/x86/include/asm/current.h).
         let current = symbol("current_task").or_else(|_| symbol("pcpu_hot"))?;
         Ok(Self {
             init_task: symbol("init_task")?,
@@ -119,7 +123,8 @@ impl Members {
 }
 
 impl Members {
-    /// The part of a task that has all that is read of each: where it begins, and its length.
+    /// The part of `task_struct` that holds every member that is read for each task: its offset and
+    /// its length.
     fn span(&self) -> (u64, u64) {
         let words = [self.tasks, self.thread_node, self.signal, self.pid, self.state, self.depth];
         let start = words.into_iter().fold(self.comm, u64::min);
@@ -128,9 +133,9 @@ impl Members {
     }
 }
 
-/// A part of a task.
+/// A part of a `task_struct`.
 struct Block {
-    /// Where it begins in `struct task_struct`.
+    /// Its offset in `struct task_struct`.
     start: u64,
     bytes: Vec<u8>,
 }
@@ -161,12 +166,12 @@ pub struct Tasks<'a> {
 }
 
 impl<'a> Tasks<'a> {
-    /// Of a kernel; none where its image does not tell.
+    /// The reader for a kernel. `None` if the layout is not known from its image.
     pub fn of(places: &'a Places) -> Option<Self> {
         Some(Self { members: places.members.as_ref().ok()?, places, names: HashMap::new() })
     }
 
-    /// The task that a vCPU runs.
+    /// The task that a vCPU runs, with the address of its `task_struct`.
     pub async fn current(&self, gdb: &mut Gdb, at: Registers) -> Result<Option<(u64, Task)>, GdbError> {
         let Some(address) = gdb.word(at.gs_base.wrapping_add(self.members.current)).await? else {
             return Ok(None);
@@ -174,7 +179,8 @@ impl<'a> Tasks<'a> {
         Ok(self.task(gdb, address).await?.map(|task| (address, task)))
     }
 
-    /// What is read of every task, in one piece: each question to the stub costs more than the bytes it asks for.
+    /// Reads the members that are read for each task, in one request: each request to the stub
+    /// costs more than the bytes that it reads.
     async fn block(&self, gdb: &mut Gdb, address: u64) -> Result<Option<Block>, GdbError> {
         let (start, bytes) = self.members.span();
         let read = gdb.read(address.wrapping_add(start), bytes).await?;
@@ -185,17 +191,17 @@ impl<'a> Tasks<'a> {
         Ok(self.block(gdb, address).await?.map(|block| block.task(self.members)))
     }
 
-    /// All tasks that hold locks or sleep where somebody tries again, while the guest stands still. Its memory may be any:
-    /// lists without an end are left.
-    pub async fn all(&mut self, gdb: &mut Gdb) -> Result<Snapshot, GdbError> {
+    /// All tasks that hold locks, while the guest is stopped. The guest's memory may have any
+    /// content, so lists without an end are abandoned.
+    pub async fn all(&mut self, gdb: &mut Gdb) -> Result<LockSnapshot, GdbError> {
         let Members { init_task, tasks, thread_node, thread_head, signal, .. } = *self.members;
         let mut threads = Vec::new();
         let mut seen = HashSet::new();
         let mut leader = init_task;
         while let Some(first) = self.block(gdb, leader).await? {
             let next = first.word(tasks).wrapping_sub(tasks);
-            // The leader is the first of its threads' list: copy_process() of kernel/fork.c, and de_thread() of fs/exec.c leaves
-            // it alone there.
+            // The leader is the first in the list of its threads: copy_process() of kernel/fork.c
+            // puts it there, and de_thread() of fs/exec.c leaves it alone there.
             let head = first.word(signal).wrapping_add(thread_head);
             let (mut address, mut block) = (leader, first);
             while seen.insert(address) && seen.len() <= MOST {
@@ -213,7 +219,7 @@ impl<'a> Tasks<'a> {
             }
             leader = next;
         }
-        Ok(Snapshot { threads, names: self.names.clone() })
+        Ok(LockSnapshot { threads, names: self.names.clone() })
     }
 
     async fn thread(
@@ -224,7 +230,8 @@ impl<'a> Tasks<'a> {
     ) -> Result<Option<Thread>, GdbError> {
         let m = self.members;
         let depth = u32::try_from(block.half(m.depth)).unwrap_or(0).min(DEEPEST);
-        // Who begins anew, in `restart_syscall()`'s way, holds what the file's open and write hold.
+        // A task that restarts its system call with `restart_syscall()` still holds the locks of
+        // the file's open and write.
         if depth == 0 {
             return Ok(None);
         }
@@ -232,7 +239,8 @@ impl<'a> Tasks<'a> {
         let held = gdb.read(address.wrapping_add(m.held), m.held_bytes * u64::from(depth)).await?;
         let mut locks = Vec::new();
         for one in held.unwrap_or_default().chunks_exact(usize::try_from(m.held_bytes).unwrap_or(1).max(1)) {
-            // `class_idx` has 13 bits (`MAX_LOCKDEP_KEYS_BITS`), then come `irq_context` 2, `trylock` 1, `read` 2.
+            // `class_idx` has 13 bits (`MAX_LOCKDEP_KEYS_BITS`). `irq_context` (2 bits), `trylock`
+            // (1) and `read` (2) follow.
             let word = field(one, m.held_class, 4);
             let class = word & 0x1fff;
             locks.push(HeldLock {
@@ -242,7 +250,8 @@ impl<'a> Tasks<'a> {
             });
             self.name(gdb, class).await?;
         }
-        // `TASK_UNINTERRUPTIBLE` of include/linux/sched.h; kthreads that idle have `TASK_NOLOAD` (0x400) beside it.
+        // `TASK_UNINTERRUPTIBLE` of include/linux/sched.h. Idle kthreads also have `TASK_NOLOAD`
+        // (0x400).
         let (runs, is_stuck) = (state == 0, state & 0x402 == 2);
         let frames = if runs { Vec::new() } else { self.frames(gdb, address).await? };
         Ok(Some(Thread { address, task, runs, is_stuck, locks, frames }))
@@ -255,17 +264,18 @@ impl<'a> Tasks<'a> {
         let m = self.members;
         let at = m.classes.wrapping_add(class * m.class_bytes).wrapping_add(m.class_name);
         let name = match gdb.word(at).await? {
-            // As lock-order.json has it: the guest's own text, which may be any.
+            // The name as in lock-order.json. It is the guest's text and may have any content.
             Some(name) => gdb.read(name, 64).await?.map(|bytes| text(&bytes)),
             None => None,
         };
-        // As people write it: `&dev->mutex`, and `mem_hotplug_lock` for `mem_hotplug_lock.rw_sem`.
+        // lockdep's name is the name in the source: `&dev->mutex`, or `mem_hotplug_lock` for
+        // `mem_hotplug_lock.rw_sem`.
         let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("class {class}"));
         self.names.insert(class, name);
         Ok(())
     }
 
-    /// Where a sleeping task sleeps, by its frame pointers.
+    /// The functions on the stack of a sleeping task, by its frame pointers.
     async fn frames(&self, gdb: &mut Gdb, address: u64) -> Result<Vec<String>, GdbError> {
         let mut all = Vec::new();
         let Some(sp) = gdb.word(address.wrapping_add(self.members.sp)).await? else { return Ok(all) };
@@ -273,7 +283,7 @@ impl<'a> Tasks<'a> {
         for _ in 0..FRAMES {
             let Some(frame) = gdb.read(at, 16).await? else { break };
             let (next, back) = (little(&frame[..8]), little(&frame[8..]));
-            // Behind the call.
+            // The return address is that of the instruction after the call.
             let names = self.places.functions_at(back.wrapping_sub(1));
             if names.is_empty() {
                 break;
@@ -287,7 +297,8 @@ impl<'a> Tasks<'a> {
         Ok(all)
     }
 
-    /// Whether a CPU that is not held spins for another one; none where it does something.
+    /// Whether a CPU spins, waiting for another one. False if it idles, and `None` if it does
+    /// something else.
     pub async fn spins(&self, gdb: &mut Gdb, vcpu: Vcpu) -> Result<Option<bool>, GdbError> {
         let at = gdb.registers(vcpu).await?;
         let names = self.places.functions_at(at.rip);
@@ -307,7 +318,7 @@ fn field(bytes: &[u8], at: u64, length: usize) -> u64 {
     bytes.get(at..at.saturating_add(length)).map_or(0, little)
 }
 
-/// Up to its zero, what cannot be printed left out.
+/// The text up to the first zero byte, without characters that cannot be printed.
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     bytes[..end]

@@ -1,4 +1,4 @@
-//! Recorded trials, run again.
+//! Runs recorded trials again.
 
 mod recorded_run;
 mod run;

@@ -1,4 +1,5 @@
-//! The run that recorded trials are of, found again: its kernels, scenario and machine. `replay` and `shrink` share it.
+//! Finds the run of recorded trials again: its kernels, scenario and machine. `replay` and `shrink`
+//! share this.
 
 use std::path::{Path, PathBuf};
 
@@ -7,13 +8,13 @@ use hotplug_side::{Side, Sides};
 use crate::environment::{self, Env, HostEnv};
 use crate::host::Acceleration;
 use crate::kernel::{Cache, Kernel};
-use crate::record::{Plan, Run, RunFolder, SCHEMA, read_run};
+use crate::record::{Run, RunFolder, RunPlan, SCHEMA, StartMethod, read_run};
 use crate::scenario::Scenario;
 use crate::spec::RunningSpec;
-use crate::trial::{Setting, TrialRecord};
+use crate::trial::{TrialContext, TrialRecord, TrialStart};
 use crate::{Error, Result, image};
 
-/// What a recorded run's trials need to be run once more.
+/// What the trials of a recorded run need to run again.
 pub(crate) struct RecordedRun {
     pub(crate) recorded: Run,
     /// The recorded run's folder.
@@ -27,7 +28,8 @@ pub(crate) struct RecordedRun {
 }
 
 impl RecordedRun {
-    /// Finds again what these trials of the run in `source` used, and sees that this machine can do what they did.
+    /// Finds what these trials of the run in `source` used, and checks that this machine can run
+    /// them.
     pub(crate) async fn find(
         running: &RunningSpec,
         source: &Path,
@@ -53,7 +55,7 @@ impl RecordedRun {
         })
     }
 
-    /// The run that is about to be, in `folder`, each trial `times` times.
+    /// The new run in `folder`, which runs each trial `times` times.
     pub(crate) fn run(&self, running: &RunningSpec, folder: &RunFolder, times: u32, env: &Env<'_>) -> Run {
         let workers = self.host.workers(running.workers, &self.scenario);
         Run {
@@ -65,7 +67,7 @@ impl RecordedRun {
             host: self.host.note(&self.acceleration),
             initramfs_hash: blake3::hash(self.initramfs).to_hex().to_string(),
             trials: Some(times),
-            plan: Plan { cold: running.cold, workers, ..Plan::default() },
+            plan: RunPlan { cold: running.cold, workers, ..RunPlan::default() },
             start: None,
             continued: Vec::new(),
             replays: Some(self.source.clone()),
@@ -73,21 +75,22 @@ impl RecordedRun {
         }
     }
 
-    /// What the trials share, their start settled and noted in `run`; and what must be held while they run: the kernels,
-    /// so that no prune takes them away.
+    /// The context that the trials share, and their start, which is also recorded in `run`. The
+    /// kernels that are returned must be held while the trials run, so that no prune removes them.
     pub(crate) async fn context(
         self,
         running: &RunningSpec,
         run: &mut Run,
         folder: &RunFolder,
         env: &Env<'_>,
-    ) -> Result<(Setting, Sides<Kernel>)> {
+    ) -> Result<(TrialContext, TrialStart, Sides<Kernel>)> {
         let Self { host, scenario, acceleration, kernels, initramfs, .. } = self;
         let places = environment::places(&kernels, &scenario)?;
-        let mut setting =
+        let context =
             host.context(scenario, acceleration.accelerator, &kernels, run, initramfs, places).await?;
-        run.start = Some(environment::start(running.cold, &mut setting, &folder.checkpoints(), env).await?);
-        Ok((setting, kernels))
+        let start = environment::start(running.cold, &context, &folder.checkpoints(), env).await?;
+        run.start = Some(StartMethod::of(&start));
+        Ok((context, start, kernels))
     }
 }
 
@@ -99,7 +102,8 @@ fn kernels(records: &[TrialRecord], cache: &Cache, run: &Run) -> Result<Sides<Ke
     };
     match (kernel(Side::Before)?, kernel(Side::After)?) {
         (Some(before), Some(after)) => Ok(Sides { before, after }),
-        // A side that is not replayed needs no kernel: the other's stands in, and no checkpoint is made for it.
+        // A side that is not replayed needs no kernel. The kernel of the other side takes its
+        // place, and no checkpoint is made for it.
         (Some(one), None) | (None, Some(one)) => Ok(Sides { before: one.clone(), after: one }),
         (None, None) => Err(Error::user("there is nothing to replay")),
     }

@@ -1,4 +1,4 @@
-//! Recorded trials once more, and how often their findings come again.
+//! Runs recorded trials again, and counts how often their findings come again.
 
 use futures::future::LocalBoxFuture;
 use std::collections::BTreeMap;
@@ -10,24 +10,27 @@ use std::time::Instant;
 use super::RecordedRun;
 use crate::compare::{Recurrence, Replays};
 use crate::environment::{self, Env};
-use crate::events::Event;
+use crate::events::RunEvent;
 use crate::record::{ReplayResult, RunFolder, RunResult, SCHEMA, read_run};
 use crate::spec::RunningSpec;
-use crate::trial::{Again, Happened, Original, TrialOutcome, TrialPlan, TrialRecord, run_all};
+use crate::trial::{
+    Again, Happened, Instruments, Original, TrialOutcome, TrialPlan, TrialRecord, TrialSetup, run_all,
+};
 use crate::{Error, Result, files};
 
-/// Recorded trials to be replayed.
+/// Recorded trials to replay.
 #[derive(Debug, Clone)]
 pub struct ReplaySpec {
-    /// A trial's folder, or a run's: the example trial of each of its findings.
+    /// The folder of a trial, or of a run. A run stands for the example trial of each of its
+    /// findings.
     pub recorded: PathBuf,
-    /// How often each trial runs.
+    /// The number of replays of each trial.
     pub times: u32,
     /// How trials run, and where results go.
     pub running: RunningSpec,
 }
 
-/// Replays the trials. With the result comes why not all of them ran, if so.
+/// Replays the trials. If not all of them ran, the reason is returned with the result.
 pub fn replay<'a>(
     spec: &'a ReplaySpec,
     env: &'a Env<'a>,
@@ -38,10 +41,10 @@ pub fn replay<'a>(
         for record in &records {
             let of = Replays::of(record).ok_or_else(|| {
                 Error::user(format!(
-                "trial {} showed nothing that could come again: {}",
-                record.folder, record.why
-            ))
-            .help("name a trial that was reported, panicked or hung; result.json names one for each finding")
+                    "trial {} showed nothing that could come again: {}",
+                    record.folder, record.why
+                ))
+                .help("name a trial that reported, panicked or hung; result.json names one for each finding")
             })?;
             replays.insert(record.folder.clone(), of);
         }
@@ -54,18 +57,18 @@ pub fn replay<'a>(
         let mut run = rerun.run(&spec.running, &folder, spec.times, env);
         environment::save_inputs(&folder, &rerun.scenario_text, rerun.initramfs)?;
         folder.write("run.json", &run)?;
-        let (setting, _kernels) = rerun.context(&spec.running, &mut run, &folder, env).await?;
+        let (context, start, _kernels) = rerun.context(&spec.running, &mut run, &folder, env).await?;
         folder.write("run.json", &run)?;
 
-        // In turns, so that a run that is interrupted has replayed each trial.
+        // The trials take turns, so that a run that is interrupted has replayed each of them.
         let plans = (0..spec.times).flat_map(|time| records.iter().map(move |record| plan(record, time)));
         let total = u64::from(spec.times) * replays.len() as u64;
-        env.events.event(&Event::TrialsBegin { all: Some(total), done: 0 });
+        env.events.event(&RunEvent::TrialsBegin { all: Some(total), done: 0 });
         let replays = Mutex::new(replays);
         let examples: Mutex<BTreeMap<String, String>> = Mutex::default();
         let began = Instant::now();
         let tell = |happened: Happened| {
-            env.events.event(&Event::Trial(&happened));
+            env.events.event(&RunEvent::Trial(&happened));
             if let Happened::Ended(record, Again::No) = &happened {
                 let mut replays = replays.lock().unwrap_or_else(PoisonError::into_inner);
                 let of = record.folder.rsplit_once("-replay-").map_or("", |(of, _)| of);
@@ -80,8 +83,9 @@ pub fn replay<'a>(
             ControlFlow::Continue(())
         };
         let workers = run.plan.workers;
-        let ran = run_all(&setting, plans, workers, &folder.trials(), env.cancel, &tell).await;
-        env.events.event(&Event::TrialsEnd);
+        let setup = TrialSetup { context: &context, start: &start, instruments: &Instruments::default() };
+        let ran = run_all(setup, plans, workers, &folder.trials(), env.cancel, &tell).await;
+        env.events.event(&RunEvent::TrialsEnd);
         let replays = replays.into_inner().unwrap_or_else(PoisonError::into_inner);
         let findings: Vec<Recurrence> = replays.values().flat_map(Replays::recurrences).collect();
         let result = ReplayResult {
@@ -95,19 +99,20 @@ pub fn replay<'a>(
         };
         match (folder.write("replay.json", &result), ran.stopped) {
             (Ok(()), stopped) => Ok((result, folder, stopped)),
-            // The first error counts, also where the result could not be written either.
+            // The first error is returned, also if the result could not be written either.
             (Err(_), Some(error)) | (Err(error), None) => Err(error),
         }
     })
 }
 
-/// One replay of a recorded trial, numbered among its replays.
+/// The plan of one replay of a recorded trial. `number` counts the trial's replays.
 fn plan(record: &TrialRecord, number: u32) -> TrialPlan {
     let original = Original { folder: record.folder.clone(), schedule: record.schedule.clone() };
     TrialPlan { side: record.side, number, seed: record.seed, replay: Some(original), attempt: 0 }
 }
 
-/// Every recorded finding again: 0. Some never: 1. Not one trial that could have shown it: 4.
+/// 0 if every recorded finding came again, 1 if some never did, 4 if no replay could have shown
+/// any.
 fn exit_status(findings: &[Recurrence]) -> u8 {
     let recorded = || findings.iter().filter(|finding| finding.recorded);
     if recorded().all(|finding| finding.again.seen > 0) {
@@ -122,14 +127,14 @@ fn exit_status(findings: &[Recurrence]) -> u8 {
 /// The folder of the run, and the record of the trial in `path`.
 pub(crate) fn recorded_trial(path: &Path) -> Result<(PathBuf, TrialRecord)> {
     let run = run_of(path).ok_or_else(|| {
-        Error::user(format!("{} is no trial's folder", path.display()))
-            .help("name one such as results/RUN/trials/after-003")
+        Error::user(format!("{} is not the folder of a trial", path.display()))
+            .help("name a folder such as results/RUN/trials/after-003")
     })?;
     Ok((run, read(&path.join("trial.json"))?))
 }
 
-/// The folder of the run, and the records of the trials that are replayed: the one in `path`, or where that is a run's
-/// folder, the example of each finding that is not known.
+/// The folder of the run, and the records of the trials to replay: the trial in `path`, or, if
+/// `path` is a run's folder, the example of each finding that is not known.
 fn recorded(path: &Path) -> Result<(PathBuf, Vec<TrialRecord>)> {
     if run_of(path).is_some() {
         return recorded_trial(path).map(|(run, record)| (run, vec![record]));
@@ -137,10 +142,12 @@ fn recorded(path: &Path) -> Result<(PathBuf, Vec<TrialRecord>)> {
     read_run(path)?;
     let file = path.join("result.json");
     let text = fs_err::read(&file).map_err(|error| {
-        Error::user(format!("this run has no verdict that would name trials: {error}")).help(format!(
-            "hotplug compare --continue {0}, or name a trial: hotplug replay {0}/trials/TRIAL",
-            path.display()
-        ))
+        Error::user(format!("this run has no result.json that names trials to replay: {error}")).help(
+            format!(
+                "run hotplug compare --continue {0}, or name a trial: hotplug replay {0}/trials/TRIAL",
+                path.display()
+            ),
+        )
     })?;
     let result: RunResult = files::parse_json(&file, &text)?;
     let mut examples: Vec<String> =

@@ -1,4 +1,5 @@
-//! What a scenario must be beyond its syntax: devices exist, fit the machine, and are only moved legally.
+//! Checks of a scenario beyond its syntax: devices exist and fit the machine, and every move is
+//! legal.
 
 mod machine;
 mod step;
@@ -14,7 +15,7 @@ use super::file::{File, LaneTable, RandomTable, StepTable};
 use super::{Device, DeviceId, Holds, Lane, Move, Operation, Random, Scenario, Start, Step};
 use crate::Error;
 
-/// A fault and the place in the text it stands at.
+/// A fault, and its place in the text.
 pub(super) struct Wrong {
     span: Range<usize>,
     what: String,
@@ -26,7 +27,7 @@ impl Wrong {
         Self { span, what: what.into(), help: help.into() }
     }
 
-    /// The user's error, with the line and a pointer under the offending words.
+    /// The fault as the user's error, with its line and a pointer under the faulty words.
     pub(super) fn at(self, file: &str, text: &str) -> Error {
         let start = self.span.start.min(text.len());
         let line_start = text[..start].rfind('\n').map_or(0, |i| i + 1);
@@ -41,21 +42,26 @@ impl Wrong {
     }
 }
 
-/// A group's name stands for all its members, in order.
+/// The members of each group, in order, by the group's name.
 type Groups = BTreeMap<String, Vec<DeviceId>>;
 
 type Devices = BTreeMap<DeviceId, Device>;
 
-/// Longer than the kernel's own limits, so that a hung task or a stall is reported by the guest before we give up on
-/// it (`hung_task_timeout_secs` in `qemu::command_line`).
+/// The default limit of an operation. It is longer than the kernel's own limits, so that the guest
+/// reports a hung task or a stall before the harness gives the operation up
+/// (`hung_task_timeout_secs` in `qemu::command_line`).
 const TIME_LIMIT_S: u32 = 75;
 
 pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
     if *file.trials.get_ref() == 0 {
-        return Err(Wrong::new(file.trials.span(), "no trials, no verdict", "trials = 6 or more"));
+        return Err(Wrong::new(
+            file.trials.span(),
+            "without trials there is no verdict",
+            "trials = 6 or more",
+        ));
     }
     if let Some(limit) = file.time_limit_s.as_ref().filter(|limit| *limit.get_ref() == 0) {
-        return Err(Wrong::new(limit.span(), "every operation would hang", "time_limit_s = 75"));
+        return Err(Wrong::new(limit.span(), "every operation would count as hung", "time_limit_s = 75"));
     }
     machine(&file.machine)?;
     let (groups, devices) = devices(&file)?;
@@ -80,16 +86,16 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
     let random = file.random.as_ref().map(|table| random(table, &groups, &devices, &owner)).transpose()?;
     if lanes.is_empty() && random.is_none() {
         let help = "add a [[lane]] with steps, or [random]";
-        return Err(Wrong::new(file.machine.span(), "nothing is done to this machine", help));
+        return Err(Wrong::new(file.machine.span(), "the scenario has no lane", help));
     }
     let reboots = |lane: &Lane| lane.steps.iter().any(|s| s.operations.contains(&Operation::Reboot));
     let alone = lanes.len() == 1 && random.is_none() && !file.guest.is_busy();
     if let Some(table) = file.lane.iter().zip(&lanes).find(|(_, lane)| reboots(lane) && !alone) {
-        let what = "a reboot cuts off whatever else is in flight";
+        let what = "a reboot cuts off every other operation in flight";
         return Err(Wrong::new(table.0.span(), what, "reboot in the only lane of a scenario without load"));
     }
     if file.start == Start::Boot && file.guest.is_busy() {
-        let what = "load and typing begin when the guest is there, the lanes of `start = \"boot\"` before";
+        let what = "load and typing begin when the guest answers, after the lanes of `start = \"boot\"`";
         return Err(Wrong::new(file.machine.span(), what, "leave them out"));
     }
     if let Some(table) = &file.latency {
@@ -97,7 +103,7 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
             return Err(Wrong::new(table.span(), what, help));
         }
         if file.start == Start::Boot {
-            let what = "boots are what is compared, so that a boot cannot be what is timed";
+            let what = "latency compares boots with each other, so it cannot time the boot itself";
             return Err(Wrong::new(table.span(), what, "leave [latency] out"));
         }
     }
@@ -106,8 +112,7 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
             return Err(Wrong::new(table.span(), what, help));
         }
         if file.start == Start::Boot {
-            let what =
-                "the tracer is switched on when the guest is there, after the lanes of `start = \"boot\"`";
+            let what = "the tracer starts when the guest answers, after the lanes of `start = \"boot\"`";
             return Err(Wrong::new(table.span(), what, "leave [overlap] out"));
         }
     }
@@ -129,7 +134,8 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
     })
 }
 
-/// Who is held, and how long, is possible; whether the kernels have such places is seen when they are there.
+/// Checks that the holds are possible. Whether the kernels have these places is checked when the
+/// kernels are built.
 fn holds(file: &File) -> Result<Holds, Wrong> {
     type Said = Option<(String, &'static str)>;
     let rendezvous = file.rendezvous.iter().map(|table| (table.span(), table.get_ref().wrong()));
@@ -143,11 +149,11 @@ fn holds(file: &File) -> Result<Holds, Wrong> {
             return Err(Wrong::new(span, what, help));
         }
         if file.start == Start::Boot {
-            let what = "vCPUs are held when the guest is there, after the lanes of `start = \"boot\"`";
+            let what = "vCPUs are held once the guest answers, after the lanes of `start = \"boot\"`";
             return Err(Wrong::new(span, what, "leave it out"));
         }
         if file.machine.get_ref().max_cpus < 2 {
-            let what = "while the only vCPU is held, nobody can come to meet it";
+            let what = "while the only vCPU is held, no other task can run";
             return Err(Wrong::new(span, what, "max_cpus = 2, or more"));
         }
     }
@@ -155,8 +161,8 @@ fn holds(file: &File) -> Result<Holds, Wrong> {
     if let Some(span) = file.delay.first().map(Spanned::span).or(file.delays.as_ref().map(Spanned::span))
         && meets
     {
-        let what = "who is delayed on the way to a rendezvous is held by nobody's plan";
-        return Err(Wrong::new(span, what, "delays, or a rendezvous"));
+        let what = "a delay would also hold the tasks that are on their way to a rendezvous";
+        return Err(Wrong::new(span, what, "use delays, or a rendezvous"));
     }
     Ok(Holds {
         rendezvous: file.rendezvous.iter().map(|table| table.get_ref().clone()).collect(),
@@ -169,7 +175,7 @@ fn holds(file: &File) -> Result<Holds, Wrong> {
 fn lane(table: &LaneTable, groups: &Groups, devices: &Devices) -> Result<Lane, Wrong> {
     let mut plugged = BTreeSet::new();
     let mut steps = Vec::new();
-    // Twice: what the first round leaves plugged, the second finds plugged.
+    // The steps are checked twice: the second round begins with what the first leaves plugged.
     for round in 0..2 {
         for raw in &table.steps {
             let step = step(raw, groups, devices)?;
@@ -207,7 +213,8 @@ fn moves_legally(
     Ok(())
 }
 
-/// Barriers are passed by several lanes equally often; triggers are of another lane's step.
+/// Checks that several lanes pass each barrier equally often, and that each trigger is a step of
+/// another lane.
 fn meetings(file: &File, lanes: &[Lane]) -> Result<(), Wrong> {
     let mut barriers: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     for lane in lanes {
@@ -255,7 +262,7 @@ fn random(
     let raw = table.get_ref();
     for (number, key) in [(&raw.lanes, "lanes"), (&raw.moves, "moves")] {
         if *number.get_ref() == 0 {
-            return Err(Wrong::new(number.span(), format!("{key} = 0 does nothing"), "1 or more"));
+            return Err(Wrong::new(number.span(), format!("{key} = 0 does nothing"), "give 1 or more"));
         }
     }
     if let Some(percent) = raw.illegal_percent.as_ref().filter(|percent| *percent.get_ref() > 100) {
@@ -267,11 +274,11 @@ fn random(
         let weight = one.get_ref().weight.as_ref().map_or(1, |weight| *weight.get_ref());
         let at_most = one.get_ref().at_most.as_ref().map_or(u32::MAX, |most| *most.get_ref());
         if step.operations.is_empty() || step.barrier.is_some() || step.after.is_some() {
-            let what = "a random move waits for nobody";
-            return Err(Wrong::new(one.span(), what, "leave barrier and after to [[lane]]"));
+            let what = "a random move needs an operation, and cannot wait for another lane";
+            return Err(Wrong::new(one.span(), what, "use barrier and after in a [[lane]]"));
         }
         if step.operations.contains(&Operation::Reboot) {
-            let what = "a reboot cuts off whatever else is in flight";
+            let what = "a reboot cuts off every other operation in flight";
             return Err(Wrong::new(one.span(), what, "leave it to a scenario with one lane"));
         }
         if let Some(id) =

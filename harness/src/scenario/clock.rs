@@ -3,15 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What guest time is.
+/// The clock that guest time follows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Clock {
     /// The host's time.
     #[default]
     Wall,
-    /// A count of instructions, one a nanosecond, under TCG with all CPUs taking turns in one thread. While all of them
-    /// are idle it jumps to the next timer (docs/devel/tcg-icount.rst of QEMU, `-icount` in its manual).
+    /// The number of executed instructions, one a nanosecond, under TCG with all CPUs taking turns
+    /// in one thread. While all CPUs are idle, the clock jumps to the next timer
+    /// (docs/devel/tcg-icount.rst of QEMU, `-icount` in its manual).
     Exact,
 }
 

@@ -1,4 +1,4 @@
-//! What can be plugged, and where it goes.
+//! The devices that can be plugged, and their places in the machine.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ impl std::fmt::Display for DeviceId {
     }
 }
 
-/// Something that comes and goes.
+/// A device that is plugged and unplugged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Device {
@@ -35,14 +35,16 @@ pub enum Device {
     Dimm(Dimm),
     /// The CPU of one slot of `query-hotpluggable-cpus`.
     Cpu {
-        /// Its place in ACPI's list of possible CPUs. It keeps it, so that a replayed trial moves the same CPU.
+        /// The place in ACPI's list of possible CPUs. A CPU keeps its slot, so that a replayed
+        /// trial moves the same CPU.
         slot: u32,
     },
-    /// A `virtio-mem-pci`, there from the start; what comes and goes is the memory it gives.
+    /// A `virtio-mem-pci`. The device is present from the start, and the memory that it provides
+    /// changes.
     VirtioMem(VirtioMem),
-    /// An `nvdimm`, which QEMU plugs and never unplugs.
+    /// An `nvdimm`, which QEMU can plug but not unplug.
     Nvdimm {
-        /// A multiple of 128 MiB.
+        /// Size, a multiple of 128 MiB.
         size: Bytes,
         /// NUMA node.
         node: u32,
@@ -52,13 +54,13 @@ pub enum Device {
 /// A `pc-dimm`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dimm {
-    /// A multiple of 128 MiB, x86's section size (arch/x86/include/asm/sparsemem.h).
+    /// Size, a multiple of 128 MiB, the section size of x86 (arch/x86/include/asm/sparsemem.h).
     pub size: Bytes,
     /// NUMA node.
     pub node: u32,
-    /// Guest-physical address; QEMU's choice where none is given.
+    /// Guest-physical address. None: QEMU chooses it.
     pub address: Option<Bytes>,
-    /// What is behind it.
+    /// The memory behind the DIMM.
     pub backend: Backend,
 }
 
@@ -66,23 +68,23 @@ pub struct Dimm {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
-    /// `memory-backend-ram`: anonymous memory of QEMU's.
+    /// `memory-backend-ram`: anonymous memory of QEMU.
     #[default]
     Ram,
     /// `memory-backend-memfd`: shared memory.
     Memfd,
     /// `memory-backend-memfd` with huge pages of 2 MiB, of which the host must have enough.
     HugePages,
-    /// `memory-backend-file` over a file of the harness's own, mapped shared.
+    /// `memory-backend-file` with a file of the harness, mapped shared.
     File,
 }
 
 /// A `virtio-mem-pci`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtioMem {
-    /// The most it can give.
+    /// The most memory that the device can provide.
     pub size: Bytes,
-    /// It gives and takes multiples of this.
+    /// The granularity: the device provides multiples of this.
     pub block: Bytes,
     /// NUMA node.
     pub node: u32,

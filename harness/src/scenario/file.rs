@@ -1,10 +1,11 @@
-//! A scenario file as it is written; `check` makes a [`super::Scenario`] of it.
+//! The syntax of a scenario file. `check` turns it into a [`super::Scenario`].
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Backend, Delay, Delays, Expect, Guest, Machine, Order, Phase, Policy, Racing, Rendezvous, Sweep, Timing,
+    Backend, Delay, Delays, Expect, Guest, Machine, Order, OverlapSpec, Phase, Policy, Rendezvous, Sweep,
+    Timing,
 };
 use crate::bytes::Bytes;
 
@@ -31,7 +32,7 @@ pub(super) struct File {
     pub(super) lane: Vec<Spanned<LaneTable>>,
     pub(super) random: Option<Spanned<RandomTable>>,
     pub(super) latency: Option<Spanned<Timing>>,
-    pub(super) overlap: Option<Spanned<Racing>>,
+    pub(super) overlap: Option<Spanned<OverlapSpec>>,
     #[serde(default)]
     pub(super) rendezvous: Vec<Spanned<Rendezvous>>,
     pub(super) sweep: Option<Spanned<Sweep>>,
@@ -93,7 +94,7 @@ pub(super) struct LaneTable {
     pub(super) steps: Vec<Spanned<StepTable>>,
 }
 
-/// What a step moves: a group, a device, or a list of them.
+/// The objects of a step: a group, a device, or a list of these.
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "expected a name, or a list of names")]
 pub(super) enum Names {
@@ -110,7 +111,7 @@ impl Names {
     }
 }
 
-/// One of its first keys says what is done.
+/// A step of a lane, or a random move. One of the first keys names its operation.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StepTable {
@@ -124,13 +125,13 @@ pub(super) struct StepTable {
     pub(super) reboot: Option<Spanned<bool>>,
     pub(super) barrier: Option<Spanned<String>>,
 
-    /// Of resize.
+    /// A key of `resize`.
     pub(super) to: Option<Spanned<Bytes>>,
-    /// Of online.
+    /// A key of `online`.
     pub(super) policy: Option<Spanned<Policy>>,
-    /// Of write.
+    /// A key of `write`.
     pub(super) data: Option<Spanned<String>>,
-    /// Of read.
+    /// Keys of `read`.
     pub(super) offset: Option<u64>,
     pub(super) length: Option<u64>,
 
@@ -142,7 +143,7 @@ pub(super) struct StepTable {
     #[serde(default)]
     pub(super) expect: Expect,
     pub(super) after: Option<Spanned<AfterTable>>,
-    /// Of a random move.
+    /// Keys of a random move.
     pub(super) weight: Option<Spanned<u32>>,
     pub(super) at_most: Option<Spanned<u32>>,
 }
@@ -150,7 +151,7 @@ pub(super) struct StepTable {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AfterTable {
-    /// `unplug dimm0`: a step of another lane.
+    /// A step of another lane, such as `unplug dimm0`.
     pub(super) step: Spanned<String>,
     pub(super) phase: Phase,
     pub(super) offset_us: Option<u64>,

@@ -1,4 +1,4 @@
-//! The `load` tables of a scenario: what they must be beyond their syntax.
+//! The `load` tables of a scenario, and their checks beyond the syntax.
 
 use hotplug_protocol::{Load, LoadKind};
 use serde::de::Error as _;
@@ -7,12 +7,12 @@ use serde::{Deserialize, Deserializer};
 use super::timing::Victim;
 use crate::bytes::Bytes;
 
-/// One table as it is written: a size has a unit there.
+/// One table as the file has it: its size has a unit.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LoadTable {
     kind: LoadKind,
-    /// Of a victim.
+    /// A key of a victim.
     name: Option<String>,
     workers: Option<u32>,
     rate: Option<u32>,
@@ -24,45 +24,48 @@ struct LoadTable {
     bytes: Option<Bytes>,
 }
 
-/// So much is typed at once at the most: a terminal's own buffer takes 64 KiB (`drivers/tty/tty_buffer.c`).
+/// The most that is typed at once. A terminal's own buffer takes 64 KiB
+/// (`drivers/tty/tty_buffer.c`).
 const MOST_TYPED: Bytes = Bytes(Bytes::MIB);
 
-/// How much is typed.
+/// Reads how much is typed at once.
 pub(super) fn typing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bytes>, D::Error> {
     let bytes = Bytes::deserialize(deserializer)?;
     if bytes.0 == 0 || bytes > MOST_TYPED {
-        return Err(D::Error::custom(format!("`{bytes}` cannot be typed at once: 1 byte to {MOST_TYPED}")));
+        return Err(D::Error::custom(format!(
+            "`{bytes}` cannot be typed at once: give 1 byte to {MOST_TYPED}"
+        )));
     }
     Ok(Some(bytes))
 }
 
-/// A load that can be started. An error is pointed at by the parser, as one of syntax is.
+/// Reads loads that can be started. The parser points at a faulty one, as at an error of syntax.
 pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Load>, D::Error> {
     let tables = Vec::<LoadTable>::deserialize(deserializer)?;
     let check = |table: LoadTable| match (&table.name, table.workers) {
         (Some(_), _) => Err("only a victim has a name"),
-        (None, None) => Err("a load says how many workers it has"),
+        (None, None) => Err("a load needs the number of its `workers`"),
         (None, Some(_)) => table.check(),
     };
     tables.into_iter().map(|table| check(table).map_err(D::Error::custom)).collect()
 }
 
-/// Loads whose loops are timed, each of one worker.
+/// Reads victims: loads of one worker each, whose loops are timed.
 pub(super) fn victims<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Victim>, D::Error> {
     let tables = Vec::<LoadTable>::deserialize(deserializer)?;
     let check = |mut table: LoadTable| {
         if table.workers.is_some_and(|workers| workers != 1) {
-            return Err("a victim is one worker");
+            return Err("a victim has one worker");
         }
         let name = table.name.take();
         if name
             .as_ref()
             .is_some_and(|name| name.is_empty() || name.chars().any(|c| c == ':' || c.is_control()))
         {
-            return Err("a victim's name has letters, and no colon");
+            return Err("a victim's name is not empty, and has no colon or control character");
         }
         let load = table.check()?;
-        // As it is written.
+        // The kind as the file has it.
         let kind = serde_json::to_value(load.kind).ok();
         let kind = kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or_default();
         Ok(Victim { name: name.unwrap_or_else(|| kind.to_owned()), load: Load { timed: true, ..load } })
@@ -79,9 +82,7 @@ impl LoadTable {
             return Err("a load has at least one worker");
         }
         if rate == Some(0) {
-            return Err(
-                "a load's rate is at least 1 loop a second; leave it out for as many as there can be",
-            );
+            return Err("a load's rate is at least 1 loop a second; leave it out for as many as possible");
         }
         match &path {
             None if has_path => return Err("a load that reads or writes needs a path"),
@@ -90,13 +91,13 @@ impl LoadTable {
             _ => {}
         }
         if (kind == LoadKind::Write) == data.is_empty() {
-            return Err("a load that writes needs data, and no other has it");
+            return Err("a load that writes needs data, and no other load has data");
         }
         match bytes {
             Some(_) if !matches!(kind, LoadKind::ResidentMemory | LoadKind::AnonymousMemory) => {
                 return Err("only a load of memory has bytes");
             }
-            Some(Bytes(0)) => return Err("a load of memory has more than no bytes"),
+            Some(Bytes(0)) => return Err("a load of memory has at least 1 byte"),
             _ => {}
         }
         Ok(Load {
@@ -146,8 +147,8 @@ mod tests {
             (r#"kind = "read", workers = 1"#, "needs a path"),
             (r#"kind = "read", workers = 1, path = "sys""#, "is absolute"),
             (r#"kind = "write", workers = 1, path = "/sys""#, "needs data"),
-            (r#"kind = "resident-memory", workers = 1, bytes = "0""#, "more than no bytes"),
-            (r#"kind = "fork""#, "how many workers"),
+            (r#"kind = "resident-memory", workers = 1, bytes = "0""#, "at least 1 byte"),
+            (r#"kind = "fork""#, "number of its `workers`"),
             (r#"kind = "fork", workers = 1, name = "a""#, "only a victim"),
             (r#"kind = "resident-memory", workers = 1, bytes = 64"#, "expected a string"),
             (r#"kind = "fork", workers = 1, nice = 1"#, "unknown field"),

@@ -9,18 +9,18 @@ use crate::host::Accelerator;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
-    /// QEMU's machine.
+    /// QEMU's machine type.
     #[serde(default)]
     pub kind: MachineKind,
-    /// How guest code must be run, where that matters.
+    /// The accelerator, if the test depends on it.
     pub accelerator: Option<Accelerator>,
-    /// QEMU's CPU model; the accelerator's best where none is given.
+    /// QEMU's CPU model. None: the best one of the accelerator.
     pub cpu_model: Option<String>,
     /// CPUs at boot.
     pub cpus: u32,
     /// CPUs at most: QEMU's `maxcpus`.
     pub max_cpus: u32,
-    /// How they are arranged.
+    /// How the CPUs are arranged.
     #[serde(default)]
     pub topology: Topology,
     /// Memory at boot.
@@ -29,15 +29,15 @@ pub struct Machine {
     pub max_memory: Bytes,
     /// DIMM slots.
     pub slots: u32,
-    /// NUMA nodes; where none is named there is one, with everything.
+    /// NUMA nodes. Empty: one node with all memory and all CPUs.
     #[serde(default, rename = "node")]
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<NumaNode>,
     /// Appended to the kernel's command line.
     #[serde(default)]
     pub kernel_args: String,
 }
 
-/// QEMU's x86 machines that take DIMMs and CPUs.
+/// QEMU's x86 machine types that support hotplug of DIMMs and CPUs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MachineKind {
@@ -49,7 +49,7 @@ pub enum MachineKind {
 }
 
 impl MachineKind {
-    /// QEMU's word.
+    /// QEMU's name of the machine type.
     pub fn name(self) -> &'static str {
         match self {
             Self::Q35 => "q35",
@@ -58,7 +58,7 @@ impl MachineKind {
     }
 }
 
-/// How CPUs are arranged. All together are `max_cpus`.
+/// How the CPUs are arranged. The product of the four numbers is `max_cpus`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Topology {
@@ -71,7 +71,7 @@ pub struct Topology {
     /// Threads of a core.
     #[serde(default = "one")]
     pub threads: u32,
-    /// Cores of a die; as many as it takes where it is not said.
+    /// Cores of a die. None: as many as `max_cpus` needs.
     pub cores: Option<u32>,
 }
 
@@ -86,7 +86,7 @@ fn one() -> u32 {
 }
 
 impl Topology {
-    /// Cores of a die, for so many CPUs; none where the numbers do not give them.
+    /// Cores of a die, for `cpus` CPUs in all. None if the numbers do not multiply to `cpus`.
     pub fn cores(self, cpus: u32) -> Option<u32> {
         let others = self.sockets.checked_mul(self.dies)?.checked_mul(self.threads)?;
         let cores = self.cores.or_else(|| cpus.checked_div(others))?;
@@ -97,16 +97,17 @@ impl Topology {
 /// A NUMA node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Node {
-    /// Its memory at boot; none where it is not said.
+pub struct NumaNode {
+    /// The node's memory at boot. None: the node has no memory.
     pub memory: Option<Bytes>,
-    /// Slots of its CPUs, those that come later too. A slot that no node names is node 0's.
+    /// The slots of the node's CPUs, including CPUs that are plugged later. A slot that no node
+    /// names belongs to node 0.
     #[serde(default)]
     pub cpus: Vec<u32>,
 }
 
-impl Node {
-    /// Its memory at boot.
+impl NumaNode {
+    /// The node's memory at boot.
     pub fn memory(&self) -> Bytes {
         self.memory.unwrap_or(Bytes(0))
     }

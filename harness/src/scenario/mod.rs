@@ -1,16 +1,17 @@
-//! Scenario: a TOML file -> a checked model -> for each seed, the schedule of one trial.
+//! Scenarios: a TOML file becomes a checked model, and each seed turns the model into the schedule
+//! of one trial.
 //!
 //! `docs/scenarios.md` is the reference, key by key.
 
 mod check;
 mod clock;
+mod concurrency;
 mod device;
 mod file;
 mod load;
 mod machine;
 mod operation;
-mod point;
-mod racing;
+mod probe_point;
 mod random;
 mod rendezvous;
 mod schedule;
@@ -24,26 +25,26 @@ use hotplug_protocol::Load;
 use serde::{Deserialize, Serialize};
 
 pub use clock::Clock;
+pub use concurrency::{CriticalSection, OverlapSpec};
 pub use device::{Backend, Device, DeviceId, Dimm, VirtioMem};
-pub use machine::{Machine, MachineKind, Node, Topology};
+pub use machine::{Machine, MachineKind, NumaNode, Topology};
 pub use operation::{Expect, Offset, Operation, Phase, Place, Policy, Trigger};
-pub use point::Point;
-pub use racing::{Critical, Racing};
+pub use probe_point::Point;
 pub use random::{Move, Random};
-pub use rendezvous::{Delay, Delays, First, Holding, Holds, Manner, Rendezvous, Sweep};
+pub use rendezvous::{Delay, Delays, First, Holding, Holds, Rendezvous, RendezvousOptions, Sweep};
 pub use schedule::{Batch, LaneSchedule, Schedule, Seed};
-pub use timing::{Mark, Metric, Part, Teller, Timing, Victim};
+pub use timing::{ClockSource, Mark, Metric, Span, Timing, Victim};
 
 use crate::bytes::Bytes;
 use crate::{Error, Result};
 
-/// The scenario of a sweep unless another is named, and its file's name.
+/// The file name and the text of the default scenario of a sweep.
 pub const RACE: (&str, &str) = ("race.toml", include_str!("../../../scenarios/race.toml"));
 
-/// The scenario that `hotplug compare` runs when none is named, carried in the binary.
+/// The file name and the text of the default scenario of `hotplug compare`. The binary contains it.
 pub const DEFAULT: (&str, &str) = ("dimm-and-cpu.toml", include_str!("../../../scenarios/dimm-and-cpu.toml"));
 
-/// Every scenario file of the repository, those for known bugs and of the tests included.
+/// Every scenario file of the repository, including those for known bugs and of the tests.
 #[cfg(test)]
 pub(crate) fn shipped() -> Vec<std::path::PathBuf> {
     let harness = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -57,57 +58,57 @@ pub(crate) fn shipped() -> Vec<std::path::PathBuf> {
     all
 }
 
-/// Machine, guest, devices and lanes, checked: every device a lane names exists and every move is legal.
+/// A checked scenario: every device that a lane names exists, and every move is legal.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Scenario {
     /// Short name, as in file names and reports.
     pub name: String,
-    /// One sentence: what it is aimed at.
+    /// What the scenario tests, in one sentence.
     pub about: String,
-    /// Trials a side, unless the command line says otherwise.
+    /// Trials a side, unless the command line gives another number.
     pub trials: u32,
-    /// Where a trial begins.
+    /// When the lanes of a trial begin.
     pub start: Start,
-    /// An operation that neither ends nor is refused for this long has hung, seconds.
+    /// Seconds after which an operation that has neither ended nor been refused counts as hung.
     pub time_limit_s: u32,
     /// The machine before anything is plugged.
     pub machine: Machine,
-    /// What the guest does meanwhile.
+    /// What the guest does while the lanes run.
     pub guest: Guest,
-    /// Devices by name, `dimm0`, `cpu3`, ...
+    /// Devices by name, such as `dimm0` and `cpu3`.
     pub devices: BTreeMap<DeviceId, Device>,
     /// Lanes, which run at the same time.
     pub lanes: Vec<Lane>,
-    /// More lanes, made up for each trial.
+    /// Further lanes, which are drawn anew for each trial.
     pub random: Option<Random>,
-    /// What of the kernel is timed, in boots of their own.
+    /// The metrics to time, in separate boots.
     pub latency: Option<Timing>,
-    /// What is to be seen running at the same time, in trials of their own.
-    pub overlap: Option<Racing>,
-    /// Where vCPUs are held, so that a race is met on purpose.
+    /// The sections whose overlap is measured, in separate trials.
+    pub overlap: Option<OverlapSpec>,
+    /// The places where tasks and vCPUs are held to provoke races.
     pub holds: Holds,
 }
 
-/// Where a trial begins.
+/// When the lanes of a trial begin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Start {
-    /// When the guest is there to be asked: restored from a checkpoint, or booted.
+    /// When the agent in the guest answers. The guest is restored from a checkpoint, or booted.
     #[default]
     Ready,
-    /// With QEMU: the lanes run while the guest boots. Every trial then boots.
+    /// When QEMU starts: the lanes run while the guest boots. Every trial then boots.
     Boot,
 }
 
-/// What the guest does while devices come and go.
+/// What the guest does while devices are plugged and unplugged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Guest {
     /// How new memory blocks come online: the kernel's `memhp_default_state`.
     #[serde(default)]
     pub memory_online: MemoryOnline,
-    /// What the host types at the serial console ten times a second, from before the first operation until after the
-    /// last.
+    /// How much the host types at the serial console ten times a second, from before the first
+    /// operation until after the last.
     #[serde(default, deserialize_with = "load::typing")]
     pub typing: Option<Bytes>,
     /// Loads that run from before the first operation until after the last.
@@ -116,7 +117,7 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Whether it does anything beside the operations.
+    /// Whether the guest does anything besides the operations.
     fn is_busy(&self) -> bool {
         self.typing.is_some() || !self.load.is_empty()
     }
@@ -126,17 +127,17 @@ impl Guest {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MemoryOnline {
-    /// In `ZONE_MOVABLE`, so that they can go again.
+    /// In `ZONE_MOVABLE`, so that they can be removed again.
     #[default]
     Movable,
-    /// In a kernel zone: an unplug may then be refused, rightly.
+    /// In a kernel zone. The kernel may then rightly refuse an unplug.
     Kernel,
-    /// Not by themselves.
+    /// They do not come online by themselves.
     Offline,
 }
 
 impl MemoryOnline {
-    /// Where new blocks come online by themselves; none where they do not.
+    /// The zone in which new blocks come online by themselves. None: they stay offline.
     pub fn policy(self) -> Option<Policy> {
         match self {
             Self::Movable => Some(Policy::Movable),
@@ -158,46 +159,49 @@ impl MemoryOnline {
 /// A sequence of steps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Lane {
-    /// Its name in events and reports.
+    /// The lane's name in events and reports.
     pub name: String,
-    /// How often its steps run, at least once.
+    /// How often the steps run, at least once.
     pub repeat: u32,
-    /// Its steps, in order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
 }
 
 /// One step of a lane: operations of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// What is done, in the order of the devices' numbers. Empty where the step only waits.
+    /// The operations, in the order in which the step names the devices. The devices of a group
+    /// follow in the order of their numbers. Empty if the step only waits.
     pub operations: Vec<Operation>,
-    /// A barrier that all lanes which name it pass together.
+    /// A barrier, which all lanes that name it pass together.
     pub barrier: Option<String>,
-    /// A phase of another lane's operation that it waits for.
+    /// The phase of another lane's operation that the step waits for.
     pub after: Option<Trigger>,
     /// Requests that may be in flight at once.
     pub in_flight: usize,
-    /// In which order they are asked for.
+    /// The order in which the requests are sent.
     pub order: Order,
-    /// Longest wait before the step, in milliseconds; each trial's seed draws from 0 to this.
+    /// The longest wait before the step, in milliseconds. The seed of each trial draws its wait,
+    /// from 0 to this.
     pub pause_up_to_ms: u32,
-    /// What should come of each.
+    /// The expected outcome of each operation.
     pub expect: Expect,
 }
 
-/// In which order the requests of a step go out.
+/// The order in which the requests of a step are sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
-    /// By number.
+    /// The order of the step's list of operations.
     #[default]
     Given,
-    /// Drawn from the trial's seed.
+    /// An order drawn from the trial's seed.
     Shuffled,
 }
 
 impl Scenario {
-    /// Reads and checks a scenario file, and gives its text too. Its name is the file's, without `.toml`.
+    /// Reads and checks a scenario file, and returns its text too. The scenario's name is that of
+    /// the file, without `.toml`.
     pub fn read(path: &Path) -> Result<(Self, String)> {
         let text = fs_err::read_to_string(path).map_err(|error| {
             Error::user(format!("cannot read the scenario: {error}"))
@@ -206,7 +210,7 @@ impl Scenario {
         Ok((Self::parse(&path.display().to_string(), &text)?, text))
     }
 
-    /// Checks the text of a scenario; `file` names it in messages.
+    /// Parses and checks the text of a scenario. `file` names the scenario in messages.
     pub fn parse(file: &str, text: &str) -> Result<Self> {
         let table: file::File = toml::from_str(text).map_err(|error| {
             Error::user(format!("{file} is not a scenario"))
@@ -218,24 +222,27 @@ impl Scenario {
         check::check(name, table).map_err(|wrong| wrong.at(file, text))
     }
 
-    /// The same with nobody held: for kernels that count or trace, and for times.
+    /// The same scenario without holds, for kernels that count lines or trace functions, and for
+    /// latency.
     #[must_use]
     pub fn unheld(self) -> Self {
         Self { holds: Holds::default(), ..self }
     }
 
-    /// vCPUs that a trial starts in all: those at boot and every plug. QEMU under TCG starts at most `maxcpus` vCPU
-    /// threads in its life, removed ones included, and aborts at the next (tcg/tcg.c: `tcg_register_thread`).
+    /// The number of vCPUs that a trial starts: those at boot, and one for each plug of a CPU.
+    /// Under TCG, QEMU starts at most `maxcpus` vCPU threads in its life, including those of
+    /// removed CPUs, and aborts at the next (tcg/tcg.c: `tcg_register_thread`).
     pub fn cpus_ever_started(&self) -> u32 {
         let plugs = |lane: &Lane| {
-            // QEMU starts none for a plug that is refused on purpose: of what is plugged already.
+            // QEMU starts no thread for a plug that is refused on purpose: that CPU is plugged
+            // already.
             let made = |step: &&Step| step.expect != Expect::Refused;
             let of = |step: &Step| step.operations.iter().filter(|o| self.plugs_cpu(o)).count();
             u32::try_from(lane.steps.iter().filter(made).map(of).sum::<usize>())
                 .unwrap_or(u32::MAX)
                 .saturating_mul(lane.repeat)
         };
-        // Random lanes keep to what is left (`random::Model::cpu_plugs`).
+        // Random lanes use only the plugs that remain (`random::Model::cpu_plugs`).
         self.lanes.iter().map(plugs).fold(self.machine.cpus, u32::saturating_add)
     }
 
@@ -247,7 +254,7 @@ impl Scenario {
         matches!(self.devices.get(id), Some(Device::Cpu { .. }))
     }
 
-    /// DIMMs that are backed by a file, and where each begins there; the end of the last is the file's size.
+    /// The offset of each file-backed DIMM in the file that they share, and the size of this file.
     pub fn dimm_file(&self) -> (BTreeMap<&DeviceId, Bytes>, Bytes) {
         let mut end = Bytes(0);
         let mut places = BTreeMap::new();
@@ -260,7 +267,8 @@ impl Scenario {
         (places, end)
     }
 
-    /// Huge pages of 2 MiB that a guest takes from the host with everything plugged.
+    /// The number of 2 MiB huge pages that a guest takes from the host when all devices are
+    /// plugged.
     pub fn huge_pages(&self) -> u64 {
         let pages = self.devices.values().map(|device| match device {
             Device::Dimm(Dimm { size, backend: Backend::HugePages, .. }) => size.0 / (2 * Bytes::MIB),
@@ -269,7 +277,7 @@ impl Scenario {
         pages.sum()
     }
 
-    /// Memory of a guest with everything plugged.
+    /// The memory of a guest when all devices are plugged.
     pub fn largest(&self) -> Bytes {
         let sizes = self.devices.values().map(|device| match device {
             Device::Dimm(Dimm { size, .. })
@@ -280,7 +288,7 @@ impl Scenario {
         Bytes(sizes.fold(self.machine.memory.0, u64::saturating_add))
     }
 
-    /// True where a CPU is ever removed, which QEMU before 9 cannot do under TCG.
+    /// Whether the scenario ever removes a CPU, which QEMU before 9 cannot do under TCG.
     pub fn removes_cpus(&self) -> bool {
         let moves = self.random.iter().flat_map(|random| &random.of).map(|one| &one.step);
         self.lanes

@@ -1,4 +1,4 @@
-//! What a step does, when it begins, and what should come of it.
+//! The operations of a step, the trigger that starts it, and the expected outcome.
 
 use std::collections::BTreeSet;
 
@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 use super::DeviceId;
 use crate::bytes::Bytes;
 
-/// One thing that is done to the machine or in the guest.
+/// An operation on the machine, or in the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
-    /// Add a device, and see it online in the guest.
+    /// Plug a device, and wait until the guest has it online.
     Plug(DeviceId),
-    /// Ask the guest for a device, and see it gone.
+    /// Ask the guest to release a device, and wait until the device is gone.
     Unplug(DeviceId),
-    /// Have a virtio-mem device give this much.
+    /// Have a virtio-mem device provide this much memory.
     Resize(DeviceId, Bytes),
     /// Bring memory blocks or a CPU online, by sysfs.
     Online(Place, Policy),
@@ -23,25 +23,25 @@ pub enum Operation {
     Offline(Place),
     /// One write(2) to a file in the guest.
     Write {
-        /// Absolute.
+        /// Absolute path.
         path: String,
-        /// All of it.
+        /// The data, in full.
         data: String,
     },
     /// Read a file in the guest.
     Read {
-        /// Absolute.
+        /// Absolute path.
         path: String,
-        /// Where to begin, bytes.
+        /// Offset of the first byte.
         offset: u64,
-        /// How much at most, bytes.
+        /// The most bytes to read.
         length: Option<u64>,
     },
     /// Restart the guest.
     Reboot,
 }
 
-/// What is taken offline and brought online.
+/// The object of an `online` or `offline`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
@@ -63,11 +63,12 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// Into which zone a memory block goes (`state` in Documentation/ABI/testing/sysfs-devices-memory).
+/// The zone that a memory block comes online in (`state` in
+/// Documentation/ABI/testing/sysfs-devices-memory).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
-    /// `ZONE_MOVABLE`, from where it can go again.
+    /// `ZONE_MOVABLE`, from which the block can be removed again.
     #[default]
     Movable,
     /// A kernel zone.
@@ -77,7 +78,7 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// What is written to a block's `state`.
+    /// The word that is written to a block's `state`.
     pub fn kernel_word(self) -> &'static str {
         match self {
             Self::Movable => "online_movable",
@@ -88,7 +89,7 @@ impl Policy {
 }
 
 impl Operation {
-    /// The device it moves.
+    /// The device that the operation acts on, if it acts on one.
     pub fn device(&self) -> Option<&DeviceId> {
         match self {
             Self::Plug(id)
@@ -100,7 +101,8 @@ impl Operation {
         }
     }
 
-    /// Whether it can be done while these devices are plugged; `plugged` is then what is afterwards.
+    /// Whether the operation is possible while these devices are plugged. If it is, `plugged` is
+    /// updated to the state after it.
     pub fn takes_its_turn(&self, plugged: &mut BTreeSet<DeviceId>) -> bool {
         match self {
             Self::Plug(id) => plugged.insert(id.clone()),
@@ -110,7 +112,7 @@ impl Operation {
         }
     }
 
-    /// What it does, in one word.
+    /// The name of the operation, one word.
     pub fn verb(&self) -> &'static str {
         match self {
             Self::Plug(_) => "plug",
@@ -124,7 +126,7 @@ impl Operation {
         }
     }
 
-    /// To whom: a device, a block, a path.
+    /// The object of the operation: a device, a block, a CPU or a path.
     pub fn object(&self) -> String {
         match self {
             Self::Plug(id) | Self::Unplug(id) | Self::Resize(id, _) => id.to_string(),
@@ -134,12 +136,13 @@ impl Operation {
         }
     }
 
-    /// Whether `words` name it, such as `unplug dimm3`, or its kind, such as `unplug dimm`.
+    /// Whether `words` name the operation, such as `unplug dimm3`, or its kind, such as
+    /// `unplug dimm`.
     pub fn matches(&self, words: &str) -> bool {
         self.to_string() == words || self.kind() == words
     }
 
-    /// What all operations of its kind have in common, such as `unplug dimm`.
+    /// The kind of the operation, such as `unplug dimm`.
     pub fn kind(&self) -> String {
         let object = self.object();
         let group = match self {
@@ -150,7 +153,7 @@ impl Operation {
     }
 }
 
-/// Such as `unplug dimm3`.
+/// In words, such as `unplug dimm3`.
 impl std::fmt::Display for Operation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -161,26 +164,27 @@ impl std::fmt::Display for Operation {
     }
 }
 
-/// What should come of an operation.
+/// The expected outcome of an operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Expect {
-    /// It happens.
+    /// It is done.
     #[default]
     Done,
-    /// The guest or QEMU says no.
+    /// The guest or QEMU refuses it.
     Refused,
-    /// Either.
+    /// Either of the two.
     Any,
 }
 
-/// How far an operation has come.
+/// A phase in the course of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// QEMU, or the agent, has taken the request.
+    /// QEMU, or the agent, has accepted the request.
     Accepted,
-    /// The guest has heard of it: the first uevent of what comes, or its word that it works on what goes.
+    /// The guest has received the request: its first uevent for a plug, or its `_OST` status "in
+    /// progress" for an unplug.
     Notified,
     /// The first memory block or the CPU is online.
     Online,
@@ -188,29 +192,31 @@ pub enum Phase {
     Offline,
     /// QEMU has deleted the device.
     Ejected,
-    /// It has ended, whatever came of it.
+    /// The operation has ended, with any outcome.
     Ended,
 }
 
-/// A phase of another lane's operation, for which a step waits.
+/// A phase of another lane's operation that a step waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trigger {
-    /// The operation, by its words, such as `unplug dimm0`.
+    /// The operation in words, such as `unplug dimm0`.
     pub operation: String,
-    /// How far it must have come, once more than when this lane waited for it last.
+    /// The phase that the operation must have reached, once more since this lane last waited for
+    /// it.
     pub phase: Phase,
-    /// How long after that the step begins, microseconds.
+    /// The time from that phase to the beginning of the step, in microseconds.
     pub offset: Offset,
 }
 
-/// A time after a trigger, microseconds.
+/// A time after a trigger, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Offset {
-    /// Always the same.
+    /// A fixed time.
     Fixed(u64),
     /// Drawn from the trial's seed, between the first and the second.
     Random(u64, u64),
-    /// From the first to the second in steps of the third, one step further each trial, and again from the first.
+    /// From the first to the second in steps of the third. Each trial is one step further, and
+    /// after the second the sweep begins again.
     Sweep(u64, u64, u64),
 }

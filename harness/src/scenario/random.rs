@@ -1,4 +1,5 @@
-//! Lanes made up from weighted moves: what each trial of a random scenario does, kept legal by a model of the machine.
+//! Random lanes: each trial draws them from weighted moves, and a model of the machine keeps them
+//! legal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,38 +10,39 @@ use serde::Serialize;
 
 use super::{Batch, Device, DeviceId, Expect, LaneSchedule, Operation, Place, Scenario, Step};
 
-/// A grammar of moves.
+/// The moves that random lanes are drawn from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Random {
-    /// Lanes, which run at the same time. Devices are dealt among them anew for each trial.
+    /// Lanes, which run at the same time. Each trial distributes the devices among them anew.
     pub lanes: u32,
     /// Moves of each lane.
     pub moves: u32,
-    /// Longest wait before a move, milliseconds.
+    /// Longest wait before a move, in milliseconds.
     pub pause_up_to_ms: u32,
-    /// Of a hundred moves, those that are illegal on purpose: their refusal is expected.
+    /// The percentage of moves that are illegal on purpose. Their refusal is expected.
     pub illegal_percent: u32,
-    /// What a move may be.
+    /// The kinds of moves.
     pub of: Vec<Move>,
 }
 
 /// One kind of move.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Move {
-    /// How likely it is, against the other weights.
+    /// The probability of the move, relative to the other weights.
     pub weight: u32,
     /// How often a lane may make it.
     pub at_most: u32,
-    /// What it does; one of its operations is taken.
+    /// The step of the move. One of its operations is drawn.
     pub step: Step,
 }
 
-/// What a lane's devices are like, were all its moves done.
+/// The state of a lane's devices, under the assumption that all its moves are done.
 #[derive(Debug, Default)]
 struct Model {
     plugged: BTreeSet<DeviceId>,
     offline: BTreeSet<DeviceId>,
-    /// Plugs of CPUs that this lane may still make: QEMU under TCG starts only so many vCPU threads in its life.
+    /// CPU plugs that this lane may still make. Under TCG, the number of vCPU threads that QEMU can
+    /// start in its life is limited.
     cpu_plugs: u32,
 }
 
@@ -75,7 +77,8 @@ impl Random {
         let mut batches = Vec::new();
         for _ in 0..self.moves {
             let illegal = random.random_range(0..100) < self.illegal_percent;
-            // Every operation that is possible now, with its move's weight shared among them.
+            // All operations that are possible now. The possible operations of one move share its
+            // weight.
             let mut choices: Vec<(usize, Operation, f64)> = Vec::new();
             for (index, kind) in self.of.iter().enumerate() {
                 if made.get(&index).is_some_and(|times| *times >= kind.at_most) {
@@ -114,7 +117,8 @@ impl Random {
 }
 
 impl Model {
-    /// Whether a move is legal now; or, asked for an illegal one, whether it is illegal and certain to be refused.
+    /// Whether a move is legal now. With `illegal`: whether it is illegal and certain to be
+    /// refused.
     fn allows(&self, operation: &Operation, scenario: &Scenario, illegal: bool) -> bool {
         let plugged = |id: &DeviceId| self.plugged.contains(id);
         let of = |id: &DeviceId| scenario.devices.get(id);
@@ -125,12 +129,12 @@ impl Model {
                 !plugged(id) && (!cpu || self.cpu_plugs > 0)
             }
             Operation::Unplug(id) => {
-                // QEMU has no way to take one out.
+                // QEMU cannot unplug an nvdimm.
                 let stays = matches!(of(id), Some(Device::Nvdimm { .. }));
                 if illegal { !plugged(id) || stays } else { plugged(id) && !stays }
             }
-            // A CPU that is online already comes online once more without a word (drivers/base/core.c, online_store);
-            // a memory block does not (drivers/base/memory.c, state_store).
+            // A second online of a CPU succeeds (drivers/base/core.c, online_store). That of a
+            // memory block fails (drivers/base/memory.c, state_store).
             Operation::Online(Place::Device(id), _) | Operation::Offline(Place::Device(id)) => {
                 let offline = self.offline.contains(id);
                 let wanted = matches!(operation, Operation::Online(..));

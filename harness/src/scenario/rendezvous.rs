@@ -1,4 +1,5 @@
-//! Races that are made on purpose: `[[rendezvous]]`, `[sweep]`, `[[delay]]` and `[delays]` of a scenario.
+//! Races that are provoked on purpose: `[[rendezvous]]`, `[sweep]`, `[[delay]]` and `[delays]` of a
+//! scenario.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -7,41 +8,43 @@ use serde::{Deserialize, Serialize};
 
 use super::Point;
 
-/// The longest hold, milliseconds: well below the kernel's shortest stall detector, which takes 20 s to complain
-/// (kernel/watchdog.c, twice `watchdog_thresh`; RCU's 21 s, lib/Kconfig's hung task and workqueue detectors 30 s).
+/// The longest hold, in milliseconds. It is well below the time of the kernel's shortest stall
+/// detector, which reports after 20 s (kernel/watchdog.c, twice `watchdog_thresh`). RCU's detector
+/// takes 21 s, and those for hung tasks and workqueues take 30 s (lib/Kconfig).
 const LONGEST_MS: u32 = 10_000;
 
-/// Whoever comes to `hold` is held there until another task comes to `until`.
+/// A rendezvous: a task that reaches `hold` is held there until another task reaches `until`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rendezvous {
-    /// Where one is held.
+    /// The place where a task is held.
     pub hold: Point,
-    /// Where another should come meanwhile.
+    /// The place that another task should reach meanwhile.
     pub until: Point,
-    /// How it goes.
+    /// The options of the rendezvous.
     #[serde(flatten)]
-    pub manner: Manner,
+    pub manner: RendezvousOptions,
 }
 
-/// How a rendezvous goes. Times are the guest's.
+/// The options of a rendezvous. All times are guest time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Manner {
-    /// The longest hold, milliseconds.
+pub struct RendezvousOptions {
+    /// The longest hold, in milliseconds.
     #[serde(default = "limit", skip_serializing_if = "is_limit")]
     pub limit_ms: u32,
-    /// Who goes on first when they have met.
+    /// The task that runs first when the two have met.
     #[serde(default, skip_serializing_if = "is_default")]
     pub first: First,
-    /// How long alone, at most, microseconds: until it has returned, if that is sooner.
+    /// The longest time that this task runs alone, in microseconds. The time ends sooner if the
+    /// task returns.
     #[serde(default = "lead", skip_serializing_if = "is_lead")]
     pub lead_us: u32,
-    /// How often one is held for it, at most, in a trial in which they do not meet.
+    /// The most holds of a trial in which the two do not meet.
     #[serde(default = "tries", skip_serializing_if = "is_tries")]
     pub tries: u32,
 }
 
-impl Default for Manner {
+impl Default for RendezvousOptions {
     fn default() -> Self {
         Self { limit_ms: limit(), first: First::default(), lead_us: lead(), tries: tries() }
     }
@@ -78,32 +81,32 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Who goes on first of two that have met.
+/// Which of two tasks that have met runs first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum First {
-    /// Who came to `until`: it runs while the other still stands.
+    /// The task that reached `until`. It runs while the other one is still held.
     #[default]
     Partner,
-    /// Who was held.
+    /// The task that was held.
     Held,
 }
 
-/// Every pair of two lists, in both orders, one pair a trial.
+/// Every pair of two lists of places, in both orders. Each trial tries one pair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sweep {
-    /// The one list.
+    /// The places of the first list.
     pub functions: Vec<Point>,
-    /// The other.
+    /// The places of the second list.
     pub against: Vec<Point>,
-    /// How each goes.
+    /// The options of each rendezvous.
     #[serde(flatten)]
-    pub manner: Manner,
+    pub manner: RendezvousOptions,
 }
 
 impl Sweep {
-    /// All of them: each pair, then the same the other way round.
+    /// All pairs. Each pair is followed by the same pair in the other order.
     pub fn pairs(&self) -> Vec<[&Point; 2]> {
         let mut all: Vec<[&Point; 2]> = Vec::new();
         for a in &self.functions {
@@ -118,7 +121,7 @@ impl Sweep {
         all
     }
 
-    /// The one of a trial.
+    /// The rendezvous of trial `number`.
     pub fn of_trial(&self, number: u32) -> Option<Rendezvous> {
         let pairs = self.pairs();
         let count = u32::try_from(pairs.len()).ok().filter(|count| *count > 0)?;
@@ -127,35 +130,36 @@ impl Sweep {
     }
 }
 
-/// Whoever comes to a place is held there for a time.
+/// A delay: a vCPU that reaches a place is held there for a fixed time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Delay {
-    /// Where.
+    /// The place.
     pub at: Point,
-    /// How long, microseconds of guest time.
+    /// The length of the delay, in microseconds of guest time.
     pub us: u32,
-    /// Only who comes as the so-manieth, from 1; everybody when absent.
+    /// The only visit of the place that is delayed, counted from 1. Absent: every visit is delayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visit: Option<u32>,
 }
 
-/// Delays at random: a few change points among the visits of some functions.
+/// Random delays: a few change points, drawn among the visits of some functions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Delays {
-    /// Where they may be.
+    /// The places that may be delayed.
     pub functions: Vec<Point>,
-    /// How many a trial.
+    /// The number of delays in each trial.
     pub points: u32,
-    /// Among the first so many visits of each.
+    /// The delays are drawn among this many first visits of each place.
     pub visits: u32,
-    /// Each so long, microseconds of guest time.
+    /// The length of each delay, in microseconds of guest time.
     pub us: u32,
 }
 
 impl Delays {
-    /// A trial's: drawn without repetition from all visits, each as likely as any other.
+    /// The delays of one trial, drawn from all visits without repetition and with equal
+    /// probability.
     pub(super) fn draw(&self, random: &mut ChaCha8Rng) -> Vec<Delay> {
         let sites = u64::try_from(self.functions.len()).unwrap_or(0) * u64::from(self.visits);
         let mut drawn: Vec<u64> = Vec::new();
@@ -175,19 +179,22 @@ impl Delays {
     }
 }
 
-/// What is wrong with it and the help.
+/// The fault of a table, and the help.
 type Wrong = (String, &'static str);
 
-impl Manner {
+impl RendezvousOptions {
     fn wrong(&self) -> Option<Wrong> {
         if !(1..=LONGEST_MS).contains(&self.limit_ms) {
             let what = format!("limit_ms = {}: a hold lasts 1 to {LONGEST_MS} ms", self.limit_ms);
             return Some((what, "the kernel's stall detectors complain from 20 s on"));
         }
         if self.lead_us > LONGEST_MS * 1000 {
-            return Some((format!("lead_us = {}: at most {LONGEST_MS}000", self.lead_us), "say fewer"));
+            return Some((
+                format!("lead_us = {}: at most {LONGEST_MS}000", self.lead_us),
+                "give a smaller number",
+            ));
         }
-        (self.tries == 0).then(|| ("tries = 0 holds nobody".to_owned(), "say how often, or leave it out"))
+        (self.tries == 0).then(|| ("tries = 0 holds no task".to_owned(), "give 1 or more, or leave it out"))
     }
 }
 
@@ -200,7 +207,7 @@ impl Rendezvous {
 impl Sweep {
     pub(super) fn wrong(&self) -> Option<Wrong> {
         if self.functions.is_empty() || self.against.is_empty() {
-            return Some(("a sweep of nothing".into(), "name functions, and others against them"));
+            return Some(("the sweep has no pairs".into(), "name places in `functions` and in `against`"));
         }
         self.manner.wrong()
     }
@@ -209,10 +216,13 @@ impl Sweep {
 impl Delay {
     pub(super) fn wrong(&self) -> Option<Wrong> {
         if !(1..=LONGEST_MS * 1000).contains(&self.us) {
-            return Some((format!("us = {}: a delay lasts 1 to {LONGEST_MS}000 us", self.us), "say fewer"));
+            return Some((
+                format!("us = {}: a delay lasts 1 to {LONGEST_MS}000 us", self.us),
+                "give a smaller number",
+            ));
         }
         (self.visit == Some(0))
-            .then(|| ("visit = 0: the first is 1".to_owned(), "leave it out for every visit"))
+            .then(|| ("visit = 0: the first visit is 1".to_owned(), "leave it out for every visit"))
     }
 }
 
@@ -220,34 +230,34 @@ impl Delays {
     pub(super) fn wrong(&self) -> Option<Wrong> {
         if self.functions.is_empty() || self.points == 0 || self.visits == 0 {
             return Some((
-                "no delay can be drawn of this".into(),
-                "name functions, points and visits, 1 or more",
+                "no delay can be drawn from this table".into(),
+                "name functions, and give points and visits of 1 or more",
             ));
         }
         Delay { at: self.functions[0].clone(), us: self.us, visit: None }.wrong()
     }
 }
 
-/// What of a scenario holds vCPUs.
+/// All holds of a scenario.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Holds {
-    /// One after another, in every trial.
+    /// The rendezvous of every trial, one after another.
     pub rendezvous: Vec<Rendezvous>,
-    /// One of its pairs a trial.
+    /// The sweep, of which each trial tries one pair.
     pub sweep: Option<Sweep>,
-    /// In every trial.
+    /// The delays of every trial.
     pub delay: Vec<Delay>,
-    /// Others in each trial.
+    /// Random delays, which are drawn anew for each trial.
     pub delays: Option<Delays>,
 }
 
 impl Holds {
-    /// Whether nobody is ever held.
+    /// Whether the scenario has no holds.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Every place that is named.
+    /// Every place that the holds name.
     pub fn points(&self) -> impl Iterator<Item = &Point> {
         let rendezvous = self.rendezvous.iter().flat_map(|one| [&one.hold, &one.until]);
         let sweep = self.sweep.iter().flat_map(|sweep| sweep.functions.iter().chain(&sweep.against));
@@ -256,7 +266,7 @@ impl Holds {
         rendezvous.chain(sweep).chain(delays).chain(random)
     }
 
-    /// What holds vCPUs in trial `number`.
+    /// The holds of trial `number`.
     pub(super) fn of_trial(&self, number: u32, random: &mut ChaCha8Rng) -> Holding {
         let swept = self.sweep.iter().filter_map(|sweep| sweep.of_trial(number));
         let drawn = self.delays.iter().flat_map(|delays| delays.draw(random)).collect::<Vec<_>>();
@@ -267,19 +277,19 @@ impl Holds {
     }
 }
 
-/// What holds vCPUs in one trial.
+/// The holds of one trial.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
-    /// One after another.
+    /// The rendezvous, one after another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rendezvous: Vec<Rendezvous>,
-    /// At the same time.
+    /// The delays, which are all active at the same time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub delays: Vec<Delay>,
 }
 
 impl Holding {
-    /// Whether nobody is held.
+    /// Whether the trial has no holds.
     pub fn is_empty(&self) -> bool {
         self.rendezvous.is_empty() && self.delays.is_empty()
     }

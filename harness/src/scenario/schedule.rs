@@ -1,4 +1,5 @@
-//! What one trial does, drawn from its seed: the same scenario and seed give the same schedule, on any machine.
+//! The schedule of one trial, drawn from its seed. The same scenario and seed give the same
+//! schedule on every machine.
 
 use std::time::Duration;
 
@@ -10,13 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Expect, Holding, Offset, Operation, Order, Scenario, Trigger};
 
-/// What a trial's schedule is drawn from.
+/// The seed that a trial's schedule is drawn from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Seed(pub u64);
 
 impl Seed {
-    /// The seed of trial `number` of a run. Both sides' trials of a number share it, so that they are asked the same.
+    /// The seed of trial `number` of a run. The trials of one number share it on both sides, so
+    /// that both sides perform the same operations.
     #[must_use]
     pub fn of_trial(self, number: u32) -> Self {
         let hash = blake3::hash(format!("{}/{number}", self.0).as_bytes());
@@ -26,12 +28,12 @@ impl Seed {
     }
 }
 
-/// All lanes of one trial.
+/// The schedule of one trial: all its lanes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schedule {
     /// Lanes, which start together.
     pub lanes: Vec<LaneSchedule>,
-    /// Where vCPUs are held meanwhile.
+    /// The holds of the trial.
     #[serde(default, skip_serializing_if = "Holding::is_empty")]
     pub holding: Holding,
 }
@@ -41,40 +43,41 @@ pub struct Schedule {
 pub struct LaneSchedule {
     /// The lane's name.
     pub name: String,
-    /// Its batches, one after another, repeats written out.
+    /// The batches, one after another. Repeats are written out.
     pub batches: Vec<Batch>,
 }
 
-/// Operations that are asked for together; the next batch starts when all have ended.
+/// Operations that are requested together. The next batch starts when all of them have ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
-    /// Wait before it, in microseconds, after the barrier and the trigger.
+    /// Wait before the batch, after the barrier and the trigger, in microseconds.
     pub pause_us: u64,
-    /// A barrier that all lanes which name it pass together.
+    /// A barrier, which all lanes that name it pass together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub barrier: Option<String>,
-    /// What it waits for.
+    /// The trigger that the batch waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Trigger>,
-    /// What is done, in this order.
+    /// The operations, in this order.
     pub operations: Vec<Operation>,
     /// Requests in flight at once.
     pub in_flight: usize,
-    /// What should come of it.
+    /// The expected outcome of each operation.
     pub expect: Expect,
 }
 
 impl Batch {
-    /// Wait before it.
+    /// Wait before the batch.
     pub fn pause(&self) -> Duration {
         Duration::from_micros(self.pause_us)
     }
 }
 
 impl Scenario {
-    /// The schedule of trial `number`, drawn from its `seed`. The number matters to sweeps alone.
+    /// The schedule of trial `number`, drawn from its `seed`. Only sweeps depend on the number.
     pub fn schedule(&self, seed: Seed, number: u32) -> Schedule {
-        // ChaCha's stream is fixed across versions and machines, which StdRng's is not.
+        // The stream of ChaCha is the same in all versions and on all machines. That of StdRng is
+        // not.
         let mut random = ChaCha8Rng::seed_from_u64(seed.0);
         let mut lanes = Vec::new();
         for lane in &self.lanes {
@@ -103,7 +106,7 @@ impl Scenario {
         if let Some(grammar) = &self.random {
             lanes.extend(grammar.lanes(self, &mut random));
         }
-        // Last, so that a scenario that holds draws the same lanes as one that does not.
+        // The holds are drawn last, so that a scenario draws the same lanes with and without holds.
         let holding = self.holds.of_trial(number, &mut random);
         Schedule { lanes, holding }
     }
@@ -131,7 +134,8 @@ mod tests {
         let run = Seed(7);
         assert_eq!(scenario.schedule(run.of_trial(0), 0), scenario.schedule(run.of_trial(0), 0));
         assert_ne!(scenario.schedule(run.of_trial(0), 0), scenario.schedule(run.of_trial(1), 1));
-        // Written down: a release that draws otherwise cannot replay what an older one recorded.
+        // The value is fixed, because a release that draws another one cannot replay older
+        // recordings.
         assert_eq!(run.of_trial(3), Seed(13_358_204_744_154_157_552));
     }
 

@@ -1,4 +1,5 @@
-//! What of the kernel is timed, and what is too little to matter: `[latency]` of a scenario.
+//! The metrics to time, and the floors below which a change does not matter: `[latency]` of a
+//! scenario.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,35 +9,38 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::clock::Clock;
+use super::concurrency::CriticalSection;
 use super::load;
-use super::racing::Critical;
 
-/// What is timed.
+/// The metrics to time, and how they are timed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Timing {
-    /// Kernel functions, or `first..last`, a span from one function's begin to another's end in one task.
+    /// Kernel functions, or spans `first..last` from the beginning of one function to the end of
+    /// another in one task.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub functions: Vec<String>,
     /// Parts of operations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub phases: Vec<Part>,
-    /// Classes of locks, as `/proc/lock_stat` names them.
+    pub phases: Vec<Span>,
+    /// Lock classes, as `/proc/lock_stat` names them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub locks: Vec<String>,
-    /// Boots of each kernel; as many as the clock needs when absent.
+    /// Boots of each kernel. Absent: as many as the clock needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boots: Option<u32>,
     /// Trials of each boot.
     #[serde(default = "trials")]
     pub trials: u32,
-    /// A change by less does not matter, in per cent; as the clock can tell when absent.
+    /// The relative floor, in per cent: a smaller change does not matter. Absent: what the clock
+    /// can resolve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floor_percent: Option<f64>,
-    /// Nor does one by less than so many microseconds; as the clock can tell when absent.
+    /// The absolute floor, in microseconds: a smaller change does not matter. Absent: what the
+    /// clock can resolve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floor_us: Option<f64>,
-    /// Ordinary work that is done meanwhile, each loop of it timed.
+    /// Ordinary work that runs meanwhile. Each of its loops is timed.
     #[serde(default, skip_serializing, deserialize_with = "load::victims")]
     pub victims: Vec<Victim>,
 }
@@ -48,24 +52,24 @@ fn trials() -> u32 {
 /// Ordinary work that suffers from hotplug.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Victim {
-    /// How it is called: its kind unless it has a name of its own.
+    /// The victim's name. Without a name of its own it is the kind of the load.
     pub name: String,
-    /// What it does, in one process.
+    /// The load, which runs in one process.
     pub load: Load,
 }
 
-/// One figure of each trial, or several, about which there is a verdict.
+/// A metric: one figure of each trial, or several, that the verdict judges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric<'a> {
-    /// How long a function took, or a span from one to another.
+    /// The duration of a function, or of a span from one function to another.
     Function(&'a str),
-    /// How long a part of an operation took.
-    Phase(&'a Part),
+    /// The duration of a part of an operation.
+    Phase(&'a Span),
     /// The longest loop of a victim.
     Longest(&'a str),
-    /// How long a lock was held, on average.
+    /// The average hold time of a lock.
     Held(&'a str),
-    /// How long a lock was waited for, all waits of a trial together.
+    /// The sum of all waits for a lock in a trial.
     Waited(&'a str),
 }
 
@@ -85,45 +89,49 @@ impl fmt::Display for Metric<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mark {
-    /// By the host's clock: the request is sent.
+    /// The request is sent. This mark and those up to `Ended` are by the host's clock.
     Asked,
-    /// QEMU, or the agent, has taken it.
+    /// QEMU, or the agent, has accepted it.
     Accepted,
-    /// The guest's first word of it has come: a uevent of what comes, `_OST` of what goes.
+    /// The guest's first response has arrived: a uevent for a plug, `_OST` for an unplug.
     Told,
-    /// Its word has come that the first block, or the CPU, is online.
+    /// The guest's report has arrived that the first block, or the CPU, is online.
     ToldOnline,
-    /// That it is offline.
+    /// The guest's report has arrived that the first block, or the CPU, is offline.
     ToldOffline,
-    /// QEMU says `DEVICE_DELETED`.
+    /// QEMU has sent `DEVICE_DELETED`.
     Deleted,
-    /// It has ended.
+    /// The operation has ended.
     Ended,
-    /// By the guest's: the firmware's event is there (`acpi_hotplug_schedule()`).
+    /// The firmware's event is there (`acpi_hotplug_schedule()`). This mark and those after it are
+    /// by the guest's clock.
     Delivered,
     /// The driver starts (`acpi_memory_device_add()`, `acpi_processor_add()`).
     Driver,
-    /// The memory blocks, or the CPU, are in sysfs (`create_memory_block_devices()`, `arch_register_cpu()`).
+    /// The memory blocks, or the CPU, are in sysfs (`create_memory_block_devices()`,
+    /// `arch_register_cpu()`).
     Registered,
     /// The last block, or the CPU, is online (`online_pages()`, `_cpu_up()`).
     Online,
-    /// A process that waits for uevents has heard so. `MemTotal` and the mask of online CPUs are right before that
-    /// (`online_pages()` in `mm/memory_hotplug.c`, `device_online()` in `drivers/base/core.c`).
+    /// A process that waits for uevents has received the event. `MemTotal` and the mask of online
+    /// CPUs are up to date before it (`online_pages()` in `mm/memory_hotplug.c`, `device_online()`
+    /// in `drivers/base/core.c`).
     Visible,
     /// The first block, or the CPU, begins to go offline (`offline_pages()`, `_cpu_down()`).
     OfflineBegun,
     /// The last block, or the CPU, is offline.
     OfflineDone,
-    /// The driver has let go (`acpi_memory_device_remove()`, `acpi_processor_remove()`, `acpi_processor_post_eject()`).
+    /// The driver has released the device (`acpi_memory_device_remove()`,
+    /// `acpi_processor_remove()`, `acpi_processor_post_eject()`).
     Removed,
-    /// The firmware has been told to eject (`acpi_evaluate_ej0()`).
+    /// The kernel has requested the ejection from the firmware (`acpi_evaluate_ej0()`).
     Ejected,
 }
 
-/// Whose clock a mark is told by.
+/// The clock that times a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Teller {
+pub enum ClockSource {
     /// The host's monotonic clock.
     Host,
     /// The guest's `CLOCK_MONOTONIC`.
@@ -151,12 +159,12 @@ impl Mark {
         Self::Ejected,
     ];
 
-    /// Whose clock it is told by.
-    pub fn teller(self) -> Teller {
-        if self < Self::Delivered { Teller::Host } else { Teller::Guest }
+    /// The clock that times this mark.
+    pub fn teller(self) -> ClockSource {
+        if self < Self::Delivered { ClockSource::Host } else { ClockSource::Guest }
     }
 
-    /// As it is written.
+    /// The mark's name in a scenario file.
     pub fn word(self) -> &'static str {
         match self {
             Self::Asked => "asked",
@@ -179,31 +187,31 @@ impl Mark {
     }
 }
 
-/// Part of an operation, by one clock: `plug dimm: driver..online`.
+/// A part of an operation, timed by one clock: `plug dimm: driver..online`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-pub struct Part {
+pub struct Span {
     /// The operation without its number, such as `plug dimm`.
     pub operation: String,
-    /// Where it begins.
+    /// The mark at which the part begins.
     pub first: Mark,
-    /// Where it ends.
+    /// The mark at which the part ends.
     pub last: Mark,
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}..{}", self.operation, self.first.word(), self.last.word())
     }
 }
 
-impl From<Part> for String {
-    fn from(part: Part) -> Self {
+impl From<Span> for String {
+    fn from(part: Span) -> Self {
         part.to_string()
     }
 }
 
-impl TryFrom<String> for Part {
+impl TryFrom<String> for Span {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -211,24 +219,24 @@ impl TryFrom<String> for Part {
     }
 }
 
-impl FromStr for Part {
+impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong =
-            || format!("`{text}` is no part of an operation; write it as \"plug dimm: driver..online\"");
+            || format!("`{text}` is not a part of an operation; write it as \"plug dimm: driver..online\"");
         let (operation, marks) = text.split_once(": ").ok_or_else(wrong)?;
         let (first, last) = marks.split_once("..").ok_or_else(wrong)?;
         let mark = |word: &str| {
             Mark::ALL.into_iter().find(|mark| mark.word() == word).ok_or_else(|| {
                 let all = Mark::ALL.map(Mark::word).join(", ");
-                format!("`{text}`: an operation has no `{word}`; there are {all}")
+                format!("`{text}`: an operation has no mark `{word}`; the marks are {all}")
             })
         };
         let (first, last) = (mark(first)?, mark(last)?);
         if first.teller() != last.teller() {
             return Err(format!(
-                "`{text}`: `{}` is told by another clock than `{}`",
+                "`{text}`: `{}` and `{}` are timed by different clocks",
                 first.word(),
                 last.word()
             ));
@@ -241,7 +249,8 @@ impl FromStr for Part {
 }
 
 impl Timing {
-    /// The relative floor, in per cent: what the clock can tell apart with a few boots, unless the scenario says more.
+    /// The relative floor, in per cent: that of the scenario, or else what the clock can resolve
+    /// with a few boots.
     pub fn floor_percent(&self, clock: Clock) -> f64 {
         self.floor_percent.unwrap_or(match clock {
             Clock::Exact => 0.5,
@@ -266,7 +275,7 @@ impl Timing {
         functions.chain(phases).chain(victims).chain(locks).collect()
     }
 
-    /// The functions that have to be traced for them.
+    /// The functions that must be traced for the metrics.
     pub fn traced(&self) -> Vec<String> {
         let mut all: Vec<String> =
             self.functions.iter().flat_map(|metric| metric.split("..")).map(str::to_owned).collect();
@@ -275,19 +284,19 @@ impl Timing {
         all
     }
 
-    /// What is wrong with it, and the help.
+    /// The fault of the table, and the help.
     pub(super) fn wrong(&self) -> Option<(String, &'static str)> {
         let metrics = self.metrics();
         if metrics.is_empty() {
             return Some(("nothing is timed".into(), "functions = [\"offline_pages\", \"online_pages\"]"));
         }
-        if let Some(odd) = self.functions.iter().find(|metric| metric.parse::<Critical>().is_err()) {
+        if let Some(odd) = self.functions.iter().find(|metric| metric.parse::<CriticalSection>().is_err()) {
             let what = format!("`{odd}` is neither a function nor a span of two");
             return Some((what, "write \"offline_pages\" or \"mem_hotplug_begin..mem_hotplug_done\""));
         }
         if let Some(odd) = self.locks.iter().find(|lock| lock.trim().is_empty() || lock.contains(['\n', ':']))
         {
-            let what = format!("`{}` is no class of locks", odd.escape_debug());
+            let what = format!("`{}` is not a lock class", odd.escape_debug());
             return Some((
                 what,
                 "write \"mem_hotplug_lock\", or \"cpu_hotplug_lock-R\" for its readers, as /proc/lock_stat does",
@@ -298,15 +307,15 @@ impl Timing {
             return Some((format!("`{twice}` is timed twice"), "name it once"));
         }
         if self.boots.is_some_and(|boots| boots < 2) {
-            return Some(("one boot has no scatter".into(), "boots = 5 or more"));
+            return Some(("the scatter of boots needs two or more".into(), "boots = 5 or more"));
         }
         if self.trials == 0 {
-            return Some(("no trials, no times".into(), "trials = 2"));
+            return Some(("without trials nothing is timed".into(), "trials = 2"));
         }
         let floors = [self.floor_percent.unwrap_or(1.0), self.floor_us.unwrap_or(1.0)];
         let sound = |floor: &f64| floor.is_finite() && *floor >= 0.0;
         if !floors.iter().all(sound) || floors.iter().all(|floor| *floor == 0.0) {
-            return Some(("without a floor anything matters".into(), "floor_percent = 2"));
+            return Some(("without a floor every difference would matter".into(), "floor_percent = 2"));
         }
         None
     }
@@ -363,18 +372,18 @@ mod tests {
             ("functions = [\"a..\"]", "`a..` is neither"),
             ("functions = [\"a..a\"]", "`a..a` is neither"),
             ("functions = [\"a\", \"b\", \"a\"]", "`a` is timed twice"),
-            ("phases = [\"plug dimm\"]", "no part of an operation"),
-            ("phases = [\"plug dimm: driver..seen\"]", "has no `seen`; there are asked, accepted"),
+            ("phases = [\"plug dimm\"]", "not a part of an operation"),
+            ("phases = [\"plug dimm: driver..seen\"]", "has no mark `seen`; the marks are asked, accepted"),
             (
                 "phases = [\"plug dimm: accepted..online\"]",
-                "`accepted` is told by another clock than `online`",
+                "`accepted` and `online` are timed by different clocks",
             ),
-            ("phases = [\"plug dimm: online..driver\"]", "no part of an operation"),
-            ("locks = [\"\"]", "`` is no class of locks"),
+            ("phases = [\"plug dimm: online..driver\"]", "not a part of an operation"),
+            ("locks = [\"\"]", "`` is not a lock class"),
             ("victims = [{ kind = \"fork\" }, { kind = \"fork\" }]", "`fork: longest` is timed twice"),
-            ("victims = [{ kind = \"fork\", workers = 2 }]", "a victim is one worker"),
-            ("functions = [\"a\"]\nboots = 1", "one boot has no scatter"),
-            ("functions = [\"a\"]\ntrials = 0", "no trials, no times"),
+            ("victims = [{ kind = \"fork\", workers = 2 }]", "a victim has one worker"),
+            ("functions = [\"a\"]\nboots = 1", "the scatter of boots needs two or more"),
+            ("functions = [\"a\"]\ntrials = 0", "without trials nothing is timed"),
             ("functions = [\"a\"]\nfloor_percent = -1", "without a floor"),
             ("functions = [\"a\"]\nfloor_percent = 0\nfloor_us = 0", "without a floor"),
             ("functions = [\"a\"]\nfloor_us = inf", "without a floor"),

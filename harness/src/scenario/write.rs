@@ -1,5 +1,5 @@
-//! A checked scenario -> its file: what [`Scenario::parse`] reads as the same. Random lanes are not written: who writes a
-//! scenario has drawn them.
+//! Writes a checked scenario as a file that [`Scenario::parse`] reads as the same scenario. Random
+//! lanes are not written: `shrink`, which writes scenarios, has already drawn them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::bytes::Bytes;
 
-/// A line of TOML, begun anew for each table.
+/// The lines of one TOML table.
 #[derive(Default)]
 struct Keys(Vec<String>);
 
@@ -22,7 +22,7 @@ impl Keys {
         self.0.push(format!("{key} = {}", toml_value(value)));
     }
 
-    /// The same, where it is not what its absence says.
+    /// Adds the key unless its value is the one that an absent key has.
     fn unless<T: Serialize + PartialEq>(&mut self, key: &str, value: &T, absent: &T) {
         if value != absent {
             self.add(key, value);
@@ -38,20 +38,21 @@ impl Keys {
     }
 }
 
-/// Numbers, strings and lists of them are written alike in JSON and TOML, but for one control character.
+/// Formats a value as TOML. JSON and TOML write numbers, strings and lists of these alike, except
+/// for one control character.
 fn toml_value(value: &(impl Serialize + ?Sized)) -> String {
     let text = serde_json::to_string(value).unwrap_or_default();
     text.replace('\u{7f}', "\\u007F").replace("\",\"", "\", \"")
 }
 
-/// A list with a table a line.
+/// A list with one table on each line.
 fn list(tables: impl Iterator<Item = Keys>) -> String {
     let lines: Vec<String> = tables.map(|keys| format!("    {},\n", keys.inline())).collect();
     format!("[\n{}]", lines.concat())
 }
 
 impl Scenario {
-    /// The text of its file.
+    /// The text of the scenario's file.
     pub fn to_toml(&self) -> String {
         let mut top = Keys::default();
         top.add("about", &self.about);

@@ -1,7 +1,7 @@
-//! A series of patches, judged patch by patch.
+//! Judges a series of patches, patch by patch.
 
 mod result;
 mod run;
 
-pub use result::{Brought, Changed, Judged, SeriesResult, State, Step};
+pub use result::{Brought, DependencyCounts, Judged, SeriesResult, SeriesStep, State};
 pub use run::{Judging, SeriesSpec, judge};

@@ -6,112 +6,115 @@ use serde::{Deserialize, Serialize};
 use crate::compare::{Count, LockOrderDiff, Tally, Verdict, worst_exit_status};
 use crate::record::Head;
 
-/// A series of patches, judged one by one.
+/// The result of a series of patches that are judged one by one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SeriesResult {
-    /// Who did it, and where.
+    /// The command, the version and the machine.
     #[serde(flatten)]
     pub head: Head,
     /// The source below the series.
     pub source: String,
-    /// The exit status that goes with it.
+    /// The exit status of the command.
     pub exit_status: u8,
-    /// The patches, in their order. Those of a series that was interrupted are the ones that were judged.
-    pub patches: Vec<Step>,
-    /// From its beginning to its end, seconds.
+    /// The patches, in their order. If the series was interrupted, only those that were judged.
+    pub patches: Vec<SeriesStep>,
+    /// The duration of the whole series, in seconds.
     pub seconds: f64,
 }
 
-/// One patch: the kernel with it and all before it, against the last one below that builds and boots.
+/// One patch. The kernel with it and all patches before it is compared with the last earlier kernel
+/// that builds and boots.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Step {
-    /// Its place in the series, from 1.
+pub struct SeriesStep {
+    /// The patch's place in the series, from 1.
     pub number: usize,
-    /// Its subject, or its file's name.
+    /// The patch's subject, or the name of its file.
     pub subject: String,
-    /// How many patches the other kernel has: one less, unless one of them does not build or boot.
+    /// The number of patches of the other kernel: one less than `number`, unless that kernel does
+    /// not build or boot.
     pub against: usize,
-    /// What came of it.
+    /// The outcome.
     #[serde(flatten)]
     pub state: State,
 }
 
-/// What came of a patch.
+/// The outcome of a patch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum State {
-    /// There is no kernel: it does not apply, or does not build.
+    /// There is no kernel: the patch does not apply, or the kernel does not build.
     NoKernel {
-        /// The first lines of why.
+        /// The first lines of the reason.
         why: String,
     },
-    /// There was no trial of it.
+    /// No trial of the kernel was completed.
     NoTrial {
-        /// Why.
+        /// The reason.
         why: String,
         /// The run's folder, below the series'.
         run: String,
     },
-    /// It was judged.
+    /// The patch was judged.
     Judged(Box<Judged>),
 }
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Judged {
     /// The run's folder, below the series'.
     pub run: String,
     /// The verdict.
     pub verdict: Verdict,
-    /// Why, in one sentence.
+    /// The reason of the verdict, in one sentence.
     pub reason: String,
     /// How the trials ended.
     pub trials: Sides<Tally>,
-    /// Reports that it brought.
+    /// Reports that the patch introduces.
     pub new: Vec<Brought>,
-    /// Reports that it took away.
+    /// Reports that the patch removes.
     pub fixed: Vec<Brought>,
-    /// Dependencies of the lock order that it brought and took away; none where they were not compared.
-    pub locks: Option<Changed>,
-    /// What it made slower and faster, in short; none where nothing was timed.
+    /// The numbers of lock order dependencies that the patch adds and removes. None if they were
+    /// not compared.
+    pub locks: Option<DependencyCounts>,
+    /// What the patch makes slower and faster, in short. None if nothing was timed.
     pub latency: Option<Vec<String>>,
-    /// The kernel was built now, which took so many seconds.
+    /// The build time of the kernel, in seconds, if it was built now.
     pub build_seconds: Option<f64>,
 }
 
 /// A report that only one of two kernels shows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Brought {
-    /// Its signature.
+    /// The report's signature.
     pub signature: String,
-    /// One line.
+    /// The report in one line.
     pub title: String,
-    /// Trials without the patch that showed it, of those that could.
+    /// Trials without the patch that showed the report, of those that could have shown it.
     pub before: Count,
-    /// Trials with it.
+    /// The same for trials with the patch.
     pub after: Count,
-    /// It is beyond chance.
+    /// Whether the difference is beyond chance.
     pub decided: bool,
 }
 
 /// Numbers of dependencies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Changed {
-    /// Only with the patch.
+pub struct DependencyCounts {
+    /// Dependencies that exist only with the patch.
     pub new: usize,
-    /// Only without it.
+    /// Dependencies that exist only without the patch.
     pub gone: usize,
 }
 
-impl Changed {
-    /// Of a comparison.
+impl DependencyCounts {
+    /// The numbers of a comparison. None if the lock order was not compared.
     pub fn of(diff: &LockOrderDiff) -> Option<Self> {
         diff.none.is_none().then_some(Self { new: diff.new.len(), gone: diff.gone.len() })
     }
 }
 
-impl Step {
-    /// The exit status that it asks for.
+impl SeriesStep {
+    /// The exit status of this patch.
     pub fn exit_status(&self) -> u8 {
         match &self.state {
             State::NoKernel { .. } | State::NoTrial { .. } => 1,
@@ -121,8 +124,8 @@ impl Step {
 }
 
 impl SeriesResult {
-    /// The exit status of all patches: the worst of theirs.
+    /// The worst exit status of all patches.
     pub fn exit_status(&self) -> u8 {
-        worst_exit_status(self.patches.iter().map(Step::exit_status))
+        worst_exit_status(self.patches.iter().map(SeriesStep::exit_status))
     }
 }

@@ -1,60 +1,60 @@
-//! Every patch of a series judged, each on top of those before it.
+//! Judges every patch of a series, each on top of those before it.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use futures::future::LocalBoxFuture;
 
-use super::{Brought, Changed, Judged, SeriesResult, State, Step};
-use crate::bisect::{Bisecting, Bisection, History, Lineup, LineupSpec, build};
+use super::{Brought, DependencyCounts, Judged, SeriesResult, SeriesStep, State};
+use crate::bisect::{Bisecting, Bisection, Lineup, LineupSpec, RevisionGraph, build};
 use crate::compare::{Class, Finding};
 use crate::comparison::{
-    AnalysesSpec, ComparisonSpec, Env, Finished, Request, RunningSpec, TrialsSpec, compare_inner,
+    AnalysesSpec, AnalysisRequest, ComparisonSpec, Env, Finished, RunningSpec, TrialsSpec, compare_inner,
 };
 use crate::environment;
 use crate::kernel::{PairSpec, Single, split};
-use crate::latency::{MetricResult, Told};
+use crate::latency::{MetricResult, MetricVerdict};
 use crate::record::{Head, RunFolder};
 use crate::scenario::Scenario;
 use crate::{Error, Result};
 
-/// A series to be judged.
+/// A series to judge.
 #[derive(Debug, Clone)]
 pub struct SeriesSpec {
     /// An mbox, a folder of patches, or patch files in their order.
     pub patches: Vec<PathBuf>,
-    /// The whole series is judged first, and the patch that brings each new report is found by halves.
+    /// Judge the whole series first, and then search for the patch that introduces each new report.
     pub bisect: bool,
     /// The kernel source. None: the default one.
     pub source: Option<String>,
     /// Trials of each side for each patch. None: the scenario's number.
     pub trials: Option<u32>,
-    /// What all kernels and trials have.
+    /// What all kernels and trials have in common.
     pub all: LineupSpec,
 }
 
-/// How far a series is.
+/// The progress of a series.
 #[derive(Debug)]
 pub enum Judging<'a> {
-    /// It begins: its result without patches, and how many patches it has.
+    /// It begins. The result has no patches yet. The number is that of all patches.
     Begins(&'a SeriesResult, usize),
     /// A patch was judged.
-    Patch(&'a Step),
+    Patch(&'a SeriesStep),
     /// All patches were judged.
     Brought(&'a SeriesResult),
-    /// The patch that brought this report is looked for.
+    /// The search for the patch that introduced this report begins.
     Sought(&'a str),
-    /// A part of the series was tried, or the search has ended.
+    /// A kernel of the search was tried, or the search has ended.
     Bisecting(Bisecting<'a>),
 }
 
 /// The most trials of one kernel of a bisected series.
 const MOST: u32 = 200;
 
-/// How probable a patch must be that is named.
+/// The probability that a patch must have to be named.
 const CONFIDENCE: f64 = 0.98;
 
-/// What all patches share.
+/// What all patches have in common.
 struct Series<'a> {
     spec: &'a SeriesSpec,
     all: &'a LineupSpec,
@@ -63,7 +63,8 @@ struct Series<'a> {
     env: &'a Env<'a>,
 }
 
-/// Judges the series and tells of each patch as it ends. With the result comes why not all patches were judged, if so.
+/// Judges the series. `tell` receives each patch as it ends. If not all patches were judged, the
+/// reason is returned with the result.
 pub fn judge<'a>(
     spec: &'a SeriesSpec,
     env: &'a Env<'a>,
@@ -110,7 +111,8 @@ pub fn judge<'a>(
                 against = number;
             }
             result.patches.push(step);
-            // Written after each: one that is killed leaves what it had.
+            // The result is written after each patch, so that a series that is killed leaves what
+            // it had.
             result.exit_status = result.exit_status();
             result.seconds = began.elapsed().as_secs_f64();
             folder.write("series.json", &result)?;
@@ -127,7 +129,7 @@ pub fn judge<'a>(
 }
 
 impl Series<'_> {
-    /// The kernels with the first `against` patches, and with the first `number`.
+    /// The kernels with the first `against` patches, and with the first `number` patches.
     fn pair(&self, below: &PairSpec, against: usize, number: usize) -> PairSpec {
         let files =
             |range: std::ops::Range<usize>| self.patches[range].iter().map(|patch| patch.file.clone());
@@ -138,15 +140,17 @@ impl Series<'_> {
         }
     }
 
-    /// Judges one patch. An error is an interruption or the machine's; whatever else goes wrong is the patch's.
-    async fn judge(&self, below: &PairSpec, against: usize, number: usize) -> Result<Step> {
+    /// Judges one patch. Errors are interruptions and failures of the machine. Every other failure
+    /// is recorded as the patch's outcome.
+    async fn judge(&self, below: &PairSpec, against: usize, number: usize) -> Result<SeriesStep> {
         let subject = self.patches[number - 1].subject.clone();
-        let step = |state| Step { number, subject, against, state };
+        let step = |state| SeriesStep { number, subject, against, state };
         let pair = self.pair(below, against, number);
         let build_seconds = match build(&pair, self.env).await? {
             Ok(seconds) => seconds,
             Err(why) => {
-                // Below the series' folder each patch is known by its own name.
+                // The series' folder is removed from the message, so that each patch has its own
+                // name there.
                 let here = format!("{}/patches/", self.folder.display());
                 return Ok(step(State::NoKernel { why: why.replace(&here, "") }));
             }
@@ -156,9 +160,9 @@ impl Series<'_> {
             scenario: self.all.scenario.clone(),
             trials: TrialsSpec { end: self.spec.trials, ..TrialsSpec::default() },
             analyses: AnalysesSpec {
-                control: Request::Omitted,
-                coverage: Request::Refused,
-                overlap: Request::Refused,
+                control: AnalysisRequest::Omitted,
+                coverage: AnalysisRequest::Refused,
+                overlap: AnalysisRequest::Refused,
                 ..AnalysesSpec::default()
             },
             running: RunningSpec { results: self.folder.to_owned(), ..self.all.running.clone() },
@@ -174,7 +178,7 @@ impl Series<'_> {
             unknown.filter(|finding| finding.class == class).map(brought).collect()
         };
         let latency = result.latency.as_ref().filter(|told| told.none.is_none()).map(|told| {
-            [Told::Slower, Told::Faster]
+            [MetricVerdict::Slower, MetricVerdict::Faster]
                 .into_iter()
                 .flat_map(|way| told.told(way))
                 .map(MetricResult::in_short)
@@ -187,13 +191,14 @@ impl Series<'_> {
             trials: result.trials,
             new: of(Class::New),
             fixed: of(Class::Fixed),
-            locks: result.lock_order.as_ref().and_then(Changed::of),
+            locks: result.lock_order.as_ref().and_then(DependencyCounts::of),
             latency,
             build_seconds,
         }))))
     }
 
-    /// Looks for the patch that brought each report which the whole series brings beyond chance.
+    /// Searches for the patch that introduces each report which the whole series introduces beyond
+    /// chance.
     async fn bisect(
         &self,
         below: &PairSpec,
@@ -213,8 +218,8 @@ impl Series<'_> {
                 most: MOST,
                 env: self.env,
             };
-            let mut bisection = Bisection::new(History::line(self.patches.len()), CONFIDENCE);
-            // What the whole series showed counts.
+            let mut bisection = Bisection::new(RevisionGraph::line(self.patches.len()), CONFIDENCE);
+            // The trials of the whole series count.
             bisection.add(self.patches.len(), one.after.seen, one.after.trials - one.after.seen);
             bisection.add(0, one.before.seen, one.before.trials - one.before.seen);
             let name = |number: usize| match number {

@@ -1,18 +1,18 @@
-//! A machine no larger than what is left to be done on it.
+//! Reduces the machine to what the remaining operations need.
 
 use std::collections::BTreeMap;
 
-use super::part::moved;
+use super::candidates::moved;
 use crate::bytes::Bytes;
 use crate::scenario::{Device, DeviceId, Operation, Place, Scenario, Topology};
 
-/// Memory that a kernel with every check still boots in, and can take more in.
+/// Memory at boot that is enough for a kernel with all checks to boot, and to add more memory.
 const ENOUGH: Bytes = Bytes(256 * Bytes::MIB);
 
-/// Makes something of the machine smaller.
+/// A change that makes one part of the machine smaller.
 pub(super) type Reduction = fn(&mut Scenario);
 
-/// Those that change anything, in their order.
+/// The reductions that change this scenario, in their order.
 pub(super) fn reductions(scenario: &Scenario) -> Vec<Reduction> {
     let all: [Reduction; 6] = [
         without_unused_devices,
@@ -30,7 +30,7 @@ pub(super) fn reductions(scenario: &Scenario) -> Vec<Reduction> {
     all.into_iter().filter(changes).collect()
 }
 
-/// Only devices that something is done to, and slots and room for these.
+/// Keeps only the devices that an operation acts on, with slots and memory for these.
 fn without_unused_devices(scenario: &mut Scenario) {
     let used: Vec<DeviceId> = moved(scenario).into_iter().cloned().collect();
     let mut groups: BTreeMap<&str, Vec<&DeviceId>> = BTreeMap::new();
@@ -60,7 +60,7 @@ fn without_unused_devices(scenario: &mut Scenario) {
     }
     let in_slots = scenario.devices.values().filter(|d| matches!(d, Device::Dimm(_) | Device::Nvdimm { .. }));
     scenario.machine.slots = u32::try_from(in_slots.count()).unwrap_or(u32::MAX);
-    // DIMMs with an address of their own keep the room around them.
+    // DIMMs with a given address need the address space around them.
     let placed = |device: &Device| matches!(device, Device::Dimm(dimm) if dimm.address.is_some());
     if !scenario.devices.values().any(placed) {
         scenario.machine.max_memory = scenario.largest();
@@ -83,7 +83,7 @@ fn without_kernel_args(scenario: &mut Scenario) {
     scenario.machine.kernel_args.clear();
 }
 
-/// One node, where nothing is plugged into another.
+/// Leaves one node, if no device is plugged into another one.
 fn without_nodes(scenario: &mut Scenario) {
     let elsewhere = scenario.devices.values().any(|device| match device {
         Device::Dimm(dimm) => dimm.node > 0,
@@ -96,9 +96,9 @@ fn without_nodes(scenario: &mut Scenario) {
     }
 }
 
-/// CPUs that come sit behind those of the boot, and there is room for these and no more.
+/// Gives plugged CPUs the slots after the boot CPUs, and sets `max_cpus` to what they need.
 fn with_fewest_cpus(scenario: &mut Scenario) {
-    // Nodes name slots.
+    // The slots must stay, because nodes name them.
     if !scenario.machine.nodes.is_empty() {
         return;
     }
@@ -116,7 +116,7 @@ fn with_fewest_cpus(scenario: &mut Scenario) {
     }
 }
 
-/// One CPU, where nothing names another.
+/// Boots with one CPU, if nothing names another one.
 fn with_one_cpu_at_boot(scenario: &mut Scenario) {
     let named = scenario.guest.load.iter().flat_map(|load| &load.cpus).any(|cpu| *cpu > 0);
     let steps = || scenario.lanes.iter().flat_map(|lane| &lane.steps);

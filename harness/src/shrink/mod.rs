@@ -1,19 +1,19 @@
-//! From a trial that showed a report to the smallest scenario that still shows it.
+//! Reduces a trial that showed a report to the smallest scenario found that still shows it.
 
+mod candidates;
 mod file;
+mod flatten;
 mod machine;
 mod oracle;
-mod part;
-mod plain;
 mod reduce;
 mod result;
-mod rule;
 mod run;
+mod sequential_test;
 mod size;
 
-pub use plain::plain;
+pub use flatten::flatten;
 pub use reduce::reduce;
-pub use result::{ShrinkResult, Tried, rate};
-pub use rule::{Rule, Word};
+pub use result::{CandidateResult, ShrinkResult, rate};
 pub use run::{ShrinkSpec, shrink};
+pub use sequential_test::{Rule, Word};
 pub use size::Size;

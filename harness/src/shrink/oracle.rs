@@ -1,21 +1,26 @@
-//! The trials that decide about a candidate: one context, whose scenario and checkpoints change.
+//! Runs the trials that decide about a candidate. They share one context, whose scenario and
+//! checkpoints change.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
 use crate::compare::{Count, Replays};
 use crate::environment::Env;
-use crate::qemu::Start;
+use crate::qemu::LaunchMode;
 use crate::record::RunFolder;
 use crate::scenario::{Scenario, Schedule};
 use crate::text::harmless;
-use crate::trial::checkpoint::{self, Boot, Checkpoints};
-use crate::trial::{Again, Happened, Original, Setting, TrialOutcome, TrialPlan, TrialRecord, run_all};
+use crate::trial::checkpoint::{self, Boot};
+use crate::trial::{
+    Again, Happened, Instruments, Original, TrialContext, TrialOutcome, TrialPlan, TrialRecord, TrialSetup,
+    TrialStart, run_all,
+};
 use crate::{Error, Result};
 
-/// Runs trials of one recorded trial's kernel.
+/// Runs trials on the kernel of one recorded trial.
 pub(super) struct Bench<'a> {
-    setting: Setting,
+    context: TrialContext,
+    start: TrialStart,
     env: &'a Env<'a>,
     folder: &'a RunFolder,
     workers: usize,
@@ -26,28 +31,30 @@ pub(super) struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     pub(super) fn new(
-        setting: Setting,
+        context: TrialContext,
+        start: TrialStart,
         env: &'a Env<'a>,
         folder: &'a RunFolder,
         workers: usize,
         record: &'a TrialRecord,
         signature: &str,
     ) -> Self {
-        Self { setting, env, folder, workers, record, signature: signature.into(), trials: 0 }
+        Self { context, start, env, folder, workers, record, signature: signature.into(), trials: 0 }
     }
 
-    /// Tells the listener how far the search is.
+    /// Reports the progress of the search to the listener.
     pub(super) fn say(&self, text: &str) {
         self.env.note("shrink", text);
     }
 
-    /// Trials that were run.
+    /// The number of trials that were run.
     pub(super) fn trials(&self) -> u32 {
         self.trials
     }
 
-    /// In how many of at most `most` trials of `scenario` the report came, of those that could have shown it. Each
-    /// follows `schedule`, or one of its own; none begins once `enough` says so, and what then still ends has no say.
+    /// Runs at most `most` trials of `scenario`, and counts those that showed the report, among
+    /// those that could have shown it. Each trial follows `schedule`, or a schedule of its own. No
+    /// trial begins once `enough` is true, and trials that end after that do not count.
     pub(super) async fn show(
         &mut self,
         scenario: &Scenario,
@@ -69,8 +76,8 @@ impl<'a> Bench<'a> {
             if !*decided {
                 replays.add(record);
                 *count = count_of(replays, &self.signature);
-                // What was spoilt in every attempt would be so again: this scenario cannot be run, as a load without the
-                // files that it reads.
+                // A trial that was spoilt in every attempt would be spoilt again. This scenario
+                // cannot be run, for example because a load has no files to read.
                 let spoilt = record.outcome == TrialOutcome::Infrastructure && count.trials == 0;
                 *decided = enough(*count) || spoilt && schedule.is_none();
                 if spoilt {
@@ -87,7 +94,9 @@ impl<'a> Bench<'a> {
             TrialPlan { side: self.record.side, number, seed, replay, attempt: 0 }
         });
         let trials = self.folder.trials();
-        let ran = run_all(&self.setting, plans, self.workers, &trials, self.env.cancel, &tell).await;
+        let setup =
+            TrialSetup { context: &self.context, start: &self.start, instruments: &Instruments::default() };
+        let ran = run_all(setup, plans, self.workers, &trials, self.env.cancel, &tell).await;
         let (_, count, ended, _) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.trials += ended;
         match ran.stopped {
@@ -96,29 +105,26 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Sets the scenario. Another command line wants another checkpoint; false where its guest gives none, though
-    /// others did: it is no machine to run trials on.
+    /// Sets the scenario. A different command line needs a different checkpoint. Returns false if
+    /// the guest gives none although other guests did: no trials can be run on that machine.
     async fn make_room(&mut self, scenario: &Scenario, name: &str) -> Result<bool> {
-        let alike = self.setting.command_line(Start::Template)
-            == self.setting.command_line_of(scenario, Start::Template);
-        let before = std::mem::replace(&mut self.setting.scenario, scenario.clone());
-        if alike || self.setting.checkpoints.is_none() {
-            return Ok(true);
-        }
-        let evidence = self.folder.checkpoints().join(name);
-        match checkpoint::prepare(&self.setting, self.env.cache, Boot::FIRST, &evidence, self.env.cancel)
-            .await?
-        {
-            Checkpoints::Ready(checkpoints) => {
-                self.setting.checkpoints = Some(*checkpoints);
-                Ok(true)
-            }
-            Checkpoints::None(why) => {
-                self.say(&format!("this machine gives no checkpoint: {why}"));
-                self.setting.scenario = before;
-                Ok(false)
+        let context = self.context.with_scenario(scenario.clone());
+        let alike =
+            context.command_line(LaunchMode::Template) == self.context.command_line(LaunchMode::Template);
+        if !alike && matches!(self.start, TrialStart::Restored(_)) {
+            let evidence = self.folder.checkpoints().join(name);
+            let prepared =
+                checkpoint::prepare(&context, self.env.cache, Boot::FIRST, &evidence, self.env.cancel);
+            match prepared.await? {
+                Ok(checkpoints) => self.start = TrialStart::Restored(checkpoints),
+                Err(why) => {
+                    self.say(&format!("this machine gives no checkpoint: {why}"));
+                    return Ok(false);
+                }
             }
         }
+        self.context = context;
+        Ok(true)
     }
 }
 

@@ -1,12 +1,14 @@
-//! Delta debugging (Zeller and Hildebrandt, 2002): all parts of a kind at once, then halves, quarters, ... single ones;
-//! what the report comes without, goes.
+//! Delta debugging (Zeller and Hildebrandt, 2002): the search tries to remove all parts of a kind
+//! at once, then halves, quarters, and finally single ones. A part is removed if the report appears
+//! without it.
 
-use super::part::{Kind, MACHINE, PAUSES, SCHEDULE};
+use super::candidates::{Kind, MACHINE, PAUSES, SCHEDULE};
 use crate::Result;
 use crate::scenario::Scenario;
 
-/// The smallest scenario that was found, from `scenario` on. `gives` tries a candidate and says whether the report comes
-/// of it; it is never asked twice about the same one. Its error ends the search.
+/// Reduces `scenario`, and returns the smallest scenario that was found. `gives` tries a candidate
+/// and returns whether the candidate shows the report. It is never called twice for one candidate.
+/// An error of `gives` ends the search.
 pub async fn reduce(
     scenario: Scenario,
     mut gives: impl AsyncFnMut(&Scenario, &Scenario) -> Result<bool>,
@@ -18,17 +20,18 @@ pub async fn reduce(
         for kind in SCHEDULE {
             best = thin(best, kind, &mut given_up, &mut gives).await?;
         }
-        // Without one part another may have become idle.
+        // The removal of one part may have made another one unnecessary.
         if best == before {
             break;
         }
     }
-    // Late: each machine has to be booted. With less of it nothing else becomes idle.
+    // The machine is reduced late, because each machine must be booted. A smaller machine makes no
+    // other part unnecessary.
     best = thin(best, MACHINE, &mut given_up, &mut gives).await?;
     thin(best, PAUSES, &mut given_up, &mut gives).await
 }
 
-/// One kind of part.
+/// Removes parts of one kind.
 async fn thin(
     mut best: Scenario,
     kind: Kind,
@@ -43,7 +46,7 @@ async fn thin(
             let smaller = kind.without(&best, from..to);
             let is_new = !smaller.lanes.is_empty() && smaller != best && !given_up.contains(&smaller);
             if is_new && gives(&best, &smaller).await? {
-                // The next parts have moved up.
+                // The next parts now have the numbers of the removed ones.
                 best = smaller;
             } else {
                 if is_new {
@@ -61,17 +64,18 @@ async fn thin(
 mod tests {
     use super::*;
     use crate::scenario::{DEFAULT, Operation, Seed};
-    use crate::shrink::{Size, plain};
+    use crate::shrink::{Size, flatten};
 
     fn does(scenario: &Scenario, words: &str) -> bool {
         let mut steps = scenario.lanes.iter().flat_map(|lane| &lane.steps);
         steps.any(|step| step.operations.iter().any(|o: &Operation| o.to_string() == words))
     }
 
-    /// What is left of a trial of `text` where `gives` decides; each candidate is one that can be written and read.
+    /// The result of reducing a trial of `text` by the decisions of `gives`. Each candidate must be
+    /// one that can be written and read.
     async fn left(text: &str, gives: impl Fn(&Scenario) -> bool) -> (Scenario, u32) {
         let scenario = Scenario::parse("test.toml", text).unwrap();
-        let start = plain(&scenario, &scenario.schedule(Seed(3).of_trial(0), 0));
+        let start = flatten(&scenario, &scenario.schedule(Seed(3).of_trial(0), 0));
         let mut tried = 0;
         let smallest = reduce(start, async |_, candidate| {
             tried += 1;
@@ -101,7 +105,7 @@ mod tests {
     async fn every_shipped_scenario_stays_legal_on_its_way() {
         for path in crate::scenario::shipped() {
             let text = fs_err::read_to_string(path).unwrap();
-            // A report that comes by chance, here by hash: each candidate is another case.
+            // The report appears by chance, here by a hash, so that each candidate is a new case.
             let chance =
                 |candidate: &Scenario| blake3::hash(candidate.to_toml().as_bytes()).as_bytes()[0] < 100;
             left(&text, chance).await;

@@ -1,4 +1,4 @@
-//! What `hotplug shrink` found, and on which way.
+//! The result of `hotplug shrink`, with the steps of the search.
 
 use hotplug_statistics::interval;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use crate::record::Run;
 pub struct ShrinkResult {
     /// [`crate::record::SCHEMA`].
     pub schema: u32,
-    /// The exit status that goes with it.
+    /// The exit status of the command.
     pub exit_status: u8,
     /// The recorded trial's folder.
     pub trial: String,
@@ -19,38 +19,38 @@ pub struct ShrinkResult {
     pub signature: String,
     /// The report in one line.
     pub title: String,
-    /// How often the recorded schedule gave it again.
+    /// How often the recorded schedule showed the report again.
     pub original: Count,
-    /// What the rule says.
+    /// The rule that decided about candidates, in words.
     pub rule: String,
     /// Every candidate, in the order in which they were tried.
-    pub steps: Vec<Tried>,
-    /// The size of the recorded trial, and of what is left.
+    pub steps: Vec<CandidateResult>,
+    /// The size of the recorded trial, and that of the result.
     pub sizes: [String; 2],
-    /// How often what is left gave it, in trials of its own.
+    /// How often the result showed the report, in separate trials.
     pub shrunk: Option<Count>,
-    /// Trials that were run.
+    /// The number of trials that were run.
     pub trials: u32,
-    /// Seconds that they took, boots for checkpoints included.
+    /// Seconds that the trials took, including boots for checkpoints.
     pub trials_seconds: f64,
-    /// What was run.
+    /// The run.
     pub run: Run,
 }
 
-/// A candidate.
+/// A candidate, and its result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Tried {
-    /// Its trials are `trials/<name>-replay-000` and so on.
+pub struct CandidateResult {
+    /// The candidate's name. Its trials are `trials/<name>-replay-000` and so on.
     pub name: String,
-    /// What of it is less, such as `loads 2 -> 1`.
+    /// What is smaller in it, such as `loads 2 -> 1`.
     pub what: String,
-    /// Whether it was taken.
+    /// Whether the candidate was taken.
     pub taken: bool,
-    /// How often it gave the report before that was decided.
+    /// How often the candidate showed the report before the decision.
     pub again: Count,
 }
 
-/// Such as `7 of 10 (35 % to 93 %)`, with the exact 95 % interval.
+/// A rate in words, such as `7 of 10 (35 % to 93 %)`, with the exact 95 % interval.
 pub fn rate(again: Count) -> String {
     let (low, high) = interval(again.seen, again.trials);
     format!("{} of {} ({:.0} % to {:.0} %)", again.seen, again.trials, low * 100.0, high * 100.0)

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::file::{about, file};
 use super::oracle::Bench;
-use super::{Rule, ShrinkResult, Size, Tried, Word, plain, rate, reduce};
+use super::{CandidateResult, Rule, ShrinkResult, Size, Word, flatten, rate, reduce};
 use crate::compare::{Count, Recurrence, Replays};
 use crate::comparison::{Env, RunningSpec};
 use crate::files::write_whole;
@@ -16,24 +16,26 @@ use crate::scenario::Scenario;
 use crate::trial::TrialRecord;
 use crate::{Error, ErrorKind, Result, environment};
 
-/// A recorded trial to be shrunk.
+/// A recorded trial to shrink.
 #[derive(Debug, Clone)]
 pub struct ShrinkSpec {
     /// The trial's folder.
     pub recorded: PathBuf,
-    /// The begin of the finding's signature. None: the first report.
+    /// The beginning of the finding's signature. None: the first report.
     pub signature: Option<String>,
-    /// Trials that measure the recorded trial's rate, and the result's. Also the most trials of one candidate.
+    /// The number of trials that measure the rate of the recorded trial, and that of the result.
+    /// Also the most trials of one candidate.
     pub times: u32,
-    /// How sure, in percent, a candidate must be worse before it is given up.
+    /// The confidence, in percent, at which a candidate counts as worse and is given up.
     pub confidence: u32,
-    /// The scenario file that is written. None: `shrunk.toml` in the search's folder.
+    /// The scenario file to write. None: `shrunk.toml` in the search's folder.
     pub out: Option<PathBuf>,
     /// How trials run, and where results go.
     pub running: RunningSpec,
 }
 
-/// Shrinks the trial. The result, its folder, and the file of the scenario, which is there where something was found.
+/// Shrinks the trial. Returns the result, its folder, and the path of the scenario file, which is
+/// written if something was found.
 pub fn shrink<'a>(
     spec: &'a ShrinkSpec,
     env: &'a Env<'a>,
@@ -44,10 +46,11 @@ pub fn shrink<'a>(
         let recorded = RecordedRun::find(&spec.running, &source, std::slice::from_ref(&record), env).await?;
         let folder = RunFolder::create(&spec.running.results, &format!("shrink-{}", record.folder))?;
         let mut run = recorded.run(&spec.running, &folder, spec.times, env);
-        // No run.json: its trials have a scenario each, and are none that could be continued or replayed.
+        // There is no run.json: each candidate has a scenario of its own, so its trials cannot be
+        // continued or replayed.
         environment::save_inputs(&folder, &recorded.scenario_text, recorded.initramfs)?;
         let scenario = recorded.scenario.clone();
-        let (setting, _kernels) = recorded.context(&spec.running, &mut run, &folder, env).await?;
+        let (context, start, _kernels) = recorded.context(&spec.running, &mut run, &folder, env).await?;
         let workers = run.plan.workers;
         let result = ShrinkResult {
             schema: SCHEMA,
@@ -65,7 +68,7 @@ pub fn shrink<'a>(
             run,
         };
         let file = spec.out.clone().unwrap_or_else(|| folder.path().join("shrunk.toml"));
-        let bench = Bench::new(setting, env, &folder, workers, &record, &result.signature);
+        let bench = Bench::new(context, start, env, &folder, workers, &record, &result.signature);
         let mut search = Search { bench, record: &record, result, file, written: false };
         let began = Instant::now();
         let ended = Box::pin(search.whole(&scenario, spec)).await;
@@ -74,7 +77,7 @@ pub fn shrink<'a>(
         result.trials_seconds = began.elapsed().as_secs_f64();
         if let Err(error) = ended {
             if written && error.kind() == ErrorKind::Interrupted {
-                bench.say(&format!("the best so far is in {}", file.display()));
+                bench.say(&format!("the best scenario so far is in {}", file.display()));
             }
             return Err(error);
         }
@@ -84,7 +87,7 @@ pub fn shrink<'a>(
     })
 }
 
-/// The finding of the recorded trial that is meant.
+/// The finding of the recorded trial that `signature` selects.
 fn wanted(record: &TrialRecord, signature: Option<&str>) -> Result<Recurrence> {
     let all = Replays::of(record).map(|replays| replays.recurrences()).unwrap_or_default();
     let first = record.reports.first().map(|seen| seen.first.signature.hash.as_str());
@@ -108,7 +111,7 @@ fn wanted(record: &TrialRecord, signature: Option<&str>) -> Result<Recurrence> {
         .help("name a trial, and a signature, that result.json names"))
 }
 
-/// The search under way.
+/// A search in progress.
 struct Search<'a> {
     bench: Bench<'a>,
     record: &'a TrialRecord,
@@ -118,15 +121,15 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Measures, reduces, measures again.
+    /// Measures the recorded trial, reduces it, and measures the result.
     async fn whole(&mut self, scenario: &Scenario, spec: &ShrinkSpec) -> Result<()> {
         let schedule = Some(&self.record.schedule);
         let original =
             self.bench.show(scenario, schedule, &self.record.folder, spec.times, |_| false).await?;
         self.result.original = original;
-        self.bench.say(&format!("the recorded trial came again in {}", rate(original)));
+        self.bench.say(&format!("the report of the recorded trial came again in {}", rate(original)));
         let rule = Rule::new(original, 1.0 - f64::from(spec.confidence) / 100.0, spec.times);
-        let mut start = plain(scenario, &self.record.schedule);
+        let mut start = flatten(scenario, &self.record.schedule);
         start.about = about(&self.result);
         self.result.sizes = [Size::of(&start).to_string(), String::new()];
         if original.seen == 0 {
@@ -134,7 +137,7 @@ impl Search<'_> {
             return Ok(());
         }
         self.result.rule = format!(
-            "wanted rate {:.0} %; a candidate with it is taken with {:.0} %, one with a tenth of the recorded trial's with {:.0} %",
+            "wanted rate {:.0} %; a candidate of this rate is taken with probability {:.0} %, one of a tenth of the recorded rate with {:.0} %",
             rule.rate() * 100.0,
             rule.taken_at(rule.rate()) * 100.0,
             rule.taken_at(rule.rate() / 5.0) * 100.0
@@ -155,7 +158,8 @@ impl Search<'_> {
         self.confirm(history, &rule, spec.times).await
     }
 
-    /// Tries a candidate; what was taken is written, so that an interruption leaves the best so far.
+    /// Tries a candidate. One that is taken is written to the file, so that an interruption leaves
+    /// the best one so far.
     async fn gives(&mut self, best: Option<&Scenario>, candidate: &Scenario, rule: &Rule) -> Result<bool> {
         let name = format!("step-{:03}", self.result.steps.len());
         let size = Size::of(candidate);
@@ -174,24 +178,24 @@ impl Search<'_> {
                 format!("{} of {} when it was taken; the search was cut off", again.seen, again.trials);
             self.write(candidate, &words)?;
         }
-        self.result.steps.push(Tried { name, what, taken, again });
+        self.result.steps.push(CandidateResult { name, what, taken, again });
         Ok(taken)
     }
 
-    /// Measures the rate of what is left in trials that had no say in the search. What turns out too rare was taken by
-    /// luck: then the one before it is measured.
+    /// Measures the rate of the smallest scenario in trials that had no part in the search. If the
+    /// report is too rare there, the scenario was taken by luck, and the one before it is measured.
     async fn confirm(&mut self, mut history: Vec<Scenario>, rule: &Rule, times: u32) -> Result<()> {
         while let Some(smallest) = history.pop() {
             let name = format!("shrunk-{:03}", history.len());
             let shrunk = self.bench.show(&smallest, None, &name, times, |_| false).await?;
-            self.bench.say(&format!("what is left comes again in {}", rate(shrunk)));
+            self.bench.say(&format!("the report of the smallest scenario comes again in {}", rate(shrunk)));
             if (shrunk.seen > 0 && !rule.is_implausible(shrunk)) || history.is_empty() {
                 self.result.sizes[1] = Size::of(&smallest).to_string();
                 self.result.shrunk = Some(shrunk);
                 self.result.exit_status = u8::from(shrunk.seen == 0);
                 return self.write(&smallest, &rate(shrunk));
             }
-            self.bench.say("too rare: it was taken by luck, and the one before it is measured");
+            self.bench.say("too rare: this scenario was taken by luck, and the one before it is measured");
         }
         Ok(())
     }

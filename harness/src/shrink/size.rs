@@ -1,15 +1,15 @@
-//! How large a scenario is: the numbers that a reader of a reproducer cares for.
+//! The size of a scenario, in the numbers that matter to the reader of a reproducer.
 
 use std::fmt::Write;
 
 use crate::scenario::Scenario;
 
-/// Numbers by name, in the order of what is reduced.
+/// Numbers by name, in the order in which they are reduced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Size([(&'static str, u64); 11]);
 
 impl Size {
-    /// Of a scenario without random lanes.
+    /// The size of a scenario without random lanes.
     pub fn of(scenario: &Scenario) -> Self {
         let steps = || scenario.lanes.iter().flat_map(|lane| &lane.steps);
         let many = |count: usize| count as u64;
@@ -30,7 +30,8 @@ impl Size {
         ])
     }
 
-    /// Such as `lanes 2 -> 1, operations 24 -> 3`; what is the same is left out.
+    /// The differences in words, such as `lanes 2 -> 1, operations 24 -> 3`. Equal numbers are left
+    /// out.
     pub fn less_than(&self, larger: &Self) -> String {
         let mut text = String::new();
         for ((name, now), (_, was)) in self.0.iter().zip(&larger.0).filter(|(now, was)| now != was) {
@@ -41,7 +42,7 @@ impl Size {
     }
 }
 
-/// Such as `lanes 1, loads 0, operations 2`.
+/// In words, such as `lanes 1, loads 0, operations 2`.
 impl std::fmt::Display for Size {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let words: Vec<String> = self.0.iter().map(|(name, number)| format!("{name} {number}")).collect();

@@ -1,4 +1,4 @@
-//! Does what the guest has add up to what was plugged, to the page?
+//! Checks that the guest's memory and CPUs match what was plugged, to the page.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,18 +12,18 @@ use crate::guest_clock::HostTime;
 use crate::limits::limits;
 use crate::scenario::{DeviceId, MemoryOnline, Policy};
 
-/// Something that does not add up.
+/// A counter of the guest that does not have the expected value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mismatch {
-    /// When it was seen.
+    /// When the guest's snapshot showed it.
     pub at: HostTime,
-    /// After which operation, such as `unplug dimm2`.
+    /// The operation that it was seen after, such as `unplug dimm2`.
     pub after: String,
-    /// What: a counter, the value it has and the one it should have.
+    /// The counter, its value, and the expected value.
     pub what: String,
 }
 
-/// What an operation changes.
+/// The resource that an operation changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resource {
     /// Memory blocks.
@@ -35,35 +35,37 @@ pub(super) enum Resource {
 /// A node and a zone of it.
 type Zone = (u32, &'static str);
 
-/// What an operation has changed once it ended.
+/// The change that an operation has made once it has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Nothing, or nothing that is counted here.
+    /// No change, or none that is counted here.
     Nothing,
-    /// Nobody knows, because it never ended or ended half-way.
+    /// Not known, because the operation never ended or ended half-way.
     Unknown,
-    /// Memory blocks and what became of them.
+    /// Memory blocks, each with its change.
     Blocks(Vec<(u64, Became)>),
-    /// So many more CPUs are online.
+    /// The number of online CPUs changed by this.
     Cpus(i64),
-    /// A virtio-mem device gives this much now.
+    /// A virtio-mem device now provides this much memory.
     Gives(DeviceId, Bytes),
 }
 
-/// What became of a memory block.
+/// The change of a memory block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Became {
-    /// It came, to this node, and comes online by itself or not, as the guest has it.
+    /// It was added to this node. The guest's default online state determines whether it comes
+    /// online.
     Plugged(u32),
-    /// It went.
+    /// It was removed.
     Gone,
-    /// It was brought online in this zone; its node is known.
+    /// It was brought online in the zone of this policy. Its node is known already.
     Online(Policy),
     /// It was taken offline.
     Offline,
 }
 
-/// What the guest should have: what it booted with, and what came and went since.
+/// The memory and CPUs that the guest should have: those that it booted with, and all changes
+/// since.
 #[derive(Debug)]
 pub(super) struct Ledger {
     baseline: Snapshot,
@@ -74,25 +76,26 @@ pub(super) struct Ledger {
 
 #[derive(Debug)]
 struct State {
-    /// Blocks that were plugged: their node, and while they are online their zone.
+    /// The blocks that were plugged, each with its node, and with its zone while it is online.
     blocks: BTreeMap<u64, (u32, Option<&'static str>)>,
-    /// The zone that new blocks come to by themselves.
+    /// The zone in which new blocks come online. `None` if they stay offline.
     zone: Option<&'static str>,
-    /// What virtio-mem devices give.
+    /// The memory that each virtio-mem device provides.
     given: BTreeMap<DeviceId, Bytes>,
-    /// When one of them last changed that.
+    /// When the size of one of them last changed.
     resized: Option<Instant>,
     cpus_online: i64,
     memory: Traffic,
     cpus: Traffic,
 }
 
-/// Whether a counter can be read without an operation changing it meanwhile.
+/// The operations on a resource. They show whether a counter can be read without an operation
+/// changing it meanwhile.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Traffic {
     in_flight: u32,
     begun: u64,
-    /// An operation's effect is not known: nothing can be checked any more.
+    /// The effect of an operation is not known, so nothing can be checked any more.
     unknown: bool,
 }
 
@@ -111,7 +114,7 @@ impl Ledger {
         Self { baseline, page_bytes: hello.page_bytes.max(1), block_bytes, state: Mutex::new(state) }
     }
 
-    /// One that checks nothing: nobody knows what the guest began with.
+    /// A ledger that checks nothing, for a guest whose initial state is not known.
     pub(super) fn closed(hello: &Hello) -> Self {
         let ledger = Self::new(Snapshot::default(), hello, MemoryOnline::Offline);
         ledger.close();
@@ -122,7 +125,7 @@ impl Ledger {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An operation is about to change `resource`.
+    /// Records that an operation is about to change `resource`.
     pub(super) fn begin(&self, resource: Resource) {
         let mut state = self.state();
         let traffic = state.traffic(resource);
@@ -130,7 +133,7 @@ impl Ledger {
         traffic.begun += 1;
     }
 
-    /// It ended.
+    /// Records that an operation ended, and what it changed.
     pub(super) fn end(&self, resource: Resource, change: &Change) {
         let mut state = self.state();
         state.traffic(resource).in_flight -= 1;
@@ -150,27 +153,29 @@ impl Ledger {
         }
     }
 
-    /// From now on new blocks come online like this.
+    /// Sets how new blocks come online from now on.
     pub(super) fn set_online(&self, online: MemoryOnline) {
         self.state().zone = zone(online.policy());
     }
 
-    /// Nothing is checked any more.
+    /// Ends all checks.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.memory.unknown = true;
         state.cpus.unknown = true;
     }
 
-    /// What may be compared with a snapshot asked for now.
+    /// The operations at the time of a snapshot that is about to be requested.
     pub(super) fn before_snapshot(&self) -> Quiet {
         let state = self.state();
         Quiet { memory: state.memory, cpus: state.cpus }
     }
 
-    /// Compares a snapshot with the ledger. Only what did not change meanwhile is compared, and of an operation's `own`
-    /// blocks those that stay, which nobody else changes. Where a DIMM has gone another may have come: QEMU gives its address
-    /// to the next (`memory_device_get_free_addr()` in its hw/mem/memory-device.c).
+    /// Compares a snapshot with the ledger. A resource is compared only if it did not change
+    /// meanwhile. Of an operation's `own` blocks, those that stay are always compared, because no
+    /// other operation changes them. A removed block may be back, because QEMU gives a removed
+    /// DIMM's address to the next one (`memory_device_get_free_addr()` in its
+    /// hw/mem/memory-device.c).
     pub(super) fn check(&self, quiet: Quiet, now: &Snapshot, own: &[(u64, Became)]) -> Differences {
         let state = self.state();
         let is_still = quiet.memory.is_still(state.memory);
@@ -190,7 +195,8 @@ impl Ledger {
         differences
     }
 
-    /// Whether the guest's memory may still be behind what a virtio-mem device gives, whichever lane resized it.
+    /// Whether the guest's memory may still lag behind a virtio-mem device, whichever lane resized
+    /// it.
     pub(super) fn guest_may_follow(&self) -> bool {
         self.state().resized.is_some_and(|resized| resized.elapsed() < limits().guest_follows)
     }
@@ -214,7 +220,8 @@ impl Ledger {
         let given: u64 = state.given.values().map(|bytes| bytes.0 / 1024).sum();
         compare("MemTotal in KiB".into(), now.mem_total_kib, self.baseline.mem_total_kib, plugged + given);
         if given > 0 {
-            // Its zones have whole blocks present of which only a part is managed.
+            // The zones of such a device count whole blocks as present, of which only a part is
+            // managed.
             return wrong;
         }
         let pages = |snapshot: &Snapshot| -> BTreeMap<(u32, String), (u64, u64)> {
@@ -239,16 +246,17 @@ impl Ledger {
     }
 }
 
-/// What does not add up, a line each.
+/// The differences, one line each.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Differences {
-    /// The operation's own blocks and the CPUs online, which are as they should be once their operations have ended.
+    /// Differences in the operation's own blocks and in the online CPUs. Both are final once their
+    /// operations have ended.
     pub(super) settled: Vec<String>,
-    /// Memory's counters, which may follow a virtio-mem device later.
+    /// Differences in the memory counters, which may lag behind a virtio-mem device.
     pub(super) memory: Vec<String>,
 }
 
-/// The zone a policy names. DIMMs sit above 4 GiB, where the kernel's zone is Normal.
+/// The zone of a policy. DIMMs are above 4 GiB, where the kernel's zone is Normal.
 fn zone(policy: Option<Policy>) -> Option<&'static str> {
     policy.map(|policy| if policy == Policy::Movable { "Movable" } else { "Normal" })
 }
@@ -297,14 +305,15 @@ impl State {
                         _ => None,
                     };
                 }
-                // A block of the boot: how many of its pages are managed, and in which zone, nobody has said.
+                // A block that was there at boot. Its zone and the number of its managed pages are
+                // not known.
                 None => self.memory.unknown = true,
             },
         }
     }
 }
 
-/// The traffic at the moment a snapshot was asked for.
+/// The operations at the time when a snapshot was requested.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quiet {
     memory: Traffic,
@@ -403,7 +412,7 @@ mod tests {
         let mut now = guest(1, 2);
         now.zones[1].name = "Normal".into();
         assert_eq!(seen(&ledger, quiet, &now, &[32]), Vec::<String>::new());
-        // The right number of pages in the wrong zone.
+        // The number of pages is right, but the zone is wrong.
         assert_eq!(seen(&ledger, quiet, &guest(1, 2), &[32]).len(), 4);
     }
 
@@ -428,7 +437,7 @@ mod tests {
         assert_eq!(differences.settled, ["memory block 32 is missing", "3 CPUs online, should be 2"]);
         assert!(!differences.memory.is_empty() && !ledger.guest_may_follow());
         after(&ledger, Resource::Memory, &Change::Gives(DeviceId("vmem0".into()), Bytes(0)));
-        // No longer a matter of the operation that looks.
+        // The resize counts for all operations, not only for the one that checks.
         assert!(ledger.guest_may_follow());
     }
 
@@ -438,10 +447,11 @@ mod tests {
         plug_one(&ledger);
         let gone = (32, Became::Gone);
         let quiet = after(&ledger, Resource::Memory, &Change::Blocks(vec![gone]));
-        // It is still there, and nothing else was asked for.
+        // The block is still there, and no other operation is in flight.
         let left = ledger.check(quiet, &guest(1, 2), &[gone]);
         assert_eq!(left.settled, ["memory block 32 is online, should be gone"]);
-        // Another DIMM comes where it was: in the guest before the ledger has it, and the other way round.
+        // Another DIMM is plugged at the same address. The guest shows it before the ledger has it,
+        // or the other way round.
         ledger.begin(Resource::Memory);
         let nothing = Differences::default();
         assert_eq!(ledger.check(quiet, &guest(1, 2), &[gone]), nothing);

@@ -1,16 +1,17 @@
-//! Checkpoints: a booted, idle guest, kept as a file of memory and 300 KiB of state, from which trials are restored.
+//! Checkpoints. A checkpoint is a booted, idle guest, stored as a file of its memory and 300 KiB of
+//! state. Trials are restored from it.
 //!
-//! Memory is a file that the guest has mapped shared while it boots and that no migration carries (`x-ignore-shared`).
-//! Each restored guest maps it privately: it starts within milliseconds, whatever the guest's size, and pays for the
-//! pages it writes to.
+//! The memory is a file that the guest maps shared while it boots, and that no migration includes
+//! (`x-ignore-shared`). Each restored guest maps the file privately. It starts within milliseconds,
+//! whatever its size, and allocates only the pages that it writes to.
 //!
 //! ```text
 //! ~/.cache/hotplug/checkpoints/<key>/
-//!   lock, checkpoint.json           who makes or reads it; what it is. Written last
+//!   lock, checkpoint.json           the lock of its users; its description, written last
 //!   memory, state                   of the guest
-//!   kmsg.log, serial.log, qemu.cmd  what its boot said, and how it was started
-//!   lock-order.json                 what its lockdep had learned, where that can be read
-//!   boots/<n>/                      the same of further boots, where two kernels' differ: see [`Boot`]
+//!   kmsg.log, serial.log, qemu.cmd  the logs of its boot, and QEMU's command line
+//!   lock-order.json                 the lock order that its lockdep recorded, if it can be read
+//!   boots/<n>/                      the same of further boots, if two kernels differ: [`Boot`]
 //! ```
 
 use std::fs::File;
@@ -25,23 +26,25 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::vm::{Cut, Origin, Vm};
-use super::{Setting, listening, locks};
+use super::{TrialContext, housekeeping_cpu, locks};
 use crate::bytes::Bytes;
-use crate::event_log::Journal;
+use crate::event_log::EventLog;
 use crate::files::{write_json, write_json_compact};
 use crate::host::Accelerator;
 use crate::kernel::{Cache, blocking};
 use crate::limits::limits;
-use crate::qemu::{Scratch, Sealed, Start};
+use crate::qemu::{LaunchMode, Scratch, Sealed};
+use crate::unavailable::Unavailable;
 use crate::{Error, Result, guest};
 
-/// Version of the files. Raised when an older harness's would be misread.
+/// The version of the files. It is raised when files of an older harness would be misread.
 const FORMAT: u32 = 2;
 
-/// How often a boot is tried whose infrastructure failed or that hung; see [`super::workers`]. Trials that boot try more.
+/// How often a boot is tried if its infrastructure failed or it hung (see [`super::pool`]). Trials
+/// that boot try more often.
 const ATTEMPTS: u32 = 2;
 
-/// What is kept of the boot beside the guest itself.
+/// The files that are kept from the boot, in addition to the guest itself.
 const EVIDENCE: [&str; 3] = ["kmsg.log", "serial.log", "qemu.cmd"];
 
 /// A booted, idle guest.
@@ -50,7 +53,7 @@ pub struct Checkpoint {
     pub(super) memory: Sealed,
     pub(super) state: Sealed,
     about: About,
-    /// None where its kernel does not tell.
+    /// `None` if its kernel's lock order cannot be read.
     lock_order: Option<Arc<LockOrder>>,
 }
 
@@ -63,16 +66,17 @@ struct About {
     booted: Booted,
 }
 
-/// What is known of the guest that was saved.
+/// The properties of the saved guest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Booted {
-    /// Who the agent is.
+    /// The agent's description of itself and of the guest.
     hello: Hello,
-    /// What the guest had when it was saved, and so what a restored one begins with.
+    /// The guest's memory and CPUs when it was saved, and so those that a restored guest begins
+    /// with.
     baseline: Snapshot,
-    /// Whether lockdep was checking; none in a kernel without it.
+    /// Whether lockdep was checking. `None` for a kernel without it.
     lockdep_armed: Option<bool>,
-    /// The last kernel record of the boot.
+    /// The sequence number of the last kernel record of the boot.
     newest_record: Option<u64>,
 }
 
@@ -97,12 +101,13 @@ impl Checkpoint {
         self.lock_order.as_deref()
     }
 
-    /// Memory of the host that all guests restored from it share.
+    /// The host memory that all guests restored from it share.
     pub fn taken(&self) -> Result<Bytes> {
         self.memory.taken()
     }
 
-    /// The one in `folder`, if it is whole; with its lock order, if `with_locks`.
+    /// Loads the checkpoint in `folder`, if it is complete. With `with_locks`, the lock order must
+    /// be there too.
     fn load(folder: &Path, with_locks: bool) -> Option<Self> {
         let about: About =
             serde_json::from_slice(&fs_err::read(folder.join("checkpoint.json")).ok()?).ok()?;
@@ -119,7 +124,7 @@ impl Checkpoint {
         } else {
             None
         };
-        // Its age is the time since its last use.
+        // The file's modification time is the time of the checkpoint's last use.
         let json = fs_err::File::open(folder.join("checkpoint.json")).ok()?;
         json.file().set_modified(std::time::SystemTime::now()).ok()?;
         Some(Self { memory, state, about, lock_order })
@@ -133,44 +138,38 @@ impl Checkpoint {
     }
 }
 
-/// What came of preparing checkpoints.
-#[derive(Debug)]
-pub enum Checkpoints {
-    /// There is one for each side.
-    Ready(Box<Sides<Checkpoint>>),
-    /// Why there is none: a side's boot hung, panicked or printed a report, or the scenario begins with the boot. Trials
-    /// must then be cold boots.
-    None(String),
-}
-
-/// Which boot of a kernel a checkpoint is of. Trials begin with the first. What all of them share by chance, such as how
-/// full that boot left the slabs, further ones tell.
+/// The boot of a kernel that a checkpoint is from. Trials begin with the first boot. All of them
+/// share what chance decided in it, such as how full the slabs are. Trials from further boots show
+/// what depends on that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Boot(pub u32);
 
 impl Boot {
-    /// Of what trials begin with.
+    /// The boot that trials begin with.
     pub const FIRST: Self = Self(1);
 }
 
-/// Has a checkpoint of this boot for both kernels of `setting`, from the cache or newly made. What their boots said is
-/// below `evidence`, one folder a side. An error is an interruption, or our own disk's.
+/// The checkpoints of this boot for both kernels of `context`, from the cache or newly made. The
+/// logs of their boots are written below `evidence`, one folder for each side.
+///
+/// `Unavailable` means that a side's boot hung, panicked or printed a report, or that the scenario
+/// begins with the boot. Trials must then boot. Errors only on Ctrl-C or a disk error.
 pub async fn prepare(
-    setting: &Setting,
+    context: &TrialContext,
     cache: &Cache,
     number: Boot,
     evidence: &Path,
     cancel: &CancellationToken,
-) -> Result<Checkpoints> {
-    if setting.scenario.start == crate::scenario::Start::Boot {
-        return Ok(Checkpoints::None("the scenario begins with the boot".into()));
+) -> Result<Result<Box<Sides<Checkpoint>>, Unavailable>> {
+    if context.scenario.start == crate::scenario::Start::Boot {
+        return Ok(Err(Unavailable::because("the scenario begins with the boot")));
     }
-    let program = blake3::hash(&fs_err::read(&setting.qemu.path)?).to_hex().to_string();
+    let program = blake3::hash(&fs_err::read(&context.qemu.path)?).to_hex().to_string();
     let keys =
-        Sides { before: key(setting, &program, Side::Before)?, after: key(setting, &program, Side::After)? };
+        Sides { before: key(context, &program, Side::Before)?, after: key(context, &program, Side::After)? };
     let one = async |side: Side| {
         let folder = cache.checkpoints().join(keys.of(side));
-        one(setting, side, &folder, number, &evidence.join(side.to_string()), cancel).await
+        one(context, side, &folder, number, &evidence.join(side.to_string()), cancel).await
     };
     let (before, after) = if keys.before == keys.after {
         let before = one(Side::Before).await?;
@@ -180,23 +179,24 @@ pub async fn prepare(
         tokio::try_join!(one(Side::Before), one(Side::After))?
     };
     Ok(match (before, after) {
-        (Ok(before), Ok(after)) => Checkpoints::Ready(Box::new(Sides { before, after })),
-        (Err(why), _) => Checkpoints::None(format!("the before kernel: {why}")),
-        (_, Err(why)) => Checkpoints::None(format!("the after kernel: {why}")),
+        (Ok(before), Ok(after)) => Ok(Box::new(Sides { before, after })),
+        (Err(why), _) => Err(Unavailable::because(format!("the before kernel: {why}"))),
+        (_, Err(why)) => Err(Unavailable::because(format!("the after kernel: {why}"))),
     })
 }
 
-/// One side's, below `folder` of the cache, or why there is none.
+/// The checkpoint of one side, in `folder` of the cache, or why there is none.
 async fn one(
-    setting: &Setting,
+    context: &TrialContext,
     side: Side,
     folder: &Path,
     number: Boot,
     evidence: &Path,
     cancel: &CancellationToken,
-) -> Result<Result<Checkpoint, String>> {
+) -> Result<Result<Checkpoint, Unavailable>> {
     fs_err::create_dir_all(evidence)?;
-    // Whoever else makes one of this kernel now is waited for. A prune leaves alone what is locked.
+    // This waits for any other process that makes a checkpoint of this kernel now. A prune does not
+    // remove what is locked.
     let lock = tokio::select! {
         lock = lock(folder.to_owned()) => lock?,
         () = cancel.cancelled() => return Err(Error::interrupted()),
@@ -206,59 +206,59 @@ async fn one(
         Boot(number) => folder.join("boots").join(number.to_string()),
     };
     fs_err::create_dir_all(&place)?;
-    let with_locks = setting.lock_layouts.of(side).is_ok();
-    // Reads some 50 MB; the other side's is read at the same time.
+    let with_locks = context.lock_layouts.of(side).is_ok();
+    // This reads some 50 MB. The other side's checkpoint is read at the same time.
     let kept = place.clone();
     let kept = blocking(move || Ok(Checkpoint::load(&kept, with_locks))).await?;
     if let Some(checkpoint) = kept {
         copy_evidence(&place, evidence)?;
         return Ok(Ok(checkpoint));
     }
-    // Stale, or half of one. Without this file it is none.
+    // The checkpoint is stale or incomplete. Without this file it does not count as one.
     let _ = std::fs::remove_file(place.join("checkpoint.json"));
     let mut why = String::new();
     for attempt in 1..=ATTEMPTS {
-        match make(setting, side, evidence, cancel).await? {
+        match make(context, side, evidence, cancel).await? {
             Ok(checkpoint) => {
                 checkpoint.save(&place, evidence)?;
                 drop(lock);
                 return Ok(Ok(checkpoint));
             }
-            Err(Unfit::Flaw(flaw)) => return Ok(Err(flaw)),
-            Err(Unfit::Cut(cut @ Cut::Panicked)) => return Ok(Err(cut.words())),
+            Err(Unfit::Flaw(flaw)) => return Ok(Err(Unavailable::because(flaw))),
+            Err(Unfit::Cut(cut @ Cut::Panicked)) => return Ok(Err(Unavailable::because(cut.words()))),
             Err(Unfit::Cut(cut)) => why = format!("{} (in {attempt} boots)", cut.words()),
         }
     }
-    Ok(Err(why))
+    Ok(Err(Unavailable::because(why)))
 }
 
-/// Why a boot gave no checkpoint.
+/// The reason why a boot gave no checkpoint.
 enum Unfit {
-    /// It ended early; another boot may not.
+    /// The boot ended early. Another boot may succeed.
     Cut(Cut),
-    /// The booted guest is not fit: this kernel's never will be.
+    /// The booted guest is not suitable, and no boot of this kernel will be.
     Flaw(String),
 }
 
-/// Boots, waits until the guest is idle, looks whether it is fit, saves it.
+/// Boots a guest, waits until it is idle, checks that it is suitable, and saves it.
 async fn make(
-    setting: &Setting,
+    context: &TrialContext,
     side: Side,
     dir: &Path,
     cancel: &CancellationToken,
 ) -> Result<Result<Checkpoint, Unfit>> {
-    let memory = Scratch::new(setting.scenario.machine.memory)?;
+    let memory = Scratch::new(context.scenario.machine.memory)?;
     let state = Scratch::new(Bytes(0))?;
     let origin = Origin::Template { memory: &memory, state: &state };
-    let journal = Journal::create(&dir.join("events.jsonl"))?;
-    let heard = journal.listen();
+    let event_log = EventLog::create(&dir.join("events.jsonl"))?;
+    let heard = event_log.listen();
     let whole = async {
-        let vm = match Vm::start(setting, side, origin, dir, &journal).await {
+        let vm = match Vm::start(context, side, origin, dir, &event_log).await {
             Ok(vm) => vm,
             Err(error) => return Ok(Err(Unfit::Cut(Cut::Broken(error.to_string())))),
         };
-        let listens = listening::in_checkpoints_of(&setting.scenario);
-        let led = match lead(&vm, heard, listens, dir, setting.lock_layouts.of(side)).await {
+        let listens = housekeeping_cpu::in_checkpoints_of(&context.scenario);
+        let led = match lead(&vm, heard, listens, dir, context.lock_layouts.of(side)).await {
             Ok(booted) => vm.save().await.map_err(Unfit::Cut).map(|()| booted),
             Err(unfit) => Err(unfit),
         };
@@ -272,9 +272,9 @@ async fn make(
     let led = tokio::select! {
         led = whole => led?,
         () = cancel.cancelled() => return Err(Error::interrupted()),
-        () = journal.failed() => return Err(journal.check().err().unwrap_or_else(Error::interrupted)),
+        () = event_log.failed() => return Err(event_log.check().err().unwrap_or_else(Error::interrupted)),
     };
-    journal.check()?;
+    event_log.check()?;
     let (booted, lock_order) = match led {
         Ok(booted) => booted,
         Err(unfit) => return Ok(Err(unfit)),
@@ -286,14 +286,14 @@ async fn make(
 
 async fn lead(
     vm: &Vm,
-    heard: crate::event_log::Listener,
+    heard: crate::event_log::Subscription,
     listens: Option<u32>,
     dir: &Path,
-    layout: &Result<Arc<Layout>, String>,
+    layout: &Result<Arc<Layout>, Unavailable>,
 ) -> Result<(Booted, Option<Arc<LockOrder>>), Unfit> {
     let hello = vm.boot(heard).await.map_err(Unfit::Cut)?;
     if let Some(cpu) = listens {
-        vm.unless_cut(listening::on(vm, cpu, limits().questions)).await.map_err(Unfit::Cut)?;
+        vm.unless_cut(housekeeping_cpu::on(vm, cpu, limits().questions)).await.map_err(Unfit::Cut)?;
     }
     let settled = async {
         vm.kmsg.silent_for(limits().settled).await;
@@ -309,19 +309,24 @@ async fn lead(
     };
     let in_time = async {
         let settled = tokio::time::timeout(limits().questions, settled).await;
-        settled.unwrap_or_else(|_| Err(Cut::Hung("does not settle after its boot".into())))
+        settled.unwrap_or_else(|_| Err(Cut::Hung("does not become idle after its boot".into())))
     };
     let booted = vm.unless_cut(in_time).await.map_err(Unfit::Cut)?;
     if booted.lockdep_armed == Some(false) {
         return Err(Unfit::Flaw("lockdep is off after the boot".into()));
     }
-    // A report now would leave every trial blind, and a warning that comes once would never come again.
+    // A report during the boot would make every trial blind, and a warning that is printed only
+    // once would never be printed again.
     let log = guest::kernel_log(dir).map_err(|error| Unfit::Cut(Cut::Broken(error.to_string())))?;
     if let Some(report) = hotplug_kreport::scan(&log).first() {
-        return Err(Unfit::Flaw(format!("its boot reports: {}", report.title)));
+        return Err(Unfit::Flaw(format!("its boot printed a report: {}", report.title)));
     }
     let lock_order = if layout.is_ok() {
-        let collected = vm.unless_cut(async { locks::collect(vm, layout).await.map_err(Cut::Broken) }).await;
+        let collected = vm
+            .unless_cut(async {
+                locks::collect(vm, layout).await.map_err(|why| Cut::Broken(why.to_string()))
+            })
+            .await;
         let order = collected.map_err(Unfit::Cut)?.order;
         let broken = |error: Error| Unfit::Cut(Cut::Broken(error.to_string()));
         write_json_compact(&dir.join(hotplug_lockorder::FILE), &order).map_err(broken)?;
@@ -332,32 +337,33 @@ async fn lead(
     Ok((booted, lock_order))
 }
 
-/// What a checkpoint depends on: the command line, and everything that it names or that runs it. `program` is QEMU's hash.
-fn key(setting: &Setting, program: &str, side: Side) -> Result<String> {
-    let host_cpu = match setting.accelerator {
-        // `-cpu host`: another host's guest would find other features than it booted with.
-        Accelerator::Kvm => Some(&setting.host_cpu),
+/// The key of a checkpoint: a hash of everything that it depends on. These are the command line,
+/// all files that it names, and the program that runs it. `program` is the hash of QEMU.
+fn key(context: &TrialContext, program: &str, side: Side) -> Result<String> {
+    let host_cpu = match context.accelerator {
+        // With `-cpu host`, a guest on another host would find other features than it booted with.
+        Accelerator::Kvm => Some(&context.host_cpu),
         Accelerator::Tcg => None,
     };
     let parts = serde_json::json!({
         "format": FORMAT,
         "protocol": hotplug_protocol::VERSION,
-        "command-line": setting.command_line(Start::Template),
-        "kernel": setting.kernels.of(side).hash()?,
-        "initramfs": setting.initrd.hash()?,
-        "qemu": [setting.qemu.version.to_string(), program],
+        "command-line": context.command_line(LaunchMode::Template),
+        "kernel": context.kernels.of(side).hash()?,
+        "initramfs": context.initrd.hash()?,
+        "qemu": [context.qemu.version.to_string(), program],
         "host-cpu": host_cpu,
-        "listens": listening::in_checkpoints_of(&setting.scenario),
+        "listens": housekeeping_cpu::in_checkpoints_of(&context.scenario),
     });
     Ok(blake3::hash(parts.to_string().as_bytes()).to_hex()[..32].to_owned())
 }
 
-/// Locks the checkpoint in `folder` for us alone.
+/// Locks the checkpoint in `folder` exclusively.
 async fn lock(folder: PathBuf) -> Result<Flock<File>> {
     let locked = tokio::task::spawn_blocking(move || {
         loop {
             fs_err::create_dir_all(&folder)?;
-            // None: a prune took the folder away in between.
+            // `None` means that a prune removed the folder in the meantime.
             if let Some(lock) = crate::kernel::try_lock(&folder.join("lock"), FlockArg::LockExclusive)? {
                 return Ok(lock);
             }

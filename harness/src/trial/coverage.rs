@@ -1,5 +1,5 @@
-//! What ran of the counted files, told apart by the operations that were under way: the counters are read whenever one
-//! begins or ends.
+//! Counts which lines of the counted files ran, and during which operations. The counters are read
+//! whenever an operation begins or ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -8,14 +8,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hotplug_protocol::ObjectCounters;
 
-use super::setting::TrialPlan;
+use super::context::TrialPlan;
 use crate::Result;
 use crate::coverage::{self, Counted, Counters, Objects, TrialCounters};
-use crate::event_log::{Happening, Listener};
+use crate::event_log::{Event, Subscription};
 use crate::files::write_json_compact;
 use crate::guest::{Agent, AgentError};
 
-/// Counts of one trial so far. It outlives the lanes, as [`super::lanes::Log`] does.
+/// The counts of one trial so far. They outlive the lanes, as [`super::lanes::Log`] does.
 #[derive(Debug)]
 pub(super) struct Count<'a> {
     /// The counted files, such as `mm/slub.c`.
@@ -28,9 +28,9 @@ struct State {
     /// The last reading.
     last: Option<Objects>,
     counters: TrialCounters,
-    /// Operations that are under way, by number.
+    /// The operations in progress, by number.
     under_way: BTreeMap<usize, String>,
-    /// Those that were under way at any time since the last reading.
+    /// The operations that were in progress at any time since the last reading.
     since: BTreeSet<String>,
 }
 
@@ -43,7 +43,8 @@ impl<'a> Count<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the counters. What is new counts for what was under way since the last reading; the first is the boot's.
+    /// Reads the counters. The increase counts for the operations that were in progress since the
+    /// last reading. The first reading counts for the boot.
     pub(super) async fn read(&self, agent: &Agent) {
         self.take(agent.counters().await);
     }
@@ -51,7 +52,7 @@ impl<'a> Count<'a> {
     fn take(&self, read: Result<Vec<ObjectCounters>, AgentError>) {
         let objects = match read {
             Ok(all) => self.objects(&all),
-            // Whoever watches the guest knows why, and tells.
+            // The channel's end is reported elsewhere, with its reason.
             Err(AgentError::Gone) => return,
             Err(error) => Err(error.to_string()),
         };
@@ -74,21 +75,21 @@ impl<'a> Count<'a> {
         }
     }
 
-    /// Keeps account of what is under way; whether that changed.
-    fn note(&self, what: &Happening) -> bool {
+    /// Updates the operations in progress. Returns whether they changed.
+    fn note(&self, what: &Event) -> bool {
         let State { under_way, since, .. } = &mut *self.lock();
         match what {
-            Happening::OperationBegan { number, operation, .. } => {
+            Event::OperationBegan { number, operation, .. } => {
                 since.insert(operation.kind());
                 under_way.insert(*number, operation.kind());
                 true
             }
-            Happening::OperationEnded { number, .. } => under_way.remove(number).is_some(),
+            Event::OperationEnded { number, .. } => under_way.remove(number).is_some(),
             _ => false,
         }
     }
 
-    /// Of what the guest sent, the counters of the counted files.
+    /// Selects the counters of the counted files from all that the guest sent.
     fn objects(&self, all: &[ObjectCounters]) -> Result<Objects, String> {
         let mut objects = Objects::default();
         for source in self.sources {
@@ -96,14 +97,15 @@ impl<'a> Count<'a> {
             let sent = all.iter().find(|one| one.path.ends_with(&ending));
             let sent = sent.ok_or_else(|| format!("the guest has no counters of {source}"))?;
             let bytes =
-                bytes(&sent.gcda).ok_or_else(|| format!("the guest's counters of {source} are no bytes"))?;
+                bytes(&sent.gcda).ok_or_else(|| format!("the guest's counters of {source} are not valid hexadecimal"))?;
             objects.0.insert(source.clone(), Counters::parse(&bytes).map_err(|odd| odd.to_string())?);
         }
         Ok(objects)
     }
 
-    /// Reads the counters whenever an operation begins or ends. `heard` listens since before the first one.
-    pub(super) async fn follow(&self, agent: &Agent, mut heard: Listener) -> Result<Infallible> {
+    /// Reads the counters whenever an operation begins or ends. `heard` is subscribed since before
+    /// the first operation.
+    pub(super) async fn follow(&self, agent: &Agent, mut heard: Subscription) -> Result<Infallible> {
         loop {
             let mut is_due = self.note(&heard.next().await?.what);
             while is_due {
@@ -112,7 +114,7 @@ impl<'a> Count<'a> {
                 tokio::pin!(reading);
                 let read = loop {
                     tokio::select! {
-                        // What was heard before the reading came is part of it.
+                        // An event that arrives before the reading belongs to the reading.
                         biased;
                         next = heard.next() => is_due |= self.note(&next?.what),
                         read = &mut reading => break read,
@@ -126,7 +128,7 @@ impl<'a> Count<'a> {
         }
     }
 
-    /// Writes down what was counted.
+    /// Writes the counts to the trial's folder.
     pub(super) fn write(self, plan: &TrialPlan, dir: &Path) -> Result<()> {
         let State { counters, .. } = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         let counted = Counted { side: plan.side, number: plan.number, counters };
@@ -155,7 +157,7 @@ mod tests {
     use crate::event_log::OperationOutcome;
     use crate::scenario::{DeviceId, Operation};
 
-    /// gcc 12's file of one function with two counters.
+    /// The counter file of gcc 12 for one function with two counters.
     fn gcda(counts: [u64; 2]) -> ObjectCounters {
         let mut words = vec![0x6763_6461_u32, 0x4232_322a, 5, 7, 0x0100_0000, 12, 1, 2, 3, 0x01a1_0000, 16];
         for count in counts {
@@ -168,12 +170,12 @@ mod tests {
         ObjectCounters { path: "cache/objects/mm/slub.gcda".into(), gcda }
     }
 
-    fn began(number: usize, operation: Operation) -> Happening {
-        Happening::OperationBegan { number, lane: "lane".into(), operation }
+    fn began(number: usize, operation: Operation) -> Event {
+        Event::OperationBegan { number, lane: "lane".into(), operation }
     }
 
-    fn ended(number: usize) -> Happening {
-        Happening::OperationEnded { number, outcome: OperationOutcome::Done }
+    fn ended(number: usize) -> Event {
+        Event::OperationEnded { number, outcome: OperationOutcome::Done }
     }
 
     #[test]
@@ -183,13 +185,13 @@ mod tests {
         let plug = Operation::Plug(DeviceId("dimm0".into()));
         let unplug = Operation::Unplug(DeviceId("dimm1".into()));
         count.take(Ok(vec![gcda([3, 0])]));
-        // One that began and ended between two readings was under way.
+        // An operation that began and ended between two readings was in progress.
         assert!(count.note(&began(0, plug.clone())) && count.note(&ended(0)));
         count.take(Ok(vec![gcda([4, 0])]));
-        // Nothing was under way, and nothing ran.
+        // No operation was in progress, and nothing ran.
         count.take(Ok(vec![gcda([4, 0])]));
         assert!(count.note(&began(1, unplug)) && count.note(&began(2, plug)));
-        assert!(!count.note(&Happening::Panic) && !count.note(&ended(7)));
+        assert!(!count.note(&Event::Panic) && !count.note(&ended(7)));
         count.take(Ok(vec![gcda([5, 1])]));
         assert!(count.note(&ended(2)));
         count.take(Ok(vec![gcda([5, 2])]));
@@ -217,7 +219,7 @@ mod tests {
         let odd = ObjectCounters { gcda: "6".into(), ..gcda([0, 0]) };
         for (sent, why) in [
             (Vec::new(), "the guest has no counters of mm/slub.c"),
-            (vec![odd], "the guest's counters of mm/slub.c are no bytes"),
+            (vec![odd], "the guest's counters of mm/slub.c are not valid hexadecimal"),
         ] {
             let count = Count::new(&sources);
             count.take(Ok(sent));

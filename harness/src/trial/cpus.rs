@@ -1,4 +1,4 @@
-//! Which CPU of the guest sits in which of QEMU's slots, and which of them are online.
+//! The assignment of the guest's CPUs to QEMU's slots, and which of the CPUs are online.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,13 +11,13 @@ pub(super) struct Cpus(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The guest's number by slot.
+    /// The guest's CPU number for each slot.
     numbers: BTreeMap<u32, u32>,
     online: BTreeSet<u32>,
 }
 
 impl Cpus {
-    /// Those that are online when the lanes begin, all in the slot of their number.
+    /// The CPUs that are online when the lanes begin. Each is in the slot of its number.
     pub(super) fn of_boot(online: &[u32]) -> Self {
         let numbers = online.iter().map(|number| (*number, *number)).collect();
         Self(Mutex::new(Inner { numbers, online: online.iter().copied().collect() }))
@@ -27,13 +27,13 @@ impl Cpus {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A CPU has come.
+    /// Records that a CPU was added.
     pub(super) fn came(&self, slot: u32, number: u32, online: bool) {
         self.lock().numbers.insert(slot, number);
         self.set_online(number, online);
     }
 
-    /// The CPU of a slot has gone.
+    /// Records that the CPU of a slot was removed.
     pub(super) fn gone(&self, slot: u32) {
         let mut inner = self.lock();
         if let Some(number) = inner.numbers.remove(&slot) {
@@ -41,13 +41,13 @@ impl Cpus {
         }
     }
 
-    /// A CPU is online now, or not; whether that is new.
+    /// Records whether a CPU is online. Returns whether that is a change.
     pub(super) fn set_online(&self, number: u32, online: bool) -> bool {
         let mut inner = self.lock();
         if online { inner.online.insert(number) } else { inner.online.remove(&number) }
     }
 
-    /// The guest's number of the CPU in a slot, if it is known already.
+    /// The guest's number of the CPU in a slot, if it is known.
     pub(super) fn known(&self, slot: u32) -> Option<u32> {
         self.lock().numbers.get(&slot).copied()
     }
@@ -58,7 +58,7 @@ impl Cpus {
         inner.numbers.get(&slot).is_some_and(|number| inner.online.contains(number))
     }
 
-    /// The guest's number of the CPU in a slot; the guest is asked where it is not known.
+    /// The guest's number of the CPU in a slot. The guest is queried if it is not known.
     pub(super) async fn number(&self, vm: &Vm, slot: u32) -> Option<u32> {
         if let Some(number) = self.known(slot) {
             return Some(number);
@@ -68,7 +68,7 @@ impl Cpus {
         Some(number)
     }
 
-    /// Whether the guest, when asked, has the CPU of a slot online.
+    /// Queries the guest whether the CPU of a slot is online.
     pub(super) async fn has_online(&self, vm: &Vm, slot: u32) -> bool {
         let Ok(now) = vm.agent.snapshot().await else { return false };
         let number = in_slot(vm, slot, now.cpus_online).await;
@@ -79,7 +79,7 @@ impl Cpus {
     }
 }
 
-/// The one of these CPUs that sits in a slot.
+/// The CPU of a slot, among these numbers.
 async fn in_slot(vm: &Vm, slot: u32, numbers: Vec<u32>) -> Option<u32> {
     for number in numbers {
         if slot_of(vm, number).await == Some(slot) {
@@ -89,8 +89,8 @@ async fn in_slot(vm: &Vm, slot: u32, numbers: Vec<u32>) -> Option<u32> {
     None
 }
 
-/// The agent knows CPUs by their number, QEMU by their slot. ACPI's device tells: `\_SB_.CPUS.C003` is slot 3
-/// (QEMU, hw/acpi/cpu.c: `CPU_NAME_FMT`).
+/// The slot of a CPU. The agent identifies CPUs by number, QEMU by slot. The path of the CPU's ACPI
+/// device has the slot: `\_SB_.CPUS.C003` is slot 3 (QEMU, hw/acpi/cpu.c: `CPU_NAME_FMT`).
 pub(super) async fn slot_of(vm: &Vm, number: u32) -> Option<u32> {
     let path = format!("/sys/devices/system/cpu/cpu{number}/firmware_node/path");
     let name = vm.agent.read(path).await.ok()?;

@@ -1,4 +1,5 @@
-//! What a hanging guest hangs on: asked of QEMU first, which always knows, then of the guest, which may not answer.
+//! Collects the state of a guest that hangs: from QEMU first, which always answers, then from the
+//! guest, which may not.
 
 use std::fmt::Write as _;
 
@@ -9,11 +10,11 @@ use crate::Result;
 use crate::limits::limits;
 use crate::qmp::commands::{HumanMonitorCommand, InjectNmi};
 
-/// Where QEMU's own account is kept.
+/// The file with the state that QEMU reports.
 const FILE: &str = "qemu-state.log";
 
-/// What QEMU is asked, in its monitor's own words (`help info`). Asked twice, registers tell a CPU that spins from one
-/// that stands still.
+/// The commands of QEMU's human monitor (`help info`). The registers are read twice: they differ if
+/// a CPU spins, and are the same if it does not run.
 const QUESTIONS: [&str; 6] = [
     "info status",
     "info registers -a",
@@ -23,7 +24,7 @@ const QUESTIONS: [&str; 6] = [
     "info registers -a",
 ];
 
-/// Asks all that can be asked; the guest's answers go into its own log. An error is our disk's.
+/// Runs all queries. The guest's answers go to its kernel log. Errors only on a disk error.
 pub(super) async fn diagnose(vm: &Vm) -> Result<()> {
     fs_err::write(vm.dir.join(FILE), ask_qemu(vm).await)?;
     ask_guest(vm).await;
@@ -38,7 +39,7 @@ async fn ask_qemu(vm: &Vm) -> String {
             Ok(Ok(answer)) => answer.replace("\r\n", "\n"),
             Ok(Err(error)) => format!("{error}\n"),
             Err(_) => {
-                // A monitor that is stuck would have each further question wait as long.
+                // If the monitor does not answer, each further query would wait as long.
                 let _ = writeln!(
                     account,
                     "== {question}: no answer within {} s",
@@ -47,18 +48,20 @@ async fn ask_qemu(vm: &Vm) -> String {
                 break;
             }
         };
-        let _ = writeln!(account, "== {question}, at {} us\n{answer}", vm.journal.now().0);
+        let _ = writeln!(account, "== {question}, at {} us\n{answer}", vm.event_log.now().0);
     }
     account
 }
 
-/// Blocked tasks, held locks and backtraces.
+/// Makes the kernel print blocked tasks, held locks and backtraces.
 async fn ask_guest(vm: &Vm) {
-    // Documentation/admin-guide/sysrq.rst: w, blocked tasks; d, held locks; l, backtraces of active CPUs.
+    // The keys of Documentation/admin-guide/sysrq.rst: w for blocked tasks, d for held locks, l for
+    // backtraces of active CPUs.
     for key in ["w", "d", "l"] {
         let request = Request::Write { path: "/proc/sysrq-trigger".into(), data: key.into() };
         if !matches!(tokio::time::timeout(limits().diagnosis, vm.agent.ask(request)).await, Ok(Ok(_))) {
-            // No agent: an NMI makes the kernel print where its CPUs are (arch/x86/kernel/nmi.c).
+            // If the agent does not answer, an NMI makes the kernel print the backtraces of its
+            // CPUs (arch/x86/kernel/nmi.c).
             let _ = tokio::time::timeout(limits().diagnosis, vm.qmp.execute(InjectNmi {})).await;
             let _ = tokio::time::timeout(limits().diagnosis, vm.serial.silent_for(limits().backtraces)).await;
             return;

@@ -1,4 +1,5 @@
-//! All lanes of a trial, at the same time: batches in order, a batch's requests in flight together.
+//! Runs all lanes of a trial at the same time. The batches of a lane run in order, and the requests
+//! of a batch are in flight together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::future::try_join_all;
-use hotplug_protocol::Event;
+use hotplug_protocol::AgentEvent;
 use tokio::sync::Barrier;
 
 use super::accounting::{Ledger, Mismatch};
@@ -14,11 +15,12 @@ use super::cpus::{Cpus, slot_of};
 use super::operation::{Bench, OperationRecord, perform};
 use super::phases::{Phases, Waited};
 use super::vm::Vm;
-use crate::event_log::{Happening, OperationOutcome};
+use crate::event_log::{Event, OperationOutcome};
 use crate::scenario::{Batch, DeviceId, Expect, LaneSchedule, Offset, Operation, Phase, Scenario, Schedule};
 use crate::{Error, Result};
 
-/// What a trial has done so far. It outlives the lanes: a trial cut short still shows what was in flight.
+/// The operations of a trial so far. The log outlives the lanes, so a trial that is cut short still
+/// shows what was in flight.
 #[derive(Debug, Default)]
 pub(super) struct Log(Mutex<(Vec<OperationRecord>, Vec<Mismatch>)>);
 
@@ -27,19 +29,19 @@ impl Log {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything, in the order of its beginning.
+    /// All operations and mismatches. The operations are in the order of their beginning.
     pub(super) fn into_parts(self) -> (Vec<OperationRecord>, Vec<Mismatch>) {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What the lanes of one trial share.
+/// The lanes of one trial, with what they share.
 #[derive(Debug)]
 pub(super) struct Lanes<'a> {
     bench: Bench<'a>,
     log: &'a Log,
     phases: Phases,
-    /// Devices that are plugged, as far as is known.
+    /// The devices that are plugged, as far as is known.
     plugged: Mutex<BTreeSet<DeviceId>>,
 }
 
@@ -55,7 +57,8 @@ impl<'a> Lanes<'a> {
         Self { bench, log, phases: Phases::default(), plugged: Mutex::default() }
     }
 
-    /// Runs all lanes to their end, or until an operation times out: what follows would only measure the hang.
+    /// Runs all lanes to their end, or until an operation times out, because whatever follows would
+    /// only measure the hang.
     pub(super) async fn run(&self, schedule: &Schedule) -> Result<()> {
         let barriers = barriers(schedule);
         let lanes = try_join_all(schedule.lanes.iter().map(|lane| self.lane(lane, &barriers)));
@@ -71,7 +74,8 @@ impl<'a> Lanes<'a> {
         for batch in &lane.batches {
             let mut missed = None;
             if let Some(barrier) = batch.barrier.as_deref().and_then(|name| barriers.get(name)) {
-                // Every other lane of it comes, or the trial ends: an operation that never does is timed out.
+                // Every other lane of the barrier arrives, or the trial ends, because an operation
+                // that never ends times out.
                 barrier.wait().await;
             }
             if let Some(trigger) = &batch.after {
@@ -81,10 +85,10 @@ impl<'a> Lanes<'a> {
                             exactly(Duration::from_micros(us)).await;
                         }
                     }
-                    Err(_) => missed = Some(format!("`{}` did not come so far", trigger.operation)),
+                    Err(_) => missed = Some(format!("`{}` did not reach the awaited phase", trigger.operation)),
                 }
             }
-            // A pause is part of the schedule, not a wait for something.
+            // A pause is a part of the schedule, and not a wait for an event.
             tokio::time::sleep(batch.pause()).await;
             self.batch(&lane.name, batch, missed.as_deref()).await?;
         }
@@ -107,26 +111,26 @@ impl<'a> Lanes<'a> {
         expect: Expect,
         missed: Option<&str>,
     ) -> Result<()> {
-        let journal = &self.bench.vm.journal;
+        let event_log = &self.bench.vm.event_log;
         let number = {
             let (operations, _) = &mut *self.log.lock();
             operations.push(OperationRecord {
                 lane: lane.into(),
                 operation: operation.clone(),
                 expect,
-                asked: journal.now(),
+                asked: event_log.now(),
                 phases: Vec::new(),
                 ended: None,
                 outcome: OperationOutcome::CutOff,
             });
             operations.len() - 1
         };
-        journal.record(Happening::OperationBegan { number, lane: lane.into(), operation: operation.clone() });
+        event_log.record(Event::OperationBegan { number, lane: lane.into(), operation: operation.clone() });
         let reached = |phase: Phase| {
             let phases = &mut self.log.lock().0[number].phases;
             if phases.iter().all(|(known, _)| *known != phase) {
-                phases.push((phase, journal.now()));
-                journal.record(Happening::OperationReached { number, phase });
+                phases.push((phase, event_log.now()));
+                event_log.record(Event::OperationReached { number, phase });
                 self.phases.reached(operation, phase);
             }
         };
@@ -137,15 +141,15 @@ impl<'a> Lanes<'a> {
             };
         {
             let (operations, all) = &mut *self.log.lock();
-            operations[number].ended = Some(journal.now());
+            operations[number].ended = Some(event_log.now());
             operations[number].outcome = outcome.clone();
             all.extend(mismatches);
         }
-        journal.record(Happening::OperationEnded { number, outcome: outcome.clone() });
+        event_log.record(Event::OperationEnded { number, outcome: outcome.clone() });
         self.phases.reached(operation, Phase::Ended);
         match outcome {
             OperationOutcome::TimedOut => Err(Error::infrastructure(format!("{operation} timed out"))),
-            // QEMU is gone. Whoever watches it ends the trial and knows why.
+            // QEMU is gone. The driver, which watches it, ends the trial and has the reason.
             OperationOutcome::CutOff => std::future::pending().await,
             OperationOutcome::Done => {
                 self.took(operation);
@@ -159,7 +163,7 @@ impl<'a> Lanes<'a> {
         self.plugged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why an operation that is expected to be done cannot be: an earlier one was refused.
+    /// Why an operation that should succeed cannot be done, because an earlier one was refused.
     fn pointless(&self, operation: &Operation, expect: Expect) -> Option<String> {
         let id = operation.device().filter(|_| expect != Expect::Refused)?;
         let there = self.plugged().contains(id);
@@ -180,25 +184,26 @@ impl<'a> Lanes<'a> {
         }
     }
 
-    /// Finds out the slot of each CPU that comes online. Read only then, when nothing removes it.
+    /// Determines the slot of each CPU that comes online. It is read at that time, when no
+    /// operation removes the CPU.
     async fn name_cpus(&self) -> Result<()> {
-        let mut heard = self.bench.vm.journal.listen();
+        let mut heard = self.bench.vm.event_log.listen();
         loop {
             let (cpu, errno) = heard
                 .until(|what| match what {
-                    Happening::Agent { event: Event::CpuOnline { cpu, errno }, .. } => Some((*cpu, *errno)),
+                    Event::Agent { event: AgentEvent::CpuOnline { cpu, errno }, .. } => Some((*cpu, *errno)),
                     _ => None,
                 })
                 .await?;
             if let Some(slot) = slot_of(self.bench.vm, cpu).await {
                 self.bench.cpus.came(slot, cpu, errno == 0);
-                self.bench.vm.journal.record(Happening::CpuReady { cpu, slot, errno });
+                self.bench.vm.event_log.record(Event::CpuReady { cpu, slot, errno });
             }
         }
     }
 }
 
-/// Each barrier of the schedule, for as many lanes as name it.
+/// The barriers of the schedule, each for as many lanes as name it.
 fn barriers(schedule: &Schedule) -> BTreeMap<&str, Barrier> {
     let mut lanes: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for lane in &schedule.lanes {
@@ -209,9 +214,10 @@ fn barriers(schedule: &Schedule) -> BTreeMap<&str, Barrier> {
     lanes.into_iter().map(|(name, lanes)| (name, Barrier::new(lanes.len()))).collect()
 }
 
-/// Waits to the microsecond, which the runtime's timer, of a millisecond's grain, does not.
+/// Waits with a precision of a microsecond. The runtime's timer only has a resolution of a
+/// millisecond.
 async fn exactly(time: Duration) {
-    /// The host's timer is late by some 60 microseconds; the last of the wait is spun away.
+    /// The host's timer is late by some 60 microseconds, so the end of the wait is spun.
     const SPIN: Duration = Duration::from_micros(100);
     let end = Instant::now() + time;
     if time.is_zero() {
@@ -223,6 +229,6 @@ async fn exactly(time: Duration) {
             std::hint::spin_loop();
         }
     };
-    // Its result is none; a runtime that shuts down has no use for it either.
+    // The task has no result, and an error, as when the runtime shuts down, changes nothing.
     let _ = tokio::task::spawn_blocking(wait).await;
 }

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use hotplug_protocol::{Event, Request};
+use hotplug_protocol::{AgentEvent, Request};
 use serde::{Deserialize, Serialize};
 
 use super::accounting::{Became, Change, Ledger, Mismatch, Resource};
+use super::completion::{EventWaiter, Slot};
 use super::cpus::Cpus;
 use super::vm::Vm;
-use super::waiting::{Ears, Slot};
 use crate::Result;
 use crate::bytes::Bytes;
-use crate::event_log::{Happening, OperationOutcome};
+use crate::event_log::{Event, OperationOutcome};
 use crate::guest::AgentError;
 use crate::guest_clock::HostTime;
 use crate::qmp::QmpError;
@@ -122,7 +122,7 @@ pub(super) async fn perform(
         let mut wrong = settled.get_or_insert(differences.settled).clone();
         if differences.memory.is_empty() || !bench.ledger.guest_may_follow() {
             wrong.extend(differences.memory);
-            let at = bench.vm.journal.now();
+            let at = bench.vm.event_log.now();
             let mismatch = |what| Mismatch { at, after: operation.to_string(), what };
             return Ok((end.outcome, wrong.into_iter().map(mismatch).collect()));
         }
@@ -161,7 +161,7 @@ async fn until_end(bench: Bench<'_>, operation: &Operation, reached: &(dyn Fn(Ph
         scenario.devices.get(id).ok_or_else(missing)
     };
     // Listening starts before the request, so that no answer can slip through.
-    let ears = Ears::new(vm, reached);
+    let ears = EventWaiter::new(vm, reached);
     match operation {
         Operation::Plug(id) => match device(id)? {
             Device::Dimm(dimm) => {
@@ -293,7 +293,7 @@ async fn plug_cpu(vm: &Vm, id: &DeviceId, wanted: u32) -> Result<(), QmpError> {
 
 async fn unplug_dimm(
     bench: Bench<'_>,
-    ears: Ears<'_>,
+    ears: EventWaiter<'_>,
     id: &DeviceId,
     reached: &(dyn Fn(Phase) + Sync),
 ) -> Result<End> {
@@ -386,7 +386,7 @@ async fn bring(
 /// Restarts the guest. QEMU is told to let it for this once: otherwise a restart is the end of a panic.
 async fn reboot(bench: Bench<'_>, reached: &(dyn Fn(Phase) + Sync)) -> Result<End> {
     let vm = bench.vm;
-    let mut heard = vm.journal.listen();
+    let mut heard = vm.event_log.listen();
     // What was plugged is the new boot's own memory.
     bench.ledger.close();
     if let Err(error) = vm.qmp.allow_reboot(true).await {
@@ -394,7 +394,7 @@ async fn reboot(bench: Bench<'_>, reached: &(dyn Fn(Phase) + Sync)) -> Result<En
     }
     let again = async {
         heard
-            .until(|what| matches!(what, Happening::Agent { event: Event::Ready(_), .. }).then_some(()))
+            .until(|what| matches!(what, Event::Agent { event: AgentEvent::Ready(_), .. }).then_some(()))
             .await
     };
     reached(Phase::Accepted);

@@ -1,4 +1,5 @@
-//! What can come of an operation and of a trial: closed sets, because a verdict is made of them.
+//! The outcomes of trials and the record of a trial. The outcomes are a closed set, because a
+//! verdict is made of them.
 
 use hotplug_kreport::Report;
 use hotplug_side::Side;
@@ -11,11 +12,11 @@ use crate::qemu::Ended;
 use crate::rendezvous::Hold;
 use crate::scenario::{Schedule, Seed};
 
-/// What came of a trial. Of several that hold, the first in this order.
+/// The outcome of a trial. If several apply, the first in this order counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TrialOutcome {
-    /// QEMU, the host or the harness failed. Says nothing about the kernel.
+    /// QEMU, the host or the harness failed. The trial says nothing about the kernel.
     Infrastructure,
     /// The kernel panicked.
     Panicked,
@@ -23,11 +24,12 @@ pub enum TrialOutcome {
     Hung,
     /// The kernel printed a report.
     Reported,
-    /// Memory or CPUs do not add up.
+    /// The accounting of memory or CPUs is wrong.
     AccountingMismatch,
-    /// Nothing was printed, but lockdep was off at the end, or records were lost: nothing can be said.
+    /// The kernel printed no report, but lockdep was off at the end or records were lost, so the
+    /// trial is no evidence.
     Blind,
-    /// Watched to the end, and nothing wrong.
+    /// The trial was watched to its end, and nothing was wrong.
     Clean,
 }
 
@@ -45,7 +47,7 @@ impl std::fmt::Display for TrialOutcome {
     }
 }
 
-/// Whether lockdep was checking. None: not asked, or a kernel without lockdep.
+/// Whether lockdep was checking. `None` if it was not queried, or for a kernel without lockdep.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Armed {
     /// When the lanes began.
@@ -54,78 +56,81 @@ pub struct Armed {
     pub end: Option<bool>,
 }
 
-/// Everything known about one trial; `trial.json` in its folder.
+/// Everything that is known about one trial. It is `trial.json` in the trial's folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TrialRecord {
-    /// Which kernel.
+    /// The kernel.
     pub side: Side,
-    /// Name of its folder below `trials/`.
+    /// The name of its folder below `trials/`.
     pub folder: String,
-    /// Number within the side, from 0. Both sides' trials of a number share a seed.
+    /// The number within the side, from 0. The trials of both sides with one number share a seed.
     pub number: u32,
-    /// What the schedule was drawn from.
+    /// The seed of the schedule.
     pub seed: Seed,
-    /// The schedule itself.
+    /// The schedule.
     pub schedule: Schedule,
-    /// What came of it.
+    /// The outcome.
     pub outcome: TrialOutcome,
-    /// The outcome in words.
+    /// The reason for the outcome, as text.
     pub why: String,
     /// Whether lockdep was checking.
     pub armed: Armed,
     /// Kernel records that never reached the host.
     pub lost_records: u64,
-    /// When a worker took it up. Its QEMU, whose start is the clock's zero, may have been started ahead of need.
+    /// When a worker began it. The clock's zero is the start of its QEMU, which may have been
+    /// started ahead of need.
     pub taken: HostTime,
-    /// When the guest was booted or restored, and its agent there to be asked; none when it never was.
+    /// When the guest was booted or restored and its agent accepted requests. `None` if it never
+    /// did.
     pub ready: Option<HostTime>,
-    /// When its QEMU had ended.
+    /// When its QEMU had exited.
     pub ended: HostTime,
-    /// Every operation, in the order of their beginning.
+    /// The operations, in the order of their beginning.
     pub operations: Vec<OperationRecord>,
-    /// Where memory or CPUs did not add up.
+    /// The counters of memory and CPUs that were wrong.
     pub mismatches: Vec<Mismatch>,
-    /// Loops of each load.
+    /// The number of loops of each load.
     pub load_loops: Vec<u64>,
     /// Kernel reports, one for each signature.
     pub reports: Vec<Seen>,
-    /// How QEMU ended, where it was not we who ended it.
+    /// How QEMU ended, if the harness did not end it.
     pub qemu: Option<Ended>,
-    /// What was held, in the order of the holds' beginning.
+    /// The holds, in the order of their beginning.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<Hold>,
 }
 
 impl TrialRecord {
-    /// Watched from boot to the last question, every kernel record received: what it did not show did not happen.
+    /// Whether the guest was watched from its boot to the last query, with every kernel record
+    /// received. What such a trial did not show did not happen.
     pub fn watched_to_the_end(&self) -> bool {
         let cut = [TrialOutcome::Infrastructure, TrialOutcome::Panicked, TrialOutcome::Hung];
         !cut.contains(&self.outcome) && self.lost_records == 0
     }
 
-    /// It says nothing about the kernel and is worth another try: infrastructure failed, or the guest hung before it
-    /// was ready.
+    /// Whether the trial says nothing about the kernel and is worth another try: the infrastructure
+    /// failed, or the guest hung before it was ready.
     pub fn is_spoilt(&self) -> bool {
         self.outcome == TrialOutcome::Infrastructure
             || self.outcome == TrialOutcome::Hung && self.ready.is_none()
     }
 
-    /// Lockdep was checking all the time.
+    /// Whether lockdep was checking all the time.
     pub fn armed_to_the_end(&self) -> bool {
         self.armed.start == Some(true) && self.armed.end == Some(true)
     }
 }
 
-/// A kernel report and how often its signature came in one trial.
+/// A kernel report, and how often its signature occurred in one trial.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Seen {
-    /// The first of them.
+    /// The first report with the signature.
     pub first: Report,
-    /// When the first was printed, by the host's clock; none where that is not known.
+    /// When the first report was printed, by the host's clock. `None` if that is not known.
     #[serde(default)]
     pub at: Option<HostTime>,
-    /// How many.
+    /// The number of reports with the signature.
     pub times: u64,
-    /// What was in flight when the first was printed, such as `unplug dimm0, dimm1`.
+    /// The operations in flight when the first report was printed, such as `unplug dimm0, dimm1`.
     pub during: String,
 }

@@ -1,4 +1,5 @@
-//! How far the operations of a trial have come, for whoever waits for one of another lane.
+//! The phases that the operations of a trial have reached. Lanes wait here for the operations of
+//! other lanes.
 
 use std::collections::HashMap;
 
@@ -6,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::scenario::{Operation, Phase, Trigger};
 
-/// All phases that were reached so far, in order.
+/// All phases that operations have reached so far, in order.
 #[derive(Debug)]
 pub(super) struct Phases(watch::Sender<Vec<(Operation, Phase)>>);
 
@@ -17,27 +18,27 @@ impl Default for Phases {
 }
 
 impl Phases {
-    /// An operation has come so far.
+    /// Records that an operation has reached a phase.
     pub(super) fn reached(&self, operation: &Operation, phase: Phase) {
         self.0.send_modify(|all| all.push((operation.clone(), phase)));
     }
 
-    /// Waits until what `trigger` names has happened once more than `waited` says this lane has seen it. Safe to
-    /// cancel; may be for ever, where the operation ends otherwise.
+    /// Waits until the phase of `trigger` has been reached once more than this lane has seen
+    /// according to `waited`. Never returns if the operation ends without it. Safe to cancel.
     pub(super) async fn wait(&self, trigger: &Trigger, waited: &mut Waited) {
         let seen = waited.0.entry((trigger.operation.clone(), trigger.phase)).or_default();
         let is_meant = |(operation, phase): &&(Operation, Phase)| {
             *phase == trigger.phase && operation.matches(&trigger.operation)
         };
         let mut all = self.0.subscribe();
-        // The sender is ours, so the wait cannot fail.
+        // This object owns the sender, so the wait cannot fail.
         if let Ok(all) = all.wait_for(|all| all.iter().filter(is_meant).count() > *seen).await {
             *seen = all.iter().filter(is_meant).count();
         }
     }
 }
 
-/// What one lane has waited for.
+/// The number of times that one lane has waited for each trigger.
 #[derive(Debug, Default)]
 pub(super) struct Waited(HashMap<(String, Phase), usize>);
 

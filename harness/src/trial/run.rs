@@ -1,74 +1,74 @@
-//! One trial from its start to its record.
+//! Runs one trial, from its start to its record.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::conclude::{Course, conclude};
+use super::checkpoint::Checkpoint;
+use super::classify::{TrialState, classify};
+use super::context::{TrialPlan, TrialSetup};
 use super::coverage::Count;
+use super::driver::TrialDriver;
 use super::holding::Holds;
 use super::lanes::Log;
-use super::lead::Lead;
 use super::outcome::{TrialOutcome, TrialRecord};
-use super::setting::{Setting, TrialPlan};
 use super::timing::Trace;
 use super::vm::{Cut, Origin, Vm};
-use super::{diagnosis, locks, repeat};
-use crate::event_log::{Happening, Journal, Listener, Stage};
+use super::{diagnosis, locks, repro_script};
+use crate::event_log::{Event, EventLog, Stage, Subscription};
 use crate::files::{write_json, write_whole};
 use crate::scenario::Schedule;
+use crate::unavailable::Unavailable;
 use crate::{Error, Result, guest};
 
-/// A trial whose QEMU was started, ahead of need where that costs nothing: a guest from a checkpoint waits.
+/// A trial whose QEMU is started. It is started ahead of need if that costs nothing, because a
+/// guest from a checkpoint waits.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) plan: TrialPlan,
     dir: PathBuf,
     schedule: Schedule,
-    journal: Arc<Journal>,
-    /// Listens since before QEMU was started.
-    heard: Listener,
-    /// An error is infrastructure's.
+    event_log: Arc<EventLog>,
+    /// Subscribed since before QEMU was started.
+    heard: Subscription,
+    /// An error counts as infrastructure.
     vm: Result<Vm>,
 }
 
-/// Makes the trial's folder `dir` and starts its QEMU. An error is an interruption, or our own disk's; everything a
-/// guest or QEMU does is an outcome of the trial.
+/// Creates the trial's folder `dir` and starts its QEMU. Errors only on Ctrl-C or a disk error.
+/// Everything that a guest or QEMU does is an outcome of the trial.
 pub(super) async fn prepare(
-    setting: &Setting,
+    setup: TrialSetup<'_>,
     plan: TrialPlan,
     dir: PathBuf,
     cancel: &CancellationToken,
 ) -> Result<Prepared> {
-    // Not its parents: a run's folder that was removed meanwhile is not made anew.
+    // The parents are not created, so a run's folder that was removed meanwhile does not come back.
     match fs_err::create_dir(&dir) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         made => made?,
     }
     let schedule = match &plan.replay {
-        None => setting.scenario.schedule(plan.seed, plan.number),
+        None => setup.context.scenario.schedule(plan.seed, plan.number),
         Some(original) => original.schedule.clone(),
     };
-    // Evidence first: what is about to be done is on disk before it is done.
+    // Evidence first: the schedule is on disk before it runs.
     write_json(&dir.join("schedule.json"), &schedule)?;
-    let journal = Journal::create(&dir.join("events.jsonl"))?;
-    let heard = journal.listen();
-    let origin = match &setting.checkpoints {
-        Some(checkpoints) => Origin::Checkpoint(checkpoints.of(plan.side)),
-        None => Origin::Kernel,
-    };
+    let event_log = EventLog::create(&dir.join("events.jsonl"))?;
+    let heard = event_log.listen();
+    let origin = setup.start.checkpoint(plan.side).map_or(Origin::Kernel, Origin::Checkpoint);
     let vm = tokio::select! {
-        vm = Vm::start(setting, plan.side, origin, &dir, &journal) => vm,
+        vm = Vm::start(setup.context, plan.side, origin, &dir, &event_log) => vm,
         () = cancel.cancelled() => return Err(Error::interrupted()),
-        () = journal.failed() => return Err(journal.check().err().unwrap_or_else(Error::interrupted)),
+        () = event_log.failed() => return Err(event_log.check().err().unwrap_or_else(Error::interrupted)),
     };
-    journal.check()?;
-    Ok(Prepared { plan, dir, schedule, journal, heard, vm })
+    event_log.check()?;
+    Ok(Prepared { plan, dir, schedule, event_log, heard, vm })
 }
 
 impl Prepared {
-    /// Ends its QEMU and removes its folder: it will not be run.
+    /// Ends the QEMU of a trial that will not run, and removes its folder.
     pub(super) async fn discard(self) -> Result<()> {
         if let Ok(vm) = self.vm {
             vm.shut_down(None).await?;
@@ -76,30 +76,31 @@ impl Prepared {
         Ok(fs_err::remove_dir_all(&self.dir)?)
     }
 
-    /// Runs it. `under_way` is told when its first operation was accepted.
+    /// Runs the trial. `under_way` is cancelled when the first operation was accepted.
     pub(super) async fn run(
         self,
-        setting: &Setting,
+        setup: TrialSetup<'_>,
         cancel: &CancellationToken,
         under_way: &CancellationToken,
     ) -> Result<TrialRecord> {
-        let Self { plan, dir, schedule, journal, heard, vm } = self;
-        let mut course = Course { taken: journal.now(), ..Course::default() };
-        journal.record(Happening::Stage(Stage::Taken));
+        let Self { plan, dir, schedule, event_log, heard, vm } = self;
+        let mut state = TrialState { taken: event_log.now(), ..TrialState::default() };
+        event_log.record(Event::Stage(Stage::Taken));
         let log = Log::default();
         let holds = Holds::default();
-        let count = setting.counted.as_ref().map(|sources| Count::new(sources.of(plan.side)));
-        let cpus = setting.scenario.machine.max_cpus;
-        let trace = setting.watched.as_ref().map(|watched| Trace::new(watched, cpus));
+        let TrialSetup { context, start, instruments } = setup;
+        let count = instruments.counted.as_ref().map(|sources| Count::new(sources.of(plan.side)));
+        let cpus = context.scenario.machine.max_cpus;
+        let trace = instruments.watched.as_ref().map(|watched| Trace::new(watched, cpus));
         let (lost, ended, kernel_log, locks) = match vm {
             Err(error) => {
-                course.cut = Some(Cut::Broken(error.to_string()));
-                (0, None, Vec::new(), Err("its QEMU did not start".into()))
+                state.cut = Some(Cut::Broken(error.to_string()));
+                (0, None, Vec::new(), Err(Unavailable::because("its QEMU did not start")))
             }
             Ok(vm) => {
-                let lead = Lead {
+                let driver = TrialDriver {
                     vm: &vm,
-                    setting,
+                    setup,
                     plan: &plan,
                     schedule: &schedule,
                     log: &log,
@@ -109,47 +110,49 @@ impl Prepared {
                     under_way,
                 };
                 tokio::select! {
-                    () = lead.lead(heard, &mut course) => {}
+                    () = driver.drive(heard, &mut state) => {}
                     () = cancel.cancelled() => {}
-                    () = journal.failed() => {}
+                    () = event_log.failed() => {}
                 }
-                let diagnosed = match course.cut {
+                let diagnosed = match state.cut {
                     Some(Cut::Hung(_)) if !cancel.is_cancelled() => diagnosis::diagnose(&vm).await,
                     _ => Ok(()),
                 };
-                let locks = match course.cut {
+                let locks = match state.cut {
                     None | Some(Cut::Hung(_)) if !cancel.is_cancelled() => {
-                        locks::collect(&vm, setting.lock_layouts.of(plan.side)).await
+                        locks::collect(&vm, context.lock_layouts.of(plan.side)).await
                     }
-                    _ => Err("its guest was gone at the end".into()),
+                    _ => Err(Unavailable::because("its guest was gone at the end")),
                 };
                 let lost = vm.kmsg.lost();
-                let ended = vm.shut_down(course.cut.as_ref()).await;
-                // Without room for its evidence a trial says nothing, and says so first.
-                journal.check()?;
+                let ended = vm.shut_down(state.cut.as_ref()).await;
+                // A trial whose evidence could not be written says nothing, so this error comes
+                // first.
+                event_log.check()?;
                 diagnosed?;
                 (lost, ended?, guest::kernel_log(&dir)?, locks)
             }
         };
         if cancel.is_cancelled() {
-            // Cut off: without a record it does not count, and is run anew where the run is continued.
+            // The trial was cut off. Without a record it does not count, and it runs again when the
+            // run is continued.
             return Err(Error::interrupted());
         }
         let kept = [
-            ("lockdep-stats.txt", course.lockdep_stats.take().map(|stats| stats.0)),
-            ("lock-stat.txt", course.lock_stat.take()),
+            ("lockdep-stats.txt", state.lockdep_stats.take().map(|stats| stats.0)),
+            ("lock-stat.txt", state.lock_stat.take()),
         ];
         for (name, text) in kept {
             text.map_or(Ok(()), |text| write_whole(&dir.join(name), text.as_bytes()))?;
         }
-        let traced = std::mem::take(&mut course.traced);
-        course.holds = holds.into_inner();
-        let record = conclude(&plan, schedule, &dir, &journal, &kernel_log, lost, log, course, ended);
+        let traced = std::mem::take(&mut state.traced);
+        state.holds = holds.into_inner();
+        let record = classify(&plan, schedule, &dir, &event_log, &kernel_log, lost, log, state, ended);
         if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
-            repeat::write(setting, &dir, &record)?;
+            repro_script::write(context, &dir, &record)?;
         }
         if !record.is_spoilt() {
-            let base = setting.checkpoints.as_ref().and_then(|both| both.of(plan.side).lock_order());
+            let base = start.checkpoint(plan.side).and_then(Checkpoint::lock_order);
             locks::write(&dir, &record, locks, base)?;
             count.map_or(Ok(()), |count| count.write(&plan, &dir))?;
             trace.map_or(Ok(()), |trace| trace.write(&plan, &dir, &record, traced))?;

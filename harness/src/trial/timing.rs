@@ -1,27 +1,29 @@
-//! A timed trial: the guest's kernel traces the calls of the functions under test, or counts how long locks are held; victims
-//! time their own loops; and what they say is kept.
+//! A timed trial. The guest's kernel traces the calls of the functions under test, or measures how
+//! long locks are held. Victims time their own loops. All of it is recorded.
 
 use std::path::Path;
 
-use hotplug_protocol::{Event, Load, LoadEnd, Request};
+use hotplug_protocol::{AgentEvent, Load, LoadEnd, Request};
 
 use super::OperationRecord;
+use super::context::TrialPlan;
 use super::outcome::TrialRecord;
-use super::setting::TrialPlan;
 use crate::Result;
-use crate::event_log::{Happening, OperationOutcome, Stamped};
+use crate::event_log::{Event, OperationOutcome, Stamped};
 use crate::files::{write_json_compact, write_whole};
 use crate::guest::{Agent, AgentError, LOCK_STAT};
 use crate::latency::{self, CameOnline, Course, TRACED, TrialTimes, VictimTimes};
 use crate::scenario::{Clock, Mark, Phase, Victim};
 
-/// Where the kernel's tracer is told what to do (Documentation/trace/ftrace.rst).
+/// The folder of the kernel's tracer (Documentation/trace/ftrace.rst).
 const TRACING: &str = "/sys/kernel/tracing";
 
-/// Enough for 100,000 calls a CPU. What does not fit is lost with its newest, and said to be.
+/// The size of the trace buffer of each CPU, enough for 100,000 calls. If it is full, the newest
+/// calls are lost, and the kernel counts them.
 const BUFFER_KIB: &str = "8192";
 
-/// How the calls are to be printed, for [`latency::calls`]. Sleeps are part of a call.
+/// The tracer's options, which give the format that [`latency::calls`] parses. Sleeps are part of a
+/// call.
 const OPTIONS: [(&str, &str); 8] = [
     ("funcgraph-abstime", "1"),
     ("funcgraph-proc", "1"),
@@ -33,53 +35,54 @@ const OPTIONS: [(&str, &str); 8] = [
     ("record-cmd", "1"),
 ];
 
-/// What a timed trial is for.
+/// What a timed trial measures.
 #[derive(Debug, Clone)]
 pub struct Watched {
-    /// What its kernel tells.
-    pub told: Told,
-    /// Work that is timed meanwhile.
+    /// What its kernel measures.
+    pub told: TimingSource,
+    /// The loads whose loops are timed meanwhile.
     pub victims: Vec<Victim>,
-    /// The clock that guests go by: the host's says nothing of one that counts instructions.
+    /// The clock that guests follow. For a guest that counts instructions, the host's clock has no
+    /// meaning.
     pub clock: Clock,
 }
 
-/// What the kernel of a timed trial tells.
+/// What the kernel of a timed trial measures.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
-    /// The calls of these functions, and how its operations go.
+pub enum TimingSource {
+    /// The calls of these functions, and the course of the trial's operations.
     Calls(Vec<String>),
-    /// How long locks are waited for and held.
+    /// How long tasks wait for locks and hold them.
     Locks,
 }
 
 impl Watched {
-    /// What is to run beside the scenario's own load.
+    /// The loads that run in addition to the scenario's own.
     pub(super) fn loads(&self) -> impl Iterator<Item = Load> {
         self.victims.iter().map(|victim| victim.load.clone())
     }
 }
 
-/// What is asked of the guest.
+/// The measurement in one guest.
 #[derive(Debug)]
 pub(super) struct Trace<'a> {
     watched: &'a Watched,
-    /// CPUs that may ever have a part of the trace.
+    /// The number of CPUs that may have a part of the trace.
     cpus: u32,
 }
 
-/// What the guest said.
+/// The measured data of one guest.
 #[derive(Debug, Default)]
 pub(super) struct Traced {
-    /// Functions that this kernel cannot trace: it has no such function, or not as one of its own.
+    /// The functions that this kernel cannot trace, because they do not exist or are inlined.
     untraceable: Vec<String>,
     trace: Option<String>,
     lock_stat: Option<String>,
-    /// What came of the victims, in their order.
+    /// The results of the victims, in their order.
     pub(super) victims: Vec<LoadEnd>,
-    /// Why it cannot be believed.
+    /// Why the data is not valid.
     odd: Option<String>,
-    /// Its kernel traces, or counts.
+    /// Whether the measurement has begun.
     is_begun: bool,
 }
 
@@ -88,40 +91,40 @@ impl<'a> Trace<'a> {
         Self { watched, cpus }
     }
 
-    /// Has the guest trace, or count anew. Nothing of it is there until [`Trace::end`].
+    /// Starts the trace, or resets the lock statistics. There is no data before [`Trace::end`].
     pub(super) async fn begin(&self, agent: &Agent) -> Result<Traced, AgentError> {
-        let mut traced = Traced { odd: Some("the guest told no times".into()), ..Traced::default() };
+        let mut traced = Traced { odd: Some("the guest returned no times".into()), ..Traced::default() };
         let begun = match &self.watched.told {
-            Told::Locks => {
+            TimingSource::Locks => {
                 let clear = Request::Write { path: LOCK_STAT.to_owned(), data: "0".to_owned() };
                 agent.ask(clear).await.map(drop)
             }
-            Told::Calls(functions) => begin_trace(agent, functions, &mut traced).await,
+            TimingSource::Calls(functions) => begin_trace(agent, functions, &mut traced).await,
         };
         match begun {
             Ok(()) => traced.is_begun = true,
-            // An image that somebody built without what this takes.
+            // The image was built without a required option.
             Err(AgentError::Failed { what, .. }) => {
-                traced.odd = Some(format!("its kernel does not tell times: {what}"));
+                traced.odd = Some(format!("its kernel cannot measure times: {what}"));
             }
             Err(error) => return Err(error),
         }
         agent.ask(Request::Steady).await?;
         Ok(traced)
     }
-    /// Ends the trace, or the count, and fetches it.
+    /// Ends the measurement and reads its data.
     pub(super) async fn end(&self, agent: &Agent, traced: &mut Traced) -> Result<(), AgentError> {
         if !traced.is_begun {
             return Ok(());
         }
         traced.odd = None;
-        if self.watched.told == Told::Locks {
+        if self.watched.told == TimingSource::Locks {
             traced.lock_stat = agent.lock_stat().await?;
             return Ok(());
         }
         tell(agent, "tracing_on", "0").await?;
         for cpu in 0..self.cpus {
-            // None: a CPU that cannot be there.
+            // `None` means that the machine cannot have this CPU.
             let path = format!("{TRACING}/per_cpu/cpu{cpu}/stats");
             let Some(stats) = agent.read_if_there(&path).await? else { continue };
             let lost = |line: &&str| {
@@ -129,23 +132,24 @@ impl<'a> Trace<'a> {
                 matches!(what.trim(), "overrun" | "commit overrun" | "dropped events") && count.trim() != "0"
             };
             if let Some(lost) = stats.lines().find(lost) {
-                traced.odd = Some(format!("its trace lost something on CPU {cpu}: {}", lost.trim()));
+                traced.odd = Some(format!("its trace lost events on CPU {cpu}: {}", lost.trim()));
             }
         }
         traced.trace = Some(agent.read(format!("{TRACING}/trace")).await?);
         Ok(())
     }
 
-    /// A guest whose memory is on a disk waits for it. One that counts instructions does not know.
+    /// Marks the data as not valid if the host had swapped out a part of the guest, because the
+    /// guest then waits for the disk. With instructions as the clock, this has no effect.
     pub(super) fn see_swapped(&self, kib: Option<u64>, traced: &mut Traced) {
         if self.watched.clock == Clock::Wall
             && let Some(kib @ 1..) = kib
         {
-            traced.odd = Some(format!("the host had {kib} KiB of it swapped out"));
+            traced.odd = Some(format!("the host had swapped out {kib} KiB of it"));
         }
     }
 
-    /// Keeps what was said, as it came and as it is read.
+    /// Writes the data to the trial's folder, both raw and parsed.
     pub(super) fn write(
         &self,
         plan: &TrialPlan,
@@ -169,7 +173,7 @@ impl<'a> Trace<'a> {
             }
             write_whole(&dir.join("lock-stat.txt"), text.as_bytes())?;
         }
-        if self.watched.told != Told::Locks {
+        if self.watched.told != TimingSource::Locks {
             if self.watched.clock == Clock::Wall {
                 times.courses = record.operations.iter().filter_map(by_host).collect();
             }
@@ -186,10 +190,11 @@ impl<'a> Trace<'a> {
 async fn begin_trace(agent: &Agent, functions: &[String], traced: &mut Traced) -> Result<(), AgentError> {
     tell(agent, "tracing_on", "0").await?;
     tell(agent, "buffer_size_kb", BUFFER_KIB).await?;
-    // The clock that uevents and the loops of victims are told by.
+    // The same clock as that of the uevents and the victims' loops.
     tell(agent, "trace_clock", "mono").await?;
-    // Without the line's end the kernel waits for more, and looks the name up when the file is closed, where nobody is told that
-    // there is none (6.1 kernel/trace/ftrace.c, `ftrace_regex_write()` and `trace_parser_cont()`).
+    // Without a newline the kernel waits for more, and looks the name up when the file is closed. A
+    // name that does not exist then causes no error (6.1 kernel/trace/ftrace.c,
+    // `ftrace_regex_write()` and `trace_parser_cont()`).
     let knows = async |function: &str| match tell(agent, "set_ftrace_filter", &format!("{function}\n")).await
     {
         Ok(()) => Ok(true),
@@ -200,14 +205,15 @@ async fn begin_trace(agent: &Agent, functions: &[String], traced: &mut Traced) -
     let asked = |function: &str| functions.iter().any(|asked| asked == function);
     let others = TRACED.into_iter().filter(|function| !asked(function));
     for function in functions.iter().map(String::as_str).chain(others) {
-        // A copy that the compiler made of a part has a name of its own: `try_remove_memory.part.0`.
+        // A part of a function that the compiler split off has a name of its own, such as
+        // `try_remove_memory.part.0`.
         if knows(function).await? || knows(&format!("{function}.*")).await? {
             any = true;
         } else if asked(function) {
             traced.untraceable.push(function.to_owned());
         }
     }
-    // Without a filter it would be all functions.
+    // Without a filter, all functions would be traced.
     if any {
         tell(agent, "current_tracer", "function_graph").await?;
         for (option, value) in OPTIONS {
@@ -224,7 +230,7 @@ async fn tell(agent: &Agent, file: &str, data: &str) -> Result<(), AgentError> {
     agent.ask(Request::Write { path, data: data.to_owned() }).await.map(drop)
 }
 
-/// How an operation went by the host's clock; none of one that did not happen.
+/// The course of an operation by the host's clock. `None` if the operation was not done.
 fn by_host(record: &OperationRecord) -> Option<Course> {
     let mark = |phase: Phase| match phase {
         Phase::Accepted => Mark::Accepted,
@@ -248,12 +254,12 @@ fn by_host(record: &OperationRecord) -> Option<Course> {
     Some(Course { operation: record.operation.kind(), marks })
 }
 
-/// When the agent heard that something had come online.
+/// The times at which the agent received the uevents of CPUs and memory blocks that came online.
 fn came_online(events: &str) -> Vec<CameOnline> {
     let heard = events.lines().filter_map(|line| serde_json::from_str::<Stamped>(line).ok());
     heard
         .filter_map(|stamped| match stamped.what {
-            Happening::Agent { at, event: Event::Uevent { action, devpath } } if action == "online" => {
+            Event::Agent { at, event: AgentEvent::Uevent { action, devpath } } if action == "online" => {
                 let is_cpu = devpath.starts_with("/devices/system/cpu/cpu");
                 #[expect(clippy::cast_precision_loss, reason = "below 2^52 us, which are 142 years")]
                 let at = at.0 as f64;
@@ -267,7 +273,8 @@ fn came_online(events: &str) -> Vec<CameOnline> {
 
 fn victim_times(victim: &Victim, end: LoadEnd) -> VictimTimes {
     let LoadEnd { loops, mut times, unfinished } = end;
-    // One that was under way took at least so long; it is only kept where it says something.
+    // A loop that was still running took at least this long. It is kept only if it is longer than
+    // all others.
     let longest = times.iter().map(|time| time.nanoseconds).max().unwrap_or(0);
     times.extend(unfinished.into_iter().filter(|time| time.nanoseconds > longest));
     VictimTimes { name: victim.name.clone(), loops, times }
@@ -307,12 +314,12 @@ mod tests {
     #[test]
     fn a_guest_that_was_swapped_out_is_timed_by_its_instructions_alone() {
         let odd = |clock, kib| {
-            let watched = Watched { told: Told::Locks, victims: Vec::new(), clock };
+            let watched = Watched { told: TimingSource::Locks, victims: Vec::new(), clock };
             let mut traced = Traced::default();
             Trace::new(&watched, 1).see_swapped(kib, &mut traced);
             traced.odd
         };
-        assert_eq!(odd(Clock::Wall, Some(12)).unwrap(), "the host had 12 KiB of it swapped out");
+        assert_eq!(odd(Clock::Wall, Some(12)).unwrap(), "the host had swapped out 12 KiB of it");
         for (clock, kib) in [(Clock::Wall, Some(0)), (Clock::Wall, None), (Clock::Exact, Some(12))] {
             assert_eq!(odd(clock, kib), None);
         }
@@ -321,8 +328,8 @@ mod tests {
     #[test]
     fn what_came_online_is_told_by_the_guests_clock() {
         let uevent = |action: &str, devpath: &str| {
-            let event = Event::Uevent { action: action.into(), devpath: devpath.into() };
-            let what = Happening::Agent { at: GuestTime(77), event };
+            let event = AgentEvent::Uevent { action: action.into(), devpath: devpath.into() };
+            let what = Event::Agent { at: GuestTime(77), event };
             serde_json::to_string(&Stamped { at: HostTime(5), what }).unwrap()
         };
         let events = [

@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hotplug_protocol::{Event, Hello, Request};
+use hotplug_protocol::{AgentEvent, Hello, Request};
 use hotplug_side::Side;
 use tokio::net::UnixStream;
 
-use super::Setting;
+use super::TrialContext;
 use super::checkpoint::Checkpoint;
 use crate::bytes::Bytes;
-use crate::event_log::{Ending, Happening, Journal, Stage};
+use crate::event_log::{Ending, Event, EventLog, Stage};
 use crate::gdb::{Gdb, GdbError};
 use crate::guest::{Agent, Kmsg, Serial};
 use crate::limits::limits;
-use crate::qemu::{Ended, Inherited, Machine, Scratch, Start, shell_words};
+use crate::qemu::{Ended, Inherited, LaunchMode, QemuProcess, Scratch, shell_words};
 use crate::qmp::commands::{
     ContinueVcpus, Migrate, MigrateIncoming, MigrateSetCapabilities, MigrationCapability, Pmemsave, StopVcpus,
 };
@@ -33,13 +33,13 @@ pub(super) struct Vm {
     pub(super) agent: Agent,
     pub(super) kmsg: Kmsg,
     pub(super) serial: Serial,
-    machine: Machine,
+    machine: QemuProcess,
     /// Until it is taken.
     gdb: Mutex<Option<UnixStream>>,
     probe: Scratch,
     /// The trial's folder.
     pub(super) dir: PathBuf,
-    pub(super) journal: Arc<Journal>,
+    pub(super) event_log: Arc<EventLog>,
 }
 
 /// What a guest begins with.
@@ -54,11 +54,11 @@ pub(super) enum Origin<'a> {
 }
 
 impl Origin<'_> {
-    fn start(self) -> Start {
+    fn start(self) -> LaunchMode {
         match self {
-            Self::Kernel => Start::Cold,
-            Self::Template { .. } => Start::Template,
-            Self::Checkpoint(_) => Start::Restored,
+            Self::Kernel => LaunchMode::Cold,
+            Self::Template { .. } => LaunchMode::Template,
+            Self::Checkpoint(_) => LaunchMode::Restored,
         }
     }
 
@@ -110,46 +110,46 @@ impl Vm {
     ///
     /// A guest from a checkpoint waits for [`Vm::restore`]; any other boots. An error is infrastructure's.
     pub(super) async fn start(
-        setting: &Setting,
+        context: &TrialContext,
         side: Side,
         origin: Origin<'_>,
         dir: &Path,
-        journal: &Arc<Journal>,
+        event_log: &Arc<EventLog>,
     ) -> Result<Self> {
         let begins = origin.start();
-        let arguments = setting.command_line(begins);
-        write_command(dir, &setting.qemu.path, &arguments)?;
-        journal.record(Happening::Stage(Stage::Started));
+        let arguments = context.command_line(begins);
+        write_command(dir, &context.qemu.path, &arguments)?;
+        event_log.record(Event::Stage(Stage::Started));
         let mut files = origin.files()?;
-        let (_, dimm_file) = setting.scenario.dimm_file();
+        let (_, dimm_file) = context.scenario.dimm_file();
         if dimm_file.0 > 0 {
             files.push((Inherited::DimmFile, Scratch::new(dimm_file)?.handle()?));
         }
         let probe = Scratch::new(Bytes(0))?;
         files.push((Inherited::Probe, probe.handle()?));
-        files.push((Inherited::Kernel, setting.kernels.of(side).handle()?));
-        files.push((Inherited::Initrd, setting.initrd.handle()?));
+        files.push((Inherited::Kernel, context.kernels.of(side).handle()?));
+        files.push((Inherited::Initrd, context.initrd.handle()?));
         let stderr = dir.join("qemu.stderr");
-        let (machine, streams) = Machine::start(
-            &setting.qemu.path,
+        let (machine, streams) = QemuProcess::start(
+            &context.qemu.path,
             &arguments,
             files,
-            setting.has_gdb(begins),
-            setting.identity,
+            context.has_gdb(begins),
+            context.identity,
             &stderr,
         )?;
-        let serial = Serial::read(streams.serial, &dir.join("serial.log"), journal.clone());
+        let serial = Serial::read(streams.serial, &dir.join("serial.log"), event_log.clone());
         let newest = match origin {
             Origin::Checkpoint(checkpoint) => checkpoint.newest_record(),
             _ => None,
         };
-        let kmsg = Kmsg::read(streams.kmsg, &dir.join("kmsg.log"), newest, journal.clone());
+        let kmsg = Kmsg::read(streams.kmsg, &dir.join("kmsg.log"), newest, event_log.clone());
         let transcript = fs_err::File::create(dir.join("agent.log"))?;
-        let agent = Agent::connect(streams.agent, journal.clone(), transcript);
+        let agent = Agent::connect(streams.agent, event_log.clone(), transcript);
         let transcript = dir.join("qmp.log");
         let connect = async {
-            let qmp = Qmp::connect(streams.qmp, journal.clone(), &transcript).await?;
-            if begins == Start::Restored {
+            let qmp = Qmp::connect(streams.qmp, event_log.clone(), &transcript).await?;
+            if begins == LaunchMode::Restored {
                 ignore_shared_memory(&qmp).await?;
             }
             Ok::<_, QmpError>(qmp)
@@ -189,19 +189,19 @@ impl Vm {
             gdb,
             probe,
             dir: dir.to_owned(),
-            journal: journal.clone(),
+            event_log: event_log.clone(),
         })
     }
 
     /// Waits until the agent of a booting guest is ready.
-    pub(super) async fn boot(&self, mut heard: crate::event_log::Listener) -> Result<Hello, Cut> {
+    pub(super) async fn boot(&self, mut heard: crate::event_log::Subscription) -> Result<Hello, Cut> {
         let ready = heard.until(|what| match what {
-            Happening::Agent { event: Event::Ready(hello), .. } => Some(hello.clone()),
+            Event::Agent { event: AgentEvent::Ready(hello), .. } => Some(hello.clone()),
             _ => None,
         });
         tokio::select! {
             hello = ready => {
-                self.journal.record(Happening::Stage(Stage::Ready));
+                self.event_log.record(Event::Stage(Stage::Ready));
                 hello.map_err(|error| Cut::Broken(error.to_string()))
             }
             cut = self.cut() => Err(cut),
@@ -250,7 +250,7 @@ impl Vm {
             self.qmp.execute(ContinueVcpus {}).await.map_err(|error| Cut::Broken(error.to_string()))
         };
         self.unless_cut(go_on).await?;
-        self.journal.record(Happening::Stage(Stage::Ready));
+        self.event_log.record(Event::Stage(Stage::Ready));
         Ok(())
     }
 
@@ -267,13 +267,13 @@ impl Vm {
 
     /// Waits until a migration that `begin` starts is done.
     async fn migrated<T>(&self, begin: impl Future<Output = Result<T, QmpError>>) -> Result<(), Cut> {
-        let mut heard = self.journal.listen();
+        let mut heard = self.event_log.listen();
         let broken = |what: String| Cut::Broken(format!("the checkpoint: {what}"));
         let done = async {
             // A monitor that does not answer has a limit of its own.
             begin.await.map_err(|error| broken(error.to_string()))?;
             let status = heard.until(|what| match what {
-                Happening::Qmp { event, data } if event == "MIGRATION" => {
+                Event::Qmp { event, data } if event == "MIGRATION" => {
                     data["status"].as_str().filter(|s| ["completed", "failed"].contains(s)).map(str::to_owned)
                 }
                 _ => None,
@@ -301,7 +301,7 @@ impl Vm {
         };
         tokio::select! {
             biased;
-            ending = self.journal.ending() => ending.into(),
+            ending = self.event_log.ending() => ending.into(),
             ended = self.machine.ended() => Cut::Ended(ended),
             cut = severed => cut,
         }
@@ -323,7 +323,7 @@ impl Vm {
 
     /// Whether [`Vm::cut`] has something to tell, at once or soon.
     fn is_cut(&self) -> bool {
-        self.journal.has_ending() || self.qmp.is_gone() || self.agent.is_gone()
+        self.event_log.has_ending() || self.qmp.is_gone() || self.agent.is_gone()
     }
 
     /// Has every kernel record fetched; false where the agent or the stream does not answer in time.

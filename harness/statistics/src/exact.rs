@@ -1,11 +1,11 @@
-//! The exact tests behind a verdict: nothing is approximated.
+//! The exact tests behind a verdict, without approximation.
 
 use std::sync::LazyLock;
 
 /// Fisher's exact test, two-sided, for `a` of `n` against `b` of `m`.
 ///
-/// The sum of the probabilities of all tables with these margins that are no likelier than the one seen. 1 where
-/// one side has no trials.
+/// The sum of the probabilities of all tables with these margins that are at most as likely as the
+/// observed one. 1 if one side has no trials.
 pub fn fisher_two_sided(a: u32, n: u32, b: u32, m: u32) -> f64 {
     let (a, n, b, m) = (u64::from(a), u64::from(n), u64::from(b), u64::from(m));
     let (seen, all) = (a + b, n + m);
@@ -15,15 +15,16 @@ pub fn fisher_two_sided(a: u32, n: u32, b: u32, m: u32) -> f64 {
     let lowest = seen.saturating_sub(m);
     let sum: f64 = (lowest..=seen.min(n))
         .map(ln_p)
-        // Equal probabilities differ by rounding, of a million trials in the ninth place.
+        // Equal probabilities differ by rounding: with a million trials, in the ninth place.
         .filter(|p| *p <= observed + 1e-7)
         .map(f64::exp)
         .sum();
     sum.min(1.0)
 }
 
-/// The chance that all `n` of one side and none of `m` of the other show something that both show equally often, at most;
-/// which of the two it would be was known before: Fisher's exact test, one-sided.
+/// Fisher's exact test, one-sided, for all `n` of one side against none of `m` of the other: an
+/// upper bound of the probability of this result if both sides have the same rate. The direction
+/// must be known before.
 pub fn always_against_never(n: u32, m: u32) -> f64 {
     (-ln_choose(u64::from(n) + u64::from(m), u64::from(n))).exp()
 }
@@ -34,8 +35,8 @@ pub fn detectable_rate(trials: u32) -> f64 {
     if trials == 0 { 1.0 } else { 1.0 - 0.05_f64.powf(1.0 / f64::from(trials)) }
 }
 
-/// How many clean trials in a row something of that rate survives with no more than `1 - confidence`; 1 of what every trial
-/// shows.
+/// The number of clean trials in a row that a failure of this rate survives with a probability of
+/// at most `1 - confidence`; 1 if every trial shows the failure.
 pub fn clean_trials(rate: f64, confidence: f64) -> u32 {
     let trials = ((1.0 - confidence).ln() / (1.0 - rate).ln()).ceil();
     #[expect(
@@ -47,9 +48,10 @@ pub fn clean_trials(rate: f64, confidence: f64) -> u32 {
     trials
 }
 
-/// The exact 95 % confidence interval of a rate of which `k` of `n` were seen (Clopper and Pearson, 1934).
+/// The exact 95 % confidence interval of a rate, from `k` of `n` trials (Clopper and Pearson,
+/// 1934).
 ///
-/// Its ends are the rates at which seeing so many, or so few, has a probability of 2.5 %.
+/// Its ends are the rates at which `k` or more, and `k` or fewer, have a probability of 2.5 %.
 pub fn interval(k: u32, n: u32) -> (f64, f64) {
     const TAIL: f64 = 0.025;
     // P(at least k) rises with the rate, and so does P(more than k), which is 1 less P(at most k).
@@ -69,7 +71,7 @@ pub fn probability_of_at_most(k: u32, n: u32, rate: f64) -> f64 {
     }
 }
 
-/// Where `below`, which holds at 0 and not at 1, ceases to hold.
+/// The point where `below` ceases to hold. It holds at 0 and not at 1.
 fn bisect(below: impl Fn(f64) -> bool) -> f64 {
     let (mut low, mut high) = (0.0, 1.0);
     // Each round is one bit; an f64 below 1 has no more.
@@ -84,7 +86,8 @@ fn bisect(below: impl Fn(f64) -> bool) -> f64 {
     low
 }
 
-/// The probability of `k` or more of `n` at this rate, which is neither 0 nor 1: the binomial distribution's tail.
+/// The probability of `k` or more of `n` at this rate, which is neither 0 nor 1: the tail of the
+/// binomial distribution.
 fn at_least(k: u32, n: u32, rate: f64) -> f64 {
     let (yes, no) = (rate.ln(), (-rate).ln_1p());
     let mut choose = 0.0;
@@ -102,7 +105,7 @@ fn ln_choose(n: u64, k: u64) -> f64 {
     ln_factorial(n) - ln_factorial(k) - ln_factorial(n - k)
 }
 
-/// Thousands of dependencies are tested: up to here it is looked up.
+/// Factorials up to this number are in a table, because thousands of dependencies are tested.
 const LOOKED_UP: u64 = 4096;
 
 fn ln_factorial(n: u64) -> f64 {
@@ -114,7 +117,7 @@ fn ln_factorial(n: u64) -> f64 {
         sums.collect()
     });
     let index = usize::try_from(n).unwrap_or(usize::MAX);
-    // A fleet's trials are a million: a sum for each table would take minutes.
+    // The trials of a fleet can be a million, and a sum for each table would take minutes.
     ALL.get(index).copied().unwrap_or_else(|| statrs::function::factorial::ln_factorial(n))
 }
 
@@ -133,12 +136,13 @@ mod tests {
 
     #[test]
     fn many_trials_are_tested_as_few_are() {
-        // Both sides alike: every table counts, whichever way its logarithms were made.
+        // Both sides are equal: every table counts, whichever way its logarithms were computed.
         close(fisher_two_sided(250_000, 500_000, 250_000, 500_000), 1.0);
-        // The chance is that of one end twice: 2^-n each for the n that were seen, nearly, where n is far below all.
+        // The probability is twice that of one end: nearly 2^-n each for the n that were seen, if n
+        // is far below the number of trials.
         let p = fisher_two_sided(0, 1_000_000, 20, 1_000_000);
         assert!((p * f64::from(1 << 19) - 1.0).abs() < 1e-3, "{p}");
-        // On both sides of the table's end.
+        // On both sides of the end of the table of factorials.
         for n in [4095, 4096, 4097, 5000] {
             let sum: f64 = (1..=n).map(ln).sum();
             assert!((ln_factorial(n) - sum).abs() < 1e-8, "{n}");

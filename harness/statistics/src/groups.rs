@@ -1,10 +1,12 @@
-//! Two groups of boots, and whether they differ: on the logarithms of what each boot took, so that everything said is a
-//! ratio.
+//! Compares two groups of boots. It works on the logarithms of the measured values, so every result
+//! is a ratio.
 //!
-//! The unit is the boot. What all trials of one boot share by chance (where its memory lies, how full its slabs are) would
-//! otherwise be taken for an effect of the patch, and the more surely the more trials there are.
+//! The unit is the boot. All trials of one boot share random properties, such as the placement of
+//! their memory and the fill level of the slabs. If the unit were the trial, these would be taken
+//! for an effect of the patch, with more certainty the more trials there are.
 //!
-//! Nothing assumes a distribution but the number of boots that would tell, which is a guess about the future anyway.
+//! Only the number of boots that would decide assumes a distribution: it is an estimate of the
+//! future anyway.
 
 use hotplug_side::Sides;
 use rand::seq::SliceRandom;
@@ -14,21 +16,22 @@ use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
 use super::exact::always_against_never;
 
-/// Up to so many ways to deal the boots to the two sides, each is looked at; of more, so many drawn ones.
+/// Up to this number of ways to assign ("deal") the boots to the two sides, all are evaluated. If
+/// there are more, this number of random deals is evaluated.
 const DEALS: u64 = 100_000;
 
-/// Drawn pairs of groups behind an interval.
+/// The number of resampled pairs of groups for an interval.
 const RESAMPLES: usize = 10_000;
 
-/// How sure one wants to be to find what is there.
+/// The power: the probability of finding a difference that exists.
 const POWER: f64 = 0.9;
 
-/// Logarithms of what the boots of both sides took, one a boot.
+/// The logarithms of the values of both sides, one value for each boot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Groups(Sides<Vec<f64>>);
 
 impl Groups {
-    /// None unless both sides have two boots and all values are above zero.
+    /// `None` unless both sides have two boots or more and all values are finite and above zero.
     pub fn new(values: &Sides<Vec<f64>>) -> Option<Self> {
         let logs = |values: &Vec<f64>| -> Option<Vec<f64>> {
             let all = values.iter().map(|value| (*value > 0.0 && value.is_finite()).then(|| value.ln()));
@@ -42,21 +45,23 @@ impl Groups {
         mean(&self.0.after) - mean(&self.0.before)
     }
 
-    /// The geometric mean of one side's boots.
+    /// The geometric mean of the boots of each side.
     pub fn typical(&self) -> Sides<f64> {
         Sides { before: mean(&self.0.before).exp(), after: mean(&self.0.after).exp() }
     }
 
-    /// How likely a difference so large is, to either side, where the patch does nothing and each boot could as well have
-    /// been dealt to the other kernel (a permutation test; Good, Permutation, Parametric, and Bootstrap Tests of Hypotheses,
-    /// 3rd ed., chapter 3).
+    /// The p-value of the difference, two-sided: the probability of a difference that is at least
+    /// as large if the patch has no effect and each boot could as well be of the other kernel (a
+    /// permutation test; Good, Permutation, Parametric, and Bootstrap Tests of Hypotheses, 3rd ed.,
+    /// chapter 3).
     pub fn p_different(&self, seed: u64) -> f64 {
         let observed = self.difference().abs();
         self.share_of_deals(0.0, seed, |difference| difference.abs() >= observed)
     }
 
-    /// The larger of the two chances to see means so close where the true ratio is `margin` up or down, a logarithm: two
-    /// one-sided permutation tests, each of the boots with that ratio taken out (Schuirmann 1987 has the two tests).
+    /// The larger of the two probabilities of means that are this close, if the true ratio is
+    /// `margin` up or down, as a logarithm. These are two one-sided permutation tests, each of the
+    /// boots without that ratio (Schuirmann 1987 has the two tests).
     pub fn p_apart(&self, margin: f64, seed: u64) -> f64 {
         let observed = self.difference();
         let slower = self.share_of_deals(margin, seed, |difference| difference <= observed - margin);
@@ -64,7 +69,8 @@ impl Groups {
         slower.max(faster)
     }
 
-    /// The share of deals of all boots, of which those after are first set back by `shift`, whose difference is `extreme`.
+    /// The share of all deals whose difference is `extreme`. The values of the after side are first
+    /// reduced by `shift`.
     fn share_of_deals(&self, shift: f64, seed: u64, extreme: impl Fn(f64) -> bool) -> f64 {
         let Sides { before, after } = &self.0;
         let set_back = after.iter().map(|value| value - shift);
@@ -73,7 +79,7 @@ impl Groups {
         let whole: f64 = all.iter().sum();
         #[expect(clippy::cast_precision_loss, reason = "boots are few")]
         let (first, second) = (size as f64, after.len() as f64);
-        // Sums in another order differ by rounding, and the deal that was seen has to be one of those as extreme.
+        // Sums in another order differ by rounding, and the observed deal must count as extreme.
         let slack = 1e-9 * (1.0 + all.iter().fold(0.0, |most: f64, value| most.max(value.abs())));
         let difference = |sum: f64| (whole - sum) / second - sum / first;
         let is_extreme = |sum: f64| extreme(difference(sum) - slack) || extreme(difference(sum) + slack);
@@ -90,14 +96,16 @@ impl Groups {
             let (dealt, _) = all.partial_shuffle(&mut random, size);
             is_extreme(dealt.iter().sum())
         });
-        // The deal that was seen is one of them: else p could be 0 (Phipson and Smyth 2010).
+        // The observed deal counts as one of them; otherwise p could be 0 (Phipson and Smyth 2010).
         share(hits.count() as u64 + 1, DEALS + 1)
     }
 
-    /// The ratio's interval of this confidence, such as 0.95, by resampling the boots of each side.
+    /// The confidence interval of the ratio, by resampling the boots of each side. `confidence` is
+    /// 0.95, for example.
     ///
-    /// Percentiles of few resampled boots are too close together, so they are taken further out, as Student's t is wider than
-    /// the normal distribution (Hesterberg 2015, What Teachers Should Know About the Bootstrap, 5.1, the expanded interval).
+    /// The percentiles of few resampled boots are too close together. So they are moved outwards,
+    /// as Student's t is wider than the normal distribution (Hesterberg 2015, What Teachers Should
+    /// Know About the Bootstrap, 5.1, the expanded interval).
     pub fn interval(&self, confidence: f64, seed: u64) -> (f64, f64) {
         let mut random = ChaCha12Rng::seed_from_u64(seed);
         let mut drawn: Vec<f64> = (0..RESAMPLES)
@@ -109,10 +117,11 @@ impl Groups {
         (quantile(&drawn, tail).exp(), quantile(&drawn, 1.0 - tail).exp())
     }
 
-    /// Boots a side that would probably tell, with the scatter seen here: that a difference like this is real, at `alpha`,
-    /// where it is at least `margin`; else that there is none of `margin`. None where there cannot be so many.
+    /// The number of boots a side that would probably decide, with the scatter of these boots:
+    /// whether the difference is real, at `alpha`, if it is at least `margin`; otherwise whether it
+    /// is below `margin`. `None` if the number is too large.
     pub fn boots_to_tell(&self, margin: f64, alpha: f64) -> Option<u32> {
-        /// More boots than anybody will wait for.
+        /// No user waits for more boots than this.
         const MOST: f64 = 100_000.0;
         let normal = Normal::standard();
         let difference = self.difference().abs();
@@ -127,7 +136,7 @@ impl Groups {
         (boots <= MOST).then_some(boots as u32).map(|boots| boots.max(fewest_boots(alpha)))
     }
 
-    /// Of both sides, pooled.
+    /// The pooled variance of both sides.
     fn variance(&self) -> f64 {
         let squares = |values: &[f64]| {
             let middle = mean(values);
@@ -140,18 +149,19 @@ impl Groups {
     }
 }
 
-/// The level of a verdict over all metrics of a comparison.
+/// The significance level of a verdict over all metrics of a comparison.
 pub const ALPHA: f64 = 0.05;
 
-/// The fewest boots a side with which a permutation test can come below `alpha` at all.
+/// The smallest number of boots a side with which a permutation test can fall below `alpha` at all.
 pub fn fewest_boots(alpha: f64) -> u32 {
-    // The two deals that are as far apart as can be.
+    // The two deals that are the furthest apart.
     let can = |boots: &u32| 2.0 * always_against_never(*boots, *boots) < alpha;
-    // 2^-30 is below any level that somebody asks for.
+    // 2^-30 is below any level in use.
     (2..32).find(can).unwrap_or(32)
 }
 
-/// Each p times what keeps the chance of any false alarm below the level (Holm 1979).
+/// The p-values, adjusted so that the probability of any false positive stays below the level (Holm
+/// 1979).
 pub fn holm(p: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|a, b| p[*a].total_cmp(&p[*b]));
@@ -166,14 +176,14 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
     adjusted
 }
 
-/// A value with half of `values` at or below it; none of none.
+/// The median; `None` if there are no values.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     (!sorted.is_empty()).then(|| quantile(&sorted, 0.5))
 }
 
-/// Standard deviation by mean, of a sample; none where that is not defined.
+/// The standard deviation of a sample divided by its mean; `None` if that is not defined.
 pub fn coefficient_of_variation(values: &[f64]) -> Option<f64> {
     let middle = mean(values);
     #[expect(clippy::cast_precision_loss, reason = "samples are few")]
@@ -182,7 +192,8 @@ pub fn coefficient_of_variation(values: &[f64]) -> Option<f64> {
     (middle > 0.0).then(|| (squares / freedom).sqrt() / middle)
 }
 
-/// The value at this share of `sorted`, between its neighbours where it falls between them (Hyndman and Fan 1996, type 7).
+/// The quantile of `sorted` at this share, interpolated between neighbours (Hyndman and Fan 1996,
+/// type 7).
 pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     #[expect(clippy::cast_precision_loss, reason = "samples are few")]
@@ -207,7 +218,7 @@ fn resampled_mean(values: &[f64], random: &mut ChaCha12Rng) -> f64 {
     drawn / count
 }
 
-/// How far out the percentile is that stands for `tail` where the smaller group has `size` boots.
+/// The percentile further out that replaces `tail` if the smaller group has `size` boots.
 fn expanded_tail(tail: f64, size: usize) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "boots are few")]
     let size = size as f64;
@@ -220,10 +231,10 @@ fn share(of: u64, all: u64) -> f64 {
     of as f64 / all as f64
 }
 
-/// How many ways there are to choose `size` of `all`; none beyond 64 bits.
+/// The number of ways to choose `size` of `all`; `None` if it exceeds 64 bits.
 fn deals(all: usize, size: usize) -> Option<u64> {
     (0..size.min(all - size) as u64).try_fold(1_u64, |ways, at| {
-        // Always a whole number: it is the count of choosing at + 1.
+        // The division is exact: its result is the number of ways to choose at + 1.
         Some(ways.checked_mul(all as u64 - at)? / (at + 1))
     })
 }
@@ -233,7 +244,7 @@ fn each_choice(all: usize, size: usize, with: &mut impl FnMut(&[usize])) {
     let mut chosen: Vec<usize> = (0..size).collect();
     loop {
         with(&chosen);
-        // The last that can still go up does, and those behind it follow closely.
+        // The last index that can still rise does, and the ones after it follow directly.
         let Some(at) = (0..size).rev().find(|at| chosen[*at] < all - size + at) else { return };
         chosen[at] += 1;
         for next in at + 1..size {

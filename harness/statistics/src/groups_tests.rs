@@ -13,14 +13,15 @@ fn close(is: f64, should: f64, by: f64) {
     assert!((is - should).abs() <= by, "{is} should be {should}");
 }
 
-/// Draws of the standard normal distribution.
+/// A random value of the standard normal distribution.
 fn normal(random: &mut ChaCha12Rng) -> f64 {
     Normal::standard().inverse_cdf(random.random_range(1e-9..1.0 - 1e-9))
 }
 
 #[test]
 fn all_deals_are_counted() {
-    // By hand: of 20 ways to deal six boots, the one seen and its mirror image are as far apart.
+    // By hand: of 20 ways to deal six boots, only the observed one and its mirror image are this
+    // far apart.
     let apart = groups(&[1.0, 2.0, 3.0], &[4.0, 5.0, 6.0]);
     close(apart.p_different(0), 2.0 / 20.0, 1e-12);
     close(apart.difference(), 3.0, 1e-12);
@@ -33,8 +34,9 @@ fn all_deals_are_counted() {
     assert_eq!(count, 11440);
 }
 
-/// Survival of mice, Efron and Tibshirani 1993, An Introduction to the Bootstrap, table 2.1: their chapter 15 has a one-sided
-/// 0.132 from a thousand drawn deals, and 0.141 by Student's t. Of all 11440 deals 1613 are as far up, and 3184 as far either way.
+/// Survival of mice, from Efron and Tibshirani 1993, An Introduction to the Bootstrap, table 2.1.
+/// Their chapter 15 has a one-sided 0.132 from a thousand random deals, and 0.141 by Student's t.
+/// Of all 11440 deals, 1613 are as far up, and 3184 are as far in either direction.
 #[test]
 fn the_mouse_data() {
     let hundredths = |values: &[f64]| values.iter().map(|value| value / 100.0).collect::<Vec<_>>();
@@ -43,7 +45,8 @@ fn the_mouse_data() {
     let mice = groups(&control, &treated);
     close(mice.difference(), 0.306_349_206, 1e-8);
     close(mice.p_different(0), 3184.0 / 11440.0, 1e-12);
-    // Their bootstrap standard error of the difference is 26.85, Student's 28.93 (chapter 2, and 15.3).
+    // Their bootstrap standard error of the difference is 26.85, Student's is 28.93 (chapter 2, and
+    // 15.3).
     let (low, high) = mice.interval(0.6827, 1);
     let error = (high.ln() - low.ln()) / 2.0;
     assert!((0.2685..0.32).contains(&error), "{error}");
@@ -52,7 +55,7 @@ fn the_mouse_data() {
 #[test]
 fn drawn_deals_agree_with_all_of_them() {
     let mut random = ChaCha12Rng::seed_from_u64(3);
-    // 20 boots a side have 1.4e11 deals, and so are drawn from.
+    // 20 boots a side have 1.4e11 deals, so random deals are used.
     let before: Vec<f64> = (0..20).map(|_| normal(&mut random)).collect();
     let after: Vec<f64> = (0..20).map(|_| normal(&mut random) + 0.6).collect();
     let many = groups(&before, &after);
@@ -63,7 +66,7 @@ fn drawn_deals_agree_with_all_of_them() {
     close(apart.p_different(1), 1.0 / 100_001.0, 1e-9);
 }
 
-/// Student's test, by statrs.
+/// Student's test, with statrs.
 fn two_sided_t(before: &[f64], after: &[f64]) -> f64 {
     let groups = groups(before, after);
     #[expect(clippy::cast_precision_loss, reason = "a few")]
@@ -94,7 +97,7 @@ fn an_interval_holds_the_truth_about_as_often_as_it_says() {
             low <= 1.0 && 1.0 <= high
         });
         let holds = holds.count();
-        // 285 of 300; with standard error 4.
+        // The expectation is 285 of 300, with a standard error of 4.
         assert!((270..=297).contains(&holds), "{boots} boots: {holds} of 300");
     }
 }
@@ -104,7 +107,7 @@ fn what_is_close_is_shown_to_be_close() {
     let before = [0.0, 0.001, -0.001, 0.002, -0.002];
     let near = groups(&before, &before.map(|value| value + 0.001));
     assert!(near.p_apart(0.01, 0) < 0.01);
-    // At the margin itself nothing is shown: half of all deals are as close.
+    // At the margin itself nothing is shown: half of all deals are at least as close.
     assert!(near.p_apart(0.001, 0) > 0.4);
     let far = groups(&before, &before.map(|value| value + 0.02));
     assert!(far.p_apart(0.01, 0) > 0.99);
@@ -118,11 +121,12 @@ fn so_many_boots_tell() {
     let mut random = ChaCha12Rng::seed_from_u64(13);
     let mut draw =
         |shift: f64, boots: u32| (0..boots).map(|_| normal(&mut random) * 0.1 + shift).collect::<Vec<f64>>();
-    // With scatter 0.1 and a margin of 0.05: n = 2 * 0.01 * (1.645 + 1.282)^2 / 0.0025 = 69, as far as the scatter is known.
+    // With a scatter of 0.1 and a margin of 0.05: n = 2 * 0.01 * (1.645 + 1.282)^2 / 0.0025 = 69,
+    // as far as the scatter is known.
     let few = groups(&draw(0.0, 200), &draw(0.0, 200));
     let boots = few.boots_to_tell(0.05, 0.05).unwrap();
     assert!((60..130).contains(&boots), "{boots}");
-    // And so many do tell, nine times in ten.
+    // This number of boots does decide, in nine cases of ten.
     let told = (0..100).filter(|_| groups(&draw(0.0, 69), &draw(0.0, 69)).p_apart(0.05, 0) < 0.05).count();
     assert!((75..=100).contains(&told), "{told}");
     let never = groups(&[0.0, 1.0, 2.0], &[0.05, 1.05, 2.05]);
@@ -142,7 +146,8 @@ fn many_metrics_share_the_level() {
 
 #[test]
 fn quantiles_and_scatter() {
-    // By hand, as R does by default: 0.9 of the way is 0.7 of the way from the third to the fourth.
+    // By hand, with R's default method: the 0.9 quantile is 0.7 of the way from the third to the
+    // fourth.
     let values = [1.0, 2.0, 4.0, 8.0];
     for (share, should) in [(0.0, 1.0), (0.25, 1.75), (0.5, 3.0), (0.9, 6.8), (1.0, 8.0)] {
         close(quantile(&values, share), should, 1e-12);

@@ -1,5 +1,5 @@
-//! The statistics behind a verdict. Everything here is exact or by resampling; nothing assumes a distribution of what is
-//! measured.
+//! The statistics behind a verdict. Everything here is exact or uses resampling; nothing assumes a
+//! distribution of the measured values.
 
 mod exact;
 mod groups;

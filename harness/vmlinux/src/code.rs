@@ -1,4 +1,4 @@
-//! Functions and lines that have no symbol.
+//! Inlined functions and source lines, which have no symbol.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use addr2line::gimli::{self, Reader as _};
 
 use super::Slice;
 
-/// Whether a function of this name is compiled into its callers.
+/// Whether a function of this name is inlined into its callers.
 pub fn is_inlined(dwarf: &gimli::Dwarf<Slice<'_>>, name: &str) -> Result<bool, gimli::Error> {
     let mut units = dwarf.units();
     while let Some(header) = units.next()? {
@@ -26,8 +26,9 @@ pub fn is_inlined(dwarf: &gimli::Dwarf<Slice<'_>>, name: &str) -> Result<bool, g
     Ok(false)
 }
 
-/// Where the code of a source line begins: the first instruction of each stretch of it. `file` is the end of its path.
-/// Also the lines of the file that have code.
+/// The addresses where the code of a source line begins: the first instruction of each range.
+/// `file` is the end of the file's path. The second value is the set of lines of the file that have
+/// code.
 pub fn line(
     dwarf: &gimli::Dwarf<Slice<'_>>,
     file: &str,
@@ -69,7 +70,7 @@ pub fn line(
     Ok((addresses, lines))
 }
 
-/// Whether a file of a unit has a path that ends so.
+/// Whether the path of a unit's file ends with `file`.
 fn names<R: gimli::Reader>(
     dwarf: &gimli::Dwarf<R>,
     unit: &gimli::Unit<R>,

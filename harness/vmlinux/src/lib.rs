@@ -1,4 +1,4 @@
-//! What a vmlinux's debug information says.
+//! Reads the debug information of a vmlinux.
 
 mod code;
 mod structures;
@@ -13,14 +13,14 @@ pub use structures::{Structure, structures};
 
 pub use addr2line::gimli::Error;
 
-/// A section.
+/// The bytes of a section.
 pub type Slice<'a> = gimli::EndianSlice<'a, gimli::LittleEndian>;
-/// What is read of them.
+/// The debug information in the sections.
 pub type Dwarf<'a> = gimli::Dwarf<Slice<'a>>;
-/// All sections, decompressed.
+/// All sections with debug information, decompressed.
 pub type Sections<'a> = gimli::DwarfSections<Cow<'a, [u8]>>;
 
-/// The sections, decompressed.
+/// Reads the sections with debug information, and decompresses them.
 pub fn sections<'a>(file: &object::File<'a>) -> Result<Sections<'a>, gimli::Error> {
     gimli::DwarfSections::load(|id: gimli::SectionId| {
         let data = file.section_by_name(id.name()).and_then(|section| section.uncompressed_data().ok());
@@ -28,7 +28,7 @@ pub fn sections<'a>(file: &object::File<'a>) -> Result<Sections<'a>, gimli::Erro
     })
 }
 
-/// The dwarf of them.
+/// The debug information in these sections.
 pub fn dwarf<'a>(sections: &'a Sections<'_>) -> Dwarf<'a> {
     sections.borrow(|section| gimli::EndianSlice::new(section, gimli::LittleEndian))
 }

@@ -1,4 +1,4 @@
-//! Structures of C: how large they are and where their members lie.
+//! The size and the member offsets of C structures.
 
 use std::collections::HashMap;
 
@@ -6,16 +6,17 @@ use addr2line::gimli;
 
 use super::{dwarf, sections};
 
-/// A structure.
+/// A C structure.
 #[derive(Debug, Default)]
 pub struct Structure {
-    /// Its size.
+    /// Its size, in bytes.
     pub bytes: u64,
-    /// Where each member begins, bytes; of a bit field, the byte that it begins in.
+    /// The offset of each member, in bytes. For a bit field, it is that of the byte in which the
+    /// field begins.
     pub members: HashMap<String, u64>,
 }
 
-/// The structures that kernel/locking/lockdep.c knows, by name.
+/// The structures in the debug information of kernel/locking/lockdep.c, by name.
 pub fn structures(file: &object::File<'_>) -> Result<HashMap<String, Structure>, gimli::Error> {
     let sections = sections(file)?;
     let dwarf = dwarf(&sections);
@@ -34,7 +35,7 @@ fn structures_of<R: gimli::Reader>(
     unit: &gimli::Unit<R>,
 ) -> Result<HashMap<String, Structure>, gimli::Error> {
     let mut all: HashMap<String, Structure> = HashMap::new();
-    // The structure that is being read, and how deep it lies.
+    // The structure that is being read, and its depth in the tree.
     let mut current: Option<(String, isize)> = None;
     let mut depth = 0;
     let mut entries = unit.entries();

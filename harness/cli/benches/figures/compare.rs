@@ -1,4 +1,4 @@
-//! What a comparison costs.
+//! The cost of a comparison.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,14 +11,15 @@ use serde_json::Value;
 
 use crate::hotplug;
 
-/// Before, after, control, and both sides with counters.
+/// Kernels of a comparison: before, after, control, and both sides with counters.
 const HEADER_KERNELS: usize = 5;
 
 fn seed(root: &Path) -> PathBuf {
     root.join("guest-images/patches/seed")
 }
 
-/// Time of the pair's two builds in an empty cache over the first one's, as the builder itself times them.
+/// Time of the two builds of a pair in an empty cache, divided by the time of the first build. The
+/// builder measures both times.
 pub(crate) fn pair_build_ratio(root: &Path) -> Result<Vec<f64>, String> {
     let cache = tempfile::tempdir().map_err(|e| e.to_string())?;
     let mut command = hotplug(root);
@@ -37,18 +38,18 @@ pub(crate) fn pair_build_ratio(root: &Path) -> Result<Vec<f64>, String> {
     Ok(vec![(before + after) / before])
 }
 
-/// Starts until the median is taken.
+/// Number of starts that the median is taken of.
 const STARTS: usize = 7;
 
-/// From the harness's exec until a worker takes the first trial, seconds; kernels, checkpoints and the accelerator's answer in the
-/// cache, as in every run but the first.
+/// Seconds from the exec of the harness until a worker takes the first trial. Kernels, checkpoints
+/// and the result of the accelerator's probe are in the cache, as in every run but the first.
 pub(crate) fn start_to_first_trial_s(root: &Path) -> Result<Vec<f64>, String> {
-    // The first start makes what is missing, and is no figure.
+    // The first start fills the cache, so it is not measured.
     let all: Result<Vec<f64>, String> = (0..=STARTS).map(|_| start(root)).collect();
     Ok(all?.split_off(1))
 }
 
-/// One start, interrupted when its first trial has begun.
+/// One start, which is interrupted when its first trial begins.
 fn start(root: &Path) -> Result<f64, String> {
     let results = tempfile::tempdir().map_err(|e| e.to_string())?;
     let mut command = hotplug(root);
@@ -57,7 +58,7 @@ fn start(root: &Path) -> Result<f64, String> {
     let began = Instant::now();
     let mut child = command.spawn().map_err(|e| e.to_string())?;
     let pid = i32::try_from(child.id()).map_err(|e| e.to_string())?;
-    let stdout = child.stdout.take().ok_or("it has no standard output")?;
+    let stdout = child.stdout.take().ok_or("the harness has no standard output")?;
     let mut taken = None;
     for line in BufReader::new(stdout).lines() {
         let line: Value =
@@ -71,8 +72,9 @@ fn start(root: &Path) -> Result<f64, String> {
     taken.ok_or_else(|| format!("compare ended with {status} before a trial began"))
 }
 
-/// Time of all builds of one whole comparison of a patch that touches a header, in an empty cache,
-/// over the first build's: both sides, the control, and both sides with counters.
+/// Time of all builds of a complete comparison of a patch to a header, in an empty cache, divided
+/// by the time of the first build. The builds are both sides, the control, and both sides with
+/// counters.
 pub(crate) fn header_pair_build_ratio(root: &Path) -> Result<Vec<f64>, String> {
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     let cache = folder.path().join("cache");
@@ -80,7 +82,7 @@ pub(crate) fn header_pair_build_ratio(root: &Path) -> Result<Vec<f64>, String> {
     command.args(["compare", "--trials", "1"]).arg(root.join("guest-images/patches/clean/header.patch"));
     command.arg("--cache").arg(&cache).arg("--results").arg(folder.path().join("results"));
     let status = command.stdout(Stdio::null()).status().map_err(|e| e.to_string())?;
-    // The patch changes nothing; anything else is no whole comparison.
+    // The patch changes nothing, so any other verdict means that the comparison is not complete.
     if !status.success() {
         return Err(format!("compare ended with {status}, not with `unchanged`"));
     }
@@ -97,10 +99,10 @@ pub(crate) fn header_pair_build_ratio(root: &Path) -> Result<Vec<f64>, String> {
     }
 }
 
-/// Wall-clock time of the default comparison, kernels built.
+/// Wall-clock time of the default comparison, with its kernels in the cache.
 pub(crate) fn compare_seconds(root: &Path) -> Result<Vec<f64>, String> {
     let results = tempfile::tempdir().map_err(|e| e.to_string())?;
-    // Kernels first; this is not their figure.
+    // The kernels are built first, because this figure does not include them.
     let built = hotplug(root).args(["kernel", "build"]).arg(seed(root)).stdout(Stdio::null()).status();
     if !built.map_err(|e| e.to_string())?.success() {
         return Err("the kernels do not build".into());
@@ -111,7 +113,7 @@ pub(crate) fn compare_seconds(root: &Path) -> Result<Vec<f64>, String> {
         let mut command = hotplug(root);
         command.arg("compare").arg(seed(root)).arg("--results").arg(results.path()).stdout(Stdio::null());
         let status = command.status().map_err(|e| e.to_string())?;
-        // The seed patch regresses; anything else did not measure the comparison.
+        // The seed patch regresses, so any other status means that the comparison failed.
         if status.code() != Some(1) {
             return Err(format!("compare ended with {status}, not with `regressed`"));
         }

@@ -1,4 +1,4 @@
-//! What it takes to join a night's shards.
+//! The cost of merging the shards of a night.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -16,10 +16,10 @@ use crate::trials::parsed;
 
 const SHARDS: u32 = 1000;
 
-/// A side, in each shard.
+/// Trials a side in each shard.
 const TRIALS: u32 = 500;
 
-/// Seconds, and the most memory at a time, MiB, of one merge of so many shards.
+/// Seconds and peak resident memory (MiB) of one merge of all shards.
 fn merge(root: &Path) -> Result<(f64, f64), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let home = tempfile::tempdir().map_err(|e| e.to_string())?;
@@ -36,7 +36,7 @@ fn merge(root: &Path) -> Result<(f64, f64), String> {
     let making = tokio::runtime::Builder::new_current_thread().build().map_err(|e| text(&e))?;
     let (fleet, stop) = (home.path().join("fleet"), CancellationToken::new());
     let (plan, folder) = making.block_on(Plan::make(&matrix, &fleet, &cache, &stop)).map_err(|e| text(&e))?;
-    // Real records, under other numbers: those of the reference run, of which one side reports.
+    // The records are those of the reference run, renumbered. One of its sides has a report.
     let reference = root.join("results/reference");
     let record = |name: &str| -> Result<TrialRecord, String> {
         let value = parsed(&reference.join("trials").join(name).join("trial.json"))?;
@@ -84,12 +84,12 @@ fn merge(root: &Path) -> Result<(f64, f64), String> {
     Ok((seconds, most))
 }
 
-/// 1,000 shards of 1,000 simulated trials.
+/// Seconds of a merge of 1,000 shards with 1,000 simulated trials each.
 pub(crate) fn merge_1000_shards_s(root: &Path) -> Result<Vec<f64>, String> {
     merge(root).map(|(seconds, _)| vec![seconds])
 }
 
-/// The same, its memory.
+/// Peak memory of the same merge.
 pub(crate) fn merge_1000_shards_mib(root: &Path) -> Result<Vec<f64>, String> {
     merge(root).map(|(_, most)| vec![most])
 }

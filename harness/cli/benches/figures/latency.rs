@@ -1,5 +1,5 @@
-//! How alike the same operation's times are, by both clocks, on an idle and on a busy machine; and how often a difference is told
-//! where there is none, and where there is one.
+//! The scatter of the times of one operation, by both clocks, on an idle and on a busy machine; and
+//! the rates of false alarms and of found differences.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use hotplug::latency::{FILE, MetricResult, Timed, Told, TrialTimes};
+use hotplug::latency::{FILE, MetricResult, MetricVerdict, Timed, TrialTimes};
 use hotplug::scenario::{Clock, Metric, Scenario};
 use hotplug_side::Side;
 use hotplug_statistics::{coefficient_of_variation, median};
@@ -18,18 +18,19 @@ use rand_chacha::ChaCha8Rng;
 use crate::hotplug;
 use crate::trials::only;
 
-/// What is done, and twelve times from each of two boots a side.
+/// The timed scenario, with twelve trials of each of two boots a side.
 const SCENARIO: &str = "harness/cli/benches/figures/timed.toml";
 
-/// A kernel that takes one per cent longer to offline a block.
+/// A patch that makes the offline of a block one per cent slower.
 const SLOW: &str = "guest-images/patches/known-bugs/planted-slow-offline.patch";
 
-/// What people time.
+/// The shipped scenario for latency.
 const SHIPPED: &str = "scenarios/latency.toml";
 
-/// The coefficient of variation, in per cent, of each call of `function` over the trials of one boot.
+/// The coefficient of variation, in per cent, of each call of `function` over the trials of one
+/// boot.
 pub(crate) fn scatter(root: &Path, clock: Clock, is_busy: bool, function: &str) -> Result<Vec<f64>, String> {
-    // One run gives the figures of all functions.
+    // One run gives the times of all functions.
     type Runs = BTreeMap<(String, bool), Vec<Vec<TrialTimes>>>;
     static RUNS: OnceLock<Mutex<Runs>> = OnceLock::new();
     let mut runs = RUNS.get_or_init(Mutex::default).lock().map_err(|e| e.to_string())?;
@@ -51,38 +52,40 @@ pub(crate) fn scatter(root: &Path, clock: Clock, is_busy: bool, function: &str) 
     if all.is_empty() { Err(format!("no call of {function} was traced")) } else { Ok(all) }
 }
 
-/// The timed trials of a comparison of one kernel with itself, by boot.
+/// The timed trials of a comparison of one kernel with itself, for each boot.
 fn run(root: &Path, clock: Clock) -> Result<Vec<Vec<TrialTimes>>, String> {
     let exact: &[&str] = if clock == Clock::Exact { &["--exact"] } else { &[] };
     Ok(boots(root, &root.join(SCENARIO), exact)?.into_values().collect())
 }
 
-/// Drawn comparisons of a kernel with itself, five exact boots a side of forty real ones, of which so many in a thousand call
-/// some function faster or slower.
+/// Comparisons in a thousand that call a function faster or slower although both sides are one
+/// kernel. Each draws five boots a side, timed by the exact clock, from forty real ones.
 pub(crate) fn false_alarms(root: &Path) -> Result<Vec<f64>, String> {
     let boots = boots(root, &root.join(SHIPPED), &["--exact", "--boots", "20"])?;
     let all: Vec<&Vec<TrialTimes>> = boots.values().collect();
     drawn(root, Clock::Exact, 5, &all, &all, alarm)
 }
 
-/// Drawn comparisons with a kernel that takes one per cent longer to offline a block, five exact boots a side of fifteen real
-/// ones, on a busy machine, of which so many in a thousand say so.
+/// Comparisons in a thousand that find an offline of a block slower by one per cent, on a busy
+/// machine. Each draws five boots a side, timed by the exact clock, from fifteen real ones.
 pub(crate) fn found(root: &Path) -> Result<Vec<f64>, String> {
     let patch = root.join(SLOW);
-    let patch = patch.to_str().ok_or("a path that is no text")?;
+    let patch = patch.to_str().ok_or("the path is not UTF-8")?;
     let boots = while_busy(|| boots(root, &root.join(SHIPPED), &["--exact", "--boots", "15", patch]))?;
     let (before, after) = (of(&boots, Side::Before), of(&boots, Side::After));
     drawn(root, Clock::Exact, 5, &before, &after, is_slower)
 }
 
-/// The same by the wall clock on a machine that does nothing else: twenty boots a side of thirty, and a fifth longer.
+/// The same for an offline that is slower by a fifth, by the wall clock on an otherwise idle
+/// machine. Each comparison draws twenty boots a side from thirty.
 pub(crate) fn found_by_the_wall_clock(root: &Path) -> Result<Vec<f64>, String> {
     let boots = wall_boots(root)?;
     let (before, after) = (of(&boots, Side::Before), of(&boots, Side::After));
     drawn(root, Clock::Wall, 20, &before, &after, is_slower)
 }
 
-/// Drawn comparisons by the wall clock of fifteen boots with fifteen others of the same kernel.
+/// Comparisons in a thousand with a false alarm by the wall clock. Each compares fifteen boots with
+/// fifteen others of the same kernel.
 pub(crate) fn false_alarms_of_the_wall_clock(root: &Path) -> Result<Vec<f64>, String> {
     let boots = wall_boots(root)?;
     let before = of(&boots, Side::Before);
@@ -90,18 +93,19 @@ pub(crate) fn false_alarms_of_the_wall_clock(root: &Path) -> Result<Vec<f64>, St
 }
 
 fn is_slower(results: &[MetricResult]) -> bool {
-    results.iter().any(|result| result.name == "offline_pages" && result.told == Some(Told::Slower))
+    results.iter().any(|result| result.name == "offline_pages" && result.told == Some(MetricVerdict::Slower))
 }
 
 fn alarm(results: &[MetricResult]) -> bool {
-    results.iter().any(|result| matches!(result.told, Some(Told::Faster | Told::Slower)))
+    results.iter().any(|result| matches!(result.told, Some(MetricVerdict::Faster | MetricVerdict::Slower)))
 }
 
 fn of(boots: &Boots, side: Side) -> Vec<&Vec<TrialTimes>> {
     boots.iter().filter(|((_, of), _)| *of == side).map(|(_, trials)| trials).collect()
 }
 
-/// Thirty boots of the default kernel and thirty of one that takes a fifth longer to offline a block; once for all figures.
+/// Thirty boots of the default kernel, and thirty of a kernel whose offline of a block is slower by
+/// a fifth. They are made once for all figures.
 fn wall_boots(root: &Path) -> Result<Boots, String> {
     static BOOTS: OnceLock<Result<Boots, String>> = OnceLock::new();
     let run = || {
@@ -109,17 +113,18 @@ fn wall_boots(root: &Path) -> Result<Boots, String> {
         let planted = std::fs::read_to_string(root.join(SLOW)).map_err(|e| e.to_string())?;
         let (percent, fifth) = ("until - begun, 100)", "until - begun, 5)");
         if !planted.contains(percent) {
-            return Err(format!("{SLOW} is another patch than it was"));
+            return Err(format!("{SLOW} no longer has the text that is replaced"));
         }
         let patch = home.path().join("slow-by-a-fifth.patch");
         std::fs::write(&patch, planted.replace(percent, fifth)).map_err(|e| e.to_string())?;
-        boots(root, &root.join(SHIPPED), &["--boots", "30", patch.to_str().ok_or("a path that is no text")?])
+        boots(root, &root.join(SHIPPED), &["--boots", "30", patch.to_str().ok_or("the path is not UTF-8")?])
     };
     BOOTS.get_or_init(run).clone()
 }
 
-/// By how many instructions each call takes longer because it is traced: an online of a block while the 32 calls of
-/// `generic_online_page()` in it are traced, less one while they are not.
+/// The number of instructions that tracing adds to a call: the difference between an online of a
+/// block with the 32 calls of `generic_online_page()` in it traced, and one with them untraced, per
+/// call.
 pub(crate) fn cost_of_a_call(root: &Path) -> Result<Vec<f64>, String> {
     const CALLED: &str = "generic_online_page";
     let text = std::fs::read_to_string(root.join(SCENARIO)).map_err(|e| e.to_string())?;
@@ -142,13 +147,14 @@ pub(crate) fn cost_of_a_call(root: &Path) -> Result<Vec<f64>, String> {
         let of = |name| trial.samples(&Metric::Function(name)).len();
         if of("online_pages") == 0 { 0 } else { of(CALLED) / of("online_pages") }
     };
-    let calls = trials.iter().map(calls).max().filter(|calls| *calls > 0).ok_or("nothing was called")?;
+    let calls = trials.iter().map(calls).max().filter(|calls| *calls > 0).ok_or("no call was traced")?;
     #[expect(clippy::cast_precision_loss, reason = "calls are few")]
     let each = (online(&trials)? - without) / calls as f64;
     Ok(vec![each])
 }
 
-/// How many in a thousand comparisons of boots drawn from these are `such`. No boot is drawn twice.
+/// The number of comparisons in a thousand for which `such` is true. The boots of each are drawn
+/// from `before` and `after`, none of them twice.
 fn drawn(
     root: &Path,
     clock: Clock,
@@ -176,7 +182,7 @@ fn drawn(
             }
             for (number, trials) in (1..).zip(boots) {
                 for trial in trials {
-                    // Where both sides are one kernel, a boot is drawn for either.
+                    // If both sides are one kernel, a boot can be drawn for either side.
                     timed.add_trial(number, &TrialTimes { side, ..trial.clone() }, &timing);
                 }
             }
@@ -186,10 +192,10 @@ fn drawn(
     Ok(vec![f64::from(hits)])
 }
 
-/// By the folder of a boot and its side.
+/// The timed trials by the folder of a boot and its side.
 type Boots = BTreeMap<(PathBuf, Side), Vec<TrialTimes>>;
 
-/// The timed trials of a comparison of the default kernel, with itself unless `more` names a patch.
+/// The timed trials of a comparison of the default kernel, with itself unless `more` has a patch.
 fn boots(root: &Path, scenario: &Path, more: &[&str]) -> Result<Boots, String> {
     let home = tempfile::tempdir().map_err(|e| e.to_string())?;
     let mut command = hotplug(root);
@@ -216,7 +222,7 @@ fn boots(root: &Path, scenario: &Path, more: &[&str]) -> Result<Boots, String> {
     Ok(boots)
 }
 
-/// Does it with every processor of the machine busy with something else.
+/// Calls `what` while every processor of the machine is busy with another thread.
 fn while_busy<T>(what: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
     std::thread::scope(|threads| {

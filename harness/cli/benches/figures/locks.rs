@@ -1,4 +1,5 @@
-//! The lock order: how long comparing it takes, and how often it names a dependency of equal kernels.
+//! The lock order: the time of a comparison, and the rate of false differences between equal
+//! kernels.
 
 use std::path::Path;
 use std::time::Instant;
@@ -13,8 +14,9 @@ use rand_chacha::ChaCha8Rng;
 use crate::hotplug;
 use crate::trials::only;
 
-/// Folding in and comparing 1,000 trials, 500 a side, of 8,192 classes and 32,768 dependencies each, the most that
-/// lockdep keeps; a tenth of the dependencies come by chance. Without reading files.
+/// Seconds to merge and compare 1,000 trials, 500 a side, without reading files. Each has 8,192
+/// classes and 32,768 dependencies, the most that lockdep keeps. A tenth of the dependencies are
+/// random.
 pub(crate) fn compare_seconds(_: &Path) -> Result<Vec<f64>, String> {
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let classes: Vec<Node> = (0..8192)
@@ -29,7 +31,8 @@ pub(crate) fn compare_seconds(_: &Path) -> Result<Vec<f64>, String> {
             usage: Usage(0),
         })
         .collect();
-    // From lower to higher: an order without a cycle, as a kernel's that lockdep has not reported is.
+    // Dependencies go from lower to higher numbers, so there is no cycle, as in a kernel without a
+    // report of lockdep.
     let edges: Vec<Edge> = (0..32768)
         .map(|_| {
             let from = random.random_range(0..8191);
@@ -72,9 +75,9 @@ pub(crate) fn compare_seconds(_: &Path) -> Result<Vec<f64>, String> {
     Ok(all)
 }
 
-/// Comparisons of one kernel with itself, of which so many in a hundred name some dependency. Each takes ten trials of one
-/// boot for before and ten of another's for after, and as many further boots as it asks for; all of them are real, and
-/// drawn from those that a few comparisons of a patch of comments made.
+/// Comparisons in a hundred that name a dependency although both sides are one kernel. Each takes
+/// ten trials of one boot for before and ten of another boot for after, and as many further boots
+/// as it needs. All boots are real: they are drawn from a few comparisons of a comment-only patch.
 pub(crate) fn false_lists(root: &Path) -> Result<Vec<f64>, String> {
     const COMPARISONS: usize = 4;
     const DRAWN: u32 = 1000;
@@ -129,7 +132,7 @@ impl Pool {
         }
     }
 
-    /// Of one side of a run, or of a further boot's folder.
+    /// Reads one side of a run, or of the folder of a further boot.
     fn read(folder: &Path, side: Side) -> Result<Self, String> {
         let read = |path: std::path::PathBuf| std::fs::read(path).map_err(|e| e.to_string());
         let boot = folder.join("checkpoints").join(side.to_string()).join(FILE);
@@ -146,7 +149,8 @@ impl Pool {
     }
 }
 
-/// A comparison in a cache with the kernels of the user's, and no checkpoints: all of its boots are new.
+/// Runs a comparison in a cache with the user's kernels but without checkpoints, so that all of its
+/// boots are new.
 fn pools_of_comparison(root: &Path) -> Result<Vec<Pool>, String> {
     let wrong = |error: &dyn std::fmt::Display| error.to_string();
     let home = tempfile::tempdir().map_err(|e| wrong(&e))?;
@@ -172,7 +176,7 @@ fn pools_of_comparison(root: &Path) -> Result<Vec<Pool>, String> {
         .status()
         .map_err(|e| wrong(&e))?;
     if status.code() != Some(0) {
-        return Err(format!("a patch of comments ended with {status}"));
+        return Err(format!("the comparison of comment-only.patch ended with {status}"));
     }
     let run = only(&results)?;
     let further = (2..).map(|number| run.join("boots").join(number.to_string()));

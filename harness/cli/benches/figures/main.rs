@@ -1,6 +1,8 @@
-//! `make bench`: the project's figures, each a ratio or a count measured in one run. `make bench ONLY=name` runs one.
+//! `make bench`: the figures of the project, each measured in one run.
+//! `make bench ONLY=name` runs one of them.
 //!
-//! Prints a table and writes `results/bench.json`. Names stay stable, so that figures can be followed over time.
+//! Prints a table and writes `results/bench.json`. Names are stable, so that figures can be
+//! followed over time.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
@@ -20,13 +22,13 @@ use std::process::{Command, ExitCode, Stdio};
 use hotplug::scenario::Clock;
 use serde_json::{Value, json};
 
-/// One figure: what it is called, in what unit, how it is taken.
+/// One figure: its name, its unit, and the function that measures it.
 struct Figure {
     name: &'static str,
     unit: &'static str,
-    /// What it should be, for the reader of the table.
+    /// The value that it should have, for the table only.
     goal: &'static str,
-    /// All values measured; the table shows the median.
+    /// Returns all measured values, of which the table shows the median.
     measure: fn(&Path) -> Result<Vec<f64>, String>,
 }
 
@@ -217,7 +219,7 @@ fn main() -> ExitCode {
     let only: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     if let Some(unknown) = only.iter().find(|name| FIGURES.iter().all(|f| f.name != **name)) {
         let known: Vec<_> = FIGURES.iter().map(|f| f.name).collect();
-        eprintln!("bench: no figure is called {unknown}; there are {}", known.join(", "));
+        eprintln!("bench: no figure is called {unknown}; the figures are {}", known.join(", "));
         return ExitCode::from(2);
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -245,7 +247,7 @@ fn main() -> ExitCode {
         }
     }
     let path = root.join("results/bench.json");
-    // What was not measured now is kept from the last time, if that was on this machine.
+    // Figures that were not measured now are kept from the last file, if it is from this machine.
     let machine = machine();
     let last: Value =
         std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Whether known bugs are found: `hotplug prove`, all entries once for all figures.
+//! The rate of known bugs that are found. `hotplug prove` runs all entries once for all figures.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -9,13 +9,13 @@ use serde_json::Value;
 use crate::hotplug;
 use crate::trials::{only, parsed};
 
-/// Runs it; what it wrote.
+/// Runs `hotplug prove`. Returns its `prove.json`.
 fn prove(root: &Path, more: &[&str]) -> Result<Value, String> {
     let results = tempfile::tempdir().map_err(|e| e.to_string())?;
     let mut command = hotplug(root);
     command.arg("prove").args(more).arg("--results").arg(results.path()).stdout(Stdio::null());
     let status = command.status().map_err(|e| e.to_string())?;
-    // Bugs that are missed and false reports are figures; what could not be tried is none.
+    // Missed bugs and false reports are figures. An entry that could not be tried is an error.
     if !matches!(status.code(), Some(0 | 1)) {
         return Err(format!("prove ended with {status}"));
     }
@@ -28,22 +28,22 @@ fn totals(root: &Path, figure: impl Fn(&Value) -> Option<f64>) -> Result<Vec<f64
     figure(&all["totals"]).map(|value| vec![value]).ok_or_else(|| format!("no such total in {all}"))
 }
 
-/// Of the planted bugs, those found.
+/// Share of the planted bugs that are found.
 pub(crate) fn planted_found_share(root: &Path) -> Result<Vec<f64>, String> {
     totals(root, |totals| Some(totals["planted"][0].as_f64()? / totals["planted"][1].as_f64()?))
 }
 
-/// Real bugs found.
+/// Number of real bugs that are found.
 pub(crate) fn real_found(root: &Path) -> Result<Vec<f64>, String> {
     totals(root, |totals| totals["real"][0].as_f64())
 }
 
-/// Reports of kernels with nothing wrong, and of the unmodified one.
+/// Number of false reports: those of patches that change nothing, and of the unmodified kernel.
 pub(crate) fn false_reports(root: &Path) -> Result<Vec<f64>, String> {
     totals(root, |totals| totals["false_reports"].as_f64())
 }
 
-/// Wall-clock time of the quick proof, kernels built.
+/// Wall-clock time of the quick proof, without building kernels.
 pub(crate) fn quick_seconds(root: &Path) -> Result<Vec<f64>, String> {
     let seconds = |all: &Value| {
         let build = all["totals"]["build_seconds"].as_f64()?;

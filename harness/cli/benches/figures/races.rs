@@ -1,4 +1,4 @@
-//! What races that are made on purpose cost.
+//! The cost of races made on purpose.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -11,18 +11,18 @@ use crate::trials::{SCENARIO, entries, median, only, parsed};
 /// Trials of each kernel.
 const TRIALS: &str = "10";
 
-/// What the standard trial does, one after another, so that nobody has to wait for whoever is held; and somebody who comes to a
-/// place that no lock keeps from him.
+/// The steps of the standard trial in one lane, so that no operation waits for the held task.
 const LANES: &str = "
 [[lane]]
 name = \"all\"
 steps = [{ plug = \"dimm\" }, { unplug = \"dimm\" }, { plug = \"cpu\" }, { unplug = \"cpu\" }]
 ";
+/// A load that comes to the second place, from which no lock excludes it.
 const LOAD: &str = "load = [{ kind = \"read\", workers = 1, path = \"/proc/meminfo\", rate = 50 }]\n";
 const RENDEZVOUS: &str =
     "\n[[rendezvous]]\nhold = \"add_memory_resource\"\nuntil = \"meminfo_proc_show\"\ntries = 1\n";
 
-/// Of each such trial of one guest at a time, how long it took beyond its holds, milliseconds.
+/// For each trial, its milliseconds without its holds. One guest runs at a time.
 fn beyond_its_holds(root: &Path, more: &str) -> Result<Vec<f64>, String> {
     let home = tempfile::tempdir().map_err(|e| e.to_string())?;
     let scenario = home.path().join("standard.toml");
@@ -42,7 +42,7 @@ fn beyond_its_holds(root: &Path, more: &str) -> Result<Vec<f64>, String> {
         let time = |name: &str| trial[name].as_f64().ok_or_else(|| format!("{name} of {}", folder.display()));
         let holds: Vec<&Value> = trial["holds"].as_array().into_iter().flatten().collect();
         if holds.is_empty() == more.contains("hold") || holds.iter().any(|hold| hold["at"].is_null()) {
-            return Err(format!("{}: nobody was held", folder.display()));
+            return Err(format!("{}: the holds are not as expected", folder.display()));
         }
         let held: f64 = holds.iter().filter_map(|hold| hold["held_us"].as_f64()).sum();
         Ok((time("ended")? - time("taken")? - held) / 1000.0)
@@ -50,13 +50,13 @@ fn beyond_its_holds(root: &Path, more: &str) -> Result<Vec<f64>, String> {
     trials.iter().map(one).collect()
 }
 
-/// How much longer a trial takes in which one is held, beyond the time that it is.
+/// Milliseconds that a hold adds to a trial, without the time of the hold itself.
 pub(crate) fn rendezvous_overhead_ms(root: &Path) -> Result<Vec<f64>, String> {
     let plain = median(beyond_its_holds(root, "")?);
     Ok(beyond_its_holds(root, RENDEZVOUS)?.into_iter().map(|held| held - plain).collect())
 }
 
-/// Pairs of places that are tried a minute, each order and each kernel counted, by the sweep as it is shipped.
+/// Pairs of places that the shipped sweep tries in a minute. Each order and each kernel counts.
 pub(crate) fn sweep_pairs_per_minute(root: &Path) -> Result<Vec<f64>, String> {
     let home = tempfile::tempdir().map_err(|e| e.to_string())?;
     let mut command = hotplug(root);
@@ -69,6 +69,6 @@ pub(crate) fn sweep_pairs_per_minute(root: &Path) -> Result<Vec<f64>, String> {
     let trials = |side: &str| result["trials"][side]["trials"].as_f64();
     match (trials("before"), trials("after"), result["trials_seconds"].as_f64()) {
         (Some(before), Some(after), Some(seconds)) => Ok(vec![(before + after) / seconds * 60.0]),
-        _ => Err("result.json does not say how many trials took how long".into()),
+        _ => Err("result.json has no number or time of the trials".into()),
     }
 }

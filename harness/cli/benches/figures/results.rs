@@ -1,4 +1,4 @@
-//! What becomes of many results: the page of a long run, the answers of a long history.
+//! The cost of many results: the page of a long run, and queries of a long history.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +17,7 @@ const TRIALS: u32 = 10_000;
 /// Runs of the long history, of 20 trials each.
 const RUNS: u32 = 5_000;
 
-/// A run of so many trials whose records are those of the reference run, over and over.
+/// A run of [`TRIALS`] trials, whose records repeat those of the reference run.
 fn long_run(root: &Path) -> Result<tempfile::TempDir, String> {
     let reference = root.join("results/reference");
     let home = tempfile::tempdir().map_err(|error| error.to_string())?;
@@ -43,14 +43,14 @@ fn long_run(root: &Path) -> Result<tempfile::TempDir, String> {
     Ok(home)
 }
 
-/// How long the page of that run takes, and how long it is.
+/// The time to make the page of that run, and the page's size.
 #[derive(Clone, Default)]
 struct Pages {
     seconds: Vec<f64>,
     bytes: Vec<f64>,
 }
 
-/// Three of them, made once for both figures.
+/// Makes the page three times, once for both figures.
 fn pages(root: &Path) -> Result<Pages, String> {
     static PAGES: OnceLock<Result<Pages, String>> = OnceLock::new();
     let made = || {
@@ -67,7 +67,7 @@ fn pages(root: &Path) -> Result<Pages, String> {
     PAGES.get_or_init(made).clone()
 }
 
-/// Runs a command that prints something; the seconds it takes, and that.
+/// Runs a command. Returns its seconds and its output, which must not be empty.
 fn timed(command: &mut Command) -> Result<(f64, Vec<u8>), String> {
     let began = Instant::now();
     let told = command.output().map_err(|error| error.to_string())?;
@@ -86,7 +86,7 @@ pub(crate) fn page_bytes(root: &Path) -> Result<Vec<f64>, String> {
     Ok(pages(root)?.bytes)
 }
 
-/// `hotplug history` of all, of a scenario and of a finding, of 100,000 trials; milliseconds of the whole command.
+/// Milliseconds of `hotplug history` on 100,000 trials, for the overview, a scenario and a finding.
 pub(crate) fn history_query_ms(root: &Path) -> Result<Vec<f64>, String> {
     let results = tempfile::tempdir().map_err(|error| error.to_string())?;
     let kept = |name: &str| {

@@ -1,4 +1,4 @@
-//! What `hotplug scan` costs, on logs of real boots repeated to size.
+//! The cost of `hotplug scan`, on logs of real boots that are repeated up to a size.
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -9,13 +9,14 @@ use tempfile::NamedTempFile;
 
 use crate::hotplug;
 
-/// A boot without a report.
+/// Log of a boot without a report.
 const CLEAN: &str = "negative-real-boot-1.log";
 
-/// One report after another: the seed patch's.
+/// Log of the seed patch, with one report after another.
 const DENSE: &str = "real-seed-1.log";
 
-/// What rcutorture looks for in a console (tools/testing/selftests/rcutorture/bin/console-badness.sh).
+/// The pattern that rcutorture searches for in a console
+/// (tools/testing/selftests/rcutorture/bin/console-badness.sh).
 const BADNESS: &str = r"Badness|WARNING:|Warn|BUG|===========|BUG: KCSAN:|Call Trace:|Oops:|detected stalls on CPUs/tasks:|self-detected stall on CPU|Stall ended before state dump start|\?\?\? Writer stall state|rcu_.*kthread starved for|!!!";
 
 /// Runs of each timed command; the table shows the median.
@@ -23,7 +24,8 @@ const RUNS: usize = 5;
 
 const MB: usize = 1_000_000;
 
-/// A fixture without its banner: repeated, that would be a kernel that restarts, which is a report.
+/// A fixture without its banner. A repeated banner would be a restart of the kernel, which is a
+/// report.
 fn fixture(root: &Path, name: &str) -> Result<Vec<u8>, String> {
     let path = root.join("harness/kreport/tests/fixtures").join(name);
     let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -34,7 +36,7 @@ fn fixture(root: &Path, name: &str) -> Result<Vec<u8>, String> {
         .into_bytes())
 }
 
-/// A fixture repeated until it has `bytes`.
+/// A fixture, repeated until it has at least `bytes`, and its size in megabytes.
 fn repeated(root: &Path, name: &str, bytes: usize) -> Result<(NamedTempFile, f64), String> {
     let text = fixture(root, name)?;
     let file = NamedTempFile::new().map_err(|e| e.to_string())?;
@@ -50,7 +52,7 @@ fn repeated(root: &Path, name: &str, bytes: usize) -> Result<(NamedTempFile, f64
     Ok((file, megabytes))
 }
 
-/// Seconds of a command whose exit status must be one of `expected`.
+/// Seconds of a command, whose exit status must be one of `expected`.
 fn seconds(command: &mut Command, expected: &[i32]) -> Result<f64, String> {
     let began = Instant::now();
     let status = command.stdout(Stdio::null()).status().map_err(|e| e.to_string())?;
@@ -67,23 +69,24 @@ fn scan(root: &Path, file: &Path) -> Command {
     command
 }
 
-/// Megabytes of clean text a second.
+/// Megabytes a second of clean text.
 pub(crate) fn clean(root: &Path) -> Result<Vec<f64>, String> {
     let (file, megabytes) = repeated(root, CLEAN, 400 * MB)?;
     (0..RUNS).map(|_| Ok(megabytes / seconds(&mut scan(root, file.path()), &[0])?)).collect()
 }
 
-/// Megabytes of one report after another, a second.
+/// Megabytes a second of text with one report after another.
 pub(crate) fn dense(root: &Path) -> Result<Vec<f64>, String> {
     let (file, megabytes) = repeated(root, DENSE, 100 * MB)?;
     (0..RUNS).map(|_| Ok(megabytes / seconds(&mut scan(root, file.path()), &[1])?)).collect()
 }
 
-/// grep's time over ours for the same clean file, one run of each in turn. Above 1 we are faster.
+/// Time of grep divided by the time of the scan, for the same clean file, in alternating runs.
+/// Above 1 the scan is faster.
 pub(crate) fn against_grep(root: &Path) -> Result<Vec<f64>, String> {
     let (file, _) = repeated(root, CLEAN, 400 * MB)?;
     let grep = || {
-        // In the C locale, which is grep's fastest.
+        // grep is fastest in the C locale.
         let mut command = Command::new("grep");
         command.env("LC_ALL", "C").args(["-E", BADNESS]).arg(file.path());
         command
@@ -93,7 +96,7 @@ pub(crate) fn against_grep(root: &Path) -> Result<Vec<f64>, String> {
         .collect()
 }
 
-/// Peak resident memory over 1 GiB of clean text with reports in between, MiB.
+/// Peak resident memory (MiB) of a scan of 1 GiB of clean text with reports in between.
 pub(crate) fn peak_memory(root: &Path) -> Result<Vec<f64>, String> {
     let (clean, dense) = (fixture(root, CLEAN)?, fixture(root, DENSE)?);
     let mut child = scan(root, Path::new("-"))
@@ -109,7 +112,8 @@ pub(crate) fn peak_memory(root: &Path) -> Result<Vec<f64>, String> {
             written += text.len();
         }
     }
-    // Before the pipe is closed and the process gone; what is left in the pipe is 64 KiB.
+    // The status is read before the pipe is closed, because the process ends then. At most 64 KiB
+    // are still in the pipe.
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", child.id())).map_err(|e| e.to_string())?;
     drop(input);

@@ -1,4 +1,5 @@
-//! What a trial costs: the standard one of `standard.toml`, under TCG, the same kernel on both sides.
+//! The cost of a trial: the standard trial of `standard.toml`, under TCG, with one kernel on both
+//! sides.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,14 +13,14 @@ use crate::hotplug;
 
 pub(crate) const SCENARIO: &str = include_str!("standard.toml");
 
-/// Guests at once, wherever a rate is measured.
+/// Number of concurrent guests for figures that are rates.
 const WORKERS: &str = "2";
 
-/// One comparison that went well.
+/// One comparison that succeeded.
 struct Run {
     home: TempDir,
     result: Value,
-    /// CPU time in clock ticks: the harness's own, and that of all processes it waited for.
+    /// CPU time in clock ticks, of the harness and of all processes that it waited for.
     cpu: (f64, f64),
 }
 
@@ -33,7 +34,7 @@ fn run(root: &Path, memory: &str, trials: u32, more: &[&str]) -> Result<Run, Str
     command.args(["compare", "--accel", "tcg", "--trials", &trials.to_string()]).args(more);
     command.arg("--scenario").arg(&scenario).arg("--results").arg(home.path().join("results"));
     let mut child = command.stdout(Stdio::null()).spawn().map_err(|e| e.to_string())?;
-    // Its figures can be read between its end and the wait for it.
+    // The CPU times can be read after the process has ended and before it is reaped.
     let pid = i32::try_from(child.id()).map_err(|e| e.to_string())?;
     waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
         .map_err(|e| e.to_string())?;
@@ -68,7 +69,7 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, String> {
 }
 
 pub(crate) fn only(folder: &Path) -> Result<PathBuf, String> {
-    // Beside it there is the history.
+    // The history is a file beside it.
     entries(folder)?
         .into_iter()
         .find(|path| path.is_dir())
@@ -76,7 +77,8 @@ pub(crate) fn only(folder: &Path) -> Result<PathBuf, String> {
 }
 
 impl Run {
-    /// Of each trial, milliseconds from when a worker took it up until QEMU had accepted its first operation.
+    /// For each trial, milliseconds from the time a worker took it until QEMU accepted its first
+    /// operation.
     fn to_first_operation(&self) -> Result<Vec<f64>, String> {
         let trials = entries(&only(&self.home.path().join("results"))?.join("trials"))?;
         let one = |folder: &PathBuf| {
@@ -97,7 +99,7 @@ impl Run {
         let (before, after) = (trials("before"), trials("after"));
         match (before, after, self.result["trials_seconds"].as_f64()) {
             (Some(before), Some(after), Some(seconds)) => Ok((before + after) / seconds * 60.0),
-            _ => Err("result.json does not say how many trials took how long".into()),
+            _ => Err("result.json has no number or time of the trials".into()),
         }
     }
 }
@@ -107,12 +109,13 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// From a worker's taking a trial up to QEMU's accepting its first operation. One guest at a time.
+/// Milliseconds from the time a worker takes a trial until QEMU accepts its first operation. One
+/// guest runs at a time.
 pub(crate) fn restore_to_first_op_ms(root: &Path) -> Result<Vec<f64>, String> {
     run(root, "512M", 10, &["--workers", "1"])?.to_first_operation()
 }
 
-/// The same for a guest of 8 GiB, over one of 512 MiB.
+/// The same for a guest of 8 GiB, divided by that of a guest of 512 MiB.
 pub(crate) fn restore_8g_over_512m_ratio(root: &Path) -> Result<Vec<f64>, String> {
     let of =
         |memory| Ok::<_, String>(median(run(root, memory, 10, &["--workers", "1"])?.to_first_operation()?));
@@ -124,15 +127,15 @@ pub(crate) fn trials_per_minute(root: &Path) -> Result<Vec<f64>, String> {
     Ok(vec![run(root, "512M", 20, &["--workers", WORKERS])?.per_minute()?])
 }
 
-/// How many times faster restored trials come than those that boot.
+/// Rate of restored trials, divided by the rate of trials that boot.
 pub(crate) fn trials_vs_cold_ratio(root: &Path) -> Result<Vec<f64>, String> {
     let restored = run(root, "512M", 10, &["--workers", WORKERS])?.per_minute()?;
     let cold = run(root, "512M", 3, &["--workers", WORKERS, "--cold"])?.per_minute()?;
     Ok(vec![restored / cold])
 }
 
-/// CPU time of the harness over that of its QEMUs. What a run costs before its first trial is left out: a short run is
-/// taken from a long one.
+/// CPU time of the harness, divided by that of its QEMUs. A short run is subtracted from a long
+/// one, so the cost before the first trial is left out.
 pub(crate) fn harness_cpu_share(root: &Path) -> Result<Vec<f64>, String> {
     let of = |trials| Ok::<_, String>(run(root, "512M", trials, &["--workers", WORKERS])?.cpu);
     let (short, long) = (of(2)?, of(22)?);

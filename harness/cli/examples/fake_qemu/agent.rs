@@ -1,4 +1,4 @@
-//! The agent's side of its channel.
+//! The agent's end of its channel.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,7 @@ use hotplug_protocol::{Answer, Ask, LoadEnd, Request};
 use crate::fault::{Moment, strike};
 use crate::guest::{Guest, hello};
 
-/// Answers until the channel ends.
+/// Answers requests until the channel closes.
 pub(crate) fn serve(guest: &Guest, channel: UnixStream) {
     for line in BufReader::new(channel).lines() {
         let Some(Ask { id, request }) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else {
@@ -47,7 +47,7 @@ fn answer(guest: &Guest, request: Request) -> Answer {
         Request::StopLoad => {
             Answer::LoadEnded(vec![LoadEnd { loops: 1000, ..LoadEnd::default() }; guest.books().loads])
         }
-        // As a kernel none of whose files has counters.
+        // This is the answer of a kernel without counters.
         Request::Counters => Answer::Counters(Vec::new()),
         Request::Drain => Answer::Drained(guest.newest()),
         Request::Reseed { seed } => {
@@ -58,7 +58,7 @@ fn answer(guest: &Guest, request: Request) -> Answer {
     }
 }
 
-/// The CPU whose ACPI name is asked for; in this guest its number is its slot's.
+/// The slot of the CPU whose ACPI name is read. In this guest it equals the CPU's number.
 fn slot(path: &str) -> Option<u32> {
     path.strip_prefix("/sys/devices/system/cpu/cpu")?.strip_suffix("/firmware_node/path")?.parse().ok()
 }

@@ -1,29 +1,30 @@
-//! How it fails: `HOTPLUG_FAKE=what@moment`. With `HOTPLUG_FAKE_ONCE=path` only the first process to make that file does.
+//! The fault of this process, from `HOTPLUG_FAKE=what@moment`. With `HOTPLUG_FAKE_ONCE=path` only
+//! the first process that creates this file has the fault.
 
 use std::io::{self, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use hotplug_protocol::Event;
+use hotplug_protocol::AgentEvent;
 
 use crate::guest::Guest;
 
-/// When a fault strikes.
+/// When a fault occurs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {
     /// Before the monitor's greeting, in a guest that boots.
     Boot,
-    /// Before the monitor's greeting, in a guest to be restored.
+    /// Before the monitor's greeting, in a guest that is restored.
     Start,
     /// While the checkpoint is loaded.
     Restore,
-    /// A device was taken in by QEMU; the guest has not heard of it.
+    /// QEMU has accepted a device, and the guest has not been notified.
     Accepted,
-    /// The harness asks its last questions.
+    /// The harness sends the last requests of a trial.
     Collect,
 }
 
-/// What goes wrong.
+/// What fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
     Kill,
@@ -51,11 +52,11 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    /// The one in the environment, if this process is to have it.
+    /// The fault that the environment defines, if any.
     pub(crate) fn chosen() -> io::Result<Option<Self>> {
         let Ok(text) = std::env::var("HOTPLUG_FAKE") else { return Ok(None) };
-        // A test that names none would pass for the wrong reason.
-        let unknown = || io::Error::other(format!("HOTPLUG_FAKE={text} is no fault"));
+        // With an unknown fault, a test would pass for the wrong reason.
+        let unknown = || io::Error::other(format!("HOTPLUG_FAKE={text} is not a known fault"));
         let (what, moment) = text.split_once('@').ok_or_else(unknown)?;
         let fault = Self {
             what: Self::what(what).ok_or_else(unknown)?,
@@ -96,7 +97,7 @@ impl Fault {
         })
     }
 
-    /// Whether this process is the one to fail, where only one is to.
+    /// Whether this process has the fault, if only one process may have it.
     fn is_ours() -> bool {
         match std::env::var_os("HOTPLUG_FAKE_ONCE") {
             Some(path) => std::fs::File::create_new(path).is_ok(),
@@ -105,7 +106,7 @@ impl Fault {
     }
 }
 
-/// Fails, if it is time to.
+/// Causes the fault, if this is its moment.
 pub(crate) fn strike(guest: &Guest, moment: Moment) -> io::Result<()> {
     let Some(fault) = guest.fault.filter(|fault| fault.moment == moment && Fault::is_ours()) else {
         return Ok(());
@@ -152,17 +153,18 @@ pub(crate) fn strike(guest: &Guest, moment: Moment) -> io::Result<()> {
             guest.record(4, "WARNING: CPU: 0 PID: 1 at mm/fake.c:1 fake_function+0x1/0x2")?;
             for at in [0, u64::MAX, 5 * 3_600_000_000, 1, u64::MAX / 2] {
                 let devpath = "/devices/system/memory/memory0".into();
-                guest.say_at(at, Event::Uevent { action: "change".into(), devpath })?;
+                guest.say_at(at, AgentEvent::Uevent { action: "change".into(), devpath })?;
             }
             guest.record(4, "---[ end trace 0000000000000000 ]---")
         }
     }
 }
 
-/// Of a flood, bytes.
+/// Size of a flood in bytes.
 const BYTES: usize = 100 << 20;
 
-/// Prints to the log and to the console as fast as they are read, much more than is kept of either.
+/// Prints to the log and to the console as fast as they are read, far more than the harness keeps
+/// of either.
 fn flood_of_kernel(guest: &Guest) -> io::Result<()> {
     const LIMIT: Duration = Duration::from_secs(20);
     let end = Instant::now() + LIMIT;

@@ -1,4 +1,4 @@
-//! What a guest would have: its books, its voices, its clock.
+//! The state of a fake guest: its devices, its channels, its clock.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hotplug_protocol::{Block, Event, GuestTime, Hello, Say, Snapshot, VERSION, Zone};
+use hotplug_protocol::{AgentEvent, Block, GuestTime, Hello, Say, Snapshot, VERSION, Zone};
 use serde_json::{Value, json};
 
 use crate::fault::Fault;
 use crate::script::{Script, When, meet};
 
-/// A memory block.
+/// Size of a memory block in bytes.
 pub(crate) const BLOCK: u64 = 128 << 20;
-/// Where q35 puts DIMMs.
+/// Address of the first DIMM on q35.
 const DIMMS: u64 = 4 << 30;
-/// What the kernel keeps of a guest's memory for itself, KiB.
+/// Memory of the guest that the kernel reserves for itself, KiB.
 const KEPT: u64 = 30_000;
 
 /// A plugged DIMM.
@@ -32,25 +32,25 @@ pub(crate) struct Dimm {
 }
 
 impl Dimm {
-    /// Numbers of its memory blocks.
+    /// Numbers of the DIMM's memory blocks.
     pub(crate) fn blocks(&self) -> std::ops::Range<u64> {
         self.address / BLOCK..(self.address + self.size) / BLOCK
     }
 }
 
-/// What comes and goes.
+/// Devices and loads, which change during a trial.
 #[derive(Debug, Default)]
 pub(crate) struct Books {
     /// Size of each memory backend, by its id.
     pub(crate) backends: Vec<(String, u64)>,
     pub(crate) dimms: Vec<Dimm>,
-    /// Who sits in each slot.
+    /// Id of the CPU in each slot.
     pub(crate) cpus: Vec<Option<String>>,
     pub(crate) loads: usize,
 }
 
 impl Books {
-    /// Puts a DIMM over the backend `memdev` where there is room for it.
+    /// Plugs a DIMM with the backend `memdev` at the first free slot and address.
     pub(crate) fn plug_dimm(&mut self, id: &str, memdev: &str) -> Option<Dimm> {
         let (_, size) = *self.backends.iter().find(|(id, _)| id == memdev)?;
         let slot = (0..256).find(|slot| self.dimms.iter().all(|dimm| dimm.slot != *slot))?;
@@ -62,7 +62,7 @@ impl Books {
     }
 }
 
-/// The guest, and how each part of the harness is reached.
+/// The guest, and its connections to the harness.
 #[derive(Debug)]
 pub(crate) struct Guest {
     pub(crate) fault: Option<Fault>,
@@ -76,16 +76,17 @@ pub(crate) struct Guest {
     muted: AtomicBool,
     /// Lockdep has turned itself off.
     disarmed: AtomicBool,
-    /// What the harness seeds it with, once it has.
+    /// The seed that the harness has sent, if it has.
     seed: (Mutex<Option<String>>, Condvar),
-    /// The trace that its kernel has to show, from the file that the environment names.
+    /// The trace of its kernel, from the file that the environment names.
     trace: Option<String>,
-    /// By the comments of that file, `# heard 650`: when it says that something has come online.
+    /// From the comments `# heard 650` of that file: times of the uevents for memory that came
+    /// online.
     heard_online: Mutex<VecDeque<u64>>,
     monitor: Mutex<UnixStream>,
     serial: Mutex<UnixStream>,
     agent: Mutex<UnixStream>,
-    /// With the next record's sequence number.
+    /// The connection, and the sequence number of the next record.
     kmsg: Mutex<(UnixStream, u64)>,
 }
 
@@ -94,7 +95,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Guest {
-    /// The guest that QEMU's command line asks for.
+    /// The guest that QEMU's command line describes.
     pub(crate) fn new(
         arguments: &[String],
         fault: Option<Fault>,
@@ -134,7 +135,7 @@ impl Guest {
             monitor: Mutex::new(monitor.try_clone()?),
             serial: Mutex::new(serial.try_clone()?),
             agent: Mutex::new(agent.try_clone()?),
-            // A restored guest goes on where its boot, of two records, left off.
+            // A restored guest continues after the two records of its boot.
             kmsg: Mutex::new((kmsg.try_clone()?, if restored { 2 } else { 0 })),
         })
     }
@@ -155,7 +156,7 @@ impl Guest {
         lock(&self.agent)
     }
 
-    /// The agent answers no more.
+    /// From now on the agent does not answer.
     pub(crate) fn mute(&self) {
         self.muted.store(true, Ordering::Relaxed);
     }
@@ -174,25 +175,27 @@ impl Guest {
         self.seed.1.notify_all();
     }
 
-    /// What it is seeded with. The harness says so on another channel than the one that it plugs on, before it plugs.
+    /// The seed of this guest. Waits for it, because the harness sends it before the first plug but
+    /// on another channel.
     pub(crate) fn seed(&self) -> io::Result<String> {
         const LIMIT: Duration = Duration::from_secs(10);
         let (seed, changed) = &self.seed;
         let waited = changed.wait_timeout_while(lock(seed), LIMIT, |seed| seed.is_none());
         let (seed, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        seed.clone().ok_or_else(|| io::Error::other("a guest that boots is not seeded: it has no chance"))
+        seed.clone()
+            .ok_or_else(|| io::Error::other("a guest that boots has no seed, and so no random events"))
     }
 
     pub(crate) fn is_armed(&self) -> bool {
         !self.disarmed.load(Ordering::Relaxed)
     }
 
-    /// Microseconds since its boot.
+    /// Microseconds since the boot of the guest.
     fn now(&self) -> u64 {
         5_000_000 + u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX / 2)
     }
 
-    /// Boots, unless it was restored.
+    /// Boots the guest, unless it was restored.
     pub(crate) fn boot(&self) -> io::Result<()> {
         if self.restored {
             return Ok(());
@@ -200,27 +203,27 @@ impl Guest {
         self.record(5, "Linux version 6.1.0-fake")?;
         self.record(6, if self.template { "booted as a template" } else { "booted" })?;
         meet(self, When::Boot)?;
-        self.say(Event::Ready(hello()))
+        self.say(AgentEvent::Ready(hello()))
     }
 
-    /// An event of the monitor.
+    /// Sends an event of the monitor.
     pub(crate) fn event(&self, name: &str, data: &Value) -> io::Result<()> {
         let timestamp = json!({ "seconds": 0, "microseconds": 0 });
         let event = json!({ "timestamp": timestamp, "event": name, "data": data });
         self.monitor().write_all(format!("{event}\n").as_bytes())
     }
 
-    /// A kernel record.
+    /// Sends a kernel record.
     pub(crate) fn record(&self, level: u32, text: &str) -> io::Result<()> {
         self.records(level, text, 1)
     }
 
-    /// One that the task or CPU `caller` prints, such as `T33`.
+    /// Sends a kernel record of the task or CPU `caller`, such as `T33`.
     pub(crate) fn record_of(&self, level: u32, caller: &str, text: &str) -> io::Result<()> {
         self.records_of(level, caller, text, 1)
     }
 
-    /// Many of them, alike.
+    /// Sends `count` equal kernel records.
     pub(crate) fn records(&self, level: u32, text: &str, count: usize) -> io::Result<()> {
         self.records_of(level, "T1", text, count)
     }
@@ -230,24 +233,24 @@ impl Guest {
         let (stream, next) = &mut *lock(&self.kmsg);
         let mut lines = String::new();
         for _ in 0..count {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = writeln!(lines, "{level},{next},{now},-,caller={caller};{text}");
             *next += 1;
         }
         stream.write_all(lines.as_bytes())
     }
 
-    /// The newest record's sequence number.
+    /// Sequence number of the newest record.
     pub(crate) fn newest(&self) -> Option<u64> {
         lock(&self.kmsg).1.checked_sub(1)
     }
 
-    /// An event of the agent.
-    pub(crate) fn say(&self, event: Event) -> io::Result<()> {
+    /// Sends an event of the agent.
+    pub(crate) fn say(&self, event: AgentEvent) -> io::Result<()> {
         self.say_at(self.now(), event)
     }
 
-    pub(crate) fn say_at(&self, at: u64, event: Event) -> io::Result<()> {
+    pub(crate) fn say_at(&self, at: u64, event: AgentEvent) -> io::Result<()> {
         self.line(&Say::Event { at: GuestTime(at), event })
     }
 
@@ -264,10 +267,10 @@ impl Guest {
     pub(crate) fn uevent(&self, action: &str, devpath: &str) -> io::Result<()> {
         let heard = if action == "online" { lock(&self.heard_online).pop_front() } else { None };
         let at = heard.unwrap_or_else(|| self.now());
-        self.say_at(at, Event::Uevent { action: action.into(), devpath: devpath.into() })
+        self.say_at(at, AgentEvent::Uevent { action: action.into(), devpath: devpath.into() })
     }
 
-    /// What its kernel traced.
+    /// The trace of its kernel.
     pub(crate) fn trace(&self) -> Option<String> {
         self.trace.clone()
     }
@@ -302,12 +305,12 @@ pub(crate) fn hello() -> Hello {
     Hello { version: VERSION, release: "6.1.0-fake".into(), page_bytes: 4096, block_bytes: Some(BLOCK) }
 }
 
-/// Microseconds of each line `# heard N`.
+/// The time N of each line `# heard N`, in microseconds.
 fn heard(trace: &str) -> impl Iterator<Item = u64> {
     trace.lines().filter_map(|line| line.strip_prefix("# heard ")?.trim().parse().ok())
 }
 
-/// `512M`, as the harness writes sizes.
+/// Parses a size in the harness's form, such as `512M`.
 fn bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {

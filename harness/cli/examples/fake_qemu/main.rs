@@ -1,8 +1,6 @@
-//! A program in QEMU's place, which never runs a guest and says what QEMU and a guest would say: so a test can have
-//! either of them fail at a moment of its choice, and a thousand trials take seconds. See [`fault`] for how it fails, and [`script`] for
-//! how its kernel does.
-//!
-//! Nothing of it is for anybody but the tests.
+//! A fake QEMU, for tests only. It runs no guest, and prints what QEMU and a guest would print. So
+//! a test can have QEMU or the guest fail at any moment, and a thousand trials take seconds.
+//! [`fault`] defines how it fails, and [`script`] how its kernel does.
 
 mod agent;
 mod fault;
@@ -44,31 +42,31 @@ fn run(arguments: &[String]) -> io::Result<()> {
         };
     }
     if has("-serial", "stdio") {
-        // The stages that the probe's boot sector tells of.
+        // The stages that the boot sector of the probe prints.
         io::stdout().write_all(b"RPLD")?;
         io::stdout().flush()?;
         forever()
     }
     let fault = Fault::chosen()?;
-    // The numbers of harness/src/qemu/files.rs.
+    // The file numbers are those of harness/src/qemu/files.rs.
     let [monitor, serial, agent, kmsg] = [20, 21, 22, 23].map(inherited);
     let guest = Arc::new(Guest::new(arguments, fault, Script::read()?, [&monitor, &serial, &agent, &kmsg])?);
     let answering = guest.clone();
     std::thread::spawn(move || agent::serve(&answering, agent));
     monitor::serve(&guest, monitor)?;
-    // QEMU outlives its monitor's connection.
+    // QEMU does not end when the connection of its monitor closes.
     forever()
 }
 
-/// Until it is killed.
+/// Waits until the process is killed.
 fn forever() -> ! {
     loop {
         std::thread::park();
     }
 }
 
-#[expect(unsafe_code, reason = "a socket that was inherited has no name by which it could be opened")]
+#[expect(unsafe_code, reason = "an inherited socket has no name to open it by")]
 fn inherited(number: RawFd) -> UnixStream {
-    // SAFETY: nothing else in this process knows the number, and each is taken once.
+    // SAFETY: nothing else in this process uses the number, and each number is taken once.
     unsafe { UnixStream::from_raw_fd(number) }
 }

@@ -1,9 +1,9 @@
-//! The monitor, and what a guest does about what it is told: at once.
+//! The monitor, and the reactions of the guest to its commands, which are immediate.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 
-use hotplug_protocol::Event;
+use hotplug_protocol::AgentEvent;
 use serde_json::{Value, json};
 
 use crate::fault::{Moment, strike};
@@ -16,16 +16,16 @@ const EJECTION: u32 = 3;
 /// `ACPI_OST_SC_EJECT_IN_PROGRESS`.
 const IN_PROGRESS: u32 = 0x84;
 
-/// Greets and obeys until the connection ends.
+/// Sends the greeting and executes commands until the connection closes.
 pub(crate) fn serve(guest: &Guest, monitor: UnixStream) -> io::Result<()> {
     strike(guest, if guest.restored { Moment::Start } else { Moment::Boot })?;
     let version = json!({ "qemu": { "micro": 2, "minor": 0, "major": 10 }, "package": "fake" });
     let greeting = json!({ "QMP": { "version": version, "capabilities": ["oob"] } });
-    // A connection that a fault has closed takes nothing.
+    // This fails if a fault has closed the connection.
     let _ = guest.monitor().write_all(format!("{greeting}\n").as_bytes());
     guest.boot()?;
     for line in BufReader::new(monitor).lines() {
-        // What fails is a socket: its other end is gone, or a fault has closed it.
+        // An error means that the other end of a socket is gone, or that a fault has closed it.
         let Ok(line) = line else { break };
         if obey(guest, &serde_json::from_str(&line)?).is_err() {
             break;
@@ -79,7 +79,7 @@ fn obey(guest: &Guest, message: &Value) -> io::Result<()> {
             let slot = arguments["core-id"].as_u64().and_then(|slot| usize::try_from(slot).ok());
             let Some(slot) = slot.filter(|slot| guest.books().cpus.get(*slot).is_some_and(Option::is_none))
             else {
-                return refuse("no such CPU, or there already");
+                return refuse("no such CPU, or it is already plugged");
             };
             guest.books().cpus[slot] = Some(text("id").into());
             done(json!({}))?;
@@ -95,7 +95,7 @@ fn obey(guest: &Guest, message: &Value) -> io::Result<()> {
                 (None, None) => refuse("no such device"),
             }
         }
-        other => refuse(&format!("the fake does not know {other}")),
+        other => refuse(&format!("the fake does not implement {other}")),
     }
 }
 
@@ -107,7 +107,7 @@ fn migrated(guest: &Guest) -> io::Result<()> {
 
 fn cpus(guest: &Guest) -> Value {
     let books = guest.books();
-    // From the last to the first, as QEMU has them.
+    // QEMU lists the slots from the last to the first.
     let all = books.cpus.iter().enumerate().rev().map(|(slot, cpu)| {
         let props = json!({ "core-id": slot, "thread-id": 0, "node-id": 0, "socket-id": 0 });
         let mut entry = json!({ "props": props, "vcpus-count": 1, "type": "max-x86_64-cpu" });
@@ -131,7 +131,7 @@ fn dimms(guest: &Guest) -> Value {
     all.collect()
 }
 
-/// An `_OST`. Its device is not named once it is gone.
+/// Sends an `_OST`. It does not name a device that is gone.
 fn ost(
     guest: &Guest,
     kind: &str,
@@ -185,7 +185,7 @@ fn cpu_came(guest: &Guest, slot: usize, id: &str) -> io::Result<()> {
     guest.uevent("add", &devpath)?;
     guest.record(6, &format!("Will online and init hotplugged CPU: {slot}"))?;
     guest.uevent("online", &devpath)?;
-    guest.say(Event::CpuOnline { cpu: u32::try_from(slot).unwrap_or(u32::MAX), errno: 0 })
+    guest.say(AgentEvent::CpuOnline { cpu: u32::try_from(slot).unwrap_or(u32::MAX), errno: 0 })
 }
 
 fn cpu_goes(guest: &Guest, slot: usize, id: &str) -> io::Result<()> {
@@ -198,7 +198,7 @@ fn cpu_goes(guest: &Guest, slot: usize, id: &str) -> io::Result<()> {
     guest.uevent("offline", &devpath)?;
     guest.record(6, &format!("smpboot: CPU {slot} is now offline"))?;
     guest.uevent("remove", &devpath)?;
-    // QEMU tells of the APIC alone.
+    // QEMU sends this event for the local APIC only.
     guest.event("DEVICE_DELETED", &json!({ "path": format!("/machine/peripheral/{id}/lapic") }))?;
     ost(guest, "CPU", slot, None, EJECTION, 0)
 }

@@ -1,5 +1,6 @@
-//! What its kernel does wrong. The kernel's image says so, in strings such as `toy: plug dimm; 0.2; report cpus-held`:
-//! the operation, the probability in a trial, and what happens. The texts of reports are those of real kernels.
+//! The script: what the kernel does wrong. The kernel's image has it in strings such as
+//! `toy: plug dimm; 0.2; report cpus-held`: the operation, the probability in a trial, and what
+//! happens. The texts of reports are those of real kernels.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -7,13 +8,13 @@ use std::path::PathBuf;
 
 use crate::guest::Guest;
 
-/// How a string of the script begins in the image.
+/// Prefix of a string of the script in the image.
 const MARK: &[u8] = b"toy: ";
 
-/// The kernel's image, by its number in harness/src/qemu/files.rs.
+/// The kernel's image, by its file number in harness/src/qemu/files.rs.
 const IMAGE: &str = "/proc/self/fd/24";
 
-/// Real logs, by the name that a script has for them.
+/// Real logs, by their names in a script.
 const REPORTS: [(&str, &str); 4] = [
     ("cpus-held", include_str!("../../../kreport/tests/fixtures/real-seed-1.log")),
     ("warn-on", include_str!("../../../kreport/tests/fixtures/provoked-6.1-warn-on.log")),
@@ -34,11 +35,11 @@ pub(crate) enum When {
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
-    /// A report is printed.
+    /// The kernel prints a report.
     Report(&'static str),
-    /// The kernel panics, and its machine ends.
+    /// The kernel panics, and QEMU ends.
     Panic,
-    /// The guest does nothing any more.
+    /// The guest stops responding.
     Hang,
     /// Lockdep turns itself off.
     LockdepOff,
@@ -50,18 +51,18 @@ struct Line {
     when: When,
     chance: f64,
     what: What,
-    /// Two lines that say the same draw different numbers.
+    /// Position in the script, so that equal lines draw different random numbers.
     number: usize,
 }
 
-/// What a kernel does wrong.
+/// The script of a kernel.
 #[derive(Debug)]
 pub(crate) struct Script {
     lines: Vec<Line>,
     identity: Identity,
 }
 
-/// How an operation goes on.
+/// Whether an operation continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Course {
     GoesOn,
@@ -69,8 +70,8 @@ pub(crate) enum Course {
 }
 
 impl Script {
-    /// The one in this process's kernel. A string that is no line of a script is an error: a test would pass for the wrong
-    /// reason.
+    /// Reads the script in the kernel's image. An invalid line is an error, because with it a test
+    /// would pass for the wrong reason.
     pub(crate) fn read() -> io::Result<Self> {
         let mut image = Vec::new();
         File::open(IMAGE)?.read_to_end(&mut image)?;
@@ -78,14 +79,15 @@ impl Script {
         for text in image.split(|byte| *byte == 0).filter_map(|text| text.strip_prefix(MARK)) {
             let text = String::from_utf8_lossy(text);
             let line = parse(&text, lines.len());
-            lines.push(line.ok_or_else(|| io::Error::other(format!("no line of a script: {text}")))?);
+            lines
+                .push(line.ok_or_else(|| io::Error::other(format!("not a valid line of a script: {text}")))?);
         }
         let is_random = |line: &Line| 0.0 < line.chance && line.chance < 1.0;
         let identity = if lines.iter().any(is_random) { Identity::take()? } else { Identity::Seed };
         Ok(Self { lines, identity })
     }
 
-    /// Whether this line happens in this trial: the same each time that the same trial runs.
+    /// Whether this line happens in this trial. It is the same each time that the trial runs.
     fn happens(&self, line: &Line, guest: &Guest) -> io::Result<bool> {
         if line.chance >= 1.0 {
             return Ok(true);
@@ -124,11 +126,13 @@ fn parse(text: &str, number: usize) -> Option<Line> {
     parts.next().is_none().then_some(Line { when, chance, what, number })
 }
 
-/// The environment variable of a folder in which guests are counted. Trials of one seed, as replays are, then differ, and a
-/// test whose run draws its own seed repeats.
+/// The environment variable that names a folder in which guests are numbered. With it, trials of
+/// one seed differ, such as replays, and a test is reproducible although its run draws its own
+/// seed.
 const DRAWS: &str = "HOTPLUG_FAKE_DRAWS";
 
-/// What chance is drawn from: where guests are counted, which one this is, and else the seed that the harness gives a trial.
+/// The source of random events: the number of this guest if guests are numbered, otherwise the seed
+/// that the harness gives the trial.
 #[derive(Debug)]
 enum Identity {
     Seed,
@@ -149,7 +153,7 @@ impl Identity {
     }
 }
 
-/// Does what the script says of this moment.
+/// Executes the lines of the script for this moment.
 pub(crate) fn meet(guest: &Guest, when: When) -> io::Result<Course> {
     let mut course = Course::GoesOn;
     for line in guest.script.lines.iter().filter(|line| line.when == when) {
@@ -169,7 +173,7 @@ pub(crate) fn meet(guest: &Guest, when: When) -> io::Result<Course> {
     Ok(course)
 }
 
-/// Lines of a log's report, each with who printed it.
+/// The lines of the report in a log, each with its caller.
 fn report(log: &str) -> impl Iterator<Item = (&str, &str)> {
     let is_first = |line: &&str| line.contains("provoke: ") || line.contains("[ cut here ]");
     let lines = log.lines().skip_while(move |line| !is_first(line));
@@ -187,7 +191,8 @@ fn print(guest: &Guest, log: &str) -> io::Result<()> {
     report(log).try_for_each(|(caller, text)| guest.record_of(4, caller, text))
 }
 
-/// It prints to the console and to the log, and the machine that was to reboot ends (`-no-reboot`).
+/// Prints the panic to the console and to the log, and ends, because the machine would reboot
+/// (`-no-reboot`).
 fn panics(guest: &Guest) -> io::Result<()> {
     let log = REPORTS.iter().find(|(name, _)| *name == "panic").map_or("", |(_, log)| log);
     print(guest, log)?;

@@ -5,9 +5,11 @@
 use std::path::Path;
 use std::process::Command;
 
-/// Puts the fake where `nobody`, as whom root's QEMU runs, can go.
+/// Installs the fake where the user `nobody` can reach it, because QEMU runs as `nobody` under
+/// root.
 ///
-/// Another process copies it: a file that one of our threads has open for writing while another forks cannot be run.
+/// A separate process copies it. If one thread of this process had the file open for writing while
+/// another thread forks, the file could not be executed.
 pub(crate) fn install(to: &Path) {
     let fake = Path::new(env!("CARGO_BIN_EXE_hotplug")).with_file_name("examples/fake_qemu");
     assert!(fake.exists(), "{} is missing: cargo build --example fake_qemu", fake.display());

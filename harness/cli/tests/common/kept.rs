@@ -1,11 +1,11 @@
-//! Real runs' results, kept from when they ran, in a folder as if they had been run there.
+//! Recorded results of real runs, copied to a folder as if they had been run there.
 
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use serde_json::Value;
 
-/// Copies the files and folders of `from` to `to`, which is made.
+/// Copies the files and folders of `from` to `to`, which is created.
 pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -19,7 +19,7 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A folder with the run in `from` as `results/<name>`; the second is the run's.
+/// A folder with the run in `from` as `results/<name>`, and the run's own folder.
 pub(crate) fn home(from: &Path, name: &str) -> (tempfile::TempDir, PathBuf) {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join("results").join(name);
@@ -40,7 +40,7 @@ pub(crate) fn hotplug(home: &Path, arguments: &[&str]) -> assert_cmd::assert::As
     command.current_dir(home).args(arguments).assert()
 }
 
-/// What it prints when all is well.
+/// The output of a command that succeeds.
 pub(crate) fn said(home: &Path, arguments: &[&str]) -> String {
     String::from_utf8(hotplug(home, arguments).code(0).get_output().stdout.clone()).unwrap()
 }

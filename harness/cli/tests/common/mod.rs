@@ -1,4 +1,5 @@
-//! What the tests of the whole binary share: a folder for one run, and a look at what it left behind.
+//! Helpers of the tests of the whole binary: a folder for one run, and checks for what a run leaves
+//! behind.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -11,7 +12,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The first scenario, as shipped.
+/// The default scenario, as shipped.
 pub(crate) const SCENARIO: &str = include_str!("../../../../scenarios/dimm-and-cpu.toml");
 
 /// A file or folder of `guest-images/patches`.
@@ -24,7 +25,8 @@ pub(crate) fn default_source() -> String {
     hotplug::kernel::Source::Package { version: None }.with_version().unwrap().to_string()
 }
 
-/// One run of the binary, in a folder of its own. Kernels come from the user's cache and are built where they lack.
+/// One run of the binary, in a folder of its own. Kernels come from the user's cache, and missing
+/// ones are built.
 pub(crate) struct Run {
     home: TempDir,
 }
@@ -32,7 +34,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn new() -> Self {
         let home = tempfile::Builder::new().prefix("ht").tempdir().unwrap();
-        // QEMU may run as another user, below a folder of ours.
+        // QEMU may run as another user, which must be able to enter this folder.
         let mode = std::fs::Permissions::from_mode(0o711);
         std::fs::set_permissions(home.path(), mode.clone()).unwrap();
         std::fs::create_dir(home.path().join("tmp")).unwrap();
@@ -40,17 +42,18 @@ impl Run {
         Self { home }
     }
 
-    /// `hotplug compare` with results and temporary files below this run's folder, without a control, coverage and
-    /// latency, which have tests of their own.
+    /// `hotplug compare` with results and temporary files below this run's folder. Control,
+    /// coverage and latency are off, because they have tests of their own.
     pub(crate) fn compare(&self) -> assert_cmd::Command {
         let mut command = self.compare_with_control();
         command.args(["--no-control", "--no-coverage", "--no-latency"]);
         command
     }
 
-    /// The same with its control, its coverage and its latency.
+    /// The same with control, coverage and latency.
     ///
-    /// One guest at a time: as many tests run at once as there are processors, and a guest that is starved says so.
+    /// One guest runs at a time. There are as many concurrent tests as processors, and a starved
+    /// guest reports stalls.
     pub(crate) fn compare_with_control(&self) -> assert_cmd::Command {
         let mut command = assert_cmd::Command::from_std(Command::new(env!("CARGO_BIN_EXE_hotplug")));
         command.arg("compare").arg("--results").arg(self.results()).env("TMPDIR", self.tmp());
@@ -65,9 +68,11 @@ impl Run {
         plain.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
-    /// Runs it with the results folder on a disk of `size`, a tmpfs that no other process sees.
+    /// Runs it with the results folder on a disk of `size`, a tmpfs in a mount namespace of its
+    /// own.
     ///
-    /// A mount wants root's rights. Without them, a user namespace gives them, and a second one takes them away again.
+    /// Mounting needs root. Another user gets root in a user namespace, and a second namespace maps
+    /// the user back.
     pub(crate) fn on_small_disk(&self, command: &assert_cmd::Command, size: &str) -> std::process::Output {
         std::fs::create_dir(self.results()).unwrap();
         let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
@@ -97,7 +102,7 @@ impl Run {
 
     /// The only run's folder.
     pub(crate) fn folder(&self) -> PathBuf {
-        // Beside it there is the history.
+        // The history is a file beside it.
         let entries = std::fs::read_dir(self.results()).unwrap().map(|e| e.unwrap().path());
         let all: Vec<_> = entries.filter(|path| path.is_dir()).collect();
         assert_eq!(all.len(), 1, "{all:?}");
@@ -118,7 +123,7 @@ impl Run {
         self.json(&format!("trials/{name}/trial.json"))
     }
 
-    /// The first scenario, changed, in a file.
+    /// A file with the default scenario after `change`.
     pub(crate) fn scenario(&self, change: impl Fn(&str) -> String) -> PathBuf {
         let text = change(SCENARIO);
         assert_ne!(text, SCENARIO, "the change found nothing to change");
@@ -127,7 +132,7 @@ impl Run {
         path
     }
 
-    /// A program that says it is Debian 12's QEMU.
+    /// A program that prints the version of Debian 12's QEMU.
     pub(crate) fn old_qemu(&self) -> PathBuf {
         let path = self.home.path().join("qemu-old");
         let real = "exec qemu-system-x86_64 \"$@\"";
@@ -139,7 +144,7 @@ impl Run {
         path
     }
 
-    /// QEMUs of this run's trials: they inherit our folder's name in their environment.
+    /// The QEMUs of this run's trials, found by the run's folder in their environment.
     pub(crate) fn qemus(&self) -> Vec<Pid> {
         let ours = format!("TMPDIR={}", self.tmp().display());
         let mut all = Vec::new();
@@ -178,7 +183,7 @@ pub(crate) fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap())
 }
 
-/// Waits for something that no event tells a test about.
+/// Polls for a condition that no event signals to a test.
 pub(crate) fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + limit;
     while !done() {

@@ -1,4 +1,5 @@
-//! Runs that several tests read or go on from: made once for all processes of a test run, and copied by each.
+//! Runs that several tests read or continue. Each is made once for all processes of a test run, and
+//! copied by each test.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -11,14 +12,14 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::common::{Run, SCENARIO, patch};
 
-/// Copies that nobody reads any more are removed after this long.
+/// Age after which runs of an earlier test run are removed.
 const OLD: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Trials of either side: fewer decide about a report that is in all of one side's, but not about a dependency among the hundreds
-/// of the lock order.
+/// Trials a side. Fewer would decide about a report that is in every trial of one side, but not
+/// about one of the hundreds of dependencies of the lock order.
 pub(crate) const TRIALS: u32 = 10;
 
-/// A run, in a folder of the test's own, and what it printed.
+/// A run, in a folder of the test's own, and its output.
 pub(crate) struct Recorded {
     pub(crate) run: Run,
     pub(crate) screen: String,
@@ -56,7 +57,7 @@ fn recorded(name: &str, which: &str, arguments: &[&str], status: i32) -> Recorde
         run.assert_nothing_left();
         std::fs::create_dir(&place).unwrap();
         copy(&run.results(), &place.join("results"));
-        // Written last, and whole: with it the rest is there.
+        // Written last and atomically: if this file exists, the run is complete.
         std::fs::write(place.join("screen.new"), output.stdout).unwrap();
         std::fs::rename(place.join("screen.new"), place.join("screen")).unwrap();
     }
@@ -65,7 +66,8 @@ fn recorded(name: &str, which: &str, arguments: &[&str], status: i32) -> Recorde
     Recorded { run, screen: std::fs::read_to_string(place.join("screen")).unwrap() }
 }
 
-/// Names this run of tests, by the binary and all that a comparison is made of: no result of an earlier one is taken for it.
+/// A name for this run of tests, from the binary and the scenario, so that no result of an earlier
+/// test run is taken for one of this run.
 fn this_test_run() -> String {
     let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| std::process::id().to_string());
     let binary = std::fs::read(env!("CARGO_BIN_EXE_hotplug")).unwrap();

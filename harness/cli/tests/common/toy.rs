@@ -1,5 +1,6 @@
-//! A toy world: a kernel source that make builds in a second, and the fake in QEMU's place, which does what that source
-//! says. Kernels, patches, series and histories are judged in it whole, on a real make, a real gcc and a real git.
+//! The toy: a small kernel source that make builds in a second, and the fake QEMU, which behaves as
+//! that source specifies. Kernels, patches, series and histories are judged as usual, with a real
+//! make, a real gcc and a real git.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -10,7 +11,7 @@ use std::process::Command;
 use super::common::Run;
 use super::{fake, kept};
 
-/// A DIMM and a CPU come and go.
+/// A DIMM and a CPU are plugged and unplugged.
 pub(crate) const SCENARIO: &str = r#"
 about = "a DIMM and a CPU come and go"
 trials = 4
@@ -41,38 +42,38 @@ pub(crate) struct Edit {
     pub(crate) new: &'static str,
 }
 
-/// Each time that memory comes online, its kernel warns.
+/// The kernel warns each time that a DIMM is plugged.
 pub(crate) const WARNS: Edit = Edit {
     file: "mm/memory_hotplug.c",
     old: "\treturn pfn > nr_pages;\n",
     new: "\tHAPPENS(\"plug dimm; 1; report cpus-held\");\n\n\treturn pfn > nr_pages;\n",
 };
-/// In a fifth of all trials, it does.
+/// The same warning, in a fifth of all trials.
 pub(crate) const WARNS_SOMETIMES: Edit = Edit {
     file: WARNS.file,
     old: WARNS.old,
     new: "\tHAPPENS(\"plug dimm; 0.2; report cpus-held\");\n\n\treturn pfn > nr_pages;\n",
 };
-/// It does not compile.
+/// The kernel does not compile.
 pub(crate) const BREAKS: Edit = Edit {
     file: "mm/memory_hotplug.c",
     old: "\treturn pfn < nr_pages;\n",
     new: "\tstrcut page *nobody;\n\n\treturn pfn < nr_pages;\n",
 };
 pub(crate) const MENDS: Edit = Edit { file: BREAKS.file, old: BREAKS.new, new: BREAKS.old };
-/// It is the same, in other words.
+/// A comment changes, so the kernel behaves the same.
 pub(crate) const SAYS: Edit =
     Edit { file: "kernel/cpu.c", old: " * Of it, the names", new: " * A comment.\n * Of it, the names" };
 pub(crate) const SAYS_MORE: Edit =
     Edit { file: "kernel/cpu.c", old: " * A comment.\n", new: " * A comment.\n * Another one.\n" };
 
-/// The source, and a run of the binary on it.
+/// The toy's source, and a run of the binary on it.
 pub(crate) struct Toy {
     pub(crate) run: Run,
 }
 
 impl Toy {
-    /// Its source is a repository of one commit.
+    /// A toy whose source is a repository with one commit.
     pub(crate) fn new() -> Self {
         let toy = Self { run: Run::new() };
         kept::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/toy_kernel"), &toy.source());
@@ -84,8 +85,9 @@ impl Toy {
         toy
     }
 
-    /// From now on its guests are counted, and each draws what comes by chance from its number: the same in every test run,
-    /// whatever seed a command draws. Goes into `HOTPLUG_FAKE_DRAWS`.
+    /// A folder for `HOTPLUG_FAKE_DRAWS`. The guests of a command with this variable are numbered,
+    /// and each draws its random events from its number. They are the same in every test run,
+    /// whatever seed the command draws.
     pub(crate) fn count_guests(&self) -> PathBuf {
         let folder = self.path("draws");
         std::fs::create_dir(&folder).unwrap();
@@ -109,7 +111,7 @@ impl Toy {
         String::from_utf8(said.stdout).unwrap().trim().to_owned()
     }
 
-    /// Makes an edit, and a commit of it; its name.
+    /// Makes an edit and commits it. Returns the commit's name.
     pub(crate) fn commit(&self, subject: &str, edit: Edit) -> String {
         let path = self.source().join(edit.file);
         let text = std::fs::read_to_string(&path).unwrap();
@@ -119,7 +121,7 @@ impl Toy {
         self.git(&["rev-parse", "HEAD"])
     }
 
-    /// The edits as mails in a folder; the source is as it was.
+    /// Writes the edits as mails to a folder, and resets the source to what it was.
     pub(crate) fn patches(&self, name: &str, edits: &[(&str, Edit)]) -> PathBuf {
         let (base, folder) = (self.git(&["rev-parse", "HEAD"]), self.path(name));
         for (subject, edit) in edits {
@@ -130,7 +132,7 @@ impl Toy {
         folder
     }
 
-    /// The binary, in this world.
+    /// The binary, set up for the toy.
     pub(crate) fn hotplug(&self, words: &[&str]) -> assert_cmd::Command {
         let mut command = assert_cmd::Command::from_std(Command::new(env!("CARGO_BIN_EXE_hotplug")));
         command.args(words);
@@ -138,7 +140,7 @@ impl Toy {
         command
     }
 
-    /// Has a command find the fake, this world's kernels, and short waits.
+    /// Sets the environment of a command: the fake QEMU, the toy's kernel cache, short limits.
     pub(crate) fn settle_in(&self, command: &mut assert_cmd::Command) {
         command.env("HOTPLUG_QEMU", self.path("fake_qemu")).env("HOTPLUG_TIME_SCALE", "0.2");
         command.env("XDG_CACHE_HOME", self.path("cache")).env("TMPDIR", self.path("tmp"));

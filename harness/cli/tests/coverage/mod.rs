@@ -1,4 +1,4 @@
-//! What of a patch ran, on real kernels with real counters.
+//! Which lines of a patch ran, on real kernels with real counters.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -16,7 +16,7 @@ fn compare(run: &Run, name: &str) -> assert_cmd::Command {
     command
 }
 
-/// What `hotplug coverage` prints.
+/// The output of `hotplug coverage`.
 fn printed(run: &Run) -> String {
     let output =
         Command::new(env!("CARGO_BIN_EXE_hotplug")).arg("coverage").arg(run.folder()).output().unwrap();
@@ -24,7 +24,8 @@ fn printed(run: &Run) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The seed patch only removes lines: they ran before, and the functions that they were in ran on both sides.
+/// The seed patch only removes lines. They ran before, and the functions that contained them ran on
+/// both sides.
 #[test]
 fn removed_lines_ran_before_and_their_functions_on_both_sides() {
     let Recorded { run, screen } = recorded::seed();
@@ -40,7 +41,8 @@ fn removed_lines_ran_before_and_their_functions_on_both_sides() {
     assert_eq!(texts, ["cpus_read_lock();", "cpus_read_unlock();"]);
     for line in lines {
         assert_eq!(line["side"], "before");
-        // Four DIMMs of one block or more come and go, and each begins at least once to come and once to go.
+        // Four DIMMs of one block or more are plugged and unplugged, and each calls the function at
+        // least once in either direction.
         for operation in ["plug dimm", "unplug dimm"] {
             assert!(line["ran"]["during"][operation].as_u64().unwrap() >= 4, "{line:#}");
         }
@@ -52,7 +54,7 @@ fn removed_lines_ran_before_and_their_functions_on_both_sides() {
         }
     }
     assert_eq!(coverage["trials"], serde_json::json!({ "before": 1, "after": 1 }));
-    // The judged kernels are none of those with counters.
+    // The judged kernels have no counters.
     let judged = run.folder().join("trials");
     let counted = walkdir_names(&judged).into_iter().filter(|name| name == "coverage.json").count();
     assert_eq!(counted, 0);
@@ -70,7 +72,7 @@ fn walkdir_names(folder: &std::path::Path) -> Vec<String> {
     names
 }
 
-/// A patch that changes nothing as far as anybody can see, and has lines that nobody ever ran.
+/// A patch that changes no observable behaviour, with lines that no trial runs.
 #[test]
 fn lines_that_never_ran_are_named_and_take_unchanged_away() {
     let run = Run::new();
@@ -94,7 +96,7 @@ fn lines_that_never_ran_are_named_and_take_unchanged_away() {
     assert!(printed(&run).contains("NEVER"));
 }
 
-/// The kernels are the same bit for bit, because the changed file is in neither.
+/// The two kernels are the same bit for bit, because neither is built from the changed file.
 #[test]
 fn a_file_that_is_not_built_is_not_unchanged() {
     let run = Run::new();
@@ -106,7 +108,7 @@ fn a_file_that_is_not_built_is_not_unchanged() {
     assert_eq!(kernels["before"]["image_hash"], kernels["after"]["image_hash"]);
 }
 
-/// Whoever edits the patch while its trials run is not told what of the new one ran.
+/// If the patch is edited while its trials run, no coverage of the new patch is printed.
 #[test]
 fn a_patch_that_changed_meanwhile_is_not_counted() {
     let run = Run::new();
@@ -118,7 +120,7 @@ fn a_patch_that_changed_meanwhile_is_not_counted() {
     std::fs::copy(patch("coverage/not-built.patch"), &edited).unwrap();
     let mut again = assert_cmd::Command::new(env!("CARGO_BIN_EXE_hotplug"));
     again.args(["compare", "--no-control", "--no-latency", "--continue"]).arg(run.folder());
-    let wanted = "no longer makes the after kernel";
+    let wanted = "no longer yields the after kernel";
     again.assert().code(0).stdout(predicate::str::contains(wanted));
     assert_eq!(run.result()["coverage"]["files"], serde_json::json!([]));
 }

@@ -1,4 +1,5 @@
-//! Which patch, and which revision: on kernels that are built one on the other.
+//! The search for a culprit, in a series and in a history, on kernels that are built one on the
+//! other.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Run, default_source, patch};
 
-/// A DIMM is plugged, its memory put online, and taken out again: all that these bugs need.
+/// A DIMM is plugged, comes online, and is unplugged again. These bugs need no more.
 const SCENARIO: &str = r#"
 about = "a DIMM comes and goes, for looking for culprits"
 trials = 4
@@ -45,7 +46,7 @@ fn hotplug(run: &Run, words: &[&str]) -> assert_cmd::Command {
     command
 }
 
-/// A file of the kernel's that says something else.
+/// A change of one file of the kernel.
 struct Edit<'a> {
     file: &'a str,
     old: &'a str,
@@ -82,8 +83,9 @@ fn git(repo: &Path, words: &[&str]) -> String {
     String::from_utf8(said.stdout).unwrap().trim().to_owned()
 }
 
-/// The kernel's source as a repository, at the same place in every run: then the objects of its kernels are there again. Each
-/// edit is a commit; their names, the one that has none of them first. It is nobody else's until the lock is dropped.
+/// The kernel's source as a repository. Its path is the same in every run, so that the cached
+/// objects of its kernels are used again. Each edit is a commit. Returns the folder, the names of
+/// the commits, first the one without any edit, and a lock that reserves the folder.
 fn history(edits: &[(&str, Edit)]) -> (PathBuf, Vec<String>, Flock<File>) {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"), PathBuf::from);
@@ -116,7 +118,8 @@ fn read(run: &Run, file: &str) -> Value {
     serde_json::from_slice(&std::fs::read(run.folder().join(file)).unwrap()).unwrap()
 }
 
-/// What breaks the build is gone round, and both ways to ask give the same answer.
+/// A commit that breaks the build is avoided, and `bisect` and `bisect --step` give the same
+/// answer.
 #[test]
 fn nightly_the_commit_that_brought_a_report_is_found_and_a_good_end_that_has_it_is_told() {
     let edits = [
@@ -145,14 +148,14 @@ fn nightly_the_commit_that_brought_a_report_is_found_and_a_good_end_that_has_it_
     let title = told["suspected"]["title"].as_str().unwrap();
     assert!(title.contains("online_pages"), "{title}");
 
-    // The good end is bad: its first test says so.
+    // The good end is bad, which its first test shows.
     let run = Run::new();
     bisect(&run, &["--good", &names[4], "--bad", &names[5], "--signature", "memory comes online"])
         .assert()
         .code(1)
         .stdout(predicate::str::contains("the good end has it itself"));
 
-    // One revision, as git's own bisection asks.
+    // One revision, as `git bisect run` tries it.
     for (revision, status, said) in [(0, 0, "good: none of"), (2, 125, "cannot be tried"), (4, 1, "bad: ")] {
         git(&repo, &["checkout", "--quiet", &names[revision]]);
         let run = Run::new();
@@ -162,7 +165,7 @@ fn nightly_the_commit_that_brought_a_report_is_found_and_a_good_end_that_has_it_
             .stdout(predicate::str::contains(said));
     }
 
-    // What is no revision, or lies the wrong way round, is told before anything is built.
+    // An unknown revision, or two ends in the wrong order, is an error before anything is built.
     for (good, bad, said) in
         [("v0", &*names[5], "has no revision v0"), (&names[5], &names[0], "there is no revision")]
     {
@@ -175,7 +178,7 @@ fn nightly_the_commit_that_brought_a_report_is_found_and_a_good_end_that_has_it_
     }
 }
 
-/// Three patches: one that changes nothing, the one that the project began with, one that does not compile.
+/// Three patches: one that changes nothing, the seed patch, and one that does not compile.
 #[test]
 fn nightly_the_patch_of_a_series_that_brings_a_report_is_named_both_ways() {
     let run = Run::new();
@@ -214,7 +217,7 @@ fn nightly_the_patch_of_a_series_that_brings_a_report_is_named_both_ways() {
     assert_eq!(of("verdict"), [json!("unchanged"), json!("regressed"), Value::Null], "{told:#}");
     assert_eq!(of("state"), ["judged", "judged", "no-kernel"], "{told:#}");
     assert_eq!(of("against"), [0, 1, 2], "{told:#}");
-    // Six trials decide nothing of the lock order; it was compared.
+    // Six trials decide nothing about the lock order, but it was compared.
     assert!(told["patches"][1]["locks"]["gone"].is_u64(), "{told:#}");
     std::fs::remove_dir_all(run.folder()).unwrap();
 

@@ -1,4 +1,4 @@
-//! Shards of a plan: run in parts, in any order, on Slurm, and joined again.
+//! Shards of a plan: run in any order and on Slurm, and merged.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::common::{Run, SCENARIO, default_source, patch};
 
-/// The seed patch, six trials a side in three shards.
+/// A matrix of the seed patch, with six trials a side in three shards.
 fn matrix(run: &Run, name: &str) -> PathBuf {
     let folder = run.results().with_file_name("matrix");
     std::fs::create_dir_all(&folder).unwrap();
@@ -32,7 +32,8 @@ fn hotplug(words: &[&str]) -> assert_cmd::Command {
     command
 }
 
-/// A command of the Kubernetes document, as a container would run it, with the plan and the cache that are here.
+/// A command of the Kubernetes document, as a container would run it, with this test's plan and
+/// cache.
 fn in_a_pod(plan: &str, index: &str, number: usize) -> assert_cmd::Command {
     let document = include_str!("../../../../docs/fleet-kubernetes.yml");
     let commands = document.lines().filter_map(|line| line.split_once("exec hotplug "));
@@ -45,13 +46,13 @@ fn in_a_pod(plan: &str, index: &str, number: usize) -> assert_cmd::Command {
     command
 }
 
-/// Where the tests' kernels are.
+/// The kernel cache of the tests.
 fn cache() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache");
     std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("hotplug")
 }
 
-/// Makes the plan; its folder, and the ids of its shards.
+/// Makes the plan. Returns its folder and the ids of its shards.
 fn plan(run: &Run, name: &str) -> (String, Vec<String>) {
     let fleet = run.results().with_file_name("fleet");
     let matrix = matrix(run, name);
@@ -67,7 +68,7 @@ fn merged(plan: &str) -> Value {
     serde_json::from_slice(&std::fs::read(Path::new(plan).join("merged/0000/result.json")).unwrap()).unwrap()
 }
 
-/// What must be the same however trials were dealt out.
+/// The part of a result that must not depend on how trials were distributed over shards.
 fn told(result: &Value) -> Value {
     let mut told = serde_json::json!({ "verdict": result["verdict"], "reason": result["reason"], "trials": result["trials"] });
     let findings = result["reports"].as_array().unwrap().iter().map(|one| {
@@ -92,7 +93,7 @@ fn nightly_shards_in_any_order_come_to_what_one_run_comes_to() {
 
     let (plan, ids) = plan(&run, "three parts");
     hotplug(&["work", &plan, "--build", "0"]).assert().code(0).stdout(predicate::str::contains("built"));
-    // Whoever finds the kernels in the cache needs no source.
+    // A shard that finds the kernels in the cache needs no source.
     let file = Path::new(&plan).join("plan.json");
     let planned = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, planned.replace(&format!("{:?}", default_source()), "\"/no/such/source\""))
@@ -103,14 +104,15 @@ fn nightly_shards_in_any_order_come_to_what_one_run_comes_to() {
         .assert()
         .code(0)
         .stdout(predicate::str::contains("done"));
-    // The others, and the merge, as docs/fleet-kubernetes.yml has them.
+    // The remaining shard and the merge, by the commands of docs/fleet-kubernetes.yml.
     let pod = |number: usize| in_a_pod(&plan, "0", number);
     pod(0).assert().code(0).stdout(predicate::str::contains("built"));
     pod(1).assert().code(0).stdout(predicate::str::contains("done"));
     pod(2).assert().code(1).stdout(predicate::str::contains("REGRESSED"));
     let all = merged(&plan);
     assert_eq!(told(&all), told(&whole));
-    // It is a run's folder like any other: what it names as an example is there, it has a page that shows it, and is mailed.
+    // The merged run is a run like any other: its example exists, its page shows the example, and
+    // it has a mail.
     let example = all["reports"][0]["example"].as_str().unwrap();
     let merged_run = Path::new(&plan).join("merged/0000");
     assert!(merged_run.join(example).join("kmsg.log").is_file(), "{example}");
@@ -121,7 +123,7 @@ fn nightly_shards_in_any_order_come_to_what_one_run_comes_to() {
     // A shard that is done is not run again.
     hotplug(&["work", &plan, "0"]).assert().code(0).stdout(predicate::str::contains("was done before"));
 
-    // One that is elsewhere, one of another kernel, one that is torn, one that is missing.
+    // One shard is in another folder, one is of another kernel, one is torn. Then one is missing.
     let shards = Path::new(&plan).join("shards");
     let elsewhere = run.results().with_file_name("elsewhere");
     std::fs::create_dir(&elsewhere).unwrap();
@@ -151,7 +153,7 @@ fn nightly_shards_in_any_order_come_to_what_one_run_comes_to() {
         .stdout(predicate::str::contains(format!("{}: it is missing", ids[0])));
 }
 
-/// A Slurm of one machine, on ports and in a folder of its own; ends with the test.
+/// A Slurm with one node, in a folder and on ports of its own. It ends with the test.
 struct Slurm {
     conf: PathBuf,
     daemons: Vec<Child>,
@@ -179,7 +181,7 @@ impl Slurm {
             free()
         );
         std::fs::write(&conf, text).unwrap();
-        // munged refuses to be root, and a key that others can read.
+        // munged refuses to run as root, and refuses a key that other users can read.
         let start = format!(
             "cd '{here}/munge' && head -c 1024 /dev/urandom > key && chown -R munge: . && chmod 755 . && chmod 400 key && \
              exec setpriv --reuid=munge --regid=munge --clear-groups munged --foreground --socket='{here}/munge/socket' \
@@ -224,7 +226,7 @@ fn wait(what: &str, seconds: u64, mut is: impl FnMut() -> bool) {
     }
 }
 
-/// A real Slurm: a task is killed and put back into the queue, and the verdict is right all the same.
+/// On a real Slurm a task is killed and requeued, and the verdict is still right.
 #[test]
 fn nightly_slurm_runs_a_plan_and_a_task_that_is_requeued_goes_on() {
     let run = Run::new();
@@ -243,7 +245,7 @@ fn nightly_slurm_runs_a_plan_and_a_task_that_is_requeued_goes_on() {
         let line = said.lines().find(|line| line.starts_with(what)).unwrap();
         line.rsplit(' ').next().unwrap().to_owned()
     };
-    // The first task, in the middle of its trials.
+    // The first task is requeued in the middle of its trials.
     let task = format!("{}_0", number("trials"));
     let trials = |id: &str| {
         let runs = std::fs::read_dir(Path::new(&plan).join("shards").join(id)).ok()?;
@@ -255,7 +257,7 @@ fn nightly_slurm_runs_a_plan_and_a_task_that_is_requeued_goes_on() {
     wait("the task in the queue", 60, || {
         slurm.say("squeue", &["--noheader", "--format=%T", &format!("--jobs={task}")]).contains("PENDING")
     });
-    // Slurm lets who was put back wait two minutes.
+    // Slurm delays a requeued task by two minutes.
     slurm.say("scontrol", &["update", &format!("jobid={task}"), "starttime=now"]);
     wait("the end of all jobs", 900, || {
         slurm.say("squeue", &["--noheader", "--format=%i %T"]).trim().is_empty()

@@ -1,4 +1,4 @@
-//! QEMUs and guests that say more than anybody could keep, and what it costs to listen.
+//! QEMUs and guests that print without end, and what reading their output costs.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -59,7 +59,7 @@ fn memory(child: &Child, figure: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.trim().parse().ok()
 }
 
-/// Memory of the harness after `early` and after `late` trials a side, KiB.
+/// Peak memory of the harness after `early` and after 95 % of `late` trials a side, KiB.
 fn growth(early: u32, late: u32) -> (u64, u64) {
     let faulty = Faulty::new();
     let mut child = faulty.spawn("", &["--trials", &late.to_string()]);

@@ -1,4 +1,4 @@
-//! Runs that are ended at all moments: nothing is left running, and what was written can be read.
+//! Runs that are ended at every stage: no process is left, and every file can be read.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::Faulty;
 use crate::common::{pid, wait_until};
 
-/// How far a run has come.
+/// The progress of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Started,
@@ -39,7 +39,7 @@ impl Stage {
     }
 }
 
-/// Whatever was written can be read.
+/// Checks that every file can be read.
 fn assert_readable(faulty: &Faulty) {
     for entry in walkdir::WalkDir::new(faulty.0.results()).into_iter().flatten() {
         if entry.path().extension().is_some_and(|extension| extension == "json") {
@@ -54,8 +54,8 @@ fn assert_readable(faulty: &Faulty) {
     }
 }
 
-/// Ends a run by these signals once `begin` is over, and has a look at what is left. A signal that comes `early`, before
-/// anybody listens, ends it as it ends any process.
+/// Ends a run by these signals once `begin` has returned, and checks what is left. A signal that
+/// comes `early`, before the handlers are installed, may kill the process.
 fn ends(signals: &[Signal], status: Option<i32>, early: bool, begin: impl FnOnce(&Faulty)) {
     let faulty = Faulty::new();
     let mut child = faulty.spawn("", &["--trials", "100000"]);
@@ -70,7 +70,7 @@ fn ends(signals: &[Signal], status: Option<i32>, early: bool, begin: impl FnOnce
     assert_readable(&faulty);
 }
 
-/// At every stage of a run.
+/// Ends a run at every stage.
 fn interrupted(signals: &[Signal], status: Option<i32>) {
     for stage in STAGES {
         ends(signals, status, stage == Stage::Started, |faulty| {
@@ -94,14 +94,15 @@ fn sigkill_at_every_stage_leaves_nothing() {
     interrupted(&[Signal::SIGKILL], None);
 }
 
-/// The same at one of many moments that no event marks, spread over a start, which takes a second at most, and some trials.
+/// Ends a run at one of many moments that no event marks. They are spread over the start, which
+/// takes a second at most, and the first trials.
 fn at_moment(number: u64, signals: &[Signal], status: Option<i32>) {
     let moment = Duration::from_millis(number * 617 % 1700);
-    // The moment is what is tried here, not something that is waited for.
+    // The moment is the parameter of the test, so this sleep replaces no wait for an event.
     ends(signals, status, moment < Duration::from_millis(100), |_| std::thread::sleep(moment));
 }
 
-/// A test for each moment and signal.
+/// Defines a test for each moment and signal.
 macro_rules! at_all_moments {
     ($($number:literal => $name:ident,)*) => {
         mod nightly_ctrl_c {

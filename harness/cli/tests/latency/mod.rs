@@ -1,4 +1,4 @@
-//! What takes longer, on real kernels built to be timed.
+//! Latency, on real kernels that are built to be timed.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::common::{Run, patch};
 
-/// The shipped scenario, timed by the exact clock, nothing else asked.
+/// The shipped scenario, timed by the exact clock, without any other analysis.
 fn exact(run: &Run, name: &str) -> assert_cmd::Command {
     let mut command = timed(run);
     command.args(["--exact", "--trials", "1", "--scenario"]).arg(shipped());
@@ -32,7 +32,7 @@ fn metric<'a>(result: &'a Value, name: &str) -> &'a Value {
     metrics.iter().find(|metric| metric["name"] == name).unwrap_or_else(|| panic!("{metrics:#?}"))
 }
 
-/// One per cent more in `offline_pages()`, five boots a side: seen, and nothing else is.
+/// With five boots a side, one per cent more in `offline_pages()` is found, and nothing else.
 #[test]
 fn nightly_one_per_cent_is_seen_by_the_exact_clock() {
     let run = Run::new();
@@ -47,8 +47,9 @@ fn nightly_one_per_cent_is_seen_by_the_exact_clock() {
     assert_eq!(offline["told"], "slower", "{offline:#}");
     let (low, high) = (offline["interval"][0].as_f64().unwrap(), offline["interval"][1].as_f64().unwrap());
     assert!(low < 1.013 && 1.007 < high, "{offline:#}");
-    // Of the others nothing is planted in, none is told to differ. That they are alike is only told of what has no chance
-    // in it: CPUs wait for grace periods, and arch_add_memory() has been seen to take 2 % more, boot by boot.
+    // No function without a planted change is judged to differ. "no change" is only expected of a
+    // function without randomness: CPUs wait for grace periods, and arch_add_memory() has been seen
+    // to take 2 % more from one boot to another.
     let no_change = metric(&result, "online_pages");
     assert_eq!(no_change["told"], "no-change", "{no_change:#}");
     for other in ["online_pages", "arch_add_memory", "arch_remove_memory"] {
@@ -60,7 +61,7 @@ fn nightly_one_per_cent_is_seen_by_the_exact_clock() {
         Command::new(env!("CARGO_BIN_EXE_hotplug")).arg("latency").arg(run.folder()).output().unwrap();
     let printed = String::from_utf8(printed.stdout).unwrap();
     assert!(printed.contains("over 5 boots") && printed.contains("SLOWER, p = "), "{printed}");
-    // The guest's clock alone: the host's says nothing here.
+    // There are only marks of the guest's clock: the host's time has no meaning here.
     assert!(printed.contains("\nplug dimm: driver..registered"), "{printed}");
     assert!(
         printed.contains("unplug dimm: offline-done..removed") && !printed.contains("asked"),
@@ -68,7 +69,8 @@ fn nightly_one_per_cent_is_seen_by_the_exact_clock() {
     );
 }
 
-/// What forks, faults and the like felt, and how long locks were held: one kernel with itself.
+/// Stalls of forks, page faults and the like, and hold times of locks, of one kernel against
+/// itself.
 #[test]
 fn nightly_others_are_timed_and_so_are_locks() {
     let run = Run::new();
@@ -93,7 +95,7 @@ fn nightly_others_are_timed_and_so_are_locks() {
             assert_eq!(spread["max"].as_u64(), Some(worst), "{victim:#}");
         }
     }
-    // The CPU lane takes the lock for writing, and a static key is flipped under it.
+    // The CPU lane takes the lock for writing, and the flip of a static key takes it as well.
     let meanwhile = victims.iter().filter(|victim| !victim["worst"]["before"]["meanwhile"].is_null());
     assert!(meanwhile.count() > 0, "{victims:#?}");
     for lock in ["mem_hotplug_lock: held", "cpu_hotplug_lock-R: held"] {
@@ -104,11 +106,11 @@ fn nightly_others_are_timed_and_so_are_locks() {
     }
 }
 
-/// A kernel that reports is not timed, and the reason is said.
+/// A kernel with reports is not timed, and the reason is printed.
 #[test]
 fn a_kernel_that_reports_has_no_latency() {
     let run = Run::new();
-    // One trial a side decides nothing about the report.
+    // One trial a side does not decide about the report.
     exact(&run, "seed").assert().code(3).stdout(predicate::str::contains(
         "latency   not judged: 1 of 1 after trials were not clean (--latency-despite-reports)",
     ));
@@ -123,7 +125,7 @@ fn what_the_exact_clock_cannot_do_is_said_before_anything_is_built() {
         .arg(patch("seed"))
         .assert()
         .code(2)
-        .stderr(predicate::str::contains("scenario dimm-and-cpu does not say what is timed"));
+        .stderr(predicate::str::contains("scenario dimm-and-cpu does not define what to time"));
     let with_cpus = run.scenario(|text| format!("{text}\n[latency]\nfunctions = [\"offline_pages\"]\n"));
     timed(&run)
         .args(["--exact", "--scenario"])
@@ -131,6 +133,6 @@ fn what_the_exact_clock_cannot_do_is_said_before_anything_is_built() {
         .arg(patch("seed"))
         .assert()
         .code(2)
-        .stderr(predicate::str::contains("unplugs CPUs, at which QEMU aborts when it counts instructions"));
+        .stderr(predicate::str::contains("unplugs CPUs, and QEMU aborts on that when it counts instructions"));
     assert!(!run.results().exists());
 }

@@ -1,4 +1,5 @@
-//! The lock order of real kernels: what a patch did to it, and what two trials together foresee.
+//! The lock order of real kernels: what a patch changes in it, and a deadlock that two trials
+//! together forecast.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -15,8 +16,8 @@ fn edges(list: &Value) -> Vec<(String, String)> {
     list.as_array().unwrap().iter().map(|edge| (end(edge, "from"), end(edge, "to"))).collect()
 }
 
-/// What the seed patch says of itself, told by the kernel: `mem_hotplug_lock` is no longer taken under
-/// `cpu_hotplug_lock`, and so ACPI's workers take it directly.
+/// The kernel confirms the description of the seed patch: `mem_hotplug_lock` is no longer taken
+/// under `cpu_hotplug_lock`, so ACPI's workers take it directly.
 pub(crate) fn the_seed_patch_moves_the_lock(result: &Value, release: &str, screen: &str) {
     let order = &result["lock_order"];
     let (gone, new) = (edges(&order["gone"]), edges(&order["new"]));
@@ -24,12 +25,13 @@ pub(crate) fn the_seed_patch_moves_the_lock(result: &Value, release: &str, scree
     assert!(gone.contains(&edge("acpi_scan_lock", "cpu_hotplug_lock")), "{release}: {gone:?}");
     assert!(new.contains(&edge("acpi_scan_lock", "mem_hotplug_lock")), "{release}: {new:?}");
     if release.starts_with("6.1.") {
-        // That one is made at boot.
+        // This dependency is recorded at boot.
         let at_boot =
             order["gone"].as_array().unwrap().iter().find(|e| e["from"] == "cpu_hotplug_lock").unwrap();
         assert_eq!(at_boot["example"], "checkpoints/before");
         assert_eq!(at_boot["to"], "mem_hotplug_lock");
-        // Nothing of it is noise: each is about the two locks, or about the console that the warning is printed to.
+        // There is no noise: each dependency has one of the two locks, or a lock of the console
+        // that the warning is printed to.
         let named = ["cpu_hotplug_lock", "mem_hotplug_lock", "console"];
         let odd: Vec<_> = gone
             .iter()
@@ -66,7 +68,8 @@ pub(crate) fn nothing_differs(result: &Value) {
     }
 }
 
-/// Two halves of an inversion that no trial has together: no kernel reports it, and the forecast names it.
+/// The two halves of an inversion run in different trials. No kernel reports it, and the forecast
+/// names it.
 #[test]
 fn an_inversion_whose_halves_never_meet_is_foreseen() {
     let run = Run::new();

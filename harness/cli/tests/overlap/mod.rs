@@ -1,4 +1,4 @@
-//! What ran at the same time, on real kernels with a tracer.
+//! Overlap of critical sections, on real kernels with a tracer.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::common::{Run, patch};
 
-/// The shipped scenario of suspend against pmem, these pairs to race.
+/// The shipped scenario of suspend against pmem, with these pairs in `race`.
 fn racing(run: &Run, race: &str) -> PathBuf {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios/suspend-against-pmem.toml");
     let text = std::fs::read_to_string(shipped).unwrap();
@@ -25,8 +25,9 @@ fn compare(run: &Run, race: &str) -> assert_cmd::assert::Assert {
     command.arg(racing(run, race)).arg(patch("clean/comment-only.patch")).assert()
 }
 
-/// A CPU that comes has zone statistics' thresholds set by its own thread (mm/vmstat.c, `vmstat_cpu_online()`) while
-/// `_cpu_up()` waits for it; each of two suspends brings three.
+/// The thread of a CPU that comes online sets the thresholds of the zone statistics (mm/vmstat.c,
+/// `vmstat_cpu_online()`) while `_cpu_up()` waits for it. Each of two suspends brings up three
+/// CPUs.
 #[test]
 fn nightly_what_raced_is_told_with_its_times() {
     let run = Run::new();
@@ -48,7 +49,7 @@ fn nightly_what_raced_is_told_with_its_times() {
         let traced = overlap["traced"].as_array().unwrap();
         traced.iter().find(|one| one["what"] == what).unwrap()["entered"]["before"].clone()
     };
-    // Two trials, two suspends each, three CPUs each time.
+    // There are two trials with two suspends each, and three CPUs come online each time.
     assert_eq!((entered("_cpu_up"), entered("no_such_function")), (12.into(), Value::Null));
     let output =
         Command::new(env!("CARGO_BIN_EXE_hotplug")).arg("overlap").arg(run.folder()).output().unwrap();
@@ -56,7 +57,8 @@ fn nightly_what_raced_is_told_with_its_times() {
     assert!(text.contains("_cpu_up and refresh_zone_stat_thresholds") && text.contains("no such"), "{text}");
 }
 
-/// Suspend freezes who writes before it takes a CPU down: what the scenario is named for does not happen at once.
+/// Suspend freezes the writers before it takes a CPU down, so the two operations that the scenario
+/// is named for never overlap.
 #[test]
 fn nightly_silence_about_what_never_raced_is_not_unchanged() {
     let run = Run::new();

@@ -1,11 +1,12 @@
-//! Phases of operations, by a guest whose clock is scripted and by the host's own.
+//! Phases of operations, by the scripted clock of a guest and by the host's clock.
 
 use serde_json::Value;
 
 use crate::{Faulty, SCENARIO};
 
-/// What the fake's kernel traced of [`SCENARIO`]'s DIMM, microseconds after 10 s: delivered 100, driver 120, registered 250,
-/// online 600, heard of at 650; then away.
+/// The trace of the fake's kernel for the DIMM of [`SCENARIO`]. In microseconds after 10 s it is
+/// delivered at 100, driver 120, registered 250, online 600, and visible at 650. Then it is
+/// unplugged.
 const TRACE: &str = "\
 # tracer: function_graph
 # heard 10000650
@@ -24,7 +25,7 @@ const TRACE: &str = "\
    10.002810 |   0)  kworker-7  | ! 800.000 us  |  } /* acpi_device_hotplug */
 ";
 
-/// The phases of operations, by a guest whose clock is scripted and by the host's own, which never mix.
+/// Each phase is timed by one clock, the guest's or the host's. The two are never mixed.
 #[test]
 fn phases_are_each_told_by_one_clock() {
     let faulty = Faulty::new();
@@ -74,7 +75,8 @@ fn phases_are_each_told_by_one_clock() {
             ("ejected", 2740.0),
         ],
     );
-    // What comes by the monitor and what by the agent is in no order: a uevent may even come after the operation's end.
+    // Events of the monitor and of the agent have no order between them. A uevent may even come
+    // after the operation's end.
     for (operation, told, late) in [
         ("plug dimm", ["told"].as_slice(), "told-online"),
         ("unplug dimm", &["deleted", "told"], "told-offline"),

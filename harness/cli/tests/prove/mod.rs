@@ -1,4 +1,5 @@
-//! `hotplug prove`, and the control of a comparison: what is there is found, and a proof that finds nothing says so.
+//! `hotplug prove`, and the control of a comparison: planted bugs are found, and a proof that finds
+//! nothing fails.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use crate::common::{Run, patch};
 use crate::recorded::{self, Recorded};
 
-/// Two known bugs, of which the kernel reports one and only the accounts show the other, and a kernel without any.
+/// A bug that the kernel reports, a bug that only the accounting shows, and a patch without a bug.
 const ENTRIES: [&str; 3] = ["seed", "planted-memtotal-off-by-a-block", "clean-comment"];
 
 fn prove(run: &Run) -> assert_cmd::Command {
@@ -23,7 +24,7 @@ fn result(run: &Run) -> Value {
     serde_json::from_slice(&std::fs::read(run.folder().join("prove.json")).unwrap()).unwrap()
 }
 
-/// The repository's suite below `to`, its cards changed.
+/// Copies the repository's suite to `to`, each file after `change`.
 fn suite(to: &Path, change: impl Fn(&str, String) -> String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     for folder in ["guest-images/patches", "guest-images/configs", "scenarios"] {
@@ -55,7 +56,7 @@ fn nightly_what_is_there_is_found_and_what_is_not_is_not() {
     let seed = &result["entries"][0];
     assert_eq!(seed["seen"]["key"], seed["expect"][0]["key"], "{seed:#}");
     assert!(seed["seconds"].as_f64().unwrap() > 0.0, "{seed:#}");
-    // A comparison like any other: its trials can be replayed.
+    // It is a comparison like any other, so its trials can be replayed.
     let folder = run.folder().join(seed["tried"][0]["run"].as_str().unwrap());
     assert!(folder.join(seed["seen"]["example"].as_str().unwrap()).join("trial.json").exists());
     run.assert_nothing_left();
@@ -66,11 +67,11 @@ fn nightly_a_proof_can_fail() {
     let run = Run::new();
     let changed = run.results().with_file_name("suite");
     suite(&changed, |name, text| match name {
-        // The bug is there, and another one is expected.
+        // The bug is there, but another one is expected.
         "seed.toml" => text.replace("flush_all_cpus_locked", "flush_none"),
-        // There is no such line.
+        // The patch does not apply: the source has no such line.
         "planted-memtotal-off-by-a-block.patch" => text.replace("-\tadjust_managed", "-\tmisadjust_managed"),
-        // A bug that claims to be none.
+        // The patch that should change nothing has a bug.
         "comment-only.patch" => {
             let seed = std::fs::read_dir(patch("seed")).unwrap().next().unwrap().unwrap().path();
             std::fs::read_to_string(seed).unwrap()

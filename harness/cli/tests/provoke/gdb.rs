@@ -1,5 +1,5 @@
-//! As much of gdb's remote protocol as it takes to stop a guest at an address and to write into its memory. QEMU's monitor is
-//! reached the same way (`qRcmd`), so that there is one socket.
+//! The part of gdb's remote protocol that is needed to stop a guest at an address and to write into
+//! its memory. QEMU's monitor is reached through the same socket (`qRcmd`).
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write as _};
@@ -8,14 +8,14 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longest wait for an answer or for a breakpoint.
+/// The longest wait for an answer or for a breakpoint.
 const LIMIT: Duration = Duration::from_secs(100);
 
 /// QEMU's gdbstub.
 pub(crate) struct Gdb(BufReader<UnixStream>);
 
 impl Gdb {
-    /// Waits until QEMU listens there. The guest is stopped from then on.
+    /// Connects as soon as QEMU listens. The guest is stopped from then on.
     pub(crate) fn connect(socket: &Path) -> Self {
         let end = Instant::now() + LIMIT;
         loop {
@@ -28,7 +28,7 @@ impl Gdb {
         }
     }
 
-    /// Runs the guest until it comes to this address.
+    /// Runs the guest until it reaches this address.
     pub(crate) fn run_to(&mut self, address: u64) {
         assert_eq!(self.ask(&format!("Z1,{address:x},1")), "OK");
         let stop = self.ask("c");
@@ -41,12 +41,12 @@ impl Gdb {
         assert_eq!(self.ask(&format!("M{address:x},{:x}:{}", bytes.len(), hex(bytes))), "OK");
     }
 
-    /// Lets the guest go on.
+    /// Resumes the guest.
     pub(crate) fn detach(&mut self) {
         assert_eq!(self.ask("D"), "OK");
     }
 
-    /// What the monitor answers.
+    /// The monitor's answer to a command.
     pub(crate) fn monitor(&mut self, command: &str) -> String {
         self.send(&format!("qRcmd,{}", hex(command.as_bytes())));
         let mut text = String::new();
@@ -60,7 +60,7 @@ impl Gdb {
         }
     }
 
-    /// Waits until what the monitor answers has one of these words; its answer.
+    /// Repeats a command until the monitor's answer is `done`. Returns that answer.
     pub(crate) fn until(&mut self, command: &str, done: impl Fn(&str) -> bool) -> String {
         let end = Instant::now() + LIMIT;
         loop {
@@ -83,7 +83,7 @@ impl Gdb {
         self.0.get_mut().write_all(format!("${packet}#{sum:02x}").as_bytes()).unwrap();
     }
 
-    /// The next packet; what comes between packets acknowledges ours.
+    /// Receives the next packet. The bytes between packets acknowledge packets that were sent.
     fn receive(&mut self) -> String {
         self.0.skip_until(b'$').unwrap();
         let mut packet = Vec::new();

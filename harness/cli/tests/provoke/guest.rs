@@ -1,5 +1,7 @@
-//! Guests that misbehave. Most are restored from one that stands before the initcall which provokes it: a boot takes longer than
-//! all that comes after it. What the kernel's command line would say is then written to where the kernel would keep it.
+//! Guests that misbehave. Most are restored from a guest that was saved before the initcall that
+//! provokes a report, because a boot takes longer than everything after it. The parameter that the
+//! kernel's command line would have is then written to the variable that the kernel would store it
+//! in.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,23 +17,24 @@ use serde_json::Value;
 use super::gdb::Gdb;
 use super::points::Point;
 
-/// Longest a boot may take. Under TCG with both cores busy the slowest of them takes half of it.
+/// The longest time of a boot. Under TCG with both cores busy the slowest boot takes half of it.
 const LIMIT: Duration = Duration::from_secs(100);
 
-/// Boots of one point before the machine is given up: under TCG on a busy host a vCPU sometimes gets no timer interrupt any
-/// more, before the kernel has come to do what it is asked (trial/workers.rs has the figures).
+/// Boots of one point before the test fails. Under TCG on a busy host, a vCPU sometimes stops
+/// getting timer interrupts before the kernel reaches the point (harness/src/trial/pool.rs has the
+/// figures).
 const ATTEMPTS: u32 = 3;
 
-/// The kernel with the patch and some config.
+/// A kernel with the `provoke` patch.
 pub(crate) struct Kernel {
     image: PathBuf,
     pub(crate) vmlinux: PathBuf,
-    /// 6 and 1 of `6.1.192`.
+    /// The first two numbers of the release: 6 and 1 of `6.1.192`.
     pub(crate) series: (u32, u32),
 }
 
 impl Kernel {
-    /// Built in the user's cache with these fragments, or found there.
+    /// The kernel with these config fragments, built in the user's cache or found there.
     pub(crate) fn with(fragments: &[&str]) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let mut command = Command::new(env!("CARGO_BIN_EXE_hotplug"));
@@ -53,7 +56,7 @@ impl Kernel {
         Self { image: text("image").into(), vmlinux: text("vmlinux").into(), series }
     }
 
-    /// Lets it misbehave: everything on its console until it reboots.
+    /// Has the kernel misbehave. Returns its console output until it reboots.
     pub(crate) fn provoke(&self, point: &Point) -> Vec<u8> {
         let mut hung = String::new();
         for _ in 0..ATTEMPTS {
@@ -61,15 +64,15 @@ impl Kernel {
                 Ok(log) => return log,
                 Err(log) => hung = String::from_utf8_lossy(&log).into_owned(),
             }
-            // One that hangs where it was provoked is not asked again.
+            // A guest that hangs after it was provoked is not booted again.
             assert!(!hung.contains("provoke: "), "{}: no reboot:\n{hung}", point.name);
         }
         panic!("{}: did not boot, {ATTEMPTS} times:\n{hung}", point.name)
     }
 
-    /// One guest's console; an error when it does not end.
+    /// Returns the console output of one guest, as an error if the guest does not end.
     fn run(&self, point: &Point) -> Result<Vec<u8>, Vec<u8>> {
-        // An argument of one point's own is as soon booted with as a checkpoint is made.
+        // For an argument that only one point has, a boot takes no longer than making a checkpoint.
         if !matches!(point.arguments, "" | "slub_debug=FZPU") {
             let folder = tempfile::tempdir().unwrap();
             let append = format!("{} provoke={}", point.arguments, point.name);
@@ -91,7 +94,7 @@ impl Kernel {
         read_to_end(guest).map(whole).map_err(whole)
     }
 
-    /// The guest that stands before `provoke()`, made once for all processes.
+    /// The guest that was saved before `provoke()`, made once for all processes.
     fn standing(&self, arguments: &str) -> Standing {
         let kernel = self.image.parent().and_then(Path::file_name).unwrap().to_str().unwrap();
         let name = format!("{kernel}-{arguments}");
@@ -100,7 +103,8 @@ impl Kernel {
         std::fs::create_dir_all(&all).unwrap();
         let lock = File::create(all.join(format!("{name}.lock"))).unwrap();
         let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
-        // A guest goes on in the QEMU that it came from, and with the files that it began with.
+        // A guest can only be restored by the version of QEMU that saved it, with the same
+        // initramfs.
         let place = tempfile::tempdir_in(&all).unwrap();
         let mut qemu = self.qemu(arguments, place.path());
         let initrd = std::fs::read(place.path().join("initramfs")).unwrap();
@@ -128,7 +132,8 @@ impl Kernel {
         Standing { folder, console }
     }
 
-    /// Where the kernel has this. It is not moved: the config knows no `RANDOMIZE_BASE`.
+    /// The address of a symbol. It is the one in vmlinux, because the config has no
+    /// `RANDOMIZE_BASE`.
     fn address(&self, symbol: &str) -> u64 {
         let told = Command::new("nm").arg(&self.vmlinux).output().unwrap();
         assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
@@ -148,7 +153,7 @@ impl Kernel {
         let mut command = Command::new(qemu);
         command.args(["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "256M"]);
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"]);
-        // A guest that was saved at a breakpoint is to come up paused, not "debug", which QEMU aborts at.
+        // A guest that was saved at a breakpoint must come up as "paused". QEMU aborts at "debug".
         command.args(["-global", "migration.store-global-state=off"]);
         command.args(["-serial", "stdio"]).arg("-kernel").arg(&self.image).arg("-initrd").arg(initrd);
         let always = "console=ttyS0 idle=halt panic=-1 rcupdate.rcu_cpu_stall_timeout=60";
@@ -158,7 +163,7 @@ impl Kernel {
     }
 }
 
-/// A guest that can be restored, and what it said until then.
+/// A saved guest, and its console output until then.
 struct Standing {
     folder: PathBuf,
     console: Vec<u8>,
@@ -168,7 +173,7 @@ fn listening(socket: &Path) -> String {
     format!("unix:{},server=on,wait=off", socket.display())
 }
 
-/// A QEMU whose console is read; it ends with this.
+/// A QEMU whose console is read. Dropping the reader kills it.
 struct Reader {
     qemu: Child,
     log: Option<thread::JoinHandle<Vec<u8>>>,
@@ -188,7 +193,7 @@ impl Reader {
         Self { qemu, log: Some(log), ended }
     }
 
-    /// Ends it; what it said.
+    /// Kills QEMU. Returns the console output.
     fn end(mut self) -> Vec<u8> {
         let _ = self.qemu.kill();
         self.log.take().unwrap().join().unwrap()
@@ -202,7 +207,7 @@ impl Drop for Reader {
     }
 }
 
-/// A console until QEMU ends; an error when it has to be ended.
+/// Returns the console output until QEMU ends, as an error if it has to be killed.
 fn read_to_end(guest: Reader) -> Result<Vec<u8>, Vec<u8>> {
     let late = guest.ended.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout);
     let log = guest.end();

@@ -1,11 +1,14 @@
-//! Kernels that really misbehave: `guest-images/patches/provoke` makes a kernel do one wrong thing, and the reader has to find
-//! it on the console, by kind and by the signature that the fixture of an earlier boot has.
+//! Kernels that really misbehave. `guest-images/patches/provoke` has a kernel do one thing wrong,
+//! and the reader must find the report on the console, with the right kind and with the signature
+//! that the fixture of an earlier boot has.
 //!
-//! A way to misbehave is a test, `provoked::circular`. Those that a watchdog reports after many seconds, and those that need a
-//! sanitizer's own kernel, are for the night: `nightly_provoked::rcu-stall`, `nightly_kasan::oob-read`.
+//! Each point, which is one way to misbehave, is a test: `provoked::circular`. Points that a
+//! watchdog reports after many seconds, and points that need the kernel of a sanitizer, are nightly
+//! tests: `nightly_provoked::rcu-stall`, `nightly_kasan::oob-read`.
 //!
-//! `make fixtures` writes the fixtures anew from what these kernels print, those of the sanitizers' own builds included;
-//! `make fixtures SOURCE=linux-source-6.12` from another source. Read the difference before it is committed.
+//! `make fixtures` writes the fixtures again from the output of these kernels, including those of
+//! the sanitizers. `make fixtures SOURCE=linux-source-6.12` takes another source. Read the
+//! difference before you commit it.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
@@ -38,13 +41,13 @@ const FOR_THE_NIGHT: [&str; 7] = [
     "workqueue-lockup",
 ];
 
-/// A kernel, and what it is made to do.
+/// A kernel and its points.
 struct Suite {
-    /// What its tests are called.
+    /// Prefix of the names of its tests.
     tests: &'static str,
-    /// What its fixtures are called, after the kernel's series.
+    /// Prefix of the names of its fixtures, after the kernel's series.
     fixtures: &'static str,
-    /// Over base.config.
+    /// Config fragments over base.config.
     fragments: &'static [&'static str],
     points: &'static [Point],
 }
@@ -82,7 +85,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, tests.chain([fixtures]).collect()).exit_code()
 }
 
-/// The fixtures of 6.1 are what the points say, those of kernels that are built at night among them.
+/// The fixtures of 6.1 have the reports of their points, including those of nightly kernels.
 fn each_point_has_a_fixture() -> Result<(), Failed> {
     let mut wrong = Vec::new();
     for suite in &SUITES {
@@ -99,7 +102,7 @@ fn each_point_has_a_fixture() -> Result<(), Failed> {
 }
 
 impl Suite {
-    /// What is wrong with what comes of a point, a line each.
+    /// Runs a point. Returns a line for each thing that is wrong.
     fn run(&self, point: &Point) -> Vec<String> {
         let kernel = Kernel::with(self.fragments);
         let log = kernel.provoke(point);
@@ -121,17 +124,18 @@ impl Suite {
     }
 }
 
-/// A point, and what is to come of it.
+/// A point, and its expected reports.
 struct Asked<'a> {
-    /// Of its fixtures.
+    /// Name of its fixtures.
     name: String,
     point: &'a Point,
     kinds: &'static [Kind],
 }
 
 impl Asked<'_> {
-    /// What is wrong with a boot. Where a stalled task is when it is looked at, or which of two CPUs is first, is chance, so
-    /// that a boot which differs is set against two others: they must both be as they should.
+    /// Returns what is wrong with a boot. Where a stalled task is when the watchdog samples it, and
+    /// which of two CPUs is first, is chance. So a boot that differs is accepted if two others are
+    /// right.
     fn judge(&self, kernel: &Kernel, log: &[u8]) -> Vec<String> {
         let mut wrong = self.check(log);
         if !wrong.is_empty() {
@@ -144,7 +148,8 @@ impl Asked<'_> {
         wrong
     }
 
-    /// The reports of this boot against what the point does, and against the fixture of an earlier boot.
+    /// Compares the reports of a boot with those of its point, and with the fixture of an earlier
+    /// boot.
     fn check(&self, log: &[u8]) -> Vec<String> {
         let name = &self.name;
         let reports = scan(log);
@@ -171,13 +176,13 @@ impl Asked<'_> {
         wrong
     }
 
-    /// Keeps the log from shortly before the point on, and what the reader makes of it.
+    /// Writes the fixture: the log from shortly before the point on, and the reports in it.
     fn write(&self, log: &[u8]) -> Vec<String> {
         let name = &self.name;
         let text = String::from_utf8_lossy(log).replace('\r', "");
         let lines: Vec<&str> = text.lines().collect();
         let start = lines.iter().position(|line| line.contains("provoke: ")).unwrap_or(lines.len());
-        // PID 1 says nothing before it returns to user space.
+        // held-at-user-return runs in PID 1 and prints no such line.
         let start =
             if start == lines.len() { lines.len().saturating_sub(60) } else { start.saturating_sub(LEAD) };
         let trimmed = lines[start..].join("\n") + "\n";
@@ -199,20 +204,20 @@ impl Asked<'_> {
         let json = json!({ "source": source, "reports": expected });
         std::fs::write(fixture(name, "log"), &trimmed).unwrap();
         std::fs::write(fixture(name, "json"), format!("{json:#}\n")).unwrap();
-        // What the boot itself reported would be cut off.
+        // If the boot itself had a report, the fixture would lack it.
         if kinds(&scan(log)) == kinds(&reports) { self.check(trimmed.as_bytes()) } else { self.check(log) }
     }
 }
 
-/// The kernel's own vmlinux tells file and line of each frame that the kernel is sure of.
+/// The kernel's vmlinux gives file and line of each reliable frame.
 fn unresolved(symbols: &Symbols, mut report: Report) -> Option<String> {
     symbols.resolve(&mut report);
     let bare: Vec<_> = report
         .frames
         .iter()
         .filter(|frame| frame.reliable && frame.size.is_some() && frame.source.is_none())
-        // Assembly without line information of its own; and the compiler's clones, of which there are several of one
-        // name and size.
+        // Assembly has no line information of its own, and there are several clones by the compiler
+        // of one name and size.
         .filter(|frame| {
             let name = &frame.function;
             !name.starts_with("ret_from_fork") && !name.starts_with("asm_") && !name.contains(".constprop")
@@ -222,7 +227,8 @@ fn unresolved(symbols: &Symbols, mut report: Report) -> Option<String> {
     (!bare.is_empty()).then(|| format!("no source lines for {bare:?}"))
 }
 
-/// Kinds of the reports, one for those that repeat themselves: how often a stall does is a matter of time.
+/// Kinds of the reports. Repetitions count once, because the number of repetitions of a stall
+/// depends on time.
 fn kinds(reports: &[Report]) -> Vec<Kind> {
     let mut all: Vec<_> = reports.iter().map(|report| (report.kind, &report.signature)).collect();
     all.dedup();

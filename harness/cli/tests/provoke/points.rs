@@ -1,21 +1,21 @@
-//! What kernels can be made to do, and what they report of it.
+//! The points: ways to make a kernel misbehave, and the reports that follow.
 
 use hotplug_kreport::Kind;
 
 /// One way to misbehave.
 pub(crate) struct Point {
-    /// As lib/provoke.c calls it.
+    /// Name in lib/provoke.c.
     pub(crate) name: &'static str,
-    /// Kinds of the reports that come of it, in this order.
+    /// Kinds of the reports that follow, in this order.
     kinds: &'static [Kind],
-    /// More for the kernel's command line.
+    /// Additional parameters of the kernel's command line.
     pub(crate) arguments: &'static str,
-    /// What kernels since 6.9 report instead.
+    /// Kinds that kernels since 6.9 report instead.
     since_6_9: Option<&'static [Kind]>,
 }
 
 impl Point {
-    /// What a kernel of this series reports.
+    /// Kinds that a kernel of this series reports.
     pub(crate) fn kinds(&self, series: (u32, u32)) -> &'static [Kind] {
         self.since_6_9.filter(|_| series >= (6, 9)).unwrap_or(self.kinds)
     }
@@ -29,7 +29,7 @@ const fn with(arguments: &'static str, name: &'static str, kinds: &'static [Kind
     Point { name, kinds, arguments, since_6_9: None }
 }
 
-/// What one kernel with most checkers can be made to do.
+/// Points of the kernel with most checkers.
 pub(crate) const POINTS: &[Point] = &[
     point("nothing", &[]),
     point("circular", &[Kind::LockdepCircular]),
@@ -42,9 +42,10 @@ pub(crate) const POINTS: &[Point] = &[
     point("safe-unsafe", &[Kind::LockdepUnsafeOrder]),
     point("wait-context", &[Kind::LockdepWaitContext]),
     point("held-freed", &[Kind::LockdepHeldFreed]),
-    // CONFIG_DEBUG_RWSEMS warns of what lockdep has already reported.
+    // CONFIG_DEBUG_RWSEMS warns about the unlock that lockdep has already reported.
     point("unlock-balance", &[Kind::LockdepUnlockBalance, Kind::Warning]),
-    // With no lock held at all, lockdep takes another way out: __lock_contended() in kernel/locking/lockdep.c.
+    // With no lock held at all, __lock_contended() in kernel/locking/lockdep.c takes another
+    // branch.
     point("bad-contention", &[Kind::DebugLocksWarning]),
     point("held-at-exit", &[Kind::LockdepHeldAtExit]),
     point("held-at-user-return", &[Kind::LockdepHeldAtUserReturn]),
@@ -82,10 +83,10 @@ pub(crate) const POINTS: &[Point] = &[
     point("preemptible-cpu", &[Kind::PreemptibleCpuUse]),
     point("spinlock-magic", &[Kind::SpinlockBug]),
     with("watchdog_thresh=3 rcupdate.rcu_cpu_stall_suppress=1", "soft-lockup", &[Kind::SoftLockup]),
-    // The same limits for every point would be reached by others on a busy host.
+    // With these limits for every point, other points would reach them on a busy host.
     with("rcupdate.rcu_cpu_stall_timeout=3", "rcu-stall", &[Kind::RcuStall]),
     with("rcupdate.rcu_exp_cpu_stall_timeout=2000", "rcu-stall-expedited", &[Kind::RcuStall]),
-    // Since 6.5 a work item that takes long is in nobody's way, unless this is 0.
+    // Since 6.5 a long work item does not block others, unless cpu_intensive_thresh_us is 0.
     with(
         "workqueue.watchdog_thresh=3 workqueue.cpu_intensive_thresh_us=0",
         "workqueue-lockup",
@@ -104,7 +105,7 @@ pub(crate) const POINTS: &[Point] = &[
     Point { since_6_9: Some(&[Kind::Usercopy, Kind::KernelBug]), ..point("fortify", &[Kind::Usercopy]) },
 ];
 
-/// What needs KASAN.
+/// Points that need KASAN.
 pub(crate) const KASAN_POINTS: &[Point] = &[
     point("oob-read", &[Kind::Kasan]),
     point("use-after-free", &[Kind::Kasan]),
@@ -116,5 +117,5 @@ pub(crate) const KASAN_POINTS: &[Point] = &[
     point("non-canonical", &[Kind::GeneralProtection]),
 ];
 
-/// What needs KCSAN.
+/// Points that need KCSAN.
 pub(crate) const KCSAN_POINTS: &[Point] = &[point("data-race", &[Kind::Kcsan])];

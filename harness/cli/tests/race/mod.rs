@@ -18,12 +18,13 @@ fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios").join(name)
 }
 
-/// Trials of all pairs with an outcome.
+/// The sum of a count over all pairs and both sides.
 fn trials(cells: &[Value], of: impl Fn(&Value) -> u64) -> u64 {
     cells.iter().flat_map(|cell| ["before", "after"].map(|side| of(&cell["count"][side]))).sum()
 }
 
-/// The control: whoever writes to a memory block's `state` or a CPU's `online` has `device_hotplug_lock`.
+/// The control: a task that writes to a memory block's `state` or a CPU's `online` holds
+/// `device_hotplug_lock`.
 #[test]
 fn nightly_what_a_lock_keeps_apart_is_told_with_the_lock() {
     let run = Run::new();
@@ -42,7 +43,7 @@ fn nightly_what_a_lock_keeps_apart_is_told_with_the_lock() {
         .flat_map(|count| [&count["excluded"], &count["both_hold"]].map(|locks| locks.as_object().unwrap()))
         .flat_map(|locks| locks.keys())
         .collect();
-    // By chance nobody may be on the way; not in all.
+    // In some trials no task may come to the second place, by chance, but not in all.
     assert!(!locks.is_empty() && locks.iter().all(|lock| *lock == "device_hotplug_lock"), "{cells:#?}");
     let printed =
         Command::new(env!("CARGO_BIN_EXE_hotplug")).arg("overlap").arg(run.folder()).output().unwrap();
@@ -50,7 +51,7 @@ fn nightly_what_a_lock_keeps_apart_is_told_with_the_lock() {
     assert!(text.contains("_cpu_up held until offline_pages"), "{text}");
 }
 
-/// Neither bind of pmem nor what comes before `_cpu_up()` takes a lock of the other's.
+/// Neither the bind of pmem nor the code before `_cpu_up()` takes a lock that the other one takes.
 #[test]
 fn what_can_meet_meets_and_meets_again() {
     let run = Run::new();
@@ -74,13 +75,13 @@ fn what_can_meet_meets_and_meets_again() {
     let last = trial["holds"].as_array().unwrap().last().unwrap();
     assert_eq!((&last["hold"], &last["until"]), (&json!("memremap_pages"), &json!("cpu_device_up")));
     assert!(last["task"]["pid"] != last["partner"]["pid"], "{last:#}");
-    // The schedule says whom it holds, so that a replay does.
+    // The schedule records the hold, so that a replay repeats it.
     assert_eq!(trial["schedule"]["holding"]["rendezvous"][0]["hold"], "memremap_pages");
     let scenario = std::fs::read_to_string(run.folder().join("scenario.toml")).unwrap();
     assert!(scenario.contains("[sweep]"), "{scenario}");
 }
 
-/// A panic while somebody is held is a panic, and leaves nothing running.
+/// A panic while a task is held counts as a panic, and leaves no process behind.
 #[test]
 fn a_guest_that_dies_while_one_is_held_is_told_as_dead() {
     let run = Run::new();
@@ -108,23 +109,26 @@ fn what_no_kernel_has_is_told_before_anything_boots() {
     };
     said(
         "offline_pagse",
-        ["nobody can be held at offline_pagse: the kernel before has no function", "perhaps offline_pages"],
+        [
+            "cannot set a breakpoint at offline_pagse: the before kernel has no function",
+            "similar names: offline_pages",
+        ],
     );
-    said("offline_pagse?", ["neither kernel has it", "perhaps offline_pages"]);
+    said("offline_pagse?", ["neither kernel has this place", "similar names: offline_pages"]);
     said(
         "pfn_to_online_page,cpus_write_lock,arch_local_irq_save",
-        ["compiled into its callers", "name a caller"],
+        ["inlined into its callers", "name a caller"],
     );
-    said("start_kernel", ["runs start_kernel at boot only", "after the boot"]);
+    said("start_kernel", ["runs start_kernel during boot only", "after the boot"]);
     said(
         "mm/memory_hotplug.c:1",
-        ["has no code there; the nearest is mm/memory_hotplug.c:", "name a line that has"],
+        ["has no code at this line; the nearest is mm/memory_hotplug.c:", "name a line that has code"],
     );
-    said("offline_pages()", ["`offline_pages()` is no place to hold at", "offline_pages:return"]);
+    said("offline_pages()", ["`offline_pages()` is not a place to hold at", "offline_pages:return"]);
     assert!(!run.results().exists());
 }
 
-/// Each delay is as long as it should be, and only the visits that were drawn are delayed.
+/// Each delay is as long as specified, and only the specified visits are delayed.
 #[test]
 fn delays_are_as_many_as_were_asked_for() {
     let run = Run::new();

@@ -1,5 +1,6 @@
-//! A recorded run once more, on real kernels under real QEMU: continued after a kill, replayed, and repeated by a shell
-//! script. Nothing here is skipped: a machine that lacks something fails, and the message says what.
+//! A recorded run, on real kernels under real QEMU: continued after a kill, replayed, and repeated
+//! by a shell script. No test is skipped: on a machine that lacks something the tests fail, and the
+//! message names what is missing.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -17,14 +18,14 @@ use serde_json::{Value, json};
 use crate::common::{self, Run, patch};
 use crate::recorded::{self, Recorded};
 
-/// `hotplug`, one guest at a time.
+/// `hotplug` with one guest at a time.
 fn hotplug(arguments: &[&str], path: &Path) -> assert_cmd::Command {
     let mut command = assert_cmd::Command::from_std(Command::new(env!("CARGO_BIN_EXE_hotplug")));
     command.args(arguments).arg(path).args(["--workers", "1"]);
     command
 }
 
-/// Which file each finished trial's record is, and when it was written.
+/// Inode and modification time of the record of each finished trial.
 fn records(folder: &Path) -> BTreeMap<PathBuf, (u64, SystemTime)> {
     let Ok(trials) = std::fs::read_dir(folder.join("trials")) else { return BTreeMap::new() };
     let paths = trials.map(|entry| entry.unwrap().path().join("trial.json"));
@@ -77,7 +78,7 @@ fn nightly_a_killed_run_goes_on_and_no_trial_runs_twice() {
     }
     assert_eq!(result["run"]["continued"].as_array().unwrap().len(), 1);
 
-    // Once more: nothing is left to be run.
+    // Continued once more, the run has no trial left.
     hotplug(&["compare", "--continue"], &run.folder())
         .assert()
         .code(1)
@@ -92,7 +93,8 @@ fn nightly_what_was_spoilt_or_cut_off_is_run_again_and_more_trials_can_be_asked_
     run.compare().args(["--trials", "1"]).assert().code(0);
     let folder = run.folder();
     let trials = folder.join("trials");
-    // As if infrastructure had failed, and the harness been killed while it tried again.
+    // The state after a failure of infrastructure, if the harness was killed during the next
+    // attempt.
     let mut spoilt = read(&trials.join("before-000/trial.json"));
     spoilt["outcome"] = "infrastructure".into();
     spoilt["why"] = "the test says so".into();
@@ -117,7 +119,7 @@ fn nightly_what_was_spoilt_or_cut_off_is_run_again_and_more_trials_can_be_asked_
     }
     assert_eq!(run.json("run.json")["trials"], 2);
 
-    // What would make the trials unlike each other is told, and nothing is done.
+    // Anything that would make the trials differ is an error, and nothing runs.
     let mistake = |arguments: &[&str], says: &[&str]| {
         let assert = hotplug(arguments, &folder).assert().code(2);
         let stderr = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
@@ -153,7 +155,7 @@ fn nightly_what_was_spoilt_or_cut_off_is_run_again_and_more_trials_can_be_asked_
 fn a_recorded_trial_is_replayed_and_repeated_without_the_harness() {
     let Recorded { run, .. } = recorded::seed();
     let trial = run.folder().join("trials/after-000");
-    // A recording counts, not what today's harness would draw from its seed.
+    // The recorded schedule is used, not the one that this version would draw from the seed.
     let mut record = read(&trial.join("trial.json"));
     record["schedule"]["lanes"][0]["batches"][0]["pause_us"] = 4711.into();
     write(&trial.join("trial.json"), &record);
@@ -173,7 +175,7 @@ fn a_recorded_trial_is_replayed_and_repeated_without_the_harness() {
     let replayed = folder.join("trials/after-000-replay-001");
     assert_eq!(read(&replayed.join("schedule.json")), record["schedule"]);
     assert_eq!(read(&replayed.join("trial.json"))["seed"], record["seed"]);
-    // A replay is a recording too, and a run's findings name their trials.
+    // A replay can be replayed, and so can a run, by the example trials of its findings.
     replay(&replayed).assert().code(0).stdout(again.clone());
     replay(&run.folder()).assert().code(0).stdout(again);
     let clean = replay(&run.folder().join("trials/before-000")).assert().code(2);
@@ -190,7 +192,7 @@ fn a_recorded_trial_is_replayed_and_repeated_without_the_harness() {
         .assert()
         .code(1)
         .stdout(predicate::str::contains("WARNING: lockdep_assert_cpus_held in flush_all_cpus_locked"));
-    // Another kernel under that name is not booted.
+    // The script does not boot a file with another hash.
     let other = Command::new("sh").arg(trial.join("repeat.sh")).env("KERNEL", "/bin/sh").output().unwrap();
     assert_eq!(other.status.code(), Some(2));
 }
@@ -203,9 +205,9 @@ fn a_panic_is_repeated_with_its_last_words() {
         text.replace("[guest]", "[guest]\ntyping = \"1K\"")
     });
     run.compare().arg("--scenario").arg(scenario).args(["--trials", "1"]).assert().code(3);
-    // It ends although it types.
+    // The script ends although it types into the console.
     let script = run.folder().join("trials/before-000/repeat.sh");
-    assert!(std::fs::read_to_string(&script).unwrap().contains("yes 'Somebody types"));
+    assert!(std::fs::read_to_string(&script).unwrap().contains("yes 'The harness types"));
     let output = Command::new("timeout").args(["300", "sh"]).arg(script).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("QEMU has ended"), "{said}");

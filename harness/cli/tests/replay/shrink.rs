@@ -1,4 +1,4 @@
-//! A recorded trial made smaller, and the scenario that is left run like any other.
+//! A recorded trial is shrunk, and the resulting scenario runs like any other.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -11,7 +11,7 @@ use super::{hotplug, read};
 use crate::common::{Run, patch};
 use crate::recorded::{self, Recorded};
 
-/// The findings that a run of `scenario` shows, of the pair that `pair` names.
+/// The signatures of the findings in a run of `scenario` on the kernels of `pair`.
 fn signatures(scenario: &Path, pair: &[&Path]) -> Vec<Value> {
     let run = Run::new();
     let until = ["--trials", "8", "--until-report"];
@@ -20,7 +20,8 @@ fn signatures(scenario: &Path, pair: &[&Path]) -> Vec<Value> {
     reports.into_iter().map(|report| report["signature"].clone()).collect()
 }
 
-/// Shrinks a trial; the scenario's text, and what `shrink.json` says. The scenario gives the same report.
+/// Shrinks a trial, and checks that the scenario gives the same report. Returns the scenario's text
+/// and `shrink.json`.
 fn shrunk(run: &Run, trial: &str, pair: &[&Path]) -> (String, Value) {
     let results = run.results().with_file_name("shrunk");
     let out = run.results().with_file_name("shrunk.toml");
@@ -31,7 +32,7 @@ fn shrunk(run: &Run, trial: &str, pair: &[&Path]) -> (String, Value) {
         .arg(&out)
         .assert()
         .code(0)
-        .stderr(predicate::str::contains("the recorded trial came again in "));
+        .stderr(predicate::str::contains("the report of the recorded trial came again in "));
     let screen = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
     assert!(screen.contains("comes again in "), "{screen}");
     let folder = std::fs::read_dir(&results).unwrap().next().unwrap().unwrap().path();

@@ -1,4 +1,5 @@
-//! A recorded run once more: continued after a kill, with what was spoilt or cut off, and replayed.
+//! A recorded run: continued after a kill and with trials that were spoilt or cut off, and
+//! replayed.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -11,14 +12,14 @@ use serde_json::{Value, json};
 use crate::world::{Edit, Toy, WARNS};
 use crate::{common, only, read};
 
-/// The binary, one guest at a time.
+/// The binary with one guest at a time.
 fn again(toy: &Toy, arguments: &[&str], path: &Path) -> assert_cmd::Command {
     let mut command = toy.hotplug(arguments);
     command.arg(path).args(["--workers", "1"]);
     command
 }
 
-/// Which file each finished trial's record is, and when it was written.
+/// Inode and modification time of the record of each finished trial.
 fn records(folder: &Path) -> BTreeMap<PathBuf, (u64, SystemTime)> {
     let Ok(trials) = std::fs::read_dir(folder.join("trials")) else { return BTreeMap::new() };
     let paths = trials.map(|entry| entry.unwrap().path().join("trial.json"));
@@ -68,7 +69,7 @@ fn a_killed_run_goes_on_and_no_trial_runs_twice() {
     }
     assert_eq!(result["run"]["continued"].as_array().unwrap().len(), 1);
 
-    // Once more: nothing is left to be run.
+    // Continued once more, the run has no trial left.
     again(&toy, &["compare", "--continue"], &run.folder())
         .assert()
         .code(1)
@@ -84,7 +85,8 @@ fn what_was_spoilt_or_cut_off_is_run_again_and_more_trials_can_be_asked_for() {
     toy.compare(None).args(["--trials", "1"]).assert().code(0);
     let folder = run.folder();
     let trials = folder.join("trials");
-    // As if infrastructure had failed, and the harness been killed while it tried again.
+    // The state after a failure of infrastructure, if the harness was killed during the next
+    // attempt.
     let mut spoilt = read(&trials.join("before-000/trial.json"));
     spoilt["outcome"] = "infrastructure".into();
     spoilt["why"] = "the test says so".into();
@@ -109,7 +111,7 @@ fn what_was_spoilt_or_cut_off_is_run_again_and_more_trials_can_be_asked_for() {
     }
     assert_eq!(run.json("run.json")["trials"], 2);
 
-    // What would make the trials unlike each other is told, and nothing is done.
+    // Anything that would make the trials differ is an error, and nothing runs.
     let mistake = |arguments: &[&str], says: &[&str]| {
         let assert = again(&toy, arguments, &folder).assert().code(2);
         let stderr = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
@@ -141,7 +143,7 @@ fn what_was_spoilt_or_cut_off_is_run_again_and_more_trials_can_be_asked_for() {
     mistake(&resume, &["run.json", "help:"]);
 }
 
-/// How often a recording comes again is counted, whichever way it is named.
+/// Replays count how often the findings come again, of a trial, of a replay and of a run.
 #[test]
 fn a_recorded_trial_is_replayed_and_its_findings_are_counted() {
     let toy = Toy::new();
@@ -149,7 +151,7 @@ fn a_recorded_trial_is_replayed_and_its_findings_are_counted() {
     let patch = toy.patches("patch", &[("warn", WARNS)]);
     toy.compare(Some(&patch)).args(["--trials", "1"]).assert().code(3);
     let trial = run.folder().join("trials/after-000");
-    // A recording counts, not what today's harness would draw from its seed.
+    // The recorded schedule is used, not the one that this version would draw from the seed.
     let mut record = read(&trial.join("trial.json"));
     record["schedule"]["lanes"][0]["batches"][0]["pause_us"] = 4711.into();
     write(&trial.join("trial.json"), &record);
@@ -169,7 +171,7 @@ fn a_recorded_trial_is_replayed_and_its_findings_are_counted() {
     let replayed = folder.join("trials/after-000-replay-001");
     assert_eq!(read(&replayed.join("schedule.json")), record["schedule"]);
     assert_eq!(read(&replayed.join("trial.json"))["seed"], record["seed"]);
-    // A replay is a recording too, and a run's findings name their trials.
+    // A replay can be replayed, and so can a run, by the example trials of its findings.
     replay(&replayed).assert().code(0).stdout(twice.clone());
     replay(&run.folder()).assert().code(0).stdout(twice);
     let clean = replay(&run.folder().join("trials/before-000")).assert().code(2);
@@ -182,7 +184,7 @@ fn a_recorded_trial_is_replayed_and_its_findings_are_counted() {
     assert!(trial.join("repeat.sh").exists());
 }
 
-/// What a kernel does at random comes again in some replays, and a report that never does is told by the exit status.
+/// A random report of a kernel comes again in some of the replays.
 #[test]
 fn replays_count_what_comes_by_chance() {
     let toy = Toy::new();
@@ -194,13 +196,14 @@ fn replays_count_what_comes_by_chance() {
     let trial = toy.run.folder().join(example);
     let results = toy.path("replays");
     let mut replay = again(&toy, &["replay", "--times", "20"], &trial);
-    // All have the recorded trial's seed, and all would come out alike.
+    // Without numbered guests, all replays would draw from the seed of the recorded trial and be
+    // alike.
     replay.env("HOTPLUG_FAKE_DRAWS", toy.count_guests()).arg("--results").arg(&results).assert().code(0);
     let seen = read(&only(&results).join("replay.json"))["findings"][0]["again"]["seen"].as_u64().unwrap();
     assert!((3..=17).contains(&seen), "{seen} of 20");
 }
 
-/// A panic and a hang are outcomes of their own, and a guest whose lockdep went off is not called clean.
+/// A panic and a hang have outcomes of their own, and a guest whose lockdep is off is not clean.
 #[test]
 fn every_way_to_end_has_its_outcome() {
     for (what, outcome) in [("panic", "panicked"), ("hang", "hung"), ("lockdep-off", "blind")] {

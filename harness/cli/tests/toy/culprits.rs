@@ -1,4 +1,5 @@
-//! Which patch, and which revision: on kernels that are built one on the other.
+//! The search for a culprit, in a series and in a history, on kernels that are built one on the
+//! other.
 
 use predicates::prelude::*;
 use serde_json::{Value, json};
@@ -13,7 +14,8 @@ fn search(toy: &Toy, words: &[&str]) -> assert_cmd::Command {
     command
 }
 
-/// What breaks the build is gone round, and both ways to ask give the same answer.
+/// A commit that breaks the build is avoided, and `bisect` and `bisect --step` give the same
+/// answer.
 #[test]
 fn the_commit_that_brought_a_report_is_found_and_a_good_end_that_has_it_is_told() {
     let toy = Toy::new();
@@ -42,13 +44,13 @@ fn the_commit_that_brought_a_report_is_found_and_a_good_end_that_has_it_is_told(
     let title = told["suspected"]["title"].as_str().unwrap();
     assert!(title.contains("lockdep_assert_cpus_held"), "{title}");
 
-    // The good end is bad: its first test says so.
+    // The good end is bad, which its first test shows.
     bisect(&["--results", "bad", "--good", &names[4], "--bad", &names[5]])
         .assert()
         .code(1)
         .stdout(predicate::str::contains("the good end has it itself"));
 
-    // One revision, as git's own bisection asks.
+    // One revision, as `git bisect run` tries it.
     for (revision, status, said) in [(0, 0, "good: none of"), (2, 125, "cannot be tried"), (4, 1, "bad: ")] {
         toy.git(&["checkout", "--quiet", &names[revision]]);
         bisect(&["--results", &format!("step-{revision}"), "--step"])
@@ -57,7 +59,7 @@ fn the_commit_that_brought_a_report_is_found_and_a_good_end_that_has_it_is_told(
             .stdout(predicate::str::contains(said));
     }
 
-    // What is no revision, or lies the wrong way round, is told before anything is built.
+    // An unknown revision, or two ends in the wrong order, is an error before anything is built.
     for (good, bad, said) in
         [("v0", &*names[5], "has no revision v0"), (&names[5], &names[0], "there is no revision")]
     {
@@ -69,7 +71,7 @@ fn the_commit_that_brought_a_report_is_found_and_a_good_end_that_has_it_is_told(
     }
 }
 
-/// A report that comes in a fifth of all trials is traced to its commit all the same.
+/// A report in only a fifth of all trials is traced to its commit.
 #[test]
 fn a_report_that_comes_in_a_fifth_of_all_trials_is_found() {
     let toy = Toy::new();

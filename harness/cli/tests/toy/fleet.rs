@@ -1,4 +1,4 @@
-//! Shards of a plan: run in parts, in any order, and joined again.
+//! Shards of a plan: run in any order, and merged.
 
 use std::path::{Path, PathBuf};
 
@@ -8,13 +8,14 @@ use serde_json::Value;
 use crate::read;
 use crate::world::{Edit, Toy, WARNS};
 
-/// It warns always in one way and by chance in another: what a trial shows depends on its seed and number alone.
+/// The kernel always prints one warning, and another by chance. The reports of a trial depend only
+/// on its seed and its number.
 const WARNS_BY_CHANCE: Edit = Edit {
     new: "\tHAPPENS(\"plug dimm; 1; report cpus-held\");\n\tHAPPENS(\"unplug dimm; 0.5; report warn-on\");\n\n\treturn pfn > nr_pages;\n",
     ..WARNS
 };
 
-/// A patch that warns, six trials a side in three shards.
+/// A matrix of a patch that warns, with six trials a side in three shards.
 fn matrix(toy: &Toy, name: &str) -> PathBuf {
     let folder = toy.path("matrix");
     std::fs::create_dir_all(&folder).unwrap();
@@ -30,7 +31,8 @@ fn matrix(toy: &Toy, name: &str) -> PathBuf {
     file
 }
 
-/// A command of the Kubernetes document, as a container would run it, with the plan and the cache that are here.
+/// A command of the Kubernetes document, as a container would run it, with this test's plan and
+/// cache.
 fn in_a_pod(toy: &Toy, plan: &str, index: &str, number: usize) -> assert_cmd::Command {
     let document = include_str!("../../../../docs/fleet-kubernetes.yml");
     let commands = document.lines().filter_map(|line| line.split_once("exec hotplug "));
@@ -45,7 +47,7 @@ fn in_a_pod(toy: &Toy, plan: &str, index: &str, number: usize) -> assert_cmd::Co
     command
 }
 
-/// Makes the plan; its folder, and the ids of its shards.
+/// Makes the plan. Returns its folder and the ids of its shards.
 fn plan(toy: &Toy, name: &str) -> (String, Vec<String>) {
     let matrix = matrix(toy, name);
     toy.hotplug(&["plan", "--out", "fleet", matrix.to_str().unwrap()]).assert().code(0);
@@ -60,7 +62,7 @@ fn merged(plan: &str) -> Value {
     read(&Path::new(plan).join("merged/0000/result.json"))
 }
 
-/// What must be the same however trials were dealt out.
+/// The part of a result that must not depend on how trials were distributed over shards.
 fn told(result: &Value) -> Value {
     let mut told = serde_json::json!({ "verdict": result["verdict"], "reason": result["reason"], "trials": result["trials"] });
     let findings = result["reports"].as_array().unwrap().iter().map(|one| {
@@ -86,7 +88,7 @@ fn shards_in_any_order_come_to_what_one_run_comes_to() {
 
     let (plan, ids) = plan(&toy, "three parts");
     toy.hotplug(&["work", &plan, "--build", "0"]).assert().code(0).stdout(predicate::str::contains("built"));
-    // Whoever finds the kernels in the cache needs no source.
+    // A shard that finds the kernels in the cache needs no source.
     let file = Path::new(&plan).join("plan.json");
     let planned = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, planned.replace(&format!("{:?}", toy.source()), "\"/no/such/source\"")).unwrap();
@@ -96,14 +98,15 @@ fn shards_in_any_order_come_to_what_one_run_comes_to() {
         .assert()
         .code(0)
         .stdout(predicate::str::contains("done"));
-    // The others, and the merge, as docs/fleet-kubernetes.yml has them.
+    // The remaining shard and the merge, by the commands of docs/fleet-kubernetes.yml.
     let pod = |number: usize| in_a_pod(&toy, &plan, "0", number);
     pod(0).assert().code(0).stdout(predicate::str::contains("built"));
     pod(1).assert().code(0).stdout(predicate::str::contains("done"));
     pod(2).assert().code(1).stdout(predicate::str::contains("REGRESSED"));
     let all = merged(&plan);
     assert_eq!(told(&all), told(&whole));
-    // It is a run's folder like any other: what it names as an example is there, it has a page that shows it, and is mailed.
+    // The merged run is a run like any other: its example exists, its page shows the example, and
+    // it has a mail.
     let example = all["reports"][0]["example"].as_str().unwrap();
     let merged_run = Path::new(&plan).join("merged/0000");
     assert!(merged_run.join(example).join("kmsg.log").is_file(), "{example}");
@@ -114,7 +117,7 @@ fn shards_in_any_order_come_to_what_one_run_comes_to() {
     // A shard that is done is not run again.
     toy.hotplug(&["work", &plan, "0"]).assert().code(0).stdout(predicate::str::contains("was done before"));
 
-    // One that is elsewhere, one of another kernel, one that is torn, one that is missing.
+    // One shard is in another folder, one is of another kernel, one is torn. Then one is missing.
     let shards = Path::new(&plan).join("shards");
     let elsewhere = toy.path("elsewhere");
     std::fs::create_dir(&elsewhere).unwrap();
@@ -161,7 +164,7 @@ fn so_many_trials_are_asked_for_first() {
     assert_eq!(shown.lines().filter(|line| line.starts_with("sbatch ")).count(), 3, "{shown}");
 }
 
-/// Slurm takes no array of more than a thousand tasks.
+/// Slurm accepts no array of more than a thousand tasks.
 #[test]
 fn a_plan_of_many_shards_becomes_several_arrays() {
     let toy = Toy::new();
@@ -184,7 +187,7 @@ fn a_plan_of_many_shards_becomes_several_arrays() {
     assert!(jobs[3].contains("--dependency=afterok:BUILD0"), "{shown}");
     assert!(jobs[4].contains("--dependency=afterany:TRIALS0:TRIALS1:TRIALS2"), "{shown}");
     assert!(shown.contains("\"$((2000 + SLURM_ARRAY_TASK_ID))\" --workers"), "{shown}");
-    // Forty at once are forty of all three.
+    // The limit of forty applies to all three arrays together.
     let shown = said(&["--at-once", "40"]);
     assert!(shown.contains("--array=0-499%40"), "{shown}");
     assert!(shown.contains("--dependency=afterok:BUILD0,afterany:TRIALS1"), "{shown}");
@@ -198,7 +201,7 @@ fn a_shard_that_another_works_on_is_left_alone() {
     std::fs::create_dir_all(&place).unwrap();
     let folder = std::fs::File::open(&place).unwrap();
     let other = nix::fcntl::Flock::lock(folder, nix::fcntl::FlockArg::LockExclusiveNonblock).unwrap();
-    let said = predicate::str::contains(format!("shard {} cannot be worked on", ids[0]))
+    let said = predicate::str::contains(format!("shard {} cannot be run", ids[0]))
         .and(predicate::str::contains("another hotplug writes there"));
     toy.hotplug(&["work", &plan, "0"]).assert().code(4).stderr(said);
     drop(other);

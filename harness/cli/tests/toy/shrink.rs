@@ -1,11 +1,11 @@
-//! A recorded trial made smaller, and the scenario that is left run like any other.
+//! A recorded trial is shrunk, and the resulting scenario runs like any other.
 
 use predicates::prelude::*;
 
 use crate::world::{Toy, WARNS};
 use crate::{only, read};
 
-/// A report that plugging a DIMM brings needs one DIMM, no CPU and one operation.
+/// A report at the plug of a DIMM needs one DIMM, no CPU and one operation.
 #[test]
 fn what_one_dimm_brings_needs_one_dimm() {
     let toy = Toy::new();
@@ -26,7 +26,7 @@ fn what_one_dimm_brings_needs_one_dimm() {
     let assert = shrink("after-000", &["--out", "shrunk.toml"])
         .assert()
         .code(0)
-        .stderr(predicate::str::contains("the recorded trial came again in "));
+        .stderr(predicate::str::contains("the report of the recorded trial came again in "));
     let screen = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
     assert!(screen.contains("comes again in "), "{screen}");
     let result = read(&only(&toy.path("shrunk")).join("shrink.json"));
@@ -37,7 +37,7 @@ fn what_one_dimm_brings_needs_one_dimm() {
     assert!(size(0).starts_with("lanes 2, loads 0, operations 6,"), "{result:#}");
     assert!(size(1).starts_with("lanes 1, loads 0, operations 1,"), "{text}");
 
-    // What is left gives the same report when it is run like any other scenario.
+    // The resulting scenario gives the same report when it runs like any other.
     std::fs::copy(&out, toy.path("toy.toml")).unwrap();
     std::fs::remove_dir_all(toy.run.results()).unwrap();
     toy.compare(Some(&patch)).args(["--trials", "8", "--until-report"]).output().unwrap();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Change, Drawing};
+use super::{DependencyChange, Drawing};
 
 /// The drawing in the DOT language.
 pub fn dot(drawing: &Drawing) -> String {
@@ -14,10 +14,10 @@ pub fn dot(drawing: &Drawing) -> String {
     }
     for arrow in &drawing.arrows {
         let style = match arrow.change {
-            Change::Gone => "color=red, style=dashed",
-            Change::New => "color=darkgreen, style=bold",
-            Change::Common => "color=gray",
-            Change::Foreseen => "color=purple, style=dotted",
+            DependencyChange::Gone => "color=red, style=dashed",
+            DependencyChange::New => "color=darkgreen, style=bold",
+            DependencyChange::Common => "color=gray",
+            DependencyChange::Foreseen => "color=purple, style=dotted",
         };
         let (from, to, word) = (arrow.from, arrow.to, arrow.change.word());
         let _ =

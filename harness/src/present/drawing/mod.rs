@@ -35,14 +35,14 @@ pub struct Arrow {
     /// The lock that was taken.
     pub to: usize,
     /// What the patch did to it.
-    pub change: Change,
+    pub change: DependencyChange,
     /// How often it was seen.
     pub note: String,
 }
 
 /// What a patch did to a dependency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Change {
+pub enum DependencyChange {
     /// It took it away.
     Gone,
     /// It brought it.
@@ -53,7 +53,7 @@ pub enum Change {
     Foreseen,
 }
 
-impl Change {
+impl DependencyChange {
     /// All of them, in the order of a legend.
     pub const ALL: [Self; 4] = [Self::Gone, Self::New, Self::Common, Self::Foreseen];
 
@@ -72,7 +72,7 @@ impl Drawing {
     /// What differs between two kernels, and what is foreseen of them. Parts of a lock go with the lock.
     pub fn of_difference(diff: &LockOrderDiff) -> Self {
         let mut pen = Pen::default();
-        for (change, edges) in [(Change::Gone, &diff.gone), (Change::New, &diff.new)] {
+        for (change, edges) in [(DependencyChange::Gone, &diff.gone), (DependencyChange::New, &diff.new)] {
             for edge in edges.iter().filter(|edge| edge.within.is_none()) {
                 pen.draw(&edge.from, &edge.to, change, counts(edge));
             }
@@ -80,7 +80,7 @@ impl Drawing {
         for forecast in &diff.forecast {
             for step in &forecast.steps {
                 let note = format!("{} kernel, in {} trials", forecast.side, step.seen);
-                pen.draw(&step.from, &step.to, Change::Foreseen, note);
+                pen.draw(&step.from, &step.to, DependencyChange::Foreseen, note);
             }
         }
         pen.drawing.title = "What the patch changes in the lock order".into();
@@ -97,9 +97,9 @@ impl Drawing {
             }
             let ever = |side: Side| sides.of(side).shown.ever();
             let change = match (ever(Side::Before), ever(Side::After)) {
-                (true, true) => Change::Common,
-                (true, false) => Change::Gone,
-                (false, true) => Change::New,
+                (true, true) => DependencyChange::Common,
+                (true, false) => DependencyChange::Gone,
+                (false, true) => DependencyChange::New,
                 (false, false) => continue,
             };
             let count = |side: Side| union.often(side, &sides.of(side).shown);
@@ -121,7 +121,7 @@ fn counts(edge: &EdgeDiff) -> String {
 struct Pen {
     drawing: Drawing,
     places: FxHashMap<String, usize>,
-    drawn: FxHashMap<(usize, usize, Change), usize>,
+    drawn: FxHashMap<(usize, usize, DependencyChange), usize>,
 }
 
 impl Pen {
@@ -133,7 +133,7 @@ impl Pen {
     }
 
     /// Two deadlocks may share a step.
-    fn draw(&mut self, from: &str, to: &str, change: Change, note: String) {
+    fn draw(&mut self, from: &str, to: &str, change: DependencyChange, note: String) {
         let (from, to) = (self.lock(from), self.lock(to));
         let arrows = &mut self.drawing.arrows;
         self.drawn.entry((from, to, change)).or_insert_with(|| {
@@ -149,8 +149,8 @@ mod tests {
 
     use super::*;
 
-    fn drawing(locks: &[&str], arrows: &[(usize, usize, Change)]) -> Drawing {
-        let arrow = |(from, to, change): &(usize, usize, Change)| Arrow {
+    fn drawing(locks: &[&str], arrows: &[(usize, usize, DependencyChange)]) -> Drawing {
+        let arrow = |(from, to, change): &(usize, usize, DependencyChange)| Arrow {
             from: *from,
             to: *to,
             change: *change,
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_name_cannot_leave_its_place() {
-        let odd = drawing(&["a\"] x [", "</text><script>\\"], &[(0, 1, Change::Gone)]);
+        let odd = drawing(&["a\"] x [", "</text><script>\\"], &[(0, 1, DependencyChange::Gone)]);
         let dot = dot(&odd);
         assert!(dot.contains(r#"n0 [label="a\"] x ["];"#), "{dot}");
         assert!(dot.contains(r#"n1 [label="</text><script>\\"];"#), "{dot}");
@@ -177,13 +177,18 @@ mod tests {
     fn each_lock_and_each_arrow_is_drawn_once() {
         let all = drawing(
             &["cpu_hotplug_lock", "mem_hotplug_lock", "slab_mutex"],
-            &[(0, 1, Change::Gone), (2, 1, Change::New), (2, 0, Change::Common), (0, 2, Change::Foreseen)],
+            &[
+                (0, 1, DependencyChange::Gone),
+                (2, 1, DependencyChange::New),
+                (2, 0, DependencyChange::Common),
+                (0, 2, DependencyChange::Foreseen),
+            ],
         );
         let svg = svg(&all);
         for name in &all.locks {
             assert_eq!(svg.matches(&format!(">{name}</text>")).count(), 1, "{name}: {svg}");
         }
-        for change in Change::ALL {
+        for change in DependencyChange::ALL {
             assert_eq!(svg.matches(&format!("<g class=\"arrow {}\"", change.word())).count(), 1, "{svg}");
         }
     }
@@ -202,7 +207,7 @@ mod tests {
         fn any_graph_is_drawn(arrows in prop::collection::vec((0_usize..30, 0_usize..30, 0_usize..4), 0..60)) {
             let names: Vec<String> = (0..30).map(|number| format!("lock{number}")).collect();
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            let arrows: Vec<_> = arrows.iter().map(|(from, to, change)| (*from, *to, Change::ALL[*change])).collect();
+            let arrows: Vec<_> = arrows.iter().map(|(from, to, change)| (*from, *to, DependencyChange::ALL[*change])).collect();
             let svg = svg(&drawing(&names, &arrows));
             prop_assert_eq!(svg.matches("<g class=\"arrow ").count(), arrows.len());
             prop_assert_eq!(svg.matches("<rect class=\"lock\"").count(), names.len());

@@ -10,7 +10,7 @@ use layout::core::style::{LineStyleKind, StyleAttr};
 use layout::std_shapes::shapes::{Arrow as Line, Element, LineEndKind, ShapeKind};
 use layout::topo::layout::VisualGraph;
 
-use super::{Change, Drawing};
+use super::{DependencyChange, Drawing};
 
 /// Of the letters, pixels. In a monospace font each is 0.6 of that wide.
 const FONT: usize = 13;
@@ -64,7 +64,7 @@ pub fn svg(drawing: &Drawing) -> String {
         escaped(&drawing.title)
     );
     let _ = writeln!(out, "<style>{STYLE}</style>\n<defs>");
-    for change in Change::ALL {
+    for change in DependencyChange::ALL {
         let word = change.word();
         for (end, points, at) in [("end", "0 0, 9 4, 0 8", 9), ("start", "9 0, 9 8, 0 4", 0)] {
             let _ = writeln!(
@@ -76,8 +76,9 @@ pub fn svg(drawing: &Drawing) -> String {
     }
     let _ = writeln!(out, "</defs>\n<g transform=\"translate({MARGIN} {MARGIN})\">");
     let _ = writeln!(out, "<text class=\"title\" x=\"0\" y=\"12\">{}</text>", escaped(&drawing.title));
-    let used =
-        Change::ALL.into_iter().filter(|change| drawing.arrows.iter().any(|arrow| arrow.change == *change));
+    let used = DependencyChange::ALL
+        .into_iter()
+        .filter(|change| drawing.arrows.iter().any(|arrow| arrow.change == *change));
     for (change, x) in used.zip([0, 110, 220, 330]) {
         let word = change.word();
         let _ = writeln!(

@@ -19,40 +19,40 @@ const ROW: f64 = 16.0;
 
 /// What is drawn. All times are microseconds of one clock.
 #[derive(Debug, Default)]
-pub(super) struct Axis {
+pub(crate) struct Axis {
     /// What it shows, for who cannot see it.
-    pub(super) label: String,
+    pub(crate) label: String,
     /// Where it begins and ends.
-    pub(super) begin: f64,
-    pub(super) end: f64,
-    pub(super) rows: Vec<Row>,
+    pub(crate) begin: f64,
+    pub(crate) end: f64,
+    pub(crate) rows: Vec<Row>,
     /// Moments, over all rows, each with its words.
-    pub(super) moments: Vec<(f64, String)>,
+    pub(crate) moments: Vec<(f64, String)>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// Empty where it goes on with what the row above is.
-    pub(super) name: String,
-    pub(super) bars: Vec<Bar>,
+    pub(crate) name: String,
+    pub(crate) bars: Vec<Bar>,
 }
 
 /// Something that took time.
 #[derive(Debug)]
-pub(super) struct Bar {
+pub(crate) struct Bar {
     /// What it was, when and how long: what pointing at it tells.
-    pub(super) title: String,
+    pub(crate) title: String,
     /// How it looks: `done`, `not-done`, `call`, `loop` or `stall`.
-    pub(super) class: &'static str,
-    pub(super) from: f64,
-    pub(super) to: f64,
+    pub(crate) class: &'static str,
+    pub(crate) from: f64,
+    pub(crate) to: f64,
     /// Moments within it.
-    pub(super) marks: Vec<f64>,
+    pub(crate) marks: Vec<f64>,
     /// What stands beside it.
-    pub(super) words: Option<String>,
+    pub(crate) words: Option<String>,
 }
 
-pub(super) fn drawing(axis: &Axis) -> Markup {
+pub(crate) fn drawing(axis: &Axis) -> Markup {
     let Axis { label, begin, end, rows, moments } = axis;
     let x = |at: f64| (at - begin).max(0.0) / (end - begin).max(1.0) * AXIS;
     #[expect(clippy::cast_precision_loss, reason = "rows are some hundreds")]

@@ -3,25 +3,23 @@
 //! Every text of a guest goes through [`maud`], which escapes it, or into a drawing that is shown as an image, where nothing
 //! can run.
 
-mod axis;
-mod distribution;
+pub(crate) mod axis;
 mod findings;
 mod grid;
 mod lanes;
 mod of_run;
-mod overlap;
 mod past;
-mod race;
-mod scale;
-mod stalls;
+pub(crate) mod scale;
+
+use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
-use super::{coverage, duration, host_line, locks, mail};
-use crate::compare::{Control, Verdict};
+use super::{duration, host_line, mail};
+use crate::compare::Verdict;
 use crate::qemu::shell_word;
 use crate::record::RunResult;
 use crate::trial::TrialRecord;
@@ -29,8 +27,7 @@ use crate::trial::TrialRecord;
 pub use findings::Evidence;
 pub use grid::Square;
 pub use of_run::{FILE, html, write};
-pub use past::Past;
-pub use stalls::Stalled;
+pub use past::ScenarioHistory;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
@@ -38,6 +35,8 @@ const SCRIPT: &str = include_str!("script.js");
 /// What a page is made of beside the result.
 #[derive(Debug, Default)]
 pub struct Parts {
+    /// The run's folder.
+    pub folder: PathBuf,
     /// What the scenario is aimed at.
     pub about: String,
     /// Every trial, in the order of their folders' names.
@@ -46,12 +45,8 @@ pub struct Parts {
     pub shown: Vec<TrialRecord>,
     /// The evidence of each finding, in their order, as far as its trial is there.
     pub evidence: Vec<Option<Evidence>>,
-    /// The lock order's difference, as an image's `data:` address.
-    pub drawing: Option<String>,
-    /// Of each side, the timed trial whose victims waited longest.
-    pub stalled: Vec<Stalled>,
     /// Earlier runs.
-    pub past: Past,
+    pub past: ScenarioHistory,
 }
 
 /// The page.
@@ -79,11 +74,7 @@ pub fn page(result: &RunResult, parts: &Parts) -> String {
                 }
                 main {
                     section aria-labelledby="findings" { h2 id="findings" { "Findings" } (findings::section(result, &parts.evidence)) }
-                    (lock_order(result, parts.drawing.as_deref()))
-                    (changed_lines(result))
-                    (race::section(result))
-                    (overlap::section(result))
-                    (distribution::section(result, &parts.stalled))
+                    @for conclusion in result.conclusions() { (conclusion.page(&parts.folder)) }
                     section aria-labelledby="trials" { h2 id="trials" { "Trials" } (grid::section(&result.trials, &parts.squares, &parts.shown)) }
                     (past::section(&parts.past, &run.id))
                     (again(result))
@@ -142,44 +133,7 @@ fn arithmetic(result: &RunResult, about: &str) -> Markup {
         @if matches!(result.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
             p { "Whatever strikes fewer than " (format!("{rate:.0}")) " % of such trials may have been missed (at 95 %)." }
         }
-        @match &result.control {
-            Some(Control::Ran { found, missed, .. }) if missed.is_empty() => {
-                p { "Control: bugs planted in the kernel before were found: " (found.join(", ")) "." }
-            }
-            Some(Control::Ran { missed, .. }) => { p.bad { "Control: planted bugs were NOT found: " (missed.join(", ")) "." } }
-            Some(Control::None { why }) => { p.odd { "No control: " (why) "." } }
-            None => {}
-        }
         @for remark in &result.remarks { p { "Note: " (remark) } }
-    }
-}
-
-fn lock_order(result: &RunResult, drawing: Option<&str>) -> Markup {
-    let Some(diff) = &result.lock_order else { return html! {} };
-    html! {
-        section aria-labelledby="locks" {
-            h2 id="locks" { "Lock order" }
-            @if let Some(why) = &diff.none { p { "Not compared: " (why) } } @else {
-                p { (diff.gone.len()) " dependencies gone, " (diff.new.len()) " new, beyond chance; " (diff.undecided) " more may be chance." }
-                @if let Some(drawing) = drawing {
-                    div.drawing tabindex="0" role="region" aria-label="drawing of the lock order" {
-                        img src=(drawing) alt="Locks as boxes, with an arrow from each lock to what was taken under it; the text below lists the same.";
-                    }
-                }
-                details { summary { "as text, with call paths" } pre tabindex="0" { (locks::full(diff)) } }
-            }
-        }
-    }
-}
-
-fn changed_lines(result: &RunResult) -> Markup {
-    let Some(told) = &result.coverage else { return html! {} };
-    html! {
-        section aria-labelledby="coverage" {
-            h2 id="coverage" { "Did the changed lines run?" }
-            @for line in coverage::short(told) { p { (line.trim_start_matches("coverage").trim()) } }
-            @if told.none.is_none() { details { summary { "line by line" } pre tabindex="0" { (coverage::full(told)) } } }
-        }
     }
 }
 

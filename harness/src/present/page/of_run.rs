@@ -3,17 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use hotplug_side::Side;
-
-use super::{Evidence, Parts, Past, Square, Stalled, page};
+use super::{Evidence, Parts, ScenarioHistory, Square, page};
 use crate::compare::Finding;
 use crate::files::{read_json_if_there, write_whole};
 use crate::guest::kernel_log;
 use crate::history::History;
-use crate::latency::{self, Stall, TrialTimes};
-use crate::present::drawing::{self, Drawing};
 use crate::record::RunResult;
 use crate::trial::TrialRecord;
 use crate::{Result, environment};
@@ -44,9 +38,8 @@ pub fn html(folder: &Path, result: &RunResult) -> Result<String> {
     let mut parts = Parts {
         about: environment::kept_scenario(folder, &result.run)
             .map_or_else(|_| String::new(), |(s, _)| s.about),
-        drawing: drawn(result),
+        folder: folder.to_owned(),
         past: past(folder, result),
-        stalled: stalled(folder, result)?,
         ..Parts::default()
     };
     let mut operations = 0;
@@ -77,15 +70,15 @@ pub fn html(folder: &Path, result: &RunResult) -> Result<String> {
 }
 
 /// Earlier runs, where there is a history. A page is worth having without.
-fn past(folder: &Path, result: &RunResult) -> Past {
+fn past(folder: &Path, result: &RunResult) -> ScenarioHistory {
     let run = &result.run;
-    let asked = || -> Result<Past> {
+    let asked = || -> Result<ScenarioHistory> {
         let Some(history) = folder.parent().map_or(Ok(None), History::there)? else {
-            return Ok(Past::default());
+            return Ok(ScenarioHistory::default());
         };
         let mut series = history.series(&run.scenario)?;
         series.retain(|series| series.points.iter().any(|(id, _)| *id == run.id));
-        Ok(Past {
+        Ok(ScenarioHistory {
             runs: history.runs(Some(&run.scenario), EARLIER)?,
             bugs: history.bugs("", Some(&run.scenario), EARLIER)?,
             series,
@@ -93,33 +86,8 @@ fn past(folder: &Path, result: &RunResult) -> Past {
     };
     asked().unwrap_or_else(|error| {
         tracing::warn!(%error, "the page goes without earlier runs");
-        Past::default()
+        ScenarioHistory::default()
     })
-}
-
-/// Of each side the timed trial in which the most victims had their longest loop, or else the longest of those.
-fn stalled(folder: &Path, result: &RunResult) -> Result<Vec<Stalled>> {
-    let mut all = Vec::new();
-    for side in Side::BOTH {
-        let victims = result.latency.iter().flat_map(|latency| &latency.victims);
-        let worst: Vec<&Stall> = victims.filter_map(|victim| victim.worst.of(side).as_ref()).collect();
-        let same =
-            |stall: &Stall| worst.iter().filter(|w| (w.boot, w.trial) == (stall.boot, stall.trial)).count();
-        let Some(stall) = worst.iter().max_by_key(|stall| (same(stall), stall.nanoseconds)) else { continue };
-        // Its folder's name may say that it was tried again, and may have been cleared away.
-        let trials = folder.join("latency").join(stall.boot.to_string()).join("trials");
-        for entry in fs_err::read_dir(trials).into_iter().flatten().flatten() {
-            let Some(times) = read_json_if_there::<TrialTimes>(&entry.path().join(latency::FILE))? else {
-                continue;
-            };
-            if times.side == side && times.number == stall.trial && times.odd.is_none() {
-                let folder = entry.file_name().to_string_lossy().into_owned();
-                all.push(Stalled { boot: stall.boot, folder, times });
-                break;
-            }
-        }
-    }
-    Ok(all)
 }
 
 /// All trials, by their folders' names.
@@ -149,13 +117,6 @@ fn in_order<'a>(result: &'a RunResult, squares: &'a [Square]) -> Vec<&'a str> {
     let folders = firsts.into_iter().chain(others).map(|square| square.folder.as_str());
     let mut known = BTreeSet::new();
     result.reports.iter().map(example).chain(folders).filter(|name| known.insert(*name)).collect()
-}
-
-/// The lock order's difference as an image: as a part of the page its styles would be the page's.
-fn drawn(result: &RunResult) -> Option<String> {
-    let drawing = Drawing::of_difference(result.lock_order.as_ref()?);
-    let svg = (!drawing.arrows.is_empty()).then(|| drawing::svg(&drawing))?;
-    Some(format!("data:image/svg+xml;base64,{}", STANDARD.encode(svg)))
 }
 
 /// The report behind a finding, and its lines of the kernel's log.

@@ -3,9 +3,9 @@
 use maud::{Markup, html};
 
 use super::scale::{Scale, px};
-use crate::history::{Bug, RunRow, Series, changes};
+use crate::history::{Bug, MetricSeries, RunRow, changes};
 use crate::present::history::{day, minute, rate, what};
-use crate::present::latency::nanoseconds;
+use crate::text::nanoseconds;
 use crate::text::probability;
 
 /// Of a plot, pixels.
@@ -17,16 +17,16 @@ const BOTTOM: f64 = 96.0;
 
 /// What the history has to say of a run's scenario.
 #[derive(Debug, Default)]
-pub struct Past {
+pub struct ScenarioHistory {
     /// Its runs, the latest first, this one among them.
     pub runs: Vec<RunRow>,
     /// What they found.
     pub bugs: Vec<Bug>,
     /// The metrics of this run, run by run, without patches.
-    pub series: Vec<Series>,
+    pub series: Vec<MetricSeries>,
 }
 
-pub(super) fn section(past: &Past, this: &str) -> Markup {
+pub(super) fn section(past: &ScenarioHistory, this: &str) -> Markup {
     if past.runs.iter().all(|run| run.id == this) {
         return html! {};
     }
@@ -77,7 +77,7 @@ pub(super) fn section(past: &Past, this: &str) -> Markup {
 }
 
 /// A metric, run by run, and where its level changed.
-fn trend(series: &Series) -> Markup {
+fn trend(series: &MetricSeries) -> Markup {
     let values: Vec<f64> = series.points.iter().map(|(_, nanoseconds)| *nanoseconds).collect();
     let ([first, .., last], changes) = (values.as_slice(), changes(&values)) else { return html! {} };
     let scale = Scale::of(values.iter().copied());

@@ -2,24 +2,24 @@
 
 /// What lies between the least and the greatest of some values.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Scale {
-    pub(super) least: f64,
-    pub(super) greatest: f64,
+pub(crate) struct Scale {
+    pub(crate) least: f64,
+    pub(crate) greatest: f64,
 }
 
 impl Scale {
-    pub(super) fn of(values: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Self {
         let all = Self { least: f64::INFINITY, greatest: 0.0 };
         values.fold(all, |all, value| Self { least: all.least.min(value), greatest: all.greatest.max(value) })
     }
 
     /// How far along a value is, from 0 to 1. Values that are all alike are all at 0.
-    pub(super) fn part(self, value: f64) -> f64 {
+    pub(crate) fn part(self, value: f64) -> f64 {
         (value - self.least) / (self.greatest - self.least).max(self.greatest * 1e-6).max(1.0)
     }
 }
 
 /// Pixels, to a tenth.
-pub(super) fn px(value: f64) -> String {
+pub(crate) fn px(value: f64) -> String {
     format!("{value:.1}")
 }

@@ -1,4 +1,4 @@
-//! The machine and its devices: they exist, and fit.
+//! Checks of the machine and its devices: each device exists and fits the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,8 @@ use crate::bytes::Bytes;
 use crate::scenario::file::File;
 use crate::scenario::{Device, DeviceId, Dimm, Machine, VirtioMem};
 
-/// x86's section size: QEMU takes a smaller DIMM, the guest then refuses it and misaligns the next.
+/// The section size of x86. QEMU accepts a smaller DIMM, but the guest then refuses it, and the
+/// next DIMM is misaligned.
 const SECTION: Bytes = Bytes(128 * Bytes::MIB);
 
 pub(super) fn machine(table: &Spanned<Machine>) -> Result<(), Wrong> {
@@ -27,11 +28,11 @@ pub(super) fn machine(table: &Spanned<Machine>) -> Result<(), Wrong> {
     }
     let memory: u64 = machine.nodes.iter().map(|node| node.memory().0).sum();
     if memory != machine.memory.0 {
-        let what = format!("the nodes have {} together, memory is {}", Bytes(memory), machine.memory);
-        return wrong(what, "make them the same");
+        let what = format!("the nodes have {} together, but memory is {}", Bytes(memory), machine.memory);
+        return wrong(what, "make the sum of the nodes equal to memory");
     }
     if machine.nodes[0].memory().0 == 0 {
-        return wrong("node 0 has no memory".into(), "QEMU's firmware needs some there");
+        return wrong("node 0 has no memory".into(), "give it some: QEMU's firmware needs memory in node 0");
     }
     let mut named = BTreeSet::new();
     for slot in machine.nodes.iter().flat_map(|node| &node.cpus) {
@@ -61,13 +62,17 @@ pub(super) fn devices(file: &File) -> Result<(Groups, Devices), Wrong> {
         let plain =
             name.get_ref().chars().all(|c| c.is_ascii_lowercase() || c == '-') && !name.get_ref().is_empty();
         if !plain {
-            return Err(Wrong::new(name.span(), "a device's name is lower-case letters", "name = \"dimm\""));
+            return Err(Wrong::new(
+                name.span(),
+                "a device's name has only lower-case letters and hyphens",
+                "name = \"dimm\"",
+            ));
         }
         if ids.is_empty() || groups.insert(name.get_ref().clone(), ids.clone()).is_some() {
             return Err(Wrong::new(
                 name.span(),
                 "a group is empty or named twice",
-                "count = 1 or more, one name each",
+                "give each group a name of its own, and count = 1 or more",
             ));
         }
         devices.extend(ids.into_iter().zip(0..).map(|(id, index)| (id, device(index))));
@@ -80,7 +85,7 @@ pub(super) fn devices(file: &File) -> Result<(Groups, Devices), Wrong> {
         let address =
             group.address.as_ref().map(|address| sections(address, "a DIMM's address")).transpose()?;
         if let (Some(address), true) = (&group.address, group.count > 1) {
-            let help = "give each its own group";
+            let help = "give each DIMM a group of its own";
             return Err(Wrong::new(address.span(), "two DIMMs cannot share an address", help));
         }
         add(&group.name, group.count, &mut |_| {
@@ -97,7 +102,8 @@ pub(super) fn devices(file: &File) -> Result<(Groups, Devices), Wrong> {
     }
     for group in file.virtio_mem.iter().map(Spanned::get_ref) {
         let (size, node) = (sections(&group.size, "virtio-mem")?, node(&group.node)?);
-        // The smallest that Linux takes is a huge page (QEMU, hw/virtio/virtio-mem.c: VIRTIO_MEM_MIN_BLOCK_SIZE).
+        // The smallest block that Linux accepts is a huge page (QEMU, hw/virtio/virtio-mem.c:
+        // VIRTIO_MEM_MIN_BLOCK_SIZE).
         let block = group.block.as_ref().map_or(Bytes(2 * Bytes::MIB), |block| *block.get_ref());
         if let Some(wrong) = group.block.as_ref().filter(|_| !block.0.is_power_of_two() || block.0 < 2 << 20)
         {
@@ -112,10 +118,11 @@ pub(super) fn devices(file: &File) -> Result<(Groups, Devices), Wrong> {
     Ok((groups, devices))
 }
 
-/// Adds a group of devices, each made from its number in the group.
+/// Adds a group of devices, and makes each device from its number in the group.
 type Add<'a> = dyn FnMut(&Spanned<String>, u32, &mut dyn FnMut(u32) -> Device) -> Result<(), Wrong> + 'a;
 
-/// CPUs sit in the slots that they name, or in the next that nobody has, behind the boot CPUs. How many slots it takes.
+/// Adds the CPUs. Each takes the slot that its group names, or else the next free slot after the
+/// boot CPUs. Returns the number of slots that the machine needs.
 fn cpu_slots(file: &File, add: &mut Add<'_>) -> Result<u32, Wrong> {
     let machine = file.machine.get_ref();
     let named: Vec<&Spanned<u32>> = file.cpu.iter().flat_map(|group| &group.get_ref().slots).collect();
@@ -123,7 +130,11 @@ fn cpu_slots(file: &File, add: &mut Add<'_>) -> Result<u32, Wrong> {
     for slot in named {
         if !taken.insert(*slot.get_ref()) {
             let what = format!("CPU slot {} is taken", slot.get_ref());
-            return Err(Wrong::new(slot.span(), what, "slots from the number of boot CPUs on, each once"));
+            return Err(Wrong::new(
+                slot.span(),
+                what,
+                "name slots from the number of boot CPUs on, each once",
+            ));
         }
     }
     for group in file.cpu.iter().map(Spanned::get_ref) {
@@ -160,19 +171,19 @@ fn fits(machine: &Machine, memory: u64, dimms: u32, slots: u32) -> Result<(), (S
     if memory > machine.max_memory.0 {
         let all = Bytes(memory);
         return Err((
-            format!("all devices together need {all}, max_memory is {}", machine.max_memory),
+            format!("all devices together need {all}, but max_memory is {}", machine.max_memory),
             format!("max_memory = \"{all}\" or more"),
         ));
     }
     if dimms > machine.slots {
         return Err((
-            format!("{dimms} DIMMs need as many slots, the machine has {}", machine.slots),
+            format!("{dimms} DIMMs need as many slots, but the machine has {}", machine.slots),
             format!("slots = {dimms}"),
         ));
     }
     if slots > machine.max_cpus {
         return Err((
-            format!("all CPUs together need {slots} slots, max_cpus is {}", machine.max_cpus),
+            format!("all CPUs together need {slots} slots, but max_cpus is {}", machine.max_cpus),
             format!("max_cpus = {slots}"),
         ));
     }

@@ -1,4 +1,4 @@
-//! One step: it does one thing, to devices that there are.
+//! Checks of one step: it does one thing, to devices that exist.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ pub(super) fn step(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices)
     let in_flight = table.in_flight.as_ref().map_or(1, |n| *n.get_ref());
     if in_flight == 0 {
         let span = table.in_flight.as_ref().map_or(raw.span(), Spanned::span);
-        return Err(Wrong::new(span, "with no request in flight nothing happens", "in_flight = 1 or more"));
+        return Err(Wrong::new(span, "a step needs at least one request in flight", "in_flight = 1 or more"));
     }
     Ok(Step {
         operations,
@@ -27,7 +27,7 @@ pub(super) fn step(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices)
     })
 }
 
-/// What a step does: the first of its keys that says so, and no other.
+/// The operations of a step. At most one of its keys names an operation.
 fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> Result<Vec<Operation>, Wrong> {
     let table = raw.get_ref();
     let reboot = table.reboot.as_ref().filter(|reboot| *reboot.get_ref());
@@ -63,10 +63,13 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
     };
     let comes = |device: &Device| !matches!(device, Device::VirtioMem(_));
     if let Some(name) = &table.plug {
-        return Ok(of(name, comes, "something that is plugged")?.into_iter().map(Operation::Plug).collect());
+        return Ok(of(name, comes, "a device that can be plugged")?
+            .into_iter()
+            .map(Operation::Plug)
+            .collect());
     }
     if let Some(name) = &table.unplug {
-        return Ok(of(name, comes, "something that is unplugged")?
+        return Ok(of(name, comes, "a device that can be unplugged")?
             .into_iter()
             .map(Operation::Unplug)
             .collect());
@@ -74,14 +77,14 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
     if let Some(name) = &table.resize {
         let ids = of(name, |device| matches!(device, Device::VirtioMem(_)), "a virtio-mem device")?;
         let Some(to) = &table.to else {
-            return Err(Wrong::new(raw.span(), "a resize says to what", "to = \"256M\""));
+            return Err(Wrong::new(raw.span(), "a resize needs a size", "to = \"256M\""));
         };
         for id in &ids {
             if let Some(Device::VirtioMem(device)) = devices.get(id)
                 && (to.get_ref() > &device.size || !to.get_ref().0.is_multiple_of(device.block.0))
             {
-                let what = format!("`{id}` gives multiples of {} up to {}", device.block, device.size);
-                return Err(Wrong::new(to.span(), what, "another size"));
+                let what = format!("`{id}` provides multiples of {} up to {}", device.block, device.size);
+                return Err(Wrong::new(to.span(), what, "give another size"));
             }
         }
         return Ok(ids.into_iter().map(|id| Operation::Resize(id, *to.get_ref())).collect());
@@ -97,12 +100,12 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
         if path.get_ref().starts_with('/') {
             Ok(path.get_ref().clone())
         } else {
-            Err(Wrong::new(path.span(), "a path in the guest is absolute", "path from / on"))
+            Err(Wrong::new(path.span(), "a path in the guest is absolute", "begin the path with /"))
         }
     };
     if let Some(path) = &table.write {
         let Some(data) = &table.data else {
-            return Err(Wrong::new(raw.span(), "a write says what", "data = \"1\""));
+            return Err(Wrong::new(raw.span(), "a write needs data", "data = \"1\""));
         };
         return Ok(vec![Operation::Write { path: absolute(path)?, data: data.get_ref().clone() }]);
     }
@@ -113,7 +116,7 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
     Ok(reboot.map(|_| Operation::Reboot).into_iter().collect())
 }
 
-/// The members of groups, and single devices, as they are named.
+/// The devices that `names` lists: the members of groups, and single devices.
 fn members(names: &Spanned<Names>, groups: &Groups) -> Result<Vec<DeviceId>, Wrong> {
     let each = names.get_ref().all().iter().map(|name| named(name, names.span(), groups));
     Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
@@ -129,7 +132,7 @@ fn named(wanted: &str, span: Range<usize>, groups: &Groups) -> Result<Vec<Device
     })
 }
 
-/// `memory:3`, `cpu:1`, or devices.
+/// The places that `names` lists: `memory:3`, `cpu:1`, or devices.
 fn places(names: &Spanned<Names>, groups: &Groups) -> Result<Vec<Place>, Wrong> {
     let mut places = Vec::new();
     for name in names.get_ref().all() {
@@ -157,9 +160,9 @@ fn trigger(table: &Spanned<AfterTable>) -> Result<Trigger, Wrong> {
         (fixed, None, None) => Offset::Fixed(fixed.unwrap_or(0)),
         (None, Some([from, to]), None) if from <= to => Offset::Random(from, to),
         (None, None, Some([from, to, step])) if from <= to && step > 0 => Offset::Sweep(from, to, step),
-        (None, _, None) => return wrong("the times run backwards", "random_us = [0, 5000]"),
+        (None, _, None) => return wrong("the second time is before the first", "random_us = [0, 5000]"),
         (None, None, _) => {
-            return wrong("a sweep goes up, by more than nothing", "sweep_us = [0, 5000, 250]");
+            return wrong("a sweep goes up, in steps of at least 1", "sweep_us = [0, 5000, 250]");
         }
         _ => {
             return wrong(

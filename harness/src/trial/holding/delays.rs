@@ -1,4 +1,4 @@
-//! Delays: whoever comes to a place stands there for a time.
+//! Delays: a vCPU that comes to a place is held there for a fixed time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,10 +8,11 @@ use crate::gdb::{GdbError, Vcpu};
 use crate::rendezvous::{Hold, HoldOutcome};
 use crate::scenario::{Delay, Point};
 
-/// Holds of one trial. Each is in its record; and each stops the machine some times.
+/// The most holds of one trial. Each is in the trial's record, and each stops the machine several
+/// times.
 const MOST: usize = 500;
 
-/// Somebody who stands.
+/// A vCPU that is held.
 struct Late {
     who: Arrival,
     left: Duration,
@@ -21,7 +22,7 @@ struct Late {
 }
 
 impl<'a> Holder<'a> {
-    /// Delays, all at once.
+    /// Runs all delays, at the same time.
     pub(super) async fn delay(&mut self, plans: &'a [Delay]) -> Result<(), GdbError> {
         let mut spots: Vec<Spot<'a>> = Vec::new();
         let mut visits: Vec<u32> = Vec::new();
@@ -33,7 +34,8 @@ impl<'a> Holder<'a> {
         }
         let mut late: VecDeque<Late> = VecDeque::new();
         let mut done = 0;
-        // Once all that are drawn have come, nobody is stopped for more.
+        // The last visit of a place that is delayed. After the last one of every place, no vCPU is
+        // stopped again.
         let most = |at: &Point| {
             plans.iter().filter(|plan| plan.at == *at).map(|plan| plan.visit.unwrap_or(u32::MAX)).max()
         };

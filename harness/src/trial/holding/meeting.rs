@@ -1,4 +1,4 @@
-//! A rendezvous: whoever comes to one place is held until another comes to the other.
+//! A rendezvous: a task that comes to one place is held until another task comes to a second place.
 
 use std::time::Duration;
 
@@ -7,32 +7,35 @@ use tokio_util::sync::CancellationToken;
 use super::{Arrival, Holder, Spot, Woke, micros};
 use crate::gdb::{GdbError, Vcpu};
 use crate::limits::limits;
-use crate::rendezvous::{Hold, HoldOutcome, Lock, Snapshot, Waiting};
+use crate::rendezvous::{Hold, HoldOutcome, LockSnapshot, TaskLock, Waiting};
 use crate::scenario::{First, Point, Rendezvous};
 
-/// How soon it is looked who waits, guest time. A wait that is seen twice is no passing one.
+/// The first time between two looks at the waiting tasks, in guest time. A wait that two looks in a
+/// row show is not a passing one.
 const LOOK_AFTER: Duration = Duration::from_millis(40);
 
-/// Looks at that pace; each later one comes after twice the time, as a look stops the machine for ten milliseconds.
+/// The number of looks at that interval. After them the interval doubles each time, because a look
+/// stops the machine for ten milliseconds.
 const SOON: u32 = 4;
 
-/// How often in a row everybody else must be seen spinning or idle before a hold is let go that blocks everybody.
+/// The number of consecutive looks that must show all other CPUs spinning or idle. The hold then
+/// blocks all CPUs, and ends.
 const BLOCKED_LOOKS: u32 = 4;
 
-/// How long it is waited, once the held one is let go, whether the other comes, guest time.
+/// The time for which the other task may still come after the held one was released, in guest time.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 
-/// How somebody is held.
+/// How a task is held.
 #[derive(Debug, Clone, Copy)]
 enum Grip {
     /// The vCPU does not run.
     Vcpu(Vcpu),
-    /// The task goes round in a loop there, and its CPU answers whoever interrupts it.
+    /// The task runs a loop at this address, and its CPU answers interrupts.
     Task { at: u64 },
 }
 
 impl Grip {
-    /// What must not run.
+    /// The vCPU that must not run, if there is one.
     fn vcpu(self) -> Option<Vcpu> {
         match self {
             Self::Vcpu(vcpu) => Some(vcpu),
@@ -50,20 +53,21 @@ enum Wait {
     Over,
 }
 
-/// What was seen while somebody was held.
+/// The observations during a hold.
 #[derive(Debug, Default)]
 struct Seen {
-    /// The held one's locks.
-    held: Vec<Lock>,
-    /// Who waited for one of them, or behind others who do, by its `task_struct`.
+    /// The locks of the held task.
+    held: Vec<TaskLock>,
+    /// The tasks that waited for one of these locks, or behind other waiters, each with the address
+    /// of its `task_struct`.
     waiting: Vec<(u64, Waiting)>,
-    /// Who slept at the end and waited for something else.
+    /// The tasks that slept at the end and waited for something else.
     stuck: Vec<Waiting>,
 }
 
 impl Seen {
-    /// Takes in one look; whether somebody waits as he did before.
-    fn add(&mut self, all: &Snapshot, held: u64) -> bool {
+    /// Adds one look. Returns whether a task still waits for the lock that an earlier look showed.
+    fn add(&mut self, all: &LockSnapshot, held: u64) -> bool {
         let behind = all.behind(held);
         self.held = all.locks(held);
         self.stuck = all.stuck(&behind);
@@ -82,10 +86,11 @@ impl Seen {
         self.waiting.iter().rfind(|(address, _)| *address == who).and_then(|(_, waits)| waits.lock.clone())
     }
 
-    /// What kept whoever came at last from coming before. Who waited may have had a worker come: `cpu_down()` does.
-    fn kept_apart(&self, now: &Snapshot, came: u64) -> HoldOutcome {
+    /// The reason why the task that came at last did not come before. If it is a worker, the task
+    /// that waits for its work may have been the waiter: `cpu_down()` uses a worker.
+    fn kept_apart(&self, now: &LockSnapshot, came: u64) -> HoldOutcome {
         let waited = self.waited_for(came).or_else(|| now.sender(came).and_then(|who| self.waited_for(who)));
-        match (waited, Lock::of_both(&self.held, &now.locks(came))) {
+        match (waited, TaskLock::of_both(&self.held, &now.locks(came))) {
             (Some(lock), _) => HoldOutcome::Excluded { lock },
             (None, Some(lock)) => HoldOutcome::BothHold { lock },
             (None, None) => HoldOutcome::Limit,
@@ -94,7 +99,7 @@ impl Seen {
 }
 
 impl<'a> Holder<'a> {
-    /// One rendezvous: up to so many tries.
+    /// Runs one rendezvous, with as many tries as it allows.
     pub(super) async fn meet(&mut self, plan: &'a Rendezvous) -> Result<(), GdbError> {
         let manner = &plan.manner;
         if self.places.of(&plan.hold).is_empty() || self.places.of(&plan.until).is_empty() {
@@ -125,8 +130,8 @@ impl<'a> Holder<'a> {
         Ok(())
     }
 
-    /// Keeps `held` until its partner has come, or will not; what came of it goes to `hold`. Afterwards nobody is held. Whether
-    /// the lanes are over.
+    /// Holds `held` until its partner has come or will not come. The outcome is stored in `told`.
+    /// Afterwards no task is held. Returns whether the lanes have ended.
     async fn keep(
         &mut self,
         plan: &'a Rendezvous,
@@ -143,7 +148,7 @@ impl<'a> Holder<'a> {
         let mut waited = self.wait(&mut second, held, grip, &mut left, &mut seen, *patient).await?;
         told.held_us = micros(whole.saturating_sub(left));
         if matches!(waited, Wait::Excluded | Wait::Blocked | Wait::Time) {
-            // Until it runs again, the held one still stands at its place.
+            // The held task is still at its place until it runs again.
             if let Some(partner) = self.let_go(held, grip, None, Some(&mut second)).await? {
                 waited = Wait::Came(partner);
             }
@@ -178,7 +183,7 @@ impl<'a> Holder<'a> {
                 return Ok(true);
             }
             waited @ (Wait::Excluded | Wait::Blocked | Wait::Time) => {
-                // Who comes now was kept away, if it is one that waited.
+                // A task that comes now was kept away by the hold, if it is one of the waiters.
                 let mut left = Some(AFTERWARDS.max(whole));
                 let mut best = HoldOutcome::PartnerNotReached;
                 while let Some(came) = self.arrive(&mut second, None, Some(&mut left)).await? {
@@ -194,7 +199,7 @@ impl<'a> Holder<'a> {
                     self.gdb.step(came.vcpu).await?;
                 }
                 self.close(second).await?;
-                // Who waited was somebody else: the next time it is waited to the end.
+                // The waiter was another task. The next try waits until the limit.
                 *patient |= !matches!(best, HoldOutcome::Excluded { .. });
                 told.outcome = if matches!(waited, Wait::Blocked) { HoldOutcome::BlockedAll } else { best };
             }
@@ -202,7 +207,7 @@ impl<'a> Holder<'a> {
         Ok(false)
     }
 
-    /// Takes hold of somebody who stands: of the task, where it can be interrupted, else of the vCPU.
+    /// Holds a stopped task: the task itself where it can be interrupted, else its vCPU.
     async fn take_hold(&mut self, who: &Arrival) -> Result<Grip, GdbError> {
         let stays = self.places.idle_loop.as_ref().filter(|_| who.at.interruptible && who.address != 0);
         let Some(stays) = stays else { return Ok(Grip::Vcpu(who.vcpu)) };
@@ -215,8 +220,10 @@ impl<'a> Holder<'a> {
         Ok(Grip::Task { at })
     }
 
-    /// Lets somebody go on where it was taken hold of. A task is waited for, which may have lost its CPU to another; `held`
-    /// stands meanwhile. Who comes to `second` before is given back, and nobody is let go.
+    /// Resumes a held task where it was held. A held vCPU just runs again. For a held task, this
+    /// waits until it runs on some vCPU, because it may have lost its CPU to another task; `held`
+    /// stays stopped meanwhile. If a task comes to `second` first, that task is returned, and the
+    /// held one is not resumed.
     async fn let_go(
         &mut self,
         who: &Arrival,
@@ -227,11 +234,11 @@ impl<'a> Holder<'a> {
         let Grip::Task { at } = grip else { return Ok(None) };
         self.gdb.break_at(at).await?;
         let mut left = Some(limits().letting_go);
-        // Also when the lanes are over.
+        // The task is also resumed after the lanes have ended.
         let never = CancellationToken::new();
         let came = loop {
             let Woke::Trapped(vcpu) = self.run_unless(held.as_slice(), &mut left, &never).await? else {
-                return Err(GdbError::Odd(format!("who was held at {:#x} comes no more", who.at.rip)));
+                return Err(GdbError::Odd(format!("the task that was held at {:#x} does not run again", who.at.rip)));
             };
             let now = self.gdb.registers(vcpu).await?;
             if now.rip == at && self.current(now).await?.is_some_and(|(address, _)| address == who.address) {
@@ -243,14 +250,15 @@ impl<'a> Holder<'a> {
             {
                 break Some(came);
             }
-            // Another that is held, or that is there by itself.
+            // Another held task, or a task that runs this loop by itself.
             self.gdb.step(vcpu).await?;
         };
         self.gdb.unbreak(at).await?;
         Ok(came)
     }
 
-    /// Waits for a partner of `held`, looking who waits meanwhile. `patient`: whoever waits, to the end.
+    /// Waits for a partner of `held`, and looks at intervals which tasks wait. With `patient`, the
+    /// wait lasts until the limit, whichever tasks wait.
     async fn wait(
         &mut self,
         second: &mut Spot<'a>,
@@ -294,8 +302,8 @@ impl<'a> Holder<'a> {
         Ok(Wait::Time)
     }
 
-    /// Two have met: `ahead` runs while `behind` stands, until it has returned or `lead` is over. How long that was, and whether
-    /// it has, goes to `told`.
+    /// After two tasks have met: `ahead` runs while `behind` is held, until it has returned or
+    /// `lead` has passed. The duration, and whether it returned, are stored in `told`.
     async fn lead(
         &mut self,
         (ahead, point): (&Arrival, &'a Point),
@@ -317,7 +325,7 @@ impl<'a> Holder<'a> {
         Ok(())
     }
 
-    /// Whether every vCPU but `held` spins or idles, and one spins.
+    /// Whether every vCPU except `held` spins or idles, and at least one spins.
     async fn all_spin(&mut self, held: Vcpu) -> Result<bool, GdbError> {
         let Some(tasks) = &self.tasks else { return Ok(false) };
         let mut one_spins = false;

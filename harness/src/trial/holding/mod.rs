@@ -1,8 +1,8 @@
-//! Holding vCPUs in a trial, as its schedule says.
+//! Holds tasks and vCPUs in a trial, as its schedule says.
 //!
-//! The machine stands whenever this side looks, and guest time with it (QEMU's virtual clock): every time here is one in which
-//! the guest ran. Breakpoints stop before the instruction runs; who is let go is past it either because the breakpoint is
-//! gone or by a step of its own.
+//! The machine is stopped while the harness inspects it, and so is guest time (QEMU's virtual
+//! clock). All times here are times during which the guest ran. A breakpoint stops a vCPU before
+//! the instruction runs. To pass it, the breakpoint is removed, or the vCPU makes a single step.
 
 mod delays;
 mod meeting;
@@ -12,17 +12,17 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::event_log::{Happening, Journal};
+use crate::event_log::{Event, EventLog};
 use crate::gdb::{Gdb, GdbError, Registers, Stop, Vcpu};
 use crate::qmp::commands::{ContinueVcpus, QueryStatus, StopVcpus};
 use crate::qmp::{Qmp, QmpError};
-use crate::rendezvous::{Hold, HoldOutcome, Places, Snapshot, Task, Tasks};
+use crate::rendezvous::{Hold, HoldOutcome, LockSnapshot, Places, Task, Tasks};
 use crate::scenario::{Holding, Point};
 
-/// How often it is looked for vCPUs that were plugged. They take longer to come online.
+/// How often the harness looks for newly plugged vCPUs. They take longer than this to come online.
 const NEWCOMERS: Duration = Duration::from_millis(100);
 
-/// What was held in a trial so far. Read when the trial has ended, however it has.
+/// The holds of a trial so far. They are read when the trial has ended, however it ended.
 #[derive(Debug, Default)]
 pub(super) struct Holds(Mutex<Vec<Hold>>);
 
@@ -44,18 +44,19 @@ impl Holds {
     }
 }
 
-/// Holds vCPUs until everything was held or `over` says that the lanes have ended. Afterwards nobody is held.
+/// Runs all holds of `plan`, until they are done or `over` says that the lanes have ended.
+/// Afterwards nothing is held.
 pub(super) async fn hold(
     gdb: Gdb,
     qmp: &Qmp,
     places: &Places,
     plan: &Holding,
-    journal: &Journal,
+    event_log: &EventLog,
     holds: &Holds,
     over: &CancellationToken,
 ) -> Result<(), GdbError> {
     let tasks = Tasks::of(places);
-    let mut holder = Holder { gdb, qmp, places, tasks, journal, holds, over, vcpus: Vec::new() };
+    let mut holder = Holder { gdb, qmp, places, tasks, event_log, holds, over, vcpus: Vec::new() };
     for rendezvous in &plan.rendezvous {
         holder.meet(rendezvous).await?;
     }
@@ -70,32 +71,34 @@ struct Holder<'a> {
     qmp: &'a Qmp,
     places: &'a Places,
     tasks: Option<Tasks<'a>>,
-    journal: &'a Journal,
+    event_log: &'a EventLog,
     holds: &'a Holds,
     over: &'a CancellationToken,
-    /// All there were when the machine last stood.
+    /// All vCPUs at the time when the machine was last stopped.
     vcpus: Vec<Vcpu>,
 }
 
-/// A place that is watched.
+/// A place with breakpoints.
 struct Spot<'a> {
     point: &'a Point,
     addresses: &'a [u64],
-    /// Of a `:return`: who came in, the stack pointer that it will have returned with, and the address it returns to.
+    /// For a `:return`, the calls in progress: the task's address, its stack pointer after the
+    /// return, and the return address.
     inside: Vec<(u64, u64, u64)>,
 }
 
-/// Somebody is at a place.
+/// A task that is at a place.
 #[derive(Debug, Clone)]
 struct Arrival {
     vcpu: Vcpu,
     at: Registers,
-    /// Its `task_struct` and who that is; 0 and none where the kernel's image does not tell.
+    /// The address of the `task_struct`, and the task. They are 0 and `None` if the layout of the
+    /// kernel's tasks is not known.
     address: u64,
     task: Option<Task>,
 }
 
-/// Why the guest stands again.
+/// Why the guest was stopped again.
 enum Woke {
     Trapped(Vcpu),
     Time,
@@ -105,19 +108,19 @@ enum Woke {
 impl<'a> Holder<'a> {
     fn begin(&self, hold: &mut Hold, who: &Arrival) -> usize {
         hold.task.clone_from(&who.task);
-        hold.at = Some(self.journal.now());
-        // Of a trial that ends before it is let go.
+        hold.at = Some(self.event_log.now());
+        // This outcome stays if the trial ends before the release.
         hold.outcome = HoldOutcome::CutOff;
-        self.journal.record(Happening::Held { at: hold.hold.clone(), task: hold.task.clone() });
+        self.event_log.record(Event::Held { at: hold.hold.clone(), task: hold.task.clone() });
         self.holds.push(hold.clone())
     }
 
     fn end(&self, place: usize, hold: &Hold) {
-        self.journal.record(Happening::LetGo { at: hold.hold.clone(), outcome: hold.outcome.clone() });
+        self.event_log.record(Event::LetGo { at: hold.hold.clone(), outcome: hold.outcome.clone() });
         self.holds.set(place, hold.clone());
     }
 
-    /// Has everybody stop at a place.
+    /// Sets breakpoints at a place.
     async fn spot(&mut self, point: &'a Point) -> Result<Spot<'a>, GdbError> {
         let addresses = self.places.of(point);
         for address in addresses {
@@ -126,7 +129,7 @@ impl<'a> Holder<'a> {
         Ok(Spot { point, addresses, inside: Vec::new() })
     }
 
-    /// Has nobody stop there any more.
+    /// Removes the breakpoints of a place.
     async fn close(&mut self, spot: Spot<'a>) -> Result<(), GdbError> {
         let mut all = spot.addresses.to_vec();
         all.extend(spot.inside.iter().map(|(_, _, back)| *back));
@@ -138,7 +141,8 @@ impl<'a> Holder<'a> {
         Ok(())
     }
 
-    /// Lets all but `held` run until somebody is at the place; none when `left` is over, or the lanes are.
+    /// Runs all vCPUs except `held` until a task is at the place. `None` if the time `left` has
+    /// passed or the lanes have ended.
     async fn arrive(
         &mut self,
         spot: &mut Spot<'a>,
@@ -158,7 +162,8 @@ impl<'a> Holder<'a> {
         }
     }
 
-    /// Whether a vCPU that trapped is at the place, or on the way to it.
+    /// Whether a vCPU that trapped is at the place. For a `:return`, also records a task that
+    /// enters the function.
     async fn look(&mut self, spot: &mut Spot<'a>, vcpu: Vcpu) -> Result<Option<Arrival>, GdbError> {
         let at = self.gdb.registers(vcpu).await?;
         let (address, task) =
@@ -175,7 +180,8 @@ impl<'a> Holder<'a> {
         Ok(spot.inside.contains(&back).then_some(arrival))
     }
 
-    /// The task that a vCPU runs which is there; none where the kernel's image does not tell.
+    /// The task that a vCPU with these registers runs. `None` if the layout of the kernel's tasks
+    /// is not known.
     async fn current(&mut self, at: Registers) -> Result<Option<(u64, Task)>, GdbError> {
         match &self.tasks {
             Some(tasks) => tasks.current(&mut self.gdb, at).await,
@@ -183,15 +189,16 @@ impl<'a> Holder<'a> {
         }
     }
 
-    /// All tasks, as they are while the machine stands; nobody where the kernel's image does not tell.
-    async fn snapshot(&mut self) -> Result<Snapshot, GdbError> {
+    /// All tasks with locks, while the machine is stopped. Empty if the layout of the kernel's
+    /// tasks is not known.
+    async fn snapshot(&mut self) -> Result<LockSnapshot, GdbError> {
         match &mut self.tasks {
             Some(tasks) => tasks.all(&mut self.gdb).await,
-            None => Ok(Snapshot::default()),
+            None => Ok(LockSnapshot::default()),
         }
     }
 
-    /// Notes who is at a function's entry, and has it stop where it returns to.
+    /// Records the task at a function's entry, and sets a breakpoint at the return address.
     async fn enter(&mut self, spot: &mut Spot<'a>, who: &Arrival) -> Result<(), GdbError> {
         let Some(back) = self.gdb.word(who.at.rsp).await? else { return Ok(()) };
         let one = (who.address, who.at.rsp.wrapping_add(8), back);
@@ -204,19 +211,20 @@ impl<'a> Holder<'a> {
         Ok(())
     }
 
-    /// All vCPUs but these.
+    /// All vCPUs except these.
     async fn others(&mut self, held: &[Vcpu]) -> Result<Vec<Vcpu>, GdbError> {
         self.vcpus = self.gdb.vcpus().await?;
         Ok(self.vcpus.iter().copied().filter(|vcpu| !held.contains(vcpu)).collect())
     }
 
-    /// Lets all but these run until somebody traps, for `left` at most, which is made less by the time that they ran.
+    /// Runs all vCPUs except `held` until one traps, for `left` at most. `left` is reduced by the
+    /// time that they ran.
     async fn run(&mut self, held: &[Vcpu], left: &mut Option<Duration>) -> Result<Woke, GdbError> {
         let over = self.over;
         self.run_unless(held, left, over).await
     }
 
-    /// The same, unless `over`.
+    /// Like [`Self::run`], with another token for the end.
     async fn run_unless(
         &mut self,
         held: &[Vcpu],
@@ -231,7 +239,8 @@ impl<'a> Holder<'a> {
         }
     }
 
-    /// The same, and back at times, so that a vCPU that was plugged meanwhile breaks like all others.
+    /// Like [`Self::run_unless`], but also returns at intervals, so that breakpoints are set in a
+    /// vCPU that was plugged meanwhile.
     async fn run_a_while(
         &mut self,
         held: &[Vcpu],
@@ -254,13 +263,13 @@ impl<'a> Holder<'a> {
             biased;
             stop = self.gdb.stopped() => match stop? {
                 Stop::Trapped(vcpu) => Some(Woke::Trapped(vcpu)),
-                // By somebody else's word.
+                // The stop was requested by QMP.
                 Stop::Asked => None,
             },
             () = over.cancelled() => Some(Woke::Over),
             () = a_while(*left) => Some(Woke::Time),
         };
-        // A trap may have come first.
+        // A trap may have come before the stop.
         let stop = self.gdb.stop().await?;
         if let Some(left) = left {
             *left = left.saturating_sub(began.elapsed());
@@ -268,27 +277,28 @@ impl<'a> Holder<'a> {
         match (woke, stop) {
             (Some(Woke::Trapped(vcpu)), _) | (_, Stop::Trapped(vcpu)) => Ok(Woke::Trapped(vcpu)),
             (Some(woke), Stop::Asked) => Ok(woke),
-            (None, Stop::Asked) => Err(GdbError::Odd("somebody else stopped the machine".into())),
+            (None, Stop::Asked) => Err(GdbError::Odd("the machine was stopped by QMP".into())),
         }
     }
 
-    /// The same of all vCPUs, by QMP: at each trap that it has to tell of QEMU's stub drops all that was translated (gdbstub/system.c,
-    /// `gdb_vm_state_change()`), which a guest takes 50 ms to have again. Of a machine that runs by another's word it tells none.
+    /// Runs all vCPUs, by QMP. When QEMU's stub reports a trap, it drops all translated code
+    /// (gdbstub/system.c, `gdb_vm_state_change()`), which takes a guest 50 ms to rebuild. If QMP
+    /// resumed the machine, the stub reports no trap.
     async fn run_all(
         &mut self,
         left: &mut Option<Duration>,
         over: &CancellationToken,
     ) -> Result<Woke, GdbError> {
         let monitor = |error: QmpError| GdbError::Gone(format!("QEMU's monitor: {error}"));
-        let mut heard = self.journal.listen();
+        let mut heard = self.event_log.listen();
         self.qmp.execute(ContinueVcpus {}).await.map_err(monitor)?;
         self.gdb.other_word(true);
         let qmp = self.qmp;
         let stands = async {
-            let stop = |what: &Happening| {
-                matches!(what, Happening::Qmp { event, .. } if event == "STOP").then_some(())
-            };
-            // The journal ends with the machine. An event may be an earlier stop's, which this side was told by the stub.
+            let stop =
+                |what: &Event| matches!(what, Event::Qmp { event, .. } if event == "STOP").then_some(());
+            // The event log ends with the machine. The event may be of an earlier stop, which the
+            // stub has reported.
             while heard.until(stop).await.is_ok() {
                 if !qmp.execute(QueryStatus {}).await.map_err(monitor)?.running {
                     break;
@@ -306,22 +316,22 @@ impl<'a> Holder<'a> {
             () = over.cancelled() => Some(Woke::Over),
             () = a_while(*left) => Some(Woke::Time),
         };
-        // Of a machine that stands it changes nothing.
+        // This has no effect on a stopped machine.
         self.qmp.execute(StopVcpus {}).await.map_err(monitor)?;
         self.gdb.other_word(false);
         if let Some(left) = left {
             *left = left.saturating_sub(began.elapsed());
         }
-        // One may have been unplugged meanwhile.
+        // A vCPU may have been unplugged meanwhile.
         let all = self.others(&[]).await?;
         match (self.gdb.trapped(&all).await?, woke) {
             (Some(vcpu), _) => Ok(Woke::Trapped(vcpu)),
             (None, Some(woke)) => Ok(woke),
-            (None, None) => Err(GdbError::Odd("somebody else stopped the machine".into())),
+            (None, None) => Err(GdbError::Odd("the machine was stopped without a trap".into())),
         }
     }
 
-    /// Lets all but these run for a time, whatever traps.
+    /// Runs all vCPUs except these for a time, whatever traps.
     async fn pause(&mut self, left: &mut Option<Duration>, held: &[Vcpu]) -> Result<(), GdbError> {
         while let Woke::Trapped(vcpu) = self.run(held, left).await? {
             self.gdb.step(vcpu).await?;
@@ -330,7 +340,7 @@ impl<'a> Holder<'a> {
     }
 }
 
-/// As long as the machine runs at a time, of what is `left`.
+/// Waits for the time that the machine runs at once, out of `left`.
 async fn a_while(left: Option<Duration>) {
     tokio::time::sleep(left.map_or(NEWCOMERS, |left| left.min(NEWCOMERS))).await;
 }

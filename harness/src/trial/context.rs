@@ -1,0 +1,176 @@
+//! The properties that the trials of a run share, where they start, what they collect, and the
+//! properties of each trial.
+
+use std::sync::Arc;
+
+use hotplug_lockorder::Layout;
+use hotplug_side::{Side, Sides};
+
+use super::checkpoint::Checkpoint;
+use super::repro_script::OnDisk;
+use super::timing::Watched;
+use crate::host::{Accelerator, Qemu};
+use crate::qemu::{self, Identity, LaunchOptions, Platform, Sealed, command_line};
+use crate::rendezvous::Places;
+use crate::scenario::{Clock, Scenario, Schedule, Seed};
+use crate::unavailable::Unavailable;
+
+/// The properties that all trials of a run share. They do not change while the trials run.
+#[derive(Debug, Clone)]
+pub struct TrialContext {
+    /// The scenario.
+    pub scenario: Scenario,
+    /// QEMU.
+    pub qemu: Qemu,
+    /// The accelerator, which runs guest code.
+    pub accelerator: Accelerator,
+    /// The name of the host's processor.
+    pub host_cpu: String,
+    /// Whether QEMU was built with its seccomp sandbox.
+    pub sandbox: bool,
+    /// The machine's identity, which the guest reads from SMBIOS.
+    pub platform: Platform,
+    /// The calibration that the guest's kernel skips: see [`LaunchOptions`].
+    pub loops_per_jiffy: Option<u64>,
+    /// The clock that guest time follows.
+    pub clock: Clock,
+    /// The user that QEMU runs as.
+    pub identity: Identity,
+    /// The agent's initramfs.
+    pub initrd: Sealed,
+    /// The images of the two kernels.
+    pub kernels: Sides<Sealed>,
+    /// The files of the kernels and the initramfs, for a script that repeats a trial without the
+    /// harness.
+    pub on_disk: OnDisk,
+    /// The layout of each kernel's lock order, or why it is not known.
+    pub lock_layouts: Sides<Result<Arc<Layout>, Unavailable>>,
+    /// The addresses of each kernel's probe points, if the scenario holds tasks or vCPUs.
+    pub places: Option<Sides<Arc<Places>>>,
+}
+
+impl TrialContext {
+    /// The same context with guests that follow `clock`. `hz` is their kernels' `CONFIG_HZ`.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock, hz: Option<u64>) -> Self {
+        let loops_per_jiffy = match clock {
+            // With this clock, the time stamp counter counts nanoseconds (QEMU's
+            // system/cpu-timers.c, `cpus_get_elapsed_ticks`).
+            Clock::Exact => hz.filter(|hz| *hz > 0).map(|hz| 1_000_000_000 / hz),
+            Clock::Wall => self.loops_per_jiffy,
+        };
+        Self { clock, loops_per_jiffy, ..self }
+    }
+
+    /// The same context with another scenario.
+    #[must_use]
+    pub fn with_scenario(&self, scenario: Scenario) -> Self {
+        Self { scenario, ..self.clone() }
+    }
+
+    /// Whether a guest with this launch mode has its tasks or vCPUs held. Checkpoints are made on
+    /// the same machine with and without holds.
+    pub(super) fn has_gdb(&self, start: qemu::LaunchMode) -> bool {
+        self.places.is_some() && start != qemu::LaunchMode::Template
+    }
+
+    /// QEMU's arguments for a guest of this scenario with this launch mode.
+    pub fn command_line(&self, start: qemu::LaunchMode) -> Vec<String> {
+        command_line(&self.scenario, self.launch_options(start))
+    }
+
+    /// QEMU's options for a guest with this launch mode.
+    pub(super) fn launch_options(&self, start: qemu::LaunchMode) -> LaunchOptions {
+        let Self { accelerator, sandbox, platform, loops_per_jiffy, clock, .. } = *self;
+        LaunchOptions {
+            accelerator,
+            sandbox,
+            platform,
+            loops_per_jiffy,
+            clock,
+            start,
+            gdb: self.has_gdb(start),
+        }
+    }
+}
+
+/// Where trials start.
+#[derive(Debug, Clone)]
+pub enum TrialStart {
+    /// Each guest boots.
+    Cold {
+        /// The reason.
+        why: String,
+    },
+    /// Each guest is restored from the checkpoint of its side.
+    Restored(Box<Sides<Checkpoint>>),
+}
+
+impl TrialStart {
+    /// The checkpoint of this side, if trials start from checkpoints.
+    pub(super) fn checkpoint(&self, side: Side) -> Option<&Checkpoint> {
+        match self {
+            Self::Cold { .. } => None,
+            Self::Restored(checkpoints) => Some(checkpoints.of(side)),
+        }
+    }
+}
+
+/// The data that trials collect for an analysis, in addition to the reports and the lock order that
+/// every trial collects.
+#[derive(Debug, Clone, Default)]
+pub struct Instruments {
+    /// The source files whose executed lines each kernel counts.
+    pub counted: Option<Sides<Vec<String>>>,
+    /// The functions or locks to time, and the victims.
+    pub watched: Option<Watched>,
+}
+
+/// The setup of a batch of trials.
+#[derive(Debug, Clone, Copy)]
+pub struct TrialSetup<'a> {
+    /// The properties that they share.
+    pub context: &'a TrialContext,
+    /// Where they start.
+    pub start: &'a TrialStart,
+    /// The data that they collect in addition to the reports.
+    pub instruments: &'a Instruments,
+}
+
+/// One trial to be run.
+#[derive(Debug, Clone)]
+pub struct TrialPlan {
+    /// The kernel.
+    pub side: Side,
+    /// The number within the side.
+    pub number: u32,
+    /// The seed of its schedule.
+    pub seed: Seed,
+    /// The recorded trial that it replays, if it replays one.
+    pub replay: Option<Original>,
+    /// The number of earlier attempts, all of which were spoilt.
+    pub attempt: u32,
+}
+
+/// A recorded trial that is replayed.
+#[derive(Debug, Clone)]
+pub struct Original {
+    /// The name of its folder.
+    pub folder: String,
+    /// Its schedule, as it was recorded. A newer harness may draw another one from the same seed.
+    pub schedule: Schedule,
+}
+
+impl TrialPlan {
+    /// The name of its folder, such as `before-003`, or `before-003-again1` for a second attempt.
+    pub fn folder(&self) -> String {
+        let name = match &self.replay {
+            None => format!("{}-{:03}", self.side, self.number),
+            Some(original) => format!("{}-replay-{:03}", original.folder, self.number),
+        };
+        match self.attempt {
+            0 => name,
+            attempt => format!("{name}-again{attempt}"),
+        }
+    }
+}

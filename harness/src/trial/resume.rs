@@ -1,0 +1,113 @@
+//! Reads what an interrupted harness left of a run: trials that count, attempts that were spoilt,
+//! and folders of trials that were cut off.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::context::TrialPlan;
+use super::outcome::TrialRecord;
+use super::pool::{RETRIES, Repeated, plan};
+use crate::scenario::Seed;
+use crate::{Error, Result};
+
+/// The trials of a run that exist.
+#[derive(Debug, Default)]
+pub struct PriorTrials {
+    /// The number of trials that count.
+    pub done: u32,
+    /// The trials with numbers below `next` that do not count yet, in their order.
+    pub left: Vec<TrialPlan>,
+    /// The first number of which no trial ever began.
+    pub next: u32,
+    /// The attempts that were spoilt and tried again.
+    pub repeated: Vec<Repeated>,
+    /// The total duration of all trials in seconds, with spoilt ones, each from its beginning to
+    /// its end.
+    pub seconds: f64,
+}
+
+/// Reads the trials of a run below `folder`, in the order of their numbers, from `first` on. `each`
+/// receives every trial that counts, the before side's first, and the total duration up to and
+/// including it in seconds. The folder of a trial that was cut off, and so has no record, is
+/// removed.
+pub fn look_back(
+    folder: &Path,
+    first: u32,
+    seed: Seed,
+    mut each: impl FnMut(TrialRecord, f64),
+) -> Result<PriorTrials> {
+    let mut names = BTreeSet::new();
+    for entry in fs_err::read_dir(folder)? {
+        names.insert(entry?.file_name().to_string_lossy().into_owned());
+    }
+    let mut past = PriorTrials {
+        next: names.iter().filter_map(|name| number(name)).max().map_or(first, |n| n + 1),
+        ..PriorTrials::default()
+    };
+    // The trials are read in another order than they run: before always comes first.
+    let mut plans: Vec<(usize, TrialPlan)> = plan(first..past.next, seed).enumerate().collect();
+    plans.sort_by_key(|(_, plan)| (plan.number, plan.side));
+    let mut left = Vec::new();
+    for (place, plan) in plans {
+        match last_attempt(folder, plan, &mut past)? {
+            Ok(record) => {
+                past.done += 1;
+                each(record, past.seconds);
+            }
+            Err(plan) => left.push((place, plan)),
+        }
+    }
+    left.sort_by_key(|(place, _)| *place);
+    past.left = left.into_iter().map(|(_, plan)| plan).collect();
+    Ok(past)
+}
+
+/// The number in the name of a trial's folder: 3 in `before-003` and in `before-003-again1`.
+fn number(folder: &str) -> Option<u32> {
+    folder.split('-').nth(1)?.parse().ok()
+}
+
+/// The record of `plan` that counts, or the next attempt of it.
+fn last_attempt(
+    folder: &Path,
+    mut plan: TrialPlan,
+    past: &mut PriorTrials,
+) -> Result<Result<TrialRecord, TrialPlan>> {
+    loop {
+        let dir = folder.join(plan.folder());
+        let Some(record) = read(&dir, &plan)? else {
+            if dir.exists() {
+                fs_err::remove_dir_all(&dir)?;
+            }
+            return Ok(Err(plan));
+        };
+        #[expect(clippy::cast_precision_loss, reason = "microseconds of a trial")]
+        let seconds = record.ended.0.saturating_sub(record.taken.0) as f64 / 1e6;
+        past.seconds += seconds;
+        if !record.is_spoilt() || plan.attempt >= RETRIES {
+            return Ok(Ok(record));
+        }
+        past.repeated.push(Repeated::of(&record));
+        plan.attempt += 1;
+    }
+}
+
+/// The record in `dir`, if there is one. It is written as a whole, as the last file of a trial.
+fn read(dir: &Path, plan: &TrialPlan) -> Result<Option<TrialRecord>> {
+    let path = dir.join("trial.json");
+    let text = match fs_err::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let foreign = |why: &dyn std::fmt::Display| {
+        Error::user(format!("{} is not a record of this run: {why}", path.display()))
+            .help("continue with the version of hotplug that began the run, or remove the trial's folder to have it run anew")
+    };
+    let record: TrialRecord = serde_json::from_slice(&text).map_err(|error| foreign(&error))?;
+    if (record.side, record.number, record.seed) == (plan.side, plan.number, plan.seed) {
+        Ok(Some(record))
+    } else {
+        Err(foreign(&format!("it is of trial {}-{:03}, seed {}", record.side, record.number, record.seed.0)))
+    }
+}
