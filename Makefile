@@ -1,13 +1,16 @@
-# Two targets that a newcomer needs:
+# Two targets for newcomers:
 #
-#   make compare   what does a patch do to memory and CPU hotplug?
-#                  PATCH=file-or-folder  SOURCE=package-tarball-folder-or-repo@rev  SCENARIO=file  ARGS=more options
-#   make test      what a change must hold, against real kernels and real QEMU. ONLY=words runs the tests whose names have them
+#   make compare   what a patch does to memory and CPU hotplug. PATCH=file-or-folder
+#                  SOURCE=package-tarball-folder-or-repo@rev  SCENARIO=file  ARGS=more options
+#   make test      the tests that a change must pass, on real kernels and real QEMU.
+#                  ONLY=words runs the tests whose names contain the words
 #
-# make check runs the tests that need neither, in a minute; make nightly runs everything, in hours (docs/testing.md). And there
-# are four for those who work on it: make bench [ONLY=name] for the figures; make fixtures [SOURCE=...] for the logs of
-# kernels that misbehave; make fuzz [TARGET=lock_order] [SECONDS=600] for bytes that no kernel printed; make reference for
-# results/reference, the run that the README shows. All set up what they need; everything else is the binary.
+# make check runs the tests that need neither a kernel nor QEMU, in a minute. make nightly runs
+# everything, in hours (docs/testing.md). Four targets are for the development of hotplug: make
+# bench [ONLY=name] measures the figures. make fixtures [SOURCE=...] records the logs of kernels
+# that misbehave. make fuzz [TARGET=lock_order] [SECONDS=600] feeds the parsers input that no kernel
+# printed. make reference repeats the run that the README shows, in results/reference. Each target
+# installs what it needs. The binary does everything else.
 
 PATCH    ?= guest-images/patches/seed/0001-mm-memory_hotplug-Don-t-take-the-cpu_hotplug_lock.patch
 SCENARIO ?= scenarios/dimm-and-cpu.toml
@@ -18,13 +21,14 @@ HOTPLUG = target/release/hotplug
 
 .PHONY: compare check test nightly kernels bench fixtures reference fuzz setup build linker tools nextest xmllint slurm
 
-# The binary's status is the verdict; here only a comparison that did not work is a failure.
+# The binary's exit status is the verdict. This target fails only if the comparison itself failed.
 compare: setup
 	@status=0; \
 	$(HOTPLUG) compare $(if $(SOURCE),--source '$(SOURCE)') --scenario '$(SCENARIO)' $(ARGS) $(if $(PATCH),'$(PATCH)') || status=$$?; \
 	case $$status in 0|1|3) exit 0 ;; *) exit $$status ;; esac
 
-# All tests run under cargo-nextest: .config/nextest.toml says which are in a tier, and how long each may take.
+# All tests run under cargo-nextest. .config/nextest.toml defines the tests of each tier and the
+# time limit of each test.
 ONLY   ?=
 TOOLS   = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hotplug-ci
 NEXTEST = PATH="$(TOOLS)/bin:$$PATH" cargo nextest run --workspace --release --locked
@@ -39,7 +43,8 @@ test: setup tools nextest kernels
 nightly: setup tools slurm nextest kernels
 	PATH="$(TOOLS)/bin:$$PATH" .ci/nightly
 
-# What most tests boot, both cores to each build. What single tests add to it is built by them, on the same objects.
+# Builds the kernels that most tests boot, one after the other, so that each build has both cores. A
+# test that needs another kernel builds it itself, from the same objects.
 kernels: setup
 	$(HOTPLUG) kernel build guest-images/patches/seed
 	$(HOTPLUG) kernel build --config guest-images/configs/provoke.config guest-images/patches/provoke
@@ -50,8 +55,9 @@ bench: setup
 fixtures: setup
 	HOTPLUG_WRITE_FIXTURES=1 $(if $(SOURCE),HOTPLUG_FIXTURE_SOURCE='$(SOURCE)') cargo test --release --locked --test provoke
 
-# The patch the project began with, as make compare judges it. Kept are the results, the page with a picture of it, the mail,
-# the first two trials of either side, and the begin of one's kernel log.
+# Judges the patch that the project began with, as make compare does. The results, the page with a
+# screenshot, the mail, the first two trials of each side, and the beginning of one trial's kernel
+# log are kept.
 REFERENCE = results/reference
 reference: setup tools
 	rm -rf target/reference
@@ -67,7 +73,8 @@ reference: setup tools
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1200,1500 \
 	  --user-data-dir='$(CURDIR)/target/chromium' --screenshot='$(CURDIR)/$(REFERENCE)/page.png' 'file://$(CURDIR)/$(REFERENCE)/report.html' 2>target/chromium.log
 
-# cargo-fuzz wants a nightly for its sanitizers; the code under test has no unsafe, so they would find nothing.
+# cargo-fuzz needs a nightly toolchain for its sanitizers. The code under test has no unsafe code,
+# so they would find nothing.
 fuzz: SECONDS = 600
 fuzz: TARGET = kernel_log
 FUZZ_SEEDS_kernel_log = kreport/tests/fixtures
@@ -79,8 +86,8 @@ fuzz: linker
 	cd harness && $(TOOLS)/bin/cargo-fuzz run --sanitizer none $(TARGET) \
 	  ../target/fuzz-corpus/$(TARGET) $(FUZZ_SEEDS_$(TARGET)) -- -max_total_time=$(SECONDS) -max_len=65536 -timeout=10
 
-# Packages come while Rust compiles: those of the doctor's list that the release itself has. QEMU from backports, and whatever
-# went wrong here, is the doctor's business afterwards.
+# The packages are installed while Rust compiles. They are those of the doctor's list that the
+# release itself has. The doctor then installs QEMU from backports, and whatever failed here.
 PACKAGES = $(shell cat harness/src/host/packages)
 setup: linker
 	@mkdir -p target; \
@@ -89,8 +96,9 @@ setup: linker
 	fi; \
 	echo '$(BUILD)'; $(BUILD) && { wait; $(HOTPLUG) doctor --install; }
 
-# Built once, as what is run next wants it: what tests add to the features of dependencies cargo gives to all who use them,
-# and after a plain build it would compile a third of them, and the harness, anew.
+# Each target builds once, in the form that its next command needs. Tests enable further features of
+# dependencies, and cargo gives them to all crates that use these dependencies. So after a plain
+# build, a build for tests would compile a third of the dependencies and the harness again.
 BUILD            = cargo build --release --locked
 check: BUILD     = cargo test --workspace --release --locked --no-run
 test: BUILD      = cargo test --workspace --release --locked --no-run
@@ -100,30 +108,33 @@ fixtures: BUILD  = cargo test --release --locked --test provoke --no-run
 build: linker
 	$(BUILD)
 
-# Installs packages ($2), or says what is to be done where there is no apt ($1).
+# Installs packages ($2). Without apt, prints what to install ($1).
 install = command -v apt-get >/dev/null || { echo "make: $(1)" >&2; exit 2; }; \
 	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	  $$sudo apt-get update && $$sudo apt-get install -y --no-install-recommends $(2);
 
-# All that Rust needs and a fresh Debian may lack. The rest is the doctor's business, once it is built.
+# Installs what Rust needs and a fresh Debian may lack. Once the doctor is built, it installs the
+# rest.
 linker:
 	@command -v cargo >/dev/null || { echo "make: no cargo: install a Rust toolchain first, see README.md" >&2; exit 2; }
 	@command -v cc >/dev/null || { $(call install,no C compiler: install gcc and the C library's headers,gcc libc6-dev) }
 
-# What only tests want: a browser for the page, a reader of XML schemas, and Python for linters of documents.
+# Installs what only the tests need: a browser for the page, a validator for XML schemas, and Python
+# for the linters of documents.
 tools: xmllint
 	@command -v chromium >/dev/null && python3 -c 'import ensurepip' 2>/dev/null || { \
-	  $(call install,the tests want chromium and Python: install them,chromium fonts-dejavu-core python3-venv) }
+	  $(call install,the tests need chromium and Python: install them,chromium fonts-dejavu-core python3-venv) }
 
 xmllint:
-	@command -v xmllint >/dev/null || { $(call install,the tests want xmllint: install it,libxml2-utils) }
+	@command -v xmllint >/dev/null || { $(call install,the tests need xmllint: install it,libxml2-utils) }
 
-# A scheduler, for the tests of the night.
+# Installs a scheduler for the nightly tests.
 slurm:
 	@command -v slurmctld >/dev/null || { \
-	  $(call install,the tests want Slurm: install it,slurmctld slurmd slurm-client munge) }
+	  $(call install,the tests need Slurm: install it,slurmctld slurmd slurm-client munge) }
 
-# Unoptimised: it waits for tests, and would take minutes to optimise. It is compiled without what updates it.
+# Installs cargo-nextest without optimisation, which would take minutes, because it mostly waits for
+# tests. The feature that updates it is left out.
 nextest: linker
 	@PATH="$(TOOLS)/bin:$$PATH" cargo nextest --version >/dev/null 2>&1 || \
 	  cargo install --locked --debug --quiet --no-default-features --version 0.9.143 --root '$(TOOLS)' cargo-nextest

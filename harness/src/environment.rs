@@ -9,11 +9,11 @@ use hotplug_side::{Side, Sides};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use crate::arch::Platform;
 use crate::bytes::Bytes;
 use crate::events::{Builds, Listener, RunEvent};
 use crate::host::{self, Acceleration, Accelerator, AcceleratorRequest, System};
 use crate::kernel::{self, Cache, Kernel, KernelPair, PairRequest, PairSpec, build_pair};
-use crate::qemu::{Identity, Platform, Sealed, has_sandbox, shell_word};
 use crate::record::{HostRecord, KernelNote, Run, RunFolder};
 use crate::rendezvous::Places;
 use crate::scenario::{Clock, Scenario};
@@ -21,6 +21,7 @@ use crate::spec::RunningSpec;
 use crate::trial::checkpoint::{self, Boot};
 use crate::trial::{OnDisk, TrialContext, TrialStart};
 use crate::unavailable::Unavailable;
+use crate::vmm::{Identity, Sealed, has_sandbox, shell_word};
 use crate::{Error, Result};
 
 /// The environment of every command that runs trials.

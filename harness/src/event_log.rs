@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use hotplug_protocol::GuestTime;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::sync::{SetOnce, broadcast};
 
 use crate::guest_clock::{GuestClock, HostTime};
 use crate::rendezvous::{HoldOutcome, Task};
 use crate::scenario::{Operation, Phase, Point};
+use crate::vmm::VmmEvent;
+use crate::vmm::qmp::MonitorLog;
 use crate::{Error, Result};
 
 /// The number of events that a slow subscriber may lag behind before it gets an error, because it
@@ -39,13 +40,8 @@ pub struct Stamped {
 pub enum Event {
     /// The trial reached a stage.
     Stage(Stage),
-    /// An asynchronous QMP event, known or not, as QEMU sent it.
-    Qmp {
-        /// `DEVICE_DELETED`, `ACPI_DEVICE_OST`, ...
-        event: String,
-        /// Its `data`, or null.
-        data: Value,
-    },
+    /// An event of QEMU. `qmp.log` has it as QEMU sent it.
+    Vmm(VmmEvent),
     /// An event of the guest's agent.
     Agent {
         /// The time on the guest's clock.
@@ -100,7 +96,7 @@ pub enum Event {
         /// The outcome of the hold.
         outcome: HoldOutcome,
     },
-    /// The serial console carried a panic.
+    /// The serial console printed a panic.
     Panic,
 }
 
@@ -216,8 +212,8 @@ impl EventLog {
         let stamped = Stamped { at: self.now(), what };
         match &stamped.what {
             Event::Agent { at: guest @ GuestTime(1..), .. } => inner.clocks.heard(stamped.at, *guest),
-            Event::Qmp { event, .. } if event == "STOP" => inner.clocks.stopped(stamped.at),
-            Event::Qmp { event, .. } if event == "RESUME" => inner.clocks.resumed(stamped.at),
+            Event::Vmm(VmmEvent::Stopped) => inner.clocks.stopped(stamped.at),
+            Event::Vmm(VmmEvent::Resumed) => inner.clocks.resumed(stamped.at),
             _ => {}
         }
         match &stamped.what {
@@ -314,6 +310,20 @@ impl Subscription {
                 return Ok(found);
             }
         }
+    }
+}
+
+impl MonitorLog for EventLog {
+    fn event(&self, event: VmmEvent) {
+        self.record(Event::Vmm(event));
+    }
+
+    fn now(&self) -> HostTime {
+        Self::now(self)
+    }
+
+    fn fail(&self, error: &std::io::Error) {
+        Self::fail(self, error);
     }
 }
 

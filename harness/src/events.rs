@@ -9,7 +9,7 @@ use crate::record::{Run, RunResult};
 use crate::trial::Happened;
 
 /// An event of a comparison, or of another command that runs trials.
-#[expect(missing_debug_implementations, reason = "a conclusion has none that would be short")]
+#[expect(missing_debug_implementations, reason = "a conclusion has no short debug output")]
 pub enum RunEvent<'a> {
     /// A part of the work begins, or has a message.
     Note {

@@ -3,19 +3,23 @@
 //! One module a stage, in the order data flows; `docs/architecture.md` draws it.
 
 pub mod analysis;
+pub mod arch;
 pub mod bisect;
 pub mod bytes;
+mod capped;
 pub mod compare;
 pub mod comparison;
 pub mod conclusion;
 pub mod coverage;
+pub mod device;
+pub mod drawing;
 pub mod environment;
 pub mod error;
 pub mod event_log;
 pub mod events;
+mod fault;
 pub mod files;
 pub mod fleet;
-pub mod gdb;
 pub mod guest;
 pub mod guest_clock;
 pub mod history;
@@ -29,9 +33,8 @@ pub mod overlap;
 pub mod present;
 pub mod process;
 pub mod prove;
-pub mod qemu;
-pub mod qmp;
 pub mod record;
+mod release;
 pub mod rendezvous;
 pub mod replay;
 pub mod scenario;
@@ -41,5 +44,6 @@ pub mod spec;
 pub mod text;
 pub mod trial;
 pub mod unavailable;
+pub mod vmm;
 
 pub use error::{Error, ErrorKind, Result};

@@ -38,6 +38,11 @@ pub fn nanoseconds(time: f64) -> String {
     format!("{value:.places$} {unit}")
 }
 
+/// The name of a variant as the files of a run have it, in kebab case, such as `accounting-mismatch`.
+pub(crate) fn word(variant: &impl serde::Serialize) -> String {
+    serde_json::to_value(variant).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use hotplug_side::Side;
 
 use hotplug::analysis::lock_order;
 use hotplug::compare::{LockOrderDiff, LockOrders};
-use hotplug::present::drawing::{self, Drawing};
+use hotplug::drawing::{self, Drawing};
 use hotplug::record::{add_locks, further_boot, read_locks, read_result};
 use hotplug::{Error, Result};
 

@@ -1,6 +1,7 @@
 //! Decodes the lock order from a guest's memory. The memory is not trusted: addresses are checked,
 //! loops are bounded, and malformed data is reported and never guessed.
 
+use object::Endian as _;
 use std::collections::HashMap;
 
 use rustc_hash::FxHashMap;
@@ -59,9 +60,9 @@ pub async fn read<E: From<MalformedDump>>(
     }
     let classes_in_use = at(layout.classes_in_use.address, layout.classes_in_use.bytes).await?;
     let entries_in_use = at(layout.entries_in_use.address, layout.entries_in_use.bytes).await?;
-    let used = word(&at(layout.traces_used, 8).await?, 0).unwrap_or(0);
+    let used = layout.word(&at(layout.traces_used, 8).await?, 0).unwrap_or(0);
     let base = match layout.page_offset_base {
-        Some(variable) => word(&at(variable, 8).await?, 0),
+        Some(variable) => layout.word(&at(variable, 8).await?, 0),
         None => None,
     };
     let classes = (highest(&classes_in_use) * layout.classes.stride).min(layout.classes.bytes);
@@ -94,7 +95,7 @@ impl Dump {
 
     /// The addresses of the names that are not in the image.
     fn names_elsewhere(&self, layout: &Layout) -> Vec<u64> {
-        let names = self.in_use(layout).filter_map(|(_, class)| word(class, layout.class.name));
+        let names = self.in_use(layout).filter_map(|(_, class)| layout.word(class, layout.class.name));
         names.filter(|name| *name != 0 && layout.image_at(*name).is_none()).collect()
     }
 
@@ -107,7 +108,8 @@ impl Dump {
         let mut places = HashMap::new();
         let mut keys = Vec::new();
         for (place, class) in self.in_use(layout) {
-            let (Some(key), Some(name)) = (word(class, layout.class.key), word(class, layout.class.name))
+            let (Some(key), Some(name)) =
+                (layout.word(class, layout.class.key), layout.word(class, layout.class.name))
             else {
                 continue;
             };
@@ -116,7 +118,7 @@ impl Dump {
                 continue;
             }
             // The kernel has eight (MAX_LOCKDEP_SUBCLASSES).
-            let subclass = half(class, layout.class.subclass).unwrap_or(0).min(7);
+            let subclass = layout.half(class, layout.class.subclass).unwrap_or(0).min(7);
             let key = key.wrapping_sub(subclass.into());
             let variable = layout.variable(key);
             places.insert(place, u32::try_from(order.classes.len()).unwrap_or(u32::MAX));
@@ -133,7 +135,7 @@ impl Dump {
                     subclass,
                     ordinal: 0,
                 },
-                usage: Usage::of_mask(word(class, layout.class.usage_mask).unwrap_or(0)),
+                usage: Usage::of_mask(layout.word(class, layout.class.usage_mask).unwrap_or(0)),
             });
         }
         number_equals(&mut order.classes, &keys);
@@ -147,7 +149,7 @@ impl Dump {
             let Some(&from) = places.get(&place) else { continue };
             let head =
                 layout.classes.address + place as u64 * layout.classes.stride + layout.class.locks_after;
-            let mut next = word(class, layout.class.locks_after).unwrap_or(0);
+            let mut next = layout.word(class, layout.class.locks_after).unwrap_or(0);
             let mut left = layout.entries.len();
             while next != head {
                 let entry = layout.entries.index(next).and_then(|number| self.entry(layout, number));
@@ -156,11 +158,12 @@ impl Dump {
                     return Err(MalformedDump(format!("the list of locks taken under {name} is broken")));
                 };
                 left -= 1;
-                next = word(entry, 0).unwrap_or(0);
-                let class = word(entry, layout.edge.class).and_then(|class| layout.classes.index(class));
+                next = layout.word(entry, 0).unwrap_or(0);
+                let class =
+                    layout.word(entry, layout.edge.class).and_then(|class| layout.classes.index(class));
                 // A dependency whose class was just removed is left out.
                 let Some(&to) = class.and_then(|class| places.get(&class)) else { continue };
-                let trace = word(entry, layout.edge.trace).unwrap_or(0);
+                let trace = layout.word(entry, layout.edge.trace).unwrap_or(0);
                 let path = *known.entry(trace).or_insert_with(|| {
                     let mut place = |address: u64| {
                         let new = || functions.place(&function_at(layout, address));
@@ -169,7 +172,7 @@ impl Dump {
                     let path: Vec<u32> = self.path(layout, trace)?.map(&mut place).collect();
                     (!path.is_empty()).then(|| paths.place(&path))
                 });
-                let distance = bytes(entry, layout.edge.distance).map_or(1, u16::from_le_bytes);
+                let distance = layout.short(entry, layout.edge.distance).unwrap_or(1);
                 let how = bytes(entry, layout.edge.dep).map_or(How::EN, |[dep]: [u8; 1]| How(dep & 15));
                 order.edges.push(Edge { from, to, how, distance, path });
             }
@@ -202,10 +205,10 @@ impl Dump {
     fn path(&self, layout: &Layout, trace: u64) -> Option<impl Iterator<Item = u64>> {
         let number = layout.traces.index(trace)?;
         let bytes = self.traces.get(number * 8..)?;
-        let length = usize::try_from(half(bytes, layout.trace.nr_entries)?).ok()?;
+        let length = usize::try_from(layout.half(bytes, layout.trace.nr_entries)?).ok()?;
         let first = usize::try_from(layout.trace.entries).ok()?;
         let frames = bytes.get(first..)?.chunks_exact(8).take(length.min(PATH));
-        Some(frames.filter_map(|address| word(address, 0)))
+        Some(frames.filter_map(|address| layout.word(address, 0)))
     }
 }
 
@@ -242,12 +245,19 @@ fn bytes<const N: usize>(from: &[u8], at: u64) -> Option<[u8; N]> {
     from.get(at..at.checked_add(N)?)?.try_into().ok()
 }
 
-fn word(from: &[u8], at: u64) -> Option<u64> {
-    bytes(from, at).map(u64::from_le_bytes)
-}
+/// Integers of the guest's memory, in its byte order.
+impl Layout {
+    fn word(&self, from: &[u8], at: u64) -> Option<u64> {
+        bytes(from, at).map(|word| self.byte_order.read_u64_bytes(word))
+    }
 
-fn half(from: &[u8], at: u64) -> Option<u32> {
-    bytes(from, at).map(u32::from_le_bytes)
+    fn half(&self, from: &[u8], at: u64) -> Option<u32> {
+        bytes(from, at).map(|half| self.byte_order.read_u32_bytes(half))
+    }
+
+    fn short(&self, from: &[u8], at: u64) -> Option<u16> {
+        bytes(from, at).map(|short| self.byte_order.read_u16_bytes(short))
+    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ fn layout() -> Layout {
         bytes,
     };
     Layout {
+        byte_order: object::Endianness::Little,
         classes: array(0x1000, 48 * 16, 48),
         entries: array(0x2000, 40 * 32, 40),
         traces: array(0x3000, 8 * 64, 8),

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use hotplug_vmlinux::{Structure, structures};
-use object::{Object, ObjectSegment, ObjectSymbol, SymbolKind};
+use object::{Endianness, Object, ObjectSegment, ObjectSymbol, SymbolKind};
 
 /// The virtual address where the kernel's image is mapped (`Documentation/x86/x86_64/mm.rst`):
 /// `__START_KERNEL_map`. Guests boot without KASLR, so physical memory begins there.
@@ -127,6 +127,8 @@ pub struct Symbol {
 /// The layout that [`super::read`] needs.
 #[derive(Debug)]
 pub struct Layout {
+    /// The byte order of the kernel.
+    pub byte_order: Endianness,
     /// `lock_classes`.
     pub classes: Array,
     /// `list_entries`: two for each dependency.
@@ -201,6 +203,7 @@ impl Layout {
             })
             .collect();
         Ok(Self {
+            byte_order: file.endianness(),
             classes: array("lock_classes", size("lock_class"))?,
             entries: array("list_entries", size("lock_list"))?,
             traces: array("stack_trace", 8)?,

@@ -13,6 +13,7 @@ use crate::conclusion::{Case, CaseOutcome, Conclusion, unavailable_line};
 use crate::environment::Env;
 use crate::kernel::PairSpec;
 use crate::known_bugs::{Entry, SeriesPatches, Suite};
+use crate::release::Release;
 use crate::spec::{AnalysesSpec, ComparisonSpec, RunningSpec, TrialsSpec};
 use crate::unavailable::Unavailable;
 
@@ -154,12 +155,9 @@ async fn control(prepared: &Prepared, env: &Env<'_>) -> Result<Control> {
 
 /// The series whose patches are most likely to apply: the kernel's own, or the newest older one.
 fn nearest<'a>(entry: &'a Entry, release: &str) -> Option<&'a str> {
-    let numbers = |text: &str| -> Vec<u32> {
-        text.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok()).take(2).collect()
-    };
     let mut all: Vec<&str> = entry.card.on.keys().map(String::as_str).collect();
-    all.sort_by_key(|series| numbers(series));
-    let not_newer = all.iter().rfind(|series| numbers(series) <= numbers(release));
+    all.sort_by_key(|series| Release::of(series));
+    let not_newer = all.iter().rfind(|series| Release::of(series) <= Release::of(release));
     not_newer.or(all.first()).copied()
 }
 

@@ -42,18 +42,20 @@ struct FunctionCounters {
     counters: Vec<(u32, Vec<u64>)>,
 }
 
-/// Takes the next 32-bit word from `bytes`.
-fn word(bytes: &mut &[u8]) -> Option<u32> {
+/// Takes the next 32-bit word from `bytes`, whose byte order `read` knows.
+fn word(bytes: &mut &[u8], read: fn([u8; 4]) -> u32) -> Option<u32> {
     let (first, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
-    Some(u32::from_le_bytes(*first))
+    Some(read(*first))
 }
 
 impl Counters {
-    /// Reads a `.gcda` file of an x86 guest.
+    /// Reads a `.gcda` file. It is in the byte order of the guest, which its magic number shows.
     pub fn parse(mut bytes: &[u8]) -> Result<Self, MalformedCounters> {
+        let read =
+            if bytes.starts_with(&MAGIC.to_be_bytes()) { u32::from_be_bytes } else { u32::from_le_bytes };
         let rest = &mut bytes;
-        let mut next = || word(rest).ok_or(MalformedCounters("the file is truncated"));
+        let mut next = || word(rest, read).ok_or(MalformedCounters("the file is truncated"));
         if next()? != MAGIC {
             return Err(MalformedCounters("wrong magic number"));
         }
@@ -64,7 +66,7 @@ impl Counters {
         let mut functions: Vec<FunctionCounters> = Vec::new();
         while !bytes.is_empty() {
             let rest = &mut bytes;
-            let mut next = || word(rest).ok_or(MalformedCounters("the file is truncated"));
+            let mut next = || word(rest, read).ok_or(MalformedCounters("the file is truncated"));
             let (tag, length) = (next()?, words(next()?));
             if tag == TAG_FUNCTION {
                 if length != 3 {
@@ -89,7 +91,7 @@ impl Counters {
         Ok(Self { version, stamp, checksum, functions })
     }
 
-    /// Writes the counters as a `.gcda` file.
+    /// Writes the counters as a `.gcda` file in little endian, whatever the guest's byte order is: gcov(1) reads both.
     pub fn to_gcda(&self) -> Vec<u8> {
         let unit = if self.checksum.is_some() { 4 } else { 1 };
         let mut words = vec![MAGIC, self.version, self.stamp];
@@ -209,6 +211,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_big_endian_guest_has_the_same_counters() {
+        let all = counters(*b"B22*", &[0, 1, u64::MAX, 1 << 40]);
+        let little = all.to_gcda();
+        let big: Vec<u8> = little.chunks(4).flat_map(|word| word.iter().rev().copied()).collect();
+        assert_eq!(Counters::parse(&big).unwrap(), all);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Plan;
 use crate::kernel::{Tool, capture};
-use crate::qemu::shell_word;
+use crate::vmm::shell_word;
 use crate::{Error, Result};
 
 /// A plan for Slurm.

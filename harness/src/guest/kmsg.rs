@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::capped::Capped;
+use crate::capped::Capped;
 use crate::event_log::EventLog;
 
 /// The number of bytes that hold the priority, the sequence number and the time of a record.

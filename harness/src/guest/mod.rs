@@ -5,13 +5,11 @@
 //! assumed to be UTF-8.
 
 mod agent;
-mod capped;
 mod kmsg;
 mod log;
 mod serial;
 
 pub(crate) use agent::{LOCK_STAT, LOCKDEP_STATS};
-pub(crate) use capped::Capped;
 pub(crate) use serial::{TYPED, TYPED_EVERY};
 
 pub use agent::{Agent, AgentError, LockdepStats};

@@ -10,8 +10,8 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::capped::Capped;
 use crate::bytes::Bytes;
+use crate::capped::Capped;
 use crate::event_log::{Event, EventLog};
 
 /// The message that `panic()` prints before anything else (kernel/panic.c).

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::needs::{Found, Need};
 use super::{Os, Qemu, System, apt};
+use crate::arch::GUEST;
 use crate::{Error, Result};
 
 /// How commands get root privileges.
@@ -88,8 +89,9 @@ fn is_apts(qemu: &Qemu) -> bool {
 
 fn too_old(qemu: &Qemu, why: &str) -> Error {
     Error::user(format!("{} is QEMU {}, and {why}", qemu.path.display(), qemu.version)).help(format!(
-        "set {} to a qemu-system-x86_64 of version {} or newer; without one, run only scenarios that remove no CPUs",
+        "set {} to a {} of version {} or newer; without one, run only scenarios that remove no CPUs",
         super::OVERRIDE,
+        GUEST.qemu,
         super::FOR_CPU_REMOVAL.major
     ))
 }

@@ -30,6 +30,7 @@ pub use run_plan::run as run_plan;
 pub use system::System;
 pub use tsc::tsc_hz;
 
+use crate::arch::GUEST;
 use crate::{Error, Result};
 
 /// The host machine, as a result records it.
@@ -78,7 +79,7 @@ impl Host {
     /// The installed QEMU. Fails with a user error if there is none.
     pub fn qemu(&self) -> Result<&Qemu> {
         self.qemu.as_ref().ok_or_else(|| {
-            Error::user("no QEMU: qemu-system-x86_64 is not on the PATH")
+            Error::user(format!("no QEMU: {} is not on the PATH", GUEST.qemu))
                 .help(format!("{INSTALL_ALL}, or set {OVERRIDE}"))
         })
     }

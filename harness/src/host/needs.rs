@@ -10,6 +10,7 @@
 use std::path::PathBuf;
 
 use super::{ByteCount, FOR_CPU_REMOVAL, Qemu, System};
+use crate::arch::GUEST;
 
 /// How a need is detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub const NEEDS: [Need; 12] = [
     Need {
         what: "QEMU",
         found: Found::Qemu,
-        package: "qemu-system-x86",
+        package: GUEST.qemu_package,
         purpose: "9 or newer: CPU removal under TCG",
     },
     // The metapackage: linux-source-6.1 on Debian 12, linux-source-6.12 on Debian 13.

@@ -1,7 +1,8 @@
-# The guest of the accelerator probe: a boot sector that walks the road of a kernel (real mode, protected mode, paging,
-# long mode), says on the first serial port how far it got, does a moment of a kernel's work, and says so.
+# The guest of the accelerator probe. This boot sector enters the same modes as a kernel does: real
+# mode, protected mode, paging, long mode. It reports each mode on the first serial port, then does
+# some of the work that a kernel does, and reports its end.
 #
-# payload.rs carries it assembled; a test there assembles this file and compares:
+# payload.rs contains the assembled code. A test there assembles this file and compares:
 #     as -o probe.o probe.S && ld -Ttext 0x7c00 --oformat binary -o probe.bin probe.o
 # Modes and tables: Intel SDM volume 3A, 10.8.5 "Initializing IA-32e Mode".
 
@@ -9,7 +10,7 @@
 	.equ	PML4, 0x1000
 	.equ	PDPT, 0x2000
 	.equ	PD,   0x3000
-	# Tables and work area lie below 16 MiB; the probe has 256.
+	# The tables and the work area are below 16 MiB. The machine of the probe has 256 MiB.
 	.equ	AREA, 0x200000
 	.equ	ROUNDS, 20000000
 
@@ -27,7 +28,7 @@ _start:	cli
 	movb	$'R', %al
 	outb	%al, %dx
 
-	# One GiB mapped one to one by 512 pages of 2 MiB.
+	# This maps 1 GiB one to one with 512 pages of 2 MiB.
 	xorl	%eax, %eax
 	movw	$PML4, %di
 	movw	$0x3000 / 4, %cx
@@ -79,7 +80,8 @@ long_mode:
 
 	xorl	%eax, %eax
 	cpuid
-	# As unpacking a kernel does: arithmetic, and reads and writes all over some MiB.
+	# Like the decompression of a kernel, this loop mixes arithmetic with reads and writes all
+	# over some MiB.
 	movl	$ROUNDS, %ecx
 	movl	$AREA, %edi
 3:	movl	%ecx, %esi

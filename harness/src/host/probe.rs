@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::payload::{self, Stage};
 use super::{Accelerator, Qemu};
+use crate::arch::GUEST;
 use crate::process::ProcessGroup;
 use crate::{Error, Result};
 
@@ -100,7 +101,7 @@ fn arguments(accelerator: Accelerator, what: Boot<'_>, disk: &File) -> Vec<Strin
         }
         Boot::Kernel(image) => {
             arguments.extend(["-kernel".to_owned(), image.display().to_string(), "-append".to_owned()]);
-            arguments.push("console=ttyS0 earlyprintk=serial,ttyS0,115200 panic=-1".to_owned());
+            arguments.push(format!("console={0} earlyprintk=serial,{0},115200 panic=-1", GUEST.console));
         }
     }
     arguments
@@ -126,7 +127,7 @@ async fn last_words(group: &mut ProcessGroup, stderr: &mut File) -> Result<Strin
     Ok(if last.is_empty() {
         status.to_string()
     } else {
-        last.replace("qemu-system-x86_64: ", "").replace("error: ", "")
+        last.replace(&format!("{}: ", GUEST.qemu), "").replace("error: ", "")
     })
 }
 

@@ -10,12 +10,10 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
 use super::{Accelerator, System};
+use crate::arch::GUEST;
 use crate::limits::limits;
 use crate::process::ProcessGroup;
 use crate::{Error, Result};
-
-/// Name of QEMU's binary.
-const PROGRAM: &str = "qemu-system-x86_64";
 
 /// Environment variable with the path of another QEMU binary.
 pub const OVERRIDE: &str = "HOTPLUG_QEMU";
@@ -85,7 +83,7 @@ impl Qemu {
                     version.map_err(|why| Error::user(format!("{OVERRIDE}={}: {why}", path.display())))?;
                 Ok(Some(Self { path, version }))
             }
-            None => match system.program(PROGRAM) {
+            None => match system.program(GUEST.qemu) {
                 Some(path) => {
                     let version = version_of(&path).await;
                     let version =
@@ -110,7 +108,7 @@ impl Qemu {
         .detail(
             "its interrupt controller loses interrupts, or its heap is corrupted, after a CPU was removed",
         )
-        .help(format!("hotplug doctor --install, or set {OVERRIDE} to a newer qemu-system-x86_64")))
+        .help(format!("hotplug doctor --install, or set {OVERRIDE} to a newer {}", GUEST.qemu)))
     }
 }
 

@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::arch::GUEST;
 
 use super::cache::Cache;
 use super::config::options;
@@ -216,7 +217,7 @@ pub(crate) fn load(cache: &Cache, id: &KernelId, built: Built) -> Result<Option<
         return Ok(None);
     }
     let Some(lease) = try_lock(&folder.join(RECORD), FlockArg::LockSharedNonblock)? else { return Ok(None) };
-    let Some(record) = read_record(&folder).filter(|_| folder.join("bzImage").exists()) else {
+    let Some(record) = read_record(&folder).filter(|_| folder.join(GUEST.image).exists()) else {
         tracing::warn!(folder = %folder.display(), "dropping a damaged kernel from the cache");
         drop(lease);
         remove_tree(&folder)?;
@@ -226,7 +227,7 @@ pub(crate) fn load(cache: &Cache, id: &KernelId, built: Built) -> Result<Option<
     lease.set_modified(SystemTime::now())?;
     Ok(Some(Kernel {
         id: id.clone(),
-        image: folder.join("bzImage"),
+        image: folder.join(GUEST.image),
         image_hash: record.image_hash.clone(),
         release: record.release.clone(),
         built,
@@ -246,7 +247,7 @@ pub(super) fn read_record(folder: &Path) -> Option<Record> {
 pub(crate) fn install(cache: &Cache, new: &Path, record: &Record) -> Result<()> {
     let text = serde_json::to_vec_pretty(record).map_err(std::io::Error::from)?;
     fs_err::write(new.join(RECORD), text)?;
-    for name in ["bzImage", "vmlinux", RECORD] {
+    for name in [GUEST.image, "vmlinux", RECORD] {
         fs_err::File::open(new.join(name))?.sync_all()?;
     }
     let folder = cache.kernel(&record.id);

@@ -11,6 +11,7 @@ use futures::future::LocalBoxFuture;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::arch::GUEST;
 use crate::{Error, Result};
 
 use super::apply::{self, Overlay};
@@ -378,7 +379,7 @@ impl<'a> Context<'a> {
         let expected = (!incremental).then(|| TYPICAL.saturating_sub(before).max(1));
         let (mut done, mut linking) = (0, false);
         self.tell(plan.which, BuildEvent::Compiling { done, expected });
-        let mut targets = vec![LOCKDEP_TYPES.to_owned(), "bzImage".to_owned()];
+        let mut targets = vec![LOCKDEP_TYPES.to_owned(), GUEST.image.to_owned()];
         targets.extend(gcov::variables(&source, &plan.touched));
         let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
         let made = run
@@ -404,20 +405,19 @@ impl<'a> Context<'a> {
         if !plan.touched.is_empty() {
             gcov::keep(&source, &objects, &plan.touched, &folder.join(gcov::FOLDER))?;
         }
-        let files =
-            [("arch/x86/boot/bzImage", "bzImage"), ("vmlinux", "vmlinux"), ("System.map", "System.map")];
+        let files = [(GUEST.image_path, GUEST.image), ("vmlinux", "vmlinux"), ("System.map", "System.map")];
         let (from, to) = (objects.clone(), folder.clone());
         let image_hash = blocking(move || {
             for (file, name) in files.into_iter().chain([(".config", "config")]) {
                 fs_err::copy(from.join(file), to.join(name))?;
             }
-            Ok(blake3::hash(&fs_err::read(to.join("bzImage"))?))
+            Ok(blake3::hash(&fs_err::read(to.join(GUEST.image))?))
         })
         .await?;
         let patches = plan.patches.iter();
         let record = Record {
             id: plan.id.clone(),
-            release: super::image::release(&folder.join("bzImage"))?,
+            release: super::image::release(&folder.join(GUEST.image))?,
             source: plan.located.name.clone(),
             content: plan.located.content.clone(),
             patches: patches

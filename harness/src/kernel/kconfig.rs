@@ -1,6 +1,7 @@
 //! Explains why Kconfig did not accept an option. It parses as much of the Kconfig language as an
 //! error message needs.
 
+use crate::arch::GUEST;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -21,7 +22,10 @@ pub(crate) fn find(source: &Path, names: &[&str]) -> BTreeMap<String, Vec<Entry>
     // Options of other architectures have the same names as those of x86, so only x86 is searched.
     let elsewhere = |entry: &walkdir::DirEntry| {
         let path = entry.path().strip_prefix(source).unwrap_or(entry.path());
-        path.starts_with("arch") && entry.depth() == 2 && entry.file_type().is_dir() && !path.ends_with("x86")
+        path.starts_with("arch")
+            && entry.depth() == 2
+            && entry.file_type().is_dir()
+            && !path.ends_with(GUEST.kernel)
     };
     let walk = walkdir::WalkDir::new(source).sort_by_file_name();
     for file in walk.into_iter().filter_entry(|entry| !elsewhere(entry)).flatten() {

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use walkdir::WalkDir;
 
+use crate::arch::GUEST;
 use crate::{Error, Result, files};
 
 use super::command;
@@ -303,9 +304,8 @@ fn is_linked_anew(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let top = path.components().count() == 1;
     top && (name == "vmlinux" || name == "vmlinux.o" || name.starts_with(".tmp_vmlinux"))
-        || path.starts_with("arch/x86/boot/compressed") && name.starts_with("vmlinux")
-        || path == Path::new("arch/x86/boot/bzImage")
-        || path == Path::new("arch/x86/boot/vmlinux.bin")
+        || path.ends_with(Path::new("boot/compressed").join(&*name)) && name.starts_with("vmlinux")
+        || GUEST.linked.iter().any(|linked| path == Path::new(linked))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::release::Release;
 use crate::{Error, Result};
 
 use super::cache::Cache;
@@ -158,15 +159,14 @@ pub(crate) async fn locate(source: &Source, cache: &Cache, cancel: &Cancellation
 
 /// The version and tarball of a package.
 fn package(folder: &Path, version: Option<&str>) -> Result<(String, PathBuf)> {
-    let mut found: Vec<(Vec<u32>, String, PathBuf)> = Vec::new();
+    let mut found: Vec<(Release, String, PathBuf)> = Vec::new();
     for entry in fs_err::read_dir(folder).into_iter().flatten().flatten() {
         let file = entry.file_name().to_string_lossy().into_owned();
         let Some((has, _)) = file.strip_prefix("linux-source-").and_then(|rest| rest.split_once(".tar"))
         else {
             continue;
         };
-        let numbers = has.split('.').map(|part| part.parse().unwrap_or(0)).collect();
-        found.push((numbers, has.to_owned(), entry.path()));
+        found.push((Release::of(has), has.to_owned(), entry.path()));
     }
     found.sort();
     let named = |wanted: &str| found.iter().find(|(_, has, _)| has == wanted);

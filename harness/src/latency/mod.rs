@@ -12,7 +12,7 @@ mod trace;
 pub use judge::{Timed, enough_boots};
 pub use lock_stat::{LockTimes, lock_stat};
 pub use metric::{FILE, TrialTimes, VictimTimes};
-pub use phase::{CameOnline, Course, TRACED, courses};
+pub use phase::{CameOnline, Course, courses, traced};
 pub use result::{Latency, MetricResult, MetricVerdict, PhaseResult, Stall, VictimResult};
 pub use spread::{Spread, Times};
 pub use trace::{Call, MalformedTrace, calls};

@@ -8,26 +8,17 @@
 use serde::{Deserialize, Serialize};
 
 use super::trace::Call;
+use crate::arch::GUEST;
 use crate::scenario::{Mark, Span};
 
-/// Functions that are traced for the marks of [`courses`].
-pub const TRACED: [&str; 14] = [
-    "acpi_hotplug_schedule",
-    "acpi_device_hotplug",
-    "acpi_memory_device_add",
-    "acpi_memory_device_remove",
-    "acpi_processor_add",
-    "acpi_processor_remove",
-    // 6.12 removes a CPU after its ejection (drivers/acpi/acpi_processor.c).
-    "acpi_processor_post_eject",
-    "create_memory_block_devices",
-    "arch_register_cpu",
-    "acpi_evaluate_ej0",
-    "online_pages",
-    "offline_pages",
-    "_cpu_up",
-    "_cpu_down",
-];
+/// The functions that are traced for the marks of [`courses`].
+pub fn traced() -> Vec<&'static str> {
+    let of = GUEST.phases;
+    let firmware = [of.delivered, of.hotplug, of.memory_added, of.memory_removed, of.cpu_added];
+    let core = ["create_memory_block_devices", of.cpu_registered, of.ejected];
+    let common = ["online_pages", "offline_pages", "_cpu_up", "_cpu_down"];
+    firmware.into_iter().chain(of.cpu_removed.iter().copied()).chain(core).chain(common).collect()
+}
 
 /// The marks of an operation by one clock.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,8 +64,9 @@ pub fn courses(calls: &[Call], online: &[CameOnline]) -> Vec<Course> {
     let mut calls: Vec<&Call> = calls.iter().collect();
     calls.sort_by(|a, b| a.began_us.total_cmp(&b.began_us));
     let of = |name: &'static str| calls.iter().copied().filter(move |call| call.function == name);
-    let mut delivered = of("acpi_hotplug_schedule");
-    let hotplugs: Vec<&Call> = of("acpi_device_hotplug").collect();
+    let names = GUEST.phases;
+    let mut delivered = of(names.delivered);
+    let hotplugs: Vec<&Call> = of(names.hotplug).collect();
     let mut all = Vec::new();
     for (at, hotplug) in hotplugs.iter().enumerate() {
         let (begin, end) = (hotplug.began_us, hotplug.ended_us());
@@ -86,7 +78,7 @@ pub fn courses(calls: &[Call], online: &[CameOnline]) -> Vec<Course> {
         let first = |name: &'static str| within(name).next().map(|call| call.began_us);
         let last = |name: &'static str| within(name).next_back().map(Call::ended_us);
         let mut marks = vec![(Mark::Delivered, delivered)];
-        let operation = if let Some(driver) = first("acpi_memory_device_add") {
+        let operation = if let Some(driver) = first(names.memory_added) {
             let blocks = within("online_pages").count();
             let heard = online.iter().filter(|event| !event.is_cpu && event.at >= driver && event.at < next);
             marks.extend([
@@ -96,22 +88,21 @@ pub fn courses(calls: &[Call], online: &[CameOnline]) -> Vec<Course> {
                 (Mark::Visible, blocks.checked_sub(1).and_then(|nth| heard.map(|event| event.at).nth(nth))),
             ]);
             "plug dimm"
-        } else if let Some(driver) = first("acpi_processor_add") {
+        } else if let Some(driver) = first(names.cpu_added) {
             // The CPU is brought online later, through sysfs.
             let up = of("_cpu_up").find(|call| driver <= call.began_us && call.began_us < next);
             let up = up.map(Call::ended_us);
             let heard = online.iter().find(|event| event.is_cpu && up.is_some_and(|up| event.at >= up));
             marks.extend([
                 (Mark::Driver, Some(driver)),
-                (Mark::Registered, last("arch_register_cpu")),
+                (Mark::Registered, last(names.cpu_registered)),
                 (Mark::Online, up),
                 (Mark::Visible, heard.map(|event| event.at)),
             ]);
             "plug cpu"
         } else {
-            let (dimm, cpu) =
-                ("acpi_memory_device_remove", ["acpi_processor_remove", "acpi_processor_post_eject"]);
-            let (offline, removed, operation) = match (last(dimm), cpu.into_iter().find_map(last)) {
+            let cpu_removed = names.cpu_removed.iter().copied().find_map(last);
+            let (offline, removed, operation) = match (last(names.memory_removed), cpu_removed) {
                 (Some(removed), _) => ("offline_pages", removed, "unplug dimm"),
                 (None, Some(removed)) => ("_cpu_down", removed, "unplug cpu"),
                 (None, None) => continue,
@@ -120,7 +111,7 @@ pub fn courses(calls: &[Call], online: &[CameOnline]) -> Vec<Course> {
                 (Mark::OfflineBegun, first(offline)),
                 (Mark::OfflineDone, last(offline)),
                 (Mark::Removed, Some(removed)),
-                (Mark::Ejected, last("acpi_evaluate_ej0")),
+                (Mark::Ejected, last(names.ejected)),
             ]);
             operation
         };

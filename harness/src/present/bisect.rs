@@ -1,4 +1,4 @@
-//! The screen of a bisection: a row a test, then who is suspected.
+//! The screen of a bisection: a row for each test, then the suspected revisions.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::bisect::{BisectResult, Bisecting, Bisection, Suspected, Test};
 use crate::record::HostRecord;
 use crate::text::harmless;
 
-/// What is printed as a bisection goes on.
+/// The lines that are printed while a bisection runs.
 pub fn bisecting(bisecting: &Bisecting<'_>) -> String {
     match bisecting {
         Bisecting::Begins { source, revisions, called, head: of } => {
@@ -21,17 +21,17 @@ pub fn bisecting(bisecting: &Bisecting<'_>) -> String {
     }
 }
 
-/// Column of the revision, characters.
+/// Width of the revision's column, in characters.
 const NAME: usize = 58;
 
-/// What it is about to do.
+/// The request, and the head of the table.
 pub fn head(source: &str, revisions: usize, called: &str, host: &HostRecord) -> String {
     format!("hotplug bisect   {source}, {revisions} revisions\n{}\n\n{}\n", host_line(host), sought(called))
 }
 
 /// The head of the table.
 pub fn sought(called: &str) -> String {
-    format!("{:<NAME$}  {:<17} who may have brought it\n", harmless(&format!("\"{called}\""), NAME), "trials")
+    format!("{:<NAME$}  {:<17} suspects\n", harmless(&format!("\"{called}\""), NAME), "trials")
 }
 
 /// A test that ended.
@@ -54,14 +54,15 @@ pub fn row(name: &str, test: &Test, bisection: &Bisection) -> String {
     out
 }
 
-/// Who is suspected, by what `name` calls them.
+/// The suspected revisions. `name` returns the name of a revision.
 pub fn suspected(suspected: &Suspected, name: impl Fn(usize) -> String, bisection: &Bisection) -> String {
     let weights = bisection.posterior();
     let mut out = String::from("\n");
     let percent = |at: usize| weights[at] * 100.0;
     match suspected.revisions.as_slice() {
         [] => {
-            let _ = writeln!(out, "undecided it comes and goes: no one revision can have brought it");
+            let _ =
+                writeln!(out, "undecided the report comes and goes: no single revision explains the trials");
         }
         [0] if suspected.decided => {
             let _ = writeln!(
@@ -78,7 +79,7 @@ pub fn suspected(suspected: &Suspected, name: impl Fn(usize) -> String, bisectio
             let sum = suspected.probability * 100.0;
             let _ = writeln!(
                 out,
-                "undecided one of {}, {sum:.1} % together; no more trials can tell them apart:",
+                "undecided one of {}, {sum:.1} % together; no further trials can distinguish them:",
                 several.len()
             );
             for one in several.iter().take(10) {
@@ -99,7 +100,8 @@ pub fn suspected(suspected: &Suspected, name: impl Fn(usize) -> String, bisectio
     out
 }
 
-/// What it took, and where it is. `folder` is the bisection's.
+/// The cost of the bisection, and the location of its result. `folder` is the folder of the
+/// bisection.
 pub fn totals(result: &BisectResult, folder: &Path) -> String {
     let kernels = result.tests.iter().filter(|test| test.build_seconds.is_some()).count();
     let trials: u32 = result.tests.iter().map(|test| test.hits + test.clean).sum();

@@ -1,4 +1,5 @@
-//! A kernel's build while it runs: a bar on a terminal, else a line a stage, both on standard error.
+//! The progress of a kernel's build on standard error: a bar on a terminal, otherwise one line for
+//! each stage.
 
 use std::io::{IsTerminal, Write as _};
 use std::sync::Mutex;
@@ -9,16 +10,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::kernel::{BuildEvent, BuildListener};
 
-/// Shows a build: a bar on a terminal, else a line a stage, both on standard error.
+/// Shows the progress of a build on standard error: a bar on a terminal, otherwise one line for
+/// each stage.
 #[derive(Debug)]
 pub struct BuildReporter {
     bar: Option<ProgressBar>,
-    /// The stage told last, so that each is told once.
+    /// The stage that was printed last, so that each is printed once.
     stage: Mutex<String>,
 }
 
 impl BuildReporter {
-    /// Looks at standard error to decide.
+    /// Chooses the form by whether standard error is a terminal.
     pub fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(ProgressBar::no_length);
         Self { bar, stage: Mutex::default() }
@@ -34,7 +36,7 @@ impl BuildReporter {
             bar.set_message(text.clone());
             bar.enable_steady_tick(Duration::from_millis(200));
         } else {
-            // Standard error may be closed; a build goes on without it.
+            // Standard error may be closed. The build continues without it.
             let _ = writeln!(std::io::stderr(), "{text}");
         }
         *stage = text;

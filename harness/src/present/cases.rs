@@ -1,7 +1,8 @@
-//! A comparison as test cases: what it expects of a patch, one by one, for files that CI systems read.
+//! A comparison as test cases, for files that CI systems read: one case for each expectation of the
+//! patch.
 //!
-//! Names stay the same from run to run, so that a CI system can follow them; each finding is a case of its own beside them,
-//! named by its signature.
+//! The names are the same in every run, so that a CI system can track them. Each finding is an
+//! additional case, named by its signature.
 
 use hotplug_side::Sides;
 
@@ -10,7 +11,7 @@ use crate::conclusion::{Case, CaseOutcome, Conclusion, LONGEST};
 use crate::record::RunResult;
 use crate::text::harmless;
 
-/// All of a comparison.
+/// All cases of a comparison.
 pub fn cases(result: &RunResult) -> Vec<Case> {
     let mut all = vec![
         Case::new("the verdict", verdict(result)),
@@ -72,7 +73,7 @@ fn finding(finding: &Finding) -> Case {
     Case { name, outcome }
 }
 
-/// The call path, innermost first, one frame a line, with file and line where they are known.
+/// The call path, innermost first, one frame a line, with file and line if they are known.
 pub(super) fn call_path(finding: &Finding) -> Vec<String> {
     let line = |frame: &hotplug_kreport::Frame| {
         let source = frame.source.as_deref().map_or_else(String::new, |source| format!(" at {source}"));

@@ -1,4 +1,4 @@
-//! The screens of plans, shards and what they were merged to.
+//! The screens of plans, shards and merged results.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -7,13 +7,13 @@ use super::duration;
 use crate::fleet::{Left, MergedCell, Plan, Shard};
 use crate::text::harmless;
 
-/// Column of a combination's name, characters.
+/// Width of the column with a combination's name, in characters.
 const NAME: usize = 56;
 
-/// Combinations, and shards that do not count, on a screen.
+/// The maximum number of combinations, and of shards that do not count, on a screen.
 const SHOWN: usize = 40;
 
-/// A plan that was made.
+/// The screen of a new plan.
 pub fn plan(plan: &Plan, folder: &Path) -> String {
     let mut out = format!("{:<NAME$}  {:>7}  {:>6}\n", "combination", "trials", "shards");
     for cell in plan.cells.iter().take(SHOWN) {
@@ -35,11 +35,11 @@ pub fn plan(plan: &Plan, folder: &Path) -> String {
         }
     );
     let _ =
-        writeln!(out, "next      hotplug work {} 0, and so on; then hotplug merge of it", folder.display());
+        writeln!(out, "next      hotplug work {0} 0, and so on; then hotplug merge {0}", folder.display());
     out
 }
 
-/// A shard that ended.
+/// The line of a shard that ended.
 pub fn shard(cell: &str, shard: &Shard, how: &str) -> String {
     let tally = shard.judge.tally();
     format!(
@@ -52,7 +52,8 @@ pub fn shard(cell: &str, shard: &Shard, how: &str) -> String {
     )
 }
 
-/// All combinations, and what is not among them. `folder` is the plan's.
+/// The screen of all combinations, and of the shards that were left out. `folder` is the plan's
+/// folder.
 pub fn merged(plan: &Plan, cells: &[MergedCell], left: &[Left], folder: &Path) -> String {
     let mut out = format!("{:<NAME$}  {:>11}  {:>9}\n", "combination", "trials", "shards");
     for (number, cell) in cells.iter().enumerate() {

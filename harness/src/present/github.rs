@@ -1,4 +1,5 @@
-//! What GitHub shows of a run: the job's summary in Markdown, and annotations (workflow commands on standard output).
+//! The output for GitHub: the job's summary in Markdown, and annotations (workflow commands on
+//! standard output).
 
 use std::fmt::Write;
 
@@ -55,7 +56,7 @@ pub fn annotations(result: &RunResult, cases: &[Case]) -> String {
     out
 }
 
-/// Text of a guest that is no markup of ours: Markdown takes HTML, links and tables' bars.
+/// Escapes a guest's text, because Markdown interprets HTML, links and the bars of tables.
 fn markdown(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars().filter(|c| !c.is_control()) {
@@ -76,7 +77,7 @@ fn code(text: &str) -> String {
     format!("<code>{}</code>", markdown(text))
 }
 
-/// What a runner makes of a command's data (actions/toolkit, `escapeData`).
+/// Escapes the data of a workflow command (actions/toolkit, `escapeData`).
 fn data(text: &str) -> String {
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }

@@ -1,4 +1,4 @@
-//! What earlier runs came to, for people.
+//! The results of earlier runs, as text.
 
 use std::fmt::Write;
 
@@ -9,10 +9,10 @@ use crate::compare::Count;
 use crate::history::{Bug, MetricSeries, RunRow, ScenarioRow, changes};
 use crate::text::{harmless, nanoseconds};
 
-/// Of a row.
+/// The width of a row, in characters.
 const WIDTH: usize = 100;
 
-/// All scenarios, and the findings that came last.
+/// All scenarios, and the latest findings.
 pub fn overview(scenarios: &[ScenarioRow], found: &[Bug]) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "{:<40} {:>6} {:>10}  last run", "scenario", "runs", "regressed");
@@ -23,7 +23,7 @@ pub fn overview(scenarios: &[ScenarioRow], found: &[Bug]) -> String {
     out
 }
 
-/// Findings: first and last seen, in how many trials.
+/// Findings: when they were first and last seen, and in how many trials.
 pub fn bugs(found: &[Bug]) -> String {
     let mut out = String::new();
     if !found.is_empty() {
@@ -43,7 +43,8 @@ pub fn bugs(found: &[Bug]) -> String {
     out
 }
 
-/// Runs: what was compared and the verdict. The numbers are trials, or trials that showed a finding.
+/// Runs: the compared kernels and the verdict. The numbers are trials, or trials that showed a
+/// finding.
 pub fn runs(all: &[RunRow]) -> String {
     let mut out = format!("\n{:<16} {:<13} {:>9}  what\n", "run of", "verdict", "trials");
     for run in all {
@@ -60,7 +61,7 @@ pub fn runs(all: &[RunRow]) -> String {
     out
 }
 
-/// How long things took with kernels that had no patch, and where that changed.
+/// The latency of kernels without a patch over time, and its changes.
 pub fn trends(all: &[MetricSeries]) -> String {
     let mut out = String::new();
     for MetricSeries { metric, ground, points } in all {
@@ -85,7 +86,7 @@ pub fn trends(all: &[MetricSeries]) -> String {
     out
 }
 
-/// What was compared, on which kernel.
+/// The compared patch and kernel of a run.
 pub(super) fn what(run: &RunRow) -> String {
     let RunRow { id, release, patches, .. } = run;
     match patches.lines().next() {
@@ -94,10 +95,10 @@ pub(super) fn what(run: &RunRow) -> String {
     }
 }
 
-/// `3/40 (2 % to 20 %)`
+/// Formats a rate as `3/40 (2 % to 20 %)`.
 pub(super) fn rate(count: Count) -> String {
     if count.trials == 0 {
-        return "nowhere".into();
+        return "no trials".into();
     }
     let (low, high) = interval(count.seen, count.trials);
     format!("{count} ({:.0} % to {:.0} %)", low * 100.0, high * 100.0)

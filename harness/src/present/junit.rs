@@ -1,4 +1,5 @@
-//! `JUnit` XML, as CI systems read it: the scenario is a suite, its cases are test cases.
+//! The result as `JUnit` XML for CI systems: the scenario is a test suite, and its cases are test
+//! cases.
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
@@ -8,7 +9,7 @@ use crate::record::RunResult;
 /// The file.
 pub fn junit(result: &RunResult, cases: &[Case]) -> crate::Result<String> {
     let mut suite = TestSuite::new(result.run.scenario.as_str());
-    // Without a zone, as the schemas want it.
+    // The schemas require a time without a zone.
     let started = result.run.started.strftime("%Y-%m-%dT%H:%M:%S").to_string();
     suite.extra.insert("timestamp".into(), started.as_str().into());
     suite.set_time(std::time::Duration::from_secs_f64(result.trials_seconds.max(0.0)));
@@ -41,15 +42,17 @@ pub fn junit(result: &RunResult, cases: &[Case]) -> crate::Result<String> {
     Ok(skipped(&report.to_string().map_err(crate::Error::infrastructure)?))
 }
 
-/// The library calls what was skipped in a suite `disabled`, of which Jenkins' schema knows nothing there; it, and those
-/// who read by it, know `skipped`. No text begins a line so: in a text `<` is `&lt;`.
+/// Renames an attribute of suites. The library writes the number of skipped cases as `disabled`,
+/// which Jenkins' schema does not allow there. That schema, and the tools that follow it, expect
+/// `skipped`. No line of text can begin like a suite, because `<` is `&lt;` in text.
 fn skipped(xml: &str) -> String {
     let suite = |line: &str| line.trim_start().starts_with("<testsuite ");
     let renamed = |line: &str| line.replacen(" disabled=\"", " skipped=\"", 1);
     xml.split_inclusive('\n').map(|line| if suite(line) { renamed(line) } else { line.to_owned() }).collect()
 }
 
-/// Without the two characters that XML has not (1.0, 2.2 Characters) and the library lets through.
+/// Removes the two characters that XML does not allow (1.0, 2.2 Characters) and that the library
+/// does not remove.
 fn plain(text: &str) -> String {
     text.chars().filter(|c| !['\u{fffe}', '\u{ffff}'].contains(c)).collect()
 }
@@ -59,7 +62,7 @@ mod tests {
     use super::*;
     use crate::conclusion::Case;
 
-    /// The least that can be read as a result.
+    /// A small valid result.
     fn result() -> RunResult {
         let text = include_str!("../../tests/fixtures/results/seed-6.12/result.json");
         serde_json::from_str(text).unwrap()
@@ -70,7 +73,7 @@ mod tests {
         let hostile = "]]></failure><x a='\"'>\u{1b}[31m\u{0}\u{fffe}&amp;";
         let failed = CaseOutcome::Failed { why: hostile.into(), more: vec![hostile.into()] };
         let text = junit(&result(), &[Case { name: hostile.into(), outcome: failed }]).unwrap();
-        // The schemas want no zone, this reader does.
+        // The schemas require a time without a zone, but this reader requires one.
         let at = "2026-11-27T09:22:07";
         assert!(text.contains(at) && !text.contains('\u{fffe}'), "{text}");
         let text = text.replace(at, "2026-11-27T09:22:07Z").replace(" skipped=\"", " disabled=\"");

@@ -1,4 +1,5 @@
-//! KTAP, as kernel developers' tools read it (Documentation/dev-tools/ktap.rst): the scenario is a test, its cases are subtests.
+//! The result as KTAP for the kernel developers' tools (Documentation/dev-tools/ktap.rst): the
+//! scenario is a test, and its cases are subtests.
 
 use std::fmt::Write;
 
@@ -15,7 +16,7 @@ pub fn ktap(suite: &str, cases: &[Case]) -> String {
             CaseOutcome::Failed { why, more } => {
                 ("not ok", format!("\n    # {}", plain(why)), more.as_slice())
             }
-            // What cannot be told neither passes nor fails.
+            // An undecided case neither passes nor fails.
             CaseOutcome::Skipped { why } => ("ok", format!(" # SKIP {}", plain(why)), [].as_slice()),
             CaseOutcome::Broken { why } => ("not ok", format!("\n    # {}", plain(why)), [].as_slice()),
         };
@@ -31,7 +32,7 @@ pub fn ktap(suite: &str, cases: &[Case]) -> String {
     out
 }
 
-/// Without what begins a directive or a line.
+/// Removes the characters that begin a directive or a line.
 fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).map(|c| if c == '#' { '_' } else { c }).collect()
 }

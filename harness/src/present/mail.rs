@@ -1,4 +1,4 @@
-//! A mail to a kernel list: plain text of at most 75 columns, in the form in which people reply to a patch.
+//! A mail to a kernel list: plain text of at most 75 columns, in the form of a reply to a patch.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -6,18 +6,18 @@ use std::path::Path;
 use super::{cases, duration};
 use crate::compare::{Class, Finding, Verdict};
 use crate::conclusion::Conclusion;
-use crate::qemu::shell_word;
 use crate::record::RunResult;
 use crate::scenario::{Clock, Point};
 use crate::text::harmless;
+use crate::vmm::shell_word;
 
-/// Widest line, characters (Documentation/process/submitting-patches.rst wraps at 75).
+/// Widest line, in characters (Documentation/process/submitting-patches.rst wraps at 75).
 const WIDTH: usize = 75;
 
-/// Findings told in full.
+/// The number of findings that are printed in full.
 const SHOWN: usize = 5;
 
-/// The mail's text; `scenario` is what the scenario is aimed at.
+/// The text of the mail. `scenario` is the purpose of the scenario.
 pub fn mail(result: &RunResult, scenario: &str) -> String {
     let run = &result.run;
     let mut out = String::new();
@@ -26,7 +26,7 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
         Some(Verdict::Fixed) => "something that goes wrong without it does not with it.",
         Some(Verdict::Unchanged) => "nothing goes wrong with it that does not without.",
         Some(Verdict::Inconclusive) => "the trials decide nothing.",
-        None => "the trials failed, and nothing can be said.",
+        None => "the trials failed, so there is no verdict.",
     };
     paragraph(&mut out, &format!("I ran this under memory and CPU hotplug: {verdict}"));
     let before = &run.kernels.before;
@@ -77,11 +77,11 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
         let rate = result.trials.before.detectable_rate.max(result.trials.after.detectable_rate) * 100.0;
         paragraph(
             &mut out,
-            &format!("What strikes fewer than {rate:.0} % of such trials may have been missed (at 95 %)."),
+            &format!("A report in fewer than {rate:.0} % of such trials may have been missed (at 95 %)."),
         );
     }
     for lines in result.conclusions().map(Conclusion::mail) {
-        // Screens are wider than mails, and have columns.
+        // Lines of the screen are wider than a mail, and are set in columns.
         for line in &lines {
             let indent = line.len() - line.trim_start().len();
             let words = line.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -90,8 +90,8 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
         }
     }
     out.push_str("\nTo repeat it:\n\n");
-    // A command is one line, however long: it is to be copied.
-    // Whoever reads it has the patches elsewhere.
+    // A command stays on one line, however long, so that it can be copied. It has only the file
+    // names of the patches, because the reader's copies are in another place.
     let _ = writeln!(out, "  {}", command(result, name));
     let _ = writeln!(out, "\nhotplug {}", run.hotplug);
     out
@@ -115,7 +115,7 @@ fn told(out: &mut String, finding: &Finding) {
         let _ = write!(text, ", during {}", finding.during);
     }
     paragraph(out, &format!("{text}:"));
-    // What a kernel printed is not wrapped, or it would not be found again; it is cut.
+    // A kernel's text is truncated and not wrapped, because a wrapped line cannot be searched for.
     let _ = writeln!(out, "  {}", harmless(&finding.title, WIDTH - 3));
     for frame in cases::call_path(finding).iter().take(16) {
         let _ = writeln!(out, "   {}", harmless(frame, WIDTH - 4));
@@ -123,7 +123,8 @@ fn told(out: &mut String, finding: &Finding) {
     out.push('\n');
 }
 
-/// The command that gives these trials again, from the kernels on, with patches `called` so by their paths.
+/// The command that repeats these trials, including the kernels. `called` turns the path of a patch
+/// into its name in the command.
 pub(super) fn command(result: &RunResult, called: impl Fn(&str) -> &str) -> String {
     let run = &result.run;
     let sweep = run.plan.sweep.as_ref();
@@ -142,7 +143,8 @@ pub(super) fn command(result: &RunResult, called: impl Fn(&str) -> &str) -> Stri
     option("functions", sweep.map(|sweep| shell_word(&list(&sweep.functions))));
     option("against", sweep.map(|sweep| shell_word(&list(&sweep.against))));
     option("limit", sweep.map(|sweep| sweep.manner.limit_ms.to_string()));
-    // Of a sweep those of each pair are told.
+    // The number of trials is planned over all pairs of a sweep, but the option counts them for
+    // each pair.
     let pairs = sweep.map_or(1, |sweep| sweep.pairs().len().max(1));
     option("trials", run.trials.map(|trials| (trials as usize).div_ceil(pairs).to_string()));
     option("for", plan.seconds.map(|seconds| format!("{}s", seconds.ceil())));
@@ -156,7 +158,7 @@ pub(super) fn command(result: &RunResult, called: impl Fn(&str) -> &str) -> Stri
     harmless(&words.join(" "), 2000)
 }
 
-/// The last part of a path.
+/// The last component of a path.
 pub(super) fn name(path: &str) -> &str {
     Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or(path)
 }

@@ -1,4 +1,5 @@
-//! Progress while it works: a bar and what comes up where somebody looks, a few plain lines where nobody does.
+//! Progress of trials: on a terminal a bar with a line for each new report, otherwise a few plain
+//! lines.
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
@@ -11,10 +12,10 @@ use super::duration;
 use crate::text::harmless;
 use crate::trial::{Again, Happened, TrialOutcome, TrialRecord};
 
-/// Longest line above the bar, characters.
+/// Longest line above the bar, in characters.
 const LINE: usize = 120;
 
-/// How often a run without a terminal says how far it is.
+/// The interval of progress lines without a terminal.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// The bar of the trials, or its plain lines.
@@ -32,12 +33,12 @@ struct Tally {
     ended: u64,
     reported: u64,
     other: u64,
-    /// Lockdep checked to the end; none of kernels that have none.
+    /// Trials in which lockdep was armed to the end; `None` for kernels without lockdep.
     armed: Option<u64>,
     began: Option<Instant>,
-    /// When a plain line was last said.
+    /// The time of the last plain line.
     said: Option<Instant>,
-    /// Signatures that were told of.
+    /// The signatures that were already printed.
     seen: BTreeSet<String>,
 }
 
@@ -46,14 +47,15 @@ impl Tally {
         self.began.map_or(0.0, |began| began.elapsed().as_secs_f64())
     }
 
-    /// Trials a minute; none before the first has ended.
+    /// Trials a minute; `None` before the first has ended.
     fn rate(&self) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "trials are few")]
         let ended = self.ended as f64;
         (self.ended > 0 && self.seconds() > 0.0).then(|| ended / self.seconds() * 60.0)
     }
 
-    /// `38 a minute, armed in 12, 3 reported, 0 otherwise not clean, 2 m 10 s left`
+    /// Formats the progress as `38 a minute, armed in 12, 3 reported, 0 otherwise not clean, 2 m 10
+    /// s left`.
     fn words(&self, left: Option<u64>) -> String {
         let rate = self.rate().map_or_else(String::new, |rate| format!("{rate:.0} a minute, "));
         #[expect(clippy::cast_precision_loss, reason = "trials are few")]
@@ -67,7 +69,8 @@ impl Tally {
 }
 
 impl Progress {
-    /// For `trials` trials in all, or as many as there will be, of which `done` ended in an earlier process.
+    /// For `trials` trials in total, or an unknown number, of which `done` ended in an earlier
+    /// process.
     pub fn of_trials(trials: Option<u64>, done: u64) -> Self {
         let plain = !std::io::stderr().is_terminal();
         let target = if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
@@ -81,7 +84,7 @@ impl Progress {
         Self { bar, plain, planned: trials, done, tally: Mutex::default() }
     }
 
-    /// Takes note of what happened.
+    /// Handles an event.
     pub fn tell(&self, happened: &Happened) {
         let Ok(mut tally) = self.tally.lock() else { return };
         match happened {
@@ -111,7 +114,7 @@ impl Progress {
         if record.outcome < TrialOutcome::Reported {
             self.say(&format!("{}: {}: {}", record.folder, record.outcome, harmless(&record.why, LINE)));
         }
-        // Each report when it first comes, and not again.
+        // Each report is printed at its first occurrence only.
         for seen in &record.reports {
             if tally.seen.insert(seen.first.signature.hash.clone()) {
                 self.say(&format!("{}: {}", record.folder, harmless(&seen.first.title, LINE)));
@@ -130,7 +133,7 @@ impl Progress {
         }
     }
 
-    /// A line above the bar.
+    /// Prints a line above the bar.
     pub fn say(&self, text: &str) {
         if self.plain {
             eprintln!("trials    {text}");
@@ -139,7 +142,7 @@ impl Progress {
         }
     }
 
-    /// Removes the bar; without a terminal, says in one line how it went.
+    /// Removes the bar. Without a terminal, it prints a summary in one line.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
         let Ok(tally) = self.tally.lock() else { return };

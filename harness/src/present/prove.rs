@@ -1,4 +1,4 @@
-//! The screen of a proof: a row an entry as it ends, and the totals.
+//! The screen of a proof: a row for each entry as soon as it ends, then the totals.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::prove::{EntryResult, ProveResult, Proving, Sight, Totals};
 use crate::record::HostRecord;
 use crate::text::harmless;
 
-/// What is printed as a proof goes on.
+/// The lines that are printed while a proof runs.
 pub fn proving(proving: &Proving<'_>) -> String {
     match proving {
         Proving::Begins(result) => head(&result.release, &result.source, &result.head.host),
@@ -19,19 +19,20 @@ pub fn proving(proving: &Proving<'_>) -> String {
     }
 }
 
-/// Columns: name, sight, trials, seconds; what follows is open-ended.
+/// Width of the column with an entry's name. The columns of sight, trials and seconds follow, then
+/// text of any length.
 const NAME: usize = 32;
-/// Widest text of a finding, characters.
+/// Widest text of a finding, in characters.
 const TITLE: usize = 58;
 
-/// What it is about to do, and the head of the table.
+/// The request, and the head of the table.
 pub fn head(release: &str, source: &str, host: &HostRecord) -> String {
     let mut out = format!("hotplug prove   {source}, {release}\n{}\n\n", host_line(host));
     let _ = writeln!(out, "{:<NAME$} {:<10} {:>7} {:>6}  as", "known bug", "", "trials", "after");
     out
 }
 
-/// One entry: a row, and one more line for each finding that nobody expected.
+/// One entry: a row, and one more line for each unexpected finding.
 pub fn row(entry: &EntryResult) -> String {
     let mut out = String::new();
     let sight = match &entry.sight {
@@ -58,7 +59,7 @@ pub fn row(entry: &EntryResult) -> String {
         }
         Sight::Found => entry.seen.as_ref().map_or_else(String::new, |f| harmless(&f.key, TITLE)),
         Sight::NotFound => match &entry.not_found {
-            Some(why) => format!("as its card says: {}", harmless(&first_line(why), TITLE)),
+            Some(why) => format!("as its card expects: {}", harmless(&first_line(why), TITLE)),
             None => match entry.expect.first() {
                 Some(expected) => harmless(&expected.key, TITLE),
                 None => format!("slower: {}", entry.slower.join(", ")),
@@ -74,7 +75,7 @@ pub fn row(entry: &EntryResult) -> String {
     out
 }
 
-/// Boots of each kernel that were timed.
+/// The number of timed boots of each kernel.
 fn boots(entry: &EntryResult) -> String {
     entry
         .latency()
@@ -90,7 +91,7 @@ fn first_line(text: &str) -> String {
     harmless(text.lines().next().unwrap_or_default(), TITLE + 20)
 }
 
-/// All entries together. `folder` is the proof's.
+/// The totals of all entries. `folder` is the proof's folder.
 pub fn totals(result: &ProveResult, folder: &Path) -> String {
     let Totals { real, planted, clean, .. } = result.totals;
     let t = &result.totals;

@@ -1,4 +1,4 @@
-//! The screen of a replay: for each finding, how often it came again.
+//! The screen of a replay: for each finding, the number of replays that showed it again.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,10 +8,10 @@ use crate::compare::Recurrence;
 use crate::record::{ReplayResult, StartMethod};
 use crate::text::harmless;
 
-/// Widest line, characters.
+/// Widest line, in characters.
 const WIDTH: usize = 100;
 
-/// The screen. `folder` is the replay's, as the reader can open it.
+/// The screen. `folder` is the path of the replay's folder for the reader.
 pub fn screen(result: &ReplayResult, folder: &Path) -> String {
     let run = &result.run;
     let mut out = String::new();
@@ -50,7 +50,7 @@ pub fn screen(result: &ReplayResult, folder: &Path) -> String {
     out
 }
 
-/// Such as `came again in 7 of 10 (35 % to 93 %)`.
+/// Formats a rate as `came again in 7 of 10 (35 % to 93 %)`.
 fn words(finding: &Recurrence) -> String {
     let (low, high) = finding.interval;
     let (seen, trials) = (finding.again.seen, finding.again.trials);

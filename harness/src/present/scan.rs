@@ -1,4 +1,4 @@
-//! What `hotplug scan` prints: JSON as reports come, or text with each bug once.
+//! The output of `hotplug scan`: JSON as soon as a report is found, or text with each bug once.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -8,17 +8,18 @@ use serde::Serialize;
 
 use crate::Result;
 
-/// Where reports go.
+/// Prints or collects reports.
 #[derive(Debug)]
 pub struct Sink {
     json: bool,
     known: KnownIssues,
     many_files: bool,
-    /// Reports so far that are not known.
+    /// The number of reports so far that are not known issues.
     news: u64,
     knowns: u64,
     written: u64,
-    /// For text: each bug's first report and how often it came. As large as there are different bugs.
+    /// For text output: the first report of each bug, and the number of its reports. Its size grows
+    /// with the number of different bugs.
     bugs: Vec<Bug>,
     by_key: HashMap<String, usize>,
 }
@@ -31,7 +32,8 @@ struct Bug {
     known: Option<String>,
 }
 
-/// One report as JSON has it: the library's, with the signature's two halves as plain strings.
+/// One report in the JSON output. It has the fields of the library's report, with the two parts of
+/// the signature as plain strings.
 #[derive(Serialize)]
 struct Row<'a> {
     file: &'a str,
@@ -56,7 +58,7 @@ struct Row<'a> {
 }
 
 impl Sink {
-    /// For JSON or for text. With `many_files`, each report is told with its file.
+    /// For JSON or text output. With `many_files`, each report is printed with its file.
     pub fn new(json: bool, known: KnownIssues, many_files: bool) -> Self {
         Self {
             json,
@@ -70,7 +72,7 @@ impl Sink {
         }
     }
 
-    /// Begins the output.
+    /// Starts the output.
     pub fn start(&self, out: &mut dyn Write) -> Result<()> {
         if self.json {
             write!(out, "{{\"schema\":1,\"reports\":[")?;
@@ -78,7 +80,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Prints a report, or counts it.
+    /// Prints a report in JSON output, or counts it for text output.
     pub fn report(&mut self, file: &str, report: Report, out: &mut dyn Write) -> Result<()> {
         let known = self.known.find(&report).map(|issue| issue.reason.clone());
         if known.is_some() {
@@ -105,7 +107,7 @@ impl Sink {
         self.bugs.push(Bug { report, file: file.to_owned(), count: 1, known });
     }
 
-    /// Ends the output; the exit status.
+    /// Ends the output, and returns the exit status.
     pub fn finish(&self, out: &mut dyn Write) -> Result<u8> {
         let remarks = self.known.remarks();
         if self.json {
@@ -182,8 +184,8 @@ impl Sink {
     }
 }
 
-/// How many frames at the head of a stack are the checker's own; none where all of them are. What was inlined comes before
-/// the frame that it was inlined into.
+/// The number of frames at the head of a stack that belong to the checker; 0 if all of them do.
+/// Inlined functions come before the frame that they were inlined into.
 fn checkers_own(frames: &[&Frame]) -> usize {
     let Some(first) = frames.iter().position(|frame| !frame.inlined && !is_machinery(&frame.function)) else {
         return 0;

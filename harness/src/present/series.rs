@@ -1,4 +1,5 @@
-//! The screen of a series: a row a patch as it is judged, then which patch brought what.
+//! The screen of a series: a row for each patch as soon as it is judged, then the patch that
+//! introduced each report.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,7 +9,7 @@ use crate::record::HostRecord;
 use crate::series::{Brought, Judged, Judging, SeriesResult, SeriesStep, State};
 use crate::text::harmless;
 
-/// What is printed as a series goes on.
+/// The lines that are printed while a series runs.
 pub fn judging(judging: &Judging<'_>) -> String {
     match judging {
         Judging::Begins(result, patches) => head(&result.source, *patches, &result.head.host),
@@ -19,12 +20,12 @@ pub fn judging(judging: &Judging<'_>) -> String {
     }
 }
 
-/// Column of the subject, characters.
+/// Width of the subject's column, in characters.
 const SUBJECT: usize = 46;
-/// Widest text of a finding, characters.
+/// Widest text of a finding, in characters.
 const TITLE: usize = 70;
 
-/// What it is about to do, and the head of the table.
+/// The request, and the head of the table.
 pub fn head(source: &str, patches: usize, host: &HostRecord) -> String {
     let mut out = format!("hotplug series   {source}, {patches} patches\n{}\n\n", host_line(host));
     let _ = writeln!(
@@ -35,7 +36,7 @@ pub fn head(source: &str, patches: usize, host: &HostRecord) -> String {
     out
 }
 
-/// One patch: a row, and one more line for each report that it brings or takes away.
+/// One patch: a row, and one more line for each report that it introduces or removes.
 pub fn row(step: &SeriesStep) -> String {
     let mut out = format!("{:>3}  {:<SUBJECT$} ", step.number, harmless(&step.subject, SUBJECT));
     match &step.state {
@@ -78,13 +79,13 @@ fn told(one: &Brought) -> String {
     format!("{}   {} -> {}{chance}", harmless(&one.title, TITLE), one.before, one.after)
 }
 
-/// Who brought what first.
+/// The patch that first introduced each report.
 pub fn brought(result: &SeriesResult) -> String {
     let mut out = String::from("\n");
     let all = introduced(result);
     for (step, one) in &all {
         let _ = writeln!(out, "brought   by patch {}: {}", step.number, told(one));
-        // A report that came with one patch may go with a later one.
+        // A later patch may remove a report that an earlier one introduced.
         if let Some(later) =
             result.patches.iter().find(|later| later.number > step.number && takes(later, one))
         {
@@ -97,7 +98,7 @@ pub fn brought(result: &SeriesResult) -> String {
     out
 }
 
-/// Where it is. `folder` is the series'.
+/// The location of the result. `folder` is the folder of the series.
 pub fn totals(result: &SeriesResult, folder: &Path) -> String {
     format!("result    {}/series.json, after {}\n", folder.display(), duration(result.seconds))
 }

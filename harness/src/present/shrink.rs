@@ -8,7 +8,7 @@ use crate::record::Run;
 use crate::shrink::{ShrinkResult, rate};
 use crate::text::harmless;
 
-/// The screen. `folder` is the search's, as the reader can open it.
+/// The screen. `folder` is the path of the search's folder for the reader.
 pub fn screen(result: &ShrinkResult, folder: &Path, out: &Path) -> String {
     let run: &Run = &result.run;
     let of = run.replays.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
@@ -26,14 +26,12 @@ pub fn screen(result: &ShrinkResult, folder: &Path, out: &Path) -> String {
         line(format!("left      {}", result.sizes[1]));
         line(format!("          comes again in {}", rate(shrunk)));
         if result.sizes[0] == result.sizes[1] {
-            line("          nothing of it could go: it is minimal already".into());
+            line("          nothing could be removed: it is minimal already".into());
         }
     } else if result.original.seen == 0 {
-        line("          so there is nothing to shrink; more of --times may show it".into());
+        line("          so there is nothing to shrink; a larger --times may show the report again".into());
     } else {
-        line(
-            "          but not where its pauses are drawn anew, as a scenario's are: --times may help".into(),
-        );
+        line("          but not with pauses drawn anew, as in a scenario; a larger --times may help".into());
     }
     line(format!(
         "tried     {tried} candidates, {taken} taken, in {} trials and {}",

@@ -1,4 +1,4 @@
-//! What happens in a run, one JSON object a line, for programs that watch it.
+//! The events of a run for programs, one JSON object a line.
 
 use std::io::Write;
 
@@ -16,49 +16,49 @@ use crate::{Error, Result};
 enum Line<'a> {
     /// The run is about to begin its trials.
     Run {
-        /// As in `run.json`.
+        /// The content of `run.json`.
         run: &'a Run,
     },
     /// A trial began.
     TrialBegan {
-        /// Its folder.
+        /// The name of its folder.
         trial: String,
-        /// Its kernel.
+        /// The side of its kernel.
         side: Side,
     },
     /// A trial ended.
     TrialEnded {
-        /// Its folder.
+        /// The name of its folder.
         trial: &'a str,
-        /// Its kernel.
+        /// The side of its kernel.
         side: Side,
-        /// What came of it.
+        /// The outcome.
         outcome: TrialOutcome,
-        /// In words.
+        /// The outcome in words.
         why: &'a str,
-        /// It does not count, and is tried again.
+        /// Whether the trial does not count and is repeated.
         again: bool,
-        /// Lockdep checked to the end.
+        /// Whether lockdep was armed to the end.
         armed: bool,
-        /// What the kernel reported, each signature once.
+        /// The kernel's reports, each signature once.
         reports: Vec<Seen<'a>>,
     },
-    /// The verdict: first of the trials alone, and, once it is final, of all that was asked.
+    /// The verdict: first that of the trials alone, and then the final one.
     Verdict {
-        /// Nothing follows that could change it.
+        /// Whether no analysis follows that could change it.
         r#final: bool,
-        /// As in `result.json`.
+        /// The verdict as in `result.json`.
         verdict: Option<Verdict>,
-        /// Why, in one sentence.
+        /// The reason, in one sentence.
         reason: &'a str,
-        /// What the kernels reported.
+        /// The reports of the kernels.
         reports: Vec<Weighed<'a>>,
-        /// What is asked next, and may take `unchanged` and `fixed` away.
+        /// The analyses that follow, which may revoke `unchanged` and `fixed`.
         following: &'a [&'a str],
     },
-    /// All of it, last.
+    /// The complete result, as the last line.
     Result {
-        /// As in `result.json`.
+        /// The content of `result.json`.
         result: &'a RunResult,
     },
 }
@@ -81,12 +81,12 @@ struct Weighed<'a> {
     decided: bool,
 }
 
-/// Says that a run begins.
+/// Prints the start of a run.
 pub fn began(out: &mut dyn Write, run: &Run) -> Result<()> {
     say(out, &Line::Run { run })
 }
 
-/// Says what happened in it.
+/// Prints an event of a trial.
 pub fn happened(out: &mut dyn Write, happened: &Happened) -> Result<()> {
     match happened {
         Happened::Began(plan) => say(out, &Line::TrialBegan { trial: plan.folder(), side: plan.side }),
@@ -113,7 +113,7 @@ pub fn happened(out: &mut dyn Write, happened: &Happened) -> Result<()> {
     }
 }
 
-/// Says the verdict; final where nothing follows.
+/// Prints the verdict. It is final if nothing follows.
 pub fn verdict(out: &mut dyn Write, result: &RunResult, following: &[&str]) -> Result<()> {
     let reports = result.reports.iter().map(|finding| Weighed {
         signature: &finding.signature,
@@ -130,7 +130,7 @@ pub fn verdict(out: &mut dyn Write, result: &RunResult, following: &[&str]) -> R
     say(out, &Line::Verdict { r#final: is_final, verdict: *verdict, reason, reports, following })
 }
 
-/// Says its verdict, and all of it.
+/// Prints the final verdict and the complete result.
 pub fn ended(out: &mut dyn Write, result: &RunResult) -> Result<()> {
     verdict(out, result, &[])?;
     say(out, &Line::Result { result })
@@ -138,7 +138,7 @@ pub fn ended(out: &mut dyn Write, result: &RunResult) -> Result<()> {
 
 fn say(out: &mut dyn Write, line: &Line<'_>) -> Result<()> {
     let text = serde_json::to_string(line).map_err(Error::infrastructure)?;
-    // Whoever watches sees it at once.
+    // Flushed, so that a reader receives each line at once.
     out.write_all(format!("{text}\n").as_bytes())?;
     Ok(out.flush()?)
 }

@@ -1,4 +1,4 @@
-//! The screen of a finished comparison: at most 25 lines that answer at once.
+//! The screen of a finished comparison, at most 25 lines with the verdict near the top.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -12,13 +12,13 @@ use crate::conclusion::Conclusion;
 use crate::record::{KernelNote, RunResult};
 use crate::text::{harmless, probability};
 
-/// Findings shown in full; the rest are counted.
+/// The number of findings that are shown in full. The others are counted.
 const SHOWN: usize = 3;
 
-/// Widest line, characters.
+/// Widest line, in characters.
 const WIDTH: usize = 100;
 
-/// Functions that only carry a call on: kernel/notifier.c.
+/// Functions that only pass a call on (kernel/notifier.c).
 const PLUMBING: [&str; 5] = [
     "notifier_call_chain",
     "blocking_notifier_call_chain",
@@ -27,7 +27,7 @@ const PLUMBING: [&str; 5] = [
     "raw_notifier_call_chain",
 ];
 
-/// The screen. `folder` is the run's, as the reader can open it.
+/// The screen. `folder` is the path of the run's folder for the reader.
 pub fn screen(result: &RunResult, folder: &Path) -> String {
     let run = &result.run;
     let mut out = String::new();
@@ -82,10 +82,10 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
         let rate = before.detectable_rate.max(after.detectable_rate) * 100.0;
         let armed = before.armed.min(after.armed);
         line(format!(
-            "silence   {armed} armed trials a side miss a report that strikes one trial in p with (1-p)^{armed}:"
+            "silence   {armed} armed trials a side miss a report of rate p with probability (1-p)^{armed}:"
         ));
         line(format!(
-            "          whatever strikes fewer than {rate:.0} % of trials may have been missed (at 95 %)"
+            "          a report in fewer than {rate:.0} % of trials may have been missed (at 95 %)"
         ));
     }
     result.conclusions().flat_map(Conclusion::screen).for_each(&mut line);
@@ -96,20 +96,20 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     out
 }
 
-/// What the trials themselves showed, before `following` is known.
+/// The verdict of the trials alone, before the analyses in `following`.
 pub fn first_verdict(result: &RunResult, following: &[&str]) -> Vec<String> {
     let mut lines = vec![String::new(), format!("so far    {}", verdict(result))];
     let unknown: Vec<&Finding> = result.reports.iter().filter(|finding| finding.known.is_none()).collect();
     lines.extend(shown(&unknown, ""));
     let stands = match result.verdict {
-        Some(Verdict::Unchanged | Verdict::Fixed) => ", on which this verdict stands",
+        Some(Verdict::Unchanged | Verdict::Fixed) => ", which may revoke this verdict",
         _ => "",
     };
     lines.push(format!("next      {}{stands}", following.join(", ")));
     lines
 }
 
-/// The first of these findings in full, and how many more there are, and where.
+/// The first findings in full, then the number of the others and where they are.
 fn shown(findings: &[&Finding], place: &str) -> Vec<String> {
     let mut lines: Vec<String> = findings.iter().take(SHOWN).flat_map(|finding| show(finding)).collect();
     if findings.len() > SHOWN {
@@ -136,8 +136,8 @@ fn verdict(result: &RunResult) -> String {
     }
 }
 
-/// Whether a colour is shown is the stream's business (`anstream`): not where no terminal is, not with `NO_COLOR`
-/// (no-color.org) or `CLICOLOR=0`.
+/// Sets a colour. The stream (`anstream`) removes it without a terminal, with `NO_COLOR`
+/// (no-color.org) or with `CLICOLOR=0`.
 fn coloured(text: &str, colour: AnsiColor) -> String {
     let style = colour.on_default().bold();
     format!("{style}{text}{style:#}")
@@ -187,7 +187,8 @@ fn place(finding: &Finding) -> Option<String> {
     Some(format!("{} at {}", harmless(blame, 48), harmless(frame.source.as_deref()?, 60)))
 }
 
-/// The call path, caller first, without plumbing, in at most two lines.
+/// The call path, caller first, in at most two lines, without the functions that only pass a call
+/// on.
 fn path(frames: &[String]) -> Vec<String> {
     let mut names: Vec<String> =
         frames.iter().filter(|f| !PLUMBING.contains(&f.as_str())).take(8).map(|f| harmless(f, 48)).collect();

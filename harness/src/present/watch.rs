@@ -1,4 +1,4 @@
-//! Listeners of a run: lines for people, and JSON lines for programs.
+//! Listeners of a run: text for a terminal, and JSON lines for programs.
 
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,8 +9,8 @@ use crate::Result;
 use crate::events::{Listener, RunEvent};
 use crate::kernel::BuildListener as _;
 
-/// Shows a run on standard error: the steps of builds, a bar of trials, the first verdict, and what each analysis
-/// concludes.
+/// Shows a run on standard error: the steps of builds, a bar of trials, the first verdict, and the
+/// conclusion of each analysis.
 #[derive(Debug, Default)]
 pub struct Terminal {
     builds: Mutex<Option<BuildReporter>>,
@@ -21,7 +21,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Standard error may be closed: the run goes on without it.
+/// Prints a line. Standard error may be closed; the run continues without it.
 fn line(text: &str) {
     let _ = writeln!(anstream::stderr(), "{}", text.trim_end());
 }
@@ -62,8 +62,8 @@ impl Listener for Terminal {
     }
 }
 
-/// Prints the run, its judged trials and its verdicts on standard output, one JSON object a line, and the progress of
-/// builds and trials on standard error.
+/// Prints the run, its judged trials and its verdicts on standard output, one JSON object a line.
+/// The progress of builds and trials goes to standard error.
 #[derive(Debug, Default)]
 pub struct JsonLines {
     progress: Terminal,
@@ -78,7 +78,7 @@ impl Listener for JsonLines {
             RunEvent::Verdict { result, following } => stream::verdict(&mut out, result, following),
             _ => Ok(()),
         };
-        // The reader may have gone away: the trials go on.
+        // The reader may be gone. The trials continue.
         if let Err(error) = written {
             tracing::warn!(%error, "the JSON lines have no reader");
         }

@@ -14,6 +14,7 @@ use crate::error::ErrorKind;
 use crate::kernel::{Built, PairSpec};
 use crate::known_bugs::{Entry, Suite};
 use crate::record::{Head, RunFolder};
+use crate::release::Release;
 use crate::{Error, Result};
 
 /// Which known bugs are tried, and how.
@@ -119,8 +120,7 @@ fn pair(spec: &ProveSpec, entry: Option<&Entry>, series: &str) -> PairSpec {
 
 /// `6.1` of `6.1.192`, `6.12` of `6.12-rc3`.
 fn series(release: &str) -> String {
-    let mut numbers = release.split(['.', '-']);
-    [numbers.next(), numbers.next()].into_iter().flatten().collect::<Vec<_>>().join(".")
+    Release::of(release).to_string()
 }
 
 /// What all entries have in common.

@@ -21,7 +21,7 @@ impl std::fmt::Display for Task {
     }
 }
 
-/// A task that waited while another was held.
+/// A task that waited while another task was held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
     /// The waiting task.

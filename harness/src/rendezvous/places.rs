@@ -9,31 +9,9 @@ use hotplug_side::Side;
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 
 use super::tasks::Members;
+use crate::arch::GUEST;
 use crate::scenario::Point;
 use crate::{Error, Result};
-
-/// Loops that change no register. The first is `jmp 1f; verw ...; 1: hlt; jmp` back to the first
-/// instruction, in which stopped CPUs wait (arch/x86/kernel/process.c, `stop_this_cpu()`). The
-/// second is `pause; jmp` back, which keeps a processor of the host busy. Any bytes of the kernel's
-/// text that match will do, whatever instructions they are part of. `None` matches any byte; those
-/// bytes are jumped over.
-const LOOPS: [&[Option<u8>]; 2] = [
-    &[
-        Some(0xeb),
-        Some(0x07),
-        Some(0x0f),
-        Some(0x00),
-        Some(0x2d),
-        None,
-        None,
-        None,
-        None,
-        Some(0xf4),
-        Some(0xeb),
-        Some(0xf4),
-    ],
-    &[Some(0xf3), Some(0x90), Some(0xeb), Some(0xfc)],
-];
 
 /// A loop of the kernel's code that a held task runs. The task leaves it when its instruction
 /// pointer is set to another address.
@@ -50,7 +28,7 @@ impl Loop {
     fn find(file: &object::File<'_>) -> Option<Self> {
         let text = file.section_by_name(".text")?;
         let data = text.data().ok()?;
-        LOOPS.iter().find_map(|pattern| {
+        GUEST.loops.iter().find_map(|pattern| {
             let is = |code: &[u8]| {
                 code.iter().zip(*pattern).all(|(byte, want)| want.is_none_or(|want| want == *byte))
             };
@@ -115,7 +93,8 @@ impl Image<'_> {
             None => {}
         }
         if hotplug_vmlinux::is_inlined(&self.dwarf, name)? {
-            let help = "name a caller, or a line of the function, such as mm/memory_hotplug.c:1820".to_owned();
+            let help =
+                "name a caller, or a line of the function, such as mm/memory_hotplug.c:1820".to_owned();
             return Ok(Err((format!("has {name} inlined into its callers"), help)));
         }
         let help = match near(name, self.functions.keys().copied()) {

@@ -9,7 +9,7 @@ use object::{Object, ObjectSymbol};
 use super::hold::Task;
 use super::places::Places;
 use super::snapshot::{HeldLock, LockSnapshot, Thread};
-use crate::gdb::{Gdb, GdbError, Registers, Vcpu, little};
+use crate::vmm::gdb::{Gdb, GdbError, Registers, Vcpu, little};
 
 /// `MAX_LOCK_DEPTH` of include/linux/sched.h.
 const DEEPEST: u32 = 48;
@@ -173,7 +173,7 @@ impl<'a> Tasks<'a> {
 
     /// The task that a vCPU runs, with the address of its `task_struct`.
     pub async fn current(&self, gdb: &mut Gdb, at: Registers) -> Result<Option<(u64, Task)>, GdbError> {
-        let Some(address) = gdb.word(at.gs_base.wrapping_add(self.members.current)).await? else {
+        let Some(address) = gdb.word(at.per_cpu.wrapping_add(self.members.current)).await? else {
             return Ok(None);
         };
         Ok(self.task(gdb, address).await?.map(|task| (address, task)))
@@ -301,7 +301,7 @@ impl<'a> Tasks<'a> {
     /// something else.
     pub async fn spins(&self, gdb: &mut Gdb, vcpu: Vcpu) -> Result<Option<bool>, GdbError> {
         let at = gdb.registers(vcpu).await?;
-        let names = self.places.functions_at(at.rip);
+        let names = self.places.functions_at(at.program_counter);
         let is = |list: &[&str]| names.iter().any(|name| list.contains(&name.as_str()));
         Ok(if is(&SPINNING) {
             Some(true)

@@ -5,42 +5,15 @@ mod machine;
 mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 
 use toml::Spanned;
 
 use self::machine::{devices, machine};
 use self::step::step;
 use super::file::{File, LaneTable, RandomTable, StepTable};
-use super::{Device, DeviceId, Holds, Lane, Move, Operation, Random, Scenario, Start, Step};
-use crate::Error;
-
-/// A fault, and its place in the text.
-pub(super) struct Wrong {
-    span: Range<usize>,
-    what: String,
-    help: String,
-}
-
-impl Wrong {
-    fn new(span: Range<usize>, what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { span, what: what.into(), help: help.into() }
-    }
-
-    /// The fault as the user's error, with its line and a pointer under the faulty words.
-    pub(super) fn at(self, file: &str, text: &str) -> Error {
-        let start = self.span.start.min(text.len());
-        let line_start = text[..start].rfind('\n').map_or(0, |i| i + 1);
-        let line = text[line_start..].lines().next().unwrap_or_default();
-        let number = text[..line_start].matches('\n').count() + 1;
-        let column = text[line_start..start].chars().count();
-        let width = text[start..self.span.end.min(line_start + line.len()).max(start)].chars().count().max(1);
-        let margin = " ".repeat(number.to_string().len());
-        let detail =
-            format!("{margin} |\n{number} | {line}\n{margin} | {}{}", " ".repeat(column), "^".repeat(width));
-        Error::user(format!("{file}:{number}: {}", self.what)).detail(detail).help(self.help)
-    }
-}
+use super::{Holds, Lane, Move, Operation, Random, Scenario, Start, Step};
+use crate::device::{Device, DeviceId};
+use crate::fault::Fault;
 
 /// The members of each group, in order, by the group's name.
 type Groups = BTreeMap<String, Vec<DeviceId>>;
@@ -52,16 +25,16 @@ type Devices = BTreeMap<DeviceId, Device>;
 /// (`hung_task_timeout_secs` in `qemu::command_line`).
 const TIME_LIMIT_S: u32 = 75;
 
-pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
+pub(super) fn check(name: String, file: File) -> Result<Scenario, Fault> {
     if *file.trials.get_ref() == 0 {
-        return Err(Wrong::new(
+        return Err(Fault::new(
             file.trials.span(),
             "without trials there is no verdict",
             "trials = 6 or more",
         ));
     }
     if let Some(limit) = file.time_limit_s.as_ref().filter(|limit| *limit.get_ref() == 0) {
-        return Err(Wrong::new(limit.span(), "every operation would count as hung", "time_limit_s = 75"));
+        return Err(Fault::new(limit.span(), "every operation would count as hung", "time_limit_s = 75"));
     }
     machine(&file.machine)?;
     let (groups, devices) = devices(&file)?;
@@ -73,12 +46,12 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
             let first = owner.entry(id.clone()).or_insert_with(|| lane.name.clone());
             if *first != lane.name {
                 let what = format!("`{id}` is moved by two lanes, `{first}` and `{}`", lane.name);
-                return Err(Wrong::new(table.span(), what, "give each lane devices of its own"));
+                return Err(Fault::new(table.span(), what, "give each lane devices of its own"));
             }
         }
         if lanes.iter().any(|other| other.name == lane.name) {
             let what = format!("two lanes are called `{}`", lane.name);
-            return Err(Wrong::new(table.span(), what, "give each lane a name of its own"));
+            return Err(Fault::new(table.span(), what, "give each lane a name of its own"));
         }
         lanes.push(lane);
     }
@@ -86,34 +59,34 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
     let random = file.random.as_ref().map(|table| random(table, &groups, &devices, &owner)).transpose()?;
     if lanes.is_empty() && random.is_none() {
         let help = "add a [[lane]] with steps, or [random]";
-        return Err(Wrong::new(file.machine.span(), "the scenario has no lane", help));
+        return Err(Fault::new(file.machine.span(), "the scenario has no lane", help));
     }
     let reboots = |lane: &Lane| lane.steps.iter().any(|s| s.operations.contains(&Operation::Reboot));
     let alone = lanes.len() == 1 && random.is_none() && !file.guest.is_busy();
     if let Some(table) = file.lane.iter().zip(&lanes).find(|(_, lane)| reboots(lane) && !alone) {
         let what = "a reboot cuts off every other operation in flight";
-        return Err(Wrong::new(table.0.span(), what, "reboot in the only lane of a scenario without load"));
+        return Err(Fault::new(table.0.span(), what, "reboot in the only lane of a scenario without load"));
     }
     if file.start == Start::Boot && file.guest.is_busy() {
         let what = "load and typing begin when the guest answers, after the lanes of `start = \"boot\"`";
-        return Err(Wrong::new(file.machine.span(), what, "leave them out"));
+        return Err(Fault::new(file.machine.span(), what, "leave them out"));
     }
     if let Some(table) = &file.latency {
         if let Some((what, help)) = table.get_ref().wrong() {
-            return Err(Wrong::new(table.span(), what, help));
+            return Err(Fault::new(table.span(), what, help));
         }
         if file.start == Start::Boot {
             let what = "latency compares boots with each other, so it cannot time the boot itself";
-            return Err(Wrong::new(table.span(), what, "leave [latency] out"));
+            return Err(Fault::new(table.span(), what, "leave [latency] out"));
         }
     }
     if let Some(table) = &file.overlap {
         if let Some((what, help)) = table.get_ref().wrong() {
-            return Err(Wrong::new(table.span(), what, help));
+            return Err(Fault::new(table.span(), what, help));
         }
         if file.start == Start::Boot {
             let what = "the tracer starts when the guest answers, after the lanes of `start = \"boot\"`";
-            return Err(Wrong::new(table.span(), what, "leave [overlap] out"));
+            return Err(Fault::new(table.span(), what, "leave [overlap] out"));
         }
     }
     let holds = holds(&file)?;
@@ -136,7 +109,7 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Wrong> {
 
 /// Checks that the holds are possible. Whether the kernels have these places is checked when the
 /// kernels are built.
-fn holds(file: &File) -> Result<Holds, Wrong> {
+fn holds(file: &File) -> Result<Holds, Fault> {
     type Said = Option<(String, &'static str)>;
     let rendezvous = file.rendezvous.iter().map(|table| (table.span(), table.get_ref().wrong()));
     let sweep = file.sweep.iter().map(|table| (table.span(), table.get_ref().wrong()));
@@ -146,15 +119,15 @@ fn holds(file: &File) -> Result<Holds, Wrong> {
         rendezvous.chain(sweep).chain(delay).chain(delays).collect();
     for (span, said) in all {
         if let Some((what, help)) = said {
-            return Err(Wrong::new(span, what, help));
+            return Err(Fault::new(span, what, help));
         }
         if file.start == Start::Boot {
             let what = "vCPUs are held once the guest answers, after the lanes of `start = \"boot\"`";
-            return Err(Wrong::new(span, what, "leave it out"));
+            return Err(Fault::new(span, what, "leave it out"));
         }
         if file.machine.get_ref().max_cpus < 2 {
             let what = "while the only vCPU is held, no other task can run";
-            return Err(Wrong::new(span, what, "max_cpus = 2, or more"));
+            return Err(Fault::new(span, what, "max_cpus = 2, or more"));
         }
     }
     let meets = !file.rendezvous.is_empty() || file.sweep.is_some();
@@ -162,7 +135,7 @@ fn holds(file: &File) -> Result<Holds, Wrong> {
         && meets
     {
         let what = "a delay would also hold the tasks that are on their way to a rendezvous";
-        return Err(Wrong::new(span, what, "use delays, or a rendezvous"));
+        return Err(Fault::new(span, what, "use delays, or a rendezvous"));
     }
     Ok(Holds {
         rendezvous: file.rendezvous.iter().map(|table| table.get_ref().clone()).collect(),
@@ -172,7 +145,7 @@ fn holds(file: &File) -> Result<Holds, Wrong> {
     })
 }
 
-fn lane(table: &LaneTable, groups: &Groups, devices: &Devices) -> Result<Lane, Wrong> {
+fn lane(table: &LaneTable, groups: &Groups, devices: &Devices) -> Result<Lane, Fault> {
     let mut plugged = BTreeSet::new();
     let mut steps = Vec::new();
     // The steps are checked twice: the second round begins with what the first leaves plugged.
@@ -198,7 +171,7 @@ fn moves_legally(
     raw: &Spanned<StepTable>,
     plugged: &mut BTreeSet<DeviceId>,
     round: u32,
-) -> Result<(), Wrong> {
+) -> Result<(), Fault> {
     for operation in &step.operations {
         if let Some(id) = operation.device()
             && !operation.takes_its_turn(plugged)
@@ -207,7 +180,7 @@ fn moves_legally(
             let when = if round == 0 { "" } else { ", in the second round" };
             let what = format!("`{id}` is {state} at this step{when}");
             let help = "plug and unplug in turn; expect = \"refused\" for a step that is illegal on purpose";
-            return Err(Wrong::new(raw.span(), what, help));
+            return Err(Fault::new(raw.span(), what, help));
         }
     }
     Ok(())
@@ -215,7 +188,7 @@ fn moves_legally(
 
 /// Checks that several lanes pass each barrier equally often, and that each trigger is a step of
 /// another lane.
-fn meetings(file: &File, lanes: &[Lane]) -> Result<(), Wrong> {
+fn meetings(file: &File, lanes: &[Lane]) -> Result<(), Fault> {
     let mut barriers: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     for lane in lanes {
         let mut own: BTreeMap<&str, u32> = BTreeMap::new();
@@ -235,7 +208,7 @@ fn meetings(file: &File, lanes: &[Lane]) -> Result<(), Wrong> {
                     let what =
                         format!("barrier `{}` is not named by two lanes equally often", name.get_ref());
                     let help = "name it in each lane, with the same repeat";
-                    return Err(Wrong::new(name.span(), what, help));
+                    return Err(Fault::new(name.span(), what, help));
                 }
             }
             if let Some(after) = &step.after {
@@ -245,7 +218,7 @@ fn meetings(file: &File, lanes: &[Lane]) -> Result<(), Wrong> {
                 if !known.any(|operation| operation.matches(wanted)) {
                     let what = format!("no other lane has a step that does `{wanted}`");
                     let help = "step = \"unplug dimm0\", or \"unplug dimm\" for any of them";
-                    return Err(Wrong::new(after.get_ref().step.span(), what, help));
+                    return Err(Fault::new(after.get_ref().step.span(), what, help));
                 }
             }
         }
@@ -258,15 +231,15 @@ fn random(
     groups: &Groups,
     devices: &Devices,
     owner: &BTreeMap<DeviceId, String>,
-) -> Result<Random, Wrong> {
+) -> Result<Random, Fault> {
     let raw = table.get_ref();
     for (number, key) in [(&raw.lanes, "lanes"), (&raw.moves, "moves")] {
         if *number.get_ref() == 0 {
-            return Err(Wrong::new(number.span(), format!("{key} = 0 does nothing"), "give 1 or more"));
+            return Err(Fault::new(number.span(), format!("{key} = 0 does nothing"), "give 1 or more"));
         }
     }
     if let Some(percent) = raw.illegal_percent.as_ref().filter(|percent| *percent.get_ref() > 100) {
-        return Err(Wrong::new(percent.span(), "a share is at most 100 percent", "illegal_percent = 10"));
+        return Err(Fault::new(percent.span(), "a share is at most 100 percent", "illegal_percent = 10"));
     }
     let mut of = Vec::new();
     for one in &raw.of {
@@ -275,23 +248,23 @@ fn random(
         let at_most = one.get_ref().at_most.as_ref().map_or(u32::MAX, |most| *most.get_ref());
         if step.operations.is_empty() || step.barrier.is_some() || step.after.is_some() {
             let what = "a random move needs an operation, and cannot wait for another lane";
-            return Err(Wrong::new(one.span(), what, "use barrier and after in a [[lane]]"));
+            return Err(Fault::new(one.span(), what, "use barrier and after in a [[lane]]"));
         }
         if step.operations.contains(&Operation::Reboot) {
             let what = "a reboot cuts off every other operation in flight";
-            return Err(Wrong::new(one.span(), what, "leave it to a scenario with one lane"));
+            return Err(Fault::new(one.span(), what, "leave it to a scenario with one lane"));
         }
         if let Some(id) =
             step.operations.iter().filter_map(Operation::device).find(|id| owner.contains_key(id))
         {
             let what = format!("`{id}` is moved by lane `{}`", owner[id]);
-            return Err(Wrong::new(one.span(), what, "give the random lanes devices of their own"));
+            return Err(Fault::new(one.span(), what, "give the random lanes devices of their own"));
         }
         of.push(Move { weight, at_most, step });
     }
     if of.is_empty() || of.iter().all(|one| one.weight == 0) {
         let help = "add a [[random.move]] with a weight";
-        return Err(Wrong::new(table.span(), "there is no move to choose", help));
+        return Err(Fault::new(table.span(), "there is no move to choose", help));
     }
     Ok(Random {
         lanes: *raw.lanes.get_ref(),

@@ -4,10 +4,10 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Backend, Delay, Delays, Expect, Guest, Machine, Order, OverlapSpec, Phase, Policy, Rendezvous, Sweep,
-    Timing,
+    Delay, Delays, Expect, Guest, Machine, Order, OverlapSpec, Phase, Policy, Rendezvous, Sweep, Timing,
 };
 use crate::bytes::Bytes;
+use crate::device::{CpuTable, DimmTable, NvdimmTable, VirtioMemTable};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,13 +21,13 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) guest: Guest,
     #[serde(default)]
-    pub(super) dimm: Vec<Spanned<DimmGroup>>,
+    pub(super) dimm: Vec<Spanned<DimmTable>>,
     #[serde(default)]
-    pub(super) cpu: Vec<Spanned<CpuGroup>>,
+    pub(super) cpu: Vec<Spanned<CpuTable>>,
     #[serde(default)]
-    pub(super) virtio_mem: Vec<Spanned<VirtioMemGroup>>,
+    pub(super) virtio_mem: Vec<Spanned<VirtioMemTable>>,
     #[serde(default)]
-    pub(super) nvdimm: Vec<Spanned<NvdimmGroup>>,
+    pub(super) nvdimm: Vec<Spanned<NvdimmTable>>,
     #[serde(default)]
     pub(super) lane: Vec<Spanned<LaneTable>>,
     pub(super) random: Option<Spanned<RandomTable>>,
@@ -39,50 +39,6 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) delay: Vec<Spanned<Delay>>,
     pub(super) delays: Option<Spanned<Delays>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct DimmGroup {
-    pub(super) name: Spanned<String>,
-    #[serde(default = "one")]
-    pub(super) count: u32,
-    pub(super) size: Spanned<Bytes>,
-    pub(super) node: Option<Spanned<u32>>,
-    pub(super) address: Option<Spanned<Bytes>>,
-    #[serde(default)]
-    pub(super) backend: Backend,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct CpuGroup {
-    pub(super) name: Spanned<String>,
-    #[serde(default = "one")]
-    pub(super) count: u32,
-    #[serde(default)]
-    pub(super) slots: Vec<Spanned<u32>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct VirtioMemGroup {
-    pub(super) name: Spanned<String>,
-    #[serde(default = "one")]
-    pub(super) count: u32,
-    pub(super) size: Spanned<Bytes>,
-    pub(super) block: Option<Spanned<Bytes>>,
-    pub(super) node: Option<Spanned<u32>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NvdimmGroup {
-    pub(super) name: Spanned<String>,
-    #[serde(default = "one")]
-    pub(super) count: u32,
-    pub(super) size: Spanned<Bytes>,
-    pub(super) node: Option<Spanned<u32>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::arch::{Arch, GUEST};
 use crate::bytes::Bytes;
 use crate::host::Accelerator;
 
@@ -49,6 +50,13 @@ pub enum MachineKind {
 }
 
 impl MachineKind {
+    /// The architecture of its guests.
+    pub fn arch(self) -> &'static Arch {
+        match self {
+            Self::Q35 | Self::Pc => GUEST,
+        }
+    }
+
     /// QEMU's name of the machine type.
     pub fn name(self) -> &'static str {
         match self {

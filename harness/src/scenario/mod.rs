@@ -6,7 +6,6 @@
 mod check;
 mod clock;
 mod concurrency;
-mod device;
 mod file;
 mod load;
 mod machine;
@@ -26,7 +25,6 @@ use serde::{Deserialize, Serialize};
 
 pub use clock::Clock;
 pub use concurrency::{CriticalSection, OverlapSpec};
-pub use device::{Backend, Device, DeviceId, Dimm, VirtioMem};
 pub use machine::{Machine, MachineKind, NumaNode, Topology};
 pub use operation::{Expect, Offset, Operation, Phase, Place, Policy, Trigger};
 pub use probe_point::Point;
@@ -36,6 +34,7 @@ pub use schedule::{Batch, LaneSchedule, Schedule, Seed};
 pub use timing::{ClockSource, Mark, Metric, Span, Timing, Victim};
 
 use crate::bytes::Bytes;
+use crate::device::{Device, DeviceId};
 use crate::{Error, Result};
 
 /// The file name and the text of the default scenario of a sweep.
@@ -251,7 +250,7 @@ impl Scenario {
     }
 
     fn is_cpu(&self, id: &DeviceId) -> bool {
-        matches!(self.devices.get(id), Some(Device::Cpu { .. }))
+        self.devices.get(id).is_some_and(|device| device.cpu_slot().is_some())
     }
 
     /// The offset of each file-backed DIMM in the file that they share, and the size of this file.
@@ -259,9 +258,10 @@ impl Scenario {
         let mut end = Bytes(0);
         let mut places = BTreeMap::new();
         for (id, device) in &self.devices {
-            if let Device::Dimm(Dimm { size, backend: Backend::File, .. }) = device {
+            let Bytes(size) = device.file_bytes();
+            if size > 0 {
                 places.insert(id, end);
-                end = Bytes(end.0 + size.0);
+                end = Bytes(end.0 + size);
             }
         }
         (places, end)
@@ -270,21 +270,12 @@ impl Scenario {
     /// The number of 2 MiB huge pages that a guest takes from the host when all devices are
     /// plugged.
     pub fn huge_pages(&self) -> u64 {
-        let pages = self.devices.values().map(|device| match device {
-            Device::Dimm(Dimm { size, backend: Backend::HugePages, .. }) => size.0 / (2 * Bytes::MIB),
-            _ => 0,
-        });
-        pages.sum()
+        self.devices.values().map(|device| device.huge_pages()).sum()
     }
 
     /// The memory of a guest when all devices are plugged.
     pub fn largest(&self) -> Bytes {
-        let sizes = self.devices.values().map(|device| match device {
-            Device::Dimm(Dimm { size, .. })
-            | Device::VirtioMem(VirtioMem { size, .. })
-            | Device::Nvdimm { size, .. } => size.0,
-            Device::Cpu { .. } => 0,
-        });
+        let sizes = self.devices.values().map(|device| device.memory().0);
         Bytes(sizes.fold(self.machine.memory.0, u64::saturating_add))
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::DeviceId;
 use crate::bytes::Bytes;
+use crate::device::DeviceId;
 
 /// An operation on the machine, or in the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,8 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use super::{Batch, Device, DeviceId, Expect, LaneSchedule, Operation, Place, Scenario, Step};
+use super::{Batch, Expect, LaneSchedule, Operation, Place, Scenario, Step};
+use crate::device::{DeviceId, Presence};
 
 /// The moves that random lanes are drawn from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -125,12 +126,11 @@ impl Model {
         match operation {
             Operation::Plug(id) if illegal => plugged(id),
             Operation::Plug(id) => {
-                let cpu = matches!(of(id), Some(Device::Cpu { .. }));
-                !plugged(id) && (!cpu || self.cpu_plugs > 0)
+                let is_cpu = of(id).is_some_and(|device| device.cpu_slot().is_some());
+                !plugged(id) && (!is_cpu || self.cpu_plugs > 0)
             }
             Operation::Unplug(id) => {
-                // QEMU cannot unplug an nvdimm.
-                let stays = matches!(of(id), Some(Device::Nvdimm { .. }));
+                let stays = of(id).is_some_and(|device| !device.can_unplug());
                 if illegal { !plugged(id) || stays } else { plugged(id) && !stays }
             }
             // A second online of a CPU succeeds (drivers/base/core.c, online_store). That of a
@@ -138,7 +138,7 @@ impl Model {
             Operation::Online(Place::Device(id), _) | Operation::Offline(Place::Device(id)) => {
                 let offline = self.offline.contains(id);
                 let wanted = matches!(operation, Operation::Online(..));
-                let memory = matches!(of(id), Some(Device::Dimm(_)));
+                let memory = of(id).is_some_and(|device| device.presence() == Presence::MemorySlot);
                 plugged(id) && if illegal { memory && offline != wanted } else { offline == wanted }
             }
             _ => !illegal,
@@ -150,7 +150,7 @@ impl Model {
             Operation::Plug(id) => {
                 self.plugged.insert(id.clone());
                 self.offline.remove(id);
-                if matches!(scenario.devices.get(id), Some(Device::Cpu { .. })) {
+                if scenario.is_cpu(id) {
                     self.cpu_plugs = self.cpu_plugs.saturating_sub(1);
                 }
             }

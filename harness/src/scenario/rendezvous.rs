@@ -180,10 +180,10 @@ impl Delays {
 }
 
 /// The fault of a table, and the help.
-type Wrong = (String, &'static str);
+type Complaint = (String, &'static str);
 
 impl RendezvousOptions {
-    fn wrong(&self) -> Option<Wrong> {
+    fn wrong(&self) -> Option<Complaint> {
         if !(1..=LONGEST_MS).contains(&self.limit_ms) {
             let what = format!("limit_ms = {}: a hold lasts 1 to {LONGEST_MS} ms", self.limit_ms);
             return Some((what, "the kernel's stall detectors complain from 20 s on"));
@@ -199,13 +199,13 @@ impl RendezvousOptions {
 }
 
 impl Rendezvous {
-    pub(super) fn wrong(&self) -> Option<Wrong> {
+    pub(super) fn wrong(&self) -> Option<Complaint> {
         self.manner.wrong()
     }
 }
 
 impl Sweep {
-    pub(super) fn wrong(&self) -> Option<Wrong> {
+    pub(super) fn wrong(&self) -> Option<Complaint> {
         if self.functions.is_empty() || self.against.is_empty() {
             return Some(("the sweep has no pairs".into(), "name places in `functions` and in `against`"));
         }
@@ -214,7 +214,7 @@ impl Sweep {
 }
 
 impl Delay {
-    pub(super) fn wrong(&self) -> Option<Wrong> {
+    pub(super) fn wrong(&self) -> Option<Complaint> {
         if !(1..=LONGEST_MS * 1000).contains(&self.us) {
             return Some((
                 format!("us = {}: a delay lasts 1 to {LONGEST_MS}000 us", self.us),
@@ -227,7 +227,7 @@ impl Delay {
 }
 
 impl Delays {
-    pub(super) fn wrong(&self) -> Option<Wrong> {
+    pub(super) fn wrong(&self) -> Option<Complaint> {
         if self.functions.is_empty() || self.points == 0 || self.visits == 0 {
             return Some((
                 "no delay can be drawn from this table".into(),

@@ -7,11 +7,9 @@ use std::fmt::Write;
 use hotplug_protocol::Load;
 use serde::Serialize;
 
-use super::{
-    Backend, Device, DeviceId, Dimm, Holds, Machine, Offset, Operation, Order, Scenario, Step, Victim,
-    VirtioMem,
-};
+use super::{Holds, Machine, Offset, Operation, Order, Scenario, Step, Victim};
 use crate::bytes::Bytes;
+use crate::device::DeviceId;
 
 /// The lines of one TOML table.
 #[derive(Default)]
@@ -125,40 +123,17 @@ impl Scenario {
         let mut keys = Keys::default();
         keys.add("name", name);
         keys.unless("count", &members.len(), &1);
-        let kind = match &self.devices[members[0]] {
-            Device::Dimm(Dimm { size, node, address, backend }) => {
-                keys.add("size", size);
-                keys.unless("node", node, &0);
-                if let Some(address) = address {
-                    keys.add("address", address);
-                }
-                keys.unless("backend", backend, &Backend::default());
-                "dimm"
+        let first = &self.devices[members[0]];
+        let slots: Vec<u32> = members.iter().filter_map(|id| self.devices[*id].cpu_slot()).collect();
+        if slots.is_empty() {
+            for (key, value) in first.keys() {
+                keys.add(key, &value);
             }
-            Device::Cpu { .. } => {
-                let slots: Vec<u32> = members
-                    .iter()
-                    .filter_map(|id| match self.devices[*id] {
-                        Device::Cpu { slot } => Some(slot),
-                        _ => None,
-                    })
-                    .collect();
-                keys.add("slots", &slots);
-                "cpu"
-            }
-            Device::VirtioMem(VirtioMem { size, block, node }) => {
-                keys.add("size", size);
-                keys.add("block", block);
-                keys.unless("node", node, &0);
-                "virtio_mem"
-            }
-            Device::Nvdimm { size, node } => {
-                keys.add("size", size);
-                keys.unless("node", node, &0);
-                "nvdimm"
-            }
-        };
-        format!("\n[[{kind}]]\n{}", keys.lines())
+        } else {
+            // A group of CPUs has the slots of all its members.
+            keys.add("slots", &slots);
+        }
+        format!("\n[[{}]]\n{}", first.table(), keys.lines())
     }
 }
 

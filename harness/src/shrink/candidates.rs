@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use super::flatten::tidy;
 use super::machine;
-use crate::scenario::{DeviceId, Operation, Scenario, Step};
+use crate::device::DeviceId;
+use crate::scenario::{Operation, Scenario, Step};
 
 /// One kind of part.
 #[derive(Clone, Copy)]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::candidates::moved;
 use crate::bytes::Bytes;
-use crate::scenario::{Device, DeviceId, Operation, Place, Scenario, Topology};
+use crate::device::{Cpu, Device, DeviceId};
+use crate::scenario::{Operation, Place, Scenario, Topology};
 
 /// Memory at boot that is enough for a kernel with all checks to boot, and to add more memory.
 const ENOUGH: Bytes = Bytes(256 * Bytes::MIB);
@@ -58,11 +59,10 @@ fn without_unused_devices(scenario: &mut Scenario) {
             after.operation = format!("{verb} {new}");
         }
     }
-    let in_slots = scenario.devices.values().filter(|d| matches!(d, Device::Dimm(_) | Device::Nvdimm { .. }));
+    let in_slots = scenario.devices.values().filter(|device| device.takes_memory_slot());
     scenario.machine.slots = u32::try_from(in_slots.count()).unwrap_or(u32::MAX);
     // DIMMs with a given address need the address space around them.
-    let placed = |device: &Device| matches!(device, Device::Dimm(dimm) if dimm.address.is_some());
-    if !scenario.devices.values().any(placed) {
+    if !scenario.devices.values().any(|device| device.has_address()) {
         scenario.machine.max_memory = scenario.largest();
     }
 }
@@ -85,13 +85,7 @@ fn without_kernel_args(scenario: &mut Scenario) {
 
 /// Leaves one node, if no device is plugged into another one.
 fn without_nodes(scenario: &mut Scenario) {
-    let elsewhere = scenario.devices.values().any(|device| match device {
-        Device::Dimm(dimm) => dimm.node > 0,
-        Device::VirtioMem(device) => device.node > 0,
-        Device::Nvdimm { node, .. } => *node > 0,
-        Device::Cpu { .. } => false,
-    });
-    if !elsewhere {
+    if !scenario.devices.values().any(|device| device.node() > 0) {
         scenario.machine.nodes.clear();
     }
 }
@@ -104,7 +98,7 @@ fn with_fewest_cpus(scenario: &mut Scenario) {
     }
     let mut slot = scenario.machine.cpus;
     for device in scenario.devices.values_mut() {
-        if let Device::Cpu { slot: own } = device {
+        if let Device::Cpu(Cpu { slot: own }) = device {
             *own = slot;
             slot += 1;
         }

@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::compare::{Count, Replays};
 use crate::environment::Env;
-use crate::qemu::LaunchMode;
 use crate::record::RunFolder;
 use crate::scenario::{Scenario, Schedule};
 use crate::text::harmless;
@@ -15,6 +14,7 @@ use crate::trial::{
     Again, Happened, Instruments, Original, TrialContext, TrialOutcome, TrialPlan, TrialRecord, TrialSetup,
     TrialStart, run_all,
 };
+use crate::vmm::LaunchMode;
 use crate::{Error, Result};
 
 /// Runs trials on the kernel of one recorded trial.

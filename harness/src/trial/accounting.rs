@@ -7,10 +7,12 @@ use std::time::Instant;
 use hotplug_protocol::{Hello, Snapshot};
 use serde::{Deserialize, Serialize};
 
+use crate::arch::GUEST;
 use crate::bytes::Bytes;
+use crate::device::{Account, DeviceId};
 use crate::guest_clock::HostTime;
 use crate::limits::limits;
-use crate::scenario::{DeviceId, MemoryOnline, Policy};
+use crate::scenario::{MemoryOnline, Policy};
 
 /// A counter of the guest that does not have the expected value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,15 +23,6 @@ pub struct Mismatch {
     pub after: String,
     /// The counter, its value, and the expected value.
     pub what: String,
-}
-
-/// The resource that an operation changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Resource {
-    /// Memory blocks.
-    Memory,
-    /// CPUs.
-    Cpus,
 }
 
 /// A node and a zone of it.
@@ -89,7 +82,7 @@ struct State {
     cpus: Traffic,
 }
 
-/// The operations on a resource. They show whether a counter can be read without an operation
+/// The operations on a account. They show whether a counter can be read without an operation
 /// changing it meanwhile.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Traffic {
@@ -101,7 +94,7 @@ struct Traffic {
 
 impl Ledger {
     pub(super) fn new(baseline: Snapshot, hello: &Hello, online: MemoryOnline) -> Self {
-        let block_bytes = hello.block_bytes.unwrap_or(128 << 20);
+        let block_bytes = hello.block_bytes.unwrap_or(GUEST.block.0);
         let state = State {
             blocks: BTreeMap::new(),
             zone: zone(online.policy()),
@@ -125,21 +118,21 @@ impl Ledger {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records that an operation is about to change `resource`.
-    pub(super) fn begin(&self, resource: Resource) {
+    /// Records that an operation is about to change `account`.
+    pub(super) fn begin(&self, account: Account) {
         let mut state = self.state();
-        let traffic = state.traffic(resource);
+        let traffic = state.traffic(account);
         traffic.in_flight += 1;
         traffic.begun += 1;
     }
 
     /// Records that an operation ended, and what it changed.
-    pub(super) fn end(&self, resource: Resource, change: &Change) {
+    pub(super) fn end(&self, account: Account, change: &Change) {
         let mut state = self.state();
-        state.traffic(resource).in_flight -= 1;
+        state.traffic(account).in_flight -= 1;
         match change {
             Change::Nothing => {}
-            Change::Unknown => state.traffic(resource).unknown = true,
+            Change::Unknown => state.traffic(account).unknown = true,
             Change::Cpus(more) => state.cpus_online += more,
             Change::Gives(id, bytes) => {
                 state.given.insert(id.clone(), *bytes);
@@ -171,7 +164,7 @@ impl Ledger {
         Quiet { memory: state.memory, cpus: state.cpus }
     }
 
-    /// Compares a snapshot with the ledger. A resource is compared only if it did not change
+    /// Compares a snapshot with the ledger. A account is compared only if it did not change
     /// meanwhile. Of an operation's `own` blocks, those that stay are always compared, because no
     /// other operation changes them. A removed block may be back, because QEMU gives a removed
     /// DIMM's address to the next one (`memory_device_get_free_addr()` in its
@@ -283,10 +276,10 @@ fn check_blocks(state: &State, now: &Snapshot, own: impl Iterator<Item = u64>) -
 }
 
 impl State {
-    fn traffic(&mut self, resource: Resource) -> &mut Traffic {
-        match resource {
-            Resource::Memory => &mut self.memory,
-            Resource::Cpus => &mut self.cpus,
+    fn traffic(&mut self, account: Account) -> &mut Traffic {
+        match account {
+            Account::Memory => &mut self.memory,
+            Account::Cpus => &mut self.cpus,
         }
     }
 
@@ -357,9 +350,9 @@ mod tests {
         Ledger::new(guest(0, 2), &hello, online)
     }
 
-    fn after(ledger: &Ledger, resource: Resource, change: &Change) -> Quiet {
-        ledger.begin(resource);
-        ledger.end(resource, change);
+    fn after(ledger: &Ledger, account: Account, change: &Change) -> Quiet {
+        ledger.begin(account);
+        ledger.end(account, change);
         ledger.before_snapshot()
     }
 
@@ -370,7 +363,7 @@ mod tests {
     }
 
     fn plug_one(ledger: &Ledger) -> Quiet {
-        after(ledger, Resource::Memory, &Change::Blocks(vec![(32, Became::Plugged(0))]))
+        after(ledger, Account::Memory, &Change::Blocks(vec![(32, Became::Plugged(0))]))
     }
 
     #[test]
@@ -378,7 +371,7 @@ mod tests {
         let ledger = ledger(MemoryOnline::Movable);
         let quiet = plug_one(&ledger);
         assert_eq!(seen(&ledger, quiet, &guest(1, 2), &[32]), Vec::<String>::new());
-        let quiet = after(&ledger, Resource::Memory, &Change::Blocks(vec![(32, Became::Gone)]));
+        let quiet = after(&ledger, Account::Memory, &Change::Blocks(vec![(32, Became::Gone)]));
         assert_eq!(seen(&ledger, quiet, &guest(0, 2), &[32]), Vec::<String>::new());
     }
 
@@ -408,7 +401,7 @@ mod tests {
         now.blocks.push(Block { number: 32, state: "offline".into() });
         assert_eq!(seen(&ledger, quiet, &now, &[32]), Vec::<String>::new());
         let online = Change::Blocks(vec![(32, Became::Online(Policy::Kernel))]);
-        let quiet = after(&ledger, Resource::Memory, &online);
+        let quiet = after(&ledger, Account::Memory, &online);
         let mut now = guest(1, 2);
         now.zones[1].name = "Normal".into();
         assert_eq!(seen(&ledger, quiet, &now, &[32]), Vec::<String>::new());
@@ -420,7 +413,7 @@ mod tests {
     fn what_virtio_mem_gives_counts_as_memory() {
         let ledger = ledger(MemoryOnline::Movable);
         let gives = Change::Gives(DeviceId("vmem0".into()), Bytes(6 << 20));
-        let quiet = after(&ledger, Resource::Memory, &gives);
+        let quiet = after(&ledger, Account::Memory, &gives);
         let mut now = guest(0, 2);
         now.mem_total_kib += 6 << 10;
         assert_eq!(seen(&ledger, quiet, &now, &[]), Vec::<String>::new());
@@ -436,7 +429,7 @@ mod tests {
         let differences = ledger.check(quiet, &now, &[(32, Became::Plugged(0))]);
         assert_eq!(differences.settled, ["memory block 32 is missing", "3 CPUs online, should be 2"]);
         assert!(!differences.memory.is_empty() && !ledger.guest_may_follow());
-        after(&ledger, Resource::Memory, &Change::Gives(DeviceId("vmem0".into()), Bytes(0)));
+        after(&ledger, Account::Memory, &Change::Gives(DeviceId("vmem0".into()), Bytes(0)));
         // The resize counts for all operations, not only for the one that checks.
         assert!(ledger.guest_may_follow());
     }
@@ -446,16 +439,16 @@ mod tests {
         let ledger = ledger(MemoryOnline::Movable);
         plug_one(&ledger);
         let gone = (32, Became::Gone);
-        let quiet = after(&ledger, Resource::Memory, &Change::Blocks(vec![gone]));
+        let quiet = after(&ledger, Account::Memory, &Change::Blocks(vec![gone]));
         // The block is still there, and no other operation is in flight.
         let left = ledger.check(quiet, &guest(1, 2), &[gone]);
         assert_eq!(left.settled, ["memory block 32 is online, should be gone"]);
         // Another DIMM is plugged at the same address. The guest shows it before the ledger has it,
         // or the other way round.
-        ledger.begin(Resource::Memory);
+        ledger.begin(Account::Memory);
         let nothing = Differences::default();
         assert_eq!(ledger.check(quiet, &guest(1, 2), &[gone]), nothing);
-        ledger.end(Resource::Memory, &Change::Blocks(vec![(32, Became::Plugged(0))]));
+        ledger.end(Account::Memory, &Change::Blocks(vec![(32, Became::Plugged(0))]));
         assert_eq!(ledger.check(quiet, &guest(0, 2), &[gone]), nothing);
     }
 
@@ -463,9 +456,9 @@ mod tests {
     fn what_changes_meanwhile_is_not_compared() {
         let ledger = ledger(MemoryOnline::Movable);
         let quiet = plug_one(&ledger);
-        ledger.begin(Resource::Memory);
+        ledger.begin(Account::Memory);
         assert_eq!(seen(&ledger, quiet, &guest(2, 2), &[32]), Vec::<String>::new());
-        ledger.end(Resource::Memory, &Change::Unknown);
+        ledger.end(Account::Memory, &Change::Unknown);
         let quiet = ledger.before_snapshot();
         assert_eq!(seen(&ledger, quiet, &guest(9, 2), &[32]), Vec::<String>::new());
     }

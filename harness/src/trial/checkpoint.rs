@@ -33,8 +33,8 @@ use crate::files::{write_json, write_json_compact};
 use crate::host::Accelerator;
 use crate::kernel::{Cache, blocking};
 use crate::limits::limits;
-use crate::qemu::{LaunchMode, Scratch, Sealed};
 use crate::unavailable::Unavailable;
+use crate::vmm::{LaunchMode, Scratch, Sealed};
 use crate::{Error, Result, guest};
 
 /// The version of the files. It is raised when files of an older harness would be misread.

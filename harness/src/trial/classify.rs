@@ -15,9 +15,9 @@ use super::vm::{Cut, last_words};
 use crate::event_log::{EventLog, OperationOutcome};
 use crate::guest::LockdepStats;
 use crate::guest_clock::HostTime;
-use crate::qemu::Ended;
 use crate::rendezvous::Hold;
 use crate::scenario::{Expect, Operation, Phase, Schedule};
+use crate::vmm::Ended;
 
 /// The results of a trial before its log is read.
 #[derive(Debug, Default)]

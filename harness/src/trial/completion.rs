@@ -1,46 +1,46 @@
-//! Waiting for what the guest makes of a request: `_OST` codes, deletions, uevents, each phase told as it comes.
+//! Waits for the guest's side of a request: acknowledgements of the firmware, events of QEMU, uevents. Each phase is
+//! reported as it is reached.
 
 use hotplug_protocol::{AgentEvent, Snapshot};
 
 use super::cpus::Cpus;
 use super::vm::Vm;
 use crate::Result;
+use crate::arch::Arch;
 use crate::bytes::Bytes;
+use crate::device::DeviceId;
 use crate::event_log::{Event, OperationOutcome, Subscription};
-use crate::qmp::commands::{AcpiDeviceOst, AcpiOst, QueryMemoryDevices};
-use crate::scenario::{DeviceId, Phase};
-
-/// ACPI 6.5, 6.3.5 _OST: the source of an insertion's status is the notification it answers.
-const OST_INSERTION: [i64; 2] = [0, 1];
-/// The source of an ejection's status (`ACPI_NOTIFY_EJECT_REQUEST`, include/acpi/actypes.h).
-const OST_EJECTION: i64 = 3;
-/// `ACPI_OST_SC_SUCCESS` (include/linux/acpi.h).
-const OST_SUCCESS: i64 = 0;
-/// In progress: `ACPI_OST_SC_EJECT_IN_PROGRESS`, `ACPI_OST_SC_INSERT_IN_PROGRESS`.
-const OST_IN_PROGRESS: [i64; 2] = [0x84, 0x80];
+use crate::scenario::Phase;
+use crate::vmm::qmp::commands::QueryMemoryDevices;
+use crate::vmm::{AcknowledgedRequest, AcknowledgedSlot, AcknowledgedStatus, VmmEvent};
 
 /// Where a device sits, as events name it.
 #[derive(Debug)]
 pub(super) struct Slot<'a> {
-    /// `DIMM` or `CPU`, as `ACPI_DEVICE_OST` names it.
-    kind: &'static str,
-    number: u32,
+    slot: AcknowledgedSlot,
     /// Memory blocks of a DIMM.
     blocks: &'a [u64],
-    /// Which CPU of the guest sits where.
+    /// The CPU of the guest in each slot.
     cpus: Option<&'a Cpus>,
 }
 
 impl<'a> Slot<'a> {
     pub(super) fn dimm(number: u32, blocks: &'a [u64]) -> Self {
-        Self { kind: "DIMM", number, blocks, cpus: None }
+        Self { slot: AcknowledgedSlot::Memory(number), blocks, cpus: None }
     }
 
     pub(super) fn cpu(number: u32, cpus: &'a Cpus) -> Self {
-        Self { kind: "CPU", number, blocks: &[], cpus: Some(cpus) }
+        Self { slot: AcknowledgedSlot::Cpu(number), blocks: &[], cpus: Some(cpus) }
     }
 
-    /// What a uevent says of what sits here: `add`, `online`, `offline`, `remove`.
+    /// The number of the slot.
+    fn number(&self) -> u32 {
+        match self.slot {
+            AcknowledgedSlot::Memory(number) | AcknowledgedSlot::Cpu(number) => number,
+        }
+    }
+
+    /// The action of a uevent of the device in this slot: `add`, `online`, `offline`, `remove`.
     fn action<'h>(&self, what: &'h Event) -> Option<&'h str> {
         let Event::Agent { event: AgentEvent::Uevent { action, devpath }, .. } = what else { return None };
         let ours = match self.cpus {
@@ -51,34 +51,33 @@ impl<'a> Slot<'a> {
             Some(cpus) => devpath
                 .strip_prefix("/devices/system/cpu/cpu")
                 .and_then(|number| number.parse().ok())
-                .is_some_and(|number| cpus.known(self.number) == Some(number)),
+                .is_some_and(|number| cpus.known(self.number()) == Some(number)),
         };
         ours.then_some(action.as_str())
     }
 
-    /// The `_OST` that a happening carries, if it is about this slot. Its `device` is missing once the device is gone.
-    fn status(&self, what: &Event) -> Option<AcpiOst> {
+    /// The acknowledgement of such a request, if the event is one of this slot.
+    fn acknowledged(&self, what: &Event, request: AcknowledgedRequest) -> Option<AcknowledgedStatus> {
         match what {
-            Event::Qmp { event, data } if event == "ACPI_DEVICE_OST" => {
-                let ost: AcpiDeviceOst = serde_json::from_value(data.clone()).ok()?;
-                (ost.info.slot_type == self.kind && ost.info.slot == self.number.to_string())
-                    .then_some(ost.info)
+            Event::Vmm(VmmEvent::Acknowledged(of)) if of.slot == self.slot && of.request == request => {
+                Some(of.status)
             }
             _ => None,
         }
     }
 }
 
-/// Hears what happens since before a request was sent.
+/// Receives all events since before a request was sent.
 pub(super) struct EventWaiter<'a> {
     vm: &'a Vm,
+    arch: &'static Arch,
     heard: Subscription,
     reached: &'a (dyn Fn(Phase) + Sync),
 }
 
 impl<'a> EventWaiter<'a> {
-    pub(super) fn new(vm: &'a Vm, reached: &'a (dyn Fn(Phase) + Sync)) -> Self {
-        Self { vm, heard: vm.event_log.listen(), reached }
+    pub(super) fn new(vm: &'a Vm, arch: &'static Arch, reached: &'a (dyn Fn(Phase) + Sync)) -> Self {
+        Self { vm, arch, heard: vm.event_log.listen(), reached }
     }
 
     /// Waits until the guest has taken a device in. For a CPU, `_OST` comes when it is present; it is done when the agent
@@ -97,30 +96,33 @@ impl<'a> EventWaiter<'a> {
                 booted = true;
                 match slot.cpus {
                     None => present |= self.has(slot.blocks).await,
-                    Some(cpus) if cpus.has_online(self.vm, slot.number).await => {
+                    Some(cpus) if cpus.has_online(self.vm, slot.number()).await => {
                         (present, online) = (true, true);
                     }
                     Some(_) => {}
                 }
             }
-            if let Some(ost) = slot.status(&stamped.what)
-                && OST_INSERTION.contains(&ost.source)
-            {
+            if let Some(status) = slot.acknowledged(&stamped.what, AcknowledgedRequest::Insertion) {
                 (self.reached)(Phase::Notified);
-                if ost.status == OST_SUCCESS {
-                    present = true;
-                } else if !OST_IN_PROGRESS.contains(&ost.status) {
-                    return Ok(refused(ost.status));
+                match status {
+                    AcknowledgedStatus::Success => present = true,
+                    AcknowledgedStatus::InProgress => {}
+                    AcknowledgedStatus::Failed(code) => return Ok(refused(code)),
                 }
             }
             match slot.action(&stamped.what) {
                 Some("add") => (self.reached)(Phase::Notified),
-                Some("online") => (self.reached)(Phase::Online),
+                Some("online") => {
+                    (self.reached)(Phase::Online);
+                    // Without a firmware that acknowledges, the device is present once all of it is.
+                    present |= !self.arch.firmware_acknowledges
+                        && (slot.cpus.is_some() || self.has(slot.blocks).await);
+                }
                 _ => {}
             }
             if let Event::CpuReady { slot: ready, errno, .. } = stamped.what
                 && slot.cpus.is_some()
-                && ready == slot.number
+                && ready == slot.number()
             {
                 if errno != 0 {
                     let name = nix::errno::Errno::from_raw(errno);
@@ -146,34 +148,27 @@ impl<'a> EventWaiter<'a> {
             if slot.action(&stamped.what) == Some("offline") {
                 (self.reached)(Phase::Offline);
             }
-            if let Event::Qmp { event, data } = &stamped.what {
-                let ours = data["device"].as_str() == Some(&id.0);
-                match event.as_str() {
-                    "DEVICE_DELETED" if ours => {
-                        (self.reached)(Phase::Ejected);
-                        return Ok(OperationOutcome::Done);
-                    }
-                    "DEVICE_UNPLUG_GUEST_ERROR" | "MEM_UNPLUG_ERROR" if ours => {
-                        let how = data["msg"]
-                            .as_str()
-                            .map_or_else(|| event.clone(), |msg| format!("{event}: {msg}"));
-                        return Ok(OperationOutcome::RefusedByGuest { how });
-                    }
-                    _ => {}
-                }
-            }
-            if let Some(ost) = slot.status(&stamped.what)
-                && ost.source == OST_EJECTION
-            {
-                if OST_IN_PROGRESS.contains(&ost.status) {
-                    (self.reached)(Phase::Notified);
-                } else if ost.status != OST_SUCCESS {
-                    return Ok(refused(ost.status));
-                } else if slot.cpus.is_some() && self.is_free(slot.number).await {
-                    // Some QEMUs report only the CPU's APIC as deleted; the slot tells.
+            match &stamped.what {
+                Event::Vmm(VmmEvent::Gone { device }) if *device == id.0 => {
                     (self.reached)(Phase::Ejected);
                     return Ok(OperationOutcome::Done);
                 }
+                Event::Vmm(VmmEvent::Refused { device, reason }) if *device == id.0 => {
+                    return Ok(OperationOutcome::RefusedByGuest { how: reason.clone() });
+                }
+                _ => {}
+            }
+            match slot.acknowledged(&stamped.what, AcknowledgedRequest::Ejection) {
+                Some(AcknowledgedStatus::InProgress) => (self.reached)(Phase::Notified),
+                Some(AcknowledgedStatus::Failed(code)) => return Ok(refused(code)),
+                Some(AcknowledgedStatus::Success)
+                    if slot.cpus.is_some() && self.is_free(slot.number()).await =>
+                {
+                    // Some QEMUs report only the CPU's APIC as deleted. The slot shows that the CPU is gone.
+                    (self.reached)(Phase::Ejected);
+                    return Ok(OperationOutcome::Done);
+                }
+                Some(AcknowledgedStatus::Success) | None => {}
             }
         }
     }
@@ -193,12 +188,9 @@ impl<'a> EventWaiter<'a> {
     pub(super) async fn resized(mut self, id: &DeviceId, size: Bytes) -> Result<()> {
         let reached = self.reached;
         let done = |what: &Event| match what {
-            Event::Qmp { event, data } if event == "MEMORY_DEVICE_SIZE_CHANGE" => {
-                let ours = data["id"].as_str() == Some(&id.0);
-                if ours {
-                    reached(Phase::Notified);
-                }
-                (ours && data["size"].as_u64() == Some(size.0)).then_some(())
+            Event::Vmm(VmmEvent::Resized { device, size: now }) if *device == id.0 => {
+                reached(Phase::Notified);
+                (*now == size).then_some(())
             }
             _ => None,
         };

@@ -9,11 +9,12 @@ use hotplug_side::{Side, Sides};
 use super::checkpoint::Checkpoint;
 use super::repro_script::OnDisk;
 use super::timing::Watched;
+use crate::arch::Platform;
 use crate::host::{Accelerator, Qemu};
-use crate::qemu::{self, Identity, LaunchOptions, Platform, Sealed, command_line};
 use crate::rendezvous::Places;
 use crate::scenario::{Clock, Scenario, Schedule, Seed};
 use crate::unavailable::Unavailable;
+use crate::vmm::{Identity, LaunchMode, LaunchOptions, Sealed, command_line};
 
 /// The properties that all trials of a run share. They do not change while the trials run.
 #[derive(Debug, Clone)]
@@ -70,17 +71,17 @@ impl TrialContext {
 
     /// Whether a guest with this launch mode has its tasks or vCPUs held. Checkpoints are made on
     /// the same machine with and without holds.
-    pub(super) fn has_gdb(&self, start: qemu::LaunchMode) -> bool {
-        self.places.is_some() && start != qemu::LaunchMode::Template
+    pub(super) fn has_gdb(&self, start: LaunchMode) -> bool {
+        self.places.is_some() && start != LaunchMode::Template
     }
 
     /// QEMU's arguments for a guest of this scenario with this launch mode.
-    pub fn command_line(&self, start: qemu::LaunchMode) -> Vec<String> {
+    pub fn command_line(&self, start: LaunchMode) -> Vec<String> {
         command_line(&self.scenario, self.launch_options(start))
     }
 
     /// QEMU's options for a guest with this launch mode.
-    pub(super) fn launch_options(&self, start: qemu::LaunchMode) -> LaunchOptions {
+    pub(super) fn launch_options(&self, start: LaunchMode) -> LaunchOptions {
         let Self { accelerator, sandbox, platform, loops_per_jiffy, clock, .. } = *self;
         LaunchOptions {
             accelerator,

@@ -96,8 +96,8 @@ impl<'a> Count<'a> {
             let ending = format!("/{}", Path::new(source).with_extension("gcda").display());
             let sent = all.iter().find(|one| one.path.ends_with(&ending));
             let sent = sent.ok_or_else(|| format!("the guest has no counters of {source}"))?;
-            let bytes =
-                bytes(&sent.gcda).ok_or_else(|| format!("the guest's counters of {source} are not valid hexadecimal"))?;
+            let bytes = bytes(&sent.gcda)
+                .ok_or_else(|| format!("the guest's counters of {source} are not valid hexadecimal"))?;
             objects.0.insert(source.clone(), Counters::parse(&bytes).map_err(|odd| odd.to_string())?);
         }
         Ok(objects)
@@ -154,8 +154,9 @@ mod tests {
     use std::fmt::Write as _;
 
     use super::*;
+    use crate::device::DeviceId;
     use crate::event_log::OperationOutcome;
-    use crate::scenario::{DeviceId, Operation};
+    use crate::scenario::Operation;
 
     /// The counter file of gcc 12 for one function with two counters.
     fn gcda(counts: [u64; 2]) -> ObjectCounters {

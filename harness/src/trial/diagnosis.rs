@@ -8,7 +8,7 @@ use hotplug_protocol::Request;
 use super::vm::Vm;
 use crate::Result;
 use crate::limits::limits;
-use crate::qmp::commands::{HumanMonitorCommand, InjectNmi};
+use crate::vmm::qmp::commands::{HumanMonitorCommand, InjectNmi};
 
 /// The file with the state that QEMU reports.
 const FILE: &str = "qemu-state.log";

@@ -15,11 +15,12 @@ use super::housekeeping_cpu;
 use super::lanes::{Lanes, Log};
 use super::timing::{Trace, Watched};
 use super::vm::{Cut, Vm};
+use crate::arch::GUEST;
 use crate::event_log::{Event, Stage, Subscription};
-use crate::gdb::GdbError;
 use crate::guest::{AgentError, LockdepStats};
 use crate::limits::limits;
 use crate::scenario::{Schedule, Start};
+use crate::vmm::gdb::GdbError;
 
 /// Drives one trial, with everything that it reads and writes.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +69,8 @@ impl TrialDriver<'_> {
         }
         if let Some(trace) = self.trace {
             let begun = trace.begin(&vm.agent).await;
-            let broken = |error: AgentError| Cut::Broken(format!("the guest's tracer cannot be set up: {error}"));
+            let broken =
+                |error: AgentError| Cut::Broken(format!("the guest's tracer cannot be set up: {error}"));
             state.traced = begun.map_err(broken)?;
         }
         let counted = async {
@@ -201,8 +203,12 @@ impl TrialDriver<'_> {
     /// not known, so there is no accounting.
     async fn during_boot(self, heard: Subscription, state: &mut TrialState) -> Result<(), Cut> {
         // The values of x86, in place of those that the agent would send.
-        let hello =
-            Hello { version: 0, release: String::new(), page_bytes: 4096, block_bytes: Some(128 << 20) };
+        let hello = Hello {
+            version: 0,
+            release: String::new(),
+            page_bytes: GUEST.page.0,
+            block_bytes: Some(GUEST.block.0),
+        };
         let (ledger, cpus) = (Ledger::closed(&hello), Cpus::default());
         self.vm.event_log.record(Event::Stage(Stage::Lanes));
         let boot = async {

@@ -15,8 +15,9 @@ use super::cpus::{Cpus, slot_of};
 use super::operation::{Bench, OperationRecord, perform};
 use super::phases::{Phases, Waited};
 use super::vm::Vm;
+use crate::device::DeviceId;
 use crate::event_log::{Event, OperationOutcome};
-use crate::scenario::{Batch, DeviceId, Expect, LaneSchedule, Offset, Operation, Phase, Scenario, Schedule};
+use crate::scenario::{Batch, Expect, LaneSchedule, Offset, Operation, Phase, Scenario, Schedule};
 use crate::{Error, Result};
 
 /// The operations of a trial so far. The log outlives the lanes, so a trial that is cut short still
@@ -85,7 +86,7 @@ impl<'a> Lanes<'a> {
                             exactly(Duration::from_micros(us)).await;
                         }
                     }
-                    Err(_) => missed = Some(format!("`{}` did not reach the awaited phase", trigger.operation)),
+                    Err(_) => missed = Some(format!("`{}` did not reach its phase", trigger.operation)),
                 }
             }
             // A pause is a part of the schedule, and not a wait for an event.

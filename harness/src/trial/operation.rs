@@ -5,18 +5,20 @@ use std::time::Duration;
 use hotplug_protocol::{AgentEvent, Request};
 use serde::{Deserialize, Serialize};
 
-use super::accounting::{Became, Change, Ledger, Mismatch, Resource};
+use super::accounting::{Became, Change, Ledger, Mismatch};
 use super::completion::{EventWaiter, Slot};
 use super::cpus::Cpus;
 use super::vm::Vm;
 use crate::Result;
 use crate::bytes::Bytes;
+use crate::device::{Account, Device, DeviceId, FilePlace, Presence};
 use crate::event_log::{Event, OperationOutcome};
 use crate::guest::AgentError;
 use crate::guest_clock::HostTime;
-use crate::qmp::QmpError;
-use crate::qmp::hotplug::DimmPlace;
-use crate::scenario::{Device, DeviceId, Expect, MemoryOnline, Operation, Phase, Place, Policy, Scenario};
+use crate::scenario::{Expect, MemoryOnline, Operation, Phase, Place, Policy, Scenario};
+use crate::vmm::Inherited;
+use crate::vmm::qmp::QmpError;
+use crate::vmm::qmp::hotplug::DimmPlace;
 
 /// How often memory that may still follow a virtio-mem device is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -91,18 +93,18 @@ pub(super) async fn perform(
     reached: &(dyn Fn(Phase) + Sync),
 ) -> Result<(OperationOutcome, Vec<Mismatch>)> {
     let limit = Duration::from_secs(bench.scenario.time_limit_s.into());
-    let resource = resource(bench.scenario, operation);
-    if let Some(resource) = resource {
-        bench.ledger.begin(resource);
+    let account = account(bench.scenario, operation);
+    if let Some(account) = account {
+        bench.ledger.begin(account);
     }
     let end = match tokio::time::timeout(limit, until_end(bench, operation, reached)).await {
         Ok(end) => end?,
         Err(_) => End { outcome: OperationOutcome::TimedOut, change: Change::Unknown },
     };
-    if let Some(resource) = resource {
-        bench.ledger.end(resource, &end.change);
+    if let Some(account) = account {
+        bench.ledger.end(account, &end.change);
     }
-    let looks = resource.is_some() && bench.scenario.start == crate::scenario::Start::Ready;
+    let looks = account.is_some() && bench.scenario.start == crate::scenario::Start::Ready;
     if !looks || [OperationOutcome::TimedOut, OperationOutcome::CutOff].contains(&end.outcome) {
         return Ok((end.outcome, Vec::new()));
     }
@@ -130,26 +132,19 @@ pub(super) async fn perform(
     }
 }
 
-/// What the counters of a snapshot must be kept from, while this goes on.
-fn resource(scenario: &Scenario, operation: &Operation) -> Option<Resource> {
+/// The counters of the guest that the operation changes, which no snapshot can check meanwhile.
+fn account(scenario: &Scenario, operation: &Operation) -> Option<Account> {
     match operation {
         Operation::Plug(id) | Operation::Unplug(id) | Operation::Resize(id, _) => {
-            match scenario.devices.get(id)? {
-                Device::Cpu { .. } => Some(Resource::Cpus),
-                Device::Dimm(_) | Device::VirtioMem(_) => Some(Resource::Memory),
-                // Persistent memory is none of the kernel's own.
-                Device::Nvdimm { .. } => None,
-            }
+            scenario.devices.get(id)?.account()
         }
         Operation::Online(place, _) | Operation::Offline(place) => match place {
-            Place::Device(id) if matches!(scenario.devices.get(id)?, Device::Cpu { .. }) => {
-                Some(Resource::Cpus)
-            }
-            Place::Device(_) | Place::Block(_) => Some(Resource::Memory),
-            Place::Cpu(_) => Some(Resource::Cpus),
+            Place::Device(id) if scenario.devices.get(id)?.cpu_slot().is_some() => Some(Account::Cpus),
+            Place::Device(_) | Place::Block(_) => Some(Account::Memory),
+            Place::Cpu(_) => Some(Account::Cpus),
         },
         // Suspend takes CPUs away and brings them back (kernel/cpu.c, freeze_secondary_cpus).
-        Operation::Write { path, .. } if path == SUSPEND => Some(Resource::Cpus),
+        Operation::Write { path, .. } if path == SUSPEND => Some(Account::Cpus),
         Operation::Write { .. } | Operation::Read { .. } | Operation::Reboot => None,
     }
 }
@@ -161,60 +156,21 @@ async fn until_end(bench: Bench<'_>, operation: &Operation, reached: &(dyn Fn(Ph
         scenario.devices.get(id).ok_or_else(missing)
     };
     // Listening starts before the request, so that no answer can slip through.
-    let ears = EventWaiter::new(vm, reached);
+    let waiter = EventWaiter::new(vm, scenario.machine.kind.arch(), reached);
     match operation {
-        Operation::Plug(id) => match device(id)? {
-            Device::Dimm(dimm) => {
-                let (places, _) = scenario.dimm_file();
-                let offset = places.get(id).copied().unwrap_or(Bytes(0));
-                let added = async {
-                    vm.qmp.plug_dimm(id, dimm, offset).await?;
-                    vm.qmp.dimm_place(id).await
-                };
-                let place = match added.await {
-                    Ok(place) => place,
-                    Err(error) => return Ok(End::of_qmp(error)),
-                };
-                reached(Phase::Accepted);
-                let blocks: Vec<u64> = place.blocks(bench.ledger.block_bytes).collect();
-                let outcome = ears.inserted(Slot::dimm(place.slot, &blocks)).await?;
-                Ok(came(outcome, blocks, dimm.node))
-            }
-            Device::Cpu { slot } => {
-                if let Err(error) = plug_cpu(vm, id, *slot).await {
-                    return Ok(End::of_qmp(error));
-                }
-                reached(Phase::Accepted);
-                let outcome = ears.inserted(Slot::cpu(*slot, bench.cpus)).await?;
-                // After a refusal the device is in QEMU and not in the guest; who knows what half of it is.
-                let change =
-                    if outcome == OperationOutcome::Done { Change::Cpus(1) } else { Change::Unknown };
-                Ok(End { outcome, change })
-            }
-            Device::Nvdimm { size, node } => {
-                if let Err(error) = vm.qmp.plug_nvdimm(id, *size, *node).await {
-                    return Ok(End::of_qmp(error));
-                }
-                reached(Phase::Accepted);
-                ears.region().await?;
-                Ok(End::done(Change::Nothing))
-            }
-            Device::VirtioMem(_) => {
-                Ok(End::nothing(OperationOutcome::FailedInQemu { error: "it is plugged".into() }))
-            }
-        },
-        Operation::Unplug(id) => match device(id)? {
-            Device::Dimm(_) => unplug_dimm(bench, ears, id, reached).await,
-            device => {
+        Operation::Plug(id) => plug(bench, waiter, id, device(id)?, reached).await,
+        Operation::Unplug(id) => match device(id)?.presence() {
+            Presence::MemorySlot => unplug_dimm(bench, waiter, id, reached).await,
+            presence => {
                 if let Err(error) = vm.qmp.unplug(id).await {
                     return Ok(End::of_qmp(error));
                 }
                 reached(Phase::Accepted);
-                let Device::Cpu { slot } = device else { return Ok(End::done(Change::Nothing)) };
-                let was_online = bench.cpus.is_online(*slot);
-                let outcome = ears.ejected(id, Slot::cpu(*slot, bench.cpus)).await?;
+                let Presence::CpuSlot(slot) = presence else { return Ok(End::done(Change::Nothing)) };
+                let was_online = bench.cpus.is_online(slot);
+                let outcome = waiter.ejected(id, Slot::cpu(slot, bench.cpus)).await?;
                 if outcome == OperationOutcome::Done {
-                    bench.cpus.gone(*slot);
+                    bench.cpus.gone(slot);
                     return Ok(End::done(Change::Cpus(-i64::from(was_online))));
                 }
                 Ok(End::nothing(outcome))
@@ -225,7 +181,7 @@ async fn until_end(bench: Bench<'_>, operation: &Operation, reached: &(dyn Fn(Ph
                 return Ok(End::of_qmp(error));
             }
             reached(Phase::Accepted);
-            ears.resized(id, *size).await?;
+            waiter.resized(id, *size).await?;
             Ok(End::done(Change::Gives(id.clone(), *size)))
         }
         Operation::Online(place, policy) => {
@@ -283,17 +239,56 @@ fn came(outcome: OperationOutcome, blocks: Vec<u64>, node: u32) -> End {
     End { outcome, change }
 }
 
-async fn plug_cpu(vm: &Vm, id: &DeviceId, wanted: u32) -> Result<(), QmpError> {
-    let slots = vm.qmp.cpu_slots().await?;
-    match slots.iter().find(|slot| slot.slot == wanted) {
-        Some(slot) if slot.is_free() => vm.qmp.plug_cpu(id, slot).await,
-        _ => Err(QmpError::Refused { class: "harness".into(), desc: format!("CPU slot {wanted} is taken") }),
+/// Plugs a device, and waits until the guest has it.
+async fn plug(
+    bench: Bench<'_>,
+    waiter: EventWaiter<'_>,
+    id: &DeviceId,
+    device: &Device,
+    reached: &(dyn Fn(Phase) + Sync),
+) -> Result<End> {
+    let qmp = &bench.vm.qmp;
+    let (places, _) = bench.scenario.dimm_file();
+    let offset = places.get(id).copied().unwrap_or(Bytes(0));
+    let Some(request) = device.plug(id, &FilePlace { path: Inherited::DimmFile.path(), offset }) else {
+        return Ok(End::nothing(OperationOutcome::FailedInQemu { error: "it is plugged".into() }));
+    };
+    let presence = device.presence();
+    let added = async {
+        qmp.plug(id, request).await?;
+        Ok(match presence {
+            Presence::MemorySlot => Some(qmp.dimm_place(id).await?),
+            _ => None,
+        })
+    };
+    let place = match added.await {
+        Ok(place) => place,
+        Err(error) => return Ok(End::of_qmp(error)),
+    };
+    reached(Phase::Accepted);
+    match (presence, place) {
+        (_, Some(place)) => {
+            let blocks: Vec<u64> = place.blocks(bench.ledger.block_bytes).collect();
+            let outcome = waiter.inserted(Slot::dimm(place.slot, &blocks)).await?;
+            Ok(came(outcome, blocks, device.node()))
+        }
+        (Presence::CpuSlot(slot), None) => {
+            let outcome = waiter.inserted(Slot::cpu(slot, bench.cpus)).await?;
+            // After a refusal the device is in QEMU and not in the guest. How much of it the guest has is not known.
+            let change = if outcome == OperationOutcome::Done { Change::Cpus(1) } else { Change::Unknown };
+            Ok(End { outcome, change })
+        }
+        (Presence::Region, None) => {
+            waiter.region().await?;
+            Ok(End::done(Change::Nothing))
+        }
+        (Presence::MemorySlot | Presence::Resized, None) => Ok(End::done(Change::Nothing)),
     }
 }
 
 async fn unplug_dimm(
     bench: Bench<'_>,
-    ears: EventWaiter<'_>,
+    waiter: EventWaiter<'_>,
     id: &DeviceId,
     reached: &(dyn Fn(Phase) + Sync),
 ) -> Result<End> {
@@ -310,7 +305,7 @@ async fn unplug_dimm(
     };
     reached(Phase::Accepted);
     let blocks: Vec<u64> = place.blocks(bench.ledger.block_bytes).collect();
-    let outcome = ears.ejected(id, Slot::dimm(place.slot, &blocks)).await?;
+    let outcome = waiter.ejected(id, Slot::dimm(place.slot, &blocks)).await?;
     if outcome != OperationOutcome::Done {
         return Ok(End::nothing(outcome));
     }
@@ -334,15 +329,15 @@ async fn bring(
         async |path: String, data: &str| vm.agent.ask(Request::Write { path, data: data.to_owned() }).await;
     let cpu = match place {
         Place::Cpu(number) => Some(*number),
-        Place::Device(id) => match scenario.devices.get(id) {
-            Some(Device::Cpu { slot }) => {
-                let Some(number) = bench.cpus.number(vm, *slot).await else {
+        Place::Device(id) => match scenario.devices.get(id).and_then(Device::cpu_slot) {
+            Some(slot) => {
+                let Some(number) = bench.cpus.number(vm, slot).await else {
                     let how = format!("no CPU of the guest is in slot {slot}");
                     return Ok(End::nothing(OperationOutcome::RefusedByGuest { how }));
                 };
                 Some(number)
             }
-            _ => None,
+            None => None,
         },
         Place::Block(_) => None,
     };

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Mismatch, OperationRecord};
 use crate::guest_clock::HostTime;
-use crate::qemu::Ended;
 use crate::rendezvous::Hold;
 use crate::scenario::{Schedule, Seed};
+use crate::vmm::Ended;
 
 /// The outcome of a trial. If several apply, the first in this order counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]

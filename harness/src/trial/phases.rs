@@ -45,7 +45,8 @@ pub(super) struct Waited(HashMap<(String, Phase), usize>);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::{DeviceId, Offset};
+    use crate::device::DeviceId;
+    use crate::scenario::Offset;
 
     #[tokio::test]
     async fn each_time_counts_once() {

@@ -18,7 +18,7 @@ use super::context::TrialContext;
 use super::outcome::TrialRecord;
 use crate::event_log::{Event, Stage, Stamped};
 use crate::guest::{TYPED, TYPED_EVERY};
-use crate::qemu::{Inherited, LaunchMode, LaunchOptions, command_line, shell_word, shell_words};
+use crate::vmm::{Inherited, LaunchMode, LaunchOptions, command_line, shell_word, shell_words};
 use crate::{Result, scenario};
 
 /// The files of the kernels and the initramfs, which scripts name.
@@ -160,8 +160,7 @@ fn said(line: &str) -> Option<(u64, Step)> {
 /// The beginning of the agent's ready event.
 const READY: &str = "{\"ready\":";
 
-/// The requests of `agent.log` that changed something in the guest, and the waits for their
-/// answers.
+/// The requests of `agent.log` that belong to the trial, and the waits for their answers.
 fn asked(log: &str) -> Vec<(u64, Step)> {
     let mut all = Vec::new();
     let mut ours = HashSet::new();
@@ -304,9 +303,9 @@ const HEAD: &str = r#"#!/bin/sh
 # Repeats trial @TRIAL@ with QEMU and socat alone. The outcome of the trial was: @OUTCOME@:
 #   @WHY@@HELD@
 #
-# Prints the guest's kernel records in the format of /dev/kmsg (priority, number, microseconds; text)
-# on standard output, and its own steps on standard error. A race may not occur every time. The trial
-# itself may have begun from a checkpoint of the booted guest; the script boots the guest.
+# Prints the guest's kernel records in the format of /dev/kmsg (priority, number, microseconds;
+# text) on standard output, and its own steps on standard error. A race may not occur every time.
+# The trial itself may have begun from a checkpoint of the booted guest; the script boots the guest.
 set -u
 
 kernel=@KERNEL@
@@ -327,8 +326,9 @@ say() { printf 'repeat: %s\n' "$*" >&2; }
 # One command to QEMU's monitor, one request to the agent in the guest.
 send() { say "> $1"; printf '%s\n' "$1" >&3; }
 ask() { say "> agent: $1"; printf '%s\n' "$1" >&4; }
-# await TIMES STREAM TEXT: waits until TEXT has appeared in STREAM that many times, for $limit seconds
-# at most. A guest that hangs answers no more, so after the first timeout the limit is shorter.
+# await TIMES STREAM TEXT: waits until TEXT has appeared in STREAM that many times, for $limit
+# seconds at most. A guest that hangs answers no more, so after the first timeout the limit is
+# shorter.
 await() {
     end=$(($(date +%s) + limit))
     until [ "$(grep -cF -e "$3" "$dir/$2")" -ge "$1" ]; do

@@ -12,7 +12,7 @@ use crate::Result;
 use crate::event_log::{Event, OperationOutcome, Stamped};
 use crate::files::{write_json_compact, write_whole};
 use crate::guest::{Agent, AgentError, LOCK_STAT};
-use crate::latency::{self, CameOnline, Course, TRACED, TrialTimes, VictimTimes};
+use crate::latency::{self, CameOnline, Course, TrialTimes, VictimTimes};
 use crate::scenario::{Clock, Mark, Phase, Victim};
 
 /// The folder of the kernel's tracer (Documentation/trace/ftrace.rst).
@@ -203,7 +203,7 @@ async fn begin_trace(agent: &Agent, functions: &[String], traced: &mut Traced) -
     };
     let mut any = false;
     let asked = |function: &str| functions.iter().any(|asked| asked == function);
-    let others = TRACED.into_iter().filter(|function| !asked(function));
+    let others = latency::traced().into_iter().filter(|function| !asked(function));
     for function in functions.iter().map(String::as_str).chain(others) {
         // A part of a function that the compiler split off has a name of its own, such as
         // `try_remove_memory.part.0`.
@@ -285,8 +285,9 @@ mod tests {
     use hotplug_protocol::{GuestTime, LoopTime};
 
     use super::*;
+    use crate::device::DeviceId;
     use crate::guest_clock::HostTime;
-    use crate::scenario::{DeviceId, Expect, Operation};
+    use crate::scenario::{Expect, Operation};
 
     #[test]
     fn a_course_by_the_host_has_each_mark_once_and_in_order() {

@@ -13,14 +13,14 @@ use super::TrialContext;
 use super::checkpoint::Checkpoint;
 use crate::bytes::Bytes;
 use crate::event_log::{Ending, Event, EventLog, Stage};
-use crate::gdb::{Gdb, GdbError};
 use crate::guest::{Agent, Kmsg, Serial};
 use crate::limits::limits;
-use crate::qemu::{Ended, Inherited, LaunchMode, QemuProcess, Scratch, shell_words};
-use crate::qmp::commands::{
+use crate::vmm::gdb::{Gdb, GdbError};
+use crate::vmm::qmp::commands::{
     ContinueVcpus, Migrate, MigrateIncoming, MigrateSetCapabilities, MigrationCapability, Pmemsave, StopVcpus,
 };
-use crate::qmp::{Qmp, QmpError};
+use crate::vmm::qmp::{Qmp, QmpError};
+use crate::vmm::{Ended, Inherited, LaunchMode, QemuProcess, Scratch, VmmEvent, shell_words};
 use crate::{Error, Result};
 
 /// How much of QEMU's last words is repeated, bytes.
@@ -273,8 +273,8 @@ impl Vm {
             // A monitor that does not answer has a limit of its own.
             begin.await.map_err(|error| broken(error.to_string()))?;
             let status = heard.until(|what| match what {
-                Event::Qmp { event, data } if event == "MIGRATION" => {
-                    data["status"].as_str().filter(|s| ["completed", "failed"].contains(s)).map(str::to_owned)
+                Event::Vmm(VmmEvent::Migration { status }) => {
+                    Some(status).filter(|status| ["completed", "failed"].contains(&status.as_str())).cloned()
                 }
                 _ => None,
             });

@@ -127,12 +127,8 @@ fn what_the_exact_clock_cannot_do_is_said_before_anything_is_built() {
         .code(2)
         .stderr(predicate::str::contains("scenario dimm-and-cpu does not define what to time"));
     let with_cpus = run.scenario(|text| format!("{text}\n[latency]\nfunctions = [\"offline_pages\"]\n"));
-    timed(&run)
-        .args(["--exact", "--scenario"])
-        .arg(with_cpus)
-        .arg(patch("seed"))
-        .assert()
-        .code(2)
-        .stderr(predicate::str::contains("unplugs CPUs, and QEMU aborts on that when it counts instructions"));
+    timed(&run).args(["--exact", "--scenario"]).arg(with_cpus).arg(patch("seed")).assert().code(2).stderr(
+        predicate::str::contains("unplugs CPUs, and QEMU aborts on that when it counts instructions"),
+    );
     assert!(!run.results().exists());
 }

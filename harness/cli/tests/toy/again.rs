@@ -137,7 +137,7 @@ fn what_was_spoilt_or_cut_off_is_run_again_and_more_trials_can_be_asked_for() {
     with("/scenario_hash", "00", &["scenario.toml", "help:"]);
     let lock = std::fs::File::open(&folder).unwrap();
     let lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
-    mistake(&resume, &["goes on", "help:"]);
+    mistake(&resume, &["in use by another", "help:"]);
     drop(lock);
     std::fs::remove_file(folder.join("run.json")).unwrap();
     mistake(&resume, &["run.json", "help:"]);

@@ -202,7 +202,7 @@ fn a_shard_that_another_works_on_is_left_alone() {
     let folder = std::fs::File::open(&place).unwrap();
     let other = nix::fcntl::Flock::lock(folder, nix::fcntl::FlockArg::LockExclusiveNonblock).unwrap();
     let said = predicate::str::contains(format!("shard {} cannot be run", ids[0]))
-        .and(predicate::str::contains("another hotplug writes there"));
+        .and(predicate::str::contains("in use by another hotplug process"));
     toy.hotplug(&["work", &plan, "0"]).assert().code(4).stderr(said);
     drop(other);
     assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0);

@@ -5,8 +5,8 @@ use hotplug_side::Side;
 use maud::{Markup, html};
 
 use super::{full, row};
+use crate::drawing::scale::{Scale, px};
 use crate::latency::{Latency, MetricResult};
-use crate::present::page::scale::{Scale, px};
 use crate::text::nanoseconds;
 
 /// The size of a plot, in pixels.
@@ -17,7 +17,7 @@ pub(super) fn metrics(told: &Latency) -> Markup {
     html! {
         p {
             "By the " (told.clock) " clock, " (told.boots.before) " + " (told.boots.after) " boots, "
-            (told.trials.before) " + " (told.trials.after) " trials. A dot is a boot, its median; a triangle all boots, their geometric mean."
+            (told.trials.before) " + " (told.trials.after) " trials. A dot is the median of a boot, a triangle the geometric mean of all boots."
             @if told.despite_reports { " Trials that reported are among them." }
         }
         @for metric in &told.metrics {

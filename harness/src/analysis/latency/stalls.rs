@@ -6,12 +6,11 @@ use std::path::Path;
 use hotplug_side::Side;
 use maud::{Markup, html};
 
+use crate::drawing::axis::{self, Axis, Bar, Row};
 use crate::files::read_json_if_there;
 use crate::latency::{self, Call, Course, Latency, TrialTimes, VictimTimes};
-use crate::present::page::axis::{self, Axis, Bar, Row};
-use crate::present::word;
 use crate::scenario::{ClockSource, Mark};
-use crate::text::nanoseconds;
+use crate::text::{nanoseconds, word};
 
 /// A trial whose victims stalled.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use maud::{Markup, html};
 
 use crate::compare::{EdgeDiff, LockOrderDiff};
 use crate::conclusion::{Case, Conclusion, labelled, unavailable_line};
-use crate::present::drawing::{self, Drawing};
+use crate::drawing::{self, Drawing};
 use crate::text::harmless;
 
 /// Widest line, in characters.
@@ -100,7 +100,7 @@ pub fn full(diff: &LockOrderDiff) -> String {
             let _ = write!(out, " and {} further boots", extent.boots);
         }
         if extent.blind > 0 {
-            let _ = write!(out, "; {} more trials were blind: what they lack counts nowhere", extent.blind);
+            let _ = write!(out, "; {} more trials were blind: they are no evidence of absence", extent.blind);
         }
         out.push('\n');
     }

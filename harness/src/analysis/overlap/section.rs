@@ -137,7 +137,7 @@ pub fn full(told: &Overlap) -> String {
     let a_trial = |side: Side| told.calls.of(side) / u64::from((*told.trials.of(side)).max(1));
     let _ = writeln!(
         out,
-        "\n{} + {} calls a trial were traced; docs/races.md says what that costs.",
+        "\n{} + {} calls a trial were traced; see docs/races.md for the cost.",
         a_trial(Side::Before),
         a_trial(Side::After)
     );

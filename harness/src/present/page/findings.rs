@@ -1,4 +1,5 @@
-//! What was found: how often on each side, the ring of locks, the call path, the kernel's own words.
+//! The findings: the number of trials on each side, the cycle of locks, the call path, and the
+//! kernel's own text.
 
 use hotplug_kreport::Locks;
 use maud::{Markup, html};
@@ -8,12 +9,12 @@ use crate::present::cases::call_path;
 use crate::record::RunResult;
 use crate::text::probability;
 
-/// What the example trial of a finding has to show.
+/// The evidence for a finding from its example trial.
 #[derive(Debug, Default)]
 pub struct Evidence {
-    /// What lockdep said about the locks.
+    /// The locks in lockdep's report.
     pub locks: Option<Locks>,
-    /// Its lines of the kernel log.
+    /// The report's lines of the kernel log.
     pub log: String,
 }
 

@@ -1,4 +1,4 @@
-//! Every trial as a square, and some of them in full.
+//! Every trial as a square, and some trials in full.
 
 use hotplug_side::{Side, Sides};
 use maud::{Markup, html};
@@ -6,23 +6,24 @@ use serde::Deserialize;
 
 use super::lanes;
 use crate::compare::Tally;
-use crate::present::word;
+use crate::text::word;
 use crate::trial::{TrialOutcome, TrialRecord};
 
-/// What a square needs of a trial's record, which is far longer.
+/// The part of a trial's record that a square needs. The record is far longer.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Square {
-    /// Which kernel.
+    /// The side of its kernel.
     pub side: Side,
-    /// Its folder.
+    /// The name of its folder.
     pub folder: String,
-    /// What came of it.
+    /// The outcome.
     pub outcome: TrialOutcome,
-    /// In words.
+    /// The outcome in words.
     pub why: String,
 }
 
-/// `trials` is how many there were: shards keep the first clean one of each side only.
+/// The section. `trials` has the number of all trials; shards keep only the first clean trial of
+/// each side.
 pub(super) fn section(trials: &Sides<Tally>, squares: &[Square], shown: &[TrialRecord]) -> Markup {
     html! {
         @for side in Side::BOTH {
@@ -48,7 +49,7 @@ pub(super) fn section(trials: &Sides<Tally>, squares: &[Square], shown: &[TrialR
     }
 }
 
-/// Not told by its colour alone.
+/// The letter of an outcome, so that it does not depend on the colour alone.
 fn letter(outcome: TrialOutcome) -> &'static str {
     match outcome {
         TrialOutcome::Clean => "·",
@@ -65,7 +66,8 @@ fn full(trial: &TrialRecord, is_open: bool) -> Markup {
     html! {
         details open[is_open] {
             summary { (trial.folder) ": " (trial.outcome) ", " (trial.why) }
-            // A browser that goes to a place within opens what is around it; not so to the one that is to be opened.
+            // A browser opens a closed element when a link leads to a place inside it, but not when
+            // the link leads to the element itself.
             div id=(trial.folder) {
                 (lanes::drawing(trial))
                 @for mismatch in &trial.mismatches { p.bad { "After " (mismatch.after) ": " (mismatch.what) } }

@@ -1,13 +1,14 @@
-//! A trial on one axis of time: each lane's operations, their phases, and when the kernel reported.
+//! A trial on a time axis: the operations of each lane, their phases, and the reports of the
+//! kernel.
 
 use maud::{Markup, html};
 
-use super::axis::{self, Axis, Bar, Row};
+use crate::drawing::axis::{self, Axis, Bar, Row};
 use crate::event_log::OperationOutcome;
-use crate::present::word;
+use crate::text::word;
 use crate::trial::{OperationRecord, TrialRecord};
 
-/// Operations that are drawn; a trial of random moves may have hundreds.
+/// The maximum number of operations that are drawn. A trial of random moves may have hundreds.
 const MOST: usize = 200;
 
 pub(super) fn drawing(trial: &TrialRecord) -> Markup {
@@ -53,7 +54,7 @@ fn on_axis(trial: &TrialRecord, operations: &[&OperationRecord], begin: u64) -> 
             lanes.push(&operation.lane);
         }
     }
-    // Of one lane several may be in flight: each operation has a row of its own.
+    // Several operations of one lane may be in flight, so each has a row of its own.
     let mut rows = Vec::new();
     for lane in &lanes {
         let mut name = *lane;
@@ -85,7 +86,7 @@ fn on_axis(trial: &TrialRecord, operations: &[&OperationRecord], begin: u64) -> 
     }
 }
 
-/// When it was asked for, when it came how far, when it ended.
+/// The times of the request, of each phase, and of the end.
 fn times(operation: &OperationRecord, begin: u64) -> String {
     let asked = operation.asked.0;
     let after = |at: u64| ms(at.saturating_sub(asked));

@@ -1,15 +1,14 @@
-//! The page of a run: one file that needs nothing else, and no network. Its one script is ours, and what it adds nobody needs.
+//! The page of a run: one self-contained file that needs no network. Its only script is ours, and
+//! the page is complete without it.
 //!
-//! Every text of a guest goes through [`maud`], which escapes it, or into a drawing that is shown as an image, where nothing
-//! can run.
+//! Every text from a guest passes through [`maud`], which escapes it, or is part of a drawing that
+//! is shown as an image, which runs no scripts.
 
-pub(crate) mod axis;
 mod findings;
 mod grid;
 mod lanes;
 mod of_run;
 mod past;
-pub(crate) mod scale;
 
 use std::path::PathBuf;
 
@@ -20,9 +19,9 @@ use sha2::{Digest, Sha256};
 
 use super::{duration, host_line, mail};
 use crate::compare::Verdict;
-use crate::qemu::shell_word;
 use crate::record::RunResult;
 use crate::trial::TrialRecord;
+use crate::vmm::shell_word;
 
 pub use findings::Evidence;
 pub use grid::Square;
@@ -32,18 +31,19 @@ pub use past::ScenarioHistory;
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
-/// What a page is made of beside the result.
+/// The parts of a page beside the result.
 #[derive(Debug, Default)]
 pub struct Parts {
     /// The run's folder.
     pub folder: PathBuf,
-    /// What the scenario is aimed at.
+    /// The purpose of the scenario.
     pub about: String,
-    /// Every trial, in the order of their folders' names.
+    /// Every trial, sorted by the names of the folders.
     pub squares: Vec<Square>,
-    /// Trials that are shown in full: examples of each finding and of each outcome, and others as room is left.
+    /// The trials that are shown in full: examples of each finding and of each outcome, and others
+    /// up to a limit.
     pub shown: Vec<TrialRecord>,
-    /// The evidence of each finding, in their order, as far as its trial is there.
+    /// The evidence of each finding, in the same order; `None` if its trial is not available.
     pub evidence: Vec<Option<Evidence>>,
     /// Earlier runs.
     pub past: ScenarioHistory,
@@ -60,7 +60,8 @@ pub fn page(result: &RunResult, parts: &Parts) -> String {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                // Nothing of a guest could be fetched or run even if it got here: a script runs by its hash alone.
+                // If a guest's text got in here unescaped, it could still neither fetch nor run
+                // anything: a script runs only if its hash matches.
                 meta http-equiv="Content-Security-Policy" content=(policy());
                 title { (title) }
                 style { (PreEscaped(STYLE)) }
@@ -110,7 +111,7 @@ fn subject(result: &RunResult) -> String {
     }
 }
 
-/// What the verdict rests on.
+/// The figures behind the verdict.
 fn arithmetic(result: &RunResult, about: &str) -> Markup {
     let (before, after) = (&result.trials.before, &result.trials.after);
     let rate = before.detectable_rate.max(after.detectable_rate) * 100.0;
@@ -131,7 +132,7 @@ fn arithmetic(result: &RunResult, about: &str) -> Markup {
             "Trials took " (duration(result.trials_seconds)) ". " (host_line(&result.run.host).trim_start_matches("host").trim()) "."
         }
         @if matches!(result.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
-            p { "Whatever strikes fewer than " (format!("{rate:.0}")) " % of such trials may have been missed (at 95 %)." }
+            p { "A report in fewer than " (format!("{rate:.0}")) " % of such trials may have been missed (at 95 %)." }
         }
         @for remark in &result.remarks { p { "Note: " (remark) } }
     }

@@ -1,4 +1,4 @@
-//! The page of a run, made from its folder.
+//! Makes the page of a run from its folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,19 +12,20 @@ use crate::record::RunResult;
 use crate::trial::TrialRecord;
 use crate::{Result, environment};
 
-/// The page's name in a run's folder.
+/// The file name of the page in a run's folder.
 pub const FILE: &str = "report.html";
 
-/// Operations of the trials that are shown in full, of which each takes 1 KB of the page.
+/// The maximum number of operations of the trials that are shown in full. Each takes 1 KB of the
+/// page.
 const SHOWN: usize = 800;
 
-/// Earlier runs, and findings of them, that are listed.
+/// The maximum number of earlier runs, and of their findings, that are listed.
 const EARLIER: u32 = 20;
 
-/// Lines of the kernel's log that are shown of a report.
+/// The maximum number of lines of the kernel log for each report.
 const LINES: usize = 160;
 
-/// The longest of them, characters.
+/// The longest line of the log, in characters.
 const LONGEST: usize = 400;
 
 /// Writes the page of `result` into its folder.
@@ -32,7 +33,7 @@ pub fn write(folder: &Path, result: &RunResult) -> Result<()> {
     Ok(write_whole(&folder.join(FILE), html(folder, result)?.as_bytes())?)
 }
 
-/// The page.
+/// The page as HTML.
 pub fn html(folder: &Path, result: &RunResult) -> Result<String> {
     let squares = squares(&folder.join("trials"))?;
     let mut parts = Parts {
@@ -44,7 +45,7 @@ pub fn html(folder: &Path, result: &RunResult) -> Result<String> {
     };
     let mut operations = 0;
     for name in in_order(result, &squares) {
-        // A trial's folder may have been cleared away.
+        // A trial's folder may have been deleted.
         let path = folder.join("trials").join(name).join("trial.json");
         let Some(trial) = read_json_if_there::<TrialRecord>(&path)? else { continue };
         operations += trial.operations.len();
@@ -69,7 +70,7 @@ pub fn html(folder: &Path, result: &RunResult) -> Result<String> {
     Ok(page(result, &parts))
 }
 
-/// Earlier runs, where there is a history. A page is worth having without.
+/// The earlier runs, if there is a history. Without it the page is still useful.
 fn past(folder: &Path, result: &RunResult) -> ScenarioHistory {
     let run = &result.run;
     let asked = || -> Result<ScenarioHistory> {
@@ -90,7 +91,7 @@ fn past(folder: &Path, result: &RunResult) -> ScenarioHistory {
     })
 }
 
-/// All trials, by their folders' names.
+/// All trials, sorted by the names of their folders.
 fn squares(trials: &Path) -> Result<Vec<Square>> {
     let mut all: Vec<Square> = Vec::new();
     for entry in fs_err::read_dir(trials).into_iter().flatten() {
@@ -105,7 +106,8 @@ fn example(finding: &Finding) -> &str {
     finding.example.strip_prefix("trials/").unwrap_or(&finding.example)
 }
 
-/// The example of each finding, then the first of each outcome and side, then the others.
+/// The names of the trials to show: the example of each finding, then the first of each outcome and
+/// side, then the others.
 fn in_order<'a>(result: &'a RunResult, squares: &'a [Square]) -> Vec<&'a str> {
     let mut seen = Vec::new();
     let (firsts, others): (Vec<&Square>, Vec<&Square>) = squares.iter().partition(|square| {
@@ -119,7 +121,7 @@ fn in_order<'a>(result: &'a RunResult, squares: &'a [Square]) -> Vec<&'a str> {
     result.reports.iter().map(example).chain(folders).filter(|name| known.insert(*name)).collect()
 }
 
-/// The report behind a finding, and its lines of the kernel's log.
+/// The report of a finding, and its lines of the kernel log.
 fn evidence(finding: &Finding, trial: &TrialRecord, text: &str) -> Option<Evidence> {
     let seen = trial.reports.iter().find(|seen| seen.first.signature.hash == finding.signature)?;
     let (first, last) = (*seen.first.lines.start(), *seen.first.lines.end());

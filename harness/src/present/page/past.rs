@@ -1,28 +1,29 @@
-//! Earlier runs of the scenario: their verdicts, what they found, and how the timed metrics went.
+//! Earlier runs of the scenario: their verdicts, their findings, and the trend of the timed
+//! metrics.
 
 use maud::{Markup, html};
 
-use super::scale::{Scale, px};
+use crate::drawing::scale::{Scale, px};
 use crate::history::{Bug, MetricSeries, RunRow, changes};
 use crate::present::history::{day, minute, rate, what};
 use crate::text::nanoseconds;
 use crate::text::probability;
 
-/// Of a plot, pixels.
+/// The size of a plot, in pixels.
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 120.0;
-/// Where the values are.
+/// The vertical range of the values.
 const TOP: f64 = 24.0;
 const BOTTOM: f64 = 96.0;
 
-/// What the history has to say of a run's scenario.
+/// The history of a run's scenario.
 #[derive(Debug, Default)]
 pub struct ScenarioHistory {
-    /// Its runs, the latest first, this one among them.
+    /// Its runs, latest first, including this one.
     pub runs: Vec<RunRow>,
-    /// What they found.
+    /// The findings of these runs.
     pub bugs: Vec<Bug>,
-    /// The metrics of this run, run by run, without patches.
+    /// The metrics of this run in all runs, for kernels without patches.
     pub series: Vec<MetricSeries>,
 }
 
@@ -35,7 +36,7 @@ pub(super) fn section(past: &ScenarioHistory, this: &str) -> Markup {
             h2 id="past" { "Earlier runs of this scenario" }
             @for (place, series) in past.series.iter().enumerate() {
                 (trend(series))
-                // Most often it is the same of all, and told once.
+                // It is usually the same for all metrics, and printed once.
                 @if past.series.get(place + 1).is_none_or(|next| next.ground != series.ground) { p.soft { (series.ground) } }
             }
             @if !past.bugs.is_empty() {
@@ -76,7 +77,7 @@ pub(super) fn section(past: &ScenarioHistory, this: &str) -> Markup {
     }
 }
 
-/// A metric, run by run, and where its level changed.
+/// The values of a metric in each run, and the changes of its level.
 fn trend(series: &MetricSeries) -> Markup {
     let values: Vec<f64> = series.points.iter().map(|(_, nanoseconds)| *nanoseconds).collect();
     let ([first, .., last], changes) = (values.as_slice(), changes(&values)) else { return html! {} };

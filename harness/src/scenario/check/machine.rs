@@ -4,18 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Spanned;
 
-use super::{Devices, Groups, Wrong};
+use super::{Devices, Groups};
 use crate::bytes::Bytes;
+use crate::device::{Cpu, Device, DeviceId, Rules};
+use crate::fault::Fault;
+use crate::scenario::Machine;
 use crate::scenario::file::File;
-use crate::scenario::{Device, DeviceId, Dimm, Machine, VirtioMem};
 
-/// The section size of x86. QEMU accepts a smaller DIMM, but the guest then refuses it, and the
-/// next DIMM is misaligned.
-const SECTION: Bytes = Bytes(128 * Bytes::MIB);
-
-pub(super) fn machine(table: &Spanned<Machine>) -> Result<(), Wrong> {
+pub(super) fn machine(table: &Spanned<Machine>) -> Result<(), Fault> {
     let machine = table.get_ref();
-    let wrong = |what: String, help: &str| Err(Wrong::new(table.span(), what, help));
+    let wrong = |what: String, help: &str| Err(Fault::new(table.span(), what, help));
     if machine.cpus == 0 || machine.cpus > machine.max_cpus {
         return wrong("cpus must be at least 1 and at most max_cpus".into(), "raise max_cpus");
     }
@@ -44,16 +42,11 @@ pub(super) fn machine(table: &Spanned<Machine>) -> Result<(), Wrong> {
     Ok(())
 }
 
-pub(super) fn devices(file: &File) -> Result<(Groups, Devices), Wrong> {
+pub(super) fn devices(file: &File) -> Result<(Groups, Devices), Fault> {
     let machine = file.machine.get_ref();
-    let at = || file.machine.span();
-    let nodes = u32::try_from(machine.nodes.len()).unwrap_or(u32::MAX).max(1);
-    let node = |node: &Option<Spanned<u32>>| match node {
-        Some(number) if *number.get_ref() >= nodes => {
-            let what = format!("there is no node {}", number.get_ref());
-            Err(Wrong::new(number.span(), what, "add a [[machine.node]]"))
-        }
-        number => Ok(number.as_ref().map_or(0, |number| *number.get_ref())),
+    let rules = Rules {
+        nodes: u32::try_from(machine.nodes.len()).unwrap_or(u32::MAX).max(1),
+        section: machine.kind.arch().section,
     };
     let mut groups = Groups::new();
     let mut devices = BTreeMap::new();
@@ -62,14 +55,14 @@ pub(super) fn devices(file: &File) -> Result<(Groups, Devices), Wrong> {
         let plain =
             name.get_ref().chars().all(|c| c.is_ascii_lowercase() || c == '-') && !name.get_ref().is_empty();
         if !plain {
-            return Err(Wrong::new(
+            return Err(Fault::new(
                 name.span(),
                 "a device's name has only lower-case letters and hyphens",
                 "name = \"dimm\"",
             ));
         }
         if ids.is_empty() || groups.insert(name.get_ref().clone(), ids.clone()).is_some() {
-            return Err(Wrong::new(
+            return Err(Fault::new(
                 name.span(),
                 "a group is empty or named twice",
                 "give each group a name of its own, and count = 1 or more",
@@ -78,59 +71,40 @@ pub(super) fn devices(file: &File) -> Result<(Groups, Devices), Wrong> {
         devices.extend(ids.into_iter().zip(0..).map(|(id, index)| (id, device(index))));
         Ok(())
     };
-    let (mut memory, mut dimms) = (machine.memory.0, 0);
     for group in file.dimm.iter().map(Spanned::get_ref) {
-        let size = sections(&group.size, "a DIMM")?;
-        let node = node(&group.node)?;
-        let address =
-            group.address.as_ref().map(|address| sections(address, "a DIMM's address")).transpose()?;
-        if let (Some(address), true) = (&group.address, group.count > 1) {
-            let help = "give each DIMM a group of its own";
-            return Err(Wrong::new(address.span(), "two DIMMs cannot share an address", help));
-        }
-        add(&group.name, group.count, &mut |_| {
-            Device::Dimm(Dimm { size, node, address, backend: group.backend })
-        })?;
-        memory = memory.saturating_add(size.0.saturating_mul(group.count.into()));
-        dimms += group.count;
+        let dimm = group.check(&rules)?;
+        add(&group.name, group.count, &mut |_| Device::Dimm(dimm.clone()))?;
     }
     for group in file.nvdimm.iter().map(Spanned::get_ref) {
-        let (size, node) = (sections(&group.size, "an nvdimm")?, node(&group.node)?);
-        add(&group.name, group.count, &mut |_| Device::Nvdimm { size, node })?;
-        memory = memory.saturating_add(size.0.saturating_mul(group.count.into()));
-        dimms += group.count;
+        let nvdimm = group.check(&rules)?;
+        add(&group.name, group.count, &mut |_| Device::Nvdimm(nvdimm))?;
     }
     for group in file.virtio_mem.iter().map(Spanned::get_ref) {
-        let (size, node) = (sections(&group.size, "virtio-mem")?, node(&group.node)?);
-        // The smallest block that Linux accepts is a huge page (QEMU, hw/virtio/virtio-mem.c:
-        // VIRTIO_MEM_MIN_BLOCK_SIZE).
-        let block = group.block.as_ref().map_or(Bytes(2 * Bytes::MIB), |block| *block.get_ref());
-        if let Some(wrong) = group.block.as_ref().filter(|_| !block.0.is_power_of_two() || block.0 < 2 << 20)
-        {
-            let what = format!("virtio-mem's block of {block} is not a power of two from 2M on");
-            return Err(Wrong::new(wrong.span(), what, "block = \"2M\", \"4M\", ..."));
-        }
-        add(&group.name, group.count, &mut |_| Device::VirtioMem(VirtioMem { size, block, node }))?;
-        memory = memory.saturating_add(size.0.saturating_mul(group.count.into()));
+        let device = group.check(&rules)?;
+        add(&group.name, group.count, &mut |_| Device::VirtioMem(device))?;
     }
     let slots = cpu_slots(file, &mut add)?;
-    fits(machine, memory, dimms, slots).map_err(|(what, help)| Wrong::new(at(), what, help))?;
+    let memory = devices.values().map(|device| device.memory().0).fold(machine.memory.0, u64::saturating_add);
+    let dimms = devices.values().filter(|device| device.takes_memory_slot()).count();
+    let dimms = u32::try_from(dimms).unwrap_or(u32::MAX);
+    fits(machine, memory, dimms, slots)
+        .map_err(|(what, help)| Fault::new(file.machine.span(), what, help))?;
     Ok((groups, devices))
 }
 
 /// Adds a group of devices, and makes each device from its number in the group.
-type Add<'a> = dyn FnMut(&Spanned<String>, u32, &mut dyn FnMut(u32) -> Device) -> Result<(), Wrong> + 'a;
+type Add<'a> = dyn FnMut(&Spanned<String>, u32, &mut dyn FnMut(u32) -> Device) -> Result<(), Fault> + 'a;
 
 /// Adds the CPUs. Each takes the slot that its group names, or else the next free slot after the
 /// boot CPUs. Returns the number of slots that the machine needs.
-fn cpu_slots(file: &File, add: &mut Add<'_>) -> Result<u32, Wrong> {
+fn cpu_slots(file: &File, add: &mut Add<'_>) -> Result<u32, Fault> {
     let machine = file.machine.get_ref();
     let named: Vec<&Spanned<u32>> = file.cpu.iter().flat_map(|group| &group.get_ref().slots).collect();
     let mut taken: BTreeSet<u32> = (0..machine.cpus).collect();
     for slot in named {
         if !taken.insert(*slot.get_ref()) {
             let what = format!("CPU slot {} is taken", slot.get_ref());
-            return Err(Wrong::new(
+            return Err(Fault::new(
                 slot.span(),
                 what,
                 "name slots from the number of boot CPUs on, each once",
@@ -140,7 +114,7 @@ fn cpu_slots(file: &File, add: &mut Add<'_>) -> Result<u32, Wrong> {
     for group in file.cpu.iter().map(Spanned::get_ref) {
         if !group.slots.is_empty() && group.slots.len() != usize::try_from(group.count).unwrap_or(0) {
             let help = "name one slot for each CPU of the group, or none";
-            return Err(Wrong::new(group.slots[0].span(), "there are more or fewer slots than CPUs", help));
+            return Err(Fault::new(group.slots[0].span(), "there are more or fewer slots than CPUs", help));
         }
         add(&group.name, group.count, &mut |index| {
             let named = usize::try_from(index).ok().and_then(|index| group.slots.get(index));
@@ -152,19 +126,10 @@ fn cpu_slots(file: &File, add: &mut Add<'_>) -> Result<u32, Wrong> {
                 },
                 |slot| *slot.get_ref(),
             );
-            Device::Cpu { slot }
+            Device::Cpu(Cpu { slot })
         })?;
     }
     Ok(taken.last().map_or(0, |last| last.saturating_add(1)))
-}
-
-fn sections(size: &Spanned<Bytes>, what: &str) -> Result<Bytes, Wrong> {
-    let bytes = *size.get_ref();
-    if bytes.0 == 0 || !bytes.0.is_multiple_of(SECTION.0) {
-        let what = format!("{what} of {bytes} is not a multiple of {SECTION}, x86's section size");
-        return Err(Wrong::new(size.span(), what, "\"128M\", \"256M\", ..."));
-    }
-    Ok(bytes)
 }
 
 fn fits(machine: &Machine, memory: u64, dimms: u32, slots: u32) -> Result<(), (String, String)> {

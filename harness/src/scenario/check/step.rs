@@ -4,17 +4,19 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use super::{Devices, Groups, Wrong};
+use super::{Devices, Groups};
+use crate::device::{Device, DeviceId, Presence};
+use crate::fault::Fault;
 use crate::scenario::file::{AfterTable, Names, StepTable};
-use crate::scenario::{Device, DeviceId, Offset, Operation, Place, Step, Trigger};
+use crate::scenario::{Offset, Operation, Place, Step, Trigger};
 
-pub(super) fn step(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> Result<Step, Wrong> {
+pub(super) fn step(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> Result<Step, Fault> {
     let table = raw.get_ref();
     let operations = operations(raw, groups, devices)?;
     let in_flight = table.in_flight.as_ref().map_or(1, |n| *n.get_ref());
     if in_flight == 0 {
         let span = table.in_flight.as_ref().map_or(raw.span(), Spanned::span);
-        return Err(Wrong::new(span, "a step needs at least one request in flight", "in_flight = 1 or more"));
+        return Err(Fault::new(span, "a step needs at least one request in flight", "in_flight = 1 or more"));
     }
     Ok(Step {
         operations,
@@ -28,7 +30,7 @@ pub(super) fn step(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices)
 }
 
 /// The operations of a step. At most one of its keys names an operation.
-fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> Result<Vec<Operation>, Wrong> {
+fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> Result<Vec<Operation>, Fault> {
     let table = raw.get_ref();
     let reboot = table.reboot.as_ref().filter(|reboot| *reboot.get_ref());
     let verbs = [
@@ -44,11 +46,11 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
     let several = verbs.iter().filter(|given| **given).count();
     if several > 1 || several == 0 && table.barrier.is_none() && table.after.is_none() {
         let what = "a step does one thing: plug, unplug, resize, online, offline, write, read or reboot";
-        return Err(Wrong::new(raw.span(), what, "{ plug = \"dimm\" }"));
+        return Err(Fault::new(raw.span(), what, "{ plug = \"dimm\" }"));
     }
     let belongs = |given: bool, key: &str, verb: &str, there: bool| {
         let what = format!("`{key}` belongs to a step that does {verb}");
-        if given && !there { Err(Wrong::new(raw.span(), what, format!("leave `{key}` out"))) } else { Ok(()) }
+        if given && !there { Err(Fault::new(raw.span(), what, format!("leave `{key}` out"))) } else { Ok(()) }
     };
     belongs(table.to.is_some(), "to", "resize", table.resize.is_some())?;
     belongs(table.policy.is_some(), "policy", "online", table.online.is_some())?;
@@ -57,11 +59,11 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
     let of = |name: &Spanned<Names>, fits: fn(&Device) -> bool, kind: &str| {
         let ids = members(name, groups)?;
         match ids.iter().find(|id| !devices.get(*id).is_some_and(fits)) {
-            Some(id) => Err(Wrong::new(name.span(), format!("`{id}` is not {kind}"), "name another device")),
+            Some(id) => Err(Fault::new(name.span(), format!("`{id}` is not {kind}"), "name another device")),
             None => Ok(ids),
         }
     };
-    let comes = |device: &Device| !matches!(device, Device::VirtioMem(_));
+    let comes = |device: &Device| device.presence() != Presence::Resized;
     if let Some(name) = &table.plug {
         return Ok(of(name, comes, "a device that can be plugged")?
             .into_iter()
@@ -75,16 +77,16 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
             .collect());
     }
     if let Some(name) = &table.resize {
-        let ids = of(name, |device| matches!(device, Device::VirtioMem(_)), "a virtio-mem device")?;
+        let ids = of(name, |device| device.presence() == Presence::Resized, "a virtio-mem device")?;
         let Some(to) = &table.to else {
-            return Err(Wrong::new(raw.span(), "a resize needs a size", "to = \"256M\""));
+            return Err(Fault::new(raw.span(), "a resize needs a size", "to = \"256M\""));
         };
         for id in &ids {
-            if let Some(Device::VirtioMem(device)) = devices.get(id)
-                && (to.get_ref() > &device.size || !to.get_ref().0.is_multiple_of(device.block.0))
+            if let Some((block, most)) = devices.get(id).and_then(|device| device.sizes())
+                && (*to.get_ref() > most || !to.get_ref().0.is_multiple_of(block.0))
             {
-                let what = format!("`{id}` provides multiples of {} up to {}", device.block, device.size);
-                return Err(Wrong::new(to.span(), what, "give another size"));
+                let what = format!("`{id}` provides multiples of {block} up to {most}");
+                return Err(Fault::new(to.span(), what, "give another size"));
             }
         }
         return Ok(ids.into_iter().map(|id| Operation::Resize(id, *to.get_ref())).collect());
@@ -100,12 +102,12 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
         if path.get_ref().starts_with('/') {
             Ok(path.get_ref().clone())
         } else {
-            Err(Wrong::new(path.span(), "a path in the guest is absolute", "begin the path with /"))
+            Err(Fault::new(path.span(), "a path in the guest is absolute", "begin the path with /"))
         }
     };
     if let Some(path) = &table.write {
         let Some(data) = &table.data else {
-            return Err(Wrong::new(raw.span(), "a write needs data", "data = \"1\""));
+            return Err(Fault::new(raw.span(), "a write needs data", "data = \"1\""));
         };
         return Ok(vec![Operation::Write { path: absolute(path)?, data: data.get_ref().clone() }]);
     }
@@ -117,23 +119,23 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
 }
 
 /// The devices that `names` lists: the members of groups, and single devices.
-fn members(names: &Spanned<Names>, groups: &Groups) -> Result<Vec<DeviceId>, Wrong> {
+fn members(names: &Spanned<Names>, groups: &Groups) -> Result<Vec<DeviceId>, Fault> {
     let each = names.get_ref().all().iter().map(|name| named(name, names.span(), groups));
     Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
 }
 
 /// A group's members, or one device.
-fn named(wanted: &str, span: Range<usize>, groups: &Groups) -> Result<Vec<DeviceId>, Wrong> {
+fn named(wanted: &str, span: Range<usize>, groups: &Groups) -> Result<Vec<DeviceId>, Fault> {
     let one = || groups.values().flatten().find(|id| id.0 == wanted).map(|id| vec![id.clone()]);
     groups.get(wanted).cloned().or_else(one).ok_or_else(|| {
         let known = groups.keys().cloned().collect::<Vec<_>>().join(", ");
         let what = format!("no device or group is called `{wanted}`");
-        Wrong::new(span, what, format!("declare it, or use one of: {known}"))
+        Fault::new(span, what, format!("declare it, or use one of: {known}"))
     })
 }
 
 /// The places that `names` lists: `memory:3`, `cpu:1`, or devices.
-fn places(names: &Spanned<Names>, groups: &Groups) -> Result<Vec<Place>, Wrong> {
+fn places(names: &Spanned<Names>, groups: &Groups) -> Result<Vec<Place>, Fault> {
     let mut places = Vec::new();
     for name in names.get_ref().all() {
         let place = name.split_once(':').map(|(kind, number)| match (kind, number.parse::<u32>()) {
@@ -145,7 +147,7 @@ fn places(names: &Spanned<Names>, groups: &Groups) -> Result<Vec<Place>, Wrong> 
             Some(Some(place)) => places.push(place),
             Some(None) => {
                 let what = "a place is `memory:N` or `cpu:N`, as sysfs numbers them";
-                return Err(Wrong::new(names.span(), what, "memory:3"));
+                return Err(Fault::new(names.span(), what, "memory:3"));
             }
             None => places.extend(named(name, names.span(), groups)?.into_iter().map(Place::Device)),
         }
@@ -153,9 +155,9 @@ fn places(names: &Spanned<Names>, groups: &Groups) -> Result<Vec<Place>, Wrong> 
     Ok(places)
 }
 
-fn trigger(table: &Spanned<AfterTable>) -> Result<Trigger, Wrong> {
+fn trigger(table: &Spanned<AfterTable>) -> Result<Trigger, Fault> {
     let raw = table.get_ref();
-    let wrong = |what: &str, help: &str| Err(Wrong::new(table.span(), what, help));
+    let wrong = |what: &str, help: &str| Err(Fault::new(table.span(), what, help));
     let offset = match (raw.offset_us, raw.random_us, raw.sweep_us) {
         (fixed, None, None) => Offset::Fixed(fixed.unwrap_or(0)),
         (None, Some([from, to]), None) if from <= to => Offset::Random(from, to),

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Arrival, Holder, Spot, Woke, micros};
-use crate::gdb::{GdbError, Vcpu};
 use crate::rendezvous::{Hold, HoldOutcome};
 use crate::scenario::{Delay, Point};
+use crate::vmm::gdb::{GdbError, Vcpu};
 
 /// The most holds of one trial. Each is in the trial's record, and each stops the machine several
 /// times.

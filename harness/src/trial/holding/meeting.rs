@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Arrival, Holder, Spot, Woke, micros};
-use crate::gdb::{GdbError, Vcpu};
 use crate::limits::limits;
 use crate::rendezvous::{Hold, HoldOutcome, LockSnapshot, TaskLock, Waiting};
 use crate::scenario::{First, Point, Rendezvous};
+use crate::vmm::gdb::{GdbError, Vcpu};
 
 /// The first time between two looks at the waiting tasks, in guest time. A wait that two looks in a
 /// row show is not a passing one.
@@ -238,11 +238,16 @@ impl<'a> Holder<'a> {
         let never = CancellationToken::new();
         let came = loop {
             let Woke::Trapped(vcpu) = self.run_unless(held.as_slice(), &mut left, &never).await? else {
-                return Err(GdbError::Odd(format!("the task that was held at {:#x} does not run again", who.at.rip)));
+                return Err(GdbError::Odd(format!(
+                    "the task held at {:#x} does not run again",
+                    who.at.program_counter
+                )));
             };
             let now = self.gdb.registers(vcpu).await?;
-            if now.rip == at && self.current(now).await?.is_some_and(|(address, _)| address == who.address) {
-                self.gdb.go_on_at(vcpu, who.at.rip).await?;
+            if now.program_counter == at
+                && self.current(now).await?.is_some_and(|(address, _)| address == who.address)
+            {
+                self.gdb.go_on_at(vcpu, who.at.program_counter).await?;
                 break None;
             }
             if let Some(second) = second.as_deref_mut()
@@ -318,7 +323,7 @@ impl<'a> Holder<'a> {
             told.went_through = self.arrive(&mut way, behind.vcpu(), Some(&mut left)).await?.is_some();
             self.close(way).await?;
         } else {
-            // Of another place nobody knows the end.
+            // For a place inside a function, the return address is not known.
             self.pause(&mut left, behind.vcpu().as_slice()).await?;
         }
         told.held_us += micros(lead.saturating_sub(left.unwrap_or_default()));

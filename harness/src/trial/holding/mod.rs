@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::event_log::{Event, EventLog};
-use crate::gdb::{Gdb, GdbError, Registers, Stop, Vcpu};
-use crate::qmp::commands::{ContinueVcpus, QueryStatus, StopVcpus};
-use crate::qmp::{Qmp, QmpError};
 use crate::rendezvous::{Hold, HoldOutcome, LockSnapshot, Places, Task, Tasks};
 use crate::scenario::{Holding, Point};
+use crate::vmm::VmmEvent;
+use crate::vmm::gdb::{Gdb, GdbError, Registers, Stop, Vcpu};
+use crate::vmm::qmp::commands::{ContinueVcpus, QueryStatus, StopVcpus};
+use crate::vmm::qmp::{Qmp, QmpError};
 
 /// How often the harness looks for newly plugged vCPUs. They take longer than this to come online.
 const NEWCOMERS: Duration = Duration::from_millis(100);
@@ -169,14 +170,14 @@ impl<'a> Holder<'a> {
         let (address, task) =
             self.current(at).await?.map_or((0, None), |(address, task)| (address, Some(task)));
         let arrival = Arrival { vcpu, at, address, task };
-        if spot.addresses.contains(&at.rip) {
+        if spot.addresses.contains(&at.program_counter) {
             if !spot.point.is_return() {
                 return Ok(Some(arrival));
             }
             self.enter(spot, &arrival).await?;
             return Ok(None);
         }
-        let back = (address, at.rsp, at.rip);
+        let back = (address, at.stack_pointer, at.program_counter);
         Ok(spot.inside.contains(&back).then_some(arrival))
     }
 
@@ -200,8 +201,8 @@ impl<'a> Holder<'a> {
 
     /// Records the task at a function's entry, and sets a breakpoint at the return address.
     async fn enter(&mut self, spot: &mut Spot<'a>, who: &Arrival) -> Result<(), GdbError> {
-        let Some(back) = self.gdb.word(who.at.rsp).await? else { return Ok(()) };
-        let one = (who.address, who.at.rsp.wrapping_add(8), back);
+        let Some(back) = self.gdb.word(who.at.stack_pointer).await? else { return Ok(()) };
+        let one = (who.address, who.at.stack_pointer.wrapping_add(8), back);
         if !spot.inside.iter().any(|(.., known)| *known == back) {
             self.gdb.break_at(back).await?;
         }
@@ -295,8 +296,7 @@ impl<'a> Holder<'a> {
         self.gdb.other_word(true);
         let qmp = self.qmp;
         let stands = async {
-            let stop =
-                |what: &Event| matches!(what, Event::Qmp { event, .. } if event == "STOP").then_some(());
+            let stop = |what: &Event| matches!(what, Event::Vmm(VmmEvent::Stopped)).then_some(());
             // The event log ends with the machine. The event may be of an earlier stop, which the
             // stub has reported.
             while heard.until(stop).await.is_ok() {

@@ -1,54 +1,54 @@
-//! Rows of what took time, on one axis of time that the page's script can stretch.
+//! Rows of bars on a time axis, which the script of the page can zoom.
 
 use maud::{Markup, html};
 
 use super::scale::px;
 
-/// Of the drawing, pixels.
+/// Width of the drawing, in pixels.
 const WIDTH: f64 = 1000.0;
-/// Left of the axis, for the rows' names.
+/// Width of the names of rows, left of the axis.
 const NAMES: f64 = 176.0;
-/// Characters of a name.
+/// Longest name, in characters.
 const NAME: usize = 23;
-/// Of the axis.
+/// Width of the axis.
 const AXIS: f64 = WIDTH - NAMES - 10.0;
-/// Parts the axis is divided in.
+/// The number of parts that the ticks divide the axis into.
 const TICKS: u32 = 5;
-/// Of a row.
+/// Height of a row.
 const ROW: f64 = 16.0;
 
-/// What is drawn. All times are microseconds of one clock.
+/// The content of the drawing. All times are microseconds of one clock.
 #[derive(Debug, Default)]
 pub(crate) struct Axis {
-    /// What it shows, for who cannot see it.
+    /// The description for screen readers.
     pub(crate) label: String,
-    /// Where it begins and ends.
+    /// The start and the end of the axis.
     pub(crate) begin: f64,
     pub(crate) end: f64,
     pub(crate) rows: Vec<Row>,
-    /// Moments, over all rows, each with its words.
+    /// Points in time that are marked across all rows, with their text.
     pub(crate) moments: Vec<(f64, String)>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Row {
-    /// Empty where it goes on with what the row above is.
+    /// The name, empty if the row continues the one above.
     pub(crate) name: String,
     pub(crate) bars: Vec<Bar>,
 }
 
-/// Something that took time.
+/// A bar, from a start to an end.
 #[derive(Debug)]
 pub(crate) struct Bar {
-    /// What it was, when and how long: what pointing at it tells.
+    /// Its tooltip: what it is, its start and its duration.
     pub(crate) title: String,
-    /// How it looks: `done`, `not-done`, `call`, `loop` or `stall`.
+    /// The CSS class: `done`, `not-done`, `call`, `loop` or `stall`.
     pub(crate) class: &'static str,
     pub(crate) from: f64,
     pub(crate) to: f64,
-    /// Moments within it.
+    /// Points in time inside the bar.
     pub(crate) marks: Vec<f64>,
-    /// What stands beside it.
+    /// The text beside the bar.
     pub(crate) words: Option<String>,
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn drawing(axis: &Axis) -> Markup {
                 @for (row, Row { name, .. }) in rows.iter().enumerate() {
                     @if !name.is_empty() { text x="4" y=(px(y(row) + 11.0)) { (crate::text::harmless(name, NAME)) title { (name) } } }
                 }
-                // What lies on the axis of time, which the script stretches, is cut off where the names are.
+                // The contents of the time axis, which the script zooms, are clipped at the names.
                 svg.time x=(NAMES) y="0" width=(AXIS) height=(px(height)) data-seconds=(format!("{seconds:.6}")) {
                     @for tick in 0..=TICKS {
                         @let at = f64::from(tick) / f64::from(TICKS);

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Identity, Inherited, core};
 use crate::Result;
-use crate::guest::Capped;
+use crate::capped::Capped;
 use crate::process::{ProcessGroup, run_in_batches};
 
 fn mapping(file: Inherited, fd: OwnedFd) -> FdMapping {

@@ -1,4 +1,5 @@
-//! As an SVG that needs nothing else: in light and dark, told apart without colours too.
+//! The drawing as a self-contained SVG. It has a light and a dark style, and its arrows differ
+//! without colours too.
 
 use std::fmt::Write;
 
@@ -12,16 +13,16 @@ use layout::topo::layout::VisualGraph;
 
 use super::{DependencyChange, Drawing};
 
-/// Of the letters, pixels. In a monospace font each is 0.6 of that wide.
+/// The font size, in pixels. In a monospace font each letter is 0.6 of that wide.
 const FONT: usize = 13;
-/// Room around a drawing, pixels.
+/// Margin around the drawing, in pixels.
 const MARGIN: f64 = 16.0;
-/// Title and legend, pixels.
+/// Height of title and legend, in pixels.
 const HEAD: f64 = 58.0;
-/// The least width, for the legend, pixels.
+/// Minimum width, for the legend, in pixels.
 const WIDTH: f64 = 460.0;
 
-/// Room around a box, both sides together, pixels.
+/// Space around a box, as the sum of both sides, in pixels.
 const APART: Point = Point { x: 60.0, y: 14.0 };
 
 const STYLE: &str = "
@@ -45,7 +46,7 @@ const STYLE: &str = "
     }
 ";
 
-/// The drawing. Its arrows tell how often they were seen when pointed at.
+/// The drawing. The tooltip of an arrow has the number of trials that showed it.
 pub fn svg(drawing: &Drawing) -> String {
     let mut canvas =
         Canvas { drawing, boxes: String::new(), arrows: String::new(), width: WIDTH, height: 0.0 };
@@ -124,11 +125,11 @@ fn graph(drawing: &Drawing) -> VisualGraph {
     graph
 }
 
-/// What the layout draws on.
+/// The target that the layout draws to.
 struct Canvas<'a> {
     drawing: &'a Drawing,
     boxes: String,
-    /// Behind the boxes: an arrow that passes one hides no name.
+    /// The arrows are behind the boxes, so that an arrow that passes a box hides no name.
     arrows: String,
     width: f64,
     height: f64,
@@ -170,7 +171,8 @@ impl RenderBackend for Canvas<'_> {
         }
     }
 
-    /// `path` begins with a point and the way out of it; then come points, each with the way into it before it.
+    /// `path` begins with a point and its outgoing control point. Further points follow, each
+    /// preceded by its incoming control point.
     fn draw_arrow(
         &mut self,
         path: &[(Point, Point)],
@@ -213,7 +215,7 @@ impl RenderBackend for Canvas<'_> {
         }
     }
 
-    // Of shapes that are not used here.
+    // These methods belong to shapes that are not used here.
     fn draw_line(&mut self, _: Point, _: Point, _: &StyleAttr, _: Option<String>) {}
     fn draw_circle(&mut self, _: Point, _: Point, _: &StyleAttr, _: Option<String>) {}
     fn create_clip(&mut self, _: Point, _: Point, _: usize) -> ClipHandle {

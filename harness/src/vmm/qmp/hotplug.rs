@@ -2,16 +2,15 @@
 //!
 //! What these return is only what QEMU did. Whether the guest followed is told by events, and read in `trial`.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::commands::{
-    Arguments, DeviceAdd, DeviceDel, HotpluggableCpu, ObjectAdd, ObjectDel, QomSet, QueryHotpluggableCpus,
+    DeviceAdd, DeviceDel, HotpluggableCpu, ObjectAdd, ObjectDel, QomSet, QueryHotpluggableCpus,
     QueryMemoryDevices, SetAction,
 };
 use super::{Qmp, QmpError};
 use crate::bytes::Bytes;
-use crate::qemu::Inherited;
-use crate::scenario::{Backend, DeviceId, Dimm};
+use crate::device::{DeviceId, Plug};
 
 /// Where a plugged DIMM landed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,70 +46,31 @@ impl CpuSlot {
     }
 }
 
-/// The id of the memory backend behind a DIMM.
-fn backend(id: &DeviceId) -> String {
-    format!("mem-{id}")
-}
-
-/// The object behind a device's memory.
-fn memory(id: &DeviceId, size: Bytes, kind: Backend, file_offset: Bytes) -> ObjectAdd {
-    let (driver, more) = match kind {
-        Backend::Ram => ("memory-backend-ram", json!({})),
-        Backend::Memfd => ("memory-backend-memfd", json!({})),
-        Backend::HugePages => {
-            ("memory-backend-memfd", json!({ "hugetlb": true, "hugetlbsize": 2 * Bytes::MIB }))
-        }
-        Backend::File => (
-            "memory-backend-file",
-            json!({ "share": true, "offset": file_offset.0, "mem-path": Inherited::DimmFile.path() }),
-        ),
-    };
-    let mut arguments = arguments(json!({ "qom-type": driver, "id": backend(id), "size": size.0 }));
-    arguments.extend(self::arguments(more));
-    ObjectAdd { arguments }
-}
-
-/// The members of a JSON object.
-fn arguments(object: Value) -> Arguments {
-    match object {
-        Value::Object(members) => members,
-        _ => Arguments::new(),
-    }
-}
-
 impl Qmp {
-    /// Adds a `pc-dimm` over memory of its own; one that is backed by a file begins there at `file_offset`.
-    pub async fn plug_dimm(&self, id: &DeviceId, dimm: &Dimm, file_offset: Bytes) -> Result<(), QmpError> {
-        let mut arguments = arguments(json!({ "node": dimm.node }));
-        if let Some(Bytes(address)) = dimm.address {
-            arguments.insert("addr".into(), address.into());
+    /// Plugs a device.
+    pub async fn plug(&self, id: &DeviceId, plug: Plug) -> Result<(), QmpError> {
+        match plug {
+            Plug::Device { memory, device } => {
+                self.execute(ObjectAdd { arguments: memory }).await?;
+                let added = self.execute(DeviceAdd { arguments: device }).await.map(drop);
+                if added.is_err() {
+                    // Nothing refers to the backend now. Its own failure would only hide the first.
+                    let _ = self.remove_backend(id).await;
+                }
+                added
+            }
+            Plug::Cpu { slot } => {
+                let slots = self.cpu_slots().await?;
+                let Some(free) = slots.into_iter().find(|one| one.slot == slot && one.is_free()) else {
+                    let desc = format!("CPU slot {slot} is taken");
+                    return Err(QmpError::Refused { class: "harness".into(), desc });
+                };
+                let mut arguments = free.cpu.props;
+                arguments.insert("driver".into(), free.cpu.driver.into());
+                arguments.insert("id".into(), id.0.clone().into());
+                self.execute(DeviceAdd { arguments }).await.map(drop)
+            }
         }
-        self.plug_memory("pc-dimm", id, dimm.size, dimm.backend, file_offset, arguments).await
-    }
-
-    /// Adds an `nvdimm`.
-    pub async fn plug_nvdimm(&self, id: &DeviceId, size: Bytes, node: u32) -> Result<(), QmpError> {
-        let arguments = arguments(json!({ "node": node }));
-        self.plug_memory("nvdimm", id, size, Backend::Ram, Bytes(0), arguments).await
-    }
-
-    async fn plug_memory(
-        &self,
-        driver: &str,
-        id: &DeviceId,
-        size: Bytes,
-        backend: Backend,
-        file_offset: Bytes,
-        mut arguments: Arguments,
-    ) -> Result<(), QmpError> {
-        self.execute(memory(id, size, backend, file_offset)).await?;
-        arguments.insert("memdev".into(), self::backend(id).into());
-        let added = self.device_add(driver, id, arguments).await;
-        if added.is_err() {
-            // Nothing refers to the backend now. Its own failure would only hide the first.
-            let _ = self.remove_backend(id).await;
-        }
-        added
     }
 
     /// Asks a virtio-mem device to give `size` in all. It answers by `MEMORY_DEVICE_SIZE_CHANGE`.
@@ -141,7 +101,7 @@ impl Qmp {
 
     /// Removes the memory behind a DIMM that is gone. QEMU says "is in use" before that.
     pub async fn remove_backend(&self, id: &DeviceId) -> Result<(), QmpError> {
-        self.execute(ObjectDel { id: backend(id) }).await.map(drop)
+        self.execute(ObjectDel { id: id.backend() }).await.map(drop)
     }
 
     /// All possible CPUs, in the order of their slots.
@@ -155,24 +115,8 @@ impl Qmp {
         Ok((0..).zip(cpus).map(|(slot, cpu)| CpuSlot { slot, cpu }).collect())
     }
 
-    /// Adds the CPU of a free slot.
-    pub async fn plug_cpu(&self, id: &DeviceId, slot: &CpuSlot) -> Result<(), QmpError> {
-        self.device_add(&slot.cpu.driver, id, slot.cpu.props.clone()).await
-    }
-
     /// Asks the guest to give a device back. Success only says that it was asked.
     pub async fn unplug(&self, id: &DeviceId) -> Result<(), QmpError> {
         self.execute(DeviceDel { id: id.0.clone() }).await.map(drop)
-    }
-
-    async fn device_add(
-        &self,
-        driver: &str,
-        id: &DeviceId,
-        mut arguments: Arguments,
-    ) -> Result<(), QmpError> {
-        arguments.insert("driver".into(), driver.into());
-        arguments.insert("id".into(), id.0.clone().into());
-        self.execute(DeviceAdd { arguments }).await.map(drop)
     }
 }

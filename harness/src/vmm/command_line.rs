@@ -1,10 +1,12 @@
 //! QEMU's command line for a scenario's machine. Pure: the same machine gives the same words.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::arch::Platform;
 use crate::bytes::Bytes;
 use crate::host::Accelerator;
-use crate::scenario::{Clock, Device, Guest, Machine, Scenario, Topology};
+use crate::scenario::{Clock, Guest, Machine, Scenario, Topology};
 
 use super::Inherited;
 
@@ -40,45 +42,19 @@ pub enum LaunchMode {
     Restored,
 }
 
-/// Who the machine says it is, under TCG.
-///
-/// Kernels since 6.9 fix the set of possible CPUs at boot (`topology_hotplug_apic()`), and take ACPI's entries of CPUs
-/// that are not there yet for possible ones only in a virtual machine (6.12.117, arch/x86/kernel/acpi/boot.c,
-/// `acpi_is_processor_usable()`). TCG's own signature is none that Linux knows, so that each CPU that is plugged ends
-/// in "Unable to map lapic to logical cpu number". What Linux can be shown without KVM is `VMware`'s backdoor port and
-/// serial number, looked for when CPUID does not speak of a hypervisor (arch/x86/kernel/cpu/vmware.c).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Platform {
-    /// TCG, which Linux takes for bare metal.
-    Qemu,
-    /// A virtual machine that Linux knows.
-    Vmware,
-}
-
-impl Platform {
-    /// What kernels of these releases (`uname -r`) need; both sides of a pair get the same machine.
-    pub fn for_releases<'a>(releases: impl IntoIterator<Item = &'a str>) -> Self {
-        let needs = |release: &str| {
-            let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
-            let (major, minor): (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-            (major, minor) >= (6, 9)
-        };
-        if releases.into_iter().any(needs) { Self::Vmware } else { Self::Qemu }
-    }
-}
-
 /// The kernel's command line.
 ///
-/// `idle=halt` spares TCG from emulated MWAIT, in which idle vCPUs starve the busy ones. `panic=-1` reboots at once,
-/// which `-no-reboot` makes an exit. The log buffer holds a whole trial's printing, should the agent be slow.
+/// `panic=-1` reboots at once, which `-no-reboot` makes an exit. The log buffer holds a whole trial's printing, should the agent be slow.
 fn kernel_arguments(machine: &Machine, guest: &Guest, loops_per_jiffy: Option<u64>) -> String {
+    let arch = machine.kind.arch();
     let mut all = format!(
-        "console=ttyS0 panic=-1 idle=halt log_buf_len=16M sysctl.kernel.hung_task_timeout_secs=30 printk.devkmsg=on no_hash_pointers memhp_default_state={}",
+        "console={} panic=-1 {} log_buf_len=16M sysctl.kernel.hung_task_timeout_secs=30 printk.devkmsg=on no_hash_pointers memhp_default_state={}",
+        arch.console,
+        arch.kernel_args,
         guest.memory_online.kernel_word()
     );
-    if let Some(loops) = loops_per_jiffy {
-        all.push_str(" lpj=");
-        all.push_str(&loops.to_string());
+    if let Some((option, loops)) = arch.delay_loop.zip(loops_per_jiffy) {
+        all.push_str(&format!(" {option}={loops}"));
     }
     if !machine.kernel_args.is_empty() {
         all.push(' ');
@@ -104,9 +80,10 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     };
     let one_node = machine.nodes.is_empty();
     let backend = if memory_in_file.is_some() && one_node { ",memory-backend=ram" } else { "" };
-    let nvdimms = scenario.devices.values().any(|device| matches!(device, Device::Nvdimm { .. }));
-    let nvdimm = if nvdimms { ",nvdimm=on" } else { "" };
-    add("-machine", format!("{}{vmport}{nvdimm}{backend}", machine.kind.name()));
+    let options: BTreeSet<&str> =
+        scenario.devices.values().filter_map(|device| device.machine_option()).collect();
+    let options: String = options.into_iter().map(|option| format!(",{option}")).collect();
+    add("-machine", format!("{}{vmport}{options}{backend}", machine.kind.name()));
     if poses {
         add("-smbios", "type=1,serial=VMware-".into());
     }
@@ -175,18 +152,8 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
         add("-gdb", "chardev:gdb".into());
     }
     add("-device", "virtio-rng-pci".into());
-    for (id, device) in &scenario.devices {
-        if let Device::VirtioMem(device) = device {
-            add("-object", format!("memory-backend-ram,id=mem-{id},size={}", device.size));
-            let (block, node) = (device.block, device.node);
-            add(
-                "-device",
-                format!(
-                    "virtio-mem-pci,id={id},memdev=mem-{id},node={node},block-size={block},requested-size=0"
-                ),
-            );
-        }
-    }
+    line.extend(scenario.devices.iter().flat_map(|(id, device)| device.at_start(id)));
+    let mut add = |option: &str, value: String| line.extend([option.to_owned(), value]);
     // No network, no display, no default devices: a guest that can reach nothing.
     add("-nic", "none".into());
     add("-display", "none".into());
@@ -284,18 +251,5 @@ mod tests {
         let start = "-machine q35,vmport=on -smbios type=1,serial=VMware- -accel tcg,thread=multi -cpu max,-hypervisor ";
         assert!(posing.starts_with(start), "{posing}");
         assert_eq!(words(Accelerator::Kvm, Platform::Vmware), words(Accelerator::Kvm, Platform::Qemu));
-    }
-
-    #[test]
-    fn newer_kernels_are_shown_a_virtual_machine_that_they_know() {
-        for (releases, platform) in [
-            (["6.1.192", "6.1.192"], Platform::Qemu),
-            (["6.8.0-rc1", "5.15.1"], Platform::Qemu),
-            (["6.8.12", "6.12.117"], Platform::Vmware),
-            (["7.0.0-rc2-next", "6.1"], Platform::Vmware),
-            (["unknown", ""], Platform::Qemu),
-        ] {
-            assert_eq!(Platform::for_releases(releases), platform, "{releases:?}");
-        }
     }
 }

@@ -1,6 +1,6 @@
-//! From values to places of a drawing.
+//! Maps values to positions in a drawing.
 
-/// What lies between the least and the greatest of some values.
+/// The range of some values.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scale {
     pub(crate) least: f64,
@@ -13,13 +13,13 @@ impl Scale {
         values.fold(all, |all, value| Self { least: all.least.min(value), greatest: all.greatest.max(value) })
     }
 
-    /// How far along a value is, from 0 to 1. Values that are all alike are all at 0.
+    /// The position of a value in the range, from 0 to 1. If all values are equal, it is 0.
     pub(crate) fn part(self, value: f64) -> f64 {
         (value - self.least) / (self.greatest - self.least).max(self.greatest * 1e-6).max(1.0)
     }
 }
 
-/// Pixels, to a tenth.
+/// Formats pixels with one decimal.
 pub(crate) fn px(value: f64) -> String {
     format!("{value:.1}")
 }

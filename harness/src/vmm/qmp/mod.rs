@@ -6,4 +6,4 @@ mod client;
 pub mod commands;
 pub mod hotplug;
 
-pub use client::{Qmp, QmpError};
+pub use client::{MonitorLog, Qmp, QmpError};

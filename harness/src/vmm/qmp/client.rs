@@ -14,10 +14,10 @@ use tokio_util::codec::{FramedRead, LinesCodec};
 
 use super::commands::{QmpCapabilities, QmpCommand};
 use crate::Result;
-use crate::event_log::{Event, EventLog};
-use crate::guest::Capped;
+use crate::capped::Capped;
 use crate::guest_clock::HostTime;
 use crate::limits::limits;
+use crate::vmm::VmmEvent;
 
 /// The longest line taken. The largest reply, `query-qmp-schema`, has 0.3 MB.
 const LONGEST_LINE: usize = 16 << 20;
@@ -46,6 +46,18 @@ pub enum QmpError {
     },
 }
 
+/// Receives what happens on a monitor, beside the answers to commands.
+pub trait MonitorLog: std::fmt::Debug + Send + Sync {
+    /// An event has come.
+    fn event(&self, event: VmmEvent);
+
+    /// The host's time now, which the transcript has for each line.
+    fn now(&self) -> HostTime;
+
+    /// The transcript cannot be written.
+    fn fail(&self, error: &std::io::Error);
+}
+
 /// A handle on one QEMU's monitor. Cheap to clone. Dropping all handles closes the connection.
 #[derive(Debug, Clone)]
 pub struct Qmp {
@@ -62,14 +74,14 @@ struct Call {
 
 impl Qmp {
     /// Takes over a connected socket: negotiates, then serves. Every line in either direction is appended to
-    /// `transcript` with the host's time; events also go to `event_log`, and so does the failure to write.
+    /// `transcript` with the host's time; events also go to `log`, and so does the failure to write.
     pub async fn connect(
         stream: UnixStream,
-        event_log: Arc<EventLog>,
+        log: Arc<dyn MonitorLog>,
         transcript: &Path,
     ) -> Result<Self, QmpError> {
         let transcript = Capped::create(transcript).await.map_err(|error| {
-            event_log.fail(&error);
+            log.fail(&error);
             QmpError::Gone(error.to_string())
         })?;
         let gone: Arc<SetOnce<String>> = Arc::default();
@@ -79,7 +91,7 @@ impl Qmp {
         let (greeted, greeting) = oneshot::channel();
         let owner = Owner {
             write,
-            event_log,
+            log,
             transcript,
             pending: HashMap::new(),
             next: 0,
@@ -130,7 +142,7 @@ impl Qmp {
 /// Owns the socket.
 struct Owner {
     write: OwnedWriteHalf,
-    event_log: Arc<EventLog>,
+    log: Arc<dyn MonitorLog>,
     transcript: Capped,
     pending: HashMap<u64, oneshot::Sender<Result<Value, QmpError>>>,
     next: u64,
@@ -190,8 +202,8 @@ impl Owner {
                 let _ = greeted.send(());
             }
         } else if let Some(event) = message.get("event").and_then(Value::as_str) {
-            let event = event.to_owned();
-            self.event_log.record(Event::Qmp { event, data: message["data"].take() });
+            let name = event.to_owned();
+            self.log.event(VmmEvent::of_qmp(&name, message["data"].take()));
         } else if let Some(reply) = message["id"].as_u64().and_then(|id| self.pending.remove(&id)) {
             let error = &message["error"];
             let result = if error.is_object() {
@@ -206,10 +218,10 @@ impl Owner {
     }
 
     async fn note(&mut self, direction: char, line: &str) {
-        let HostTime(at) = self.event_log.now();
+        let HostTime(at) = self.log.now();
         let line = format!("{at} {direction} {line}\n");
         if let Err(error) = self.transcript.append(line.as_bytes()).await {
-            self.event_log.fail(&error);
+            self.log.fail(&error);
         }
     }
 }
@@ -220,7 +232,8 @@ fn excerpt(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::qmp::commands::StopVcpus;
+    use crate::event_log::{Event, EventLog};
+    use crate::vmm::qmp::commands::StopVcpus;
     use tokio::io::{AsyncBufReadExt, BufReader};
 
     use super::*;
@@ -265,7 +278,7 @@ mod tests {
         let names: Vec<_> = [heard.next().await.unwrap(), heard.next().await.unwrap()]
             .iter()
             .map(|s| match &s.what {
-                Event::Qmp { event, .. } => event.clone(),
+                Event::Vmm(VmmEvent::Other { name, .. }) => name.clone(),
                 other => panic!("{other:?}"),
             })
             .collect();
@@ -276,7 +289,7 @@ mod tests {
     #[tokio::test]
     async fn garbage_and_a_closed_socket_fail_what_waits() {
         for text in ["\u{7}ELF garbage\n", "{\"return\":{},\"id"] {
-            let (client, theirs, _journal, _dir) = pair();
+            let (client, theirs, _log, _dir) = pair();
             let mut qemu = BufReader::new(theirs);
             greet(&mut qemu).await;
             let qmp = client.await.unwrap().unwrap();
@@ -290,7 +303,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_monitor_that_never_answers_is_gone() {
-        let (client, theirs, _journal, _dir) = pair();
+        let (client, theirs, _log, _dir) = pair();
         let mut qemu = BufReader::new(theirs);
         greet(&mut qemu).await;
         let qmp = client.await.unwrap().unwrap();

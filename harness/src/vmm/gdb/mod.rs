@@ -10,20 +10,12 @@ pub(crate) use packet::little;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use crate::arch::GUEST;
 use crate::limits::limits;
 
 /// The most memory that QEMU returns for one request, in bytes: half of `MAX_PACKET_LENGTH` of its
 /// gdbstub/internals.h.
 const CHUNK: u64 = 2048;
-
-/// The number of `rip` among the registers of gdb's `i386:x86-64` (QEMU's gdb-xml/i386-64bit.xml).
-const RIP: u32 = 16;
-/// The number of `rsp`.
-const RSP: u32 = 7;
-/// The number of `eflags`, which has 32 bits.
-const EFLAGS: u32 = 17;
-/// The number of `gs_base`.
-const GS_BASE: u32 = 25;
 
 /// Why the stub can no longer be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,11 +51,11 @@ pub enum Stop {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registers {
     /// The address of the next instruction.
-    pub rip: u64,
+    pub program_counter: u64,
     /// The top of the stack. At a function's entry, the return address is there.
-    pub rsp: u64,
+    pub stack_pointer: u64,
     /// The start of the per-CPU area, while the CPU is in the kernel.
-    pub gs_base: u64,
+    pub per_cpu: u64,
     /// Whether interrupts are enabled (`IF` of `eflags`).
     pub interruptible: bool,
 }
@@ -215,8 +207,8 @@ impl Gdb {
     pub async fn trapped(&mut self, vcpus: &[Vcpu]) -> Result<Option<Vcpu>> {
         for vcpu in vcpus {
             self.select(*vcpu).await?;
-            let rip = self.register(RIP).await?;
-            if self.breaks.contains(&rip) {
+            let at = self.register(GUEST.registers.program_counter).await?;
+            if self.breaks.contains(&at) {
                 return Ok(Some(*vcpu));
             }
         }
@@ -226,11 +218,13 @@ impl Gdb {
     /// The registers of a vCPU.
     pub async fn registers(&mut self, vcpu: Vcpu) -> Result<Registers> {
         self.select(vcpu).await?;
-        let rip = self.register(RIP).await?;
-        let rsp = self.register(RSP).await?;
-        let gs_base = self.register(GS_BASE).await?;
-        let interruptible = self.register(EFLAGS).await? & 0x200 != 0;
-        Ok(Registers { rip, rsp, gs_base, interruptible })
+        let numbers = GUEST.registers;
+        Ok(Registers {
+            program_counter: self.register(numbers.program_counter).await?,
+            stack_pointer: self.register(numbers.stack_pointer).await?,
+            per_cpu: self.register(numbers.per_cpu).await?,
+            interruptible: self.register(numbers.flags).await? & numbers.interruptible != 0,
+        })
     }
 
     async fn select(&mut self, vcpu: Vcpu) -> Result<()> {
@@ -251,10 +245,11 @@ impl Gdb {
     }
 
     /// Sets the instruction pointer of a vCPU.
-    pub async fn go_on_at(&mut self, vcpu: Vcpu, rip: u64) -> Result<()> {
+    pub async fn go_on_at(&mut self, vcpu: Vcpu, address: u64) -> Result<()> {
         self.select(vcpu).await?;
         // The value is in the byte order of memory, the lowest byte first.
-        self.order(&format!("P{RIP:x}={:016x}", rip.swap_bytes())).await
+        let number = GUEST.registers.program_counter;
+        self.order(&format!("P{number:x}={:016x}", address.swap_bytes())).await
     }
 
     /// Reads memory at a virtual address of the kernel. `None` if nothing is mapped there.

@@ -1,10 +1,5 @@
-//! Drawings of a lock order: locks as boxes, and an arrow from each lock to what was taken under it.
-
-mod dot;
-mod svg;
-
-pub use dot::dot;
-pub use svg::svg;
+//! Drawings of a lock order: locks as boxes, and an arrow from each lock to the locks that were
+//! taken under it.
 
 use hotplug_lockorder::Union;
 use hotplug_side::Side;
@@ -13,51 +8,51 @@ use rustc_hash::FxHashMap;
 use crate::compare::{EdgeDiff, LockOrderDiff};
 use crate::text::harmless;
 
-/// The longest name that is written out, characters.
+/// The longest name that is drawn, in characters.
 const NAME: usize = 40;
 
-/// What is drawn.
+/// A drawing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drawing {
-    /// Above it.
+    /// The title above the drawing.
     pub title: String,
-    /// The locks' names.
+    /// The names of the locks.
     pub locks: Vec<String>,
-    /// What was taken under what.
+    /// The dependencies.
     pub arrows: Vec<Arrow>,
 }
 
-/// One lock was taken while another was held.
+/// A dependency: one lock was taken while another was held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrow {
-    /// The lock that was held, by its place among the locks.
+    /// The lock that was held, as an index into the locks.
     pub from: usize,
-    /// The lock that was taken.
+    /// The lock that was taken, as an index into the locks.
     pub to: usize,
-    /// What the patch did to it.
+    /// The effect of the patch on it.
     pub change: DependencyChange,
-    /// How often it was seen.
+    /// The number of trials that showed it.
     pub note: String,
 }
 
-/// What a patch did to a dependency.
+/// The effect of a patch on a dependency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DependencyChange {
-    /// It took it away.
+    /// The patch removed it.
     Gone,
-    /// It brought it.
+    /// The patch added it.
     New,
     /// Both kernels have it.
     Common,
-    /// It is a step of a deadlock that is foreseen.
+    /// It is a step of a forecast deadlock.
     Foreseen,
 }
 
 impl DependencyChange {
-    /// All of them, in the order of a legend.
+    /// All changes, in the order of the legend.
     pub const ALL: [Self; 4] = [Self::Gone, Self::New, Self::Common, Self::Foreseen];
 
-    /// For a legend, and for styles.
+    /// The name in the legend and in the style sheet.
     pub fn word(self) -> &'static str {
         match self {
             Self::Gone => "gone",
@@ -69,7 +64,8 @@ impl DependencyChange {
 }
 
 impl Drawing {
-    /// What differs between two kernels, and what is foreseen of them. Parts of a lock go with the lock.
+    /// The differences between two kernels, and their forecast deadlocks. A part of a lock is
+    /// covered by the lock itself.
     pub fn of_difference(diff: &LockOrderDiff) -> Self {
         let mut pen = Pen::default();
         for (change, edges) in [(DependencyChange::Gone, &diff.gone), (DependencyChange::New, &diff.new)] {
@@ -87,8 +83,8 @@ impl Drawing {
         pen.drawing
     }
 
-    /// What is taken under these classes of `union`, and what they are taken under. What one side alone has may be
-    /// chance.
+    /// The locks that are taken under these classes of `union`, and those that the classes are
+    /// taken under. A dependency that only one side has may be chance.
     pub fn around(union: &Union, classes: &[u32]) -> Self {
         let mut pen = Pen::default();
         for ((from, to), sides) in union.edges() {
@@ -132,7 +128,7 @@ impl Pen {
         })
     }
 
-    /// Two deadlocks may share a step.
+    /// Adds an arrow once. Two deadlocks may share a step.
     fn draw(&mut self, from: &str, to: &str, change: DependencyChange, note: String) {
         let (from, to) = (self.lock(from), self.lock(to));
         let arrows = &mut self.drawing.arrows;
@@ -148,6 +144,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::drawing::{dot, svg};
 
     fn drawing(locks: &[&str], arrows: &[(usize, usize, DependencyChange)]) -> Drawing {
         let arrow = |(from, to, change): &(usize, usize, DependencyChange)| Arrow {
@@ -202,7 +199,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
-        /// The layout is another's, and graphs are any: with cycles, with locks taken under themselves.
+        /// The layout comes from another crate, so arbitrary graphs are tried: with cycles, and
+        /// with locks that are taken under themselves.
         #[test]
         fn any_graph_is_drawn(arrows in prop::collection::vec((0_usize..30, 0_usize..30, 0_usize..4), 0..60)) {
             let names: Vec<String> = (0..30).map(|number| format!("lock{number}")).collect();

@@ -1,4 +1,4 @@
-//! As text for Graphviz.
+//! The drawing as text for Graphviz.
 
 use std::fmt::Write;
 
@@ -26,7 +26,7 @@ pub fn dot(drawing: &Drawing) -> String {
     out + "}\n"
 }
 
-/// A string of the DOT language.
+/// Quotes a string for the DOT language.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }

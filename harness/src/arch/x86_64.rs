@@ -1,0 +1,162 @@
+//! x86-64: ACPI hotplug, q35 and i440FX.
+
+use super::{Arch, GdbRegisters, PhaseFunctions};
+use crate::bytes::Bytes;
+use crate::release::Release;
+
+/// x86-64.
+pub(super) static ARCH: Arch = Arch {
+    name: "x86_64",
+    kernel: "x86",
+    image: "bzImage",
+    image_path: "arch/x86/boot/bzImage",
+    linked: &["arch/x86/boot/bzImage", "arch/x86/boot/vmlinux.bin"],
+    banner,
+    // The setup code with the banner has at most 255 sectors after the first: `setup_sects` is one byte.
+    banner_within: 256 * 512,
+    qemu: "qemu-system-x86_64",
+    qemu_package: "qemu-system-x86",
+    console: "ttyS0",
+    // It spares TCG from emulated MWAIT, in which idle vCPUs starve the busy ones.
+    kernel_args: "idle=halt",
+    delay_loop: Some("lpj"),
+    // SECTION_SIZE_BITS of arch/x86/include/asm/sparsemem.h.
+    section: Bytes(128 * Bytes::MIB),
+    // MIN_MEMORY_BLOCK_SIZE, which guests with less than 64 GiB have (arch/x86/mm/init_64.c).
+    block: Bytes(128 * Bytes::MIB),
+    page: Bytes(4 * Bytes::KIB),
+    firmware_acknowledges: true,
+    phases: &PhaseFunctions {
+        // drivers/acpi/osl.c, drivers/acpi/scan.c.
+        delivered: "acpi_hotplug_schedule",
+        hotplug: "acpi_device_hotplug",
+        memory_added: "acpi_memory_device_add",
+        memory_removed: "acpi_memory_device_remove",
+        cpu_added: "acpi_processor_add",
+        // 6.12 removes a CPU after its ejection (drivers/acpi/acpi_processor.c).
+        cpu_removed: &["acpi_processor_remove", "acpi_processor_post_eject"],
+        cpu_registered: "arch_register_cpu",
+        ejected: "acpi_evaluate_ej0",
+    },
+    // gdb's `i386:x86-64`: QEMU's gdb-xml/i386-64bit.xml.
+    registers: &GdbRegisters {
+        program_counter: 16,
+        stack_pointer: 7,
+        flags: 17,
+        interruptible: INTERRUPT_FLAG,
+        per_cpu: 25,
+    },
+    loops: &[STOPPED_CPU, PAUSE],
+};
+
+/// `IF` of `eflags` (arch/x86/include/uapi/asm/processor-flags.h, X86_EFLAGS_IF).
+const INTERRUPT_FLAG: u64 = 1 << 9;
+
+/// `jmp 1f; verw ...; 1: hlt; jmp` back to the first instruction: stopped CPUs wait there (arch/x86/kernel/process.c,
+/// `stop_this_cpu()`).
+const STOPPED_CPU: &[Option<u8>] = &[
+    Some(0xeb),
+    Some(0x07),
+    Some(0x0f),
+    Some(0x00),
+    Some(0x2d),
+    None,
+    None,
+    None,
+    None,
+    Some(0xf4),
+    Some(0xeb),
+    Some(0xf4),
+];
+
+/// `pause; jmp` back, which keeps a processor of the host busy. Any bytes of the text that match will do, whatever
+/// instructions they are part of.
+const PAUSE: &[Option<u8>] = &[Some(0xf3), Some(0x90), Some(0xeb), Some(0xfc)];
+
+/// Offset of the boot flag 0xAA55, little endian.
+const BOOT_FLAG: usize = 0x1FE;
+/// Offset of the magic `HdrS`.
+const MAGIC: usize = 0x202;
+/// Offset of `kernel_version`, which holds the version string's offset less 0x200.
+const KERNEL_VERSION: usize = 0x20E;
+
+/// The banner of a bzImage, such as `6.1.192 (user@host) #1 ...`.
+///
+/// `setup` is the start of the file. Returns `None` if it is not a kernel.
+fn banner(setup: &[u8]) -> Option<String> {
+    if setup.get(BOOT_FLAG..BOOT_FLAG + 2)? != [0x55, 0xAA] || setup.get(MAGIC..MAGIC + 4)? != b"HdrS" {
+        return None;
+    }
+    let low = *setup.get(KERNEL_VERSION)?;
+    let high = *setup.get(KERNEL_VERSION + 1)?;
+    let at = usize::from(u16::from_le_bytes([low, high]));
+    if at == 0 {
+        return Some(String::new());
+    }
+    let text = setup.get(at + 0x200..)?.split(|&byte| byte == 0).next()?;
+    Some(String::from_utf8_lossy(text).into_owned())
+}
+
+/// Who the machine says it is, under TCG.
+///
+/// Kernels since 6.9 fix the set of possible CPUs at boot (`topology_hotplug_apic()`), and take ACPI's entries of CPUs
+/// that are not there yet for possible ones only in a virtual machine (6.12.117, arch/x86/kernel/acpi/boot.c,
+/// `acpi_is_processor_usable()`). TCG's own signature is none that Linux knows, so that each CPU that is plugged ends
+/// in "Unable to map lapic to logical cpu number". What Linux can be shown without KVM is `VMware`'s backdoor port and
+/// serial number, looked for when CPUID does not speak of a hypervisor (arch/x86/kernel/cpu/vmware.c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Platform {
+    /// TCG, which Linux takes for bare metal.
+    Qemu,
+    /// A virtual machine that Linux knows.
+    Vmware,
+}
+
+impl Platform {
+    /// What kernels of these releases (`uname -r`) need; both sides of a pair get the same machine.
+    pub fn for_releases<'a>(releases: impl IntoIterator<Item = &'a str>) -> Self {
+        let needs = |release: &str| Release::of(release) >= Release { major: 6, minor: 9 };
+        if releases.into_iter().any(needs) { Self::Vmware } else { Self::Qemu }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(version: &str) -> Vec<u8> {
+        let mut bytes = vec![0; 0x400];
+        bytes[BOOT_FLAG..BOOT_FLAG + 2].copy_from_slice(&[0x55, 0xAA]);
+        bytes[MAGIC..MAGIC + 4].copy_from_slice(b"HdrS");
+        bytes[KERNEL_VERSION..KERNEL_VERSION + 2].copy_from_slice(&0x100_u16.to_le_bytes());
+        bytes[0x300..0x300 + version.len()].copy_from_slice(version.as_bytes());
+        bytes
+    }
+
+    #[test]
+    fn reads_the_version() {
+        assert_eq!(banner(&image("6.1.192 (a@b) #1 SMP")).unwrap(), "6.1.192 (a@b) #1 SMP");
+    }
+
+    #[test]
+    fn refuses_what_is_no_kernel() {
+        assert_eq!(banner(b"\x7fELF"), None);
+        assert_eq!(banner(&[0; 4096]), None);
+        let mut cut = image("6.1");
+        cut.truncate(0x2ff);
+        assert_eq!(banner(&cut), None);
+    }
+
+    #[test]
+    fn newer_kernels_are_shown_a_virtual_machine_that_they_know() {
+        for (releases, platform) in [
+            (["6.1.192", "6.1.192"], Platform::Qemu),
+            (["6.8.0-rc1", "5.15.1"], Platform::Qemu),
+            (["6.8.12", "6.12.117"], Platform::Vmware),
+            (["7.0.0-rc2-next", "6.1"], Platform::Vmware),
+            (["unknown", ""], Platform::Qemu),
+        ] {
+            assert_eq!(Platform::for_releases(releases), platform, "{releases:?}");
+        }
+    }
+}

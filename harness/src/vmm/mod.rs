@@ -1,0 +1,19 @@
+//! QEMU: its command line, made by a pure function, the files that it inherits, its process, its monitor and its gdbstub.
+//! Its events are typed here.
+
+mod command_line;
+mod core;
+mod event;
+mod files;
+pub mod gdb;
+mod identity;
+mod process;
+pub mod qmp;
+mod sandbox;
+
+pub use command_line::{LaunchMode, LaunchOptions, command_line, shell_word, shell_words};
+pub use event::{AcknowledgedRequest, AcknowledgedSlot, AcknowledgedStatus, Acknowledgement, VmmEvent};
+pub use files::{Inherited, Scratch, Sealed};
+pub use identity::Identity;
+pub use process::{Ended, QemuProcess, Streams};
+pub use sandbox::has_sandbox;
