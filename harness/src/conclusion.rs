@@ -78,6 +78,13 @@ macro_rules! conclusions {
 }
 analyses!(conclusions);
 
+impl Conclusions {
+    /// The conclusions of the judged trials alone, before any analysis has run.
+    pub fn of_trials(judgement: &Judgement) -> Self {
+        Self { race: judgement.race.clone(), ..Self::default() }
+    }
+}
+
 /// Longest line of a case, in characters.
 pub const LONGEST: usize = 400;
 

@@ -23,6 +23,7 @@ pub struct Error {
     what: String,
     detail: Option<String>,
     help: Option<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 /// The harness's result.
@@ -46,7 +47,7 @@ impl Error {
     }
 
     fn new(kind: ErrorKind, what: impl fmt::Display) -> Self {
-        Self { kind, what: what.to_string(), detail: None, help: None }
+        Self { kind, what: what.to_string(), detail: None, help: None, source: None }
     }
 
     /// Adds the evidence: the hunk, the compiler's lines, the place in a file. It may have several
@@ -61,6 +62,13 @@ impl Error {
     #[must_use]
     pub fn help(mut self, help: impl fmt::Display) -> Self {
         self.help = Some(help.to_string());
+        self
+    }
+
+    /// Keeps the error behind this one. The message already has its words.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
         self
     }
 
@@ -94,14 +102,18 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}
 
 /// Converts an I/O error. Its message has the path (fs-err), and the machine is at fault unless the
 /// caller makes a user error of it.
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         let full = error.kind() == std::io::ErrorKind::StorageFull;
-        let this = Self::infrastructure(error);
+        let this = Self::infrastructure(&error).caused_by(error);
         if full {
             this.help("free some space; `hotplug kernel prune` empties the kernel cache")
         } else {
@@ -110,14 +122,14 @@ impl From<std::io::Error> for Error {
     }
 }
 
-impl From<hotplug_kreport::Error> for Error {
-    fn from(error: hotplug_kreport::Error) -> Self {
+impl From<hotplug_kreport::InputError> for Error {
+    fn from(error: hotplug_kreport::InputError) -> Self {
         let mut this = Self::user(&error);
         this.help = error.help().map(str::to_owned);
-        match std::error::Error::source(&error) {
-            Some(source) => this.detail(source),
-            None => this,
+        if let Some(source) = std::error::Error::source(&error) {
+            this = this.detail(source);
         }
+        this.caused_by(error)
     }
 }
 
@@ -126,7 +138,7 @@ impl From<LayoutError> for Error {
         let help = error.help().map(str::to_owned);
         match error {
             LayoutError::Io(error) => error.into(),
-            error @ LayoutError::Unknown { .. } => Self { help, ..Self::user(error) },
+            error @ LayoutError::Unknown { .. } => Self { help, ..Self::user(&error) }.caused_by(error),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The numbers of a kernel release.
 
-/// The first two numbers of a release, such as 6 and 12 of `6.12.117-rt` or of the series `6.12`. 0 for a number that is
-/// not there, so that a release without numbers is older than every other.
+/// The first two numbers of a release, such as 6 and 12 of `6.12.117-rt` or of the series `6.12`. A
+/// missing number is 0, so that a release without numbers is older than every other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Release {
     /// The first number.
@@ -11,7 +11,7 @@ pub(crate) struct Release {
 }
 
 impl Release {
-    /// Those of `uname -r`, or of the name of a series.
+    /// Parses the output of `uname -r`, or the name of a series.
     pub(crate) fn of(text: &str) -> Self {
         let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
         Self { major: numbers.next().unwrap_or(0), minor: numbers.next().unwrap_or(0) }

@@ -95,3 +95,45 @@ fn a_circle_is_found() {
     let way = circle(&uses, "a", &mut Vec::new(), &mut BTreeSet::new());
     assert_eq!(way, Some(["b", "c", "b"].map(str::to_owned).to_vec()));
 }
+
+/// The public types of this workspace, each with the files that define one of that name.
+fn public_types() -> BTreeMap<String, BTreeSet<String>> {
+    static TYPE: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"(?m)^\s*pub (?:struct|enum|trait|type|union) (\w+)").unwrap());
+    let harness = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = harness.parent().unwrap();
+    let mut types: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for folder in [harness, &root.join("protocol"), &root.join("guest-images")] {
+        for entry in walkdir::WalkDir::new(folder) {
+            let path = entry.unwrap().into_path();
+            let is_source = path.components().any(|part| part.as_os_str() == "src");
+            if is_source && path.extension().is_some_and(|ending| ending == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                for found in TYPE.captures_iter(&text) {
+                    types.entry(found[1].to_owned()).or_default().insert(path.display().to_string());
+                }
+            }
+        }
+    }
+    types
+}
+
+#[test]
+fn no_two_public_types_have_one_name() {
+    let types = public_types();
+    assert!(types.len() > 200 && types.contains_key("RunResult"), "the reader of types reads nothing");
+    let twice: Vec<_> = types.iter().filter(|(_, files)| files.len() > 1).collect();
+    assert!(twice.is_empty(), "{twice:#?}");
+}
+
+#[test]
+fn only_the_command_line_parses_arguments() {
+    let manifest = |folder: &str| {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("Cargo.toml"))
+            .unwrap()
+    };
+    assert!(manifest("cli").contains("clap"));
+    for folder in [".", "kreport", "lockorder", "statistics", "vmlinux", "side", "../protocol"] {
+        assert!(!manifest(folder).contains("clap"), "{folder}");
+    }
+}

@@ -1,19 +1,53 @@
 //! `hotplug bisect`: the revision that introduced a report, even if only some trials show it.
 
+use super::replay::RerunArgs;
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::running::LineupArgs;
 use super::with_env;
+use hotplug::bisect::LineupSpec;
 use hotplug::bisect::{self, BisectSpec, Bisecting, Test};
 use hotplug::present::bisect as screen;
 use hotplug::{Error, Result};
 
 /// Exit status for `git bisect run`: this revision cannot be tried.
 const SKIP: u8 = 125;
+
+/// Options that all kernels of a series or a bisection share, and their trials.
+#[derive(Debug, Clone, Args)]
+pub struct LineupArgs {
+    /// Patch for all kernels; can be given several times
+    #[arg(long, value_name = "PATCH")]
+    pub base_patch: Vec<PathBuf>,
+    /// Config fragment over the harness's own; can be given several times, the last one wins
+    #[arg(long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+    /// Parallel compilations [default: number of processors]
+    #[arg(long, short, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Scenario file [default: the built-in dimm-and-cpu]
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
+    /// Options for the trials.
+    #[command(flatten)]
+    pub how: RerunArgs,
+}
+
+impl LineupArgs {
+    /// The specification that all kernels and trials share.
+    pub(super) fn spec(&self) -> LineupSpec {
+        LineupSpec {
+            base_patches: self.base_patch.clone(),
+            config: self.config.clone(),
+            jobs: self.jobs,
+            scenario: self.scenario.clone(),
+            running: self.how.spec(),
+        }
+    }
+}
 
 /// Options of `hotplug bisect`.
 #[derive(Debug, Clone, Args)]

@@ -8,13 +8,56 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::kernel::PairArgs;
-use super::running::RunningArgs;
 use super::{history, with_env};
 use hotplug::Result;
 use hotplug::comparison::{
     self, AnalysesSpec, AnalysisRequest, ComparisonSpec, Finished, ResumeSpec, TrialsSpec,
 };
+use hotplug::host;
 use hotplug::present::{page, stream, terminal};
+use hotplug::spec::RunningSpec;
+
+/// Options for the trials of a comparison.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RunningArgs {
+    /// Boot for each trial instead of restoring a checkpoint
+    #[arg(long)]
+    pub cold: bool,
+    /// Print events as they happen, one JSON object a line, and the result last, but no screen
+    #[arg(long)]
+    pub json_lines: bool,
+    /// Guests that run at once [default: number of processors, fewer if memory is short]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub workers: Option<u32>,
+    /// Seed of all schedules; the run.json of a run records it [default: a random one]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Folder for the results
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub results: PathBuf,
+    /// TOML file of known issues, which are listed separately and do not affect the verdict
+    #[arg(long, value_name = "FILE")]
+    pub known: Option<PathBuf>,
+    /// Accelerator of the guests; the option probes the machine again [default: auto, as probed
+    /// once since the machine booted]
+    #[arg(long, value_name = "auto|kvm|tcg")]
+    pub accel: Option<host::Choice>,
+}
+
+impl RunningArgs {
+    /// The specification of the trials.
+    pub(super) fn spec(&self) -> RunningSpec {
+        RunningSpec {
+            cold: self.cold,
+            workers: self.workers,
+            seed: self.seed,
+            results: self.results.clone(),
+            known: self.known.clone(),
+            accelerator: self.accel,
+            found: None,
+        }
+    }
+}
 
 /// Options of `hotplug compare`.
 #[derive(Debug, Clone, Args)]

@@ -15,7 +15,6 @@ pub mod prove;
 pub mod race;
 pub mod replay;
 pub mod report;
-mod running;
 pub mod scan;
 pub mod series;
 pub mod shell;
@@ -102,12 +101,12 @@ pub enum Command {
     Scan(scan::ScanArgs),
     /// Judge every patch of a series, and print which patch causes which report.
     Series(series::SeriesArgs),
+    /// Reduce a recorded trial to a minimal scenario that still gives its report.
+    Shrink(shrink::ShrinkArgs),
     /// Submit a plan to a scheduler: first the kernel builds, then all shards, then the merge.
     Submit(submit::SubmitArgs),
     /// Run one shard of a plan.
     Work(work::WorkArgs),
-    /// Reduce a recorded trial to a minimal scenario that still gives its report.
-    Shrink(shrink::ShrinkArgs),
 }
 
 /// Runs a command to its end. Returns its exit status on success.

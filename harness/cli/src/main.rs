@@ -6,12 +6,19 @@ use std::process::ExitCode;
 use clap::Parser;
 use hotplug::{Error, ErrorKind};
 use hotplug_cli::Cli;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 fn main() -> ExitCode {
     // clap exits with 2 on a usage error, as hotplug does on a user error.
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOTPLUG_LOG").unwrap_or_else(|_| "warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // The spans run, trial and operation print at their start and their end (at the level debug), so that the place where
+    // a harness stands still can be seen.
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_span_events(FmtSpan::NEW | FmtSpan::CLOSE)
+        .with_writer(std::io::stderr)
+        .init();
     match hotplug_cli::run(cli) {
         Ok(status) => status.into(),
         Err(error) => fail(&error),

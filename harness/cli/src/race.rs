@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use super::compare::RunningArgs;
 use super::compare::show;
 use super::kernel::PairArgs;
-use super::running::RunningArgs;
 use super::with_env;
 use hotplug::comparison::{self, AnalysesSpec, AnalysisRequest, ComparisonSpec, TrialsSpec};
 use hotplug::scenario::{Point, RendezvousOptions, Sweep};

@@ -6,11 +6,53 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::running::RerunArgs;
+use super::kernel::cache_path;
 use super::with_env;
 use hotplug::Result;
+use hotplug::host;
+use hotplug::kernel::Cache;
 use hotplug::present::replay as present;
 use hotplug::replay::{ReplaySpec, replay};
+use hotplug::spec::RunningSpec;
+
+/// Options for trials of a run that is already recorded or planned.
+#[derive(Debug, Clone, Args)]
+pub struct RerunArgs {
+    /// Boot for each trial instead of restoring a checkpoint
+    #[arg(long)]
+    pub cold: bool,
+    /// Guests that run at once [default: number of processors, fewer if memory is short]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub workers: Option<u32>,
+    /// Folder for the results
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub results: PathBuf,
+    /// Accelerator of the guests; the option probes the machine again [default: auto, as probed
+    /// once since the machine booted]
+    #[arg(long, value_name = "auto|kvm|tcg")]
+    pub accel: Option<host::Choice>,
+    /// Kernel cache [default: ~/.cache/hotplug]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+}
+
+impl RerunArgs {
+    /// The specification of the trials.
+    pub(super) fn spec(&self) -> RunningSpec {
+        RunningSpec {
+            cold: self.cold,
+            workers: self.workers,
+            results: self.results.clone(),
+            accelerator: self.accel,
+            ..RunningSpec::default()
+        }
+    }
+
+    /// The cache that these options name.
+    pub(super) fn open_cache(&self) -> Result<Cache> {
+        Cache::open(cache_path(self.cache.as_deref())?)
+    }
+}
 
 /// Options of `hotplug replay`.
 #[derive(Debug, Clone, Args)]

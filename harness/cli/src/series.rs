@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::running::LineupArgs;
+use super::bisect::LineupArgs;
 use super::with_env;
 use hotplug::Result;
 use hotplug::present::series as screen;

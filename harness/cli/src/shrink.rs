@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::running::RerunArgs;
+use super::replay::RerunArgs;
 use super::with_env;
 use hotplug::Result;
 use hotplug::present::shrink as present;

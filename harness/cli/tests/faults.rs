@@ -289,9 +289,9 @@ fn a_monitor_that_closes_is_infrastructure() {
 
 #[test]
 fn a_monitor_that_says_no_json_is_infrastructure() {
-    Faulty::spoils("garbage-on-monitor@start", &["it said what is not JSON: \\u{7f}ELF"]);
+    Faulty::spoils("garbage-on-monitor@start", &["it sent a line that is not JSON: \\u{7f}ELF"]);
     Faulty::spoils("half-line-on-monitor@restore", &["monitor is gone"]);
-    Faulty::spoils("garbage-on-monitor@accepted", &["it said what is not JSON: \\u{7f}ELF"]);
+    Faulty::spoils("garbage-on-monitor@accepted", &["it sent a line that is not JSON: \\u{7f}ELF"]);
 }
 
 #[test]

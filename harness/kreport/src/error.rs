@@ -8,7 +8,7 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 /// A vmlinux or a file of known issues that cannot be used. A kernel log never causes an error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum InputError {
     /// The file is not a vmlinux, or it has no symbols.
     #[error("cannot read symbols from {}", path.display())]
     Symbols {
@@ -39,7 +39,7 @@ pub enum Error {
     },
 }
 
-impl Error {
+impl InputError {
     /// The text for a `help:` line, which tells the user how to fix the error.
     pub fn help(&self) -> Option<&'static str> {
         match self {

@@ -4,7 +4,7 @@ use jiff::civil::Date;
 use regex::Regex;
 use serde::Deserialize;
 
-use super::{Error, Kind, Report};
+use super::{InputError, Kind, Report};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,14 +65,14 @@ impl KnownIssues {
     /// # Errors
     /// Fails on an unknown key, on a pattern that is not a regular expression, and on an entry that
     /// would match every report. The error names the place.
-    pub fn parse(name: &str, text: &str, today: Date) -> Result<Self, Error> {
+    pub fn parse(name: &str, text: &str, today: Date) -> Result<Self, InputError> {
         let file: File =
-            toml::from_str(text).map_err(|source| Error::Syntax { file: name.to_owned(), source })?;
+            toml::from_str(text).map_err(|source| InputError::Syntax { file: name.to_owned(), source })?;
         let issues = file
             .known
             .into_iter()
             .map(|entry| KnownIssue::new(entry, today))
-            .collect::<Result<_, Error>>()?;
+            .collect::<Result<_, InputError>>()?;
         Ok(Self { issues })
     }
 
@@ -105,8 +105,8 @@ impl KnownIssues {
 }
 
 impl KnownIssue {
-    fn new(entry: Entry, today: Date) -> Result<Self, Error> {
-        let wrong = |what: String, source, help| Error::KnownIssue {
+    fn new(entry: Entry, today: Date) -> Result<Self, InputError> {
+        let wrong = |what: String, source, help| InputError::KnownIssue {
             reason: entry.reason.clone(),
             what,
             source,

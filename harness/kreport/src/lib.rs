@@ -84,7 +84,7 @@ mod triggers;
 
 pub use blame::is_machinery;
 pub use dedup::{Bugs, Folded, fold};
-pub use error::Error;
+pub use error::InputError;
 pub use frame::plain_name;
 pub use kind::Kind;
 pub use known::{KnownIssue, KnownIssues};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use object::{Object, ObjectSymbol, SymbolKind};
 
-use super::{Error, Frame, Report};
+use super::{Frame, InputError, Report};
 
 /// The symbols and line tables of one kernel image.
 pub struct Symbols {
@@ -22,8 +22,8 @@ impl std::fmt::Debug for Symbols {
 
 impl Symbols {
     /// Opens a vmlinux: an ELF file, not a bzImage.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        Self::read(path).map_err(|source| Error::Symbols { path: path.to_owned(), source })
+    pub fn open(path: &Path) -> Result<Self, InputError> {
+        Self::read(path).map_err(|source| InputError::Symbols { path: path.to_owned(), source })
     }
 
     fn read(path: &Path) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {

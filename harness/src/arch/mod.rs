@@ -1,4 +1,5 @@
-//! The architectures of guests: a table of each, and code only where one differs in more than a word.
+//! The architectures of guests. Each is a table, and has code only where it differs in more than a
+//! value.
 
 mod x86_64;
 
@@ -19,10 +20,11 @@ pub struct Arch {
     pub image_path: &'static str,
     /// Other paths below the object folder that each link writes anew, beside `vmlinux`.
     pub linked: &'static [&'static str],
-    /// Reads the banner of an image, such as `6.1.192 (user@host) #1 ...`, from its first [`Arch::banner_within`] bytes.
-    /// None: it is not an image of this architecture. Empty: the image has no banner.
+    /// Reads the banner of an image, such as `6.1.192 (user@host) #1 ...`, from its first
+    /// [`Arch::banner_within`] bytes. Returns `None` if it is not an image of this architecture,
+    /// and an empty string if the image has no banner.
     pub banner: fn(&[u8]) -> Option<String>,
-    /// Where the banner ends at the latest, bytes.
+    /// The largest offset at which the banner can end, in bytes.
     pub banner_within: u64,
     /// QEMU's binary.
     pub qemu: &'static str,
@@ -30,53 +32,56 @@ pub struct Arch {
     pub qemu_package: &'static str,
     /// The serial console, as `console=` names it.
     pub console: &'static str,
-    /// What every guest has on its kernel's command line, beside the console.
+    /// The parameters that every guest's kernel has on its command line, beside the console.
     pub kernel_args: &'static str,
-    /// The option of the kernel's command line that gives the delay loop's calibration, if there is one: `lpj=`.
+    /// The option of the kernel's command line that gives the calibration of the delay loop, if
+    /// there is one: `lpj=`.
     pub delay_loop: Option<&'static str>,
     /// The size of a memory section, which is the granularity of memory hotplug.
     pub section: Bytes,
-    /// The size of a memory block in sysfs, as far as the guest has not told it. A guest with much memory has larger ones.
+    /// The size of a memory block in sysfs, until the guest has reported it. A guest with much
+    /// memory has larger ones.
     pub block: Bytes,
-    /// The size of a page, as far as the guest has not told it.
+    /// The size of a page, until the guest has reported it.
     pub page: Bytes,
-    /// Whether the firmware passes on the guest's acknowledgements of plug and unplug (ACPI `_OST`). If not, a plug ends
-    /// with the guest's uevents, and an unplug with the device's end or the guest's refusal.
+    /// Whether the firmware passes on the guest's acknowledgements of plug and unplug (ACPI
+    /// `_OST`). If not, a plug ends with the guest's uevents, and an unplug with the removal of the
+    /// device or the guest's refusal.
     pub firmware_acknowledges: bool,
-    /// The functions from whose calls the phases of an operation are read.
+    /// The functions whose calls mark the phases of an operation.
     pub phases: &'static PhaseFunctions,
     /// The numbers of registers in gdb's description of the architecture.
     pub registers: &'static GdbRegisters,
-    /// Loops of the kernel's text that change no register, in which a held task can wait. `None` matches any byte; such
-    /// bytes are never run.
+    /// Loops of the kernel's text that change no register, in which a held task can wait. `None`
+    /// matches any byte. Such bytes are never executed.
     pub loops: &'static [&'static [Option<u8>]],
 }
 
-/// The architecture of all guests so far. A second one becomes a choice of the scenario's machine.
+/// The architecture of all guests so far. The machine of a scenario would select a second one.
 pub static GUEST: &Arch = &x86_64::ARCH;
 
-/// Functions of the kernel that mark how far an operation has come.
+/// Functions of the kernel that mark the progress of an operation.
 #[derive(Debug)]
 pub struct PhaseFunctions {
-    /// The request is queued: its interrupt has been handled.
+    /// The request is queued, after its interrupt was handled.
     pub delivered: &'static str,
-    /// The work on one request, from the first to the last.
+    /// One request is handled, from the first step to the last.
     pub hotplug: &'static str,
-    /// The driver of memory devices adds one.
+    /// The driver of memory devices adds a device.
     pub memory_added: &'static str,
-    /// The driver of memory devices removes one.
+    /// The driver of memory devices removes a device.
     pub memory_removed: &'static str,
-    /// The driver of CPUs adds one.
+    /// The driver of CPUs adds a CPU.
     pub cpu_added: &'static str,
-    /// The driver of CPUs removes one: by kernel release.
+    /// The driver of CPUs removes a CPU. The name depends on the kernel release.
     pub cpu_removed: &'static [&'static str],
     /// A CPU is registered with sysfs.
     pub cpu_registered: &'static str,
-    /// The firmware is told that the device can go.
+    /// The kernel requests the ejection of the device from the firmware.
     pub ejected: &'static str,
 }
 
-/// Numbers of registers, as QEMU's gdbstub counts them.
+/// The numbers of registers in QEMU's gdbstub.
 #[derive(Debug)]
 pub struct GdbRegisters {
     /// The next instruction.
@@ -85,8 +90,8 @@ pub struct GdbRegisters {
     pub stack_pointer: u32,
     /// The flags, 32 bits.
     pub flags: u32,
-    /// The bit of the flags that is set while the CPU takes interrupts.
+    /// The bit of the flags that is set while interrupts are enabled.
     pub interruptible: u64,
-    /// The base of the CPU's own variables, while it is in the kernel.
+    /// The base of the per-CPU area, while the CPU is in the kernel.
     pub per_cpu: u32,
 }

@@ -12,12 +12,13 @@ pub(super) static ARCH: Arch = Arch {
     image_path: "arch/x86/boot/bzImage",
     linked: &["arch/x86/boot/bzImage", "arch/x86/boot/vmlinux.bin"],
     banner,
-    // The setup code with the banner has at most 255 sectors after the first: `setup_sects` is one byte.
+    // The setup code, which contains the banner, has at most 255 sectors after the first, because
+    // `setup_sects` is one byte.
     banner_within: 256 * 512,
     qemu: "qemu-system-x86_64",
     qemu_package: "qemu-system-x86",
     console: "ttyS0",
-    // It spares TCG from emulated MWAIT, in which idle vCPUs starve the busy ones.
+    // Under TCG, idle vCPUs in emulated MWAIT starve the busy ones.
     kernel_args: "idle=halt",
     delay_loop: Some("lpj"),
     // SECTION_SIZE_BITS of arch/x86/include/asm/sparsemem.h.
@@ -49,11 +50,11 @@ pub(super) static ARCH: Arch = Arch {
     loops: &[STOPPED_CPU, PAUSE],
 };
 
-/// `IF` of `eflags` (arch/x86/include/uapi/asm/processor-flags.h, X86_EFLAGS_IF).
+/// `IF` of `eflags` (arch/x86/include/uapi/asm/processor-flags.h, `X86_EFLAGS_IF`).
 const INTERRUPT_FLAG: u64 = 1 << 9;
 
-/// `jmp 1f; verw ...; 1: hlt; jmp` back to the first instruction: stopped CPUs wait there (arch/x86/kernel/process.c,
-/// `stop_this_cpu()`).
+/// `jmp 1f; verw ...; 1: hlt; jmp` back to the first instruction. Stopped CPUs wait there
+/// (arch/x86/kernel/process.c, `stop_this_cpu()`).
 const STOPPED_CPU: &[Option<u8>] = &[
     Some(0xeb),
     Some(0x07),
@@ -69,15 +70,15 @@ const STOPPED_CPU: &[Option<u8>] = &[
     Some(0xf4),
 ];
 
-/// `pause; jmp` back, which keeps a processor of the host busy. Any bytes of the text that match will do, whatever
-/// instructions they are part of.
+/// `pause; jmp` back, which keeps a processor of the host busy. Any matching bytes of the text are
+/// usable, whatever instructions they are part of.
 const PAUSE: &[Option<u8>] = &[Some(0xf3), Some(0x90), Some(0xeb), Some(0xfc)];
 
 /// Offset of the boot flag 0xAA55, little endian.
 const BOOT_FLAG: usize = 0x1FE;
 /// Offset of the magic `HdrS`.
 const MAGIC: usize = 0x202;
-/// Offset of `kernel_version`, which holds the version string's offset less 0x200.
+/// Offset of `kernel_version`, which holds the offset of the version string, minus 0x200.
 const KERNEL_VERSION: usize = 0x20E;
 
 /// The banner of a bzImage, such as `6.1.192 (user@host) #1 ...`.
@@ -97,23 +98,25 @@ fn banner(setup: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(text).into_owned())
 }
 
-/// Who the machine says it is, under TCG.
+/// The platform that the machine presents to the guest, under TCG.
 ///
-/// Kernels since 6.9 fix the set of possible CPUs at boot (`topology_hotplug_apic()`), and take ACPI's entries of CPUs
-/// that are not there yet for possible ones only in a virtual machine (6.12.117, arch/x86/kernel/acpi/boot.c,
-/// `acpi_is_processor_usable()`). TCG's own signature is none that Linux knows, so that each CPU that is plugged ends
-/// in "Unable to map lapic to logical cpu number". What Linux can be shown without KVM is `VMware`'s backdoor port and
-/// serial number, looked for when CPUID does not speak of a hypervisor (arch/x86/kernel/cpu/vmware.c).
+/// Kernels since 6.9 fix the set of possible CPUs at boot (`topology_hotplug_apic()`). They count
+/// the CPUs that ACPI lists as absent among the possible ones only in a virtual machine (6.12.117,
+/// arch/x86/kernel/acpi/boot.c, `acpi_is_processor_usable()`). Linux does not know TCG's own
+/// signature, so each plug of a CPU ends in "Unable to map lapic to logical cpu number". The
+/// signature that a machine without KVM can present is `VMware`'s backdoor port and serial number.
+/// Linux looks for them if CPUID reports no hypervisor (arch/x86/kernel/cpu/vmware.c).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Platform {
     /// TCG, which Linux takes for bare metal.
     Qemu,
-    /// A virtual machine that Linux knows.
+    /// A virtual machine that Linux recognizes.
     Vmware,
 }
 
 impl Platform {
-    /// What kernels of these releases (`uname -r`) need; both sides of a pair get the same machine.
+    /// The platform that kernels of these releases (`uname -r`) need. Both sides of a pair get the
+    /// same machine.
     pub fn for_releases<'a>(releases: impl IntoIterator<Item = &'a str>) -> Self {
         let needs = |release: &str| Release::of(release) >= Release { major: 6, minor: 9 };
         if releases.into_iter().any(needs) { Self::Vmware } else { Self::Qemu }

@@ -70,7 +70,13 @@ macro_rules! run_each {
             conclusions: &mut Conclusions,
             env: &Env<'_>,
         ) -> Result<()> {
-            $(conclusions.$name = run::<$analysis>(prepared.analyses.$name, prepared, judgement, env).await?;)*
+            $(
+                // The judged trials themselves may have concluded it.
+                if conclusions.$name.is_none() {
+                    let request = prepared.analyses.$name;
+                    conclusions.$name = run::<$analysis>(request, prepared, judgement, env).await?;
+                }
+            )*
             Ok(())
         }
     };

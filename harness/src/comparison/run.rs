@@ -7,6 +7,7 @@ use std::time::Instant;
 use futures::future::LocalBoxFuture;
 use hotplug_kreport::symbols::Symbols;
 use hotplug_side::{Side, Sides};
+use tracing::Instrument;
 
 use super::prepare::prepare;
 use super::refine::{following, refine};
@@ -60,7 +61,8 @@ pub(crate) async fn compare_inner(spec: &ComparisonSpec, env: &Env<'_>) -> Resul
 /// Fails if the result could not be written. Any other reason that ends the trials early is in
 /// `stopped`.
 pub fn run<'a>(prepared: Prepared, env: &'a Env<'a>) -> LocalBoxFuture<'a, Result<Finished>> {
-    Box::pin(to_the_end(prepared, env))
+    let span = tracing::debug_span!("run", id = prepared.run.id);
+    Box::pin(to_the_end(prepared, env).instrument(span))
 }
 
 async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
@@ -122,15 +124,13 @@ async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
     let result = |run: Run, judgement: Judgement, conclusions| {
         RunResult::new(run, judgement, repeated.clone(), seconds, conclusions)
     };
-    // The judge has already evaluated the holds.
-    let race = judgement.race.clone();
-    let of_trials = || Conclusions { race: race.clone(), ..Conclusions::default() };
-    let mut conclusions = of_trials();
+    let mut conclusions = Conclusions::of_trials(&judgement);
     if ran.stopped.is_none() {
         let following = following(&prepared);
         // Without analyses, the whole screen is printed at once.
         if !following.is_empty() {
-            let result = result(prepared.run.clone(), judgement.clone(), of_trials());
+            let so_far = Conclusions::of_trials(&judgement);
+            let result = result(prepared.run.clone(), judgement.clone(), so_far);
             env.events.event(&RunEvent::Verdict { result: &result, following: &following });
         }
         // An interruption here does not affect the trials, which are done and judged.

@@ -9,7 +9,8 @@ use super::{Account, DeviceId, DeviceKind, FilePlace, Plug, Presence};
 /// The CPU of one slot of `query-hotpluggable-cpus`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cpu {
-    /// The place in the list of possible CPUs. A CPU keeps its slot, so that a replayed trial moves the same CPU.
+    /// The place in the list of possible CPUs. A CPU keeps its slot, so that a replayed trial plugs
+    /// the same CPU.
     pub slot: u32,
 }
 
@@ -18,7 +19,7 @@ impl DeviceKind for Cpu {
         "cpu"
     }
 
-    /// The slots of a group are one key, which replaces that of each CPU.
+    /// A group has one key with the slots of its CPUs, which replaces the key of each CPU.
     fn keys(&self) -> Vec<(&'static str, Value)> {
         vec![("slots", json!([self.slot]))]
     }

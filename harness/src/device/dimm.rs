@@ -30,7 +30,7 @@ pub enum Backend {
     Ram,
     /// `memory-backend-memfd`: shared memory.
     Memfd,
-    /// `memory-backend-memfd` with huge pages of 2 MiB, of which the host must have enough.
+    /// `memory-backend-memfd` with huge pages of 2 MiB. The host must have enough of them.
     HugePages,
     /// `memory-backend-file` with a file of the harness, mapped shared.
     File,
@@ -122,7 +122,7 @@ pub(crate) struct DimmTable {
 }
 
 impl DimmTable {
-    /// The DIMM that each of the group is.
+    /// Checks the table, and returns the description of every DIMM of the group.
     pub(crate) fn check(&self, rules: &Rules) -> Result<Dimm, Fault> {
         let size = rules.sections(&self.size, "a DIMM")?;
         let node = rules.node(self.node.as_ref())?;

@@ -1,5 +1,6 @@
-//! The devices that a scenario plugs and unplugs. One file a kind: its keys in a scenario, the arguments that QEMU takes,
-//! how its arrival and its departure are recognised, the guest's accounts that it changes, and what of it can shrink.
+//! The devices that a scenario plugs and unplugs. Each kind has a file: its keys in a scenario,
+//! QEMU's arguments, how its arrival and its departure are recognised, and the guest's accounts
+//! that it changes.
 
 mod cpu;
 mod dimm;
@@ -23,7 +24,7 @@ use crate::bytes::Bytes;
 use crate::fault::Fault;
 use toml::Spanned;
 
-/// Name of one device in a scenario, and its QEMU id.
+/// The name of a device in a scenario, which is also its QEMU id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DeviceId(pub String);
@@ -68,7 +69,7 @@ pub enum Device {
 impl std::ops::Deref for Device {
     type Target = dyn DeviceKind;
 
-    /// Its kind, which knows everything else.
+    /// Its kind, which has all other properties.
     fn deref(&self) -> &Self::Target {
         match self {
             Self::Dimm(dimm) => dimm,
@@ -89,12 +90,14 @@ impl Device {
     }
 }
 
-/// What a kind of devices has to answer. The defaults are those of a device that is neither memory nor a CPU.
+/// The properties of a kind of device. The defaults are those of a device that is neither memory
+/// nor a CPU.
 pub trait DeviceKind {
     /// The name of its tables in a scenario: `dimm` of `[[dimm]]`.
     fn table(&self) -> &'static str;
 
-    /// Its keys in such a table, beside `name` and `count`. Keys with their default values are left out.
+    /// Its keys in such a table, beside `name` and `count`. Keys with their default values are left
+    /// out.
     fn keys(&self) -> Vec<(&'static str, Value)>;
 
     /// The most memory that it adds to the guest.
@@ -112,33 +115,33 @@ pub trait DeviceKind {
         false
     }
 
-    /// Whether it sits at a guest-physical address that the scenario names.
+    /// Whether the scenario gives its guest-physical address.
     fn has_address(&self) -> bool {
         false
     }
 
-    /// Bytes that it takes of the file that all DIMMs with `backend = "file"` share.
+    /// The bytes that it takes of the file that all DIMMs with `backend = "file"` share.
     fn file_bytes(&self) -> Bytes {
         Bytes(0)
     }
 
-    /// Huge pages of 2 MiB that it takes from the host.
+    /// The number of huge pages of 2 MiB that it takes from the host.
     fn huge_pages(&self) -> u64 {
         0
     }
 
-    /// What `-machine` needs for it, such as `nvdimm=on`.
+    /// The option of `-machine` that it needs, such as `nvdimm=on`.
     fn machine_option(&self) -> Option<&'static str> {
         None
     }
 
-    /// QEMU's arguments, if it is there from the start.
+    /// QEMU's arguments, if it is present from the start.
     fn at_start(&self, _: &DeviceId) -> Vec<String> {
         Vec::new()
     }
 
-    /// How QEMU plugs it. None: it is there from the start, and resized. `file` is the place for its memory in the file
-    /// that DIMMs share.
+    /// The request that plugs it, or `None` if it is present from the start and is resized. `file`
+    /// is the place for its memory in the file that DIMMs share.
     fn plug(&self, id: &DeviceId, file: &FilePlace) -> Option<Plug>;
 
     /// Whether QEMU can unplug it.
@@ -191,7 +194,8 @@ pub struct FilePlace {
 pub enum Presence {
     /// A DIMM: the firmware's acknowledgement of its memory slot, and uevents of its memory blocks.
     MemorySlot,
-    /// A CPU: the firmware's acknowledgement of its slot, and the agent, which brings the CPU online.
+    /// A CPU: the firmware's acknowledgement of its slot, and the agent, which brings the CPU
+    /// online.
     CpuSlot(u32),
     /// An nvdimm: a uevent of its region. It does not leave.
     Region,
@@ -208,7 +212,7 @@ pub enum Account {
     Cpus,
 }
 
-/// What the tables of a scenario are checked against.
+/// The values that the tables of a scenario are checked against.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
     /// The number of NUMA nodes.
@@ -229,8 +233,8 @@ impl Rules {
         }
     }
 
-    /// A size or address that is a multiple of the section size. QEMU accepts a smaller DIMM, but the guest then refuses
-    /// it, and the next DIMM is misaligned.
+    /// A size or address that is a multiple of the section size. QEMU accepts a smaller DIMM, but
+    /// the guest then refuses it, and the next DIMM is misaligned.
     fn sections(&self, size: &Spanned<Bytes>, what: &str) -> Result<Bytes, Fault> {
         let (bytes, section) = (*size.get_ref(), self.section);
         if bytes.0 == 0 || !bytes.0.is_multiple_of(section.0) {

@@ -1,4 +1,4 @@
-//! An nvdimm, which QEMU can plug but not unplug. Its memory is not the kernel's own.
+//! An nvdimm, which QEMU can plug but not unplug. The kernel does not use its memory as RAM.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ pub(crate) struct NvdimmTable {
 }
 
 impl NvdimmTable {
-    /// The nvdimm that each of the group is.
+    /// Checks the table, and returns the description of every nvdimm of the group.
     pub(crate) fn check(&self, rules: &Rules) -> Result<Nvdimm, Fault> {
         let size = rules.sections(&self.size, "an nvdimm")?;
         Ok(Nvdimm { size, node: rules.node(self.node.as_ref())? })

@@ -8,7 +8,8 @@ use super::{Account, DeviceId, DeviceKind, FilePlace, Plug, Presence, Rules, nod
 use crate::bytes::Bytes;
 use crate::fault::Fault;
 
-/// The smallest block that Linux accepts: a huge page (QEMU, hw/virtio/virtio-mem.c, VIRTIO_MEM_MIN_BLOCK_SIZE).
+/// The smallest block that Linux accepts: a huge page (QEMU, hw/virtio/virtio-mem.c,
+/// `VIRTIO_MEM_MIN_BLOCK_SIZE`).
 const LEAST: Bytes = Bytes(2 * Bytes::MIB);
 
 /// A `virtio-mem-pci`.
@@ -83,13 +84,13 @@ pub(crate) struct VirtioMemTable {
 }
 
 impl VirtioMemTable {
-    /// The device that each of the group is.
+    /// Checks the table, and returns the description of every device of the group.
     pub(crate) fn check(&self, rules: &Rules) -> Result<VirtioMem, Fault> {
         let size = rules.sections(&self.size, "virtio-mem")?;
         let node = rules.node(self.node.as_ref())?;
         let block = self.block.as_ref().map_or(LEAST, |block| *block.get_ref());
         if let Some(wrong) = self.block.as_ref().filter(|_| !block.0.is_power_of_two() || block < LEAST) {
-            let what = format!("virtio-mem's block of {block} is not a power of two from {LEAST} on");
+            let what = format!("virtio-mem's block of {block} is not a power of two of at least {LEAST}");
             return Err(Fault::new(wrong.span(), what, "block = \"2M\", \"4M\", ..."));
         }
         Ok(VirtioMem { size, block, node })

@@ -121,7 +121,8 @@ impl<'a> Merger<'a> {
                 plan: crate::record::RunPlan { first: 0, ..run.plan },
                 ..run
             };
-            RunResult::new(run, judgement, repeated, seconds, Conclusions::default())
+            let conclusions = Conclusions::of_trials(&judgement);
+            RunResult::new(run, judgement, repeated, seconds, conclusions)
         });
         MergedCell { name: cell.name.clone(), shards, result }
     }

@@ -35,7 +35,7 @@ impl Listener for Terminal {
             }
             RunEvent::BuildEnded => drop(lock(&self.builds).take()),
             RunEvent::TrialsBegin { all, done } => {
-                *lock(&self.trials) = Some(Progress::of_trials(*all, *done))
+                *lock(&self.trials) = Some(Progress::of_trials(*all, *done));
             }
             RunEvent::Trial(happened) | RunEvent::FurtherTrial(happened) => {
                 if let Some(progress) = &*lock(&self.trials) {

@@ -1,5 +1,5 @@
-//! Waits for the guest's side of a request: acknowledgements of the firmware, events of QEMU, uevents. Each phase is
-//! reported as it is reached.
+//! Waits for the guest's side of a request: acknowledgements of the firmware, events of QEMU,
+//! uevents. Each phase is reported as it is reached.
 
 use hotplug_protocol::{AgentEvent, Snapshot};
 
@@ -14,11 +14,11 @@ use crate::scenario::Phase;
 use crate::vmm::qmp::commands::QueryMemoryDevices;
 use crate::vmm::{AcknowledgedRequest, AcknowledgedSlot, AcknowledgedStatus, VmmEvent};
 
-/// Where a device sits, as events name it.
+/// The slot of a device, as events name it.
 #[derive(Debug)]
 pub(super) struct Slot<'a> {
-    slot: AcknowledgedSlot,
-    /// Memory blocks of a DIMM.
+    place: AcknowledgedSlot,
+    /// The memory blocks of a DIMM.
     blocks: &'a [u64],
     /// The CPU of the guest in each slot.
     cpus: Option<&'a Cpus>,
@@ -26,16 +26,16 @@ pub(super) struct Slot<'a> {
 
 impl<'a> Slot<'a> {
     pub(super) fn dimm(number: u32, blocks: &'a [u64]) -> Self {
-        Self { slot: AcknowledgedSlot::Memory(number), blocks, cpus: None }
+        Self { place: AcknowledgedSlot::Memory(number), blocks, cpus: None }
     }
 
     pub(super) fn cpu(number: u32, cpus: &'a Cpus) -> Self {
-        Self { slot: AcknowledgedSlot::Cpu(number), blocks: &[], cpus: Some(cpus) }
+        Self { place: AcknowledgedSlot::Cpu(number), blocks: &[], cpus: Some(cpus) }
     }
 
     /// The number of the slot.
     fn number(&self) -> u32 {
-        match self.slot {
+        match self.place {
             AcknowledgedSlot::Memory(number) | AcknowledgedSlot::Cpu(number) => number,
         }
     }
@@ -56,10 +56,10 @@ impl<'a> Slot<'a> {
         ours.then_some(action.as_str())
     }
 
-    /// The acknowledgement of such a request, if the event is one of this slot.
+    /// The status of the event, if it acknowledges such a request for this slot.
     fn acknowledged(&self, what: &Event, request: AcknowledgedRequest) -> Option<AcknowledgedStatus> {
         match what {
-            Event::Vmm(VmmEvent::Acknowledged(of)) if of.slot == self.slot && of.request == request => {
+            Event::Vmm(VmmEvent::Acknowledged(of)) if of.slot == self.place && of.request == request => {
                 Some(of.status)
             }
             _ => None,
@@ -67,7 +67,7 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// Receives all events since before a request was sent.
+/// Receives all events from a moment before the request is sent.
 pub(super) struct EventWaiter<'a> {
     vm: &'a Vm,
     arch: &'static Arch,
@@ -80,13 +80,15 @@ impl<'a> EventWaiter<'a> {
         Self { vm, arch, heard: vm.event_log.listen(), reached }
     }
 
-    /// Waits until the guest has taken a device in. For a CPU, `_OST` comes when it is present; it is done when the agent
-    /// has brought it online. Memory comes online before its `_OST` (`add_memory_resource`).
+    /// Waits until the guest has a plugged device. `_OST` of a CPU arrives when the CPU is present,
+    /// and the plug is done when the agent has brought it online. Memory comes online before its
+    /// `_OST` (`add_memory_resource`).
     ///
-    /// What a booting kernel finds by ACPI's first scan (drivers/acpi/scan.c, `acpi_scan_init`) was not notified, and has
-    /// no `_OST`: it is done when the guest that is there to be asked has it. A CPU that came before the firmware read
-    /// ACPI's tables (QEMU, hw/i386/acpi-build.c: `acpi_build_update`) is one of the boot's own, which the kernel itself
-    /// brings online.
+    /// A device that a booting kernel finds by ACPI's first scan (drivers/acpi/scan.c,
+    /// `acpi_scan_init`) gets no notification, and has no `_OST`. Its plug is done when the agent
+    /// is ready and the guest has the device. A CPU that was plugged before the firmware read
+    /// ACPI's tables (QEMU, hw/i386/acpi-build.c: `acpi_build_update`) is one of the boot CPUs,
+    /// which the kernel itself brings online.
     pub(super) async fn inserted(mut self, slot: Slot<'_>) -> Result<OperationOutcome> {
         let (mut present, mut online) = (false, slot.cpus.is_none());
         let mut booted = false;
@@ -114,7 +116,8 @@ impl<'a> EventWaiter<'a> {
                 Some("add") => (self.reached)(Phase::Notified),
                 Some("online") => {
                     (self.reached)(Phase::Online);
-                    // Without a firmware that acknowledges, the device is present once all of it is.
+                    // If the firmware does not acknowledge, the device is present once all its
+                    // parts are.
                     present |= !self.arch.firmware_acknowledges
                         && (slot.cpus.is_some() || self.has(slot.blocks).await);
                 }
@@ -132,7 +135,7 @@ impl<'a> EventWaiter<'a> {
                 }
                 (self.reached)(Phase::Online);
                 online = true;
-                // It came before the guest was there, and it is there now.
+                // The CPU was plugged before the guest was ready, and the guest has it now.
                 present |= booted;
             }
             if present && online {
@@ -141,7 +144,7 @@ impl<'a> EventWaiter<'a> {
         }
     }
 
-    /// Waits until a device is gone, or the guest has refused to give it.
+    /// Waits until a device is gone, or the guest has refused to release it.
     pub(super) async fn ejected(mut self, id: &DeviceId, slot: Slot<'_>) -> Result<OperationOutcome> {
         loop {
             let stamped = self.heard.next().await?;
@@ -164,7 +167,8 @@ impl<'a> EventWaiter<'a> {
                 Some(AcknowledgedStatus::Success)
                     if slot.cpus.is_some() && self.is_free(slot.number()).await =>
                 {
-                    // Some QEMUs report only the CPU's APIC as deleted. The slot shows that the CPU is gone.
+                    // Some versions of QEMU report only the CPU's APIC as deleted. The slot shows
+                    // that the CPU is gone.
                     (self.reached)(Phase::Ejected);
                     return Ok(OperationOutcome::Done);
                 }
@@ -184,7 +188,7 @@ impl<'a> EventWaiter<'a> {
         slots.is_ok_and(|all| all.iter().any(|s| s.slot == slot && s.is_free()))
     }
 
-    /// Waits until a virtio-mem device gives `size`.
+    /// Waits until a virtio-mem device provides `size`.
     pub(super) async fn resized(mut self, id: &DeviceId, size: Bytes) -> Result<()> {
         let reached = self.reached;
         let done = |what: &Event| match what {
@@ -194,7 +198,7 @@ impl<'a> EventWaiter<'a> {
             }
             _ => None,
         };
-        // Asked for what it gives already, it says nothing.
+        // A device that already provides the requested size causes no event.
         let given = async {
             let devices = self.vm.qmp.execute(QueryMemoryDevices {}).await;
             devices.is_ok_and(|all| {

@@ -60,7 +60,7 @@ impl TrialContext {
             Clock::Exact => hz.filter(|hz| *hz > 0).map(|hz| 1_000_000_000 / hz),
             Clock::Wall => self.loops_per_jiffy,
         };
-        Self { clock, loops_per_jiffy, ..self }
+        Self { loops_per_jiffy, clock, ..self }
     }
 
     /// The same context with another scenario.

@@ -241,12 +241,12 @@ impl TrialDriver<'_> {
                 return None;
             }
             vm.kmsg.calm_for(limits().calm, limits().calm_at_most).await;
-            let stats = vm.agent.lockdep_stats().await.ok()?;
-            state.armed.end = stats.as_ref().and_then(LockdepStats::armed);
+            let lockdep = vm.agent.lockdep_stats().await.ok()?;
+            state.armed.end = lockdep.as_ref().and_then(LockdepStats::armed);
             // If the guest was not queried at the start: lockdep never arms itself again, so if it
             // is armed now, it was armed then.
             state.armed.start = state.armed.start.or(state.armed.end);
-            state.lockdep_stats = stats;
+            state.lockdep_stats = lockdep;
             state.lock_stat = vm.agent.lock_stat().await.ok()?;
             vm.drain(limits().questions).await.then_some(())
         };

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use futures::future::try_join_all;
 use hotplug_protocol::AgentEvent;
 use tokio::sync::Barrier;
+use tracing::Instrument;
 
 use super::accounting::{Ledger, Mismatch};
 use super::cpus::{Cpus, slot_of};
@@ -97,7 +98,10 @@ impl<'a> Lanes<'a> {
     }
 
     async fn batch(&self, lane: &str, batch: &Batch, missed: Option<&str>) -> Result<()> {
-        let requests = batch.operations.iter().map(|o| self.operation(lane, o, batch.expect, missed));
+        let requests = batch.operations.iter().map(|operation| {
+            let span = tracing::debug_span!("operation", lane, %operation);
+            self.operation(lane, operation, batch.expect, missed).instrument(span)
+        });
         let mut running = futures::stream::iter(requests).buffer_unordered(batch.in_flight);
         while let Some(ended) = running.next().await {
             ended?;

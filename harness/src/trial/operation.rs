@@ -1,4 +1,5 @@
-//! One operation, from its request to its end: what QEMU or the agent accepted, what the guest did, whether it adds up.
+//! One operation, from its request to its end: the request to QEMU or the agent, the guest's part,
+//! and the check of the guest's accounts.
 
 use std::time::Duration;
 
@@ -20,32 +21,32 @@ use crate::vmm::Inherited;
 use crate::vmm::qmp::QmpError;
 use crate::vmm::qmp::hotplug::DimmPlace;
 
-/// How often memory that may still follow a virtio-mem device is looked at.
+/// The interval between snapshots while the guest's memory may lag behind a virtio-mem device.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// What suspends a guest when it is written to (Documentation/admin-guide/pm/sleep-states.rst).
+/// A write to this file suspends a guest (Documentation/admin-guide/pm/sleep-states.rst).
 const SUSPEND: &str = "/sys/power/state";
 
-/// One operation of a trial, as it is kept.
+/// The record of one operation of a trial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationRecord {
-    /// The lane it belongs to.
+    /// The lane that it belongs to.
     pub lane: String,
-    /// What was done.
+    /// The operation.
     pub operation: Operation,
-    /// What should come of it.
+    /// The expected outcome.
     pub expect: Expect,
-    /// When the request was sent.
+    /// The time of its request.
     pub asked: HostTime,
-    /// When it came how far, each phase once, in order.
+    /// The times at which its phases were reached, each phase once, in order.
     pub phases: Vec<(Phase, HostTime)>,
-    /// When it ended.
+    /// The time of its end.
     pub ended: Option<HostTime>,
-    /// What came of it.
+    /// The outcome.
     pub outcome: OperationOutcome,
 }
 
-/// What an operation works with.
+/// The parts of a trial that an operation uses.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bench<'a> {
     pub(super) vm: &'a Vm,
@@ -54,7 +55,7 @@ pub(super) struct Bench<'a> {
     pub(super) cpus: &'a Cpus,
 }
 
-/// What came of an operation, before the accounts are checked.
+/// The outcome of an operation, before the accounts are checked.
 struct End {
     outcome: OperationOutcome,
     change: Change,
@@ -69,7 +70,7 @@ impl End {
         Self { outcome, change: Change::Nothing }
     }
 
-    /// QEMU refused it, or is gone.
+    /// QEMU refused the operation, or the monitor is gone.
     fn of_qmp(error: QmpError) -> Self {
         match error {
             QmpError::Gone(_) => Self { outcome: OperationOutcome::CutOff, change: Change::Unknown },
@@ -77,7 +78,7 @@ impl End {
         }
     }
 
-    /// The guest refused it, or is gone.
+    /// The guest refused the operation, or the agent is gone.
     fn of_agent(error: AgentError) -> Self {
         match error {
             AgentError::Gone => Self { outcome: OperationOutcome::CutOff, change: Change::Unknown },
@@ -86,7 +87,7 @@ impl End {
     }
 }
 
-/// Performs one operation and checks the guest's accounts. `reached` is told each phase.
+/// Performs one operation and checks the guest's accounts. `reached` is called for each phase.
 pub(super) async fn perform(
     bench: Bench<'_>,
     operation: &Operation,
@@ -115,12 +116,12 @@ pub(super) async fn perform(
     let mut settled = None;
     loop {
         let quiet = bench.ledger.before_snapshot();
-        // A guest that hangs here is found by its next operation, or by the trial's last question.
+        // If the guest hangs here, its next operation or the trial's last queries detect that.
         let Ok(Ok(now)) = tokio::time::timeout(limit, bench.vm.agent.snapshot()).await else {
             return Ok((OperationOutcome::TimedOut, Vec::new()));
         };
         let differences = bench.ledger.check(quiet, &now, own);
-        // What is wrong at first sight stays so, even if it is right at the next.
+        // A mismatch of the first snapshot remains, even if the next snapshot is right.
         let mut wrong = settled.get_or_insert(differences.settled).clone();
         if differences.memory.is_empty() || !bench.ledger.guest_may_follow() {
             wrong.extend(differences.memory);
@@ -132,7 +133,7 @@ pub(super) async fn perform(
     }
 }
 
-/// The counters of the guest that the operation changes, which no snapshot can check meanwhile.
+/// The counters of the guest that the operation changes. No snapshot can check them meanwhile.
 fn account(scenario: &Scenario, operation: &Operation) -> Option<Account> {
     match operation {
         Operation::Plug(id) | Operation::Unplug(id) | Operation::Resize(id, _) => {
@@ -143,7 +144,7 @@ fn account(scenario: &Scenario, operation: &Operation) -> Option<Account> {
             Place::Device(_) | Place::Block(_) => Some(Account::Memory),
             Place::Cpu(_) => Some(Account::Cpus),
         },
-        // Suspend takes CPUs away and brings them back (kernel/cpu.c, freeze_secondary_cpus).
+        // Suspend takes CPUs offline and online again (kernel/cpu.c, freeze_secondary_cpus).
         Operation::Write { path, .. } if path == SUSPEND => Some(Account::Cpus),
         Operation::Write { .. } | Operation::Read { .. } | Operation::Reboot => None,
     }
@@ -152,10 +153,10 @@ fn account(scenario: &Scenario, operation: &Operation) -> Option<Account> {
 async fn until_end(bench: Bench<'_>, operation: &Operation, reached: &(dyn Fn(Phase) + Sync)) -> Result<End> {
     let Bench { vm, scenario, .. } = bench;
     let device = |id: &DeviceId| {
-        let missing = || crate::Error::user(format!("the schedule moves `{id}`, which the scenario lacks"));
+        let missing = || crate::Error::user(format!("the schedule uses `{id}`, which the scenario lacks"));
         scenario.devices.get(id).ok_or_else(missing)
     };
-    // Listening starts before the request, so that no answer can slip through.
+    // The subscription starts before the request, so that no event is missed.
     let waiter = EventWaiter::new(vm, scenario.machine.kind.arch(), reached);
     match operation {
         Operation::Plug(id) => plug(bench, waiter, id, device(id)?, reached).await,
@@ -205,7 +206,8 @@ async fn until_end(bench: Bench<'_>, operation: &Operation, reached: &(dyn Fn(Ph
     }
 }
 
-/// Writes a file of the guest. What it decides about later memory is noted.
+/// Writes to a file of the guest. If the write sets how new memory comes online, the ledger records
+/// it.
 async fn write(bench: Bench<'_>, path: &str, data: &str) -> End {
     let agent = &bench.vm.agent;
     let request = Request::Write { path: path.to_owned(), data: data.to_owned() };
@@ -221,7 +223,7 @@ async fn write(bench: Bench<'_>, path: &str, data: &str) -> End {
     }
 }
 
-/// What `auto_online_blocks` says (Documentation/admin-guide/mm/memory-hotplug.rst).
+/// Parses a value of `auto_online_blocks` (Documentation/admin-guide/mm/memory-hotplug.rst).
 fn auto_online(data: &str) -> MemoryOnline {
     match data.trim_end() {
         "online_movable" => MemoryOnline::Movable,
@@ -251,7 +253,7 @@ async fn plug(
     let (places, _) = bench.scenario.dimm_file();
     let offset = places.get(id).copied().unwrap_or(Bytes(0));
     let Some(request) = device.plug(id, &FilePlace { path: Inherited::DimmFile.path(), offset }) else {
-        return Ok(End::nothing(OperationOutcome::FailedInQemu { error: "it is plugged".into() }));
+        return Ok(End::nothing(OperationOutcome::FailedInQemu { error: "it is already plugged".into() }));
     };
     let presence = device.presence();
     let added = async {
@@ -274,7 +276,8 @@ async fn plug(
         }
         (Presence::CpuSlot(slot), None) => {
             let outcome = waiter.inserted(Slot::cpu(slot, bench.cpus)).await?;
-            // After a refusal the device is in QEMU and not in the guest. How much of it the guest has is not known.
+            // After a refusal, the device is in QEMU and not in the guest. It is not known which
+            // parts of it the guest has.
             let change = if outcome == OperationOutcome::Done { Change::Cpus(1) } else { Change::Unknown };
             Ok(End { outcome, change })
         }
@@ -295,7 +298,7 @@ async fn unplug_dimm(
     let qmp = &bench.vm.qmp;
     let asked = async {
         let place = qmp.dimm_place(id).await;
-        // Also of a DIMM that is not there: QEMU's own words are wanted.
+        // This is sent even if there is no such DIMM, because QEMU's own error is recorded.
         qmp.unplug(id).await?;
         place
     };
@@ -346,7 +349,7 @@ async fn bring(
         return Ok(match write(path, if policy.is_some() { "1" } else { "0" }).await {
             Ok(_) => {
                 reached(phase);
-                // A CPU that is online already comes online once more without a word (drivers/base/core.c).
+                // Bringing an online CPU online succeeds and changes nothing (drivers/base/core.c).
                 let changed = bench.cpus.set_online(number, policy.is_some());
                 let more = if policy.is_some() { 1 } else { -1 };
                 End::done(if changed { Change::Cpus(more) } else { Change::Nothing })
@@ -378,11 +381,12 @@ async fn bring(
     Ok(End::done(Change::Blocks(changed)))
 }
 
-/// Restarts the guest. QEMU is told to let it for this once: otherwise a restart is the end of a panic.
+/// Restarts the guest. QEMU is set to allow this one reboot. Any other reboot is the end of a
+/// panic.
 async fn reboot(bench: Bench<'_>, reached: &(dyn Fn(Phase) + Sync)) -> Result<End> {
     let vm = bench.vm;
     let mut heard = vm.event_log.listen();
-    // What was plugged is the new boot's own memory.
+    // Plugged memory becomes boot memory of the restarted guest.
     bench.ledger.close();
     if let Err(error) = vm.qmp.allow_reboot(true).await {
         return Ok(End::of_qmp(error));
@@ -398,7 +402,7 @@ async fn reboot(bench: Bench<'_>, reached: &(dyn Fn(Phase) + Sync)) -> Result<En
             ready?;
             End::done(Change::Nothing)
         }
-        // No answer is promised; one that comes says why not.
+        // An answer arrives only on failure, with the reason.
         Err(error) = vm.agent.ask(Request::Reboot) => End::of_agent(error),
     };
     match vm.qmp.allow_reboot(false).await {

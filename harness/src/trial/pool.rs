@@ -12,6 +12,7 @@ use hotplug_side::Side;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::context::{TrialPlan, TrialSetup, TrialStart};
 use super::outcome::{TrialOutcome, TrialRecord};
@@ -125,7 +126,8 @@ impl Supply<'_> {
         let mut plan = trial.plan.clone();
         loop {
             self.tell(Happened::Began(plan.clone()));
-            let record = trial.run(self.setup, self.cancel, under_way).await?;
+            let span = tracing::debug_span!("trial", folder = plan.folder());
+            let record = trial.run(self.setup, self.cancel, under_way).instrument(span).await?;
             if !record.is_spoilt() || plan.attempt >= RETRIES {
                 self.tell(Happened::Ended(Box::new(record), Again::No));
                 return Ok(());

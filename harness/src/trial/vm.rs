@@ -1,4 +1,4 @@
-//! A guest: QEMU, its monitor, and the guest's three voices.
+//! A guest: QEMU, its monitor, and the guest's agent, kernel records and serial console.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::vmm::qmp::{Qmp, QmpError};
 use crate::vmm::{Ended, Inherited, LaunchMode, QemuProcess, Scratch, VmmEvent, shell_words};
 use crate::{Error, Result};
 
-/// How much of QEMU's last words is repeated, bytes.
+/// The most that is quoted of the end of QEMU's standard error, in bytes.
 const WORDS: usize = 1000;
 
 /// A guest. Dropping it ends its QEMU.
@@ -34,7 +34,7 @@ pub(super) struct Vm {
     pub(super) kmsg: Kmsg,
     pub(super) serial: Serial,
     machine: QemuProcess,
-    /// Until it is taken.
+    /// The socket of the gdbstub, until [`Vm::gdb`] takes it.
     gdb: Mutex<Option<UnixStream>>,
     probe: Scratch,
     /// The trial's folder.
@@ -42,12 +42,12 @@ pub(super) struct Vm {
     pub(super) event_log: Arc<EventLog>,
 }
 
-/// What a guest begins with.
+/// The state from which a guest starts.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Origin<'a> {
     /// Its kernel's entry.
     Kernel,
-    /// The same, with its memory, and its state at last, in these files.
+    /// Its kernel's entry. Its memory, and at the end its state, are in these files.
     Template { memory: &'a Scratch, state: &'a Scratch },
     /// A checkpoint.
     Checkpoint(&'a Checkpoint),
@@ -72,21 +72,21 @@ impl Origin<'_> {
     }
 }
 
-/// Why a stage ended before it was done.
+/// The reason why a stage ended before it was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cut {
     /// QEMU ended by itself.
     Ended(Ended),
-    /// The console carried a panic.
+    /// The console showed a panic.
     Panicked,
     /// The guest is silent or does not answer.
     Hung(String),
-    /// The agent is broken: what it says cannot be believed.
+    /// The agent sent an invalid message, a connection was lost, or a checkpoint failed.
     Broken(String),
 }
 
 impl Cut {
-    /// For people.
+    /// The reason as text.
     pub(super) fn words(&self) -> String {
         match self {
             Self::Ended(ended) => ended.to_string(),
@@ -106,9 +106,11 @@ impl From<Ending> for Cut {
 }
 
 impl Vm {
-    /// Starts QEMU for one side's kernel in the trial's folder `dir`, until its monitor answers.
+    /// Starts QEMU with one side's kernel in the trial's folder `dir`, and waits until its monitor
+    /// answers.
     ///
-    /// A guest from a checkpoint waits for [`Vm::restore`]; any other boots. An error is infrastructure's.
+    /// A guest from a checkpoint waits for [`Vm::restore`]. Any other guest boots. Every error is
+    /// an infrastructure error.
     pub(super) async fn start(
         context: &TrialContext,
         side: Side,
@@ -159,7 +161,7 @@ impl Vm {
             ended = machine.ended() => Err(Error::infrastructure(format!("{ended} before it was ready"))),
             qmp = tokio::time::timeout(limits().start, connect) => match qmp {
                 Ok(Ok(qmp)) => Ok(qmp),
-                // Mostly QEMU's end, which is told better by the end itself.
+                // The usual cause is that QEMU ended, and its exit status is the better message.
                 Ok(Err(error @ QmpError::Gone(_))) => {
                     let ended = tokio::time::timeout(limits().parting, machine.ended()).await;
                     let what = ended.map_or_else(|_| error.to_string(), |ended| ended.to_string());
@@ -173,7 +175,7 @@ impl Vm {
             },
         };
         let qmp = qmp.map_err(|error| {
-            // Whatever else it would say now is no cause.
+            // Output that QEMU writes after this moment is not the cause.
             match last_words(dir) {
                 words if words.is_empty() => error,
                 words => error.detail(words),
@@ -206,15 +208,16 @@ impl Vm {
             }
             cut = self.cut() => Err(cut),
             () = self.serial.silent_for(limits().silence) => {
-                Err(Cut::Hung(format!("silent for {} s at boot", limits().silence.as_secs_f64())))
+                Err(Cut::Hung(format!("no console output for {} s at boot", limits().silence.as_secs_f64())))
             }
             () = tokio::time::sleep(limits().boot) => {
-                Err(Cut::Hung(format!("not ready {} s after the start of its boot", limits().boot.as_secs_f64())))
+                Err(Cut::Hung(format!("not ready {} s after the start of the boot", limits().boot.as_secs_f64())))
             }
         }
     }
 
-    /// Saves the state of a guest that was started as a template. It does not run afterwards.
+    /// Saves the state of a guest that was started as a template. The guest does not run
+    /// afterwards.
     pub(super) async fn save(&self) -> Result<(), Cut> {
         let save = async {
             self.stop().await?;
@@ -241,7 +244,7 @@ impl Vm {
         self.probe.read(length).map_err(|error| error.to_string())
     }
 
-    /// Loads the checkpoint that this guest was started from, and lets it run.
+    /// Loads the checkpoint that this guest was started from, and resumes the guest.
     pub(super) async fn restore(&self) -> Result<(), Cut> {
         let uri = format!("file:{}", Inherited::State.path());
         let load = self.qmp.execute(MigrateIncoming { uri });
@@ -254,18 +257,19 @@ impl Vm {
         Ok(())
     }
 
-    /// Takes over the gdbstub, once; the guest, which runs, then stands.
+    /// Attaches to the gdbstub, which is possible once. This stops the running guest.
     pub(super) async fn gdb(&self) -> Result<Gdb, GdbError> {
         let stream = self.gdb.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Gdb::attach(stream.ok_or_else(|| GdbError::Gone("it was not started with one".into()))?).await
+        Gdb::attach(stream.ok_or_else(|| GdbError::Gone("QEMU was started without one".into()))?).await
     }
 
-    /// Has the guest draw other random numbers than every other guest of its checkpoint. The answer is not waited for.
+    /// Reseeds the guest's random numbers, so that they differ from those of every other guest of
+    /// its checkpoint. Does not wait for the answer.
     pub(super) fn reseed(&self, seed: &str) {
         self.agent.tell(Request::Reseed { seed: seed.to_owned() });
     }
 
-    /// Waits until a migration that `begin` starts is done.
+    /// Starts a migration by `begin`, and waits until it is done.
     async fn migrated<T>(&self, begin: impl Future<Output = Result<T, QmpError>>) -> Result<(), Cut> {
         let mut heard = self.event_log.listen();
         let broken = |what: String| Cut::Broken(format!("the checkpoint: {what}"));
@@ -288,14 +292,15 @@ impl Vm {
         self.unless_cut(done).await
     }
 
-    /// Waits for whatever ends a trial early; what has happened already counts. Safe to cancel.
+    /// Waits for an event that ends a trial early. An event that has already happened counts. Safe
+    /// to cancel.
     pub(super) async fn cut(&self) -> Cut {
         let severed = async {
             let why = tokio::select! {
                 why = self.qmp.gone() => format!("QEMU's monitor is gone: {why}"),
                 () = self.agent.gone() => "QEMU closed the agent's channel".to_owned(),
             };
-            // Mostly the first sign of QEMU's end, which says more.
+            // The usual cause is that QEMU ended, and its exit status is the better message.
             let ended = tokio::time::timeout(limits().parting, self.machine.ended()).await;
             ended.map_or(Cut::Broken(why), Cut::Ended)
         };
@@ -307,8 +312,9 @@ impl Vm {
         }
     }
 
-    /// Does `work`, as long as nothing ends the trial. Work that fails because a connection is gone, or because what it
-    /// waited for was missed, does not say why: then the cut is told.
+    /// Does `work`, unless the trial is cut. If the work fails because a connection is gone or
+    /// because it missed an event, its error does not have the cause, and the cut is returned in
+    /// its place.
     pub(super) async fn unless_cut<T>(&self, work: impl Future<Output = Result<T, Cut>>) -> Result<T, Cut> {
         let done = tokio::select! {
             biased;
@@ -321,12 +327,13 @@ impl Vm {
         }
     }
 
-    /// Whether [`Vm::cut`] has something to tell, at once or soon.
+    /// Whether [`Vm::cut`] returns at once or soon.
     fn is_cut(&self) -> bool {
         self.event_log.has_ending() || self.qmp.is_gone() || self.agent.is_gone()
     }
 
-    /// Has every kernel record fetched; false where the agent or the stream does not answer in time.
+    /// Requests all kernel records, and waits for them. Returns false if the agent or the stream
+    /// does not answer within `limit`.
     pub(super) async fn drain(&self, limit: Duration) -> bool {
         match tokio::time::timeout(limit, self.agent.drain()).await {
             Ok(Ok(Some(newest))) => self.kmsg.reached(newest, limit).await,
@@ -335,20 +342,23 @@ impl Vm {
         }
     }
 
-    /// How much of its guest's memory the host has swapped out, KiB; none where that is not known.
+    /// The part of the guest's memory that the host has swapped out, in KiB. `None` if it is not
+    /// known.
     pub(super) fn swapped_kib(&self) -> Option<u64> {
         self.machine.swapped_kib()
     }
 
-    /// Ends QEMU, and waits for all streams to reach their files. How QEMU ended, where it was not we who ended it.
+    /// Ends QEMU, and waits until all streams are in their files. Returns how QEMU ended, if it
+    /// ended by itself.
     pub(super) async fn shut_down(self, cut: Option<&Cut>) -> Result<Option<Ended>> {
         let by_itself = match cut {
-            // panic=-1 reboots, -no-reboot exits. A kernel that dies while it prints gets no more than this.
+            // `panic=-1` reboots, and `-no-reboot` turns the reboot into an exit. A kernel that
+            // stops while it prints the panic gets no more time than this.
             Some(Cut::Panicked) => tokio::time::timeout(limits().last_words, self.machine.ended()).await.ok(),
             Some(Cut::Ended(ended)) => Some(ended.clone()),
             _ => None,
         };
-        // Whatever there was to ask was asked: QEMU's own way out would only take longer.
+        // All queries are done, and an orderly exit of QEMU would only take longer.
         self.machine.kill().await;
         self.serial.finish().await?;
         self.kmsg.finish().await?;
@@ -356,22 +366,24 @@ impl Vm {
     }
 }
 
-/// The end of what QEMU wrote to its standard error in the trial's folder `dir`.
+/// The end of QEMU's standard error, which is in the trial's folder `dir`.
 pub(super) fn last_words(dir: &Path) -> String {
     let said = fs_err::read(dir.join("qemu.stderr")).unwrap_or_default();
     let end = said.trim_ascii_end();
     String::from_utf8_lossy(&end[end.len().saturating_sub(WORDS)..]).into_owned()
 }
 
-/// Memory in a shared file is no part of the state, neither when it is saved nor when it is loaded, and the end of a
-/// migration is told by an event (qapi/migration.json: `x-ignore-shared`, `events`).
+/// Leaves memory in a shared file out of the state, both when it is saved and when it is loaded,
+/// and makes QEMU send an event at the end of a migration (qapi/migration.json: `x-ignore-shared`,
+/// `events`).
 async fn ignore_shared_memory(qmp: &Qmp) -> Result<(), QmpError> {
     let capabilities =
         ["x-ignore-shared", "events"].map(|capability| MigrationCapability { capability, state: true });
     qmp.execute(MigrateSetCapabilities { capabilities: capabilities.into() }).await.map(drop)
 }
 
-/// Keeps QEMU's command line as a script that can be read, and run by whoever listens on the sockets.
+/// Writes QEMU's command line as a script. It is for reading, and it can be run by a program that
+/// provides the inherited files and sockets.
 fn write_command(dir: &Path, program: &Path, arguments: &[String]) -> Result<()> {
     Ok(fs_err::write(dir.join("qemu.cmd"), shell_words(program, arguments) + "\n")?)
 }

@@ -1,4 +1,5 @@
-//! QEMU's command line for a scenario's machine. Pure: the same machine gives the same words.
+//! QEMU's command line for a scenario's machine. It is a pure function: the same machine gives the
+//! same arguments.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,41 +11,43 @@ use crate::scenario::{Clock, Guest, Machine, Scenario, Topology};
 
 use super::Inherited;
 
-/// How a guest is run.
+/// The options with which a guest is started.
 #[derive(Debug, Clone, Copy)]
 pub struct LaunchOptions {
-    /// How guest code is run.
+    /// The accelerator, which runs the guest's code.
     pub accelerator: Accelerator,
     /// Whether this QEMU was built with its seccomp sandbox.
     pub sandbox: bool,
-    /// Who the machine says it is.
+    /// The platform that the machine presents to the guest.
     pub platform: Platform,
-    /// Counts of the guest's time stamp counter between two ticks of its timer, where they are known. Without, each CPU
-    /// that is plugged measures them for itself, busy for up to 250 ms of its start (Documentation/admin-guide/
-    /// kernel-parameters.txt, `lpj=`): a fifth of what a standard trial costs, in which nothing is tested.
+    /// The counts of the guest's time stamp counter between two ticks of its timer, if they are
+    /// known. Without them, each plugged CPU measures them itself, and is busy for up to 250 ms of
+    /// its start (Documentation/admin-guide/kernel-parameters.txt, `lpj=`). That is a fifth of the
+    /// cost of a standard trial, and it tests nothing.
     pub loops_per_jiffy: Option<u64>,
-    /// What guest time is.
+    /// The clock that guest time follows.
     pub clock: Clock,
-    /// Where the guest begins.
+    /// The state from which the guest starts.
     pub start: LaunchMode,
-    /// Whether its vCPUs can be held.
+    /// Whether QEMU has a gdbstub, through which vCPUs can be held.
     pub gdb: bool,
 }
 
-/// Where a guest begins.
+/// The state from which a guest starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaunchMode {
-    /// At the kernel's entry.
+    /// The kernel's entry.
     Cold,
-    /// The same, with its memory in a file, to be saved as a checkpoint.
+    /// The kernel's entry, with the guest's memory in a file, so that a checkpoint can be saved.
     Template,
-    /// Where a checkpoint was saved. QEMU waits to be told to load it.
+    /// A checkpoint. QEMU waits for the command to load it.
     Restored,
 }
 
 /// The kernel's command line.
 ///
-/// `panic=-1` reboots at once, which `-no-reboot` makes an exit. The log buffer holds a whole trial's printing, should the agent be slow.
+/// `panic=-1` reboots at once, and `-no-reboot` turns the reboot into an exit. The log buffer holds
+/// all messages of a trial, in case the agent is slow.
 fn kernel_arguments(machine: &Machine, guest: &Guest, loops_per_jiffy: Option<u64>) -> String {
     let arch = machine.kind.arch();
     let mut all = format!(
@@ -54,7 +57,7 @@ fn kernel_arguments(machine: &Machine, guest: &Guest, loops_per_jiffy: Option<u6
         guest.memory_online.kernel_word()
     );
     if let Some((option, loops)) = arch.delay_loop.zip(loops_per_jiffy) {
-        all.push_str(&format!(" {option}={loops}"));
+        all.extend([" ", option, "=", &loops.to_string()]);
     }
     if !machine.kernel_args.is_empty() {
         all.push(' ');
@@ -63,8 +66,8 @@ fn kernel_arguments(machine: &Machine, guest: &Guest, loops_per_jiffy: Option<u6
     all
 }
 
-/// All of QEMU's arguments, without its own name. Files are named by the numbers under which it inherits them.
-#[expect(clippy::too_many_lines, reason = "one option after another, in the order that they are read in")]
+/// All of QEMU's arguments, without the program's name. Files are named by the numbers under which
+/// QEMU inherits them.
 pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     let machine = &scenario.machine;
     let mut line: Vec<String> = Vec::new();
@@ -72,7 +75,7 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
 
     let poses = boot.accelerator == Accelerator::Tcg && boot.platform == Platform::Vmware;
     let vmport = if poses { ",vmport=on" } else { "" };
-    // A restored guest writes to pages of its own; the checkpoint's stay as they are.
+    // A restored guest writes to private pages. The pages of the checkpoint do not change.
     let memory_in_file = match boot.start {
         LaunchMode::Cold => None,
         LaunchMode::Template => Some("on"),
@@ -82,7 +85,7 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     let backend = if memory_in_file.is_some() && one_node { ",memory-backend=ram" } else { "" };
     let options: BTreeSet<&str> =
         scenario.devices.values().filter_map(|device| device.machine_option()).collect();
-    let options: String = options.into_iter().map(|option| format!(",{option}")).collect();
+    let options: String = options.into_iter().flat_map(|option| [",", option]).collect();
     add("-machine", format!("{}{vmport}{options}{backend}", machine.kind.name()));
     if poses {
         add("-smbios", "type=1,serial=VMware-".into());
@@ -154,7 +157,7 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     add("-device", "virtio-rng-pci".into());
     line.extend(scenario.devices.iter().flat_map(|(id, device)| device.at_start(id)));
     let mut add = |option: &str, value: String| line.extend([option.to_owned(), value]);
-    // No network, no display, no default devices: a guest that can reach nothing.
+    // The guest has no network, no display and no default devices, so it cannot reach anything.
     add("-nic", "none".into());
     add("-display", "none".into());
     if boot.start == LaunchMode::Restored {
@@ -167,7 +170,7 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     line
 }
 
-/// QEMU with these arguments as a shell takes it, an option a line.
+/// The shell command that runs `program` with these arguments, with one option a line.
 pub fn shell_words(program: &Path, arguments: &[String]) -> String {
     let mut text = shell_word(&program.display().to_string());
     for word in arguments {
@@ -177,13 +180,13 @@ pub fn shell_words(program: &Path, arguments: &[String]) -> String {
     text
 }
 
-/// A word as a shell takes it: in quotes where it has to be.
+/// Quotes a word for a shell, if it needs quotes.
 pub fn shell_word(word: &str) -> String {
     let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-_=,./:".contains(c)) && !word.is_empty();
     if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
-/// `-smp`.
+/// The value of `-smp`.
 fn topology(machine: &Machine) -> String {
     let Topology { sockets, dies, threads, .. } = machine.topology;
     let cores = machine.topology.cores(machine.max_cpus).unwrap_or(machine.max_cpus);
@@ -192,7 +195,8 @@ fn topology(machine: &Machine) -> String {
     format!("{},sockets={sockets}{dies},cores={cores}{threads},maxcpus={}", machine.cpus, machine.max_cpus)
 }
 
-/// Where a CPU slot is in the topology; slots are numbered from threads up to sockets.
+/// The place of a CPU slot in the topology. The thread changes fastest with the slot's number, and
+/// the socket slowest.
 fn place(machine: &Machine, slot: u32) -> String {
     let Topology { dies, threads, .. } = machine.topology;
     let cores = machine.topology.cores(machine.max_cpus).unwrap_or(1);

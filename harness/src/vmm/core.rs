@@ -1,10 +1,10 @@
-//! Where the kernel puts the core of a QEMU that crashed (core(5)).
+//! The place of the core dump of a QEMU that crashed (core(5)).
 
 use std::path::Path;
 
 use nix::unistd::Pid;
 
-/// Where the core of the process `pid`, which ran in our folder, is to be found.
+/// The place of the core dump of the process `pid`, which ran in the harness's working directory.
 pub(super) fn place(pid: Pid) -> String {
     let context = |name: &str| fs_err::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
     let uses_pid = context("core_uses_pid").trim() == "1";
@@ -15,13 +15,13 @@ pub(super) fn place(pid: Pid) -> String {
 fn of_pattern(pattern: &str, uses_pid: bool, pid: Pid, folder: &Path) -> String {
     if let Some(program) = pattern.strip_prefix('|') {
         let program = program.split_whitespace().next().unwrap_or_default();
-        return format!("handed to {program}");
+        return format!("piped to {program}");
     }
     let mut name = pattern.replace("%p", &pid.to_string());
     if uses_pid && !pattern.contains("%p") {
         name = format!("{name}.{pid}");
     }
-    // Other specifiers stay as they are: who looks for the file can read them.
+    // Other specifiers are not expanded. The reader of the message can expand them.
     folder.join(name).display().to_string()
 }
 
@@ -37,7 +37,7 @@ mod tests {
         assert_eq!(place("/var/cores/%e.%p", true), "/var/cores/%e.7");
         assert_eq!(
             place("|/usr/lib/systemd/systemd-coredump %P %u", false),
-            "handed to /usr/lib/systemd/systemd-coredump"
+            "piped to /usr/lib/systemd/systemd-coredump"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The events of QEMU, typed. QMP's JSON ends here.
+//! The typed events of QEMU, parsed from QMP's JSON.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -65,7 +65,7 @@ pub struct Acknowledgement {
     pub slot: AcknowledgedSlot,
     /// The request that is acknowledged.
     pub request: AcknowledgedRequest,
-    /// How far the guest is with it.
+    /// The guest's progress with it.
     pub status: AcknowledgedStatus,
 }
 
@@ -83,15 +83,15 @@ pub enum AcknowledgedSlot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AcknowledgedRequest {
-    /// To take a device in.
+    /// To add a device.
     Insertion,
     /// To release a device.
     Ejection,
-    /// Another one: its code.
+    /// Another request, with the source event code of its `_OST`.
     Other(i64),
 }
 
-/// How far the guest is with a request.
+/// The guest's progress with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AcknowledgedStatus {
@@ -99,13 +99,13 @@ pub enum AcknowledgedStatus {
     Success,
     /// The guest has received it.
     InProgress,
-    /// The guest has failed or refused: the `_OST` status.
+    /// The guest failed or refused, with this `_OST` status.
     Failed(i64),
 }
 
 impl VmmEvent {
-    /// The event that QMP calls `name`, with its `data`. An event that lacks a member which it needs is
-    /// [`VmmEvent::Other`].
+    /// Parses the event that has QMP's `name` and `data`. An event that lacks a required member
+    /// becomes [`VmmEvent::Other`].
     pub(crate) fn of_qmp(name: &str, data: Value) -> Self {
         let text = |key: &str| data[key].as_str().map(str::to_owned);
         let known = match name {
@@ -131,7 +131,7 @@ impl VmmEvent {
 }
 
 impl Acknowledgement {
-    /// That of an `_OST`; none of a slot that is neither a DIMM's nor a CPU's.
+    /// Parses an `_OST`. Returns `None` if the slot is neither a DIMM's nor a CPU's.
     fn of_ost(ost: &AcpiOst) -> Option<Self> {
         let number = ost.slot.parse().ok()?;
         let slot = match ost.slot_type.as_str() {
@@ -182,7 +182,7 @@ mod tests {
         let refused = VmmEvent::of_qmp("MEM_UNPLUG_ERROR", json!({ "device": "dimm0", "msg": "busy" }));
         let reason = "MEM_UNPLUG_ERROR: busy".to_owned();
         assert_eq!(refused, VmmEvent::Refused { device: "dimm0".into(), reason });
-        // Some QEMUs name only the path of what a CPU had.
+        // Some versions of QEMU report only the path of the CPU's APIC.
         let unnamed = json!({ "path": "/machine/peripheral/cpu0/lapic" });
         let other = VmmEvent::Other { name: "DEVICE_DELETED".into(), data: unnamed.clone() };
         assert_eq!(VmmEvent::of_qmp("DEVICE_DELETED", unnamed), other);

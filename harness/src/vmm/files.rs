@@ -1,8 +1,9 @@
-//! What QEMU is handed: open files under fixed numbers, never paths.
+//! The files that QEMU inherits: open files with fixed numbers, never paths.
 //!
-//! A guest's sockets, images and memory have no name in any file system. So nothing is left behind however the harness
-//! ends, nobody else can open them, QEMU may run as a user who can go nowhere, and every trial has the same command
-//! line. What QEMU wants to open by name it finds below `/proc/self/fd`, where each opening has a position of its own.
+//! A guest's sockets, images and memory have no name in any file system. So nothing is left behind
+//! however the harness ends, no other process can open them, QEMU can run as a user without access
+//! to any folder, and every trial has the same command line. If QEMU needs a path, it opens the
+//! file below `/proc/self/fd`, where each open file description has an offset of its own.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -32,22 +33,24 @@ pub enum Inherited {
     Kernel,
     /// The agent's initramfs.
     Initrd,
-    /// The guest's memory: shared while a checkpoint is made, mapped privately by each guest restored from it.
+    /// The guest's memory. It is mapped shared while a checkpoint is made, and privately by each
+    /// guest that is restored from it.
     Memory,
-    /// The state of the machine beside its memory.
+    /// The state of the machine, without its memory.
     State,
-    /// Memory of DIMMs that are backed by a file.
+    /// The memory of DIMMs that are backed by a file.
     DimmFile,
-    /// What is to be read of a guest's memory, written there by QEMU.
+    /// The file to which QEMU writes a requested part of a guest's memory.
     Probe,
     /// The gdbstub's socket.
     Gdb,
 }
 
 impl Inherited {
-    /// Its number in QEMU.
+    /// The number of its file descriptor in QEMU.
     pub fn number(self) -> RawFd {
-        // Above what a process uses by itself, so that a list of QEMU's files is easy to read.
+        // These numbers are above those that a process opens by itself, so that a list of QEMU's
+        // files is easy to read.
         20 + self as RawFd
     }
 
@@ -57,12 +60,13 @@ impl Inherited {
     }
 }
 
-/// A file in memory that a QEMU writes, a guest's memory or a machine's state: to become a [`Sealed`] one.
+/// A file in memory that QEMU writes, such as a guest's memory or a machine's state.
+/// [`Scratch::seal`] turns it into a [`Sealed`] file.
 #[derive(Debug)]
 pub struct Scratch(File);
 
 impl Scratch {
-    /// All zeros, which take no memory yet.
+    /// Creates a file of zeros, which takes no memory yet.
     pub fn new(size: Bytes) -> Result<Self> {
         let file = unnamed("hotplug-memory")?;
         file.set_len(size.0)?;
@@ -74,37 +78,38 @@ impl Scratch {
         Ok(self.0.try_clone()?.into())
     }
 
-    /// Its first bytes, as a QEMU has just written them.
+    /// Reads its first `bytes` bytes, which QEMU has just written.
     pub fn read(&self, bytes: usize) -> Result<Vec<u8>> {
         let mut read = vec![0; bytes];
         std::os::unix::fs::FileExt::read_exact_at(&self.0, &mut read, 0)?;
         Ok(read)
     }
 
-    /// From now on nobody can change it. An error where a process still has it mapped for writing.
+    /// Seals it, so that its content cannot change any more. Fails if a process still has it mapped
+    /// for writing.
     pub fn seal(self) -> Result<Sealed> {
         Sealed::seal(self.0)
     }
 }
 
-/// A file in memory that nobody can change any more, however it is opened (fcntl(2), `F_ADD_SEALS`).
+/// A file in memory that cannot change any more, however it is opened (fcntl(2), `F_ADD_SEALS`).
 #[derive(Debug, Clone)]
 pub struct Sealed(Arc<File>);
 
 impl Sealed {
-    /// With these contents.
+    /// Creates a sealed file with these contents.
     pub fn of(bytes: &[u8]) -> Result<Self> {
         let mut file = unnamed("hotplug-file")?;
         file.write_all(bytes)?;
         Self::seal(file)
     }
 
-    /// A copy of the file at `path`, its holes left as holes.
+    /// Copies the file at `path`. Its holes stay holes.
     pub fn copy_of(path: &Path) -> Result<Self> {
         Ok(Self::copy_and_hash(path)?.0)
     }
 
-    /// The same with its [`hash`](Self::hash), which costs no further reading.
+    /// Copies the file at `path`, and computes its [`hash`](Self::hash) in the same pass.
     pub fn copy_and_hash(path: &Path) -> Result<(Self, String)> {
         let from = fs_err::File::open(path)?.into_parts().0;
         let to = unnamed("hotplug-file")?;
@@ -121,17 +126,18 @@ impl Sealed {
         Ok(Self(Arc::new(file)))
     }
 
-    /// A handle for QEMU, which opens it anew.
+    /// A handle for QEMU, which opens the file again.
     pub fn handle(&self) -> Result<OwnedFd> {
         Ok(self.0.try_clone()?.into())
     }
 
-    /// Writes it to `path`, its holes left as holes.
+    /// Writes it to `path`. Its holes stay holes.
     pub fn save(&self, path: &Path) -> Result<()> {
         copy(&self.reopened()?, fs_err::File::create(path)?.file(), |_, _| ())
     }
 
-    /// BLAKE3 of its length and of all that is in it, with the places of its data; zeros may be data or a hole.
+    /// BLAKE3 of its length and of its pages that are not all zero, with their offsets. A page of
+    /// zeros and a hole have the same hash.
     pub fn hash(&self) -> Result<String> {
         let file = self.reopened()?;
         let mut hash = PageHash::of_length(file.metadata()?.len());
@@ -142,25 +148,25 @@ impl Sealed {
         Ok(hash.finish())
     }
 
-    /// Bytes that are not a hole.
+    /// The number of bytes that are not in holes.
     pub fn taken(&self) -> Result<Bytes> {
         use std::os::unix::fs::MetadataExt;
         Ok(Bytes(self.0.metadata()?.blocks() * 512))
     }
 
-    /// With a position of its own.
+    /// Opens the file again, with an offset of its own.
     fn reopened(&self) -> Result<File> {
         Ok(fs_err::File::open(format!("/proc/self/fd/{}", self.0.as_raw_fd()))?.into_parts().0)
     }
 }
 
-/// What is copied and hashed at a time.
+/// The unit of copying and hashing, in bytes.
 const PAGE: usize = 4096;
 
-/// To compare with: `memcmp` is quick however this crate is compiled.
+/// A page to compare with. `memcmp` is fast at every optimization level of this crate.
 const ZEROS: [u8; PAGE] = [0; PAGE];
 
-/// The hash of a file by its pages.
+/// The hash of a file, computed page by page.
 struct PageHash(blake3::Hasher);
 
 impl PageHash {
@@ -183,11 +189,12 @@ impl PageHash {
 fn unnamed(name: &str) -> Result<File> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let file = memfd_create(name, flags)
-        .map_err(|error| Error::infrastructure(format!("cannot make a file in memory: {error}")))?;
+        .map_err(|error| Error::infrastructure(format!("cannot create a file in memory: {error}")))?;
     Ok(file.into())
 }
 
-/// Copies data, not holes, and no pages of zeros: what a guest once touched is mostly zero again. `seen` is shown each page.
+/// Copies the data of a file, without holes and without pages of zeros: most pages that a guest has
+/// touched are zero again. `seen` is called for each copied page.
 fn copy(from: &File, to: &File, mut seen: impl FnMut(u64, &[u8])) -> Result<()> {
     use std::os::unix::fs::FileExt;
     to.set_len(from.metadata()?.len())?;
@@ -203,13 +210,13 @@ fn each_page(file: &File, mut with: impl FnMut(u64, &[u8]) -> std::io::Result<()
     let end = file.metadata()?.len();
     let seek = |at: u64, to| match lseek(file.as_fd(), at.cast_signed(), to) {
         Ok(place) => Ok(place.cast_unsigned()),
-        // No more data behind this place.
+        // There is no data after this offset.
         Err(nix::errno::Errno::ENXIO) => Ok(end),
         Err(error) => Err(std::io::Error::from(error)),
     };
     let mut at = 0;
     while at < end {
-        // Extents begin and end at pages, but for the end of the file.
+        // Extents begin and end at page boundaries, except at the end of the file.
         let start = seek(at, Whence::SeekData)?;
         at = seek(start, Whence::SeekHole)?;
         let mut reader = std::io::BufReader::with_capacity(1 << 20, file);

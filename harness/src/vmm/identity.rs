@@ -1,19 +1,20 @@
-//! As whom QEMU runs: never as root.
+//! The user and the group that QEMU runs as. It never runs as root.
 
 use nix::unistd::{Gid, Uid, User};
 
 use crate::host::Accelerator;
 use crate::{Error, Result};
 
-/// As whom QEMU runs.
+/// The user and the group that QEMU runs as.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
-    /// None: as whoever runs the harness.
+    /// The user and the group to change to. `None`: QEMU runs as the harness does.
     drop_to: Option<(Uid, Gid)>,
 }
 
 impl Identity {
-    /// The caller's own, or `nobody` where that is root. With KVM the group is the one of `/dev/kvm`.
+    /// Chooses the caller's own user, or `nobody` if the caller is root. The group of `nobody` is
+    /// that of `/dev/kvm` with KVM.
     pub fn choose(accelerator: Accelerator) -> Result<Self> {
         if !Uid::effective().is_root() {
             return Ok(Self { drop_to: None });
@@ -32,7 +33,8 @@ impl Identity {
         Ok(Self { drop_to: Some((nobody.uid, gid)) })
     }
 
-    /// Makes `command` run as this identity. Supplementary groups go too (std's `CommandExt::uid`).
+    /// Makes `command` run as this identity. Supplementary groups are dropped too (std's
+    /// `CommandExt::uid`).
     pub(super) fn apply(self, command: &mut tokio::process::Command) {
         if let Some((uid, gid)) = self.drop_to {
             command.gid(gid.as_raw()).uid(uid.as_raw());

@@ -1,5 +1,5 @@
-//! QEMU: its command line, made by a pure function, the files that it inherits, its process, its monitor and its gdbstub.
-//! Its events are typed here.
+//! QEMU: its command line, which a pure function makes, the files that it inherits, its process,
+//! its monitor, its typed events, and its gdbstub.
 
 mod command_line;
 mod core;

@@ -1,4 +1,5 @@
-//! A running QEMU: started with its sockets connected, watched until it ends, never left behind.
+//! A QEMU process. It starts with its sockets connected, it is watched until it ends, and it does
+//! not outlive the harness.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -28,17 +29,17 @@ fn mapping(file: Inherited, fd: OwnedFd) -> FdMapping {
 /// How QEMU ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
-    /// Its exit code, where it exited.
+    /// Its exit code, if it exited.
     pub code: Option<i32>,
     /// The signal that killed it, such as `SIGABRT`.
     pub signal: Option<String>,
-    /// Where its core is, if one was written.
+    /// The place of its core dump, if one was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub core: Option<String>,
 }
 
 impl Ended {
-    /// It exited by itself with success: asked to quit, or the guest shut down.
+    /// Whether it exited with status 0: it was asked to quit, or the guest shut down.
     pub fn well(&self) -> bool {
         self.code == Some(0)
     }
@@ -52,7 +53,7 @@ impl std::fmt::Display for Ended {
                 self.core.iter().try_for_each(|core| write!(f, " (core: {core})"))
             }
             (None, Some(code)) => write!(f, "QEMU exited with status {code}"),
-            (None, None) => f.write_str("QEMU ended in a way that its parent could not read"),
+            (None, None) => f.write_str("QEMU ended, and its exit status could not be read"),
         }
     }
 }
@@ -68,7 +69,7 @@ pub struct Streams {
     pub agent: UnixStream,
     /// Kernel records.
     pub kmsg: UnixStream,
-    /// The gdbstub, where there is one.
+    /// The gdbstub, if QEMU has one.
     pub gdb: Option<UnixStream>,
 }
 
@@ -87,11 +88,12 @@ impl Drop for QemuProcess {
 }
 
 impl QemuProcess {
-    /// Starts `program` with `arguments`, `files` beside its sockets, of which `gdb` says whether its gdbstub's is one, and its standard error, which a guest can make long,
-    /// in the file `stderr` up to a limit.
+    /// Starts `program` with `arguments`. QEMU inherits `files` and its sockets, and the gdbstub's
+    /// socket is one of them if `gdb` is set. Its standard error goes to the file `stderr` up to a
+    /// limit, because a guest can make it long.
     ///
-    /// An error is the user's where there is no such program, else the host's. A QEMU that does not like its arguments
-    /// ends, which is told by [`QemuProcess::ended`].
+    /// A missing program is a user error. Any other failure is the host's. A QEMU that rejects its
+    /// arguments ends, which [`QemuProcess::ended`] reports.
     pub fn start(
         program: &Path,
         arguments: &[String],
@@ -120,7 +122,8 @@ impl QemuProcess {
         command.fd_mappings(mappings).map_err(crate::Error::infrastructure)?;
         identity.apply(&mut command);
         run_in_batches(&mut command);
-        // The command goes with it, and with the command our copies of QEMU's ends: its death then ends the streams.
+        // The call consumes the command, and with it our copies of QEMU's ends of the sockets. So
+        // the streams end when QEMU ends.
         let group = ProcessGroup::spawn(command, Signal::SIGKILL)?;
         Ok((Self::watch(group, kept), streams))
     }
@@ -134,8 +137,8 @@ impl QemuProcess {
         let said = tokio::spawn(async move {
             let Some(mut stderr) = stderr else { return };
             let mut some = [0; 4096];
-            // A pipe that cannot be read has no more to tell, and a disk that takes no more is told of by the trial's
-            // other files; QEMU must not stop at a full pipe for it.
+            // A pipe that cannot be read has no more output. A full disk is reported by the trial's
+            // other files. Reading goes on then, because a full pipe would block QEMU.
             while let Ok(length @ 1..) = stderr.read(&mut some).await {
                 let _ = kept.append(&some[..length]).await;
             }
@@ -160,15 +163,16 @@ impl QemuProcess {
                 },
                 Err(_) => Ended { code: None, signal: None, core: None },
             };
-            // Whoever learns of its end can read its last words.
+            // The file of standard error is complete before the end of QEMU is announced.
             let _ = said.await;
             tell.send_replace(Some(ended));
         });
         Self { pid, ended, kill }
     }
 
-    /// How much of its memory the host has swapped out, KiB (proc(5), `VmSwap`): what a guest wrote to is its own. None of a
-    /// process that has ended.
+    /// The part of its memory that the host has swapped out, in KiB (proc(5), `VmSwap`). Memory
+    /// that a guest has written to is private to the process, so it is included. `None` if the
+    /// process has ended.
     pub fn swapped_kib(&self) -> Option<u64> {
         swapped_kib(&fs_err::read_to_string(format!("/proc/{}/status", self.pid)).ok()?)
     }
@@ -179,7 +183,7 @@ impl QemuProcess {
         let lost = Ended { code: None, signal: None, core: None };
         match ended.wait_for(Option::is_some).await {
             Ok(ended) => (*ended).clone().unwrap_or(lost),
-            // The runtime is shutting down; the process group died with the watcher.
+            // The runtime is shutting down, and the process group ended with the watcher.
             Err(_) => lost,
         }
     }

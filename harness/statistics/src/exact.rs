@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+use statrs::function::beta::{beta_reg, inv_beta_reg};
+
 /// Fisher's exact test, two-sided, for `a` of `n` against `b` of `m`.
 ///
 /// The sum of the probabilities of all tables with these margins that are at most as likely as the
@@ -51,12 +53,13 @@ pub fn clean_trials(rate: f64, confidence: f64) -> u32 {
 /// The exact 95 % confidence interval of a rate, from `k` of `n` trials (Clopper and Pearson,
 /// 1934).
 ///
-/// Its ends are the rates at which `k` or more, and `k` or fewer, have a probability of 2.5 %.
+/// Its ends are the rates at which `k` or more, and `k` or fewer, have a probability of 2.5 %:
+/// quantiles of beta distributions.
 pub fn interval(k: u32, n: u32) -> (f64, f64) {
     const TAIL: f64 = 0.025;
-    // P(at least k) rises with the rate, and so does P(more than k), which is 1 less P(at most k).
-    let low = if k == 0 { 0.0 } else { bisect(|rate| at_least(k, n, rate) < TAIL) };
-    let high = if k == n { 1.0 } else { bisect(|rate| at_least(k + 1, n, rate) < 1.0 - TAIL) };
+    let (yes, no) = (f64::from(k), f64::from(n - k));
+    let low = if k == 0 { 0.0 } else { inv_beta_reg(yes, no + 1.0, TAIL) };
+    let high = if k == n { 1.0 } else { inv_beta_reg(yes + 1.0, no, 1.0 - TAIL) };
     (low, high)
 }
 
@@ -71,34 +74,10 @@ pub fn probability_of_at_most(k: u32, n: u32, rate: f64) -> f64 {
     }
 }
 
-/// The point where `below` ceases to hold. It holds at 0 and not at 1.
-fn bisect(below: impl Fn(f64) -> bool) -> f64 {
-    let (mut low, mut high) = (0.0, 1.0);
-    // Each round is one bit; an f64 below 1 has no more.
-    for _ in 0..60 {
-        let middle = f64::midpoint(low, high);
-        if below(middle) {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    low
-}
-
 /// The probability of `k` or more of `n` at this rate, which is neither 0 nor 1: the tail of the
-/// binomial distribution.
+/// binomial distribution. `k` is at least 1.
 fn at_least(k: u32, n: u32, rate: f64) -> f64 {
-    let (yes, no) = (rate.ln(), (-rate).ln_1p());
-    let mut choose = 0.0;
-    let mut sum = 0.0;
-    for i in 0..=n {
-        if i >= k {
-            sum += (choose + f64::from(i) * yes + f64::from(n - i) * no).exp();
-        }
-        choose += f64::from(n - i).ln() - f64::from(i + 1).ln();
-    }
-    sum.min(1.0)
+    beta_reg(f64::from(k), f64::from(n - k) + 1.0, rate)
 }
 
 fn ln_choose(n: u64, k: u64) -> f64 {

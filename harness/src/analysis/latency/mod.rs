@@ -1,10 +1,12 @@
 //! The latency analysis: what becomes slower or faster. Both kernels are built again, to be timed,
 //! and boot as often as the clock needs. Each boot has a few trials whose calls are traced.
 
+mod diff;
 mod page;
 mod section;
 mod stalls;
 
+pub use diff::{diff, of_run};
 pub use section::{full, row};
 
 use std::path::PathBuf;

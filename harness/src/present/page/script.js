@@ -1,9 +1,10 @@
-// What the page can do beyond what it shows without: a line of time can be stretched, moved and read off, texts be copied.
+// The functions that the page has only with scripting: a time axis can be zoomed, moved and read,
+// and texts can be copied.
 "use strict";
 for (const box of document.querySelectorAll(".timeline")) {
   const time = box.querySelector("svg.time"), width = time.width.baseVal.value, seconds = Number(time.dataset.seconds);
   const ticks = [...time.querySelectorAll(".tick")];
-  // Every place on the axis as it was drawn, and how wide what is there was.
+  // The original positions and widths of all elements on the axis.
   const places = [...time.querySelectorAll("line, text, rect")].flatMap(one =>
     ["x", "x1", "x2"].filter(name => one.hasAttribute(name)).map(name => [one, name, Number(one.getAttribute(name))]));
   const widths = [...time.querySelectorAll("rect")].map(one => [one, Number(one.getAttribute("width"))]);
@@ -17,7 +18,7 @@ for (const box of document.querySelectorAll(".timeline")) {
       tick.textContent = ((left + place / (ticks.length - 1) * width / zoom) / width * seconds).toFixed(digits) + " s";
     });
   };
-  // Closer or farther with the place `at` of the axis staying where it is, which is a part of the width.
+  // Zooms by a factor. The place `at`, a fraction of the axis's width, does not move.
   const stretch = (by, at) => {
     const under = left + at * width / zoom;
     zoom = Math.min(Math.max(zoom * by, 1), 1000);
@@ -40,7 +41,7 @@ for (const box of document.querySelectorAll(".timeline")) {
   told.className = "soft told"; told.textContent = "Point at a bar for its times; drag to move, Ctrl and wheel to stretch.";
   box.prepend(bar); box.append(told);
   const drawing = box.querySelector("svg.lanes");
-  // Which part of the axis the pointer is at.
+  // The place of the pointer, as a fraction of the axis's width.
   const where = event => {
     const shown = drawing.getBoundingClientRect(), scale = shown.width / drawing.viewBox.baseVal.width;
     return Math.min(Math.max((event.clientX - shown.left - time.x.baseVal.value * scale) / (width * scale), 0), 1);

@@ -1,4 +1,4 @@
-//! The task that owns the QMP socket, and the handle through which commands reach it.
+//! The task that owns the QMP socket, and the handle that sends commands to it.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,10 +19,10 @@ use crate::guest_clock::HostTime;
 use crate::limits::limits;
 use crate::vmm::VmmEvent;
 
-/// The longest line taken. The largest reply, `query-qmp-schema`, has 0.3 MB.
+/// The longest accepted line, in bytes. The largest reply, that of `query-qmp-schema`, has 0.3 MB.
 const LONGEST_LINE: usize = 16 << 20;
 
-/// Why a command gave no result.
+/// The reason why a command has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QmpError {
     /// QEMU's answer was an error.
@@ -30,39 +30,39 @@ pub enum QmpError {
     Refused {
         /// `GenericError`, `DeviceNotFound`, ...
         class: String,
-        /// QEMU's own words.
+        /// QEMU's message.
         desc: String,
     },
     /// The connection ended before the answer came.
     #[error("QEMU's monitor is gone: {0}")]
     Gone(String),
-    /// The answer is not of the type that the schema promises.
-    #[error("QEMU answered {command} with what is not its type: {what}")]
+    /// The answer does not fit the command.
+    #[error("QEMU sent an unexpected answer to {command}: {what}")]
     Odd {
         /// The command.
         command: &'static str,
-        /// The deserializer's words.
+        /// The reason: the deserializer's message, or the part that is missing.
         what: String,
     },
 }
 
-/// Receives what happens on a monitor, beside the answers to commands.
+/// Receives the events and the failures of a monitor.
 pub trait MonitorLog: std::fmt::Debug + Send + Sync {
-    /// An event has come.
+    /// Handles an event.
     fn event(&self, event: VmmEvent);
 
-    /// The host's time now, which the transcript has for each line.
+    /// The host's current time. Each line of the transcript is stamped with it.
     fn now(&self) -> HostTime;
 
-    /// The transcript cannot be written.
+    /// Handles a failure to write the transcript.
     fn fail(&self, error: &std::io::Error);
 }
 
-/// A handle on one QEMU's monitor. Cheap to clone. Dropping all handles closes the connection.
+/// A handle to QEMU's monitor. It is cheap to clone. Dropping all handles closes the connection.
 #[derive(Debug, Clone)]
 pub struct Qmp {
     calls: mpsc::UnboundedSender<Call>,
-    /// Why there is no more to be had of it.
+    /// The reason why the monitor can no longer be used.
     gone: Arc<SetOnce<String>>,
 }
 
@@ -73,8 +73,9 @@ struct Call {
 }
 
 impl Qmp {
-    /// Takes over a connected socket: negotiates, then serves. Every line in either direction is appended to
-    /// `transcript` with the host's time; events also go to `log`, and so does the failure to write.
+    /// Takes over a connected socket, negotiates, and serves it. Every line in either direction is
+    /// appended to `transcript` with the host's time. `log` receives the events, and a failure to
+    /// write the transcript.
     pub async fn connect(
         stream: UnixStream,
         log: Arc<dyn MonitorLog>,
@@ -124,12 +125,12 @@ impl Qmp {
         serde_json::from_value(value).map_err(odd)
     }
 
-    /// Waits until there is no more to be had of it; why. Safe to cancel.
+    /// Waits until the monitor can no longer be used, and returns the reason. Safe to cancel.
     pub async fn gone(&self) -> String {
         self.gone.wait().await.clone()
     }
 
-    /// Whether there is no more to be had of it.
+    /// Whether the monitor can no longer be used.
     pub fn is_gone(&self) -> bool {
         self.gone.initialized()
     }
@@ -139,14 +140,14 @@ impl Qmp {
     }
 }
 
-/// Owns the socket.
+/// The state of the task that owns the socket.
 struct Owner {
     write: OwnedWriteHalf,
     log: Arc<dyn MonitorLog>,
     transcript: Capped,
     pending: HashMap<u64, oneshot::Sender<Result<Value, QmpError>>>,
     next: u64,
-    /// Taken when the greeting came. Events may come before it.
+    /// Taken when the greeting arrives. Events can arrive before it.
     greeted: Option<oneshot::Sender<()>>,
     gone: Arc<SetOnce<String>>,
 }
@@ -165,15 +166,15 @@ impl Owner {
                     Some(Ok(line)) => if let Err(why) = self.hear(&line).await { break why },
                 },
                 call = inbox.recv() => match call {
-                    None => break "no handle left".to_owned(),
+                    None => break "no handle is left".to_owned(),
                     Some(call) => if let Err(error) = self.say(call).await { break error.to_string() },
                 },
             }
         };
-        // Before those who wait for an answer learn it.
+        // The reason is set before the waiting calls receive their errors.
         let _ = self.gone.set(why.clone());
         for (_, reply) in self.pending.drain() {
-            // Whoever waited may have been cancelled.
+            // The call that waited may have been cancelled.
             let _ = reply.send(Err(QmpError::Gone(why.clone())));
         }
         let _ = self.transcript.finish().await;
@@ -189,14 +190,15 @@ impl Owner {
         self.write.write_all(format!("{line}\n").as_bytes()).await
     }
 
-    /// One line of QEMU. What is not JSON ends the connection: nothing after it could be believed.
+    /// Handles one line from QEMU. A line that is not JSON ends the connection, because nothing
+    /// after it is reliable.
     async fn hear(&mut self, line: &str) -> Result<(), String> {
         self.note('<', line).await;
         if line.trim().is_empty() {
             return Ok(());
         }
-        let mut message: Value =
-            serde_json::from_str(line).map_err(|_| format!("it said what is not JSON: {}", excerpt(line)))?;
+        let mut message: Value = serde_json::from_str(line)
+            .map_err(|_| format!("it sent a line that is not JSON: {}", excerpt(line)))?;
         if message.get("QMP").is_some() {
             if let Some(greeted) = self.greeted.take() {
                 let _ = greeted.send(());

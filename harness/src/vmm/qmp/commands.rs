@@ -1,5 +1,5 @@
-//! The commands that are sent, and the types of their arguments and answers, as QEMU's qapi/*.json has them. Of answers
-//! and events only the members that are read are here.
+//! The commands that the harness sends, and the types of their arguments and answers, as QEMU's
+//! qapi/*.json defines them. Answers and events have only the members that the harness reads.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 pub trait QmpCommand: Serialize {
     /// Its name.
     const NAME: &'static str;
-    /// What QEMU answers.
+    /// The type of QEMU's answer.
     type Answer: DeserializeOwned;
 }
 
@@ -43,13 +43,13 @@ commands! {
     "qmp_capabilities" QmpCapabilities {} -> Empty;
     /// Stops all vCPUs.
     "stop" StopVcpus {} -> Empty;
-    /// Lets them run.
+    /// Resumes all vCPUs.
     "cont" ContinueVcpus {} -> Empty;
-    /// Whether they run.
+    /// Queries whether the vCPUs run.
     "query-status" QueryStatus {} -> Status;
-    /// The plugged memory devices.
+    /// Lists the plugged memory devices.
     "query-memory-devices" QueryMemoryDevices {} -> Vec<MemoryDevice>;
-    /// All possible CPUs.
+    /// Lists all possible CPUs.
     "query-hotpluggable-cpus" QueryHotpluggableCpus {} -> Vec<HotpluggableCpu>;
     /// Adds an object, such as the memory of a DIMM.
     "object-add" ObjectAdd { #[serde(flatten)] arguments: Arguments } -> Empty;
@@ -61,7 +61,7 @@ commands! {
     "device_del" DeviceDel { id: String } -> Empty;
     /// Sets a property of an object.
     "qom-set" QomSet { path: String, property: String, value: Value } -> Empty;
-    /// Decides what follows a reboot of the guest: `reset` or `shutdown`.
+    /// Sets what QEMU does at a reboot of the guest: `reset` or `shutdown`.
     "set-action" SetAction { reboot: &'static str } -> Empty;
     /// Writes guest-physical memory to a file: `size` bytes from the address `val`.
     "pmemsave" Pmemsave { val: u64, size: u64, filename: String } -> Empty;
@@ -71,25 +71,25 @@ commands! {
     "migrate-incoming" MigrateIncoming { uri: String } -> Empty;
     /// Switches capabilities of migration.
     "migrate-set-capabilities" MigrateSetCapabilities { capabilities: Vec<MigrationCapability> } -> Empty;
-    /// A command of the human monitor.
+    /// Runs a command of the human monitor.
     "human-monitor-command" HumanMonitorCommand { command_line: String } -> String;
     /// Sends a non-maskable interrupt to all CPUs.
     "inject-nmi" InjectNmi {} -> Empty;
 }
 
-/// A switch of migration.
+/// A capability of migration.
 #[derive(Debug, Clone, Serialize)]
 pub struct MigrationCapability {
     /// Its name.
     pub capability: &'static str,
-    /// On or off.
+    /// Whether it is on.
     pub state: bool,
 }
 
 /// `StatusInfo`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Status {
-    /// The vCPUs run.
+    /// Whether the vCPUs run.
     pub running: bool,
 }
 
@@ -99,11 +99,11 @@ pub struct MemoryDevice {
     /// `dimm`, `nvdimm`, `virtio-mem`, ...
     #[serde(rename = "type")]
     pub kind: String,
-    /// The rest.
+    /// Its other members.
     pub data: MemoryDeviceData,
 }
 
-/// What is common to the memory devices. Not every kind has a slot.
+/// The members that memory devices have in common. Not every kind has a slot.
 #[derive(Debug, Clone, Deserialize)]
 pub struct MemoryDeviceData {
     /// The device's id.
@@ -123,7 +123,7 @@ pub struct HotpluggableCpu {
     /// The driver that `device_add` takes.
     #[serde(rename = "type")]
     pub driver: String,
-    /// Where the CPU is in QEMU's object tree; none where the slot is free.
+    /// The path of the CPU in QEMU's object tree. `None` if the slot is free.
     pub qom_path: Option<String>,
     /// Its place in the topology, which `device_add` takes as it is.
     pub props: Arguments,
@@ -144,8 +144,8 @@ pub struct AcpiOst {
     pub slot: String,
     /// `DIMM` or `CPU`.
     pub slot_type: String,
-    /// What is acknowledged.
+    /// The notification that is acknowledged.
     pub source: i64,
-    /// How it went.
+    /// Its status.
     pub status: i64,
 }

@@ -1,6 +1,7 @@
 //! The requests of memory and CPU hotplug, and QEMU's answers to them, typed.
 //!
-//! What these return is only what QEMU did. Whether the guest followed is told by events, and read in `trial`.
+//! An answer shows only what QEMU did. Events show whether the guest followed, and `trial` waits
+//! for them.
 
 use serde_json::Value;
 
@@ -12,7 +13,7 @@ use super::{Qmp, QmpError};
 use crate::bytes::Bytes;
 use crate::device::{DeviceId, Plug};
 
-/// Where a plugged DIMM landed.
+/// The place of a plugged DIMM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DimmPlace {
     /// Guest-physical address, bytes.
@@ -24,7 +25,7 @@ pub struct DimmPlace {
 }
 
 impl DimmPlace {
-    /// Numbers of the memory blocks it covers.
+    /// The numbers of the memory blocks that it covers.
     pub fn blocks(&self, block_bytes: u64) -> std::ops::Range<u64> {
         self.address / block_bytes..(self.address + self.size.0).div_ceil(block_bytes)
     }
@@ -33,14 +34,15 @@ impl DimmPlace {
 /// One entry of `query-hotpluggable-cpus`.
 #[derive(Debug, Clone)]
 pub struct CpuSlot {
-    /// Its number in ACPI's list of possible CPUs: slots in the order of their topology (hw/i386/x86-common.c).
+    /// Its number in ACPI's list of possible CPUs, in which the slots are in the order of their
+    /// topology (hw/i386/x86-common.c).
     pub slot: u32,
-    /// What `device_add` wants to know.
+    /// The entry, which has the arguments for `device_add`.
     pub cpu: HotpluggableCpu,
 }
 
 impl CpuSlot {
-    /// Nobody sits in it.
+    /// Whether no CPU is in it.
     pub fn is_free(&self) -> bool {
         self.cpu.qom_path.is_none()
     }
@@ -54,7 +56,8 @@ impl Qmp {
                 self.execute(ObjectAdd { arguments: memory }).await?;
                 let added = self.execute(DeviceAdd { arguments: device }).await.map(drop);
                 if added.is_err() {
-                    // Nothing refers to the backend now. Its own failure would only hide the first.
+                    // Nothing uses the backend now. A failure to remove it would only hide the
+                    // first error.
                     let _ = self.remove_backend(id).await;
                 }
                 added
@@ -73,19 +76,21 @@ impl Qmp {
         }
     }
 
-    /// Asks a virtio-mem device to give `size` in all. It answers by `MEMORY_DEVICE_SIZE_CHANGE`.
+    /// Requests that a virtio-mem device provides `size` in total. QEMU reports each change by
+    /// `MEMORY_DEVICE_SIZE_CHANGE`.
     pub async fn resize(&self, id: &DeviceId, size: Bytes) -> Result<(), QmpError> {
         let (path, property) = (format!("/machine/peripheral/{id}"), "requested-size".to_owned());
         self.execute(QomSet { path, property, value: size.0.into() }).await.map(drop)
     }
 
-    /// Whether a guest that restarts may: QEMU otherwise ends, so that a panic is an end.
+    /// Sets whether the guest may reboot. Otherwise QEMU ends at a reboot, so that a panic ends the
+    /// trial.
     pub async fn allow_reboot(&self, allowed: bool) -> Result<(), QmpError> {
         let reboot = if allowed { "reset" } else { "shutdown" };
         self.execute(SetAction { reboot }).await.map(drop)
     }
 
-    /// Where a DIMM sits.
+    /// The place of a DIMM.
     pub async fn dimm_place(&self, id: &DeviceId) -> Result<DimmPlace, QmpError> {
         let odd = |what: String| QmpError::Odd { command: "query-memory-devices", what };
         for device in self.execute(QueryMemoryDevices {}).await? {
@@ -96,10 +101,11 @@ impl Qmp {
                 return place.ok_or_else(|| odd(format!("{data:?}")));
             }
         }
-        Err(odd(format!("no {id} in it")))
+        Err(odd(format!("it does not list {id}")))
     }
 
-    /// Removes the memory behind a DIMM that is gone. QEMU says "is in use" before that.
+    /// Removes the memory backend of a DIMM that is gone. While the DIMM exists, QEMU refuses with
+    /// "is in use".
     pub async fn remove_backend(&self, id: &DeviceId) -> Result<(), QmpError> {
         self.execute(ObjectDel { id: id.backend() }).await.map(drop)
     }
@@ -107,7 +113,8 @@ impl Qmp {
     /// All possible CPUs, in the order of their slots.
     pub async fn cpu_slots(&self) -> Result<Vec<CpuSlot>, QmpError> {
         let mut cpus = self.execute(QueryHotpluggableCpus {}).await?;
-        // QEMU lists them from the last to the first (hw/core/machine.c); the topology gives the order.
+        // QEMU lists them from the last to the first (hw/core/machine.c). The topology gives the
+        // order.
         cpus.sort_by_key(|cpu| {
             ["socket-id", "die-id", "cluster-id", "module-id", "core-id", "thread-id"]
                 .map(|level| cpu.props.get(level).and_then(Value::as_i64))
@@ -115,7 +122,7 @@ impl Qmp {
         Ok((0..).zip(cpus).map(|(slot, cpu)| CpuSlot { slot, cpu }).collect())
     }
 
-    /// Asks the guest to give a device back. Success only says that it was asked.
+    /// Requests that the guest releases a device. Success means only that the request was sent.
     pub async fn unplug(&self, id: &DeviceId) -> Result<(), QmpError> {
         self.execute(DeviceDel { id: id.0.clone() }).await.map(drop)
     }

@@ -1,6 +1,7 @@
-//! QMP: one task owns the socket, and everyone else holds a handle.
+//! QMP: one task owns the socket, and all other code uses a handle.
 //!
-//! The transport is ours, because an unknown event must not end the connection and a late reply must not end the process.
+//! The harness has its own transport, because an unknown event must not end the connection, and a
+//! late reply must not end the process.
 
 mod client;
 pub mod commands;
