@@ -1,6 +1,6 @@
 //! The devices that a scenario plugs and unplugs. Each kind has a file: its keys in a scenario,
-//! QEMU's arguments, how its arrival and its departure are recognised, and the guest's accounts
-//! that it changes.
+//! QEMU's arguments, how its arrival and its departure are recognised, the guest's accounts that it
+//! changes, and what it needs of the machine, which decides how far a scenario shrinks with it.
 
 mod cpu;
 mod dimm;
