@@ -79,6 +79,14 @@ macro_rules! conclusions {
 analyses!(conclusions);
 
 impl Conclusions {
+    /// The judgement of the trials, in which every conclusion weighs.
+    pub fn weigh_in(&self, mut judgement: Judgement) -> Judgement {
+        for conclusion in self.all() {
+            judgement.weigh(conclusion.weight(&judgement));
+        }
+        judgement
+    }
+
     /// The conclusions of the judged trials alone, before any analysis has run.
     pub fn of_trials(judgement: &Judgement) -> Self {
         Self { race: judgement.race.clone(), ..Self::default() }

@@ -1,9 +1,9 @@
 //! gcc's counters of the running kernel, as debugfs has them (Documentation/dev-tools/gcov.rst).
 
-use std::fmt::Write;
 use std::io;
 use std::path::Path;
 
+use data_encoding::HEXLOWER;
 use hotplug_protocol::ObjectCounters;
 
 /// The folder of the counters. It has a folder for each component of the path of an object file
@@ -28,19 +28,12 @@ fn walk(folder: &Path, found: &mut Vec<ObjectCounters>) -> io::Result<()> {
             walk(&path, found)?;
         } else if path.extension().is_some_and(|end| end == "gcda") {
             // The kernel takes a copy when the file is opened (`gcov_seq_open()`).
-            let gcda = hexadecimal(&std::fs::read(&path)?);
+            let gcda = HEXLOWER.encode(&std::fs::read(&path)?);
             let path = path.strip_prefix(ROOT).unwrap_or(&path).display().to_string();
             found.push(ObjectCounters { path, gcda });
         }
     }
     Ok(())
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -24,6 +24,20 @@ pub enum Weight {
 }
 
 impl Judgement {
+    /// Takes `unchanged` and `fixed` away, for this reason: the trials are no evidence of silence.
+    pub fn without_silence(&mut self, reason: impl FnOnce(&str) -> String) {
+        if matches!(self.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
+            self.reason = reason(&self.reason);
+            self.verdict = Some(Verdict::Inconclusive);
+        }
+    }
+
+    /// That of trials that did not all run, for this reason.
+    #[must_use]
+    pub fn stopped(self, reason: String) -> Self {
+        Self { verdict: Some(Verdict::Inconclusive), reason, ..self }
+    }
+
     /// Applies the weight of an analysis to the verdict.
     pub fn weigh(&mut self, weight: Weight) {
         let (verdict, reason) = match (weight, self.verdict) {

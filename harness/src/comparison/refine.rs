@@ -4,7 +4,7 @@ use super::control::ControlAnalysis;
 use crate::analysis::{
     Analysis, CoverageAnalysis, LatencyAnalysis, LockOrderAnalysis, OverlapAnalysis, Prepared, RaceAnalysis,
 };
-use crate::compare::{Judgement, Verdict};
+use crate::compare::Judgement;
 use crate::conclusion::{Conclusions, analyses};
 use crate::environment::Env;
 use crate::error::ErrorKind;
@@ -83,18 +83,15 @@ macro_rules! run_each {
 }
 analyses!(run_each);
 
-/// `unchanged` and `fixed` depend on the analyses after the trials, so an interruption revokes
-/// them.
+/// An unchanged or fixed verdict needs every analysis that could revoke it.
 fn cut_short(judgement: &mut Judgement, name: &str, error: &Error) {
-    if matches!(judgement.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
-        judgement.verdict = Some(Verdict::Inconclusive);
-        judgement.reason = format!("{error} before the {name} was known");
-    }
+    judgement.without_silence(|_| format!("{error} before the {name} was known"));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::Verdict;
 
     #[test]
     fn an_interruption_takes_silence_away_and_leaves_what_was_seen() {

@@ -12,7 +12,7 @@ use tracing::Instrument;
 use super::prepare::prepare;
 use super::refine::{following, refine};
 use crate::analysis::Prepared;
-use crate::compare::{Judge, Judgement, Verdict};
+use crate::compare::{Judge, Judgement};
 use crate::conclusion::Conclusions;
 use crate::environment::Env;
 use crate::events::{Inner, RunEvent};
@@ -118,7 +118,7 @@ async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
         let done = judgement.tally.before.all() + judgement.tally.after.all();
         let planned = count.map_or_else(String::new, |n| format!(" of {}", n * 2));
         let reason = format!("{error} after {done}{planned} trials");
-        judgement = Judgement { verdict: Some(Verdict::Inconclusive), reason, ..judgement };
+        judgement = judgement.stopped(reason);
     }
     let repeated = [past.repeated, ran.repeated].concat();
     let result = |run: Run, judgement: Judgement, conclusions| {

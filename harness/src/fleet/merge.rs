@@ -5,7 +5,7 @@ use hotplug_side::Side;
 
 use super::plan::{Combination, Plan};
 use super::shard::Shard;
-use crate::compare::{Judge, Verdict};
+use crate::compare::Judge;
 use crate::conclusion::Conclusions;
 use crate::record::{Run, RunResult};
 use crate::trial::Repeated;
@@ -108,12 +108,10 @@ impl<'a> Merger<'a> {
             let mut judgement = judge.judgement();
             if count < cell.pieces.len() {
                 let seen = judgement.tally.before.all() + judgement.tally.after.all();
-                let reason = format!("partial, {seen} of {} trials: {}", cell.trials * 2, judgement.reason);
+                judgement.reason =
+                    format!("partial, {seen} of {} trials: {}", cell.trials * 2, judgement.reason);
                 // Silence of a part of the trials is no evidence about all of them.
-                if let Some(Verdict::Unchanged | Verdict::Fixed) = judgement.verdict {
-                    judgement.verdict = Some(Verdict::Inconclusive);
-                }
-                judgement.reason = reason;
+                judgement.without_silence(str::to_owned);
             }
             let run = Run {
                 id: format!("{}-{}", plan.name, plan.id),

@@ -231,14 +231,12 @@ macro_rules! run_result {
             /// The result of a run, with the weight of every conclusion applied to its judgement.
             pub fn new(
                 run: Run,
-                mut judgement: Judgement,
+                judgement: Judgement,
                 repeated: Vec<Repeated>,
                 trials_seconds: f64,
                 conclusions: Conclusions,
             ) -> Self {
-                for conclusion in conclusions.all() {
-                    judgement.weigh(conclusion.weight(&judgement));
-                }
+                let judgement = conclusions.weigh_in(judgement);
                 let exit_status = judgement.exit_status();
                 let Judgement { verdict, reason, findings, tally, remarks, race: _ } = judgement;
                 let Conclusions { $($name,)* } = conclusions;

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use data_encoding::HEXLOWER;
 use hotplug_protocol::ObjectCounters;
 
 use super::context::TrialPlan;
@@ -96,8 +97,9 @@ impl<'a> Count<'a> {
             let ending = format!("/{}", Path::new(source).with_extension("gcda").display());
             let sent = all.iter().find(|one| one.path.ends_with(&ending));
             let sent = sent.ok_or_else(|| format!("the guest has no counters of {source}"))?;
-            let bytes = bytes(&sent.gcda)
-                .ok_or_else(|| format!("the guest's counters of {source} are not valid hexadecimal"))?;
+            let bytes = HEXLOWER
+                .decode(sent.gcda.as_bytes())
+                .map_err(|_| format!("the guest's counters of {source} are not valid hexadecimal"))?;
             objects.0.insert(source.clone(), Counters::parse(&bytes).map_err(|odd| odd.to_string())?);
         }
         Ok(objects)
@@ -134,19 +136,6 @@ impl<'a> Count<'a> {
         let counted = Counted { side: plan.side, number: plan.number, counters };
         write_json_compact(&dir.join(coverage::FILE), &counted)
     }
-}
-
-fn bytes(hexadecimal: &str) -> Option<Vec<u8>> {
-    let digits = hexadecimal.as_bytes().chunks(2);
-    digits
-        .map(|pair| match pair {
-            [high, low] => {
-                let digit = |byte: u8| char::from(byte).to_digit(16);
-                u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()
-            }
-            _ => None,
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Packets of gdb's remote protocol: `$TEXT#SUM`, each acknowledged by `+` (gdb's manual, "Remote
 //! Protocol", "Overview").
 
+use data_encoding::HEXLOWER_PERMISSIVE;
+
 /// The longest packet accepted. QEMU's own packets have at most 8 KiB (its gdbstub/internals.h,
 /// `MAX_PACKET_LENGTH`).
 const LONGEST: usize = 64 << 10;
@@ -53,12 +55,8 @@ pub(crate) fn little(bytes: &[u8]) -> u64 {
 
 /// Decodes bytes from hexadecimal digits.
 pub(super) fn bytes(text: &str) -> Result<Vec<u8>, String> {
-    let odd = || format!("`{}` instead of bytes", text.chars().take(20).collect::<String>());
-    if text.is_empty() || !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return Err(odd());
-    }
-    let pair = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| odd());
-    (0..text.len()).step_by(2).map(pair).collect()
+    let decoded = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok().filter(|bytes| !bytes.is_empty());
+    decoded.ok_or_else(|| format!("`{}` instead of bytes", text.chars().take(20).collect::<String>()))
 }
 
 #[cfg(test)]
