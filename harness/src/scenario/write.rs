@@ -36,11 +36,10 @@ impl Keys {
     }
 }
 
-/// Formats a value as TOML. JSON and TOML write numbers, strings and lists of these alike, except
-/// for one control character.
+/// Formats a value as TOML on one line. The layout around values is made here, because the library
+/// would write each step as a table of several lines.
 fn toml_value(value: &(impl Serialize + ?Sized)) -> String {
-    let text = serde_json::to_string(value).unwrap_or_default();
-    text.replace('\u{7f}', "\\u007F").replace("\",\"", "\", \"")
+    toml::Value::try_from(value).map(|value| value.to_string()).unwrap_or_default()
 }
 
 /// A list with one table on each line.
