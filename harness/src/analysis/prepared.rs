@@ -6,7 +6,6 @@ use std::path::Path;
 use hotplug_side::Sides;
 
 use super::Kernels;
-
 use crate::compare::Judge;
 use crate::environment::{self, Env, HostEnv};
 use crate::events::{Builds, RunEvent};

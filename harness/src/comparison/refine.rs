@@ -26,29 +26,28 @@ async fn run<A: Analysis>(
     judgement: &mut Judgement,
     env: &Env<'_>,
 ) -> Result<Option<A::Conclusion>> {
-    let why = match request {
-        AnalysisRequest::Omitted => return Ok(None),
-        AnalysisRequest::Refused => format!("--no-{}", A::NAME.replace(' ', "-")),
+    let unavailable = |why: String| A::unavailable(prepared, Unavailable::because(why));
+    let conclusion = match request {
+        AnalysisRequest::Omitted => None,
+        AnalysisRequest::Refused => unavailable(format!("--no-{}", A::NAME.replace(' ', "-"))),
         // Boxed: an analysis is a large future, and the caller would hold those of all analyses.
         AnalysisRequest::Usual | AnalysisRequest::Always => {
             match Box::pin(A::conclude(prepared, judgement, env)).await {
-                Ok(conclusion) => {
-                    if takes_time::<A>(request, prepared)
-                        && let Some(conclusion) = &conclusion
-                    {
-                        env.events.event(&RunEvent::Concluded(conclusion));
-                    }
-                    return Ok(conclusion);
-                }
+                Ok(conclusion) => conclusion,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {
                     cut_short(judgement, A::NAME, &error);
                     return Err(error);
                 }
-                Err(error) => error.to_string(),
+                Err(error) => unavailable(error.to_string()),
             }
         }
     };
-    Ok(A::unavailable(prepared, Unavailable::because(why)))
+    if takes_time::<A>(request, prepared)
+        && let Some(conclusion) = &conclusion
+    {
+        env.events.event(&RunEvent::Concluded(conclusion));
+    }
+    Ok(conclusion)
 }
 
 macro_rules! run_each {

@@ -9,6 +9,7 @@ mod virtio_mem;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use toml::Spanned;
 
 pub(crate) use cpu::CpuTable;
 pub(crate) use dimm::DimmTable;
@@ -22,7 +23,6 @@ pub use virtio_mem::VirtioMem;
 
 use crate::bytes::Bytes;
 use crate::fault::Fault;
-use toml::Spanned;
 
 /// The name of a device in a scenario, which is also its QEMU id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -125,10 +125,7 @@ impl Model {
         let of = |id: &DeviceId| scenario.devices.get(id);
         match operation {
             Operation::Plug(id) if illegal => plugged(id),
-            Operation::Plug(id) => {
-                let is_cpu = of(id).is_some_and(|device| device.cpu_slot().is_some());
-                !plugged(id) && (!is_cpu || self.cpu_plugs > 0)
-            }
+            Operation::Plug(id) => !plugged(id) && (!scenario.is_cpu(id) || self.cpu_plugs > 0),
             Operation::Unplug(id) => {
                 let stays = of(id).is_some_and(|device| !device.can_unplug());
                 if illegal { !plugged(id) || stays } else { plugged(id) && !stays }

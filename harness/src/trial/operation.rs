@@ -252,40 +252,39 @@ async fn plug(
     let qmp = &bench.vm.qmp;
     let (places, _) = bench.scenario.dimm_file();
     let offset = places.get(id).copied().unwrap_or(Bytes(0));
+    let already = || OperationOutcome::FailedInQemu { error: "it is already plugged".into() };
     let Some(request) = device.plug(id, &FilePlace { path: Inherited::DimmFile.path(), offset }) else {
-        return Ok(End::nothing(OperationOutcome::FailedInQemu { error: "it is already plugged".into() }));
+        return Ok(End::nothing(already()));
     };
-    let presence = device.presence();
-    let added = async {
-        qmp.plug(id, request).await?;
-        Ok(match presence {
-            Presence::MemorySlot => Some(qmp.dimm_place(id).await?),
-            _ => None,
-        })
-    };
-    let place = match added.await {
-        Ok(place) => place,
-        Err(error) => return Ok(End::of_qmp(error)),
-    };
-    reached(Phase::Accepted);
-    match (presence, place) {
-        (_, Some(place)) => {
+    if let Err(error) = qmp.plug(id, request).await {
+        return Ok(End::of_qmp(error));
+    }
+    match device.presence() {
+        Presence::MemorySlot => {
+            let place = match qmp.dimm_place(id).await {
+                Ok(place) => place,
+                Err(error) => return Ok(End::of_qmp(error)),
+            };
+            reached(Phase::Accepted);
             let blocks: Vec<u64> = place.blocks(bench.ledger.block_bytes).collect();
             let outcome = waiter.inserted(Slot::dimm(place.slot, &blocks)).await?;
             Ok(came(outcome, blocks, device.node()))
         }
-        (Presence::CpuSlot(slot), None) => {
+        Presence::CpuSlot(slot) => {
+            reached(Phase::Accepted);
             let outcome = waiter.inserted(Slot::cpu(slot, bench.cpus)).await?;
             // After a refusal, the device is in QEMU and not in the guest. It is not known which
             // parts of it the guest has.
             let change = if outcome == OperationOutcome::Done { Change::Cpus(1) } else { Change::Unknown };
             Ok(End { outcome, change })
         }
-        (Presence::Region, None) => {
+        Presence::Region => {
+            reached(Phase::Accepted);
             waiter.region().await?;
             Ok(End::done(Change::Nothing))
         }
-        (Presence::MemorySlot | Presence::Resized, None) => Ok(End::done(Change::Nothing)),
+        // A device that is resized is not plugged.
+        Presence::Resized => Ok(End::nothing(already())),
     }
 }
 
