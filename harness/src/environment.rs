@@ -287,6 +287,7 @@ pub(crate) fn note(kernel: &Kernel) -> KernelNote {
         built: kernel.built.to_string(),
         image_hash: kernel.image_hash.clone(),
         image: kernel.image.clone(),
+        left_out: kernel.left_out().to_vec(),
     }
 }
 

@@ -32,7 +32,8 @@ pub struct PairArgs {
     /// Patch for both kernels, applied before the others; can be given several times
     #[arg(long, value_name = "PATCH", conflicts_with_all = ["before", "before_image"])]
     pub base_patch: Vec<PathBuf>,
-    /// Kernel source: linux-source-6.1, a tarball, a folder, or repository@revision
+    /// Kernel source: linux-source-6.1, a tarball, a package (.deb), a folder, or
+    /// repository@revision
     /// [default: linux-source-6.1, else the newest installed]
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<String>,
@@ -164,7 +165,12 @@ fn json(out: &mut dyn std::io::Write, value: &impl serde::Serialize) -> Result<(
 fn pair_text(pair: &KernelPair) -> String {
     let line = |which: Side, kernel: &Kernel| {
         let Kernel { id, release, built, image, .. } = kernel;
-        format!("{which:<7} {id}  {release}  {:<18} {}\n", built.to_string(), image.display())
+        let left_out: Vec<_> = kernel.left_out().iter().map(|name| format!("CONFIG_{name}")).collect();
+        let left_out = match left_out.as_slice() {
+            [] => String::new(),
+            names => format!("        not in this source: {}\n", names.join(", ")),
+        };
+        format!("{which:<7} {id}  {release}  {:<18} {}\n{left_out}", built.to_string(), image.display())
     };
     let mut text = line(Side::Before, &pair.before) + &line(Side::After, &pair.after);
     if pair.same_image() && pair.before.id != pair.after.id {

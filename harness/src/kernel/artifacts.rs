@@ -71,6 +71,10 @@ pub struct Record {
     pub content: String,
     /// The patches, in order.
     pub patches: Vec<PatchRecord>,
+    /// The options of the config fragments that this source does not define, by name without
+    /// `CONFIG_`. The kernel is built without them.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// The first line of the compiler's `--version`.
     pub compiler: String,
     /// The first line of the linker's `--version`.
@@ -174,6 +178,11 @@ impl Kernel {
     pub fn touched(&self) -> Option<(Vec<Touched>, PathBuf)> {
         let folder = self.image.parent()?.join(gcov::FOLDER);
         Some((gcov::read(&folder)?, folder))
+    }
+
+    /// The options of the config fragments that its source does not define.
+    pub fn left_out(&self) -> &[String] {
+        self.record.as_ref().map_or(&[], |record| &record.left_out)
     }
 
     /// Makes a kernel of an image that the user gives. The image is used in place.

@@ -12,6 +12,7 @@ fn record(id: &KernelId) -> Record {
         patches: vec![PatchRecord { file: "a.patch".into(), subject: Some("mm: a".into()) }],
         compiler: "gcc 12".into(),
         linker: "ld 2.40".into(),
+        left_out: Vec::new(),
         built_at: jiff::Timestamp::UNIX_EPOCH,
         seconds: 171.2,
         incremental: false,

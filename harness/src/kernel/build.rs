@@ -371,10 +371,13 @@ impl<'a> Context<'a> {
             checked = checked.and(Err(Error::user("the kernel's config has no CONFIG_GCOV_KERNEL")
                 .help("set it in a fragment of yours (--config FILE), or compare with --no-coverage")));
         }
-        if let Err(error) = checked {
-            objects::made(&objects)?;
-            return Err(error);
-        }
+        let left_out = match checked {
+            Ok(left_out) => left_out,
+            Err(error) => {
+                objects::made(&objects)?;
+                return Err(error);
+            }
+        };
 
         let expected = (!incremental).then(|| TYPICAL.saturating_sub(before).max(1));
         let (mut done, mut linking) = (0, false);
@@ -423,6 +426,7 @@ impl<'a> Context<'a> {
             patches: patches
                 .map(|p| PatchRecord { file: p.name.clone(), subject: p.subject.clone() })
                 .collect(),
+            left_out,
             compiler: self.compiler.clone(),
             linker: self.linker.clone(),
             built_at: jiff::Timestamp::now(),

@@ -1,9 +1,10 @@
 //! Brings the harness's copy of a source to given contents. It changes as few files as possible,
 //! because make recompiles the dependents of every file with a new modification time.
 
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +55,14 @@ pub(crate) async fn sync(
 }
 
 async fn unpack(tree: &Tree, tarball: &Path, name: &str, cancel: &CancellationToken) -> Result<()> {
+    let kept;
+    let tarball = match packaged(tree, tarball, cancel).await? {
+        Some(inner) => {
+            kept = inner;
+            &kept
+        }
+        None => tarball,
+    };
     let folder = tree.work("unpack")?;
     // Debian's tarballs consist of several blocks, which xz can unpack in parallel (xz(1),
     // --threads). tar passes its environment to xz.
@@ -78,6 +87,40 @@ async fn unpack(tree: &Tree, tarball: &Path, name: &str, cancel: &CancellationTo
     worktree::remove_tree(&tree.source())?;
     fs_err::rename(source, tree.source())?;
     Ok(())
+}
+
+/// The first bytes of an archive of ar(1), which every Debian package is (deb(5)).
+const ARCHIVE: &[u8] = b"!<arch>\n";
+
+/// The tarball in a package such as Debian's `linux-source-6.12`. `None` if `file` is no package.
+async fn packaged(tree: &Tree, file: &Path, cancel: &CancellationToken) -> Result<Option<PathBuf>> {
+    let mut start = Vec::new();
+    fs_err::File::open(file)?.take(ARCHIVE.len() as u64).read_to_end(&mut start)?;
+    if start != ARCHIVE {
+        return Ok(None);
+    }
+    let no_source = |said: &str| {
+        Error::user(format!("{} is not a package with a kernel source", file.display()))
+            .detail(said.lines().take(3).collect::<Vec<_>>().join("\n"))
+            .help("give a package such as linux-source-6.12, not one of a built kernel")
+    };
+    let folder = tree.work("package")?;
+    let package = fs_err::canonicalize(file)?;
+    let members = command::capture(Tool::new("ar", &folder).arg("t").arg(&package), cancel).await?;
+    let members = members.ok(no_source)?;
+    let members = String::from_utf8_lossy(&members).into_owned();
+    let Some(data) = members.lines().find(|name| name.starts_with("data.tar") && !name.contains('/')) else {
+        return Err(no_source("it has no member data.tar"));
+    };
+    let extract = Tool::new("ar", &folder).arg("x").arg(&package).arg(data);
+    command::capture(extract, cancel).await?.ok(no_source)?;
+    let tar = Tool::new("tar", &folder).args(["--no-same-owner", "--wildcards", "-xf", data]);
+    let tar = tar.arg("./usr/src/linux-source-*.tar.*");
+    command::capture(tar, cancel).await?.ok(no_source)?;
+    worktree::remove_file(&folder.join(data))?;
+    let inner = walkdir::WalkDir::new(folder.join("usr/src")).into_iter().flatten();
+    let inner = inner.map(walkdir::DirEntry::into_path).find(|path| path.is_file());
+    inner.map(Some).ok_or_else(|| no_source("it has no /usr/src/linux-source-*.tar.*"))
 }
 
 async fn copy(tree: &Tree, from: &Path, wanted: &Manifest, cancel: &CancellationToken) -> Result<()> {

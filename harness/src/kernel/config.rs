@@ -20,6 +20,34 @@ const OVERLAP_FRAGMENT: &str = include_str!("../../../guest-images/configs/overl
 /// The fragment for kernels that measure how long locks are held.
 const LOCK_STAT_FRAGMENT: &str = include_str!("../../../guest-images/configs/lock-stat.config");
 
+/// Options without which the harness cannot judge a kernel, by name without `CONFIG_`. A source that
+/// does not define another option is configured without it, because options come and go between
+/// releases: 7.3 has no `PROC_SYSCTL`.
+const REQUIRED: &[&str] = &[
+    // What is judged.
+    "MEMORY_HOTPLUG",
+    "MEMORY_HOTREMOVE",
+    "ACPI_HOTPLUG_MEMORY",
+    "HOTPLUG_CPU",
+    "PROVE_LOCKING",
+    // The start of the agent, and its channels to the host.
+    "BLK_DEV_INITRD",
+    "RD_GZIP",
+    "BINFMT_ELF",
+    "PRINTK",
+    "SERIAL_8250_CONSOLE",
+    "VIRTIO_PCI",
+    "VIRTIO_CONSOLE",
+    "NET",
+    "UNIX",
+    "EPOLL",
+    "SIGNALFD",
+    "TIMERFD",
+    "SYSFS",
+    "PROC_FS",
+    "DEVTMPFS",
+];
+
 /// A fragment: lines of `CONFIG_NAME=value` and `# CONFIG_NAME is not set`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Fragment {
@@ -131,9 +159,12 @@ impl Config {
         Ok(all)
     }
 
-    /// Checks each wanted option against the final .config. For an error, `source` is searched for
-    /// the reason.
-    pub(crate) fn check(&self, dot_config: &str, source: &Path) -> Result<()> {
+    /// Checks each wanted option against the final .config. Returns the wanted options that
+    /// `source` does not define, by name without `CONFIG_`.
+    ///
+    /// Fails with a user error if Kconfig dropped an option that the source defines, or if the
+    /// source does not define one of [`REQUIRED`].
+    pub(crate) fn check(&self, dot_config: &str, source: &Path) -> Result<Vec<String>> {
         let got = options(dot_config);
         let mut wrong = Vec::new();
         for (name, wanted) in self.wanted()? {
@@ -143,9 +174,14 @@ impl Config {
             }
         }
         if wrong.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let entries = kconfig::find(source, &wrong.iter().map(|(name, ..)| *name).collect::<Vec<_>>());
+        let (wrong, unknown): (Vec<_>, Vec<_>) =
+            wrong.into_iter().partition(|(name, ..)| entries.contains_key(*name) || REQUIRED.contains(name));
+        if wrong.is_empty() {
+            return Ok(unknown.into_iter().map(|(name, ..)| name.to_owned()).collect());
+        }
         let mut detail = String::new();
         for (name, wanted, has) in &wrong {
             let became = if *has == "n" { "not set".to_owned() } else { format!("={has}") };
@@ -222,24 +258,44 @@ mod tests {
     fn the_later_fragment_wins() {
         let config = config(&["CONFIG_A=y\nCONFIG_B=16", "# CONFIG_A is not set\n"]);
         let empty = source("");
-        config.check("# CONFIG_A is not set\nCONFIG_B=16\n", empty.path()).unwrap();
-        config.check("CONFIG_B=16\n", empty.path()).unwrap();
+        let none: [&str; 0] = [];
+        assert_eq!(config.check("# CONFIG_A is not set\nCONFIG_B=16\n", empty.path()).unwrap(), none);
+        assert_eq!(config.check("CONFIG_B=16\n", empty.path()).unwrap(), none);
+    }
+
+    #[test]
+    fn an_option_that_the_source_does_not_define_is_left_out() {
+        let folder = source("config A\n\tbool \"a\"\n");
+        let config = config(&["CONFIG_A=y\nCONFIG_GONE=y\n# CONFIG_NEVER is not set\nCONFIG_B=16\n"]);
+        assert_eq!(config.check("CONFIG_A=y\n", folder.path()).unwrap(), ["B", "GONE"]);
+        // An option that the source defines is not left out.
+        let error = config.check("", folder.path()).unwrap_err().to_string();
+        assert!(error.starts_with("this kernel cannot be configured with CONFIG_A\n"), "{error}");
+    }
+
+    #[test]
+    fn the_required_options_are_those_of_the_default_fragment() {
+        let wanted = Config::default();
+        let wanted = wanted.wanted().unwrap();
+        for name in REQUIRED {
+            assert!(wanted.get(name).is_some_and(|option| option.value == "y"), "{name}");
+        }
     }
 
     #[test]
     fn an_option_not_honoured_is_named_with_its_place_and_reason() {
         let folder = source("config A\n\tbool \"a\"\n\tdepends on C && !D\n\nconfig B\n\tbool\n");
         let error =
-            config(&["\nCONFIG_A=y\n", "CONFIG_B=y\nCONFIG_GONE=y"]).check("CONFIG_D=y\n", folder.path());
+            config(&["\nCONFIG_A=y\n", "CONFIG_B=y\nCONFIG_SYSFS=y"]).check("CONFIG_D=y\n", folder.path());
         let error = error.unwrap_err();
         assert_eq!(error.exit_status(), 2);
         insta::assert_snapshot!(error, @r"
-        this kernel cannot be configured with CONFIG_A, CONFIG_B, CONFIG_GONE
+        this kernel cannot be configured with CONFIG_A, CONFIG_B, CONFIG_SYSFS
             f0:2: CONFIG_A=y became not set
                 Kconfig:1: depends on C && !D (C=n, D=y)
             f1:1: CONFIG_B=y became not set
                 Kconfig:5: has no prompt: only other options can select it
-            f1:2: CONFIG_GONE=y became not set
+            f1:2: CONFIG_SYSFS=y became not set
                 no Kconfig file of this source defines it
           help: set its dependencies in your own fragment (--config FILE), or override the line there
         ");

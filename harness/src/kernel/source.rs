@@ -28,7 +28,7 @@ pub enum Source {
         /// newest installed version.
         version: Option<String>,
     },
-    /// A tarball, such as those of kernel.org.
+    /// A tarball, such as those of kernel.org, or a Debian package that contains one.
     Tarball(PathBuf),
     /// A folder in its current state, including uncommitted changes.
     Directory(PathBuf),
@@ -97,7 +97,7 @@ impl Source {
         Ok((source, content))
     }
 
-    /// Parses `linux-source-6.1`, a tarball, a folder, or `repository@revision`.
+    /// Parses `linux-source-6.1`, a tarball, a package (.deb), a folder, or `repository@revision`.
     pub fn parse(text: &str) -> Result<Self> {
         let path = Path::new(text);
         if path.is_dir() {
@@ -116,7 +116,7 @@ impl Source {
             return Ok(Self::Package { version: Some(version.to_owned()) });
         }
         Err(Error::user(format!("no kernel source called {text}"))
-            .help("give linux-source-6.1, a tarball, a folder, or repository@revision"))
+            .help("give linux-source-6.1, a tarball, a package (.deb), a folder, or repository@revision"))
     }
 }
 

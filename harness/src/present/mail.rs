@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{cases, duration};
+use super::{cases, duration, left_out};
 use crate::compare::{Class, Finding, Verdict};
 use crate::conclusion::Conclusion;
 use crate::record::RunResult;
@@ -38,6 +38,9 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
         ),
     };
     paragraph(&mut out, &format!("Linux {} ({}), {change}.", before.release, before.source));
+    if let Some(left_out) = left_out(&run.kernels) {
+        paragraph(&mut out, &format!("Options {left_out}."));
+    }
     paragraph(
         &mut out,
         &format!(

@@ -22,11 +22,31 @@ pub mod watch;
 
 pub use progress::Progress;
 
-use crate::record::HostRecord;
+use hotplug_side::Sides;
+
+use crate::record::{HostRecord, KernelNote};
+use crate::text::harmless;
 
 /// The line about the machine, on every screen.
 fn host_line(host: &HostRecord) -> String {
     format!("host      QEMU {}, {}, {} cores", host.qemu, host.accelerator_reason, host.cores)
+}
+
+/// The options of the config that the kernels lack because their source does not define them, in
+/// words. `None` if there are none.
+fn left_out(kernels: &Sides<KernelNote>) -> Option<String> {
+    let words = |names: &[String]| {
+        names.iter().map(|name| format!("CONFIG_{}", harmless(name, 80))).collect::<Vec<_>>().join(", ")
+    };
+    let (before, after) = (&kernels.before.left_out, &kernels.after.left_out);
+    if before == after {
+        return (!before.is_empty()).then(|| format!("not in this source: {}", words(before)));
+    }
+    let side = |names: &[String], side| {
+        (!names.is_empty()).then(|| format!("not in the {side} source: {}", words(names)))
+    };
+    let both: Vec<_> = [side(before, "before"), side(after, "after")].into_iter().flatten().collect();
+    Some(both.join("; "))
 }
 
 /// Formats seconds as `8 s` or `2 m 51 s`.
@@ -39,6 +59,24 @@ pub fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_that_a_source_lacks() {
+        let note = |left_out: &[&str]| KernelNote {
+            left_out: left_out.iter().map(|name| (*name).to_owned()).collect(),
+            ..KernelNote::default()
+        };
+        let said = |before: &[&str], after: &[&str]| {
+            left_out(&Sides { before: note(before), after: note(after) }).unwrap_or_default()
+        };
+        assert_eq!(said(&[], &[]), "");
+        assert_eq!(said(&["A", "B"], &["A", "B"]), "not in this source: CONFIG_A, CONFIG_B");
+        assert_eq!(said(&[], &["A"]), "not in the after source: CONFIG_A");
+        assert_eq!(
+            said(&["A"], &["B"]),
+            "not in the before source: CONFIG_A; not in the after source: CONFIG_B"
+        );
+    }
 
     #[test]
     fn durations() {

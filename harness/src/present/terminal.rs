@@ -6,7 +6,7 @@ use std::path::Path;
 use anstyle::AnsiColor;
 use hotplug_kreport::plain_name;
 
-use super::{duration, host_line};
+use super::{duration, host_line, left_out};
 use crate::compare::{Class, Finding, Verdict};
 use crate::conclusion::Conclusion;
 use crate::record::{KernelNote, RunResult};
@@ -49,6 +49,11 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
         kernel(&run.kernels.before),
         kernel(&run.kernels.after)
     ));
+    if let Some(left_out) = left_out(&run.kernels) {
+        for text in textwrap::wrap(&left_out, WIDTH - 10) {
+            line(format!("          {text}"));
+        }
+    }
     let (before, after) = (&result.trials.before, &result.trials.after);
     line(format!(
         "trials    {}: {} + {} in {}, lockdep armed to the end in {} + {}",

@@ -171,6 +171,10 @@ pub struct KernelNote {
     pub image_hash: String,
     /// The bzImage.
     pub image: PathBuf,
+    /// The options of the config fragments that its source does not define, by name without
+    /// `CONFIG_`. The kernel was built without them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// How the trials of a run were started.

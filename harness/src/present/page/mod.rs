@@ -71,6 +71,7 @@ pub fn page(result: &RunResult, parts: &Parts) -> String {
                 header {
                     h1 { span class={ "verdict " (class) } { (word) } " " (result.reason) }
                     p { (subject(result)) " on Linux " (run.kernels.before.release) " (" (run.kernels.before.source) ")" }
+                    @if let Some(text) = super::left_out(&run.kernels) { p.soft { (text) } }
                     (arithmetic(result, &parts.about))
                 }
                 main {
