@@ -25,6 +25,9 @@ macro_rules! analyses {
             /// The changed lines that ran; null if they were not counted, and if both sides are one
             /// kernel.
             coverage: CoverageAnalysis => crate::compare::Coverage,
+            /// The callbacks of hotplug that ran, and those that silence does not cover; null in a
+            /// control, and in a comparison of `hotplug prove`.
+            reach: ReachAnalysis => crate::reach::Reach,
             /// The results of the holds; null if the scenario has none.
             race: RaceAnalysis => crate::rendezvous::Race,
             /// The critical sections that overlapped; null if they were not traced.

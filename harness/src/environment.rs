@@ -291,16 +291,33 @@ pub(crate) fn note(kernel: &Kernel) -> KernelNote {
     }
 }
 
-/// The scenario of an earlier run, as stored in its folder, and its text.
-pub fn kept_scenario(folder: &Path, run: &Run) -> Result<(Scenario, String)> {
-    let path = folder.join("scenario.toml");
+/// The scenario `name` of an earlier run, as stored in its folder, and its text. An empty name means
+/// the only scenario of the run.
+pub fn kept_scenario(folder: &Path, run: &Run, name: &str) -> Result<(Scenario, String)> {
+    let all = run.scenarios();
+    let known = all.iter().find(|note| note.name == name || name.is_empty() && all.len() == 1);
+    let note = known.ok_or_else(|| Error::user(format!("the run has no scenario `{name}`")))?;
+    let path = folder.join(run.scenario_file(&note.name));
     let text = fs_err::read_to_string(&path)
         .map_err(|error| Error::user(format!("cannot read the run's scenario: {error}")))?;
-    if blake3::hash(text.as_bytes()).to_hex().as_str() != run.scenario_hash {
+    if blake3::hash(text.as_bytes()).to_hex().as_str() != note.hash {
         return Err(Error::user(format!("{} has changed since the run began", path.display()))
             .help("restore the original file"));
     }
-    Ok((Scenario::parse(&format!("{}.toml", run.scenario), &text)?, text))
+    Ok((Scenario::parse(&format!("{}.toml", note.name), &text)?, text))
+}
+
+/// What the scenarios of an earlier run test, in words.
+pub fn about(folder: &Path, run: &Run) -> Result<String> {
+    let all = run.scenarios();
+    match all.as_slice() {
+        [one] => Ok(kept_scenario(folder, run, &one.name)?.0.about),
+        many => {
+            let names: Vec<_> =
+                many.iter().filter(|n| n.left_out.is_none()).map(|n| n.name.as_str()).collect();
+            Ok(names.join(", "))
+        }
+    }
 }
 
 /// The kernel of an earlier run, bit for bit.
@@ -360,8 +377,18 @@ pub(crate) fn check_same_environment(run: &Run, here: &HostEnv, initramfs: &[u8]
     Ok(Accelerator::Kvm)
 }
 
-/// Stores the inputs of the trials, except the kernels, in the run's folder.
-pub(crate) fn save_inputs(folder: &RunFolder, scenario: &str, initramfs: &[u8]) -> Result<()> {
-    fs_err::write(folder.path().join("scenario.toml"), scenario)?;
+/// Stores the inputs of the trials, except the kernels, in the run's folder. `scenarios` are names
+/// and texts.
+pub(crate) fn save_inputs<'a>(
+    folder: &RunFolder,
+    run: &Run,
+    scenarios: impl IntoIterator<Item = (&'a str, &'a str)>,
+    initramfs: &[u8],
+) -> Result<()> {
+    for (name, text) in scenarios {
+        let path = folder.path().join(run.scenario_file(name));
+        fs_err::create_dir_all(path.parent().unwrap_or(folder.path()))?;
+        fs_err::write(path, text)?;
+    }
     Ok(fs_err::write(folder.path().join(OnDisk::INITRAMFS), initramfs)?)
 }

@@ -34,6 +34,7 @@ pub mod present;
 pub mod process;
 pub mod prove;
 pub mod record;
+pub mod reach;
 mod release;
 pub mod rendezvous;
 pub mod replay;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::conclusion::analyses;
 use crate::host::{Accelerator, AcceleratorRequest, Choice};
 use crate::kernel::{KernelPair, PairSpec};
-use crate::scenario::Sweep;
+use crate::scenario::{BUILT_IN, DEFAULT, PORTFOLIO, Sweep};
 
 /// A comparison of two kernels. The default compares the default kernel with itself, in the
 /// built-in scenario, with every analysis that the scenario requests.
@@ -21,8 +21,8 @@ pub struct ComparisonSpec {
     /// The kernels, if they are built already. Then `kernels` only names them.
     #[serde(skip)]
     pub built: Option<Box<KernelPair>>,
-    /// The scenario's file. Null: the built-in `dimm-and-cpu`, or `race` with a sweep.
-    pub scenario: Option<PathBuf>,
+    /// The scenarios that its trials run.
+    pub scenarios: ScenarioChoice,
     /// Pairs of places that are raced in addition to the scenario.
     pub sweep: Option<Sweep>,
     /// Which trials run, and what ends them early.
@@ -41,7 +41,52 @@ impl ComparisonSpec {
         let running = self.running;
         let running =
             RunningSpec { results: path(running.results), known: running.known.map(path), ..running };
-        Self { kernels: self.kernels.absolute(), scenario: self.scenario.map(path), running, ..self }
+        let scenarios = match self.scenarios {
+            // The name of a scenario that the binary carries is no path.
+            ScenarioChoice::Named(all) => ScenarioChoice::Named(
+                all.into_iter().map(|one| if one.exists() { path(one) } else { one }).collect(),
+            ),
+            other => other,
+        };
+        Self { kernels: self.kernels.absolute(), scenarios, running, ..self }
+    }
+}
+
+/// The scenarios of a comparison.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScenarioChoice {
+    /// The portfolio ([`PORTFOLIO`]), or `race` with a sweep.
+    #[default]
+    Portfolio,
+    /// Every scenario that the binary carries.
+    All,
+    /// These files, or scenarios of these names that the binary carries.
+    Named(Vec<PathBuf>),
+}
+
+impl ScenarioChoice {
+    /// One scenario: this one, or else [`DEFAULT`].
+    pub fn one(given: Option<PathBuf>) -> Self {
+        Self::Named(vec![given.unwrap_or_else(|| DEFAULT.into())])
+    }
+
+    /// The name of the choice, if it is no list.
+    pub fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::Portfolio => Some("portfolio"),
+            Self::All => Some("all"),
+            Self::Named(_) => None,
+        }
+    }
+
+    /// The files or names of the scenarios.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Portfolio => PORTFOLIO.iter().map(PathBuf::from).collect(),
+            Self::All => BUILT_IN.iter().map(|(name, _)| PathBuf::from(name)).collect(),
+            Self::Named(paths) => paths.clone(),
+        }
     }
 }
 
@@ -51,8 +96,8 @@ impl ComparisonSpec {
 pub struct TrialsSpec {
     /// Number of the first trial of each side.
     pub first: u32,
-    /// Number after the last trial of each side. Null: the scenario's number of trials, or no end
-    /// with `seconds` or `until_report`.
+    /// Number after the last trial of each side, in each scenario. Null: the scenario's number of
+    /// trials, or no end with `seconds` or `until_report`.
     pub end: Option<u32>,
     /// No trial begins after this many seconds of trials.
     pub seconds: Option<f64>,

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::with_env;
 use hotplug::bisect::LineupSpec;
+use hotplug::comparison::ScenarioChoice;
 use hotplug::bisect::{self, BisectSpec, Bisecting, Test};
 use hotplug::present::bisect as screen;
 use hotplug::{Error, Result};
@@ -28,7 +29,7 @@ pub struct LineupArgs {
     /// Parallel compilations [default: number of processors]
     #[arg(long, short, value_name = "N")]
     pub jobs: Option<usize>,
-    /// Scenario file [default: the built-in dimm-and-cpu]
+    /// Scenario file, or name of a built-in scenario [default: dimm-and-cpu]
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
     /// Options for the trials.
@@ -43,7 +44,7 @@ impl LineupArgs {
             base_patches: self.base_patch.clone(),
             config: self.config.clone(),
             jobs: self.jobs,
-            scenario: self.scenario.clone(),
+            scenarios: ScenarioChoice::one(self.scenario.clone()),
             running: self.how.spec(),
         }
     }

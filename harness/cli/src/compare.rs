@@ -11,7 +11,7 @@ use super::kernel::PairArgs;
 use super::{history, with_env};
 use hotplug::Result;
 use hotplug::comparison::{
-    self, AnalysesSpec, AnalysisRequest, ComparisonSpec, Finished, ResumeSpec, TrialsSpec,
+    self, AnalysesSpec, AnalysisRequest, ComparisonSpec, Finished, ResumeSpec, ScenarioChoice, TrialsSpec,
 };
 use hotplug::host;
 use hotplug::present::{page, stream, terminal};
@@ -85,11 +85,12 @@ pub struct CompareArgs {
         ]
     )]
     pub resume: Option<PathBuf>,
-    /// Scenario file [default: the built-in dimm-and-cpu]
+    /// Scenario file, name of a built-in scenario, or `all`; can be given several times [default: the
+    /// portfolio: built-in scenarios that take different paths]
     #[arg(long, value_name = "FILE")]
-    pub scenario: Option<PathBuf>,
-    /// Trials a side [default: the scenario's number; no limit with --for or --until-report; with
-    /// --continue the run's number, which N may exceed]
+    pub scenario: Vec<PathBuf>,
+    /// Trials a side of each scenario [default: the scenario's number; no limit with --for or
+    /// --until-report; with --continue the run's number, which N may exceed]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub trials: Option<u32>,
     /// Start no trial after this time, such as 90s, 10m or 8h
@@ -112,6 +113,9 @@ pub struct CompareArgs {
     /// Skip the coverage analysis, which builds two more kernels to count which changed lines ran
     #[arg(long)]
     pub no_coverage: bool,
+    /// Skip the trials that record which callbacks run
+    #[arg(long)]
+    pub no_reach: bool,
     /// Analyze which critical sections overlap, even if the scenario does not request it. This
     /// builds two more kernels, which trace their calls
     #[arg(long)]
@@ -142,6 +146,7 @@ impl CompareArgs {
         AnalysesSpec {
             control: AnalysisRequest::unless(self.no_control),
             coverage: AnalysisRequest::unless(self.no_coverage),
+            reach: AnalysisRequest::unless(self.no_reach),
             overlap: if self.overlap {
                 AnalysisRequest::Always
             } else {
@@ -155,11 +160,19 @@ impl CompareArgs {
         }
     }
 
+    fn scenarios(&self) -> ScenarioChoice {
+        match self.scenario.as_slice() {
+            [] => ScenarioChoice::Portfolio,
+            [one] if one.as_os_str() == "all" && !one.exists() => ScenarioChoice::All,
+            some => ScenarioChoice::Named(some.to_vec()),
+        }
+    }
+
     /// The comparison that these options describe.
     fn spec(&self) -> ComparisonSpec {
         ComparisonSpec {
             kernels: self.pair.spec(),
-            scenario: self.scenario.clone(),
+            scenarios: self.scenarios(),
             trials: TrialsSpec {
                 first: 0,
                 end: self.trials,

@@ -13,6 +13,7 @@ pub mod overlap;
 pub mod plan;
 pub mod prove;
 pub mod race;
+pub mod reach;
 pub mod replay;
 pub mod report;
 pub mod scan;
@@ -86,6 +87,8 @@ pub enum Command {
     Open(shell::OpenArgs),
     /// Print which critical sections overlapped: two tasks were inside both at once.
     Overlap(overlap::OverlapArgs),
+    /// Print which callbacks of hotplug ran, and which the silence of a comparison does not cover.
+    Reach(reach::ReachArgs),
     /// Expand a matrix of kernels, configs, scenarios and seeds into shards for any machine.
     Plan(plan::PlanArgs),
     /// Test hotplug on kernels with known bugs, and print which bugs it finds.
@@ -156,6 +159,7 @@ async fn execute(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
         Command::Kernel(command) => kernel::run(&command, &mut out, cancel).await.map(|()| 0),
         Command::Latency(args) => latency::run(&args, &mut out),
         Command::Overlap(args) => overlap::run(&args, &mut out),
+        Command::Reach(args) => reach::run(&args, &mut out),
         Command::Locks(args) => locks::run(&args, &mut out),
         Command::Man(args) => shell::man(&args, &mut out),
         Command::Merge(args) => merge::run(&args, &mut out),

@@ -12,7 +12,7 @@ use super::compare::RunningArgs;
 use super::compare::show;
 use super::kernel::PairArgs;
 use super::with_env;
-use hotplug::comparison::{self, AnalysesSpec, AnalysisRequest, ComparisonSpec, TrialsSpec};
+use hotplug::comparison::{self, AnalysesSpec, AnalysisRequest, ComparisonSpec, ScenarioChoice, TrialsSpec};
 use hotplug::scenario::{Point, RendezvousOptions, Sweep};
 use hotplug::{Error, Result};
 
@@ -66,13 +66,14 @@ pub async fn run(args: RaceArgs, out: &mut dyn Write, cancel: &CancellationToken
     })?;
     let spec = ComparisonSpec {
         kernels: args.pair.spec(),
-        scenario: args.scenario,
+        scenarios: args.scenario.map_or(ScenarioChoice::Portfolio, |one| ScenarioChoice::one(Some(one))),
         sweep: Some(sweep),
         trials: TrialsSpec { end: Some(trials), ..TrialsSpec::default() },
         // A sweep shows which tasks meet and what the kernel reports then, so these are off.
         analyses: AnalysesSpec {
             control: AnalysisRequest::Refused,
             coverage: AnalysisRequest::Refused,
+            reach: AnalysisRequest::Refused,
             overlap: AnalysisRequest::Refused,
             latency: AnalysisRequest::Refused,
             ..AnalysesSpec::default()

@@ -52,8 +52,7 @@ pub fn run(args: &ReportArgs, out: &mut dyn Write) -> Result<u8> {
 fn text(args: &ReportArgs, folder: &Path) -> Result<String> {
     let result = read_result(folder)?;
     if args.mail {
-        let (scenario, _) = environment::kept_scenario(folder, &result.run)?;
-        return Ok(mail::mail(&result, &scenario.about));
+        return Ok(mail::mail(&result, &environment::about(folder, &result.run)?));
     }
     if args.html {
         return page::html(folder, &result);

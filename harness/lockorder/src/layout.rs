@@ -160,6 +160,9 @@ pub struct Layout {
     pub(super) image: Vec<(Range<u64>, Vec<u8>)>,
 }
 
+/// The source file whose debug information has the structures.
+const LOCKDEP: &str = "kernel/locking/lockdep.c";
+
 impl Layout {
     /// Reads the layout from a vmlinux. `None` if the kernel has no lockdep; an error if the kernel
     /// has lockdep but the layout cannot be read.
@@ -174,7 +177,7 @@ impl Layout {
         if !symbols.by_name.contains_key("lock_classes") {
             return Ok(None);
         }
-        let structures = structures(&file).map_err(|error| wrong(&error))?;
+        let structures = structures(&file, LOCKDEP).map_err(|error| wrong(&error))?;
         Self::from_parts(&file, symbols, &structures).map(Some).map_err(|what| wrong(&what))
     }
 
@@ -253,6 +256,11 @@ impl Layout {
     pub fn image_at(&self, address: u64) -> Option<&[u8]> {
         let (range, bytes) = self.image.iter().find(|(range, _)| range.contains(&address))?;
         bytes.get(usize::try_from(address - range.start).ok()?..)
+    }
+
+    /// The variable with this name. Of several static ones, any.
+    pub fn variable_named(&self, name: &str) -> Option<&Symbol> {
+        self.data.iter().find(|symbol| symbol.name == name)
     }
 
     /// The variable that contains an address.

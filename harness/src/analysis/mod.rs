@@ -8,17 +8,20 @@ pub mod lock_order;
 pub mod overlap;
 mod prepared;
 pub mod race;
+pub mod reach;
 
 pub(crate) use coverage::CoverageAnalysis;
 pub(crate) use latency::{LatencyAnalysis, counts_instructions, fits_exactly};
 pub(crate) use lock_order::LockOrderAnalysis;
 pub(crate) use overlap::OverlapAnalysis;
 pub use prepared::Prepared;
+pub(crate) use prepared::ScenarioPart;
 pub(crate) use race::RaceAnalysis;
+pub(crate) use reach::ReachAnalysis;
 
 use crate::Result;
 use crate::compare::Judgement;
-use crate::conclusion::Conclusion;
+use crate::conclusion::{Conclusion, Conclusions};
 use crate::environment::Env;
 use crate::kernel::Config;
 use crate::unavailable::Unavailable;
@@ -42,12 +45,14 @@ pub(crate) trait Analysis {
         !Self::kernels(prepared).is_empty()
     }
 
-    /// Runs the analysis. Returns `None` if it does not apply to this comparison.
+    /// Runs the analysis. `so_far` has the conclusions of the analyses before it. Returns `None` if it
+    /// does not apply to this comparison.
     ///
     /// An error is recorded as "not available", unless it is an interruption.
     async fn conclude(
         prepared: &Prepared,
         judgement: &mut Judgement,
+        so_far: &Conclusions,
         env: &Env<'_>,
     ) -> Result<Option<Self::Conclusion>>;
 

@@ -12,7 +12,9 @@ use crate::events::{Builds, RunEvent};
 use crate::kernel::{Kernel, PairRequest, build_counted, still_asks_for};
 use crate::record::{Run, RunFolder, StartMethod};
 use crate::spec::AnalysesSpec;
-use crate::trial::{Happened, PriorTrials, TrialContext, TrialPlan, TrialSetup, TrialStart, run_all};
+use crate::trial::{
+    Happened, PriorTrials, ScenarioOfTrial, TrialContext, TrialPlan, TrialSetup, TrialStart, run_all,
+};
 use crate::{Error, Result, image};
 
 /// A comparison that is ready to begin or to be continued.
@@ -22,8 +24,8 @@ pub struct Prepared {
     pub folder: RunFolder,
     /// The content of `run.json`.
     pub run: Run,
-    /// The context that all trials share.
-    pub(crate) context: TrialContext,
+    /// The scenarios that have trials. There is at least one.
+    pub(crate) parts: Vec<ScenarioPart>,
     /// The two kernels, held so that no `prune` removes them.
     pub(crate) kernels: Sides<Kernel>,
     /// Whether the run is continued.
@@ -32,13 +34,27 @@ pub struct Prepared {
     pub(crate) analyses: AnalysesSpec,
     /// Judges the trials as they end.
     pub(crate) judge: Judge,
-    /// The trials that an earlier process ran; empty for a new run.
-    pub(crate) past: PriorTrials,
-    /// Seconds that those trials took.
+    /// Seconds that the trials of an earlier process took.
     pub(crate) earlier: f64,
 }
 
+/// One scenario of a comparison.
+#[derive(Debug)]
+pub(crate) struct ScenarioPart {
+    /// The context that its trials share.
+    pub(crate) context: TrialContext,
+    /// Its place among the parts, and the beginning of the names of its trials.
+    pub(crate) of_trial: ScenarioOfTrial,
+    /// The trials that an earlier process ran; empty for a new run.
+    pub(crate) past: PriorTrials,
+}
+
 impl Prepared {
+    /// The context of the first scenario, in which the analyses run trials of their own.
+    pub(crate) fn context(&self) -> &TrialContext {
+        &self.parts[0].context
+    }
+
     /// Whether both kernels were built here, and can be built with another configuration.
     pub(crate) fn are_built(&self) -> bool {
         self.kernels.before.record.is_some() && self.kernels.after.record.is_some()
@@ -87,15 +103,17 @@ impl Prepared {
             env.events.event(&RunEvent::FurtherTrial(&happened));
             ControlFlow::Continue(())
         };
-        let ran = run_all(setup, plans.into_iter(), workers, folder, env.cancel, &tell).await;
+        let plans = plans.into_iter();
+        let ran = run_all(std::slice::from_ref(&setup), plans, workers, folder, env.cancel, &tell).await;
         ran.stopped.map_or(Ok(()), Err)
     }
 
     /// The context of further trials, with other kernels and without holds.
     pub(crate) async fn further_context(&self, kernels: &Sides<Kernel>) -> Result<TrialContext> {
-        let scenario = self.context.scenario.clone().unheld();
+        let context = self.context();
+        let scenario = context.scenario.clone().unheld();
         let host = HostEnv::detect().await?;
-        host.context(scenario, self.context.accelerator, kernels, &self.run, image::initramfs()?, None).await
+        host.context(scenario, context.accelerator, kernels, &self.run, image::initramfs()?, None).await
     }
 
     /// The request for the run's kernels, to be built with another configuration. Fails if a
@@ -106,26 +124,45 @@ impl Prepared {
         Ok(request)
     }
 
-    /// Determines how the trials start, and writes `run.json`. A continued run starts its trials as
-    /// before.
-    pub(crate) async fn settle_start(&mut self, env: &Env<'_>) -> Result<TrialStart> {
-        let earlier = self.run.start.take();
-        let start = if let Some(StartMethod::Cold { why }) = &earlier {
-            TrialStart::Cold { why: why.clone() }
-        } else {
-            let evidence = self.folder.checkpoints();
-            environment::start(self.run.plan.cold, &self.context, &evidence, env).await?
-        };
-        if let (Some(StartMethod::Restored), TrialStart::Cold { why }) = (&earlier, &start) {
-            return Err(Error::infrastructure(format!(
-                "the run's earlier trials were restored from checkpoints, but now there is {why}"
-            )));
+    /// Determines how the trials of each scenario start, and writes `run.json`. A continued run
+    /// starts its trials as before.
+    pub(crate) async fn settle_start(&mut self, env: &Env<'_>) -> Result<Vec<TrialStart>> {
+        let mut notes = self.run.scenarios();
+        let mut starts = Vec::new();
+        for part in &self.parts {
+            let name = &part.context.scenario.name;
+            let note = notes.iter_mut().find(|note| note.name == *name);
+            let earlier = note.as_ref().and_then(|note| note.start.clone());
+            let start = if let Some(StartMethod::Cold { why }) = &earlier {
+                TrialStart::Cold { why: why.clone() }
+            } else {
+                if self.parts.len() > 1 {
+                    env.note("start", name);
+                }
+                let evidence = match &part.of_trial.prefix {
+                    None => self.folder.checkpoints(),
+                    Some(name) => self.folder.checkpoints().join(&**name),
+                };
+                environment::start(self.run.plan.cold, &part.context, &evidence, env).await?
+            };
+            if let (Some(StartMethod::Restored), TrialStart::Cold { why }) = (&earlier, &start) {
+                return Err(Error::infrastructure(format!(
+                    "the run's earlier trials were restored from checkpoints, but now there is {why}"
+                )));
+            }
+            if let Some(note) = note {
+                note.start = Some(StartMethod::of(&start));
+            }
+            starts.push(start);
         }
-        self.run.start = Some(StartMethod::of(&start));
+        let mut all = notes.iter().filter_map(|note| note.start.as_ref());
+        let first = all.next().cloned();
+        self.run.start = first.filter(|first| all.all(|start| start == first));
+        self.run.scenarios = notes;
         if self.resumed {
             self.run.continued.push(jiff::Timestamp::now());
         }
         self.folder.write("run.json", &self.run)?;
-        Ok(start)
+        Ok(starts)
     }
 }

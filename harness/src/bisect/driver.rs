@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Bisection, NextStep, Price, Suspected, Test};
-use crate::comparison::{AnalysesSpec, ComparisonSpec, Env, RunningSpec, TrialsSpec, compare_inner};
+use crate::comparison::{AnalysesSpec, ComparisonSpec, Env, RunningSpec, ScenarioChoice, TrialsSpec, compare_inner};
 use crate::error::ErrorKind;
 use crate::kernel::{Built, PairSpec};
 use crate::{Error, Result};
@@ -32,8 +32,8 @@ pub struct LineupSpec {
     pub config: Vec<PathBuf>,
     /// Compilations at once. None: as many as there are processors.
     pub jobs: Option<usize>,
-    /// The scenario's file. None: the built-in one.
-    pub scenario: Option<PathBuf>,
+    /// The scenarios of all trials.
+    pub scenarios: ScenarioChoice,
     /// How trials run, and where results go.
     pub running: RunningSpec,
 }
@@ -94,7 +94,7 @@ impl Lineup<'_> {
         }
         let spec = ComparisonSpec {
             kernels: pair,
-            scenario: self.all.scenario.clone(),
+            scenarios: self.all.scenarios.clone(),
             trials: TrialsSpec {
                 // Each number is a trial on both sides, which are one kernel.
                 end: Some(trials.div_ceil(2)),

@@ -31,8 +31,8 @@ impl BisectSpec {
     /// Checks for the user's errors: a scenario that cannot be read, or an empty name of the
     /// report.
     fn check(&self) -> Result<()> {
-        if let Some(file) = &self.all.scenario {
-            Scenario::read(file)?;
+        for file in self.all.scenarios.paths() {
+            Scenario::read(&file)?;
         }
         if self.called.is_empty() {
             return Err(Error::user("--signature is empty").help("give a part of the report's title"));

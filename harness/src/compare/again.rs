@@ -30,6 +30,11 @@ pub struct Recurrence {
     pub times: u64,
 }
 
+/// A record without its scenario, because records of older versions lack it.
+fn bare(record: &TrialRecord) -> TrialRecord {
+    TrialRecord { scenario: String::new(), ..record.clone() }
+}
+
 /// A replay is asked how often a finding occurs, not when.
 const NO_TIME: f64 = 0.0;
 
@@ -45,7 +50,7 @@ impl Replays {
     /// Starts with the recorded trial; `None` if it showed no finding.
     pub fn of(recorded: &TrialRecord) -> Option<Self> {
         let mut evidence = Evidence::default();
-        evidence.add(&TrialRecord { side: Side::Before, ..recorded.clone() }, NO_TIME);
+        evidence.add(&TrialRecord { side: Side::Before, ..bare(recorded) }, NO_TIME);
         let silent = evidence.findings().is_empty();
         (!silent).then(|| Self { trial: recorded.folder.clone(), evidence })
     }
@@ -53,7 +58,7 @@ impl Replays {
     /// Adds a replay. A replay that infrastructure spoilt is no evidence and is ignored.
     pub fn add(&mut self, replay: &TrialRecord) {
         if replay.outcome != TrialOutcome::Infrastructure {
-            self.evidence.add(&TrialRecord { side: Side::After, ..replay.clone() }, NO_TIME);
+            self.evidence.add(&TrialRecord { side: Side::After, ..bare(replay) }, NO_TIME);
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use hotplug_kreport::{Bugs, KnownIssues, Report};
 use hotplug_side::{Side, Sides};
-use hotplug_statistics::fisher_two_sided;
+use hotplug_statistics::{Table, stratified_two_sided};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +54,17 @@ impl std::fmt::Display for Count {
     }
 }
 
+/// The trials of one scenario that showed a finding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SeenIn {
+    /// The name of the scenario.
+    pub scenario: String,
+    /// Trials without the patch.
+    pub before: Count,
+    /// Trials with the patch.
+    pub after: Count,
+}
+
 /// One kernel report, or one failure that the harness itself detected, over all trials.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
@@ -78,11 +89,16 @@ pub struct Finding {
     /// The checker's own text in the first such report, such as the text of a WARN.
     #[serde(default)]
     pub detail: Option<String>,
-    /// Trials without the patch.
+    /// Trials without the patch, of the scenarios in which it was seen.
     pub before: Count,
-    /// Trials with the patch.
+    /// Trials with the patch, of the scenarios in which it was seen.
     pub after: Count,
-    /// The p-value of Fisher's exact test, two-sided, of the two rates.
+    /// The same counts for each scenario in which it was seen, in the order of their names. Results
+    /// of older versions lack them.
+    #[serde(default)]
+    pub scenarios: Vec<SeenIn>,
+    /// The p-value of the exact test, two-sided, of the two rates, with each scenario as a stratum.
+    /// With one scenario, it is Fisher's exact test.
     pub p: f64,
     /// Whether `p` is significant at 0.05 after Holm's correction for all findings of this
     /// comparison. Known issues are never decided.
@@ -100,6 +116,14 @@ pub struct Finding {
     /// lack it.
     #[serde(default)]
     pub first_seen_seconds: Option<f64>,
+}
+
+impl SeenIn {
+    /// The counts as a table for an exact test.
+    pub(super) fn table(&self) -> Table {
+        let Self { before, after, .. } = self;
+        Table { a: before.seen, n: before.trials, b: after.seen, m: after.trials }
+    }
 }
 
 impl Finding {
@@ -172,16 +196,22 @@ fn evident_in(evident: Evident, record: &TrialRecord) -> bool {
     }
 }
 
+/// The number of trials of one scenario that showed a finding.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Shown {
+    seen: Sides<u32>,
+    /// Of these, the trials that would otherwise have been evidence of its absence.
+    evidently: Sides<u32>,
+}
+
 /// A finding and its counts, updated trial by trial.
 #[derive(Debug, Serialize, Deserialize)]
 struct Found {
     /// The signature, key, kind, title, frames, and everything else that does not change.
     what: What,
     evident: Evident,
-    /// Trials that showed it.
-    seen: Sides<u32>,
-    /// Of these, the trials that would otherwise have been evidence of its absence.
-    seen_evidently: Sides<u32>,
+    /// The trials that showed it, by the name of their scenario.
+    shown: BTreeMap<String, Shown>,
     times: u64,
     during: String,
     /// The side of the first trial that showed it, and its folder below the run's.
@@ -209,7 +239,8 @@ pub(super) struct Evidence {
     reports: Vec<Found>,
     /// The findings of the harness itself, by their key.
     own: BTreeMap<String, Found>,
-    watched: Sides<Watched>,
+    /// By the name of the scenario.
+    watched: BTreeMap<String, Sides<Watched>>,
 }
 
 impl Evidence {
@@ -220,7 +251,7 @@ impl Evidence {
     /// Adds a trial that infrastructure did not spoil. `seconds` is the time from the start of the
     /// first trial to the end of this one.
     pub(super) fn add(&mut self, record: &TrialRecord, seconds: f64) {
-        self.watched.of_mut(record.side).count(record);
+        self.watched.entry(record.scenario.clone()).or_default().of_mut(record.side).count(record);
         // Several reports of one bug in one trial count as one trial.
         let mut shown: BTreeMap<usize, u64> = BTreeMap::new();
         for seen in &record.reports {
@@ -258,8 +289,11 @@ impl Evidence {
 
     /// Adds the evidence of other trials, all of which came later.
     pub(super) fn merge(&mut self, later: Self) {
-        for side in Side::BOTH {
-            self.watched.of_mut(side).merge(*later.watched.of(side));
+        for (scenario, watched) in later.watched {
+            let own = self.watched.entry(scenario).or_default();
+            for side in Side::BOTH {
+                own.of_mut(side).merge(*watched.of(side));
+            }
         }
         for found in later.reports {
             let What::Report(report, _) = &found.what else { continue };
@@ -315,8 +349,7 @@ impl Found {
         Self {
             what,
             evident,
-            seen: Sides::default(),
-            seen_evidently: Sides::default(),
+            shown: BTreeMap::new(),
             times: 0,
             during: String::new(),
             example: (first.side, format!("trials/{}", first.folder)),
@@ -326,9 +359,12 @@ impl Found {
 
     /// Adds the counts of the same finding in later trials.
     fn merge(&mut self, later: Self) {
-        for side in Side::BOTH {
-            *self.seen.of_mut(side) += later.seen.of(side);
-            *self.seen_evidently.of_mut(side) += later.seen_evidently.of(side);
+        for (scenario, shown) in later.shown {
+            let own = self.shown.entry(scenario).or_default();
+            for side in Side::BOTH {
+                *own.seen.of_mut(side) += shown.seen.of(side);
+                *own.evidently.of_mut(side) += shown.evidently.of(side);
+            }
         }
         self.times = self.times.max(later.times);
         if self.during.is_empty() {
@@ -338,18 +374,38 @@ impl Found {
 
     /// Adds one trial that showed the finding `times` times.
     fn count(&mut self, record: &TrialRecord, times: u64) {
-        *self.seen.of_mut(record.side) += 1;
-        *self.seen_evidently.of_mut(record.side) += u32::from(evident_in(self.evident, record));
+        let shown = self.shown.entry(record.scenario.clone()).or_default();
+        *shown.seen.of_mut(record.side) += 1;
+        *shown.evidently.of_mut(record.side) += u32::from(evident_in(self.evident, record));
         self.times = self.times.max(times);
     }
 
-    fn finding(&self, watched: &Sides<Watched>) -> Finding {
-        let count = |side: Side| {
-            let seen = *self.seen.of(side);
-            let clean = watched.of(side).of(self.evident) - self.seen_evidently.of(side);
-            Count { seen, trials: seen + clean }
+    /// The counts of each scenario in which it was seen.
+    fn scenarios(&self, watched: &BTreeMap<String, Sides<Watched>>) -> Vec<SeenIn> {
+        let of = |(scenario, shown): (&String, &Shown)| {
+            let count = |side: Side| {
+                let seen = *shown.seen.of(side);
+                let all = watched.get(scenario).map_or(0, |watched| watched.of(side).of(self.evident));
+                Count { seen, trials: seen + all.saturating_sub(*shown.evidently.of(side)) }
+            };
+            SeenIn {
+                scenario: scenario.clone(),
+                before: count(Side::Before),
+                after: count(Side::After),
+            }
         };
-        let (before, after) = (count(Side::Before), count(Side::After));
+        self.shown.iter().map(of).collect()
+    }
+
+    fn finding(&self, watched: &BTreeMap<String, Sides<Watched>>) -> Finding {
+        let scenarios = self.scenarios(watched);
+        let sum = |of: fn(&SeenIn) -> Count| {
+            scenarios.iter().map(of).fold(Count::default(), |all, one| Count {
+                seen: all.seen + one.seen,
+                trials: all.trials + one.trials,
+            })
+        };
+        let (before, after) = (sum(|seen| seen.before), sum(|seen| seen.after));
         let class = match (before.seen, after.seen) {
             (0, _) => Class::New,
             (_, 0) => Class::Fixed,
@@ -388,7 +444,8 @@ impl Found {
             known,
             before,
             after,
-            p: fisher_two_sided(before.seen, before.trials, after.seen, after.trials),
+            p: stratified_two_sided(&scenarios.iter().map(SeenIn::table).collect::<Vec<_>>()),
+            scenarios,
             decided: false,
             times: self.times,
             during: self.during.clone(),

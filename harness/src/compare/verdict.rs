@@ -1,14 +1,14 @@
 //! The verdict: its derivation from the findings, and its certainty.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hotplug_kreport::{KnownIssues, Report};
 use hotplug_side::{Side, Sides};
-use hotplug_statistics::{detectable_rate, fisher_two_sided};
+use hotplug_statistics::{Table, detectable_rate, stratified_two_sided};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::finding::{ALPHA, Class, Count, Evidence, Finding};
+use super::finding::{ALPHA, Class, Count, Evidence, Finding, SeenIn};
 use crate::event_log::OperationOutcome;
 use crate::rendezvous::Race;
 use crate::scenario::{Expect, Operation};
@@ -97,6 +97,18 @@ impl Tally {
     }
 }
 
+/// The trials of one scenario, and what their silence means.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ScenarioTally {
+    /// The name of the scenario.
+    pub scenario: String,
+    /// How its trials ended.
+    pub trials: Sides<Tally>,
+    /// Why the silence of its trials is no evidence: the scenario did not run, its operations never
+    /// succeeded, or lockdep was off. Null if it is evidence.
+    pub untested: Option<String>,
+}
+
 /// A verdict with its statistics.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Judgement {
@@ -108,6 +120,8 @@ pub struct Judgement {
     pub findings: Vec<Finding>,
     /// How the trials ended.
     pub tally: Sides<Tally>,
+    /// How the trials of each scenario ended, in the order of their names.
+    pub scenarios: Vec<ScenarioTally>,
     /// Remarks on the file of known issues: entries that have expired, or that matched nothing.
     pub remarks: Vec<String>,
     /// The results of the holds; `None` if the scenario has none.
@@ -121,11 +135,9 @@ impl Judgement {
     }
 }
 
-/// Judges trials as they end. Its size grows with the number of findings, not with the number of
-/// trials.
+/// What was observed in the trials of one scenario.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Judge {
-    evidence: Evidence,
+struct Stratum {
     tally: Sides<Tally>,
     /// The error of the first trial that infrastructure spoilt.
     spoilt: Sides<Option<String>>,
@@ -135,18 +147,13 @@ pub struct Judge {
     /// least once.
     planned: BTreeSet<String>,
     done: Sides<BTreeSet<String>>,
-    race: Race,
+    /// Why the scenario does not run on these kernels or this machine.
+    left_out: Option<String>,
 }
 
-impl Judge {
-    /// Starts without trials. Findings that `known` lists do not affect the verdict.
-    pub fn new(known: KnownIssues) -> Self {
-        Self { evidence: Evidence::new(known), ..Self::default() }
-    }
-
-    /// Adds one trial. `seconds` is the time from the start of the first trial to the end of this
-    /// one.
-    pub fn add(&mut self, record: &TrialRecord, seconds: f64) {
+impl Stratum {
+    /// Adds one trial. Returns whether it is evidence about the kernel.
+    fn add(&mut self, record: &TrialRecord) -> bool {
         let tally = self.tally.of_mut(record.side);
         let batches = record.schedule.lanes.iter().flat_map(|lane| &lane.batches);
         let wanted = batches.filter(|batch| batch.expect == Expect::Done);
@@ -154,7 +161,7 @@ impl Judge {
         if record.outcome == TrialOutcome::Infrastructure {
             tally.infrastructure += 1;
             self.spoilt.of_mut(record.side).get_or_insert_with(|| record.why.clone());
-            return;
+            return false;
         }
         tally.trials += 1;
         tally.armed += u32::from(record.armed_to_the_end() && record.watched_to_the_end());
@@ -170,14 +177,12 @@ impl Judge {
             }
         }
         tally.detectable_rate = detectable_rate(tally.armed);
-        self.race.add(record.side, &record.folder, &record.holds);
         *self.with_lockdep.of_mut(record.side) += u32::from(record.armed.start.is_some());
-        self.evidence.add(record, seconds);
+        true
     }
 
-    /// Adds what another judge has taken in: later trials of the same kernels and scenario. The
-    /// judgement is then the same as if one judge had taken in all of them.
-    pub fn merge(&mut self, later: Self) {
+    /// Adds later trials of the same scenario.
+    fn merge(&mut self, later: Self) {
         for side in Side::BOTH {
             self.tally.of_mut(side).merge(*later.tally.of(side));
             *self.with_lockdep.of_mut(side) += later.with_lockdep.of(side);
@@ -188,6 +193,95 @@ impl Judge {
         self.planned.extend(later.planned);
         self.done.before.extend(later.done.before);
         self.done.after.extend(later.done.after);
+        self.left_out = self.left_out.take().or(later.left_out);
+    }
+
+    /// Why too few trials of a side are evidence about the kernel.
+    fn failed(&self, side: Side) -> Option<String> {
+        let t = self.tally.of(side);
+        let why = self.spoilt.of(side).as_deref().unwrap_or_default();
+        (t.trials == 0 || t.infrastructure > t.trials).then(|| {
+            let (failed, all) = (t.infrastructure, t.all());
+            format!("{failed} of {all} {side} trials failed for reasons outside the kernel: {why}")
+        })
+    }
+
+    /// An operation that succeeded on the other side, and never on this one.
+    fn only_elsewhere(&self, side: Side) -> Option<String> {
+        let never = self.planned.difference(self.done.of(side));
+        let elsewhere = self.done.of(side.other());
+        never.into_iter().find(|kind| elsewhere.contains(*kind)).map(|kind| never_succeeded(kind, side))
+    }
+
+    /// Why the silence of these sides is no evidence.
+    fn untested(&self, sides: &[Side]) -> Option<String> {
+        if let Some(why) = &self.left_out {
+            return Some(why.clone());
+        }
+        if let Some(side) = sides.iter().find(|side| self.tally.of(**side).all() == 0) {
+            return Some(format!("no {side} trial has ended"));
+        }
+        if let Some(failed) = sides.iter().find_map(|side| self.failed(*side)) {
+            return Some(failed);
+        }
+        for &side in sides {
+            // If a kind of operation never succeeded on one side, the absence of its reports means
+            // nothing.
+            if let Some(never) = self.planned.difference(self.done.of(side)).next() {
+                return Some(never_succeeded(never, side));
+            }
+        }
+        for &side in sides {
+            let t = self.tally.of(side);
+            if t.armed * 2 < t.trials && *self.with_lockdep.of(side) > 0 {
+                let (armed, trials) = (t.armed, t.trials);
+                return Some(format!("blind: lockdep stayed armed in only {armed} of {trials} {side} trials"));
+            }
+        }
+        None
+    }
+}
+
+fn never_succeeded(kind: &str, side: Side) -> String {
+    format!("not tested: no {kind} ever succeeded in the {side} trials")
+}
+
+/// Judges trials as they end. Its size grows with the number of findings, not with the number of
+/// trials.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Judge {
+    evidence: Evidence,
+    /// By the name of the scenario.
+    strata: BTreeMap<String, Stratum>,
+    race: Race,
+}
+
+impl Judge {
+    /// Starts without trials. Findings that `known` lists do not affect the verdict.
+    pub fn new(known: KnownIssues) -> Self {
+        Self { evidence: Evidence::new(known), ..Self::default() }
+    }
+
+    /// Records that a scenario has no trials, for this reason.
+    pub fn leave_out(&mut self, scenario: &str, why: impl Into<String>) {
+        self.strata.entry(scenario.to_owned()).or_default().left_out = Some(why.into());
+    }
+
+    /// Adds one trial. `seconds` is the time from the start of the first trial to the end of this
+    /// one.
+    pub fn add(&mut self, record: &TrialRecord, seconds: f64) {
+        if self.strata.entry(record.scenario.clone()).or_default().add(record) {
+            self.race.add(record.side, &record.folder, &record.holds);
+            self.evidence.add(record, seconds);
+        }
+    }
+
+    /// Adds what another judge has taken in: later trials of the same kernels and scenarios. The
+    /// judgement is then the same as if one judge had taken in all of them.
+    pub fn merge(&mut self, later: Self) {
+        for (scenario, stratum) in later.strata {
+            self.strata.entry(scenario).or_default().merge(stratum);
+        }
         self.race.merge(later.race);
         self.evidence.merge(later.evidence);
     }
@@ -203,25 +297,51 @@ impl Judge {
         let findings = self.evidence.findings();
         let (verdict, reason) = self.decide(&findings);
         let race = Some(&self.race).filter(|race| !race.is_empty()).cloned();
-        Judgement { verdict, reason, findings, tally: self.tally, remarks: self.evidence.remarks(), race }
+        let of = |(scenario, stratum): (&String, &Stratum)| ScenarioTally {
+            scenario: scenario.clone(),
+            trials: stratum.tally,
+            untested: stratum.untested(&Side::BOTH),
+        };
+        Judgement {
+            verdict,
+            reason,
+            findings,
+            tally: self.tally(),
+            scenarios: self.strata.iter().map(of).collect(),
+            remarks: self.evidence.remarks(),
+            race,
+        }
     }
 
-    /// The number of trials of the side that has fewer.
-    pub fn trials_seen(&self) -> u32 {
-        self.tally.before.all().min(self.tally.after.all())
-    }
-
-    /// How the trials so far ended.
+    /// How the trials so far ended. The detectable rate is that of the scenario with the fewest armed
+    /// trials, because a report may need that scenario. Scenarios whose silence is no evidence do not
+    /// count, unless there are no others.
     pub fn tally(&self) -> Sides<Tally> {
-        self.tally
+        let mut all: Sides<Tally> = Sides::default();
+        for side in Side::BOTH {
+            let all = all.of_mut(side);
+            self.strata.values().for_each(|stratum| all.merge(*stratum.tally.of(side)));
+            let ran = || self.strata.values().filter(|stratum| stratum.tally.of(side).trials > 0);
+            let tested = || ran().filter(|stratum| stratum.untested(&[side]).is_none());
+            let rate = |stratum: &Stratum| stratum.tally.of(side).detectable_rate;
+            let worst = tested().map(rate).reduce(f64::max);
+            all.detectable_rate = worst.or_else(|| ran().map(rate).reduce(f64::max)).unwrap_or(0.0);
+        }
+        all
     }
 
-    /// Whether more trials are futile: since `then`, infrastructure has spoilt three trials of a
-    /// side, each after all retries, and left no valid one.
-    pub fn is_hopeless(&self, then: &Sides<Tally>) -> bool {
+    /// How the trials of a scenario ended so far.
+    pub fn tally_of(&self, scenario: &str) -> Sides<Tally> {
+        self.strata.get(scenario).map(|stratum| stratum.tally).unwrap_or_default()
+    }
+
+    /// Whether more trials of this scenario are futile: since `then`, infrastructure has spoilt three
+    /// trials of a side, each after all retries, and left no valid one.
+    pub fn is_hopeless(&self, scenario: &str, then: &Sides<Tally>) -> bool {
         const MANY: u32 = 3;
+        let now = self.tally_of(scenario);
         Side::BOTH.into_iter().any(|side| {
-            let (then, now) = (then.of(side), self.tally.of(side));
+            let (then, now) = (then.of(side), now.of(side));
             now.trials == then.trials && now.infrastructure >= then.infrastructure + MANY
         })
     }
@@ -229,6 +349,14 @@ impl Judge {
     /// Whether there is a finding that is not a known issue.
     pub fn has_findings(&self) -> bool {
         self.evidence.findings().iter().any(|f| f.known.is_none())
+    }
+
+    /// Whether more trials of this scenario may decide a finding that only the after side showed.
+    pub fn is_promising(&self, scenario: &str) -> bool {
+        self.evidence.findings().iter().any(|f| {
+            let is_open = f.known.is_none() && f.class == Class::New && !f.decided;
+            is_open && f.scenarios.iter().any(|seen| seen.scenario == scenario)
+        })
     }
 
     /// The number of trials of both sides with a finding that matches `called`
@@ -241,49 +369,62 @@ impl Judge {
             trials: f.before.trials + f.after.trials,
         };
         let most = all.iter().filter(|f| f.is_called(called)).map(sum).max_by_key(|count| count.seen);
-        most.unwrap_or(Count { seen: 0, trials: self.tally.before.trials + self.tally.after.trials })
+        let tally = self.tally();
+        most.unwrap_or(Count { seen: 0, trials: tally.before.trials + tally.after.trials })
     }
 
-    /// Whether `left` further trials a side can no longer change the verdict. Only a regression is
-    /// settled early, because a report that has not been seen yet can change any other verdict,
-    /// even in the last trial.
-    pub fn is_settled(&self, left: u32) -> bool {
+    /// Whether the trials that are left can no longer change the verdict. `planned` has the number of
+    /// trials a side of each scenario; those of a scenario that it lacks are all done. Only a
+    /// regression is settled early, because a report that has not been seen yet can change any other
+    /// verdict, even in the last trial.
+    pub fn is_settled(&self, planned: &BTreeMap<String, u32>) -> bool {
         let findings = self.evidence.findings();
+        let left_of = |scenario: &str| {
+            let tally = self.tally_of(scenario);
+            let seen = tally.before.all().min(tally.after.all());
+            planned.get(scenario).map_or(0, |planned| planned.saturating_sub(seen))
+        };
+        let left: BTreeMap<&str, u32> =
+            planned.keys().map(|scenario| (scenario.as_str(), left_of(scenario))).collect();
         // Each remaining trial may add one more finding for Holm's correction to divide by.
-        let most = f64::from(left * 2)
+        let most = f64::from(left.values().sum::<u32>() * 2)
             + f64::from(
                 u32::try_from(findings.iter().filter(|f| f.known.is_none()).count()).unwrap_or(u32::MAX),
             );
         findings.iter().filter(|f| f.is_worse()).any(|f| {
-            let worst_before = Count { seen: f.before.seen + left, trials: f.before.trials + left };
-            let worst_after = Count { seen: f.after.seen, trials: f.after.trials + left };
-            let p = fisher_two_sided(
-                worst_before.seen,
-                worst_before.trials,
-                worst_after.seen,
-                worst_after.trials,
-            );
-            worst_after.rate() > worst_before.rate() && p <= ALPHA / most
+            // In the worst case, every further before trial shows it, and no after trial.
+            let worse = |seen: &SeenIn| {
+                let left = left.get(seen.scenario.as_str()).copied().unwrap_or(0);
+                let Table { a, n, b, m } = seen.table();
+                Table { a: a + left, n: n + left, b, m: m + left }
+            };
+            let elsewhere = |(scenario, left): (&&str, &u32)| {
+                let is_new = *left > 0 && f.scenarios.iter().all(|seen| seen.scenario != **scenario);
+                let tally = self.tally_of(scenario);
+                let (n, m) = (tally.before.trials + left, tally.after.trials + left);
+                is_new.then_some(Table { a: *left, n, b: 0, m })
+            };
+            let tables: Vec<Table> =
+                f.scenarios.iter().map(worse).chain(left.iter().filter_map(elsewhere)).collect();
+            let sum = |of: fn(&Table) -> u32| f64::from(tables.iter().map(of).sum::<u32>());
+            let (before, after) = (sum(|t| t.a) / sum(|t| t.n), sum(|t| t.b) / sum(|t| t.m));
+            after > before && stratified_two_sided(&tables) <= ALPHA / most
         })
     }
 
     fn decide(&self, findings: &[Finding]) -> (Option<Verdict>, String) {
+        let tally = self.tally();
         for side in Side::BOTH {
-            let t = self.tally.of(side);
+            let t = tally.of(side);
             if t.all() == 0 {
-                // The run ended early, for example because of `--until-report`.
-                return (Some(Verdict::Inconclusive), format!("no {side} trial has ended"));
+                // The run ended early, for example because of `--until-report`, or no scenario fits.
+                let left_out = self.strata.values().find_map(|stratum| stratum.left_out.as_ref());
+                let no_trial = || format!("no {side} trial has ended");
+                return (Some(Verdict::Inconclusive), left_out.map_or_else(no_trial, String::clone));
             }
             if t.trials == 0 || t.infrastructure > t.trials {
-                let why = self.spoilt.of(side).as_deref().unwrap_or_default();
-                return (
-                    None,
-                    format!(
-                        "{} of {} {side} trials failed for reasons outside the kernel: {why}",
-                        t.infrastructure,
-                        t.infrastructure + t.trials
-                    ),
-                );
+                let failed = self.strata.values().find_map(|stratum| stratum.failed(side));
+                return (None, failed.unwrap_or_default());
             }
         }
         let unknown = || findings.iter().filter(|f| f.known.is_none());
@@ -308,26 +449,32 @@ impl Judge {
         // The report that is gone may be what disarmed lockdep or stopped operations before. The
         // after side has no new report that this could have hidden.
         let watched: &[Side] = if is_better { &[Side::After] } else { &Side::BOTH };
-        for &side in watched {
-            // If a kind of operation never succeeded on one side, the absence of its reports means
-            // nothing.
-            if let Some(never) = self.planned.difference(self.done.of(side)).next() {
-                let reason = format!("not tested: no {never} ever succeeded in the {side} trials");
-                return (Some(Verdict::Inconclusive), reason);
+        let named = |scenario: &str, why: String| {
+            if self.strata.len() == 1 { why } else { format!("{scenario}: {why}") }
+        };
+        for (scenario, stratum) in &self.strata {
+            // What works on the other side and never on this one may be what the patch broke.
+            if let Some(why) = watched.iter().find_map(|side| stratum.only_elsewhere(*side)) {
+                return (Some(Verdict::Inconclusive), named(scenario, why));
             }
         }
-        for &side in watched {
-            let t = self.tally.of(side);
-            if t.armed * 2 < t.trials && *self.with_lockdep.of(side) > 0 {
-                let reason =
-                    format!("blind: lockdep stayed armed in only {} of {} {side} trials", t.armed, t.trials);
-                return (Some(Verdict::Inconclusive), reason);
+        let untested: Vec<(&String, String)> = self
+            .strata
+            .iter()
+            .filter_map(|(scenario, stratum)| Some((scenario, stratum.untested(watched)?)))
+            .collect();
+        let reason = match untested.as_slice() {
+            [] => counts,
+            [(scenario, why), ..] if untested.len() == self.strata.len() => {
+                return (Some(Verdict::Inconclusive), named(scenario, why.clone()));
             }
-        }
-        if is_better {
-            return (Some(Verdict::Fixed), counts);
-        }
-        (Some(Verdict::Unchanged), counts)
+            // The others are evidence, and the reason names those that are not.
+            some => {
+                let names: Vec<_> = some.iter().map(|(scenario, _)| scenario.as_str()).collect();
+                format!("{counts}; says nothing about {}", names.join(", "))
+            }
+        };
+        (Some(if is_better { Verdict::Fixed } else { Verdict::Unchanged }), reason)
     }
 }
 

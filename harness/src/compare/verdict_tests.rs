@@ -21,6 +21,7 @@ fn trial(side: Side, number: u32, logs: &[&str]) -> TrialRecord {
     TrialRecord {
         side,
         folder: format!("{side}-{number:03}"),
+        scenario: "s".into(),
         number,
         seed: Seed(1),
         schedule: Schedule { lanes: Vec::new(), holding: Holding::default() },
@@ -161,12 +162,67 @@ fn infrastructure_that_fails_more_often_than_not_gives_no_verdict() {
 
 #[test]
 fn a_regression_is_settled_when_the_worst_that_may_come_leaves_it() {
-    let settled = |n, left| judge_of(&trials(n, &[], &[WARNING]), KnownIssues::default()).is_settled(left);
+    let planned = |n: u32| BTreeMap::from([("s".to_owned(), n)]);
+    let settled = |n: u32, left: u32| {
+        judge_of(&trials(n, &[], &[WARNING]), KnownIssues::default()).is_settled(&planned(n + left))
+    };
     assert!(settled(5, 0));
     // With 5 more trials a side, the worst case is 5/10 before against 5/10 after.
     assert!(!settled(5, 5));
     assert!(settled(20, 5));
-    assert!(!judge_of(&trials(20, &[], &[]), KnownIssues::default()).is_settled(0));
+    assert!(!judge_of(&trials(20, &[], &[]), KnownIssues::default()).is_settled(&planned(20)));
+}
+
+/// These trials, in another scenario.
+fn in_scenario(name: &str, records: Vec<TrialRecord>) -> Vec<TrialRecord> {
+    let moved = |record: TrialRecord| TrialRecord {
+        scenario: name.into(),
+        folder: format!("{name}-{}", record.folder),
+        ..record
+    };
+    records.into_iter().map(moved).collect()
+}
+
+#[test]
+fn trials_of_scenarios_that_cannot_show_a_report_do_not_dilute_it() {
+    let silent = || in_scenario("other", trials(50, &[], &[]));
+    let records = [trials(5, &[], &[WARNING]), silent()].concat();
+    let judgement = judged(&records);
+    assert_eq!(judgement.verdict, Some(Verdict::Regressed), "{}", judgement.reason);
+    let finding = &judgement.findings[0];
+    assert_eq!((finding.before.to_string(), finding.after.to_string()), ("0/5".into(), "5/5".into()));
+    assert_eq!(finding.scenarios.len(), 1);
+    assert_eq!(finding.scenarios[0].scenario, "s");
+    assert_eq!(judgement.tally.after.trials, 55);
+    // Reports of several scenarios count together: 3 of 3 alone may be chance.
+    let twice =
+        [trials(3, &[], &[WARNING]), in_scenario("other", trials(3, &[], &[WARNING])), ].concat();
+    let judgement = judged(&twice);
+    assert_eq!(judgement.verdict, Some(Verdict::Regressed), "{}", judgement.reason);
+    assert_eq!(judgement.findings[0].after.to_string(), "6/6");
+}
+
+#[test]
+fn a_scenario_that_tests_nothing_is_named_and_the_others_stand() {
+    let mut blind = in_scenario("blind", trials(5, &[], &[]));
+    blind.iter_mut().for_each(|record| record.armed.end = Some(false));
+    let judgement = judged(&[trials(5, &[], &[]), blind.clone()].concat());
+    assert_eq!(judgement.verdict, Some(Verdict::Unchanged));
+    assert_eq!(judgement.reason, "0 new, 0 fixed, 0 common; says nothing about blind");
+    let untested: Vec<_> = judgement.scenarios.iter().map(|one| one.untested.is_some()).collect();
+    assert_eq!(untested, [true, false]);
+    // Nothing is left for a verdict to stand on.
+    let mut more = in_scenario("more", blind.clone());
+    more.truncate(10);
+    let judgement = judged(&[blind, more].concat());
+    assert_eq!(judgement.verdict, Some(Verdict::Inconclusive));
+    assert!(judgement.reason.starts_with("blind: blind: lockdep"), "{}", judgement.reason);
+    // A scenario that does not fit this machine.
+    let mut judge = judge_of(&trials(5, &[], &[]), KnownIssues::default());
+    judge.leave_out("huge", "it takes 512 huge pages");
+    let judgement = judge.judgement();
+    assert_eq!(judgement.verdict, Some(Verdict::Unchanged));
+    assert!(judgement.reason.ends_with("says nothing about huge"), "{}", judgement.reason);
 }
 
 #[test]

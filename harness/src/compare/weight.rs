@@ -5,6 +5,7 @@ use hotplug_side::Side;
 use super::{Judgement, Verdict};
 use crate::latency::{Latency, MetricVerdict};
 use crate::overlap::{Overlap, Pair};
+use crate::reach::Reach;
 use crate::rendezvous::Race;
 use crate::scenario::CriticalSection;
 
@@ -65,6 +66,32 @@ impl Latency {
         } else {
             Weight::Regression(format!("slower: {}", slower.join(", ")))
         }
+    }
+}
+
+/// The most callbacks that the reason for a verdict names.
+const NAMED: usize = 4;
+
+impl Reach {
+    /// Silence about a changed lock means nothing for callbacks under it that never ran.
+    pub fn weight(&self) -> Weight {
+        let missed = self.not_reached();
+        if missed.is_empty() {
+            return Weight::Nothing;
+        }
+        let mut names: Vec<_> = missed.iter().take(NAMED).map(|one| one.function.as_str()).collect();
+        let more = format!("{} more", missed.len().saturating_sub(NAMED));
+        if missed.len() > NAMED {
+            names.push(&more);
+        }
+        let mut scenarios: Vec<_> = missed.iter().filter_map(|one| one.chain.scenario()).collect();
+        scenarios.dedup();
+        let help = match scenarios.as_slice() {
+            [] => String::new(),
+            some => format!("; --scenario {} calls them", some.join(" --scenario ")),
+        };
+        let names = names.join(", ");
+        Weight::Unproven(format!("not reached: under the changed lock, {names} never ran{help}"))
     }
 }
 

@@ -9,12 +9,12 @@ use super::compare_inner;
 use crate::Result;
 use crate::analysis::{Analysis, Kernels, Prepared};
 use crate::compare::{Class, Control, Judgement, Weight};
-use crate::conclusion::{Case, CaseOutcome, Conclusion, unavailable_line};
+use crate::conclusion::{Case, CaseOutcome, Conclusion, Conclusions, unavailable_line};
 use crate::environment::Env;
 use crate::kernel::PairSpec;
 use crate::known_bugs::{Entry, SeriesPatches, Suite};
 use crate::release::Release;
-use crate::spec::{AnalysesSpec, ComparisonSpec, RunningSpec, TrialsSpec};
+use crate::spec::{AnalysesSpec, ComparisonSpec, RunningSpec, ScenarioChoice, TrialsSpec};
 use crate::unavailable::Unavailable;
 
 /// Trials with the planted bugs. Every trial shows them.
@@ -36,7 +36,7 @@ impl Analysis for ControlAnalysis {
         prepared.kernels.before.record.is_some()
     }
 
-    async fn conclude(prepared: &Prepared, _: &mut Judgement, env: &Env<'_>) -> Result<Option<Control>> {
+    async fn conclude(prepared: &Prepared, _: &mut Judgement, _: &Conclusions, env: &Env<'_>) -> Result<Option<Control>> {
         control(prepared, env).await.map(Some)
     }
 
@@ -118,12 +118,12 @@ async fn control(prepared: &Prepared, env: &Env<'_>) -> Result<Control> {
             patches: entries.iter().flat_map(|entry| entry.patches(series)).collect(),
             ..before_of(&prepared.run.spec.kernels)
         },
-        scenario: first.scenarios().next(),
+        scenarios: ScenarioChoice::one(first.scenarios().next()),
         trials: TrialsSpec { end: Some(TRIALS), ..TrialsSpec::default() },
         analyses: AnalysesSpec::none(),
         running: RunningSpec {
             results: place.clone(),
-            found: Some(prepared.context.accelerator),
+            found: Some(prepared.context().accelerator),
             ..RunningSpec::default()
         },
         ..ComparisonSpec::default()

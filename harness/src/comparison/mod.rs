@@ -7,14 +7,19 @@
 //! and not in every crate that calls them.
 
 mod control;
+mod deal;
 mod prepare;
 mod refine;
 mod run;
+mod scenarios;
 
 pub use prepare::{known_issues, prepare, resume};
 pub use run::{Finished, run};
 pub(crate) use run::{compare_inner, run_inner};
+pub(crate) use scenarios::contexts;
 
 pub use crate::analysis::Prepared;
 pub use crate::environment::Env;
-pub use crate::spec::{AnalysesSpec, AnalysisRequest, ComparisonSpec, ResumeSpec, RunningSpec, TrialsSpec};
+pub use crate::spec::{
+    AnalysesSpec, AnalysisRequest, ComparisonSpec, ResumeSpec, RunningSpec, ScenarioChoice, TrialsSpec,
+};

@@ -7,14 +7,15 @@ use futures::future::LocalBoxFuture;
 use hotplug_kreport::KnownIssues;
 use hotplug_side::{Side, Sides};
 
-use crate::analysis::{Prepared, counts_instructions, fits_exactly};
+use super::scenarios::{chosen, contexts, planned, run_hash, run_name, workers};
+use crate::analysis::{Prepared, ScenarioPart, counts_instructions, fits_exactly};
 use crate::compare::Judge;
 use crate::environment::{self, Env, HostEnv};
 use crate::kernel::{KernelPair, PairSpec};
-use crate::record::{Run, RunFolder, RunPlan, SCHEMA, read_run};
-use crate::scenario::{Clock, DEFAULT, RACE, Scenario, Seed};
+use crate::record::{Run, RunFolder, RunPlan, SCHEMA, ScenarioNote, read_run};
+use crate::scenario::{Clock, Seed};
 use crate::spec::{ComparisonSpec, ResumeSpec};
-use crate::trial::{self, PriorTrials};
+use crate::trial::{self, PriorTrials, ScenarioOfTrial};
 use crate::{Error, Result};
 
 /// Prepares a new run. Every error that can be found without a kernel is found before one is built.
@@ -26,17 +27,17 @@ pub fn prepare<'a>(spec: &'a ComparisonSpec, env: &'a Env<'a>) -> LocalBoxFuture
 }
 
 async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
-    let (scenario, scenario_text) = scenario(spec)?;
+    let chosen = chosen(spec)?;
     let running = &spec.running;
-    let wanted = running.accelerator_request().and(scenario.machine.accelerator)?;
+    let accelerators = chosen.iter().map(|one| one.scenario.machine.accelerator);
+    let wanted = accelerators.fold(Ok(running.accelerator_request()), |wanted, one| wanted?.and(one))?;
     if spec.analyses.exact {
-        fits_exactly(&scenario)?;
+        chosen.iter().try_for_each(|one| fits_exactly(&one.scenario))?;
     }
     let known = known_issues(running.known.as_deref())?;
     let host = HostEnv::detect().await?;
     let (named, pair) = kernels(spec, env).await?;
     let probed = env.accelerator(host, wanted, &pair.before.image).await?;
-    host.fits(&scenario, probed.accelerator)?;
     if spec.analyses.exact {
         counts_instructions(probed.accelerator)?;
     }
@@ -44,10 +45,38 @@ async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
     let initramfs = crate::image::initramfs()?;
     let name = name(&spec.kernels, &pair);
     let kernels = Sides { before: pair.before, after: pair.after };
-    // A place that a kernel lacks is an error before there is a folder.
-    let places = environment::places(&kernels, &scenario)?;
     let trials = &spec.trials;
     let open_ended = trials.seconds.is_some() || trials.until_report;
+    let mut judge = Judge::new(known);
+    let mut parts = Vec::new();
+    let mut notes = Vec::new();
+    for one in &chosen {
+        // What a machine, a QEMU or a kernel lacks for a scenario is an error before there is a
+        // folder. A scenario that the user did not name is left out instead.
+        let fits = host.fits(&one.scenario, probed.accelerator);
+        let places = fits.and_then(|()| environment::places(&kernels, &one.scenario));
+        let (places, left_out) = match places {
+            Ok(places) => (places, None),
+            Err(error) if spec.scenarios.name().is_some() => (None, Some(error.to_string())),
+            Err(error) => return Err(error),
+        };
+        match &left_out {
+            None => parts.push((one.scenario.clone(), places)),
+            Some(why) => judge.leave_out(&one.scenario.name, why),
+        }
+        notes.push(ScenarioNote {
+            name: one.scenario.name.clone(),
+            hash: blake3::hash(one.text.as_bytes()).to_hex().to_string(),
+            trials: trials.end.or_else(|| (!open_ended).then_some(one.scenario.trials)),
+            start: None,
+            left_out,
+        });
+    }
+    if parts.is_empty() {
+        let reasons: Vec<_> =
+            notes.iter().map(|n| format!("{}: {}", n.name, n.left_out.as_deref().unwrap_or_default())).collect();
+        return Err(Error::user("no scenario can run here").detail(reasons.join("\n")));
+    }
     let folder = RunFolder::create(&running.results, &name)?;
     let run = Run {
         schema: SCHEMA,
@@ -61,11 +90,12 @@ async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
             after: environment::note(&kernels.after),
         },
         patches: spec.kernels.patches.iter().map(|p| p.display().to_string()).collect(),
-        scenario: scenario.name.clone(),
-        scenario_hash: blake3::hash(scenario_text.as_bytes()).to_hex().to_string(),
+        scenario: run_name(spec, &notes),
+        scenario_hash: run_hash(&notes),
+        trials: planned(&notes, trials.first),
+        scenarios: notes,
         initramfs_hash: blake3::hash(initramfs).to_hex().to_string(),
         seed: Seed(running.seed.unwrap_or_else(rand::random)),
-        trials: trials.end.or_else(|| (!open_ended).then_some(scenario.trials)),
         plan: RunPlan {
             first: trials.first,
             seconds: trials.seconds,
@@ -73,7 +103,7 @@ async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
             until_seen: trials.until_seen.clone(),
             until_decided: trials.until_decided,
             cold: running.cold,
-            workers: host.workers(running.workers, &scenario),
+            workers: workers(host, running.workers, parts.iter().map(|(scenario, _)| scenario)),
             clock: if spec.analyses.exact { Clock::Exact } else { Clock::Wall },
             boots: spec.analyses.boots,
             sweep: spec.sweep.clone(),
@@ -84,20 +114,27 @@ async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
         replays: None,
     };
     // `run.json` is written last: a folder that has it has all inputs of the run.
-    environment::save_inputs(&folder, &scenario_text, initramfs)?;
+    let texts = chosen.iter().map(|one| (one.scenario.name.as_str(), one.text.as_str()));
+    environment::save_inputs(&folder, &run, texts, initramfs)?;
     save_patches(&folder, spec)?;
     folder.write("run.json", &run)?;
-    let context = host.context(scenario, probed.accelerator, &kernels, &run, initramfs, places).await?;
-    let (judge, past) = (Judge::new(known), PriorTrials { next: trials.first, ..PriorTrials::default() });
+    let base = contexts(host, parts, probed.accelerator, &kernels, &run, initramfs).await?;
+    let parts = base
+        .into_iter()
+        .map(|(context, of_trial)| ScenarioPart {
+            context,
+            of_trial,
+            past: PriorTrials { next: trials.first, ..PriorTrials::default() },
+        })
+        .collect();
     Ok(Prepared {
         folder,
         run,
-        context,
+        parts,
         kernels,
         resumed: false,
         analyses: spec.analyses.clone(),
         judge,
-        past,
         earlier: 0.0,
     })
 }
@@ -111,25 +148,6 @@ async fn kernels(spec: &ComparisonSpec, env: &Env<'_>) -> Result<(PairSpec, Kern
     let named = spec.kernels.clone().with_source_named()?;
     let pair = env.build(&named.request()?).await?;
     Ok((named, pair))
-}
-
-/// The requested scenario and its text.
-fn scenario(spec: &ComparisonSpec) -> Result<(Scenario, String)> {
-    let usual = if spec.sweep.is_some() { RACE } else { DEFAULT };
-    let (scenario, mut text) = match &spec.scenario {
-        Some(path) => Scenario::read(path)?,
-        None => (Scenario::parse(usual.0, usual.1)?, usual.1.to_owned()),
-    };
-    let Some(sweep) = &spec.sweep else { return Ok((scenario, text)) };
-    let file = format!("{}.toml", scenario.name);
-    if !scenario.holds.is_empty() {
-        return Err(Error::user(format!("{file} defines holds of its own"))
-            .help("run it with `hotplug compare`, or remove its [sweep], [[rendezvous]] and delays"));
-    }
-    let table = toml::to_string(sweep).map_err(Error::infrastructure)?;
-    text.push_str("\n[sweep]\n");
-    text.push_str(&table);
-    Ok((Scenario::parse(&file, &text)?, text))
 }
 
 /// Reopens a run, however it ended. Judges its completed trials, and removes those that were cut
@@ -148,7 +166,11 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
         return Err(Error::user(format!("{} contains replays, which cannot be continued", path.display()))
             .help(format!("hotplug replay {}", original.display())));
     }
-    let (scenario, _) = environment::kept_scenario(path, &run)?;
+    let mut notes = run.scenarios();
+    let running = || notes.iter().filter(|note| note.left_out.is_none());
+    let scenarios = running()
+        .map(|note| Ok(environment::kept_scenario(path, &run, &note.name)?.0))
+        .collect::<Result<Vec<_>>>()?;
     let kept = path.join("known.toml");
     let known = known_issues(spec.known.as_deref().or(kept.exists().then_some(&*kept)))?;
     let host = HostEnv::detect().await?;
@@ -166,32 +188,55 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
     let guests = run.plan.workers.max(1);
     #[expect(clippy::cast_precision_loss, reason = "guests at once are few")]
     let wall = |seconds: f64| seconds / guests as f64;
-    let past = trial::look_back(&folder.trials(), run.plan.first, run.seed, |record, seconds| {
-        judge.add(&record, wall(seconds));
-    })?;
-    if let Some(trials) = spec.trials {
-        let least = run.trials.unwrap_or(past.next);
+    let several = notes.len() > 1;
+    let (mut pasts, mut earlier) = (Vec::new(), 0.0);
+    for (place, scenario) in scenarios.iter().enumerate() {
+        let prefix = several.then(|| scenario.name.as_str().into());
+        let of_trial = ScenarioOfTrial { place, prefix };
+        let name = &scenario.name;
+        let past = trial::look_back(&folder.trials(), &of_trial, name, run.plan.first, run.seed, |record, seconds| {
+            judge.add(&record, earlier + wall(seconds));
+        })?;
+        earlier += wall(past.seconds);
+        pasts.push(past);
+    }
+    for note in &mut notes {
+        if let Some(why) = &note.left_out {
+            judge.leave_out(&note.name, why);
+        }
+        let Some(trials) = spec.trials else { continue };
+        let at = scenarios.iter().position(|scenario| scenario.name == note.name);
+        let least = note.trials.unwrap_or(at.map_or(0, |at| pasts[at].next));
         if trials < least {
             return Err(Error::user(format!("--trials {trials}, but this run has {least} a side"))
                 .help(format!("use --trials {least} or more, or omit the option")));
         }
-        run.trials = Some(trials);
+        note.trials = Some(trials);
     }
-    let earlier = wall(past.seconds);
+    run.trials = planned(&notes, run.plan.first);
+    run.scenarios = notes;
     if spec.workers.is_some() {
-        run.plan.workers = host.workers(spec.workers, &scenario);
+        run.plan.workers = workers(host, spec.workers, scenarios.iter());
     }
-    let places = environment::places(&kernels, &scenario)?;
-    let context = host.context(scenario, accelerator, &kernels, &run, initramfs, places).await?;
+    let mut parts = Vec::new();
+    for scenario in scenarios {
+        let places = environment::places(&kernels, &scenario)?;
+        parts.push((scenario, places));
+    }
+    let parts = contexts(host, parts, accelerator, &kernels, &run, initramfs)
+        .await?
+        .into_iter()
+        .zip(pasts)
+        .map(|((context, of_trial), past)| ScenarioPart { context, of_trial, past })
+        .collect();
     Ok(Prepared {
         folder,
         run,
-        context,
+        parts,
         kernels,
         resumed: true,
         analyses: spec.analyses.clone(),
         judge,
-        past,
         earlier,
     })
 }

@@ -3,6 +3,7 @@
 use super::control::ControlAnalysis;
 use crate::analysis::{
     Analysis, CoverageAnalysis, LatencyAnalysis, LockOrderAnalysis, OverlapAnalysis, Prepared, RaceAnalysis,
+    ReachAnalysis,
 };
 use crate::compare::Judgement;
 use crate::conclusion::{Conclusions, analyses};
@@ -24,6 +25,7 @@ async fn run<A: Analysis>(
     request: AnalysisRequest,
     prepared: &Prepared,
     judgement: &mut Judgement,
+    so_far: &Conclusions,
     env: &Env<'_>,
 ) -> Result<Option<A::Conclusion>> {
     let unavailable = |why: String| A::unavailable(prepared, Unavailable::because(why));
@@ -32,7 +34,7 @@ async fn run<A: Analysis>(
         AnalysisRequest::Refused => unavailable(format!("--no-{}", A::NAME.replace(' ', "-"))),
         // Boxed: an analysis is a large future, and the caller would hold those of all analyses.
         AnalysisRequest::Usual | AnalysisRequest::Always => {
-            match Box::pin(A::conclude(prepared, judgement, env)).await {
+            match Box::pin(A::conclude(prepared, judgement, so_far, env)).await {
                 Ok(conclusion) => conclusion,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {
                     cut_short(judgement, A::NAME, &error);
@@ -73,7 +75,7 @@ macro_rules! run_each {
                 // The judged trials themselves may have concluded it.
                 if conclusions.$name.is_none() {
                     let request = prepared.analyses.$name;
-                    conclusions.$name = run::<$analysis>(request, prepared, judgement, env).await?;
+                    conclusions.$name = run::<$analysis>(request, prepared, judgement, conclusions, env).await?;
                 }
             )*
             Ok(())

@@ -1,5 +1,6 @@
 //! Runs a comparison from its first trial to its result.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -9,6 +10,7 @@ use hotplug_kreport::symbols::Symbols;
 use hotplug_side::{Side, Sides};
 use tracing::Instrument;
 
+use super::deal::Shares;
 use super::prepare::prepare;
 use super::refine::{following, refine};
 use crate::analysis::Prepared;
@@ -19,7 +21,7 @@ use crate::events::{Inner, RunEvent};
 use crate::kernel::Kernel;
 use crate::record::{Run, RunFolder, RunResult};
 use crate::spec::{AnalysisRequest, ComparisonSpec};
-use crate::trial::{self, Again, Happened, Instruments, TrialSetup, TrialsRun, run_all};
+use crate::trial::{Again, Happened, Instruments, TrialSetup, TrialsRun, run_all};
 use crate::{Error, Result};
 
 /// A comparison that has ended.
@@ -66,31 +68,30 @@ pub fn run<'a>(prepared: Prepared, env: &'a Env<'a>) -> LocalBoxFuture<'a, Resul
 }
 
 async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
-    let Run { plan, trials, seed, .. } = prepared.run.clone();
-    let count = trials.map(|end| end.saturating_sub(plan.first));
-    let then = prepared.judge.tally();
+    let Run { plan, seed, .. } = prepared.run.clone();
+    let shares = Shares::of(&prepared);
+    let planned = shares.planned();
+    // Of both sides; without an end, unknown.
+    let count = planned.as_ref().map(|planned| planned.values().map(|n| u64::from(*n) * 2).sum::<u64>());
+    let done: u32 = prepared.parts.iter().map(|part| part.past.done).sum();
     let enough = |judge: &Judge, seconds: f64| {
-        let left = count.map_or(0, |all| all.saturating_sub(judge.trials_seen()));
         plan.seconds.is_some_and(|most| seconds >= most)
             || plan.until_report && judge.has_findings()
             || plan.until_seen.as_deref().is_some_and(|called| judge.seen(called).seen > 0)
-            || plan.until_decided && judge.is_settled(left)
-            || judge.is_hopeless(&then)
+            || plan.until_decided && judge.is_settled(planned.as_ref().unwrap_or(&BTreeMap::new()))
+            || shares.are_hopeless(judge)
     };
-    let past = std::mem::take(&mut prepared.past);
-    let new = past.next..trials.unwrap_or(u32::MAX);
-    let over = past.left.is_empty() && new.is_empty() || enough(&prepared.judge, prepared.earlier);
+    let over = shares.is_empty() || enough(&prepared.judge, prepared.earlier);
     let mut ran = TrialsRun::default();
     let (mut seconds, mut start_seconds) = (prepared.earlier, 0.0);
     if over {
-        env.note("trials", &format!("all {} are done already, and are judged again", past.done));
+        env.note("trials", &format!("all {done} are done already, and are judged again"));
     } else {
         let starting = Instant::now();
-        let start = prepared.settle_start(env).await?;
+        let starts = prepared.settle_start(env).await?;
         start_seconds = starting.elapsed().as_secs_f64();
         env.events.event(&RunEvent::Began(&prepared.run));
-        let all = count.map(|n| u64::from(n) * 2);
-        env.events.event(&RunEvent::TrialsBegin { all, done: past.done.into() });
+        env.events.event(&RunEvent::TrialsBegin { all: count, done: done.into() });
         let judge = Mutex::new(&mut prepared.judge);
         let began = Instant::now();
         let tell = |happened: Happened| {
@@ -105,10 +106,13 @@ async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
             }
             ControlFlow::Continue(())
         };
-        let plans = past.left.into_iter().chain(trial::plan(new, seed));
-        let setup =
-            TrialSetup { context: &prepared.context, start: &start, instruments: &Instruments::default() };
-        ran = run_all(setup, plans, plan.workers, &prepared.folder.trials(), env.cancel, &tell).await;
+        let instruments = Instruments::default();
+        let parts = prepared.parts.iter().zip(&starts);
+        let setups: Vec<TrialSetup<'_>> = parts
+            .map(|(part, start)| TrialSetup { context: &part.context, start, instruments: &instruments })
+            .collect();
+        let plans = shares.deal(seed, &judge);
+        ran = run_all(&setups, plans, plan.workers, &prepared.folder.trials(), env.cancel, &tell).await;
         seconds += began.elapsed().as_secs_f64();
         env.events.event(&RunEvent::TrialsEnd);
     }
@@ -116,11 +120,12 @@ async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
     let mut judgement = prepared.judge.judgement();
     if let Some(error) = &ran.stopped {
         let done = judgement.tally.before.all() + judgement.tally.after.all();
-        let planned = count.map_or_else(String::new, |n| format!(" of {}", n * 2));
+        let planned = count.map_or_else(String::new, |n| format!(" of {n}"));
         let reason = format!("{error} after {done}{planned} trials");
         judgement = judgement.stopped(reason);
     }
-    let repeated = [past.repeated, ran.repeated].concat();
+    let earlier = prepared.parts.iter().flat_map(|part| part.past.repeated.clone());
+    let repeated: Vec<_> = earlier.chain(ran.repeated).collect();
     let result = |run: Run, judgement: Judgement, conclusions| {
         RunResult::new(run, judgement, repeated.clone(), seconds, conclusions)
     };

@@ -6,7 +6,7 @@ use futures::future::LocalBoxFuture;
 
 use super::{BuiltPair, Plan, PlannedPair, Shard};
 use crate::comparison::{
-    AnalysesSpec, ComparisonSpec, Env, Finished, ResumeSpec, RunningSpec, TrialsSpec, compare_inner, resume,
+    AnalysesSpec, ComparisonSpec, Env, Finished, ResumeSpec, RunningSpec, ScenarioChoice, TrialsSpec, compare_inner, resume,
     run_inner,
 };
 use crate::error::ErrorKind;
@@ -81,7 +81,7 @@ pub fn work<'a>(
         let spec = ComparisonSpec {
             kernels: pair(&cell.kernel, &folder),
             built: built.map(Box::new),
-            scenario: Some(folder.join(&cell.scenario)),
+            scenarios: ScenarioChoice::one(Some(folder.join(&cell.scenario))),
             trials: TrialsSpec { first: piece.first, end: Some(piece.end), ..TrialsSpec::default() },
             analyses: AnalysesSpec::none(),
             running: RunningSpec {

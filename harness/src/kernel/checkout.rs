@@ -15,7 +15,8 @@ use super::command::{self, Tool};
 use super::make::{Ended, Make};
 use super::manifest::{self, Kind, Manifest};
 use super::progress::BuildEvent;
-use super::source::{Located, Origin, blocking, check_linux};
+use super::cache::Cache;
+use super::source::{self, Located, Origin, Source, blocking, check_linux};
 use super::worktree::{self, Tree};
 
 /// Brings `tree`'s source to the contents of `located`.
@@ -52,6 +53,27 @@ pub(crate) async fn sync(
         }
     }
     tree.set_content(Some(located.content.clone()))
+}
+
+/// The harness's copy of a source, without patches. It does not change while this value exists.
+#[derive(Debug)]
+pub(crate) struct SourceCopy {
+    tree: Tree,
+}
+
+impl SourceCopy {
+    /// Finds or makes the copy. Waits while another run builds in it.
+    pub(crate) async fn of(source: &Source, cache: &Cache, cancel: &CancellationToken) -> Result<Self> {
+        let located = source::locate(source, cache, cancel).await?;
+        let tree = Tree::acquire(cache, &located.tree, |_| (), cancel).await?;
+        sync(&tree, &located, &|_| (), cancel).await?;
+        Ok(Self { tree })
+    }
+
+    /// Its folder.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.tree.source()
+    }
 }
 
 async fn unpack(tree: &Tree, tarball: &Path, name: &str, cancel: &CancellationToken) -> Result<()> {

@@ -32,11 +32,13 @@ mod worktree;
 pub use artifacts::{Built, Kernel, KernelId, KernelPair, PatchRecord, Record, recall};
 pub use build::{build_counted, build_pair, still_asks_for};
 pub use cache::Cache;
+pub(crate) use checkout::SourceCopy;
 pub(crate) use command::{Tool, capture};
 pub use config::Config;
 #[cfg(test)]
 pub(crate) use gcov::OPTIONS as COUNTING_OPTIONS;
 pub use gcov::{Counting, Touched};
+pub(crate) use patch::diffs;
 pub use patch::{Single, files as patch_files, split};
 pub use progress::{BuildEvent, BuildListener, IgnoreBuild};
 pub use prune::{Listed, ListedTree, Listing, Prune, Pruned, list, prune};

@@ -57,6 +57,11 @@ pub(crate) async fn read(paths: &[PathBuf], cancel: &CancellationToken) -> Resul
     Ok(patches)
 }
 
+/// The diffs of the patches in `paths`, in order, without their mails.
+pub(crate) async fn diffs(paths: &[PathBuf], cancel: &CancellationToken) -> Result<Vec<String>> {
+    Ok(read(paths, cancel).await?.into_iter().map(|patch| patch.diff).collect())
+}
+
 /// One patch of a series, in its own file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Single {

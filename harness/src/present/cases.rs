@@ -6,7 +6,7 @@
 
 use hotplug_side::Sides;
 
-use crate::compare::{Class, Finding, Verdict};
+use crate::compare::{Class, Finding, ScenarioTally, Verdict};
 use crate::conclusion::{Case, CaseOutcome, Conclusion, LONGEST};
 use crate::record::RunResult;
 use crate::text::harmless;
@@ -18,6 +18,7 @@ pub fn cases(result: &RunResult) -> Vec<Case> {
         Case::new("the trials ran", ran(result)),
         Case::new("lockdep was armed to the end", armed(result)),
     ];
+    all.extend(result.scenarios.iter().filter(|_| result.scenarios.len() > 1).map(scenario));
     all.extend(result.conclusions().filter_map(Conclusion::case));
     all.extend(result.reports.iter().map(finding));
     all
@@ -51,6 +52,15 @@ fn armed(result: &RunResult) -> CaseOutcome {
     } else {
         CaseOutcome::skipped(format!("in {armed} of {all} trials"))
     }
+}
+
+/// Whether the silence of a scenario is evidence.
+fn scenario(one: &ScenarioTally) -> Case {
+    let outcome = match &one.untested {
+        None => CaseOutcome::Passed,
+        Some(why) => CaseOutcome::skipped(harmless(why, LONGEST)),
+    };
+    Case::new(&format!("scenario {}", harmless(&one.scenario, LONGEST)), outcome)
 }
 
 fn finding(finding: &Finding) -> Case {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use super::terminal::scenarios;
 use super::{cases, duration, left_out};
 use crate::compare::{Class, Finding, Verdict};
 use crate::conclusion::Conclusion;
@@ -44,11 +45,10 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
     paragraph(
         &mut out,
         &format!(
-            "{} + {} trials of \"{}\" ({}) in {}, lockdep armed to the end in {} + {}; QEMU {}, {}, {} CPUs of the host.",
+            "{} + {} trials of \"{}\" ({scenario}) in {}, lockdep armed to the end in {} + {}; QEMU {}, {}, {} CPUs of the host.",
             result.trials.before.trials,
             result.trials.after.trials,
-            run.scenario,
-            scenario,
+            scenarios(result),
             duration(result.trials_seconds),
             result.trials.before.armed,
             result.trials.after.armed,
@@ -64,10 +64,13 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
             None => format!("No verdict: {}.", result.reason),
         },
     );
+    for (scenario, why) in result.untested() {
+        paragraph(&mut out, &format!("The silence of {scenario} is no evidence: {why}."));
+    }
     let (known, unknown): (Vec<&Finding>, Vec<&Finding>) =
         result.reports.iter().partition(|finding| finding.known.is_some());
     for finding in unknown.iter().take(SHOWN) {
-        told(&mut out, finding);
+        told(&mut out, finding, result.scenarios.len() > 1);
     }
     if unknown.len() > SHOWN {
         paragraph(&mut out, &format!("And {} more.", unknown.len() - SHOWN));
@@ -101,7 +104,7 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
 }
 
 /// One finding, with its call path.
-fn told(out: &mut String, finding: &Finding) {
+fn told(out: &mut String, finding: &Finding, several: bool) {
     let class = match finding.class {
         Class::New => "New",
         Class::Fixed => "Gone",
@@ -116,6 +119,9 @@ fn told(out: &mut String, finding: &Finding) {
     );
     if !finding.during.is_empty() {
         let _ = write!(text, ", during {}", finding.during);
+    }
+    if several {
+        let _ = write!(text, ", in {}", seen_in(finding));
     }
     paragraph(out, &format!("{text}:"));
     // A kernel's text is truncated and not wrapped, because a wrapped line cannot be searched for.
@@ -136,7 +142,13 @@ pub(super) fn command(result: &RunResult, called: impl Fn(&str) -> &str) -> Stri
     let (patches, others) = run.spec.kernels.words();
     words.extend(patches.iter().map(|patch| shell_word(called(patch))));
     words.extend(others.iter().map(|word| shell_word(word)));
-    words.extend(["--scenario".to_owned(), shell_word(&format!("scenarios/{}.toml", run.scenario))]);
+    let mut scenario = |name: &str| words.extend(["--scenario".to_owned(), shell_word(name)]);
+    match (run.scenarios.len(), run.scenario.as_str()) {
+        (0 | 1, one) => scenario(&format!("scenarios/{one}.toml")),
+        (_, "portfolio") => {}
+        (_, "all") => scenario("all"),
+        _ => run.scenarios.iter().for_each(|note| scenario(&format!("scenarios/{}.toml", note.name))),
+    }
     words.extend(["--seed".to_owned(), run.seed.0.to_string()]);
     let plan = &run.plan;
     let mut option = |name: &str, value: Option<String>| {
@@ -149,7 +161,9 @@ pub(super) fn command(result: &RunResult, called: impl Fn(&str) -> &str) -> Stri
     // The number of trials is planned over all pairs of a sweep, but the option counts them for
     // each pair.
     let pairs = sweep.map_or(1, |sweep| sweep.pairs().len().max(1));
-    option("trials", run.trials.map(|trials| (trials as usize).div_ceil(pairs).to_string()));
+    // With several scenarios, the option counts the trials of each.
+    let trials = if run.scenarios.len() > 1 { run.spec.trials.end } else { run.trials };
+    option("trials", trials.map(|trials| (trials as usize).div_ceil(pairs).to_string()));
     option("for", plan.seconds.map(|seconds| format!("{}s", seconds.ceil())));
     option("until-seen", plan.until_seen.as_deref().map(shell_word));
     option("boots", plan.boots.map(|boots| boots.to_string()));
@@ -159,6 +173,12 @@ pub(super) fn command(result: &RunResult, called: impl Fn(&str) -> &str) -> Stri
         words.extend(is_set.then(|| format!("--{name}")));
     }
     harmless(&words.join(" "), 2000)
+}
+
+/// The scenarios in which a finding was seen, in words.
+pub(super) fn seen_in(finding: &Finding) -> String {
+    let names: Vec<_> = finding.scenarios.iter().map(|seen| harmless(&seen.scenario, 60)).collect();
+    names.join(", ")
 }
 
 /// The last component of a path.

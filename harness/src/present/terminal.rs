@@ -6,7 +6,7 @@ use std::path::Path;
 use anstyle::AnsiColor;
 use hotplug_kreport::plain_name;
 
-use super::{duration, host_line, left_out};
+use super::{duration, host_line, left_out, mail};
 use crate::compare::{Class, Finding, Verdict};
 use crate::conclusion::Conclusion;
 use crate::record::{KernelNote, RunResult};
@@ -57,7 +57,7 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     let (before, after) = (&result.trials.before, &result.trials.after);
     line(format!(
         "trials    {}: {} + {} in {}, lockdep armed to the end in {} + {}",
-        run.scenario,
+        scenarios(result),
         before.trials,
         after.trials,
         duration(result.trials_seconds),
@@ -69,12 +69,15 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
         before.operations_refused + after.operations_refused,
     );
     line(format!("          {done} operations done, {refused} refused by the guest{}", repeated(result)));
+    for (scenario, why) in result.untested() {
+        line(format!("          {scenario} says nothing: {}", harmless(why, WIDTH)));
+    }
     line(String::new());
     let (known, unknown): (Vec<&Finding>, Vec<&Finding>) =
         result.reports.iter().partition(|finding| finding.known.is_some());
     line(verdict(result));
     line(String::new());
-    shown(&unknown, " in result.json").into_iter().for_each(&mut line);
+    shown(result, &unknown, " in result.json").into_iter().for_each(&mut line);
     for finding in &known {
         let reason = harmless(finding.known.as_deref().unwrap_or_default(), WIDTH);
         line(format!("known  {}", harmless(&finding.title, WIDTH - 7)));
@@ -85,9 +88,10 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     }
     if matches!(result.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
         let rate = before.detectable_rate.max(after.detectable_rate) * 100.0;
-        let armed = before.armed.min(after.armed);
+        let armed = result.least_armed();
+        let each = if result.scenarios.len() > 1 { "each scenario's " } else { "" };
         line(format!(
-            "silence   {armed} armed trials a side miss a report of rate p with probability (1-p)^{armed}:"
+            "silence   {each}{armed} armed trials a side miss a report of rate p with probability (1-p)^{armed}:"
         ));
         line(format!(
             "          a report in fewer than {rate:.0} % of trials may have been missed (at 95 %)"
@@ -105,7 +109,7 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
 pub fn first_verdict(result: &RunResult, following: &[&str]) -> Vec<String> {
     let mut lines = vec![String::new(), format!("so far    {}", verdict(result))];
     let unknown: Vec<&Finding> = result.reports.iter().filter(|finding| finding.known.is_none()).collect();
-    lines.extend(shown(&unknown, ""));
+    lines.extend(shown(result, &unknown, ""));
     let stands = match result.verdict {
         Some(Verdict::Unchanged | Verdict::Fixed) => ", which may revoke this verdict",
         _ => "",
@@ -115,8 +119,10 @@ pub fn first_verdict(result: &RunResult, following: &[&str]) -> Vec<String> {
 }
 
 /// The first findings in full, then the number of the others and where they are.
-fn shown(findings: &[&Finding], place: &str) -> Vec<String> {
-    let mut lines: Vec<String> = findings.iter().take(SHOWN).flat_map(|finding| show(finding)).collect();
+fn shown(result: &RunResult, findings: &[&Finding], place: &str) -> Vec<String> {
+    let several = result.scenarios.len() > 1;
+    let mut lines: Vec<String> =
+        findings.iter().take(SHOWN).flat_map(|finding| show(finding, several)).collect();
     if findings.len() > SHOWN {
         lines.push(format!("       and {} more{place}", findings.len() - SHOWN));
     }
@@ -131,7 +137,9 @@ fn verdict(result: &RunResult) -> String {
         Some(verdict) => {
             let (colour, why) = match verdict {
                 Verdict::Regressed => (AnsiColor::Red, why),
-                Verdict::Unchanged if nothing => (AnsiColor::Green, "nothing was reported"),
+                Verdict::Unchanged if nothing && result.untested().next().is_none() => {
+                    (AnsiColor::Green, "nothing was reported")
+                }
                 Verdict::Fixed | Verdict::Unchanged => (AnsiColor::Green, why),
                 Verdict::Inconclusive => (AnsiColor::Yellow, why),
             };
@@ -156,7 +164,18 @@ fn repeated(result: &RunResult) -> String {
     }
 }
 
-fn show(finding: &Finding) -> Vec<String> {
+/// The scenario, or the number of scenarios that ran.
+pub(super) fn scenarios(result: &RunResult) -> String {
+    let ran = result.run.scenarios().iter().filter(|note| note.left_out.is_none()).count();
+    match result.run.scenarios.len() {
+        0 | 1 => result.run.scenario.clone(),
+        all if ran < all => format!("{}, {ran} of {all} scenarios", result.run.scenario),
+        all => format!("{}, {all} scenarios", result.run.scenario),
+    }
+}
+
+/// A finding. Its scenarios are named if the run has several.
+fn show(finding: &Finding, several: bool) -> Vec<String> {
     let class = match finding.class {
         Class::New => coloured("new   ", AnsiColor::Red),
         Class::Fixed => coloured("fixed ", AnsiColor::Green),
@@ -172,6 +191,9 @@ fn show(finding: &Finding) -> Vec<String> {
     ));
     all.extend(path(&finding.frames).into_iter().map(|text| format!("       {text}")));
     all.extend(place(finding).map(|text| format!("       {text}")));
+    if several {
+        all.push(format!("       in {}", mail::seen_in(finding)));
+    }
     let mut how = Vec::new();
     if !finding.during.is_empty() {
         how.push(format!("during {}", harmless(&finding.during, 50)));

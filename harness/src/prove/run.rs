@@ -7,7 +7,7 @@ use futures::future::LocalBoxFuture;
 
 use super::{ComparedEntry, EntryResult, ProveResult, Sight, Totals};
 use crate::comparison::{
-    AnalysesSpec, AnalysisRequest, ComparisonSpec, Env, Finished, RunningSpec, TrialsSpec, compare_inner,
+    AnalysesSpec, AnalysisRequest, ComparisonSpec, Env, Finished, RunningSpec, ScenarioChoice, TrialsSpec, compare_inner,
 };
 use crate::environment;
 use crate::error::ErrorKind;
@@ -180,7 +180,7 @@ impl Proof<'_> {
         let is_timed = entry.is_timed(self.series);
         ComparisonSpec {
             kernels: pair(self.spec, Some(entry), self.series),
-            scenario: Some(scenario),
+            scenarios: ScenarioChoice::one(Some(scenario)),
             trials: TrialsSpec {
                 end: Some(self.spec.trials.unwrap_or(entry.card.trials)),
                 until_decided: true,

@@ -4,6 +4,7 @@
 //! results/<run>/run.json          the plan, written before the first trial
 //! results/<run>/result.json       the verdict, written last
 //! results/<run>/scenario.toml     the scenario, as it was read
+//! results/<run>/scenarios/        the scenarios, if there are several
 //! results/<run>/patches/          the patches, as they were given
 //! results/<run>/known.toml        the file of known issues, if there is one
 //! results/<run>/initramfs.cpio.gz the guest's initramfs, to boot it without the harness
@@ -29,7 +30,7 @@ pub use locks::{add_locks, further_boot, read_locks};
 
 use hotplug_side::Sides;
 
-use crate::compare::{Finding, Judgement, Recurrence, Tally, Verdict};
+use crate::compare::{Finding, Judgement, Recurrence, ScenarioTally, Tally, Verdict};
 use crate::conclusion::{Conclusion, Conclusions, analyses};
 use crate::kernel::PairSpec;
 use crate::scenario::{Clock, Seed, Sweep};
@@ -61,28 +62,75 @@ pub struct Run {
     pub kernels: Sides<KernelNote>,
     /// The patches that make the difference, as they were given on the command line.
     pub patches: Vec<String>,
-    /// The scenario's name.
+    /// The scenario's name. With several scenarios: the name of their choice, such as `portfolio`, or
+    /// their names, joined by `+`.
     pub scenario: String,
-    /// BLAKE3 of the scenario's text.
+    /// BLAKE3 of the scenario's text, or of the hashes of all of them.
     pub scenario_hash: String,
+    /// The scenarios, in the order in which they take turns. Runs of older versions have one, and
+    /// lack this list.
+    #[serde(default)]
+    pub scenarios: Vec<ScenarioNote>,
     /// BLAKE3 of the agent's initramfs.
     pub initramfs_hash: String,
     /// The seed of all schedules.
     pub seed: Seed,
-    /// The planned number of trials a side; null if a time limit or a report ends the run.
+    /// The planned number of trials a side, of all scenarios together; null if a time limit or a
+    /// report ends the run.
     pub trials: Option<u32>,
     /// The other options. Together with the files in the folder, they determine a continued run.
     pub plan: RunPlan,
     /// The request, with absolute paths. Runs of an older version have only the kernels.
     #[serde(default, alias = "pair", deserialize_with = "spec_or_words")]
     pub spec: ComparisonSpec,
-    /// How the trials start; null until that is determined.
+    /// How the trials start, if all scenarios start alike; null until that is determined.
     pub start: Option<StartMethod>,
     /// The times at which it was continued, in UTC.
     #[schemars(with = "Vec<String>")]
     pub continued: Vec<jiff::Timestamp>,
     /// The run whose trials it replays, as the path that was given.
     pub replays: Option<PathBuf>,
+}
+
+impl Run {
+    /// The scenarios. A run of an older version has one.
+    pub fn scenarios(&self) -> Vec<ScenarioNote> {
+        if !self.scenarios.is_empty() {
+            return self.scenarios.clone();
+        }
+        vec![ScenarioNote {
+            name: self.scenario.clone(),
+            hash: self.scenario_hash.clone(),
+            trials: self.trials,
+            start: self.start.clone(),
+            left_out: None,
+        }]
+    }
+
+    /// The copy of a scenario in the run's folder.
+    pub fn scenario_file(&self, name: &str) -> PathBuf {
+        if self.scenarios.len() > 1 {
+            Path::new("scenarios").join(format!("{name}.toml"))
+        } else {
+            "scenario.toml".into()
+        }
+    }
+}
+
+/// One scenario of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ScenarioNote {
+    /// Its name.
+    pub name: String,
+    /// BLAKE3 of its text.
+    pub hash: String,
+    /// The planned number of trials a side; null if a time limit or a report ends the run.
+    pub trials: Option<u32>,
+    /// How its trials start; null until that is determined.
+    pub start: Option<StartMethod>,
+    /// Why it has no trials: this machine, QEMU or a kernel cannot run it. Null if it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<String>,
 }
 
 /// Version 1 stored the words of the command line that name the pair.
@@ -221,6 +269,10 @@ macro_rules! run_result {
             pub remarks: Vec<String>,
             /// How the trials ended.
             pub trials: Sides<Tally>,
+            /// How the trials of each scenario ended, and which of them are no evidence. Results of
+            /// older versions lack it.
+            #[serde(default)]
+            pub scenarios: Vec<ScenarioTally>,
             /// Trials that were repeated and do not count: infrastructure failed, or the guest hung
             /// before it was ready.
             pub repeated: Vec<Repeated>,
@@ -242,7 +294,7 @@ macro_rules! run_result {
             ) -> Self {
                 let judgement = conclusions.weigh_in(judgement);
                 let exit_status = judgement.exit_status();
-                let Judgement { verdict, reason, findings, tally, remarks, race: _ } = judgement;
+                let Judgement { verdict, reason, findings, tally, scenarios, remarks, race: _ } = judgement;
                 let Conclusions { $($name,)* } = conclusions;
                 Self {
                     schema: SCHEMA,
@@ -252,11 +304,27 @@ macro_rules! run_result {
                     reports: findings,
                     remarks,
                     trials: tally,
+                    scenarios,
                     repeated,
                     trials_seconds,
                     $($name,)*
                     run,
                 }
+            }
+
+            /// The scenarios whose silence is no evidence, each with the reason. Empty if the run has
+            /// one scenario, because the verdict then has the reason.
+            pub fn untested(&self) -> impl Iterator<Item = (&str, &str)> {
+                let several = self.scenarios.iter().filter(|_| self.scenarios.len() > 1);
+                several.filter_map(|one| Some((one.scenario.as_str(), one.untested.as_deref()?)))
+            }
+
+            /// The armed trials of the side and the scenario with the fewest, of those whose silence
+            /// is evidence.
+            pub fn least_armed(&self) -> u32 {
+                let of = |trials: &Sides<Tally>| trials.before.armed.min(trials.after.armed);
+                let tested = self.scenarios.iter().filter(|one| one.untested.is_none());
+                tested.map(|one| of(&one.trials)).min().unwrap_or_else(|| of(&self.trials))
             }
 
             /// The available conclusions, in the order of the analyses.

@@ -11,6 +11,9 @@ use super::places::Places;
 use super::snapshot::{HeldLock, LockSnapshot, Thread};
 use crate::vmm::gdb::{Gdb, GdbError, Registers, Vcpu, little};
 
+/// The source file whose debug information has lockdep's structures.
+const LOCKDEP: &str = "kernel/locking/lockdep.c";
+
 /// `MAX_LOCK_DEPTH` of include/linux/sched.h.
 const DEEPEST: u32 = 48;
 
@@ -90,7 +93,7 @@ impl Members {
             })
             .collect();
         let symbol = |name: &str| symbols.get(name).copied().ok_or_else(|| format!("no symbol {name}"));
-        let structures = structures(file).map_err(|error| error.to_string())?;
+        let structures = structures(file, LOCKDEP).map_err(|error| error.to_string())?;
         let structure =
             |name: &str| structures.get(name).ok_or_else(|| format!("no struct {name}, which lockdep needs"));
         let member = |of: &str, name: &str| {

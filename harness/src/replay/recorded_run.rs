@@ -1,14 +1,16 @@
 //! Finds the run of recorded trials again: its kernels, scenario and machine. `replay` and `shrink`
 //! share this.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use hotplug_side::{Side, Sides};
 
+use crate::comparison::contexts;
 use crate::environment::{self, Env, HostEnv};
 use crate::host::Acceleration;
 use crate::kernel::{Cache, Kernel};
-use crate::record::{Run, RunFolder, RunPlan, SCHEMA, StartMethod, read_run};
+use crate::record::{Run, RunFolder, RunPlan, SCHEMA, ScenarioNote, StartMethod, read_run};
 use crate::scenario::Scenario;
 use crate::spec::RunningSpec;
 use crate::trial::{TrialContext, TrialRecord, TrialStart};
@@ -19,8 +21,8 @@ pub(crate) struct RecordedRun {
     pub(crate) recorded: Run,
     /// The recorded run's folder.
     source: PathBuf,
-    pub(crate) scenario: Scenario,
-    pub(crate) scenario_text: String,
+    /// The scenarios of the trials, with their texts.
+    pub(crate) scenarios: Vec<(Scenario, String)>,
     kernels: Sides<Kernel>,
     host: &'static HostEnv,
     acceleration: Acceleration,
@@ -37,17 +39,21 @@ impl RecordedRun {
         env: &Env<'_>,
     ) -> Result<Self> {
         let recorded = read_run(source)?;
-        let (scenario, scenario_text) = environment::kept_scenario(source, &recorded)?;
+        let names: BTreeSet<&str> = records.iter().map(|record| record.scenario.as_str()).collect();
+        let scenarios = names
+            .into_iter()
+            .map(|name| environment::kept_scenario(source, &recorded, name))
+            .collect::<Result<Vec<_>>>()?;
         let host = HostEnv::detect().await?;
         let kernels = kernels(records, env.cache, &recorded)?;
-        let asked = running.accelerator_request().and(scenario.machine.accelerator)?;
+        let demanded = scenarios.iter().map(|(scenario, _)| scenario.machine.accelerator);
+        let asked = demanded.fold(Ok(running.accelerator_request()), |asked, one| asked?.and(one))?;
         let acceleration = env.accelerator(host, asked, &kernels.after.image).await?;
-        host.fits(&scenario, acceleration.accelerator)?;
+        scenarios.iter().try_for_each(|(scenario, _)| host.fits(scenario, acceleration.accelerator))?;
         Ok(Self {
             recorded,
             source: fs_err::canonicalize(source)?,
-            scenario,
-            scenario_text,
+            scenarios,
             kernels,
             host,
             acceleration,
@@ -57,7 +63,21 @@ impl RecordedRun {
 
     /// The new run in `folder`, which runs each trial `times` times.
     pub(crate) fn run(&self, running: &RunningSpec, folder: &RunFolder, times: u32, env: &Env<'_>) -> Run {
-        let workers = self.host.workers(running.workers, &self.scenario);
+        let workers = self.scenarios.iter().map(|(scenario, _)| self.host.workers(running.workers, scenario));
+        let workers = workers.min().unwrap_or(1);
+        let was = self.recorded.scenarios();
+        let is_run = |note: &&ScenarioNote| self.scenarios.iter().any(|(one, _)| one.name == note.name);
+        let notes = was.iter().filter(is_run);
+        let scenarios: Vec<_> =
+            notes.map(|note| ScenarioNote { trials: Some(times), start: None, ..note.clone() }).collect();
+        let name = match scenarios.as_slice() {
+            [one] => one.name.clone(),
+            _ => self.recorded.scenario.clone(),
+        };
+        let hash = match scenarios.as_slice() {
+            [one] => one.hash.clone(),
+            _ => self.recorded.scenario_hash.clone(),
+        };
         Run {
             schema: SCHEMA,
             hotplug: env!("CARGO_PKG_VERSION").into(),
@@ -66,6 +86,9 @@ impl RecordedRun {
             command: env.command.to_vec(),
             host: self.host.note(&self.acceleration),
             initramfs_hash: blake3::hash(self.initramfs).to_hex().to_string(),
+            scenario: name,
+            scenario_hash: hash,
+            scenarios,
             trials: Some(times),
             plan: RunPlan { cold: running.cold, workers, ..RunPlan::default() },
             start: None,
@@ -75,22 +98,42 @@ impl RecordedRun {
         }
     }
 
-    /// The context that the trials share, and their start, which is also recorded in `run`. The
+    /// The names and texts of the scenarios.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.scenarios.iter().map(|(scenario, text)| (scenario.name.as_str(), text.as_str()))
+    }
+
+    /// The contexts of the scenarios' trials, and their starts, which are also recorded in `run`. The
     /// kernels that are returned must be held while the trials run, so that no prune removes them.
-    pub(crate) async fn context(
+    pub(crate) async fn contexts(
         self,
         running: &RunningSpec,
         run: &mut Run,
         folder: &RunFolder,
         env: &Env<'_>,
-    ) -> Result<(TrialContext, TrialStart, Sides<Kernel>)> {
-        let Self { host, scenario, acceleration, kernels, initramfs, .. } = self;
-        let places = environment::places(&kernels, &scenario)?;
-        let context =
-            host.context(scenario, acceleration.accelerator, &kernels, run, initramfs, places).await?;
-        let start = environment::start(running.cold, &context, &folder.checkpoints(), env).await?;
-        run.start = Some(StartMethod::of(&start));
-        Ok((context, start, kernels))
+    ) -> Result<(Vec<(TrialContext, TrialStart)>, Sides<Kernel>)> {
+        let Self { host, scenarios, acceleration, kernels, initramfs, .. } = self;
+        let mut parts = Vec::new();
+        for (scenario, _) in scenarios {
+            let places = environment::places(&kernels, &scenario)?;
+            parts.push((scenario, places));
+        }
+        let mut all = Vec::new();
+        for (context, of_trial) in contexts(host, parts, acceleration.accelerator, &kernels, run, initramfs).await? {
+            let evidence = match &of_trial.prefix {
+                None => folder.checkpoints(),
+                Some(name) => folder.checkpoints().join(&**name),
+            };
+            let start = environment::start(running.cold, &context, &evidence, env).await?;
+            if let Some(note) = run.scenarios.get_mut(of_trial.place) {
+                note.start = Some(StartMethod::of(&start));
+            }
+            all.push((context, start));
+        }
+        let mut starts = run.scenarios.iter().filter_map(|note| note.start.as_ref());
+        let first = starts.next().cloned();
+        run.start = first.filter(|first| starts.all(|start| start == first));
+        Ok((all, kernels))
     }
 }
 

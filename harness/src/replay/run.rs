@@ -14,7 +14,8 @@ use crate::events::RunEvent;
 use crate::record::{ReplayResult, RunFolder, RunResult, SCHEMA, read_run};
 use crate::spec::RunningSpec;
 use crate::trial::{
-    Again, Happened, Instruments, Original, TrialOutcome, TrialPlan, TrialRecord, TrialSetup, run_all,
+    Again, Happened, Instruments, Original, ScenarioOfTrial, TrialOutcome, TrialPlan, TrialRecord,
+    TrialSetup, run_all,
 };
 use crate::{Error, Result, files};
 
@@ -55,13 +56,16 @@ pub fn replay<'a>(
         };
         let folder = RunFolder::create(&spec.running.results, &format!("replay-{what}"))?;
         let mut run = rerun.run(&spec.running, &folder, spec.times, env);
-        environment::save_inputs(&folder, &rerun.scenario_text, rerun.initramfs)?;
+        environment::save_inputs(&folder, &run, rerun.texts(), rerun.initramfs)?;
         folder.write("run.json", &run)?;
-        let (context, start, _kernels) = rerun.context(&spec.running, &mut run, &folder, env).await?;
+        let (ready, _kernels) = rerun.contexts(&spec.running, &mut run, &folder, env).await?;
+        let scenarios: Vec<String> = ready.iter().map(|(context, _)| context.scenario.name.clone()).collect();
         folder.write("run.json", &run)?;
 
         // The trials take turns, so that a run that is interrupted has replayed each of them.
-        let plans = (0..spec.times).flat_map(|time| records.iter().map(move |record| plan(record, time)));
+        let plans = (0..spec.times)
+            .flat_map(|time| records.iter().map(move |record| (record, time)))
+            .map(|(record, time)| plan(record, time, &scenarios));
         let total = u64::from(spec.times) * replays.len() as u64;
         env.events.event(&RunEvent::TrialsBegin { all: Some(total), done: 0 });
         let replays = Mutex::new(replays);
@@ -83,8 +87,12 @@ pub fn replay<'a>(
             ControlFlow::Continue(())
         };
         let workers = run.plan.workers;
-        let setup = TrialSetup { context: &context, start: &start, instruments: &Instruments::default() };
-        let ran = run_all(setup, plans, workers, &folder.trials(), env.cancel, &tell).await;
+        let instruments = Instruments::default();
+        let setups: Vec<TrialSetup<'_>> = ready
+            .iter()
+            .map(|(context, start)| TrialSetup { context, start, instruments: &instruments })
+            .collect();
+        let ran = run_all(&setups, plans, workers, &folder.trials(), env.cancel, &tell).await;
         env.events.event(&RunEvent::TrialsEnd);
         let replays = replays.into_inner().unwrap_or_else(PoisonError::into_inner);
         let findings: Vec<Recurrence> = replays.values().flat_map(Replays::recurrences).collect();
@@ -105,10 +113,19 @@ pub fn replay<'a>(
     })
 }
 
-/// The plan of one replay of a recorded trial. `number` counts the trial's replays.
-fn plan(record: &TrialRecord, number: u32) -> TrialPlan {
+/// The plan of one replay of a recorded trial. `number` counts the trial's replays. `scenarios` are
+/// those of the replays, and a record of an older version names none.
+fn plan(record: &TrialRecord, number: u32, scenarios: &[String]) -> TrialPlan {
     let original = Original { folder: record.folder.clone(), schedule: record.schedule.clone() };
-    TrialPlan { side: record.side, number, seed: record.seed, replay: Some(original), attempt: 0 }
+    let place = scenarios.iter().position(|name| *name == record.scenario).unwrap_or(0);
+    TrialPlan {
+        side: record.side,
+        scenario: ScenarioOfTrial { place, prefix: None },
+        number,
+        seed: record.seed,
+        replay: Some(original),
+        attempt: 0,
+    }
 }
 
 /// 0 if every recorded finding came again, 1 if some never did, 4 if no replay could have shown

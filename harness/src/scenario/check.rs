@@ -277,7 +277,7 @@ fn random(
 
 #[cfg(test)]
 mod tests {
-    use crate::scenario::{DEFAULT, Scenario};
+    use crate::scenario::{SAMPLE, Scenario};
 
     const GOOD: &str = r#"about = "a test"
 trials = 2
@@ -306,7 +306,7 @@ steps = [{ plug = "dimm", in_flight = 2 }, { plug = "cpu0" }, { unplug = "cpu" }
 
     #[test]
     fn the_shipped_scenario_and_a_small_one_are_good() {
-        Scenario::parse(DEFAULT.0, DEFAULT.1).unwrap();
+        Scenario::parse(SAMPLE.0, SAMPLE.1).unwrap();
         let scenario = Scenario::parse("dir/test.toml", GOOD).unwrap();
         assert_eq!(scenario.name, "test");
         assert_eq!(scenario.devices.len(), 3);

@@ -170,7 +170,7 @@ impl OverlapSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::{DEFAULT as SCENARIO, Scenario};
+    use crate::scenario::{SAMPLE as SCENARIO, Scenario};
 
     fn parse(overlap: &str) -> crate::Result<Scenario> {
         Scenario::parse("t.toml", &format!("{}\n[overlap]\n{overlap}\n", SCENARIO.1))

@@ -3,6 +3,7 @@
 //!
 //! `docs/scenarios.md` is the reference, key by key.
 
+mod built_in;
 mod check;
 mod clock;
 mod concurrency;
@@ -23,6 +24,7 @@ use std::path::Path;
 use hotplug_protocol::Load;
 use serde::{Deserialize, Serialize};
 
+pub use built_in::{BUILT_IN, DEFAULT, PORTFOLIO, RACE, built_in};
 pub use clock::Clock;
 pub use concurrency::{CriticalSection, OverlapSpec};
 pub use machine::{Machine, MachineKind, NumaNode, Topology};
@@ -37,11 +39,10 @@ use crate::bytes::Bytes;
 use crate::device::{Device, DeviceId};
 use crate::{Error, Result};
 
-/// The file name and the text of the default scenario of a sweep.
-pub const RACE: (&str, &str) = ("race.toml", include_str!("../../../scenarios/race.toml"));
-
-/// The file name and the text of the default scenario of `hotplug compare`. The binary contains it.
-pub const DEFAULT: (&str, &str) = ("dimm-and-cpu.toml", include_str!("../../../scenarios/dimm-and-cpu.toml"));
+/// The file name and the text of a scenario that many tests change.
+#[cfg(test)]
+pub(crate) const SAMPLE: (&str, &str) =
+    ("dimm-and-cpu.toml", include_str!("../../../scenarios/dimm-and-cpu.toml"));
 
 /// Every scenario file of the repository, including those for known bugs and of the tests.
 #[cfg(test)]
@@ -199,13 +200,17 @@ pub enum Order {
 }
 
 impl Scenario {
-    /// Reads and checks a scenario file, and returns its text too. The scenario's name is that of
-    /// the file, without `.toml`.
+    /// Reads and checks a scenario file, or the scenario of this name that the binary carries. Also
+    /// returns its text. The scenario's name is that of the file, without `.toml`.
     pub fn read(path: &Path) -> Result<(Self, String)> {
-        let text = fs_err::read_to_string(path).map_err(|error| {
-            Error::user(format!("cannot read the scenario: {error}"))
-                .help("name a file such as scenarios/dimm-and-cpu.toml")
-        })?;
+        let text = match built_in(path).filter(|_| !path.exists()) {
+            Some(text) => text.to_owned(),
+            None => fs_err::read_to_string(path).map_err(|error| {
+                let names: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+                Error::user(format!("cannot read the scenario: {error}"))
+                    .help(format!("name a file, or one of: {}", names.join(", ")))
+            })?,
+        };
         Ok((Self::parse(&path.display().to_string(), &text)?, text))
     }
 

@@ -126,11 +126,11 @@ fn drawn(offset: Offset, number: u32, random: &mut ChaCha8Rng) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::DEFAULT;
+    use crate::scenario::SAMPLE;
 
     #[test]
     fn a_seed_is_a_schedule() {
-        let scenario = Scenario::parse(DEFAULT.0, DEFAULT.1).unwrap();
+        let scenario = Scenario::parse(SAMPLE.0, SAMPLE.1).unwrap();
         let run = Seed(7);
         assert_eq!(scenario.schedule(run.of_trial(0), 0), scenario.schedule(run.of_trial(0), 0));
         assert_ne!(scenario.schedule(run.of_trial(0), 0), scenario.schedule(run.of_trial(1), 1));

@@ -324,10 +324,10 @@ impl Timing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::{DEFAULT, Scenario};
+    use crate::scenario::{SAMPLE, Scenario};
 
     fn parse(latency: &str) -> crate::Result<Scenario> {
-        Scenario::parse("t.toml", &format!("{}\n[latency]\n{latency}\n", DEFAULT.1))
+        Scenario::parse("t.toml", &format!("{}\n[latency]\n{latency}\n", SAMPLE.1))
     }
 
     #[test]

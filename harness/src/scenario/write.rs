@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn some_devices_of_a_group_are_a_list() {
-        let (file, text) = super::super::DEFAULT;
+        let (file, text) = super::super::SAMPLE;
         let mut scenario = Scenario::parse(file, text).unwrap();
         scenario.about = "a \"quoted\" \\ \u{7f} thing".into();
         scenario.lanes[0].steps[0].operations.swap(1, 2);

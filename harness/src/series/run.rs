@@ -73,8 +73,8 @@ pub fn judge<'a>(
     Box::pin(async move {
         let (started, began) = (jiff::Timestamp::now(), Instant::now());
         // A mistake is reported before anything is built or written.
-        if let Some(file) = &spec.all.scenario {
-            Scenario::read(file)?;
+        for file in spec.all.scenarios.paths() {
+            Scenario::read(&file)?;
         }
         let draft = tempfile::tempdir()?;
         split(&spec.patches, draft.path(), env.cancel).await?;
@@ -157,11 +157,12 @@ impl Series<'_> {
         };
         let spec = ComparisonSpec {
             kernels: pair,
-            scenario: self.all.scenario.clone(),
+            scenarios: self.all.scenarios.clone(),
             trials: TrialsSpec { end: self.spec.trials, ..TrialsSpec::default() },
             analyses: AnalysesSpec {
                 control: AnalysisRequest::Omitted,
                 coverage: AnalysisRequest::Refused,
+                reach: AnalysisRequest::Refused,
                 overlap: AnalysisRequest::Refused,
                 ..AnalysesSpec::default()
             },

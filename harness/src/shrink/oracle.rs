@@ -11,7 +11,7 @@ use crate::scenario::{Scenario, Schedule};
 use crate::text::harmless;
 use crate::trial::checkpoint::{self, Boot};
 use crate::trial::{
-    Again, Happened, Instruments, Original, TrialContext, TrialOutcome, TrialPlan, TrialRecord, TrialSetup,
+    Again, Happened, Instruments, Original, ScenarioOfTrial, TrialContext, TrialOutcome, TrialPlan, TrialRecord, TrialSetup,
     TrialStart, run_all,
 };
 use crate::vmm::LaunchMode;
@@ -91,12 +91,13 @@ impl<'a> Bench<'a> {
             let seed = if schedule.is_some() { self.record.seed } else { self.record.seed.of_trial(number) };
             let schedule = schedule.cloned().unwrap_or_else(|| scenario.schedule(seed, number));
             let replay = Some(Original { folder: name.to_owned(), schedule });
-            TrialPlan { side: self.record.side, number, seed, replay, attempt: 0 }
+            let (side, scenario) = (self.record.side, ScenarioOfTrial::default());
+            TrialPlan { side, scenario, number, seed, replay, attempt: 0 }
         });
         let trials = self.folder.trials();
         let setup =
             TrialSetup { context: &self.context, start: &self.start, instruments: &Instruments::default() };
-        let ran = run_all(setup, plans, self.workers, &trials, self.env.cancel, &tell).await;
+        let ran = run_all(std::slice::from_ref(&setup), plans, self.workers, &trials, self.env.cancel, &tell).await;
         let (_, count, ended, _) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.trials += ended;
         match ran.stopped {

@@ -63,7 +63,7 @@ async fn thin(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::{DEFAULT, Operation, Seed};
+    use crate::scenario::{SAMPLE, Operation, Seed};
     use crate::shrink::{Size, flatten};
 
     fn does(scenario: &Scenario, words: &str) -> bool {
@@ -89,7 +89,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_operation_is_left_with_what_makes_it_legal() {
-        let (left, tried) = left(DEFAULT.1, |candidate| {
+        let (left, tried) = left(SAMPLE.1, |candidate| {
             let unplugs = candidate.lanes.iter().flat_map(|l| &l.steps).flat_map(|s| &s.operations);
             unplugs.filter(|o| o.kind() == "unplug dimm").count() >= 1
         })
@@ -122,7 +122,7 @@ mod tests {
             };
             names("unplug dimm") && names("plug cpu") && candidate.machine.cpus == 2
         };
-        let (left, _) = left(DEFAULT.1, needs).await;
+        let (left, _) = left(SAMPLE.1, needs).await;
         let size = Size::of(&left).to_string();
         assert!(size.starts_with("lanes 2, loads 0, operations 3, "), "{size}");
         assert_eq!((left.machine.cpus, left.machine.max_cpus, left.machine.slots), (2, 3, 1));

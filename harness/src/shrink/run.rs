@@ -48,9 +48,12 @@ pub fn shrink<'a>(
         let mut run = recorded.run(&spec.running, &folder, spec.times, env);
         // There is no run.json: each candidate has a scenario of its own, so its trials cannot be
         // continued or replayed.
-        environment::save_inputs(&folder, &recorded.scenario_text, recorded.initramfs)?;
-        let scenario = recorded.scenario.clone();
-        let (context, start, _kernels) = recorded.context(&spec.running, &mut run, &folder, env).await?;
+        environment::save_inputs(&folder, &run, recorded.texts(), recorded.initramfs)?;
+        let (ready, _kernels) = recorded.contexts(&spec.running, &mut run, &folder, env).await?;
+        let Some((context, start)) = ready.into_iter().next() else {
+            return Err(Error::infrastructure("the recorded trial has no scenario"));
+        };
+        let scenario = context.scenario.clone();
         let workers = run.plan.workers;
         let result = ShrinkResult {
             schema: SCHEMA,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hotplug_protocol::GuestTime;
 
+use super::callbacks::CallbackEvents;
 use super::context::TrialPlan;
 use super::lanes::Log;
 use super::operation::OperationRecord;
@@ -34,6 +35,8 @@ pub(super) struct TrialState {
     pub(super) lock_stat: Option<String>,
     /// The trace of its kernel.
     pub(super) traced: Traced,
+    /// The trace of its callbacks.
+    pub(super) callbacks: CallbackEvents,
     pub(super) load_loops: Vec<u64>,
     /// The holds.
     pub(super) holds: Vec<Hold>,
@@ -43,6 +46,7 @@ pub(super) struct TrialState {
 #[expect(clippy::too_many_arguments, reason = "a record is made of all parts of a trial")]
 pub(super) fn classify(
     plan: &TrialPlan,
+    scenario: &str,
     schedule: Schedule,
     dir: &Path,
     event_log: &Arc<EventLog>,
@@ -116,6 +120,7 @@ pub(super) fn classify(
     TrialRecord {
         side: plan.side,
         folder: dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+        scenario: scenario.to_owned(),
         number: plan.number,
         seed: plan.seed,
         schedule,

@@ -11,6 +11,7 @@ use super::repro_script::OnDisk;
 use super::timing::Watched;
 use crate::arch::Platform;
 use crate::host::{Accelerator, Qemu};
+use crate::reach::CallbackLayout;
 use crate::rendezvous::Places;
 use crate::scenario::{Clock, Scenario, Schedule, Seed};
 use crate::unavailable::Unavailable;
@@ -125,6 +126,8 @@ pub struct Instruments {
     pub counted: Option<Sides<Vec<String>>>,
     /// The functions or locks to time, and the victims.
     pub watched: Option<Watched>,
+    /// Where each kernel keeps its callbacks of hotplug, to record which there are and which run.
+    pub callbacks: Option<Sides<Arc<CallbackLayout>>>,
 }
 
 /// The setup of a batch of trials.
@@ -143,7 +146,9 @@ pub struct TrialSetup<'a> {
 pub struct TrialPlan {
     /// The kernel.
     pub side: Side,
-    /// The number within the side.
+    /// Its scenario.
+    pub scenario: ScenarioOfTrial,
+    /// The number within the side and the scenario.
     pub number: u32,
     /// The seed of its schedule.
     pub seed: Seed,
@@ -151,6 +156,22 @@ pub struct TrialPlan {
     pub replay: Option<Original>,
     /// The number of earlier attempts, all of which were spoilt.
     pub attempt: u32,
+}
+
+/// The scenario of a trial, among those of its run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScenarioOfTrial {
+    /// The place of its setup among those of the run.
+    pub place: usize,
+    /// Its name, with which the trial's folder begins. None if the run has one scenario.
+    pub prefix: Option<Arc<str>>,
+}
+
+impl ScenarioOfTrial {
+    /// The name of the folder of a trial `name`.
+    pub(super) fn folder(&self, name: &str) -> String {
+        self.prefix.as_ref().map_or_else(|| name.to_owned(), |prefix| format!("{prefix}-{name}"))
+    }
 }
 
 /// A recorded trial that is replayed.
@@ -163,10 +184,11 @@ pub struct Original {
 }
 
 impl TrialPlan {
-    /// The name of its folder, such as `before-003`, or `before-003-again1` for a second attempt.
+    /// The name of its folder, such as `before-003`, or `before-003-again1` for a second attempt. In
+    /// a run of several scenarios it begins with the scenario's name.
     pub fn folder(&self) -> String {
         let name = match &self.replay {
-            None => format!("{}-{:03}", self.side, self.number),
+            None => self.scenario.folder(&format!("{}-{:03}", self.side, self.number)),
             Some(original) => format!("{}-replay-{:03}", original.folder, self.number),
         };
         match self.attempt {

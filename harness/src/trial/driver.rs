@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::accounting::Ledger;
 use super::classify::TrialState;
+use super::callbacks::CallbackTrace;
 use super::context::{TrialPlan, TrialSetup, TrialStart};
 use super::coverage::Count;
 use super::cpus::Cpus;
@@ -35,6 +36,8 @@ pub(super) struct TrialDriver<'a> {
     pub(super) count: Option<&'a Count<'a>>,
     /// The trace, if functions or locks are timed.
     pub(super) trace: Option<&'a Trace<'a>>,
+    /// The trace of callbacks, if they are recorded.
+    pub(super) callbacks: Option<&'a CallbackTrace<'a>>,
     /// Cancelled when the first operation was accepted.
     pub(super) under_way: &'a CancellationToken,
 }
@@ -72,6 +75,10 @@ impl TrialDriver<'_> {
             let broken =
                 |error: AgentError| Cut::Broken(format!("the guest's tracer cannot be set up: {error}"));
             state.traced = begun.map_err(broken)?;
+        }
+        if let Some(callbacks) = self.callbacks {
+            let begun = callbacks.begin(&vm.agent).await;
+            state.callbacks = begun.map_err(|error| Cut::Broken(error.to_string()))?;
         }
         let counted = async {
             match self.count {
@@ -227,6 +234,9 @@ impl TrialDriver<'_> {
             if let Some(trace) = self.trace {
                 trace.end(&vm.agent, &mut state.traced).await.ok()?;
                 trace.see_swapped(vm.swapped_kib(), &mut state.traced);
+            }
+            if let Some(callbacks) = self.callbacks {
+                callbacks.end(&vm.agent, &mut state.callbacks).await.ok()?;
             }
             if let Ok(Answer::LoadEnded(mut ended)) = vm.agent.ask(Request::StopLoad).await {
                 // The victims were started last.

@@ -1,6 +1,7 @@
 //! A trial: one restored checkpoint or one boot, one schedule of operations, one outcome.
 
 mod accounting;
+mod callbacks;
 pub mod checkpoint;
 mod classify;
 mod completion;
@@ -21,13 +22,16 @@ mod repro_script;
 mod resume;
 mod run;
 mod timing;
+mod tracer;
 mod vm;
 
 pub use accounting::Mismatch;
-pub use context::{Instruments, Original, TrialContext, TrialPlan, TrialSetup, TrialStart};
+pub use context::{
+    Instruments, Original, ScenarioOfTrial, TrialContext, TrialPlan, TrialSetup, TrialStart,
+};
 pub use operation::OperationRecord;
 pub use outcome::{Armed, Seen, TrialOutcome, TrialRecord};
-pub use pool::{Again, Happened, Repeated, Tell, TrialsRun, plan, run_all};
+pub use pool::{Again, Happened, Repeated, Tell, TrialsRun, plan, plan_of, run_all};
 pub use repro_script::OnDisk;
 pub use resume::{PriorTrials, look_back};
 pub use timing::{TimingSource, Watched};

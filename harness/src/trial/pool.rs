@@ -1,6 +1,7 @@
 //! Runs all trials of a run. The sides alternate, a few trials run at a time, and spoilt trials are
 //! tried again.
 
+use std::iter::Peekable;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Mutex;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::context::{TrialPlan, TrialSetup, TrialStart};
+use super::context::{ScenarioOfTrial, TrialPlan, TrialSetup, TrialStart};
 use super::outcome::{TrialOutcome, TrialRecord};
 use super::run::{Prepared, prepare};
 use crate::error::ErrorKind;
@@ -50,8 +51,23 @@ pub enum Again {
 /// The trials of these numbers, in the order before, after, after, before and so on. So neither
 /// side gains if the machine becomes faster or slower over time.
 pub fn plan(numbers: Range<u32>, seed: Seed) -> impl Iterator<Item = TrialPlan> + Send {
-    let of =
-        move |side, number| TrialPlan { side, number, seed: seed.of_trial(number), replay: None, attempt: 0 };
+    plan_of(ScenarioOfTrial::default(), numbers, seed)
+}
+
+/// Like [`plan`], for one of several scenarios.
+pub fn plan_of(
+    scenario: ScenarioOfTrial,
+    numbers: Range<u32>,
+    seed: Seed,
+) -> impl Iterator<Item = TrialPlan> + Send {
+    let of = move |side, number| TrialPlan {
+        side,
+        scenario: scenario.clone(),
+        number,
+        seed: seed.of_trial(number),
+        replay: None,
+        attempt: 0,
+    };
     numbers.flat_map(move |n| {
         let (first, second) =
             if n % 2 == 0 { (Side::Before, Side::After) } else { (Side::After, Side::Before) };
@@ -90,24 +106,41 @@ pub type Tell<'a> = &'a (dyn Fn(Happened) -> ControlFlow<()> + Sync);
 
 /// The trials that are still to be run. All workers share it.
 struct Supply<'a> {
-    setup: TrialSetup<'a>,
+    /// One for each scenario.
+    setups: &'a [TrialSetup<'a>],
     folder: &'a Path,
     cancel: &'a CancellationToken,
     tell: Tell<'a>,
-    plans: Mutex<Box<dyn Iterator<Item = TrialPlan> + Send + 'a>>,
+    plans: Mutex<Peekable<Box<dyn Iterator<Item = TrialPlan> + Send + 'a>>>,
     /// The caller wants no further trials.
     closed: AtomicBool,
 }
 
 impl Supply<'_> {
-    /// The next trial, with its QEMU already started.
-    async fn next(&self) -> Option<Result<Prepared>> {
+    /// The setup of a trial. A plan with an unknown scenario is a bug, which fails as
+    /// infrastructure.
+    fn setup(&self, plan: &TrialPlan) -> Result<TrialSetup<'_>> {
+        let lost = || Error::infrastructure(format!("trial {} has no setup", plan.folder()));
+        self.setups.get(plan.scenario.place).copied().ok_or_else(lost)
+    }
+
+    /// The next trial, with its QEMU already started. While another trial runs (`ahead`), a guest
+    /// that boots is not started: it would boot at once. Only a guest from a checkpoint waits.
+    async fn next(&self, ahead: bool) -> Option<Result<Prepared>> {
+        let waits = |plan: &TrialPlan| {
+            self.setup(plan).is_ok_and(|setup| matches!(setup.start, TrialStart::Restored(_)))
+        };
         let plan = match self.plans.lock() {
-            Ok(mut plans) if !self.closed.load(Ordering::Relaxed) => plans.next()?,
+            Ok(mut plans) if !self.closed.load(Ordering::Relaxed) => {
+                plans.next_if(|plan| !ahead || waits(plan))?
+            }
             _ => return None,
         };
         let dir = self.folder.join(plan.folder());
-        Some(prepare(self.setup, plan, dir, self.cancel).await)
+        match self.setup(&plan) {
+            Ok(setup) => Some(prepare(setup, plan, dir, self.cancel).await),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     fn tell(&self, happened: Happened) {
@@ -124,10 +157,11 @@ impl Supply<'_> {
         repeated: &mut Vec<Repeated>,
     ) -> Result<()> {
         let mut plan = trial.plan.clone();
+        let setup = self.setup(&plan)?;
         loop {
             self.tell(Happened::Began(plan.clone()));
             let span = tracing::debug_span!("trial", folder = plan.folder());
-            let record = trial.run(self.setup, self.cancel, under_way).instrument(span).await?;
+            let record = trial.run(setup, self.cancel, under_way).instrument(span).await?;
             if !record.is_spoilt() || plan.attempt >= RETRIES {
                 self.tell(Happened::Ended(Box::new(record), Again::No));
                 return Ok(());
@@ -136,7 +170,7 @@ impl Supply<'_> {
             self.tell(Happened::Ended(Box::new(record), Again::Yes));
             plan.attempt += 1;
             let dir = self.folder.join(plan.folder());
-            trial = prepare(self.setup, plan.clone(), dir, self.cancel).await?;
+            trial = prepare(setup, plan.clone(), dir, self.cancel).await?;
         }
     }
 
@@ -153,10 +187,7 @@ impl Supply<'_> {
     /// A worker. It runs trial after trial, and starts the next trial's QEMU while one runs.
     async fn work(&self) -> TrialsRun {
         let mut ran = TrialsRun::default();
-        // A guest that boots does so as soon as its QEMU starts. Only a guest from a checkpoint
-        // waits.
-        let ahead = matches!(self.setup.start, TrialStart::Restored(_));
-        let mut next = self.next().await;
+        let mut next = self.next(false).await;
         while let Some(trial) = next.take() {
             let under_way = CancellationToken::new();
             let one = async {
@@ -170,7 +201,7 @@ impl Supply<'_> {
             };
             let following = async {
                 under_way.cancelled().await;
-                if ahead { self.next().await } else { None }
+                self.next(true).await
             };
             let (ended, prepared) = tokio::join!(one, following);
             next = prepared;
@@ -184,26 +215,27 @@ impl Supply<'_> {
                 break;
             }
             if next.is_none() {
-                next = self.next().await;
+                next = self.next(false).await;
             }
         }
         ran
     }
 }
 
-/// Runs `plans` in their order, in folders below `folder`, with `workers` trials at a time.
+/// Runs `plans` in their order, in folders below `folder`, with `workers` trials at a time. `setups`
+/// has one setup for each scenario of the plans.
 ///
 /// Ctrl-C ends all trials at once. What they have collected stays in the folder.
 pub async fn run_all(
-    setup: TrialSetup<'_>,
+    setups: &[TrialSetup<'_>],
     plans: impl Iterator<Item = TrialPlan> + Send,
     workers: usize,
     folder: &Path,
     cancel: &CancellationToken,
     tell: Tell<'_>,
 ) -> TrialsRun {
-    let plans = Mutex::new(Box::new(plans) as Box<dyn Iterator<Item = TrialPlan> + Send>);
-    let supply = Supply { setup, folder, cancel, tell, plans, closed: AtomicBool::new(false) };
+    let plans = Mutex::new((Box::new(plans) as Box<dyn Iterator<Item = TrialPlan> + Send>).peekable());
+    let supply = Supply { setups, folder, cancel, tell, plans, closed: AtomicBool::new(false) };
     let mut running: FuturesUnordered<_> = (0..workers.max(1)).map(|_| supply.work()).collect();
     let mut all = TrialsRun::default();
     while let Some(mine) = running.next().await {
@@ -225,5 +257,14 @@ mod tests {
         assert_eq!(names, ["before-000", "after-000", "after-001", "before-001"]);
         assert_eq!(plan[0].seed, plan[1].seed);
         assert_ne!(plan[1].seed, plan[2].seed);
+    }
+
+    #[test]
+    fn a_trial_of_one_of_several_scenarios_is_named_by_it() {
+        let scenario = ScenarioOfTrial { place: 2, prefix: Some("pmem".into()) };
+        let mut first = plan_of(scenario, 3..4, Seed(1)).next().unwrap();
+        assert_eq!(first.folder(), "pmem-after-003");
+        first.attempt = 1;
+        assert_eq!(first.folder(), "pmem-after-003-again1");
     }
 }

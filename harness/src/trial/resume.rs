@@ -4,13 +4,15 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::context::TrialPlan;
+use hotplug_side::Side;
+
+use super::context::{ScenarioOfTrial, TrialPlan};
 use super::outcome::TrialRecord;
-use super::pool::{RETRIES, Repeated, plan};
+use super::pool::{RETRIES, Repeated, plan_of};
 use crate::scenario::Seed;
 use crate::{Error, Result};
 
-/// The trials of a run that exist.
+/// The trials of one scenario of a run that exist.
 #[derive(Debug, Default)]
 pub struct PriorTrials {
     /// The number of trials that count.
@@ -26,12 +28,14 @@ pub struct PriorTrials {
     pub seconds: f64,
 }
 
-/// Reads the trials of a run below `folder`, in the order of their numbers, from `first` on. `each`
-/// receives every trial that counts, the before side's first, and the total duration up to and
+/// Reads the trials of one scenario of a run below `folder`, in the order of their numbers, from
+/// `first` on. `each` receives every trial that counts, the before side's first, and the total duration up to and
 /// including it in seconds. The folder of a trial that was cut off, and so has no record, is
 /// removed.
 pub fn look_back(
     folder: &Path,
+    scenario: &ScenarioOfTrial,
+    name: &str,
     first: u32,
     seed: Seed,
     mut each: impl FnMut(TrialRecord, f64),
@@ -41,17 +45,20 @@ pub fn look_back(
         names.insert(entry?.file_name().to_string_lossy().into_owned());
     }
     let mut past = PriorTrials {
-        next: names.iter().filter_map(|name| number(name)).max().map_or(first, |n| n + 1),
+        next: names.iter().filter_map(|name| number(name, scenario)).max().map_or(first, |n| n + 1),
         ..PriorTrials::default()
     };
     // The trials are read in another order than they run: before always comes first.
-    let mut plans: Vec<(usize, TrialPlan)> = plan(first..past.next, seed).enumerate().collect();
+    let mut plans: Vec<(usize, TrialPlan)> =
+        plan_of(scenario.clone(), first..past.next, seed).enumerate().collect();
     plans.sort_by_key(|(_, plan)| (plan.number, plan.side));
     let mut left = Vec::new();
     for (place, plan) in plans {
         match last_attempt(folder, plan, &mut past)? {
-            Ok(record) => {
+            Ok(mut record) => {
                 past.done += 1;
+                // A record of an older version lacks the name.
+                name.clone_into(&mut record.scenario);
                 each(record, past.seconds);
             }
             Err(plan) => left.push((place, plan)),
@@ -62,9 +69,13 @@ pub fn look_back(
     Ok(past)
 }
 
-/// The number in the name of a trial's folder: 3 in `before-003` and in `before-003-again1`.
-fn number(folder: &str) -> Option<u32> {
-    folder.split('-').nth(1)?.parse().ok()
+/// The number in the name of a trial's folder: 3 in `before-003` and in `before-003-again1`. None for
+/// a trial of another scenario.
+fn number(folder: &str, scenario: &ScenarioOfTrial) -> Option<u32> {
+    let name = folder.strip_prefix(scenario.folder("").as_str())?;
+    let (side, rest) = name.split_once('-')?;
+    let is_side = Side::BOTH.iter().any(|one| one.to_string() == side);
+    is_side.then(|| rest.split('-').next()?.parse().ok()).flatten()
 }
 
 /// The record of `plan` that counts, or the next attempt of it.

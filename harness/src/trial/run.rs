@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::callbacks::CallbackTrace;
 use super::checkpoint::Checkpoint;
 use super::classify::{TrialState, classify};
 use super::context::{TrialPlan, TrialSetup};
@@ -92,6 +93,9 @@ impl Prepared {
         let count = instruments.counted.as_ref().map(|sources| Count::new(sources.of(plan.side)));
         let cpus = context.scenario.machine.max_cpus;
         let trace = instruments.watched.as_ref().map(|watched| Trace::new(watched, cpus));
+        let callbacks = instruments.callbacks.as_ref();
+        let callbacks = callbacks.map(|layouts| CallbackTrace::new(layouts.of(plan.side), cpus));
+        let mut registered = Err("its guest was gone at the end".to_owned());
         let (lost, ended, kernel_log, locks) = match vm {
             Err(error) => {
                 state.cut = Some(Cut::Broken(error.to_string()));
@@ -107,6 +111,7 @@ impl Prepared {
                     holds: &holds,
                     count: count.as_ref(),
                     trace: trace.as_ref(),
+                    callbacks: callbacks.as_ref(),
                     under_way,
                 };
                 tokio::select! {
@@ -124,6 +129,9 @@ impl Prepared {
                     }
                     _ => Err(Unavailable::because("its guest was gone at the end")),
                 };
+                if let (Some(callbacks), None) = (&callbacks, &state.cut) {
+                    registered = callbacks.registered(&vm).await;
+                }
                 let lost = vm.kmsg.lost();
                 let ended = vm.shut_down(state.cut.as_ref()).await;
                 // A trial whose evidence could not be written says nothing, so this error comes
@@ -146,8 +154,10 @@ impl Prepared {
             text.map_or(Ok(()), |text| write_whole(&dir.join(name), text.as_bytes()))?;
         }
         let traced = std::mem::take(&mut state.traced);
+        let events = std::mem::take(&mut state.callbacks);
         state.holds = holds.into_inner();
-        let record = classify(&plan, schedule, &dir, &event_log, &kernel_log, lost, log, state, ended);
+        let name = &context.scenario.name;
+        let record = classify(&plan, name, schedule, &dir, &event_log, &kernel_log, lost, log, state, ended);
         if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
             repro_script::write(context, &dir, &record)?;
         }
@@ -156,6 +166,7 @@ impl Prepared {
             locks::write(&dir, &record, locks, base)?;
             count.map_or(Ok(()), |count| count.write(&plan, &dir))?;
             trace.map_or(Ok(()), |trace| trace.write(&plan, &dir, &record, traced))?;
+            callbacks.map_or(Ok(()), |callbacks| callbacks.write(&dir, &record, events, registered))?;
         }
         write_json(&dir.join("trial.json"), &record)?;
         Ok(record)

@@ -8,15 +8,13 @@ use hotplug_protocol::{AgentEvent, Load, LoadEnd, Request};
 use super::OperationRecord;
 use super::context::TrialPlan;
 use super::outcome::TrialRecord;
+use super::tracer::{lost_events, tell, trace};
 use crate::Result;
 use crate::event_log::{Event, OperationOutcome, Stamped};
 use crate::files::{write_json_compact, write_whole};
 use crate::guest::{Agent, AgentError, LOCK_STAT};
 use crate::latency::{self, CameOnline, Course, TrialTimes, VictimTimes};
 use crate::scenario::{Clock, Mark, Phase, Victim};
-
-/// The folder of the kernel's tracer (Documentation/trace/ftrace.rst).
-const TRACING: &str = "/sys/kernel/tracing";
 
 /// The size of the trace buffer of each CPU, enough for 100,000 calls. If it is full, the newest
 /// calls are lost, and the kernel counts them.
@@ -123,19 +121,8 @@ impl<'a> Trace<'a> {
             return Ok(());
         }
         tell(agent, "tracing_on", "0").await?;
-        for cpu in 0..self.cpus {
-            // `None` means that the machine cannot have this CPU.
-            let path = format!("{TRACING}/per_cpu/cpu{cpu}/stats");
-            let Some(stats) = agent.read_if_there(&path).await? else { continue };
-            let lost = |line: &&str| {
-                let (what, count) = line.split_once(':').unwrap_or_default();
-                matches!(what.trim(), "overrun" | "commit overrun" | "dropped events") && count.trim() != "0"
-            };
-            if let Some(lost) = stats.lines().find(lost) {
-                traced.odd = Some(format!("its trace lost events on CPU {cpu}: {}", lost.trim()));
-            }
-        }
-        traced.trace = Some(agent.read(format!("{TRACING}/trace")).await?);
+        traced.odd = lost_events(agent, self.cpus).await?;
+        traced.trace = Some(trace(agent).await?);
         Ok(())
     }
 
@@ -222,12 +209,6 @@ async fn begin_trace(agent: &Agent, functions: &[String], traced: &mut Traced) -
         tell(agent, "tracing_on", "1").await?;
     }
     Ok(())
-}
-
-/// Writes to one of the tracer's files.
-async fn tell(agent: &Agent, file: &str, data: &str) -> Result<(), AgentError> {
-    let path = format!("{TRACING}/{file}");
-    agent.ask(Request::Write { path, data: data.to_owned() }).await.map(drop)
 }
 
 /// The course of an operation by the host's clock. `None` if the operation was not done.

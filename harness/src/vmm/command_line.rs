@@ -210,7 +210,7 @@ fn place(machine: &Machine, slot: u32) -> String {
 mod tests {
     use super::*;
     use crate::host::Accelerator;
-    use crate::scenario::{Clock, DEFAULT, Scenario};
+    use crate::scenario::{Clock, SAMPLE, Scenario};
 
     fn boot(accelerator: Accelerator, platform: Platform, start: LaunchMode) -> LaunchOptions {
         let clock = Clock::Wall;
@@ -226,7 +226,7 @@ mod tests {
     }
 
     fn words(boot: LaunchOptions) -> Vec<String> {
-        let scenario = Scenario::parse(DEFAULT.0, DEFAULT.1).unwrap();
+        let scenario = Scenario::parse(SAMPLE.0, SAMPLE.1).unwrap();
         command_line(&scenario, boot)
     }
 

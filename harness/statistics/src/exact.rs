@@ -24,6 +24,56 @@ pub fn fisher_two_sided(a: u32, n: u32, b: u32, m: u32) -> f64 {
     sum.min(1.0)
 }
 
+/// Counts of two sides under one condition: `a` of `n` against `b` of `m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table {
+    /// Trials of the first side that showed it.
+    pub a: u32,
+    /// All trials of the first side.
+    pub n: u32,
+    /// Trials of the second side that showed it.
+    pub b: u32,
+    /// All trials of the second side.
+    pub m: u32,
+}
+
+/// Probabilities below this one are left out of the sums of [`stratified_two_sided`]. A smaller
+/// result is 0.
+const NEGLIGIBLE: f64 = 1e-100;
+
+/// The exact test for several conditions at once, two-sided: whether the sides differ, given the
+/// rate of each condition. For one table it is Fisher's exact test.
+///
+/// The margins of each table are fixed, so the counts of the first side are independent and
+/// hypergeometric. Their sum is compared with the observed sum, as in Fisher's test (the exact form
+/// of the test of Cochran, Mantel and Haenszel). A table in which no trial or every trial showed it
+/// has no effect. So trials that could not show the difference do not dilute it.
+pub fn stratified_two_sided(tables: &[Table]) -> f64 {
+    if let [Table { a, n, b, m }] = *tables {
+        return fisher_two_sided(a, n, b, m);
+    }
+    let mut observed = 0;
+    // The probability of each sum, from the lowest possible one.
+    let mut sums = vec![1.0];
+    for &Table { a, n, b, m } in tables {
+        let (seen, all) = (a + b, n + m);
+        let lowest = seen.saturating_sub(m);
+        observed += (a - lowest) as usize;
+        let choose = |n: u32, k: u32| ln_choose(u64::from(n), u64::from(k));
+        let ln_p = |x: u32| choose(n, x) + choose(m, seen - x) - choose(all, seen);
+        let own: Vec<f64> = (lowest..=seen.min(n)).map(|x| ln_p(x).exp()).collect();
+        let mut next = vec![0.0; sums.len() + own.len() - 1];
+        for (i, p) in sums.iter().enumerate().filter(|(_, p)| **p > NEGLIGIBLE) {
+            for (j, q) in own.iter().enumerate().filter(|(_, q)| **q > NEGLIGIBLE) {
+                next[i + j] += p * q;
+            }
+        }
+        sums = next;
+    }
+    let limit = sums.get(observed).copied().unwrap_or(0.0) * (1.0 + 1e-7);
+    sums.iter().filter(|p| **p <= limit).sum::<f64>().min(1.0)
+}
+
 /// Fisher's exact test, one-sided, for all `n` of one side against none of `m` of the other: an
 /// upper bound of the probability of this result if both sides have the same rate. The direction
 /// must be known before.
@@ -126,6 +176,25 @@ mod tests {
             let sum: f64 = (1..=n).map(ln).sum();
             assert!((ln_factorial(n) - sum).abs() < 1e-8, "{n}");
         }
+    }
+
+    #[test]
+    fn strata_add_up_and_do_not_dilute() {
+        let table = |a, n, b, m| Table { a, n, b, m };
+        // One table is Fisher's test.
+        close(stratified_two_sided(&[table(3, 4, 1, 4)]), fisher_two_sided(3, 4, 1, 4));
+        // By hand: one table of C(6, 3) = 20 in each stratum, on both ends.
+        close(stratified_two_sided(&[table(0, 3, 3, 3), table(0, 3, 3, 3)]), 2.0 / 400.0);
+        // Opposite effects cancel: the observed sum is the most likely one.
+        close(stratified_two_sided(&[table(0, 3, 3, 3), table(3, 3, 0, 3)]), 1.0);
+        // A stratum in which nothing was seen, or everything, or with one side alone, has no effect.
+        let one = table(0, 5, 5, 5);
+        for other in [table(0, 50, 0, 50), table(7, 7, 9, 9), table(2, 4, 0, 0)] {
+            close(stratified_two_sided(&[one, other]), 2.0 / 252.0);
+        }
+        // From the definition, with the exact fractions of both hypergeometric distributions.
+        close(stratified_two_sided(&[table(2, 10, 5, 10), table(1, 10, 4, 10)]), 0.084_667_254_5);
+        close(stratified_two_sided(&[]), 1.0);
     }
 
     #[test]

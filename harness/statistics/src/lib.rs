@@ -5,6 +5,7 @@ mod exact;
 mod groups;
 
 pub use exact::{
-    always_against_never, clean_trials, detectable_rate, fisher_two_sided, interval, probability_of_at_most,
+    Table, always_against_never, clean_trials, detectable_rate, fisher_two_sided, interval,
+    probability_of_at_most, stratified_two_sided,
 };
 pub use groups::{ALPHA, Groups, coefficient_of_variation, fewest_boots, holm, mean, median, quantile};

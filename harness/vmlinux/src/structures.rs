@@ -16,18 +16,32 @@ pub struct Structure {
     pub members: HashMap<String, u64>,
 }
 
-/// The structures in the debug information of kernel/locking/lockdep.c, by name.
-pub fn structures(file: &object::File<'_>) -> Result<HashMap<String, Structure>, gimli::Error> {
+/// The structures in the debug information of a source file such as `kernel/locking/lockdep.c`, by
+/// name.
+pub fn structures(file: &object::File<'_>, source: &str) -> Result<HashMap<String, Structure>, gimli::Error> {
     let sections = sections(file)?;
     let dwarf = dwarf(&sections);
     let mut units = dwarf.units();
     while let Some(header) = units.next()? {
         let unit = dwarf.unit(header)?;
-        if unit.name.is_some_and(|name| name.ends_with(b"kernel/locking/lockdep.c")) {
+        if unit.name.is_some_and(|name| name.ends_with(source.as_bytes())) {
             return structures_of(&dwarf, &unit);
         }
     }
     Ok(HashMap::new())
+}
+
+/// The source files that were compiled into the kernel, as the compiler named them.
+pub fn sources(file: &object::File<'_>) -> Result<Vec<String>, gimli::Error> {
+    let sections = sections(file)?;
+    let dwarf = dwarf(&sections);
+    let mut units = dwarf.units();
+    let mut all = Vec::new();
+    while let Some(header) = units.next()? {
+        let unit = dwarf.unit(header)?;
+        all.extend(unit.name.map(|name| String::from_utf8_lossy(&name).into_owned()));
+    }
+    Ok(all)
 }
 
 fn structures_of<R: gimli::Reader>(

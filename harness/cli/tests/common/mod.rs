@@ -46,7 +46,7 @@ impl Run {
     /// coverage and latency are off, because they have tests of their own.
     pub(crate) fn compare(&self) -> assert_cmd::Command {
         let mut command = self.compare_with_control();
-        command.args(["--no-control", "--no-coverage", "--no-latency"]);
+        command.args(["--no-control", "--no-coverage", "--no-reach", "--no-latency"]);
         command
     }
 

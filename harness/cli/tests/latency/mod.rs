@@ -19,7 +19,7 @@ fn exact(run: &Run, name: &str) -> assert_cmd::Command {
 
 fn timed(run: &Run) -> assert_cmd::Command {
     let mut command = run.compare_with_control();
-    command.args(["--no-control", "--no-coverage"]);
+    command.args(["--no-control", "--no-coverage", "--no-reach"]);
     command
 }
 

@@ -134,7 +134,7 @@ fn what_was_spoilt_or_cut_off_is_run_again_and_more_trials_can_be_asked_for() {
     with("/kernels/after/image_hash", "00", &["after kernel", "help: hotplug kernel build"]);
     with("/host/qemu", "9.9.9", &["QEMU 9.9.9", "help:"]);
     with("/initramfs_hash", "00", &["guest agent", "help:"]);
-    with("/scenario_hash", "00", &["scenario.toml", "help:"]);
+    with("/scenarios/0/hash", "00", &["scenario.toml", "help:"]);
     let lock = std::fs::File::open(&folder).unwrap();
     let lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
     mistake(&resume, &["in use by another", "help:"]);

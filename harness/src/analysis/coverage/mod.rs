@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use hotplug_side::{Side, Sides};
 
 use super::{Analysis, Kernels, Prepared};
+use crate::conclusion::Conclusions;
 use crate::compare::{Coverage, FileCoverage, Judgement, SideCounts};
 use crate::coverage::{self, Counted, Objects, TrialCounters, changed, line_counts};
 use crate::environment::{self, Env};
@@ -37,7 +38,7 @@ impl Analysis for CoverageAnalysis {
         if differ && prepared.are_built() { vec![Kernels::Counted] } else { Vec::new() }
     }
 
-    async fn conclude(prepared: &Prepared, _: &mut Judgement, env: &Env<'_>) -> Result<Option<Coverage>> {
+    async fn conclude(prepared: &Prepared, _: &mut Judgement, _: &Conclusions, env: &Env<'_>) -> Result<Option<Coverage>> {
         if prepared.kernels.before.id == prepared.kernels.after.id {
             return Ok(None);
         }
@@ -112,24 +113,35 @@ async fn count(prepared: &Prepared, env: &Env<'_>) -> Result<Coverage> {
     let mut kernels = prepared.kernels_for(Kernels::Counted, "coverage", env).await?;
     let mut halves = Sides { before: Half::of(&kernels.before)?, after: Half::of(&kernels.after)? };
     let mut coverage = put_together(&halves, env).await?;
-    let place = prepared.folder.path().join("coverage");
-    let trials = place.join("trials");
-    fs_err::create_dir_all(&trials)?;
     // Without a vmlinux there is no layout of lockdep's structures, so no lock order is read from
     // these trials.
     (kernels.before.vmlinux, kernels.after.vmlinux) = (None, None);
-    let most = prepared.run.trials.unwrap_or(prepared.context.scenario.trials).min(MOST);
-    let context = prepared.further_context(&kernels).await?;
+    let base = prepared.further_context(&kernels).await?;
     let sources = Sides { before: halves.before.sources(), after: halves.after.sources() };
     let instruments = Instruments { counted: Some(sources), ..Instruments::default() };
+    // One scenario runs until all lines ran. Of several, each has one turn.
+    let most = match prepared.parts.len() {
+        1 => prepared.run.trials.unwrap_or(base.scenario.trials).min(MOST),
+        _ => 1,
+    };
+    let turns = prepared.parts.iter().flat_map(|part| (0..most).map(move |number| (part, number)));
+    let mut context = base;
     let mut start: Option<TrialStart> = None;
-    for number in 0..most {
+    for (turn, (part, number)) in turns.enumerate() {
         // The first trial also counts the functions, which exist on both sides.
-        let first = number == 0 && coverage.lines().1 > 0;
+        let first = turn == 0 && coverage.lines().1 > 0;
         let wanted: Vec<Side> =
             Side::BOTH.into_iter().filter(|side| first || coverage.lacks(*side)).collect();
         if wanted.is_empty() {
             break;
+        }
+        let place = prepared.folder.path().join("coverage");
+        let place = part.of_trial.prefix.as_ref().map_or_else(|| place.clone(), |name| place.join(&**name));
+        let trials = place.join("trials");
+        fs_err::create_dir_all(&trials)?;
+        if number == 0 && turn > 0 {
+            context = context.with_scenario(part.context.scenario.clone().unheld());
+            start = None;
         }
         // A continued run has some of them already.
         let mut missing = Vec::new();

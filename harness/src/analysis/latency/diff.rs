@@ -30,7 +30,7 @@ pub fn diff(before: &Path, after: &Path) -> Result<Latency> {
         }
     }
     comparable(&first_run, &second_run)?;
-    let (scenario, _) = environment::kept_scenario(after, &second_run)?;
+    let (scenario, _) = environment::kept_scenario(after, &second_run, &second_run.scenario)?;
     let timing = scenario.latency.ok_or_else(|| Error::user("the run's scenario has no [latency] table"))?;
     let metrics = Timed::of_boots(&first, &second).judge(&timing, second.clock);
     Ok(Latency {

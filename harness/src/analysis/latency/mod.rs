@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use hotplug_side::{Side, Sides};
 
 use super::{Analysis, Kernels, Prepared};
+use crate::conclusion::Conclusions;
 use crate::compare::{Judgement, Tally};
 use crate::environment::{Env, HostEnv};
 use crate::files::read_json_if_there;
@@ -76,19 +77,20 @@ impl Analysis for LatencyAnalysis {
     const NAME: &'static str = "latency";
 
     fn kernels(prepared: &Prepared) -> Vec<Kernels> {
-        let timing = prepared.context.scenario.latency.iter();
+        let timing = prepared.context().scenario.latency.iter();
         timing.flat_map(Round::needed).map(Round::kernels).collect()
     }
 
     async fn conclude(
         prepared: &Prepared,
         judgement: &mut Judgement,
+        _: &Conclusions,
         env: &Env<'_>,
     ) -> Result<Option<Latency>> {
         let not = |why: String| Ok(Self::unavailable(prepared, Unavailable::because(why)));
         let unclean = unclean(judgement);
-        let Some(timing) = &prepared.context.scenario.latency else {
-            let name = &prepared.context.scenario.name;
+        let Some(timing) = &prepared.context().scenario.latency else {
+            let name = &prepared.context().scenario.name;
             let nothing = || format!("scenario {name} names nothing to time; scenarios/latency.toml does");
             return not(unclean.unwrap_or_else(nothing));
         };

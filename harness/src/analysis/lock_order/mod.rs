@@ -14,6 +14,7 @@ use hotplug_side::Side;
 
 use super::{Analysis, Kernels, Prepared};
 use crate::Result;
+use crate::conclusion::Conclusions;
 use crate::compare::{Judgement, LockOrderDiff, LockOrders};
 use crate::environment::Env;
 use crate::files::read_json_if_there;
@@ -42,6 +43,7 @@ impl Analysis for LockOrderAnalysis {
     async fn conclude(
         prepared: &Prepared,
         judgement: &mut Judgement,
+        _: &Conclusions,
         env: &Env<'_>,
     ) -> Result<Option<LockOrderDiff>> {
         let union = match read_locks(prepared.folder.path())? {
@@ -96,7 +98,7 @@ async fn boot(
     }
     let evidence = folder.join("checkpoints");
     // Boxed: two concurrent boots are a large future.
-    let checkpoints = checkpoint::prepare(&prepared.context, env.cache, number, &evidence, env.cancel);
+    let checkpoints = checkpoint::prepare(prepared.context(), env.cache, number, &evidence, env.cancel);
     let start = match Box::pin(checkpoints).await? {
         Ok(checkpoints) => TrialStart::Restored(checkpoints),
         Err(why) => return Ok(Err(why)),
@@ -105,7 +107,7 @@ async fn boot(
     let first = number.0 - Boot::FIRST.0 - 1;
     let plans = trial::plan(first..first + 1, prepared.run.seed).collect();
     let setup =
-        TrialSetup { context: &prepared.context, start: &start, instruments: &Instruments::default() };
+        TrialSetup { context: prepared.context(), start: &start, instruments: &Instruments::default() };
     prepared.run_further(setup, plans, prepared.run.plan.workers, &trials, env).await?;
     Ok(read_locks(folder)?.and_then(|union| {
         if is_whole(&union) {

@@ -8,6 +8,7 @@ pub use section::full;
 
 use super::{Analysis, Kernels, Prepared};
 use crate::Result;
+use crate::conclusion::Conclusions;
 use crate::compare::Judgement;
 use crate::environment::{self, Env};
 use crate::files::read_json_if_there;
@@ -36,7 +37,7 @@ impl Analysis for OverlapAnalysis {
         if wanted(prepared).is_some() { vec![TRACED] } else { Vec::new() }
     }
 
-    async fn conclude(prepared: &Prepared, _: &mut Judgement, env: &Env<'_>) -> Result<Option<Overlap>> {
+    async fn conclude(prepared: &Prepared, _: &mut Judgement, _: &Conclusions, env: &Env<'_>) -> Result<Option<Overlap>> {
         let Some(wanted) = wanted(prepared) else { return Ok(None) };
         trace(prepared, &wanted, env).await.map(Some)
     }
@@ -50,7 +51,7 @@ impl Analysis for OverlapAnalysis {
 /// the analysis.
 fn wanted(prepared: &Prepared) -> Option<OverlapSpec> {
     let usual = || (prepared.analyses.overlap == AnalysisRequest::Always).then(OverlapSpec::default);
-    prepared.context.scenario.overlap.clone().or_else(usual)
+    prepared.context().scenario.overlap.clone().or_else(usual)
 }
 
 async fn trace(prepared: &Prepared, wanted: &OverlapSpec, env: &Env<'_>) -> Result<Overlap> {
@@ -58,7 +59,7 @@ async fn trace(prepared: &Prepared, wanted: &OverlapSpec, env: &Env<'_>) -> Resu
     // Without a vmlinux there is no layout of lockdep's structures, so no lock order is read from
     // these trials.
     (kernels.before.vmlinux, kernels.after.vmlinux) = (None, None);
-    let usual = prepared.run.trials.unwrap_or(prepared.context.scenario.trials).min(MOST);
+    let usual = prepared.run.trials.unwrap_or(prepared.context().scenario.trials).min(MOST);
     let number = wanted.trials.unwrap_or(usual);
     let place = prepared.folder.path().join("overlap");
     let trials = place.join("trials");

@@ -8,6 +8,7 @@ pub use section::full;
 
 use super::{Analysis, Kernels, Prepared};
 use crate::Result;
+use crate::conclusion::Conclusions;
 use crate::compare::Judgement;
 use crate::environment::Env;
 use crate::rendezvous::Race;
@@ -24,7 +25,7 @@ impl Analysis for RaceAnalysis {
         Vec::new()
     }
 
-    async fn conclude(_: &Prepared, judgement: &mut Judgement, _: &Env<'_>) -> Result<Option<Race>> {
+    async fn conclude(_: &Prepared, judgement: &mut Judgement, _: &Conclusions, _: &Env<'_>) -> Result<Option<Race>> {
         Ok(judgement.race.clone())
     }
 

@@ -22,12 +22,12 @@ pub(super) fn section(result: &RunResult, evidence: &[Option<Evidence>]) -> Mark
     html! {
         @if result.reports.is_empty() { p { "Nothing was reported, by either kernel." } }
         @for (place, finding) in result.reports.iter().enumerate() {
-            (card(finding, evidence.get(place).and_then(Option::as_ref)))
+            (card(finding, evidence.get(place).and_then(Option::as_ref), result.scenarios.len() > 1))
         }
     }
 }
 
-fn card(finding: &Finding, evidence: Option<&Evidence>) -> Markup {
+fn card(finding: &Finding, evidence: Option<&Evidence>, several: bool) -> Markup {
     let (word, class) = match (&finding.known, finding.class) {
         (Some(_), _) => ("known", "known"),
         (None, Class::New) => ("new", "new"),
@@ -44,6 +44,16 @@ fn card(finding: &Finding, evidence: Option<&Evidence>) -> Markup {
                 @if !finding.during.is_empty() { "; during " (finding.during) }
                 @if finding.times > 1 { "; up to " (finding.times) " times a trial" }
                 "."
+            }
+            @if several {
+                p {
+                    "Scenarios: "
+                    @for (place, seen) in finding.scenarios.iter().enumerate() {
+                        @if place > 0 { "; " }
+                        (seen.scenario) " " (seen.before) " before, " (seen.after) " after"
+                    }
+                    "."
+                }
             }
             @if let Some(reason) = &finding.known { p { "Known: " (reason) } }
             @if let Some(locks) = ring.filter(|locks| !locks.cycle.is_empty()) {

@@ -1,5 +1,7 @@
 //! Every trial as a square, and some trials in full.
 
+use std::collections::BTreeSet;
+
 use hotplug_side::{Side, Sides};
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -16,6 +18,9 @@ pub struct Square {
     pub side: Side,
     /// The name of its folder.
     pub folder: String,
+    /// The name of its scenario. Records of older versions lack it.
+    #[serde(default)]
+    pub scenario: String,
     /// The outcome.
     pub outcome: TrialOutcome,
     /// The outcome in words.
@@ -25,17 +30,21 @@ pub struct Square {
 /// The section. `trials` has the number of all trials; shards keep only the first clean trial of
 /// each side.
 pub(super) fn section(trials: &Sides<Tally>, squares: &[Square], shown: &[TrialRecord]) -> Markup {
+    let scenarios: BTreeSet<&str> = squares.iter().map(|square| square.scenario.as_str()).collect();
     html! {
         @for side in Side::BOTH {
             @let kept = squares.iter().filter(|square| square.side == side).count();
             @let gone = usize::try_from(trials.of(side).all()).unwrap_or(0).saturating_sub(kept);
             h3 { (side) @if gone > 0 { ", without " (gone) " that were not kept" } }
-            ul.grid {
-                @for square in squares.iter().filter(|square| square.side == side) {
-                    @let is_shown = shown.iter().any(|trial| trial.folder == square.folder);
-                    li class=(word(&square.outcome)) title={ (square.folder) ": " (square.outcome) } {
-                        @if is_shown { a href={ "#" (square.folder) } aria-label={ (square.folder) ", " (square.outcome) } { (letter(square.outcome)) } }
-                        @else { (letter(square.outcome)) }
+            @for scenario in &scenarios {
+                @if scenarios.len() > 1 { h4 { (scenario) } }
+                ul.grid {
+                    @for square in squares.iter().filter(|square| square.side == side && square.scenario == **scenario) {
+                        @let is_shown = shown.iter().any(|trial| trial.folder == square.folder);
+                        li class=(word(&square.outcome)) title={ (square.folder) ": " (square.outcome) } {
+                            @if is_shown { a href={ "#" (square.folder) } aria-label={ (square.folder) ", " (square.outcome) } { (letter(square.outcome)) } }
+                            @else { (letter(square.outcome)) }
+                        }
                     }
                 }
             }

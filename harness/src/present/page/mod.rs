@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hotplug_side::Sides;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
@@ -128,14 +129,38 @@ fn arithmetic(result: &RunResult, about: &str) -> Markup {
                 tr { th scope="row" { "spoilt by infrastructure" } td.number { (before.infrastructure) } td.number { (after.infrastructure) } }
             }
         }
+        @if result.scenarios.len() > 1 { (scenarios(result)) }
         p.soft {
-            "Scenario " strong { (result.run.scenario) } @if !about.is_empty() { ": " (about) } ". "
+            @if result.scenarios.len() > 1 { "Scenarios: " strong { (result.run.scenario) } } @else { "Scenario " strong { (result.run.scenario) } }
+            @if !about.is_empty() { ": " (about) } ". "
             "Trials took " (duration(result.trials_seconds)) ". " (host_line(&result.run.host).trim_start_matches("host").trim()) "."
         }
         @if matches!(result.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
             p { "A report in fewer than " (format!("{rate:.0}")) " % of such trials may have been missed (at 95 %)." }
         }
         @for remark in &result.remarks { p { "Note: " (remark) } }
+    }
+}
+
+/// The trials of each scenario, and what their silence means.
+fn scenarios(result: &RunResult) -> Markup {
+    html! {
+        table {
+            thead { tr { th scope="col" { "scenario" } th.number { "before" } th.number { "after" } th.number { "armed" } th scope="col" { "silence" } } }
+            tbody {
+                @for one in &result.scenarios {
+                    @let Sides { before, after } = &one.trials;
+                    tr {
+                        th scope="row" { (one.scenario) }
+                        td.number { (before.trials) } td.number { (after.trials) } td.number { (before.armed + after.armed) }
+                        @match &one.untested {
+                            None => { td { "is evidence" } }
+                            Some(why) => { td.odd { "says nothing: " (why) } }
+                        }
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -177,6 +202,7 @@ mod tests {
         let square = Square {
             side: Side::After,
             folder: HOSTILE.into(),
+            scenario: HOSTILE.into(),
             outcome: TrialOutcome::Reported,
             why: HOSTILE.into(),
         };
@@ -200,6 +226,7 @@ mod tests {
         let square = |number: u32| Square {
             side: if number.is_multiple_of(2) { Side::Before } else { Side::After },
             folder: format!("before-{number:04}"),
+            scenario: String::new(),
             outcome: outcome(number),
             why: "WARNING in a function with a name of some length".into(),
         };

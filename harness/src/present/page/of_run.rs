@@ -37,8 +37,7 @@ pub fn write(folder: &Path, result: &RunResult) -> Result<()> {
 pub fn html(folder: &Path, result: &RunResult) -> Result<String> {
     let squares = squares(&folder.join("trials"))?;
     let mut parts = Parts {
-        about: environment::kept_scenario(folder, &result.run)
-            .map_or_else(|_| String::new(), |(s, _)| s.about),
+        about: environment::about(folder, &result.run).unwrap_or_default(),
         folder: folder.to_owned(),
         past: past(folder, result),
         ..Parts::default()

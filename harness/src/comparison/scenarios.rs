@@ -1,0 +1,120 @@
+//! The scenarios of a comparison: which were chosen, their names and hashes in the record of the run,
+//! and the contexts of their trials.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hotplug_side::Sides;
+
+use crate::environment::HostEnv;
+use crate::host::Accelerator;
+use crate::kernel::Kernel;
+use crate::record::{Run, ScenarioNote};
+use crate::rendezvous::Places;
+use crate::scenario::{RACE, Scenario};
+use crate::spec::{ComparisonSpec, ScenarioChoice};
+use crate::trial::{ScenarioOfTrial, TrialContext};
+use crate::{Error, Result};
+
+/// A scenario, and its text as it was read.
+pub(super) struct Chosen {
+    pub(super) scenario: Scenario,
+    pub(super) text: String,
+}
+
+/// The requested scenarios.
+pub(super) fn chosen(spec: &ComparisonSpec) -> Result<Vec<Chosen>> {
+    let Some(sweep) = &spec.sweep else {
+        let mut all: Vec<Chosen> = Vec::new();
+        for path in spec.scenarios.paths() {
+            let (scenario, text) = Scenario::read(&path)?;
+            if all.iter().any(|one| one.scenario.name == scenario.name) {
+                return Err(Error::user(format!("two scenarios have the name {}", scenario.name))
+                    .help("give each scenario once, and name their files differently"));
+            }
+            all.push(Chosen { scenario, text });
+        }
+        return Ok(all);
+    };
+    let path = match &spec.scenarios {
+        ScenarioChoice::Portfolio => PathBuf::from(RACE),
+        ScenarioChoice::Named(paths) if paths.len() == 1 => paths[0].clone(),
+        _ => return Err(Error::user("a sweep needs one scenario").help("give --scenario once")),
+    };
+    let (scenario, mut text) = Scenario::read(&path)?;
+    let file = format!("{}.toml", scenario.name);
+    if !scenario.holds.is_empty() {
+        return Err(Error::user(format!("{file} defines holds of its own"))
+            .help("run it with `hotplug compare`, or remove its [sweep], [[rendezvous]] and delays"));
+    }
+    let table = toml::to_string(sweep).map_err(Error::infrastructure)?;
+    text.push_str("\n[sweep]\n");
+    text.push_str(&table);
+    Ok(vec![Chosen { scenario: Scenario::parse(&file, &text)?, text }])
+}
+
+/// The contexts of all scenarios, in their order. A run of several scenarios names its trials by
+/// them.
+pub(crate) async fn contexts(
+    host: &HostEnv,
+    parts: Vec<(Scenario, Option<Sides<Arc<Places>>>)>,
+    accelerator: Accelerator,
+    kernels: &Sides<Kernel>,
+    run: &Run,
+    initramfs: &[u8],
+) -> Result<Vec<(TrialContext, ScenarioOfTrial)>> {
+    let several = run.scenarios().len() > 1;
+    let mut all: Vec<(TrialContext, ScenarioOfTrial)> = Vec::new();
+    for (place, (scenario, places)) in parts.into_iter().enumerate() {
+        let prefix = several.then(|| scenario.name.as_str().into());
+        let context = match all.first() {
+            // All but the scenario and its places is the same for all.
+            Some((first, _)) => {
+                host.fits(&scenario, accelerator)?;
+                TrialContext { places, ..first.with_scenario(scenario) }
+            }
+            None => host.context(scenario, accelerator, kernels, run, initramfs, places).await?,
+        };
+        all.push((context, ScenarioOfTrial { place, prefix }));
+    }
+    Ok(all)
+}
+
+/// The number of guests at once that every scenario allows.
+pub(super) fn workers<'a>(
+    host: &HostEnv,
+    asked: Option<u32>,
+    scenarios: impl Iterator<Item = &'a Scenario>,
+) -> usize {
+    scenarios.map(|scenario| host.workers(asked, scenario)).min().unwrap_or(1)
+}
+
+/// The name of the scenario, or of the choice of several.
+pub(super) fn run_name(spec: &ComparisonSpec, notes: &[ScenarioNote]) -> String {
+    match (spec.scenarios.name(), notes) {
+        (_, [one]) => one.name.clone(),
+        (Some(name), _) => name.to_owned(),
+        (None, many) => many.iter().map(|note| note.name.as_str()).collect::<Vec<_>>().join("+"),
+    }
+}
+
+/// The hash of the scenario, or of the hashes of several.
+pub(super) fn run_hash(notes: &[ScenarioNote]) -> String {
+    match notes {
+        [one] => one.hash.clone(),
+        many => {
+            let all: String = many.iter().map(|note| note.hash.as_str()).collect();
+            blake3::hash(all.as_bytes()).to_hex().to_string()
+        }
+    }
+}
+
+/// The planned number of trials a side, of all scenarios that run. None without an end.
+pub(super) fn planned(notes: &[ScenarioNote], first: u32) -> Option<u32> {
+    let run = notes.iter().filter(|note| note.left_out.is_none());
+    match notes {
+        // The number after the last trial, of a run that may be a part of a larger one.
+        [one] => one.trials,
+        _ => run.map(|note| note.trials.map(|end| end.saturating_sub(first))).sum(),
+    }
+}
