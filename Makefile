@@ -1,7 +1,7 @@
 # Two targets for newcomers:
 #
 #   make compare   what a patch does to memory and CPU hotplug. PATCH=file-or-folder
-#                  SOURCE=package-tarball-folder-or-repo@rev  SCENARIO=file  ARGS=more options
+#                  SOURCE=package-tarball-folder-or-repo@rev  SCENARIO=file-or-name  ARGS=more options
 #   make test      the tests that a change must pass, on real kernels and real QEMU.
 #                  ONLY=words runs the tests whose names contain the words
 #
@@ -13,7 +13,7 @@
 # installs what it needs. The binary does everything else.
 
 PATCH    ?= guest-images/patches/seed/0001-mm-memory_hotplug-Don-t-take-the-cpu_hotplug_lock.patch
-SCENARIO ?= scenarios/dimm-and-cpu.toml
+SCENARIO ?=
 SOURCE   ?=
 ARGS     ?=
 
@@ -24,7 +24,7 @@ HOTPLUG = target/release/hotplug
 # The binary's exit status is the verdict. This target fails only if the comparison itself failed.
 compare: setup
 	@status=0; \
-	$(HOTPLUG) compare $(if $(SOURCE),--source '$(SOURCE)') --scenario '$(SCENARIO)' $(ARGS) $(if $(PATCH),'$(PATCH)') || status=$$?; \
+	$(HOTPLUG) compare $(if $(SOURCE),--source '$(SOURCE)') $(if $(SCENARIO),--scenario '$(SCENARIO)') $(ARGS) $(if $(PATCH),'$(PATCH)') || status=$$?; \
 	case $$status in 0|1|3) exit 0 ;; *) exit $$status ;; esac
 
 # All tests run under cargo-nextest. .config/nextest.toml defines the tests of each tier and the
@@ -61,12 +61,12 @@ fixtures: setup
 REFERENCE = results/reference
 reference: setup tools
 	rm -rf target/reference
-	$(HOTPLUG) compare --scenario scenarios/dimm-and-cpu.toml --seed 1 --results target/reference '$(PATCH)' || [ $$? = 1 ]
+	$(HOTPLUG) compare --seed 1 --results target/reference '$(PATCH)' || [ $$? = 1 ]
 	rm -rf $(REFERENCE) && mkdir -p $(REFERENCE)/trials
-	cd target/reference/2*/ && cp -r run.json result.json report.html scenario.toml patches '$(CURDIR)/$(REFERENCE)'
-	for trial in before-000 before-001 after-000 after-001; do \
+	cd target/reference/2*/ && cp -r run.json result.json report.html scenarios patches '$(CURDIR)/$(REFERENCE)'
+	for trial in dimm-and-cpu-before-000 dimm-and-cpu-after-000 memoryless-node-before-000 memoryless-node-after-000; do \
 	  mkdir $(REFERENCE)/trials/$$trial && cp target/reference/2*/trials/$$trial/trial.json $(REFERENCE)/trials/$$trial; done
-	head -n 200 target/reference/2*/trials/after-000/kmsg.log > $(REFERENCE)/trials/after-000/kmsg.log
+	head -n 200 target/reference/2*/trials/dimm-and-cpu-after-000/kmsg.log > $(REFERENCE)/trials/dimm-and-cpu-after-000/kmsg.log
 	$(HOTPLUG) report target/reference/2* > $(REFERENCE)/screen.txt
 	$(HOTPLUG) report target/reference/2* --mail > $(REFERENCE)/mail.txt
 	$(HOTPLUG) report target/reference/2* --junit > $(REFERENCE)/junit.xml

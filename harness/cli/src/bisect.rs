@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::with_env;
 use hotplug::bisect::LineupSpec;
-use hotplug::comparison::ScenarioChoice;
 use hotplug::bisect::{self, BisectSpec, Bisecting, Test};
+use hotplug::comparison::ScenarioChoice;
 use hotplug::present::bisect as screen;
 use hotplug::{Error, Result};
 

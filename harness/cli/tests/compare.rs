@@ -118,7 +118,11 @@ fn a_comment_only_patch_changes_nothing() {
 #[test]
 fn the_same_kernel_on_both_sides_is_unchanged() {
     let run = Run::new();
-    run.compare().args(["--trials", "2"]).assert().code(0).stdout(predicate::str::contains("UNCHANGED"));
+    run.compare_default()
+        .args(["--trials", "2"])
+        .assert()
+        .code(0)
+        .stdout(predicate::str::contains("UNCHANGED"));
     let result = run.result();
     assert_eq!(result["verdict"], "unchanged");
     assert_eq!(result["run"]["kernels"]["before"]["id"], result["run"]["kernels"]["after"]["id"]);
@@ -162,7 +166,7 @@ fn a_guest_that_hangs_before_the_agent_answers_is_called_hung() {
 #[test]
 fn a_killed_qemu_is_infrastructure_and_its_trial_is_tried_again() {
     let run = Run::new();
-    let mut child = run.spawn(run.compare().args(["--trials", "1"]));
+    let mut child = run.spawn(run.compare_default().args(["--trials", "1"]));
     let qemu = run.wait_for_qemu();
     kill(qemu, Signal::SIGKILL).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -176,7 +180,7 @@ fn a_killed_qemu_is_infrastructure_and_its_trial_is_tried_again() {
 #[test]
 fn ctrl_c_leaves_nothing_running_and_readable_results() {
     let run = Run::new();
-    let mut child = run.spawn(run.compare().args(["--trials", "3"]));
+    let mut child = run.spawn(run.compare_default().args(["--trials", "3"]));
     run.wait_for_qemu();
     kill(common::pid(&child), Signal::SIGINT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
@@ -189,7 +193,7 @@ fn ctrl_c_leaves_nothing_running_and_readable_results() {
 #[test]
 fn a_full_disk_ends_the_run_and_is_told_once() {
     let run = Run::new();
-    let output = run.on_small_disk(run.compare().args(["--trials", "2"]), "200k");
+    let output = run.on_small_disk(run.compare_default().args(["--trials", "2"]), "200k");
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(4), "{stderr}");
     let told = stderr.matches("No space left on device").count();
@@ -200,7 +204,7 @@ fn a_full_disk_ends_the_run_and_is_told_once() {
 #[test]
 fn sigkill_of_the_harness_takes_qemu_along() {
     let run = Run::new();
-    let mut child = run.spawn(run.compare().args(["--trials", "3"]));
+    let mut child = run.spawn(run.compare_default().args(["--trials", "3"]));
     run.wait_for_qemu();
     child.kill().unwrap();
     child.wait().unwrap();
@@ -214,7 +218,7 @@ fn mistakes_are_told_before_anything_is_built_or_written() {
     let no_results = |run: &Run| assert!(!run.results().exists());
     let bad = |args: &[&str], says: &[&str]| {
         let run = Run::new();
-        let assert = run.compare().args(args).assert().code(2);
+        let assert = run.compare_default().args(args).assert().code(2);
         let stderr = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
         for text in says {
             assert!(stderr.contains(text), "{args:?} should say {text:?}:\n{stderr}");
@@ -237,10 +241,10 @@ fn mistakes_are_told_before_anything_is_built_or_written() {
     let scenario = run.scenario(|text| text.replace("name = \"cpus\"", "name = \"cpus\"\nrepeat = 2"));
     let threads = run.compare().arg("--scenario").arg(&scenario).assert().code(2);
     threads.stderr(predicate::str::contains("max_cpus = 10"));
-    let none = run.compare().env("HOTPLUG_QEMU", "/nowhere/qemu").assert().code(2);
+    let none = run.compare_default().env("HOTPLUG_QEMU", "/nowhere/qemu").assert().code(2);
     none.stderr(predicate::str::contains("/nowhere/qemu"));
     let old = run.old_qemu();
-    let old = run.compare().env("HOTPLUG_QEMU", old).args(["--accel", "tcg"]).assert().code(2);
+    let old = run.compare_default().env("HOTPLUG_QEMU", old).args(["--accel", "tcg"]).assert().code(2);
     old.stderr(
         predicate::str::contains("QEMU 7.2.0 cannot remove CPUs").and(predicate::str::contains("help:")),
     );

@@ -16,6 +16,8 @@ mod fleet;
 #[path = "common/kept.rs"]
 #[expect(dead_code, reason = "only copy() is used here")]
 mod kept;
+#[path = "toy/portfolio.rs"]
+mod portfolio;
 #[path = "toy/shrink.rs"]
 mod shrink;
 #[path = "common/toy.rs"]

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{Bisection, NextStep, Price, Suspected, Test};
-use crate::comparison::{AnalysesSpec, ComparisonSpec, Env, RunningSpec, ScenarioChoice, TrialsSpec, compare_inner};
+use crate::comparison::{
+    AnalysesSpec, ComparisonSpec, Env, RunningSpec, ScenarioChoice, TrialsSpec, compare_inner,
+};
 use crate::error::ErrorKind;
 use crate::kernel::{Built, PairSpec};
 use crate::{Error, Result};

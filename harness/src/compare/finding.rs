@@ -16,7 +16,7 @@ use crate::trial::{TrialOutcome, TrialRecord};
 
 /// The probability of a false alarm in one comparison of equal kernels, over all of its findings
 /// together (Holm's correction).
-pub(super) const ALPHA: f64 = 0.05;
+const ALPHA: f64 = 0.05;
 
 /// The sides on which a finding was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -101,7 +101,8 @@ pub struct Finding {
     /// With one scenario, it is Fisher's exact test.
     pub p: f64,
     /// Whether `p` is significant at 0.05 after Holm's correction for all findings of this
-    /// comparison. Known issues are never decided.
+    /// comparison. A comparison that may be judged twice (`looks` of its plan) divides the 0.05 by
+    /// two. Known issues are never decided.
     pub decided: bool,
     /// The most occurrences in one trial.
     pub times: u64,
@@ -234,6 +235,9 @@ enum What {
 pub(super) struct Evidence {
     #[serde(skip)]
     known: KnownIssues,
+    /// The number of times that the findings are judged, beyond the first.
+    #[serde(default)]
+    further_looks: u32,
     bugs: Bugs,
     /// Kernel reports, indexed by the number of their bug.
     reports: Vec<Found>,
@@ -246,6 +250,17 @@ pub(super) struct Evidence {
 impl Evidence {
     pub(super) fn new(known: KnownIssues) -> Self {
         Self { known, ..Self::default() }
+    }
+
+    /// Shares the probability of a false alarm among this many judgements.
+    pub(super) fn in_looks(mut self, looks: u32) -> Self {
+        self.further_looks = looks.saturating_sub(1);
+        self
+    }
+
+    /// The probability of a false alarm in one judgement.
+    pub(super) fn alpha(&self) -> f64 {
+        ALPHA / f64::from(self.further_looks + 1)
     }
 
     /// Adds a trial that infrastructure did not spoil. `seconds` is the time from the start of the
@@ -335,7 +350,7 @@ impl Evidence {
     pub(super) fn findings(&self) -> Vec<Finding> {
         let found = self.reports.iter().chain(self.own.values());
         let mut all: Vec<Finding> = found.map(|found| found.finding(&self.watched)).collect();
-        decide(&mut all);
+        decide(&mut all, self.alpha());
         // Ties are broken by signature. The order of arrival is chance if several guests run at
         // once.
         let order = |f: &Finding| (f.known.is_some(), f.class, f.p, f.signature.clone());
@@ -388,11 +403,7 @@ impl Found {
                 let all = watched.get(scenario).map_or(0, |watched| watched.of(side).of(self.evident));
                 Count { seen, trials: seen + all.saturating_sub(*shown.evidently.of(side)) }
             };
-            SeenIn {
-                scenario: scenario.clone(),
-                before: count(Side::Before),
-                after: count(Side::After),
-            }
+            SeenIn { scenario: scenario.clone(), before: count(Side::Before), after: count(Side::After) }
         };
         self.shown.iter().map(of).collect()
     }
@@ -470,12 +481,12 @@ struct Named {
 
 /// Holm's step-down: the smallest p against alpha / n, the next against alpha / (n - 1), until one
 /// fails.
-fn decide(findings: &mut [Finding]) {
+fn decide(findings: &mut [Finding], alpha: f64) {
     let mut order: Vec<usize> = (0..findings.len()).filter(|i| findings[*i].known.is_none()).collect();
     order.sort_by(|a, b| findings[*a].p.total_cmp(&findings[*b].p));
     let mut left = u32::try_from(order.len()).unwrap_or(u32::MAX);
     for index in order {
-        if findings[index].p > ALPHA / f64::from(left) {
+        if findings[index].p > alpha / f64::from(left) {
             break;
         }
         findings[index].decided = true;

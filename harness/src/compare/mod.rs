@@ -6,6 +6,7 @@ mod control;
 mod coverage;
 mod finding;
 mod locks;
+mod stratum;
 mod verdict;
 mod weight;
 
@@ -14,5 +15,6 @@ pub use control::Control;
 pub use coverage::{ChangedLine, Coverage, FileCoverage, SideCounts};
 pub use finding::{Class, Count, Finding, SeenIn};
 pub use locks::{EdgeDiff, Extent, LockOrderDiff, LockOrders};
-pub use verdict::{Judge, Judgement, ScenarioTally, Tally, Verdict, worst_exit_status};
+pub use stratum::{ScenarioTally, Tally};
+pub use verdict::{Judge, Judgement, Verdict, worst_exit_status};
 pub use weight::Weight;

@@ -1,18 +1,17 @@
 //! The verdict: its derivation from the findings, and its certainty.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use hotplug_kreport::{KnownIssues, Report};
 use hotplug_side::{Side, Sides};
-use hotplug_statistics::{Table, detectable_rate, stratified_two_sided};
+use hotplug_statistics::{Table, stratified_two_sided};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::finding::{ALPHA, Class, Count, Evidence, Finding, SeenIn};
-use crate::event_log::OperationOutcome;
+use super::finding::{Class, Count, Evidence, Finding, SeenIn};
+use super::stratum::{ScenarioTally, Stratum, Tally};
 use crate::rendezvous::Race;
-use crate::scenario::{Expect, Operation};
-use crate::trial::{TrialOutcome, TrialRecord};
+use crate::trial::TrialRecord;
 
 /// The four verdicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -57,58 +56,6 @@ pub fn worst_exit_status(statuses: impl IntoIterator<Item = u8>) -> u8 {
     statuses.into_iter().max_by_key(badness).unwrap_or(0)
 }
 
-/// How the trials of one side ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Tally {
-    /// Trials that are evidence about the kernel.
-    pub trials: u32,
-    /// Of these, trials with lockdep armed from start to end.
-    pub armed: u32,
-    /// Of these, clean trials.
-    pub clean: u32,
-    /// Trials that infrastructure spoilt, after all retries. They are not among `trials`.
-    pub infrastructure: u32,
-    /// Operations that ended as done.
-    pub operations_done: u32,
-    /// Operations that the guest or QEMU refused.
-    pub operations_refused: u32,
-    /// The rate at which a report would have occurred at least once with probability 0.95, given
-    /// the armed trials.
-    pub detectable_rate: f64,
-}
-
-impl Tally {
-    /// Adds the trials of another tally.
-    fn merge(&mut self, other: Self) {
-        self.trials += other.trials;
-        self.armed += other.armed;
-        self.clean += other.clean;
-        self.infrastructure += other.infrastructure;
-        self.operations_done += other.operations_done;
-        self.operations_refused += other.operations_refused;
-        if self.trials > 0 {
-            self.detectable_rate = detectable_rate(self.armed);
-        }
-    }
-
-    /// All trials, including those that infrastructure spoilt.
-    pub fn all(&self) -> u32 {
-        self.trials + self.infrastructure
-    }
-}
-
-/// The trials of one scenario, and what their silence means.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct ScenarioTally {
-    /// The name of the scenario.
-    pub scenario: String,
-    /// How its trials ended.
-    pub trials: Sides<Tally>,
-    /// Why the silence of its trials is no evidence: the scenario did not run, its operations never
-    /// succeeded, or lockdep was off. Null if it is evidence.
-    pub untested: Option<String>,
-}
-
 /// A verdict with its statistics.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Judgement {
@@ -135,117 +82,6 @@ impl Judgement {
     }
 }
 
-/// What was observed in the trials of one scenario.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Stratum {
-    tally: Sides<Tally>,
-    /// The error of the first trial that infrastructure spoilt.
-    spoilt: Sides<Option<String>>,
-    /// Trials of kernels that have lockdep.
-    with_lockdep: Sides<u32>,
-    /// The kinds of operation that were planned, such as `unplug dimm`, and those that were done at
-    /// least once.
-    planned: BTreeSet<String>,
-    done: Sides<BTreeSet<String>>,
-    /// Why the scenario does not run on these kernels or this machine.
-    left_out: Option<String>,
-}
-
-impl Stratum {
-    /// Adds one trial. Returns whether it is evidence about the kernel.
-    fn add(&mut self, record: &TrialRecord) -> bool {
-        let tally = self.tally.of_mut(record.side);
-        let batches = record.schedule.lanes.iter().flat_map(|lane| &lane.batches);
-        let wanted = batches.filter(|batch| batch.expect == Expect::Done);
-        self.planned.extend(wanted.flat_map(|batch| &batch.operations).map(Operation::kind));
-        if record.outcome == TrialOutcome::Infrastructure {
-            tally.infrastructure += 1;
-            self.spoilt.of_mut(record.side).get_or_insert_with(|| record.why.clone());
-            return false;
-        }
-        tally.trials += 1;
-        tally.armed += u32::from(record.armed_to_the_end() && record.watched_to_the_end());
-        tally.clean += u32::from(record.outcome == TrialOutcome::Clean);
-        for operation in &record.operations {
-            match &operation.outcome {
-                OperationOutcome::Done => {
-                    tally.operations_done += 1;
-                    self.done.of_mut(record.side).insert(operation.operation.kind());
-                }
-                outcome if outcome.is_refusal() => tally.operations_refused += 1,
-                _ => {}
-            }
-        }
-        tally.detectable_rate = detectable_rate(tally.armed);
-        *self.with_lockdep.of_mut(record.side) += u32::from(record.armed.start.is_some());
-        true
-    }
-
-    /// Adds later trials of the same scenario.
-    fn merge(&mut self, later: Self) {
-        for side in Side::BOTH {
-            self.tally.of_mut(side).merge(*later.tally.of(side));
-            *self.with_lockdep.of_mut(side) += later.with_lockdep.of(side);
-        }
-        let Sides { before, after } = later.spoilt;
-        self.spoilt.before = self.spoilt.before.take().or(before);
-        self.spoilt.after = self.spoilt.after.take().or(after);
-        self.planned.extend(later.planned);
-        self.done.before.extend(later.done.before);
-        self.done.after.extend(later.done.after);
-        self.left_out = self.left_out.take().or(later.left_out);
-    }
-
-    /// Why too few trials of a side are evidence about the kernel.
-    fn failed(&self, side: Side) -> Option<String> {
-        let t = self.tally.of(side);
-        let why = self.spoilt.of(side).as_deref().unwrap_or_default();
-        (t.trials == 0 || t.infrastructure > t.trials).then(|| {
-            let (failed, all) = (t.infrastructure, t.all());
-            format!("{failed} of {all} {side} trials failed for reasons outside the kernel: {why}")
-        })
-    }
-
-    /// An operation that succeeded on the other side, and never on this one.
-    fn only_elsewhere(&self, side: Side) -> Option<String> {
-        let never = self.planned.difference(self.done.of(side));
-        let elsewhere = self.done.of(side.other());
-        never.into_iter().find(|kind| elsewhere.contains(*kind)).map(|kind| never_succeeded(kind, side))
-    }
-
-    /// Why the silence of these sides is no evidence.
-    fn untested(&self, sides: &[Side]) -> Option<String> {
-        if let Some(why) = &self.left_out {
-            return Some(why.clone());
-        }
-        if let Some(side) = sides.iter().find(|side| self.tally.of(**side).all() == 0) {
-            return Some(format!("no {side} trial has ended"));
-        }
-        if let Some(failed) = sides.iter().find_map(|side| self.failed(*side)) {
-            return Some(failed);
-        }
-        for &side in sides {
-            // If a kind of operation never succeeded on one side, the absence of its reports means
-            // nothing.
-            if let Some(never) = self.planned.difference(self.done.of(side)).next() {
-                return Some(never_succeeded(never, side));
-            }
-        }
-        for &side in sides {
-            let t = self.tally.of(side);
-            if t.armed * 2 < t.trials && *self.with_lockdep.of(side) > 0 {
-                let (armed, trials) = (t.armed, t.trials);
-                return Some(format!("blind: lockdep stayed armed in only {armed} of {trials} {side} trials"));
-            }
-        }
-        None
-    }
-}
-
-fn never_succeeded(kind: &str, side: Side) -> String {
-    format!("not tested: no {kind} ever succeeded in the {side} trials")
-}
-
 /// Judges trials as they end. Its size grows with the number of findings, not with the number of
 /// trials.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -260,6 +96,13 @@ impl Judge {
     /// Starts without trials. Findings that `known` lists do not affect the verdict.
     pub fn new(known: KnownIssues) -> Self {
         Self { evidence: Evidence::new(known), ..Self::default() }
+    }
+
+    /// Shares the probability of a false alarm among this many judgements. After the first one,
+    /// scenarios with undecided findings may get more trials ([`Judge::is_open`]).
+    #[must_use]
+    pub fn in_looks(self, looks: u32) -> Self {
+        Self { evidence: self.evidence.in_looks(looks), ..self }
     }
 
     /// Records that a scenario has no trials, for this reason.
@@ -346,15 +189,21 @@ impl Judge {
         })
     }
 
+    /// Whether every trial of this scenario hung, on both sides. More such trials take minutes and show
+    /// nothing about a difference.
+    pub fn always_hangs(&self, scenario: &str) -> bool {
+        self.strata.get(scenario).is_some_and(Stratum::always_hangs)
+    }
+
     /// Whether there is a finding that is not a known issue.
     pub fn has_findings(&self) -> bool {
         self.evidence.findings().iter().any(|f| f.known.is_none())
     }
 
-    /// Whether more trials of this scenario may decide a finding that only the after side showed.
-    pub fn is_promising(&self, scenario: &str) -> bool {
+    /// Whether more trials of this scenario may decide a finding that only one side showed.
+    pub fn is_open(&self, scenario: &str) -> bool {
         self.evidence.findings().iter().any(|f| {
-            let is_open = f.known.is_none() && f.class == Class::New && !f.decided;
+            let is_open = f.known.is_none() && f.class != Class::Common && !f.decided;
             is_open && f.scenarios.iter().any(|seen| seen.scenario == scenario)
         })
     }
@@ -408,7 +257,7 @@ impl Judge {
                 f.scenarios.iter().map(worse).chain(left.iter().filter_map(elsewhere)).collect();
             let sum = |of: fn(&Table) -> u32| f64::from(tables.iter().map(of).sum::<u32>());
             let (before, after) = (sum(|t| t.a) / sum(|t| t.n), sum(|t| t.b) / sum(|t| t.m));
-            after > before && stratified_two_sided(&tables) <= ALPHA / most
+            after > before && stratified_two_sided(&tables) <= self.evidence.alpha() / most
         })
     }
 
@@ -470,8 +319,8 @@ impl Judge {
             }
             // The others are evidence, and the reason names those that are not.
             some => {
-                let names: Vec<_> = some.iter().map(|(scenario, _)| scenario.as_str()).collect();
-                format!("{counts}; says nothing about {}", names.join(", "))
+                let silent: Vec<_> = some.iter().map(|(scenario, _)| scenario.as_str()).collect();
+                format!("{counts}; says nothing about {}", silent.join(", "))
             }
         };
         (Some(if is_better { Verdict::Fixed } else { Verdict::Unchanged }), reason)

@@ -6,7 +6,7 @@ use hotplug_kreport::scan;
 use super::*;
 use crate::guest_clock::HostTime;
 use crate::scenario::{Holding, Schedule, Seed};
-use crate::trial::{Armed, Seen};
+use crate::trial::{Armed, Seen, TrialOutcome};
 
 const WARNING: &str = "WARNING: CPU: 0 PID: 1 at mm/a.c:1 alpha+0x1/0x2\nCall Trace:\n caller+0x1/0x2\n";
 const OTHER: &str = "WARNING: CPU: 0 PID: 1 at mm/b.c:1 beta+0x1/0x2\nCall Trace:\n caller+0x1/0x2\n";
@@ -195,17 +195,33 @@ fn trials_of_scenarios_that_cannot_show_a_report_do_not_dilute_it() {
     assert_eq!(finding.scenarios[0].scenario, "s");
     assert_eq!(judgement.tally.after.trials, 55);
     // Reports of several scenarios count together: 3 of 3 alone may be chance.
-    let twice =
-        [trials(3, &[], &[WARNING]), in_scenario("other", trials(3, &[], &[WARNING])), ].concat();
+    let twice = [trials(3, &[], &[WARNING]), in_scenario("other", trials(3, &[], &[WARNING]))].concat();
     let judgement = judged(&twice);
     assert_eq!(judgement.verdict, Some(Verdict::Regressed), "{}", judgement.reason);
     assert_eq!(judgement.findings[0].after.to_string(), "6/6");
 }
 
 #[test]
+fn a_scenario_whose_trials_hang_on_both_sides_is_given_up() {
+    let mut records = trials(2, &[], &[]);
+    let hangs = |records: &[TrialRecord]| judge_of(records, KnownIssues::default()).always_hangs("s");
+    assert!(!hangs(&records) && !hangs(&[]));
+    for record in &mut records {
+        record.outcome = TrialOutcome::Hung;
+    }
+    assert!(hangs(&records));
+    // One side alone is a difference.
+    records[0].outcome = TrialOutcome::Clean;
+    assert!(!hangs(&records));
+    assert!(!hangs(&records[2..]));
+}
+
+#[test]
 fn a_scenario_that_tests_nothing_is_named_and_the_others_stand() {
     let mut blind = in_scenario("blind", trials(5, &[], &[]));
-    blind.iter_mut().for_each(|record| record.armed.end = Some(false));
+    for record in &mut blind {
+        record.armed.end = Some(false);
+    }
     let judgement = judged(&[trials(5, &[], &[]), blind.clone()].concat());
     assert_eq!(judgement.verdict, Some(Verdict::Unchanged));
     assert_eq!(judgement.reason, "0 new, 0 fixed, 0 common; says nothing about blind");

@@ -36,7 +36,12 @@ impl Analysis for ControlAnalysis {
         prepared.kernels.before.record.is_some()
     }
 
-    async fn conclude(prepared: &Prepared, _: &mut Judgement, _: &Conclusions, env: &Env<'_>) -> Result<Option<Control>> {
+    async fn conclude(
+        prepared: &Prepared,
+        _: &mut Judgement,
+        _: &Conclusions,
+        env: &Env<'_>,
+    ) -> Result<Option<Control>> {
         control(prepared, env).await.map(Some)
     }
 

@@ -10,6 +10,10 @@ use crate::compare::{Judge, Tally};
 use crate::scenario::Seed;
 use crate::trial::{ScenarioOfTrial, TrialPlan, plan_of};
 
+/// The number of trials a side of a scenario whose finding the first look left undecided. If it is in
+/// all after trials and in no before trial, its p is then 0.00016.
+const SECOND_LOOK: u32 = 8;
+
 /// How many more trials a scenario gets while one of its findings is undecided.
 const FAVOUR: u32 = 3;
 
@@ -70,15 +74,36 @@ impl Shares {
         self.left.is_empty() && self.all.iter().all(Share::is_over)
     }
 
+    /// After a first look at the findings: plans more trials of the scenarios in which only one side
+    /// showed something, unless that is decided. Returns their number on each side.
+    pub(super) fn look_again(&mut self, judge: &Judge) -> u32 {
+        let mut more = 0;
+        for share in &mut self.all {
+            let Some(end) = share.end else { continue };
+            share.next = share.next.max(end);
+            if judge.is_open(&share.scenario) && !judge.is_hopeless(&share.scenario, &share.then) {
+                let all = share.first + SECOND_LOOK;
+                more += all.saturating_sub(share.next);
+                share.end = Some(end.max(all));
+            }
+        }
+        self.left.clear();
+        more
+    }
+
     /// Whether more trials are futile in every scenario.
     pub(super) fn are_hopeless(&self, judge: &Judge) -> bool {
         self.all.iter().all(|share| judge.is_hopeless(&share.scenario, &share.then))
     }
 
     /// Deals the trials that are left, two at a time, one on each side, to the scenario with the
-    /// fewest trials. A scenario in which only the after side showed something that more trials can
-    /// decide gets [`FAVOUR`] times as many. A scenario whose trials infrastructure spoils is dropped.
-    pub(super) fn deal(&self, seed: Seed, judge: &Mutex<&mut Judge>) -> impl Iterator<Item = TrialPlan> + Send {
+    /// fewest trials. A scenario in which only one side showed something that more trials can decide
+    /// gets [`FAVOUR`] times as many. A scenario whose trials infrastructure spoils is dropped.
+    pub(super) fn deal(
+        &self,
+        seed: Seed,
+        judge: &Mutex<&mut Judge>,
+    ) -> impl Iterator<Item = TrialPlan> + Send {
         let mut ready = self.left.clone();
         let mut next: Vec<u32> = self.all.iter().map(|share| share.next).collect();
         std::iter::from_fn(move || {
@@ -87,10 +112,11 @@ impl Shares {
                 let open = self.all.iter().enumerate().filter(|(at, share)| {
                     share.end.is_none_or(|end| next[*at] < end)
                         && !judge.is_hopeless(&share.scenario, &share.then)
+                        && !(self.all.len() > 1 && judge.always_hangs(&share.scenario))
                 });
                 let best = open.min_by_key(|(at, share)| {
                     let had = next[*at].saturating_sub(share.first);
-                    if judge.is_promising(&share.scenario) { had / FAVOUR } else { had }
+                    if judge.is_open(&share.scenario) { had / FAVOUR } else { had }
                 });
                 let (at, share) = best?;
                 ready.extend(plan_of(share.of_trial.clone(), next[at]..next[at] + 1, seed));

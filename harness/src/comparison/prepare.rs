@@ -7,12 +7,12 @@ use futures::future::LocalBoxFuture;
 use hotplug_kreport::KnownIssues;
 use hotplug_side::{Side, Sides};
 
-use super::scenarios::{chosen, contexts, planned, run_hash, run_name, workers};
+use super::scenarios::{Fitting, asked, chosen, contexts, fit, planned, run_hash, run_name, workers};
 use crate::analysis::{Prepared, ScenarioPart, counts_instructions, fits_exactly};
 use crate::compare::Judge;
 use crate::environment::{self, Env, HostEnv};
 use crate::kernel::{KernelPair, PairSpec};
-use crate::record::{Run, RunFolder, RunPlan, SCHEMA, ScenarioNote, read_run};
+use crate::record::{Run, RunFolder, RunPlan, SCHEMA, read_run};
 use crate::scenario::{Clock, Seed};
 use crate::spec::{ComparisonSpec, ResumeSpec};
 use crate::trial::{self, PriorTrials, ScenarioOfTrial};
@@ -29,8 +29,7 @@ pub fn prepare<'a>(spec: &'a ComparisonSpec, env: &'a Env<'a>) -> LocalBoxFuture
 async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
     let chosen = chosen(spec)?;
     let running = &spec.running;
-    let accelerators = chosen.iter().map(|one| one.scenario.machine.accelerator);
-    let wanted = accelerators.fold(Ok(running.accelerator_request()), |wanted, one| wanted?.and(one))?;
+    let wanted = asked(running, chosen.iter().map(|one| &one.scenario))?;
     if spec.analyses.exact {
         chosen.iter().try_for_each(|one| fits_exactly(&one.scenario))?;
     }
@@ -46,36 +45,10 @@ async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
     let name = name(&spec.kernels, &pair);
     let kernels = Sides { before: pair.before, after: pair.after };
     let trials = &spec.trials;
-    let open_ended = trials.seconds.is_some() || trials.until_report;
-    let mut judge = Judge::new(known);
-    let mut parts = Vec::new();
-    let mut notes = Vec::new();
-    for one in &chosen {
-        // What a machine, a QEMU or a kernel lacks for a scenario is an error before there is a
-        // folder. A scenario that the user did not name is left out instead.
-        let fits = host.fits(&one.scenario, probed.accelerator);
-        let places = fits.and_then(|()| environment::places(&kernels, &one.scenario));
-        let (places, left_out) = match places {
-            Ok(places) => (places, None),
-            Err(error) if spec.scenarios.name().is_some() => (None, Some(error.to_string())),
-            Err(error) => return Err(error),
-        };
-        match &left_out {
-            None => parts.push((one.scenario.clone(), places)),
-            Some(why) => judge.leave_out(&one.scenario.name, why),
-        }
-        notes.push(ScenarioNote {
-            name: one.scenario.name.clone(),
-            hash: blake3::hash(one.text.as_bytes()).to_hex().to_string(),
-            trials: trials.end.or_else(|| (!open_ended).then_some(one.scenario.trials)),
-            start: None,
-            left_out,
-        });
-    }
-    if parts.is_empty() {
-        let reasons: Vec<_> =
-            notes.iter().map(|n| format!("{}: {}", n.name, n.left_out.as_deref().unwrap_or_default())).collect();
-        return Err(Error::user("no scenario can run here").detail(reasons.join("\n")));
+    let Fitting { parts, notes, looks } = fit(spec, &chosen, host, probed.accelerator, &kernels)?;
+    let mut judge = Judge::new(known).in_looks(looks);
+    for note in &notes {
+        note.left_out.iter().for_each(|why| judge.leave_out(&note.name, why));
     }
     let folder = RunFolder::create(&running.results, &name)?;
     let run = Run {
@@ -102,6 +75,7 @@ async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
             until_report: trials.until_report,
             until_seen: trials.until_seen.clone(),
             until_decided: trials.until_decided,
+            looks,
             cold: running.cold,
             workers: workers(host, running.workers, parts.iter().map(|(scenario, _)| scenario)),
             clock: if spec.analyses.exact { Clock::Exact } else { Clock::Wall },
@@ -184,21 +158,28 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
 
     // From here on, the folder is modified.
     let folder = RunFolder::reopen(path)?;
-    let mut judge = Judge::new(known);
+    let mut judge = Judge::new(known).in_looks(run.plan.looks);
     let guests = run.plan.workers.max(1);
     #[expect(clippy::cast_precision_loss, reason = "guests at once are few")]
     let wall = |seconds: f64| seconds / guests as f64;
     let several = notes.len() > 1;
-    let (mut pasts, mut earlier) = (Vec::new(), 0.0);
+    let (mut prior, mut earlier) = (Vec::new(), 0.0);
     for (place, scenario) in scenarios.iter().enumerate() {
         let prefix = several.then(|| scenario.name.as_str().into());
         let of_trial = ScenarioOfTrial { place, prefix };
         let name = &scenario.name;
-        let past = trial::look_back(&folder.trials(), &of_trial, name, run.plan.first, run.seed, |record, seconds| {
-            judge.add(&record, earlier + wall(seconds));
-        })?;
+        let past = trial::look_back(
+            &folder.trials(),
+            &of_trial,
+            name,
+            run.plan.first,
+            run.seed,
+            |record, seconds| {
+                judge.add(&record, earlier + wall(seconds));
+            },
+        )?;
         earlier += wall(past.seconds);
-        pasts.push(past);
+        prior.push(past);
     }
     for note in &mut notes {
         if let Some(why) = &note.left_out {
@@ -206,7 +187,7 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
         }
         let Some(trials) = spec.trials else { continue };
         let at = scenarios.iter().position(|scenario| scenario.name == note.name);
-        let least = note.trials.unwrap_or(at.map_or(0, |at| pasts[at].next));
+        let least = note.trials.unwrap_or(at.map_or(0, |at| prior[at].next));
         if trials < least {
             return Err(Error::user(format!("--trials {trials}, but this run has {least} a side"))
                 .help(format!("use --trials {least} or more, or omit the option")));
@@ -218,15 +199,15 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
     if spec.workers.is_some() {
         run.plan.workers = workers(host, spec.workers, scenarios.iter());
     }
-    let mut parts = Vec::new();
+    let mut with_places = Vec::new();
     for scenario in scenarios {
         let places = environment::places(&kernels, &scenario)?;
-        parts.push((scenario, places));
+        with_places.push((scenario, places));
     }
-    let parts = contexts(host, parts, accelerator, &kernels, &run, initramfs)
+    let parts = contexts(host, with_places, accelerator, &kernels, &run, initramfs)
         .await?
         .into_iter()
-        .zip(pasts)
+        .zip(prior)
         .map(|((context, of_trial), past)| ScenarioPart { context, of_trial, past })
         .collect();
     Ok(Prepared {

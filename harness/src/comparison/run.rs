@@ -67,60 +67,26 @@ pub fn run<'a>(prepared: Prepared, env: &'a Env<'a>) -> LocalBoxFuture<'a, Resul
     Box::pin(to_the_end(prepared, env).instrument(span))
 }
 
+/// The judged trials of a run, after they have ended.
+#[derive(Default)]
+struct Judged {
+    /// The trials that were tried again, and the error that ended the trials early.
+    ran: TrialsRun,
+    /// The planned number of trials of both sides. None without an end.
+    planned: Option<u64>,
+    /// Seconds of trials, with those of an earlier process.
+    seconds: f64,
+    /// Seconds before the first trial.
+    start_seconds: f64,
+}
+
 async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
-    let Run { plan, seed, .. } = prepared.run.clone();
-    let shares = Shares::of(&prepared);
-    let planned = shares.planned();
-    // Of both sides; without an end, unknown.
-    let count = planned.as_ref().map(|planned| planned.values().map(|n| u64::from(*n) * 2).sum::<u64>());
-    let done: u32 = prepared.parts.iter().map(|part| part.past.done).sum();
-    let enough = |judge: &Judge, seconds: f64| {
-        plan.seconds.is_some_and(|most| seconds >= most)
-            || plan.until_report && judge.has_findings()
-            || plan.until_seen.as_deref().is_some_and(|called| judge.seen(called).seen > 0)
-            || plan.until_decided && judge.is_settled(planned.as_ref().unwrap_or(&BTreeMap::new()))
-            || shares.are_hopeless(judge)
-    };
-    let over = shares.is_empty() || enough(&prepared.judge, prepared.earlier);
-    let mut ran = TrialsRun::default();
-    let (mut seconds, mut start_seconds) = (prepared.earlier, 0.0);
-    if over {
-        env.note("trials", &format!("all {done} are done already, and are judged again"));
-    } else {
-        let starting = Instant::now();
-        let starts = prepared.settle_start(env).await?;
-        start_seconds = starting.elapsed().as_secs_f64();
-        env.events.event(&RunEvent::Began(&prepared.run));
-        env.events.event(&RunEvent::TrialsBegin { all: count, done: done.into() });
-        let judge = Mutex::new(&mut prepared.judge);
-        let began = Instant::now();
-        let tell = |happened: Happened| {
-            env.events.event(&RunEvent::Trial(&happened));
-            if let Happened::Ended(record, Again::No) = &happened {
-                let mut judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
-                let seconds = prepared.earlier + began.elapsed().as_secs_f64();
-                judge.add(record, seconds);
-                if enough(&judge, seconds) {
-                    return ControlFlow::Break(());
-                }
-            }
-            ControlFlow::Continue(())
-        };
-        let instruments = Instruments::default();
-        let parts = prepared.parts.iter().zip(&starts);
-        let setups: Vec<TrialSetup<'_>> = parts
-            .map(|(part, start)| TrialSetup { context: &part.context, start, instruments: &instruments })
-            .collect();
-        let plans = shares.deal(seed, &judge);
-        ran = run_all(&setups, plans, plan.workers, &prepared.folder.trials(), env.cancel, &tell).await;
-        seconds += began.elapsed().as_secs_f64();
-        env.events.event(&RunEvent::TrialsEnd);
-    }
+    let Judged { mut ran, planned, seconds, start_seconds } = run_trials(&mut prepared, env).await?;
     find_lines(&prepared.kernels, &mut prepared.judge);
     let mut judgement = prepared.judge.judgement();
     if let Some(error) = &ran.stopped {
         let done = judgement.tally.before.all() + judgement.tally.after.all();
-        let planned = count.map_or_else(String::new, |n| format!(" of {n}"));
+        let planned = planned.map_or_else(String::new, |n| format!(" of {n}"));
         let reason = format!("{error} after {done}{planned} trials");
         judgement = judgement.stopped(reason);
     }
@@ -154,6 +120,75 @@ async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
         // The reason of the early end takes precedence over the failure to write the result.
         (Err(_), Some(error)) | (Err(error), None) => Err(error),
     }
+}
+
+/// Runs the trials that are left, and judges them. A portfolio looks at its findings twice: the second
+/// time after more trials of the scenarios whose findings were undecided.
+async fn run_trials(prepared: &mut Prepared, env: &Env<'_>) -> Result<Judged> {
+    let Run { plan, seed, .. } = prepared.run.clone();
+    let mut shares = Shares::of(prepared);
+    let planned = shares.planned();
+    // Of both sides; without an end, unknown.
+    let count = planned.as_ref().map(|planned| planned.values().map(|n| u64::from(*n) * 2).sum::<u64>());
+    let done: u32 = prepared.parts.iter().map(|part| part.past.done).sum();
+    let enough = |judge: &Judge, seconds: f64, shares: &Shares| {
+        plan.seconds.is_some_and(|most| seconds >= most)
+            || plan.until_report && judge.has_findings()
+            || plan.until_seen.as_deref().is_some_and(|called| judge.seen(called).seen > 0)
+            || plan.until_decided && judge.is_settled(planned.as_ref().unwrap_or(&BTreeMap::new()))
+            || shares.are_hopeless(judge)
+    };
+    let over = shares.is_empty() || enough(&prepared.judge, prepared.earlier, &shares);
+    let mut judged = Judged { planned: count, seconds: prepared.earlier, ..Judged::default() };
+    if over {
+        env.note("trials", &format!("all {done} are done already, and are judged again"));
+        return Ok(judged);
+    }
+    let starting = Instant::now();
+    let starts = prepared.settle_start(env).await?;
+    judged.start_seconds = starting.elapsed().as_secs_f64();
+    env.events.event(&RunEvent::Began(&prepared.run));
+    let instruments = Instruments::default();
+    let setups: Vec<TrialSetup<'_>> = prepared
+        .parts
+        .iter()
+        .zip(&starts)
+        .map(|(part, start)| TrialSetup { context: &part.context, start, instruments: &instruments })
+        .collect();
+    let began = Instant::now();
+    let (mut all, mut done) = (count, u64::from(done));
+    for look in 1..=plan.looks.max(1) {
+        env.events.event(&RunEvent::TrialsBegin { all, done });
+        let judge = Mutex::new(&mut prepared.judge);
+        let tell = |happened: Happened| {
+            env.events.event(&RunEvent::Trial(&happened));
+            if let Happened::Ended(record, Again::No) = &happened {
+                let mut judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
+                let seconds = prepared.earlier + began.elapsed().as_secs_f64();
+                judge.add(record, seconds);
+                if enough(&judge, seconds, &shares) {
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        };
+        let plans = shares.deal(seed, &judge);
+        let this = run_all(&setups, plans, plan.workers, &prepared.folder.trials(), env.cancel, &tell).await;
+        env.events.event(&RunEvent::TrialsEnd);
+        judged.ran.repeated.extend(this.repeated);
+        judged.ran.stopped = this.stopped;
+        if judged.ran.stopped.is_some() || look == plan.looks.max(1) {
+            break;
+        }
+        let more = shares.look_again(&prepared.judge);
+        if more == 0 || enough(&prepared.judge, prepared.earlier + began.elapsed().as_secs_f64(), &shares) {
+            break;
+        }
+        env.note("trials", "more trials of the scenarios with undecided findings");
+        (all, done) = (Some(u64::from(more) * 2), 0);
+    }
+    judged.seconds += began.elapsed().as_secs_f64();
+    Ok(judged)
 }
 
 /// Adds file, line and inlined callers to the frames of all reports, from the vmlinux of the kernel

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use hotplug_side::Sides;
 
-use crate::environment::HostEnv;
-use crate::host::Accelerator;
+use crate::environment::{self, HostEnv};
+use crate::host::{Accelerator, AcceleratorRequest};
 use crate::kernel::Kernel;
 use crate::record::{Run, ScenarioNote};
 use crate::rendezvous::Places;
 use crate::scenario::{RACE, Scenario};
-use crate::spec::{ComparisonSpec, ScenarioChoice};
+use crate::spec::{ComparisonSpec, RunningSpec, ScenarioChoice};
 use crate::trial::{ScenarioOfTrial, TrialContext};
 use crate::{Error, Result};
 
@@ -51,6 +51,73 @@ pub(super) fn chosen(spec: &ComparisonSpec) -> Result<Vec<Chosen>> {
     text.push_str("\n[sweep]\n");
     text.push_str(&table);
     Ok(vec![Chosen { scenario: Scenario::parse(&file, &text)?, text }])
+}
+
+/// The number of trials a side of each scenario of the portfolio before the first look at the
+/// findings. With 4, no finding of one scenario is decided, because its p is at least 0.029.
+const FIRST_LOOK: u32 = 4;
+
+/// The scenarios of a new run.
+pub(super) struct Fitting {
+    /// Those that run, with the addresses of the places that they name.
+    pub(super) parts: Vec<(Scenario, Option<Sides<Arc<Places>>>)>,
+    /// The record of each, also of those that are left out.
+    pub(super) notes: Vec<ScenarioNote>,
+    /// The number of times that the findings may be judged.
+    pub(super) looks: u32,
+}
+
+/// Checks which scenarios this machine, its QEMU and the kernels can run, and plans their trials. A
+/// scenario that the user did not name is left out if it cannot run.
+///
+/// Fails with a user error if a named one cannot run, or none.
+pub(super) fn fit(
+    spec: &ComparisonSpec,
+    chosen: &[Chosen],
+    host: &HostEnv,
+    accelerator: Accelerator,
+    kernels: &Sides<Kernel>,
+) -> Result<Fitting> {
+    let trials = &spec.trials;
+    let open_ended = trials.seconds.is_some() || trials.until_report;
+    let is_named = spec.scenarios.name().is_none();
+    // Breadth comes first: a few trials of each scenario, and more where they find something.
+    let in_looks = !is_named && chosen.len() > 1 && trials.end.is_none() && !open_ended;
+    let usual = |trials: u32| if in_looks { trials.min(FIRST_LOOK) } else { trials };
+    let mut all = Fitting { parts: Vec::new(), notes: Vec::new(), looks: if in_looks { 2 } else { 1 } };
+    for Chosen { scenario, text } in chosen {
+        let fits = host.fits(scenario, accelerator);
+        let left_out = match fits.and_then(|()| environment::places(kernels, scenario)) {
+            Ok(places) => {
+                all.parts.push((scenario.clone(), places));
+                None
+            }
+            Err(error) if is_named => return Err(error),
+            Err(error) => Some(error.to_string()),
+        };
+        all.notes.push(ScenarioNote {
+            name: scenario.name.clone(),
+            hash: blake3::hash(text.as_bytes()).to_hex().to_string(),
+            trials: trials.end.or_else(|| (!open_ended).then(|| usual(scenario.trials))),
+            start: None,
+            left_out,
+        });
+    }
+    if all.parts.is_empty() {
+        let why = |note: &ScenarioNote| Some(format!("{}: {}", note.name, note.left_out.as_ref()?));
+        let reasons: Vec<_> = all.notes.iter().filter_map(why).collect();
+        return Err(Error::user("no scenario can run here").detail(reasons.join("\n")));
+    }
+    Ok(all)
+}
+
+/// The accelerator that the user and all scenarios ask for. Fails with a user error if they contradict
+/// each other.
+pub(crate) fn asked<'a>(
+    running: &RunningSpec,
+    mut scenarios: impl Iterator<Item = &'a Scenario>,
+) -> Result<AcceleratorRequest> {
+    scenarios.try_fold(running.accelerator_request(), |asked, one| asked.and(one.machine.accelerator))
 }
 
 /// The contexts of all scenarios, in their order. A run of several scenarios names its trials by

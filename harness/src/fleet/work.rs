@@ -6,8 +6,8 @@ use futures::future::LocalBoxFuture;
 
 use super::{BuiltPair, Plan, PlannedPair, Shard};
 use crate::comparison::{
-    AnalysesSpec, ComparisonSpec, Env, Finished, ResumeSpec, RunningSpec, ScenarioChoice, TrialsSpec, compare_inner, resume,
-    run_inner,
+    AnalysesSpec, ComparisonSpec, Env, Finished, ResumeSpec, RunningSpec, ScenarioChoice, TrialsSpec,
+    compare_inner, resume, run_inner,
 };
 use crate::error::ErrorKind;
 use crate::kernel::{KernelPair, PairSpec};

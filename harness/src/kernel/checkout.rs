@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{Error, Result, files};
 
 use super::apply::Contents;
+use super::cache::Cache;
 use super::command::{self, Tool};
 use super::make::{Ended, Make};
 use super::manifest::{self, Kind, Manifest};
 use super::progress::BuildEvent;
-use super::cache::Cache;
 use super::source::{self, Located, Origin, Source, blocking, check_linux};
 use super::worktree::{self, Tree};
 

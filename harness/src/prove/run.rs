@@ -7,7 +7,8 @@ use futures::future::LocalBoxFuture;
 
 use super::{ComparedEntry, EntryResult, ProveResult, Sight, Totals};
 use crate::comparison::{
-    AnalysesSpec, AnalysisRequest, ComparisonSpec, Env, Finished, RunningSpec, ScenarioChoice, TrialsSpec, compare_inner,
+    AnalysesSpec, AnalysisRequest, ComparisonSpec, Env, Finished, RunningSpec, ScenarioChoice, TrialsSpec,
+    compare_inner,
 };
 use crate::environment;
 use crate::error::ErrorKind;

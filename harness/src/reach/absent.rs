@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 /// Folders of the source that are searched, beside the architecture's own. A driver may be one of
 /// another architecture, which its Makefile does not say.
-const FOLDERS: [&str; 12] =
-    ["block", "crypto", "drivers", "fs", "init", "io_uring", "kernel", "lib", "mm", "net", "security", "virt"];
+const FOLDERS: [&str; 12] = [
+    "block", "crypto", "drivers", "fs", "init", "io_uring", "kernel", "lib", "mm", "net", "security", "virt",
+];
 
 /// Functions that register a callback, and what they register.
 const REGISTER: [(&str, &str); 6] = [
@@ -72,14 +73,18 @@ pub fn absent(source: &Path, architecture: &str, built: &BTreeSet<String>) -> (V
 /// part of.
 fn option(file: &Path) -> Option<String> {
     let folder = file.parent()?;
-    let text = ["Kbuild", "Makefile"].into_iter().find_map(|name| std::fs::read_to_string(folder.join(name)).ok())?;
+    let text = ["Kbuild", "Makefile"]
+        .into_iter()
+        .find_map(|name| std::fs::read_to_string(folder.join(name)).ok())?;
     let text = text.replace("\\\n", " ");
     let mut object = format!("{}.o", file.file_stem()?.to_str()?);
     // A part of a part of an object is as deep as makefiles of the kernel go.
     for _ in 0..3 {
         let mut whole = None;
         for line in text.lines() {
-            let Some((target, parts)) = line.split_once("+=").or_else(|| line.split_once(":=")) else { continue };
+            let Some((target, parts)) = line.split_once("+=").or_else(|| line.split_once(":=")) else {
+                continue;
+            };
             if !parts.split_whitespace().any(|part| part == object) {
                 continue;
             }
@@ -106,7 +111,10 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        write("mm/Makefile", "obj-y := slub.o\nobj-$(CONFIG_KSM) += ksm.o\nparts-y += \\\n  deep.o\nobj-$(CONFIG_PARTS) += parts.o\n");
+        write(
+            "mm/Makefile",
+            "obj-y := slub.o\nobj-$(CONFIG_KSM) += ksm.o\nparts-y += \\\n  deep.o\nobj-$(CONFIG_PARTS) += parts.o\n",
+        );
         write("mm/slub.c", "hotplug_node_notifier(f, 0);");
         write("mm/ksm.c", "hotplug_memory_notifier(f, 0);");
         write("mm/deep.c", "cpuhp_setup_state_nocalls(X, f, g);\nregister_memory_notifier(&x);");

@@ -16,6 +16,10 @@ const MOST: usize = 256;
 /// The longest name of a state that is read, in bytes. The longest in a 7.3 kernel has 40.
 const NAME: usize = 64;
 
+/// The names of the first state whose functions run on a CPU that is not online, and of the first one
+/// after them (kernel/cpu.c).
+const ATOMIC: [&str; 2] = ["idle:dead", "ap:online"];
+
 /// The registered callbacks of one guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Callbacks {
@@ -37,6 +41,11 @@ pub struct CpuState {
     pub startup: Option<String>,
     /// The function that runs when a CPU goes.
     pub teardown: Option<String>,
+    /// Whether its functions run on the CPU itself while it is not online (`cpuhp_is_atomic_state` of
+    /// kernel/cpu.c). Trace events on such a CPU are dropped (include/linux/tracepoint.h), so whether
+    /// they ran is not known.
+    #[serde(default)]
+    pub is_atomic: bool,
     /// For a state with instances: whether there is one. Without an instance, its functions are never
     /// called.
     pub has_instance: Option<bool>,
@@ -91,24 +100,28 @@ pub async fn walk(
 
     let table = layout.states;
     let bytes = at(table.address, table.bytes).await?;
+    let mut is_atomic = false;
     for (step, state) in (0..).zip(bytes.chunks_exact(usize::try_from(table.stride).unwrap_or(usize::MAX))) {
         let function = |at: u64| {
             let address = word(state, at).filter(|address| *address != 0)?;
             Some(layout.function(address).unwrap_or_else(|| format!("{address:#x}")))
         };
+        let name = word(state, table.name).and_then(|address| layout.kernel.image_at(address));
+        let name = name.unwrap_or_default();
+        let end = name.iter().take(NAME).position(|byte| *byte == 0).unwrap_or(0);
+        let name = String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned();
+        is_atomic = (is_atomic || name == ATOMIC[0]) && name != ATOMIC[1];
         let (startup, teardown) = (function(table.startup), function(table.teardown));
         if startup.is_none() && teardown.is_none() {
             continue;
         }
-        let name = word(state, table.name).and_then(|address| layout.kernel.image_at(address));
-        let name = name.unwrap_or_default();
-        let end = name.iter().take(NAME).position(|byte| *byte == 0).unwrap_or(0);
         let many = usize::try_from(table.multi_instance).ok().and_then(|at| state.get(at)) == Some(&1);
         all.states.push(CpuState {
             step,
-            name: String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned(),
+            name,
             startup,
             teardown,
+            is_atomic,
             has_instance: many.then(|| word(state, table.list).is_some_and(|first| first != 0)),
         });
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::layout::Chain;
 
 /// The lock that is held while blocks of memory go online or offline, and while their notifiers run
-/// (mm/memory_hotplug.c).
+/// (`mm/memory_hotplug.c`).
 const MEMORY_LOCK: &str = "mem_hotplug_lock";
 
 /// The lock that is held while a CPU comes or goes, and while its callbacks run (kernel/cpu.c).
@@ -27,8 +27,20 @@ const CPU_CALLS: [&str; 4] =
 
 /// The beginnings of the names of functions that take or release any lock.
 const LOCKING: [&str; 14] = [
-    "cpus_read_", "cpus_write_", "get_online_", "put_online_", "mem_hotplug_", "lock_device_hotplug",
-    "unlock_device_hotplug", "mutex_", "percpu_down_", "percpu_up_", "down_", "up_", "spin_", "raw_spin_",
+    "cpus_read_",
+    "cpus_write_",
+    "get_online_",
+    "put_online_",
+    "mem_hotplug_",
+    "lock_device_hotplug",
+    "unlock_device_hotplug",
+    "mutex_",
+    "percpu_down_",
+    "percpu_up_",
+    "down_",
+    "up_",
+    "spin_",
+    "raw_spin_",
 ];
 
 /// The sections whose locks a change affects, each with what shows it.
@@ -126,14 +138,18 @@ mod tests {
         );
         let change = LockingChange::of_diff(patch);
         let file = "mm/memory_hotplug.c";
-        assert_eq!(change.memory, [format!("{file}: cpus_read_lock()"), format!("{file}: cpus_read_unlock()")]);
+        assert_eq!(
+            change.memory,
+            [format!("{file}: cpus_read_lock()"), format!("{file}: cpus_read_unlock()")]
+        );
         assert!(change.cpu.is_empty());
         assert!(change.affects(Chain::Node) && !change.affects(Chain::Reboot));
     }
 
     #[test]
     fn other_changes_do_not() {
-        let hunk = |file: &str, line: &str| format!("--- a/{file}\n+++ b/{file}\n@@ -1 +1 @@\n{line}\n-- \n2.0\n");
+        let hunk =
+            |file: &str, line: &str| format!("--- a/{file}\n+++ b/{file}\n@@ -1 +1 @@\n{line}\n-- \n2.0\n");
         let of = |file: &str, line: &str| LockingChange::of_diff(&hunk(file, line));
         assert_eq!(of("mm/memory_hotplug.c", "+\tpr_info(\"mutex_lock\");"), LockingChange::default());
         assert_eq!(of("mm/memory_hotplug.c", " \tmutex_lock(&x);"), LockingChange::default());

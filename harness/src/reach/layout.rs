@@ -12,9 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::unavailable::Unavailable;
 
 /// A chain of notifiers.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Chain {
     /// Blocks of memory that go online or offline (drivers/base/memory.c).

@@ -60,16 +60,21 @@ pub struct StateReach {
 impl StateReach {
     /// Its callbacks that could run and never did.
     fn never(&self) -> impl Iterator<Item = &str> {
-        let has = self.state.has_instance != Some(false);
+        let has = self.could_be_seen();
         let of = |function: &'_ Option<String>, calls: u64| has && function.is_some() && calls == 0;
         let startup = of(&self.state.startup, self.startups).then_some(self.state.startup.as_deref());
         let teardown = of(&self.state.teardown, self.teardowns).then_some(self.state.teardown.as_deref());
         startup.into_iter().chain(teardown).flatten()
     }
 
-    /// Its callbacks that could run.
+    /// Whether its callbacks can run, and leave a trace.
+    fn could_be_seen(&self) -> bool {
+        self.state.has_instance != Some(false) && !self.state.is_atomic
+    }
+
+    /// The number of its callbacks that can run and leave a trace.
     fn all(&self) -> usize {
-        let has = self.state.has_instance != Some(false);
+        let has = self.could_be_seen();
         usize::from(has && self.state.startup.is_some()) + usize::from(has && self.state.teardown.is_some())
     }
 }
@@ -113,7 +118,8 @@ impl Reach {
         self.trials += 1;
         for (chain, functions) in &trial.callbacks.chains {
             for function in functions {
-                let place = self.notifiers.iter().position(|one| (one.chain, &one.function) == (*chain, function));
+                let place =
+                    self.notifiers.iter().position(|one| (one.chain, &one.function) == (*chain, function));
                 let place = place.unwrap_or_else(|| {
                     let (function, scenarios) = (function.clone(), Vec::new());
                     self.notifiers.push(CallbackReach { chain: *chain, function, calls: None, scenarios });
@@ -147,6 +153,11 @@ impl Reach {
         }
         self.notifiers.sort_by(|a, b| (a.chain, &a.function).cmp(&(b.chain, &b.function)));
         self.states.sort_by_key(|one| one.state.step);
+    }
+
+    /// The notifiers of memory hotplug.
+    pub fn of_memory(&self) -> impl Iterator<Item = &CallbackReach> {
+        self.notifiers.iter().filter(|one| matches!(one.chain, Chain::Memory | Chain::Node))
     }
 
     /// The notifiers that never ran.
@@ -186,6 +197,7 @@ mod tests {
             name: format!("state{step}"),
             startup: Some(format!("up{step}")),
             teardown: Some(format!("down{step}")),
+            is_atomic: false,
             has_instance,
         };
         TrialCallbacks {
@@ -203,7 +215,10 @@ mod tests {
     fn silence_about_a_changed_lock_needs_every_callback_under_it() {
         let mut reach = Reach::default();
         reach.add(&trial("blocks", BLOCKS));
-        assert_eq!(reach.never().map(|one| one.function.as_str()).collect::<Vec<_>>(), ["slab_memory_callback"]);
+        assert_eq!(
+            reach.never().map(|one| one.function.as_str()).collect::<Vec<_>>(),
+            ["slab_memory_callback"]
+        );
         assert_eq!(reach.never_of_cpus().collect::<Vec<_>>(), [("down1", "state1")]);
         assert_eq!(reach.all_of_cpus(), 2);
         // Nothing is known of a changed lock.

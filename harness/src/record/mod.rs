@@ -165,6 +165,10 @@ pub struct RunPlan {
     pub until_seen: Option<String>,
     /// No trial begins once the verdict cannot change.
     pub until_decided: bool,
+    /// The number of times that the findings may be judged: scenarios with an undecided finding get
+    /// more trials after the first.
+    #[serde(default)]
+    pub looks: u32,
     /// Whether each trial boots.
     pub cold: bool,
     /// The number of guests at once.

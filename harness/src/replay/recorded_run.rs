@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use hotplug_side::{Side, Sides};
 
-use crate::comparison::contexts;
+use crate::comparison::{asked, contexts};
 use crate::environment::{self, Env, HostEnv};
 use crate::host::Acceleration;
 use crate::kernel::{Cache, Kernel};
@@ -46,8 +46,7 @@ impl RecordedRun {
             .collect::<Result<Vec<_>>>()?;
         let host = HostEnv::detect().await?;
         let kernels = kernels(records, env.cache, &recorded)?;
-        let demanded = scenarios.iter().map(|(scenario, _)| scenario.machine.accelerator);
-        let asked = demanded.fold(Ok(running.accelerator_request()), |asked, one| asked?.and(one))?;
+        let asked = asked(running, scenarios.iter().map(|(scenario, _)| scenario))?;
         let acceleration = env.accelerator(host, asked, &kernels.after.image).await?;
         scenarios.iter().try_for_each(|(scenario, _)| host.fits(scenario, acceleration.accelerator))?;
         Ok(Self {
@@ -119,7 +118,9 @@ impl RecordedRun {
             parts.push((scenario, places));
         }
         let mut all = Vec::new();
-        for (context, of_trial) in contexts(host, parts, acceleration.accelerator, &kernels, run, initramfs).await? {
+        for (context, of_trial) in
+            contexts(host, parts, acceleration.accelerator, &kernels, run, initramfs).await?
+        {
             let evidence = match &of_trial.prefix {
                 None => folder.checkpoints(),
                 Some(name) => folder.checkpoints().join(&**name),

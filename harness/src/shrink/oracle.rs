@@ -11,8 +11,8 @@ use crate::scenario::{Scenario, Schedule};
 use crate::text::harmless;
 use crate::trial::checkpoint::{self, Boot};
 use crate::trial::{
-    Again, Happened, Instruments, Original, ScenarioOfTrial, TrialContext, TrialOutcome, TrialPlan, TrialRecord, TrialSetup,
-    TrialStart, run_all,
+    Again, Happened, Instruments, Original, ScenarioOfTrial, TrialContext, TrialOutcome, TrialPlan,
+    TrialRecord, TrialSetup, TrialStart, run_all,
 };
 use crate::vmm::LaunchMode;
 use crate::{Error, Result};
@@ -97,7 +97,8 @@ impl<'a> Bench<'a> {
         let trials = self.folder.trials();
         let setup =
             TrialSetup { context: &self.context, start: &self.start, instruments: &Instruments::default() };
-        let ran = run_all(std::slice::from_ref(&setup), plans, self.workers, &trials, self.env.cancel, &tell).await;
+        let ran =
+            run_all(std::slice::from_ref(&setup), plans, self.workers, &trials, self.env.cancel, &tell).await;
         let (_, count, ended, _) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.trials += ended;
         match ran.stopped {

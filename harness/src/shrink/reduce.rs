@@ -63,7 +63,7 @@ async fn thin(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::{SAMPLE, Operation, Seed};
+    use crate::scenario::{Operation, SAMPLE, Seed};
     use crate::shrink::{Size, flatten};
 
     fn does(scenario: &Scenario, words: &str) -> bool {

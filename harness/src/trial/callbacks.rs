@@ -54,9 +54,10 @@ impl<'a> CallbackTrace<'a> {
         };
         match begun.await {
             Ok(()) => Ok(CallbackEvents { odd: Some("the guest returned no trace".into()), text: None }),
-            Err(AgentError::Failed { what, .. }) => {
-                Ok(CallbackEvents { odd: Some(format!("its kernel cannot trace events: {what}")), text: None })
-            }
+            Err(AgentError::Failed { what, .. }) => Ok(CallbackEvents {
+                odd: Some(format!("its kernel cannot trace events: {what}")),
+                text: None,
+            }),
             Err(error) => Err(error),
         }
     }

@@ -6,8 +6,8 @@ use hotplug_protocol::{Answer, Hello, Request, Snapshot};
 use tokio_util::sync::CancellationToken;
 
 use super::accounting::Ledger;
-use super::classify::TrialState;
 use super::callbacks::CallbackTrace;
+use super::classify::TrialState;
 use super::context::{TrialPlan, TrialSetup, TrialStart};
 use super::coverage::Count;
 use super::cpus::Cpus;

@@ -26,9 +26,7 @@ mod tracer;
 mod vm;
 
 pub use accounting::Mismatch;
-pub use context::{
-    Instruments, Original, ScenarioOfTrial, TrialContext, TrialPlan, TrialSetup, TrialStart,
-};
+pub use context::{Instruments, Original, ScenarioOfTrial, TrialContext, TrialPlan, TrialSetup, TrialStart};
 pub use operation::OperationRecord;
 pub use outcome::{Armed, Seen, TrialOutcome, TrialRecord};
 pub use pool::{Again, Happened, Repeated, Tell, TrialsRun, plan, plan_of, run_all};

@@ -79,7 +79,9 @@ pub(crate) fn header_pair_build_ratio(root: &Path) -> Result<Vec<f64>, String> {
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     let cache = folder.path().join("cache");
     let mut command = hotplug(root);
-    command.args(["compare", "--trials", "1"]).arg(root.join("guest-images/patches/clean/header.patch"));
+    command
+        .args(["compare", "--scenario", "dimm-and-cpu", "--trials", "1"])
+        .arg(root.join("guest-images/patches/clean/header.patch"));
     command.arg("--cache").arg(&cache).arg("--results").arg(folder.path().join("results"));
     let status = command.stdout(Stdio::null()).status().map_err(|e| e.to_string())?;
     // The patch changes nothing, so any other verdict means that the comparison is not complete.
@@ -99,7 +101,7 @@ pub(crate) fn header_pair_build_ratio(root: &Path) -> Result<Vec<f64>, String> {
     }
 }
 
-/// Wall-clock time of the default comparison, with its kernels in the cache.
+/// Wall-clock time of a comparison in one scenario, with its kernels in the cache.
 pub(crate) fn compare_seconds(root: &Path) -> Result<Vec<f64>, String> {
     let results = tempfile::tempdir().map_err(|e| e.to_string())?;
     // The kernels are built first, because this figure does not include them.
@@ -111,7 +113,12 @@ pub(crate) fn compare_seconds(root: &Path) -> Result<Vec<f64>, String> {
     for _ in 0..3 {
         let began = Instant::now();
         let mut command = hotplug(root);
-        command.arg("compare").arg(seed(root)).arg("--results").arg(results.path()).stdout(Stdio::null());
+        command
+            .args(["compare", "--scenario", "dimm-and-cpu"])
+            .arg(seed(root))
+            .arg("--results")
+            .arg(results.path())
+            .stdout(Stdio::null());
         let status = command.status().map_err(|e| e.to_string())?;
         // The seed patch regresses, so any other status means that the comparison failed.
         if status.code() != Some(1) {

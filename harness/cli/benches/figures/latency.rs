@@ -199,7 +199,9 @@ type Boots = BTreeMap<(PathBuf, Side), Vec<TrialTimes>>;
 fn boots(root: &Path, scenario: &Path, more: &[&str]) -> Result<Boots, String> {
     let home = tempfile::tempdir().map_err(|e| e.to_string())?;
     let mut command = hotplug(root);
-    command.args(["compare", "--no-control", "--no-coverage", "--no-reach", "--trials", "1", "--results"]).arg(home.path());
+    command
+        .args(["compare", "--no-control", "--no-coverage", "--no-reach", "--trials", "1", "--results"])
+        .arg(home.path());
     command.arg("--scenario").arg(scenario).args(more);
     let status = command.stdout(std::process::Stdio::null()).status().map_err(|e| e.to_string())?;
     if ![Some(0), Some(1), Some(3)].contains(&status.code()) {

@@ -10,6 +10,7 @@ mod compare;
 mod fleet;
 mod latency;
 mod locks;
+mod portfolio;
 mod prove;
 mod races;
 mod results;
@@ -50,6 +51,30 @@ const FIGURES: &[Figure] = &[
         unit: "ratio",
         goal: "at most 2.3",
         measure: compare::header_pair_build_ratio,
+    },
+    Figure {
+        name: "portfolio_seconds",
+        unit: "s",
+        goal: "at most 240",
+        measure: portfolio::portfolio_seconds,
+    },
+    Figure {
+        name: "reach_callbacks_built",
+        unit: "count",
+        goal: "to be followed",
+        measure: portfolio::reach_callbacks_built,
+    },
+    Figure {
+        name: "reach_callbacks_run",
+        unit: "count",
+        goal: "to be followed",
+        measure: portfolio::reach_callbacks_run,
+    },
+    Figure {
+        name: "reach_rollbacks_run",
+        unit: "count",
+        goal: "to be followed",
+        measure: portfolio::reach_rollbacks_run,
     },
     Figure { name: "compare_seconds", unit: "s", goal: "at most 60", measure: compare::compare_seconds },
     Figure {

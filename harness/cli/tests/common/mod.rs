@@ -25,6 +25,9 @@ pub(crate) fn default_source() -> String {
     hotplug::kernel::Source::Package { version: None }.with_version().unwrap().to_string()
 }
 
+/// The arguments for one scenario. Without them, a comparison runs the portfolio.
+pub(crate) const DEFAULT: [&str; 2] = ["--scenario", "dimm-and-cpu"];
+
 /// One run of the binary, in a folder of its own. Kernels come from the user's cache, and missing
 /// ones are built.
 pub(crate) struct Run {
@@ -43,14 +46,21 @@ impl Run {
     }
 
     /// `hotplug compare` with results and temporary files below this run's folder. Control,
-    /// coverage and latency are off, because they have tests of their own.
+    /// coverage, reach and latency are off, because they have tests of their own.
     pub(crate) fn compare(&self) -> assert_cmd::Command {
         let mut command = self.compare_with_control();
         command.args(["--no-control", "--no-coverage", "--no-reach", "--no-latency"]);
         command
     }
 
-    /// The same with control, coverage and latency.
+    /// The same, in one scenario.
+    pub(crate) fn compare_default(&self) -> assert_cmd::Command {
+        let mut command = self.compare();
+        command.args(DEFAULT);
+        command
+    }
+
+    /// The same with control, coverage, reach and latency.
     ///
     /// One guest runs at a time. There are as many concurrent tests as processors, and a starved
     /// guest reports stalls.

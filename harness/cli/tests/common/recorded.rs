@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::common::{Run, SCENARIO, patch};
+use crate::common::{DEFAULT, Run, SCENARIO, patch};
 
 /// Age after which runs of an earlier test run are removed.
 const OLD: Duration = Duration::from_secs(24 * 60 * 60);
@@ -48,6 +48,7 @@ fn recorded(name: &str, which: &str, arguments: &[&str], status: i32) -> Recorde
         let mut command = run.compare_with_control();
         let output = command
             .arg(patch(which))
+            .args(DEFAULT)
             .args(["--trials", &TRIALS.to_string()])
             .args(arguments)
             .output()

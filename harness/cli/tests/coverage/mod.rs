@@ -7,12 +7,12 @@ use std::process::Command;
 use predicates::prelude::*;
 use serde_json::Value;
 
-use crate::common::{Run, default_source, patch};
+use crate::common::{DEFAULT, Run, default_source, patch};
 use crate::recorded::{self, Recorded};
 
 fn compare(run: &Run, name: &str) -> assert_cmd::Command {
     let mut command = run.compare_with_control();
-    command.arg("--no-control").arg(patch(name)).args(["--trials", "4"]);
+    command.args(DEFAULT).args(["--no-control", "--no-reach"]).arg(patch(name)).args(["--trials", "4"]);
     command
 }
 
@@ -114,7 +114,7 @@ fn a_patch_that_changed_meanwhile_is_not_counted() {
     let run = Run::new();
     let edited = run.results().with_file_name("edited.patch");
     std::fs::copy(patch("clean/comment-only.patch"), &edited).unwrap();
-    run.compare().args(["--trials", "1"]).arg(&edited).assert().code(0);
+    run.compare_default().args(["--trials", "1"]).arg(&edited).assert().code(0);
     let source = default_source();
     assert_eq!(run.json("run.json")["spec"]["kernels"]["source"], *source, "{source}");
     std::fs::copy(patch("coverage/not-built.patch"), &edited).unwrap();

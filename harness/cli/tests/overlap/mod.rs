@@ -21,7 +21,15 @@ fn racing(run: &Run, race: &str) -> PathBuf {
 
 fn compare(run: &Run, race: &str) -> assert_cmd::assert::Assert {
     let mut command = run.compare_with_control();
-    command.args(["--no-control", "--no-coverage", "--no-reach", "--no-latency", "--trials", "2", "--scenario"]);
+    command.args([
+        "--no-control",
+        "--no-coverage",
+        "--no-reach",
+        "--no-latency",
+        "--trials",
+        "2",
+        "--scenario",
+    ]);
     command.arg(racing(run, race)).arg(patch("clean/comment-only.patch")).assert()
 }
 

@@ -35,7 +35,9 @@ fn phases_are_each_told_by_one_clock() {
     let table = "[latency]\nfunctions = [\"offline_pages\"]\n\
         phases = [\"plug dimm: driver..online\", \"plug dimm: asked..ended\"]\ntrials = 1\n";
     let mut command = faulty.0.compare_with_control();
-    command.args(["--no-control", "--no-coverage", "--no-reach", "--boots", "4"]).env("HOTPLUG_FAKE_TRACE", &trace);
+    command
+        .args(["--no-control", "--no-coverage", "--no-reach", "--boots", "4"])
+        .env("HOTPLUG_FAKE_TRACE", &trace);
     let output = faulty.run(&mut faulty.of(command, &format!("{text}{table}"), ""));
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("no change (within"), "{output:?}");

@@ -49,7 +49,7 @@ fn write(path: &Path, value: &Value) {
 #[test]
 fn nightly_a_killed_run_goes_on_and_no_trial_runs_twice() {
     let run = Run::new();
-    let mut child = run.spawn(run.compare().arg(patch("seed")).args(["--trials", "5"]));
+    let mut child = run.spawn(run.compare_default().arg(patch("seed")).args(["--trials", "5"]));
     common::wait_until(Duration::from_secs(900), || {
         run.results().exists()
             && std::fs::read_dir(run.results()).unwrap().count() == 1
@@ -90,7 +90,7 @@ fn nightly_a_killed_run_goes_on_and_no_trial_runs_twice() {
 #[test]
 fn nightly_what_was_spoilt_or_cut_off_is_run_again_and_more_trials_can_be_asked_for() {
     let run = Run::new();
-    run.compare().args(["--trials", "1"]).assert().code(0);
+    run.compare_default().args(["--trials", "1"]).assert().code(0);
     let folder = run.folder();
     let trials = folder.join("trials");
     // The state after a failure of infrastructure, if the harness was killed during the next

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use hotplug_side::{Side, Sides};
 
 use super::{Analysis, Kernels, Prepared};
-use crate::conclusion::Conclusions;
 use crate::compare::{Coverage, FileCoverage, Judgement, SideCounts};
+use crate::conclusion::Conclusions;
 use crate::coverage::{self, Counted, Objects, TrialCounters, changed, line_counts};
 use crate::environment::{self, Env};
 use crate::files::read_json_if_there;
@@ -38,7 +38,12 @@ impl Analysis for CoverageAnalysis {
         if differ && prepared.are_built() { vec![Kernels::Counted] } else { Vec::new() }
     }
 
-    async fn conclude(prepared: &Prepared, _: &mut Judgement, _: &Conclusions, env: &Env<'_>) -> Result<Option<Coverage>> {
+    async fn conclude(
+        prepared: &Prepared,
+        _: &mut Judgement,
+        _: &Conclusions,
+        env: &Env<'_>,
+    ) -> Result<Option<Coverage>> {
         if prepared.kernels.before.id == prepared.kernels.after.id {
             return Ok(None);
         }

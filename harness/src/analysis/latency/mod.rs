@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use hotplug_side::{Side, Sides};
 
 use super::{Analysis, Kernels, Prepared};
-use crate::conclusion::Conclusions;
 use crate::compare::{Judgement, Tally};
+use crate::conclusion::Conclusions;
 use crate::environment::{Env, HostEnv};
 use crate::files::read_json_if_there;
 use crate::host::Accelerator;

@@ -14,8 +14,8 @@ use hotplug_side::Side;
 
 use super::{Analysis, Kernels, Prepared};
 use crate::Result;
-use crate::conclusion::Conclusions;
 use crate::compare::{Judgement, LockOrderDiff, LockOrders};
+use crate::conclusion::Conclusions;
 use crate::environment::Env;
 use crate::files::read_json_if_there;
 use crate::record::{further_boot, read_locks};

@@ -8,8 +8,8 @@ pub use section::full;
 
 use super::{Analysis, Kernels, Prepared};
 use crate::Result;
-use crate::conclusion::Conclusions;
 use crate::compare::Judgement;
+use crate::conclusion::Conclusions;
 use crate::environment::{self, Env};
 use crate::files::read_json_if_there;
 use crate::kernel::Config;
@@ -37,7 +37,12 @@ impl Analysis for OverlapAnalysis {
         if wanted(prepared).is_some() { vec![TRACED] } else { Vec::new() }
     }
 
-    async fn conclude(prepared: &Prepared, _: &mut Judgement, _: &Conclusions, env: &Env<'_>) -> Result<Option<Overlap>> {
+    async fn conclude(
+        prepared: &Prepared,
+        _: &mut Judgement,
+        _: &Conclusions,
+        env: &Env<'_>,
+    ) -> Result<Option<Overlap>> {
         let Some(wanted) = wanted(prepared) else { return Ok(None) };
         trace(prepared, &wanted, env).await.map(Some)
     }

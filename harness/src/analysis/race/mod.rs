@@ -8,8 +8,8 @@ pub use section::full;
 
 use super::{Analysis, Kernels, Prepared};
 use crate::Result;
-use crate::conclusion::Conclusions;
 use crate::compare::Judgement;
+use crate::conclusion::Conclusions;
 use crate::environment::Env;
 use crate::rendezvous::Race;
 use crate::unavailable::Unavailable;
@@ -25,7 +25,12 @@ impl Analysis for RaceAnalysis {
         Vec::new()
     }
 
-    async fn conclude(_: &Prepared, judgement: &mut Judgement, _: &Conclusions, _: &Env<'_>) -> Result<Option<Race>> {
+    async fn conclude(
+        _: &Prepared,
+        judgement: &mut Judgement,
+        _: &Conclusions,
+        _: &Env<'_>,
+    ) -> Result<Option<Race>> {
         Ok(judgement.race.clone())
     }
 

@@ -82,8 +82,12 @@ async fn watched(prepared: &Prepared, layout: Arc<CallbackLayout>, env: &Env<'_>
     env.note("reach", "one trial of each scenario, with a trace of the callbacks");
     for part in &prepared.parts {
         let name = &part.context.scenario.name;
-        if part.context.scenario.start == Start::Boot {
-            let why = "its operations run while the guest boots, before a trace can begin";
+        let why = if part.context.scenario.start == Start::Boot {
+            Some("its operations run while the guest boots, before a trace can begin")
+        } else {
+            prepared.judge.always_hangs(name).then_some("its judged trials hung")
+        };
+        if let Some(why) = why {
             reach.unwatched.insert(name.clone(), why.to_owned());
             continue;
         }
@@ -94,7 +98,8 @@ async fn watched(prepared: &Prepared, layout: Arc<CallbackLayout>, env: &Env<'_>
         // A continued run has it already.
         if find(&trials)?.is_none() {
             let context = part.context.with_scenario(part.context.scenario.clone().unheld());
-            let start = environment::start(prepared.run.plan.cold, &context, &place.join("checkpoints"), env).await?;
+            let start =
+                environment::start(prepared.run.plan.cold, &context, &place.join("checkpoints"), env).await?;
             let plans: Vec<TrialPlan> =
                 trial::plan(0..1, prepared.run.seed).filter(|plan| plan.side == Side::After).collect();
             let setup = TrialSetup { context: &context, start: &start, instruments: &instruments };
@@ -127,7 +132,10 @@ async fn change(prepared: &Prepared, so_far: &Conclusions, env: &Env<'_>) -> Res
         Ok(Some(diff)) => LockingChange::of_diff(&diff),
         Ok(None) if prepared.kernels.before.id == prepared.kernels.after.id => LockingChange::default(),
         Ok(None) => LockingChange {
-            unread: Some(format!("{} is an image", spec.after_image.as_deref().unwrap_or(Path::new("a side")).display())),
+            unread: Some(format!(
+                "{} is an image",
+                spec.after_image.as_deref().unwrap_or(Path::new("a side")).display()
+            )),
             ..LockingChange::default()
         },
         Err(error) if error.kind() == crate::ErrorKind::Interrupted => return Err(error),

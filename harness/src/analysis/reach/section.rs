@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use crate::compare::{Judgement, Weight};
 use crate::conclusion::{Case, CaseOutcome, Conclusion, labelled, unavailable_line};
-use crate::reach::{Absent, Reach};
+use crate::reach::{Absent, CpuState, Reach};
 use crate::text::harmless;
 
 /// Widest line, in characters.
@@ -46,10 +46,10 @@ impl Conclusion for Reach {
 }
 
 /// The first names, and the number of the others.
-fn some(names: &[String]) -> String {
-    let mut text = names.iter().take(SHOWN).map(|name| harmless(name, 60)).collect::<Vec<_>>().join(", ");
-    if names.len() > SHOWN {
-        let _ = write!(text, " and {} more", names.len() - SHOWN);
+fn some(names: &[String], most: usize) -> String {
+    let mut text = names.iter().take(most).map(|name| harmless(name, 60)).collect::<Vec<_>>().join(", ");
+    if names.len() > most {
+        let _ = write!(text, " and {} more", names.len() - most);
     }
     text
 }
@@ -62,29 +62,34 @@ fn short(reach: &Reach) -> Vec<String> {
         lines.extend(source(reach).into_iter().map(|line| format!("{:10}{line}", "")));
         return lines;
     }
-    let known = reach.notifiers.iter().filter(|one| one.calls.is_some()).count();
-    let ran = reach.notifiers.iter().filter(|one| one.calls.is_some_and(|calls| calls > 0)).count();
+    let known = reach.of_memory().filter(|one| one.calls.is_some()).count();
+    let ran = reach.of_memory().filter(|one| one.calls.is_some_and(|calls| calls > 0)).count();
     let (cpus, missed) = (reach.all_of_cpus(), reach.never_of_cpus().count());
-    let notifiers = match (known, reach.notifiers.len()) {
-        (0, 0) => "no notifiers were found".to_owned(),
-        (0, all) => format!("{all} notifiers, which this kernel cannot trace"),
-        (known, _) => format!("{ran} of {known} notifiers ran"),
+    let notifiers = match (known, reach.of_memory().count()) {
+        (0, 0) => "no notifiers of memory".to_owned(),
+        (0, all) => format!("{all} notifiers of memory, which this kernel cannot trace"),
+        (known, _) => format!("{ran} of {known} notifiers of memory ran"),
     };
-    lines.push(format!("{notifiers}; {} of {cpus} callbacks of CPUs; in {} trials", cpus - missed, reach.trials));
+    let trials = if reach.trials == 1 { "trial" } else { "trials" };
+    lines.push(format!(
+        "{notifiers}; {} of {cpus} callbacks of CPUs; {} {trials}",
+        cpus - missed,
+        reach.trials
+    ));
+    let never = reach.of_memory().filter(|one| one.calls == Some(0));
     let never: Vec<String> =
-        reach.never().map(|one| format!("{} ({})", one.function, one.chain.variable())).collect();
+        never.map(|one| format!("{} ({})", one.function, one.chain.variable())).collect();
     if !never.is_empty() {
-        lines.push(format!("never ran: {}", some(&never)));
+        lines.push(format!("never ran: {}", some(&never, SHOWN)));
     }
     let never: Vec<String> = reach.never_of_cpus().map(|(function, _)| function.to_owned()).collect();
     if !never.is_empty() {
-        lines.push(format!("never ran: {}", some(&never)));
+        lines.push(format!("never ran, of CPUs: {}", some(&never, SHOWN)));
     }
-    if !reach.change.memory.is_empty() {
-        lines.push(format!("the patch changes locks of memory hotplug ({})", some(&reach.change.memory)));
-    }
-    if !reach.change.cpu.is_empty() {
-        lines.push(format!("the patch changes locks of CPU hotplug ({})", some(&reach.change.cpu)));
+    for (what, shown) in [("memory", &reach.change.memory), ("CPU", &reach.change.cpu)] {
+        if !shown.is_empty() {
+            lines.push(format!("the patch changes the locks of {what} hotplug ({})", some(shown, 2)));
+        }
     }
     if let Some(why) = &reach.change.unread {
         lines.push(format!("whether locks change is not known: {}", harmless(why, WIDTH)));
@@ -93,9 +98,15 @@ fn short(reach: &Reach) -> Vec<String> {
         lines.push(format!("{} was not watched: {}", harmless(scenario, 60), harmless(why, WIDTH)));
     }
     lines.extend(source(reach));
-    labelled("reach", lines.into_iter().flat_map(|line| {
-        textwrap::wrap(&line, WIDTH - 10).into_iter().map(std::borrow::Cow::into_owned).collect::<Vec<_>>()
-    }))
+    labelled(
+        "reach",
+        lines.into_iter().flat_map(|line| {
+            textwrap::wrap(&line, WIDTH - 10)
+                .into_iter()
+                .map(std::borrow::Cow::into_owned)
+                .collect::<Vec<_>>()
+        }),
+    )
 }
 
 /// The files that register callbacks and are not in the kernel, in words.
@@ -104,12 +115,13 @@ fn source(reach: &Reach) -> Vec<String> {
         return vec![format!("the source was not searched: {}", harmless(why, WIDTH))];
     }
     let Some(absent) = &reach.absent else { return Vec::new() };
-    let generic: Vec<String> = absent.iter().filter(|one| is_generic(one)).map(|one| one.file.clone()).collect();
+    let generic: Vec<String> =
+        absent.iter().filter(|one| is_generic(one)).map(|one| one.file.clone()).collect();
     let all = absent.len() + reach.built as usize;
     vec![format!(
         "{} of {all} files that register callbacks are in this kernel; of generic code it lacks {}",
         reach.built,
-        if generic.is_empty() { "none".to_owned() } else { some(&generic) }
+        if generic.is_empty() { "none".to_owned() } else { some(&generic, SHOWN) }
     )]
 }
 
@@ -127,7 +139,12 @@ pub fn full(reach: &Reach) -> String {
     for one in &reach.notifiers {
         let calls = one.calls.map_or_else(|| "?".to_owned(), |calls| calls.to_string());
         let scenarios = one.scenarios.iter().map(|name| harmless(name, 60)).collect::<Vec<_>>().join(", ");
-        let _ = writeln!(out, "{calls:>8}  {:<22} {:<44} {scenarios}", one.chain.variable(), harmless(&one.function, 60));
+        let _ = writeln!(
+            out,
+            "{calls:>8}  {:<22} {:<44} {scenarios}",
+            one.chain.variable(),
+            harmless(&one.function, 60)
+        );
     }
     if !reach.states.is_empty() {
         let _ = writeln!(out, "\n     up    down  back  fail  state");
@@ -136,7 +153,11 @@ pub fn full(reach: &Reach) -> String {
         let calls = |function: &Option<String>, calls: u64| {
             if function.is_none() { "-".to_owned() } else { calls.to_string() }
         };
-        let note = if one.state.has_instance == Some(false) { "  (no instance)" } else { "" };
+        let note = match one.state {
+            CpuState { has_instance: Some(false), .. } => "  (no instance)",
+            CpuState { is_atomic: true, .. } => "  (cannot be traced: its CPU is not online)",
+            _ => "",
+        };
         let _ = writeln!(
             out,
             "{:>7} {:>7} {:>5} {:>5}  {:>3} {}{note}",
@@ -155,7 +176,13 @@ pub fn full(reach: &Reach) -> String {
         let _ = writeln!(out, "\nnot in this kernel:");
         for Absent { file, kinds, option } in absent {
             let option = option.as_ref().map_or_else(String::new, |name| format!("CONFIG_{name}"));
-            let _ = writeln!(out, "  {:<12} {:<52} {}", kinds.join(","), harmless(file, 80), harmless(&option, 60));
+            let _ = writeln!(
+                out,
+                "  {:<12} {:<52} {}",
+                kinds.join(","),
+                harmless(file, 80),
+                harmless(&option, 60)
+            );
         }
     }
     out
