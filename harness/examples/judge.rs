@@ -1,9 +1,11 @@
-//! Judges a patch through the library, by five trials of each kernel, and prints the verdict:
-//! `cargo run --release --example judge -- my.patch`
+//! Judges a patch through the library, by five trials of each kernel in one scenario, and prints
+//! the verdict: `cargo run --release --example judge -- my.patch`
 
 #![expect(clippy::print_stdout, reason = "the verdict is its output")]
 
-use hotplug::comparison::{AnalysesSpec, ComparisonSpec, Env, RunningSpec, TrialsSpec, prepare, run};
+use hotplug::comparison::{
+    AnalysesSpec, ComparisonSpec, Env, RunningSpec, ScenarioChoice, TrialsSpec, prepare, run,
+};
 use hotplug::events::Quiet;
 use hotplug::kernel::{Cache, PairSpec};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +15,8 @@ async fn main() -> hotplug::Result<()> {
     let patches = std::env::args().skip(1).map(Into::into).collect();
     let spec = ComparisonSpec {
         kernels: PairSpec { patches, ..PairSpec::default() },
+        // The default runs the portfolio.
+        scenarios: ScenarioChoice::one(None),
         trials: TrialsSpec { end: Some(5), ..TrialsSpec::default() },
         // Only the trials. The default runs the control and every analysis, too.
         analyses: AnalysesSpec::none(),

@@ -291,8 +291,8 @@ pub(crate) fn note(kernel: &Kernel) -> KernelNote {
     }
 }
 
-/// The scenario `name` of an earlier run, as stored in its folder, and its text. An empty name means
-/// the only scenario of the run.
+/// The scenario `name` of an earlier run, as stored in its folder, and its text. An empty name
+/// means the only scenario of the run.
 pub fn kept_scenario(folder: &Path, run: &Run, name: &str) -> Result<(Scenario, String)> {
     let all = run.scenarios();
     let known = all.iter().find(|note| note.name == name || name.is_empty() && all.len() == 1);

@@ -85,8 +85,8 @@ pub struct CompareArgs {
         ]
     )]
     pub resume: Option<PathBuf>,
-    /// Scenario file, name of a built-in scenario, or `all`; can be given several times [default: the
-    /// portfolio: built-in scenarios that take different paths]
+    /// Scenario file, name of a built-in scenario, or `all`; can be given several times [default:
+    /// the portfolio: built-in scenarios that take different paths]
     #[arg(long, value_name = "FILE")]
     pub scenario: Vec<PathBuf>,
     /// Trials a side of each scenario [default: the scenario's number; no limit with --for or

@@ -45,8 +45,8 @@ pub(crate) trait Analysis {
         !Self::kernels(prepared).is_empty()
     }
 
-    /// Runs the analysis. `so_far` has the conclusions of the analyses before it. Returns `None` if it
-    /// does not apply to this comparison.
+    /// Runs the analysis. `so_far` has the conclusions of the analyses before it. Returns `None` if
+    /// it does not apply to this comparison.
     ///
     /// An error is recorded as "not available", unless it is an interruption.
     async fn conclude(

@@ -156,9 +156,9 @@ impl Judge {
         }
     }
 
-    /// How the trials so far ended. The detectable rate is that of the scenario with the fewest armed
-    /// trials, because a report may need that scenario. Scenarios whose silence is no evidence do not
-    /// count, unless there are no others.
+    /// How the trials so far ended. The detectable rate is that of the scenario with the fewest
+    /// armed trials, because a report may need that scenario. Scenarios whose silence is no
+    /// evidence do not count, unless there are no others.
     pub fn tally(&self) -> Sides<Tally> {
         let mut all: Sides<Tally> = Sides::default();
         for side in Side::BOTH {
@@ -178,8 +178,8 @@ impl Judge {
         self.strata.get(scenario).map(|stratum| stratum.tally).unwrap_or_default()
     }
 
-    /// Whether more trials of this scenario are futile: since `then`, infrastructure has spoilt three
-    /// trials of a side, each after all retries, and left no valid one.
+    /// Whether more trials of this scenario are futile: since `then`, infrastructure has spoilt
+    /// three trials of a side, each after all retries, and left no valid one.
     pub fn is_hopeless(&self, scenario: &str, then: &Sides<Tally>) -> bool {
         const MANY: u32 = 3;
         let now = self.tally_of(scenario);
@@ -189,8 +189,8 @@ impl Judge {
         })
     }
 
-    /// Whether every trial of this scenario hung, on both sides. More such trials take minutes and show
-    /// nothing about a difference.
+    /// Whether every trial of this scenario hung, on both sides. More such trials take minutes and
+    /// show nothing about a difference.
     pub fn always_hangs(&self, scenario: &str) -> bool {
         self.strata.get(scenario).is_some_and(Stratum::always_hangs)
     }
@@ -222,10 +222,10 @@ impl Judge {
         most.unwrap_or(Count { seen: 0, trials: tally.before.trials + tally.after.trials })
     }
 
-    /// Whether the trials that are left can no longer change the verdict. `planned` has the number of
-    /// trials a side of each scenario; those of a scenario that it lacks are all done. Only a
-    /// regression is settled early, because a report that has not been seen yet can change any other
-    /// verdict, even in the last trial.
+    /// Whether the trials that are left can no longer change the verdict. `planned` has the number
+    /// of trials a side of each scenario; those of a scenario that it lacks are all done. Only a
+    /// regression is settled early, because a report that has not been seen yet can change any
+    /// other verdict, even in the last trial.
     pub fn is_settled(&self, planned: &BTreeMap<String, u32>) -> bool {
         let findings = self.evidence.findings();
         let left_of = |scenario: &str| {
@@ -266,7 +266,8 @@ impl Judge {
         for side in Side::BOTH {
             let t = tally.of(side);
             if t.all() == 0 {
-                // The run ended early, for example because of `--until-report`, or no scenario fits.
+                // The run ended early, for example because of `--until-report`, or no scenario
+                // fits.
                 let left_out = self.strata.values().find_map(|stratum| stratum.left_out.as_ref());
                 let no_trial = || format!("no {side} trial has ended");
                 return (Some(Verdict::Inconclusive), left_out.map_or_else(no_trial, String::clone));

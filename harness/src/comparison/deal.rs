@@ -10,8 +10,8 @@ use crate::compare::{Judge, Tally};
 use crate::scenario::Seed;
 use crate::trial::{ScenarioOfTrial, TrialPlan, plan_of};
 
-/// The number of trials a side of a scenario whose finding the first look left undecided. If it is in
-/// all after trials and in no before trial, its p is then 0.00016.
+/// The number of trials a side of a scenario whose finding the first look left undecided. If it is
+/// in all after trials and in no before trial, its p is then 0.00016.
 const SECOND_LOOK: u32 = 8;
 
 /// How many more trials a scenario gets while one of its findings is undecided.
@@ -74,8 +74,8 @@ impl Shares {
         self.left.is_empty() && self.all.iter().all(Share::is_over)
     }
 
-    /// After a first look at the findings: plans more trials of the scenarios in which only one side
-    /// showed something, unless that is decided. Returns their number on each side.
+    /// After a first look at the findings: plans more trials of the scenarios in which only one
+    /// side showed something, unless that is decided. Returns their number on each side.
     pub(super) fn look_again(&mut self, judge: &Judge) -> u32 {
         let mut more = 0;
         for share in &mut self.all {
@@ -97,8 +97,9 @@ impl Shares {
     }
 
     /// Deals the trials that are left, two at a time, one on each side, to the scenario with the
-    /// fewest trials. A scenario in which only one side showed something that more trials can decide
-    /// gets [`FAVOUR`] times as many. A scenario whose trials infrastructure spoils is dropped.
+    /// fewest trials. A scenario in which only one side showed something that more trials can
+    /// decide gets [`FAVOUR`] times as many. A scenario whose trials infrastructure spoils is
+    /// dropped.
     pub(super) fn deal(
         &self,
         seed: Seed,

@@ -122,8 +122,8 @@ async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
     }
 }
 
-/// Runs the trials that are left, and judges them. A portfolio looks at its findings twice: the second
-/// time after more trials of the scenarios whose findings were undecided.
+/// Runs the trials that are left, and judges them. A portfolio looks at its findings twice: the
+/// second time after more trials of the scenarios whose findings were undecided.
 async fn run_trials(prepared: &mut Prepared, env: &Env<'_>) -> Result<Judged> {
     let Run { plan, seed, .. } = prepared.run.clone();
     let mut shares = Shares::of(prepared);

@@ -1,5 +1,5 @@
-//! The scenarios of a comparison: which were chosen, their names and hashes in the record of the run,
-//! and the contexts of their trials.
+//! The scenarios of a comparison: which were chosen, their names and hashes in the record of the
+//! run, and the contexts of their trials.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -111,8 +111,8 @@ pub(super) fn fit(
     Ok(all)
 }
 
-/// The accelerator that the user and all scenarios ask for. Fails with a user error if they contradict
-/// each other.
+/// The accelerator that the user and all scenarios ask for. Fails with a user error if they
+/// contradict each other.
 pub(crate) fn asked<'a>(
     running: &RunningSpec,
     mut scenarios: impl Iterator<Item = &'a Scenario>,

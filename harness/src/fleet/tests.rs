@@ -179,8 +179,8 @@ fn run() -> Run {
 fn shard(plan: &Plan, piece: &Piece, run: Run) -> Shard {
     let mut judge = Judge::default();
     for text in [
-        include_str!("../../../results/reference/trials/before-000/trial.json"),
-        include_str!("../../../results/reference/trials/after-000/trial.json"),
+        include_str!("../../../results/reference/trials/dimm-and-cpu-before-000/trial.json"),
+        include_str!("../../../results/reference/trials/dimm-and-cpu-after-000/trial.json"),
     ] {
         judge.add(&serde_json::from_str(text).unwrap(), 1.0);
     }

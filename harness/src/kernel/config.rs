@@ -20,9 +20,9 @@ const OVERLAP_FRAGMENT: &str = include_str!("../../../guest-images/configs/overl
 /// The fragment for kernels that measure how long locks are held.
 const LOCK_STAT_FRAGMENT: &str = include_str!("../../../guest-images/configs/lock-stat.config");
 
-/// Options without which the harness cannot judge a kernel, by name without `CONFIG_`. A source that
-/// does not define another option is configured without it, because options come and go between
-/// releases: 7.3 has no `PROC_SYSCTL`.
+/// Options without which the harness cannot judge a kernel, by name without `CONFIG_`. A source
+/// that does not define another option is configured without it, because options come and go
+/// between releases: 7.3 has no `PROC_SYSCTL`.
 const REQUIRED: &[&str] = &[
     // What is judged.
     "MEMORY_HOTPLUG",

@@ -192,7 +192,8 @@ fn show(finding: &Finding, several: bool) -> Vec<String> {
     all.extend(path(&finding.frames).into_iter().map(|text| format!("       {text}")));
     all.extend(place(finding).map(|text| format!("       {text}")));
     if several {
-        all.push(format!("       in {}", mail::seen_in(finding)));
+        let names = format!("in {}", mail::seen_in(finding));
+        all.extend(textwrap::wrap(&names, WIDTH - 7).into_iter().map(|text| format!("       {text}")));
     }
     let mut how = Vec::new();
     if !finding.during.is_empty() {

@@ -69,8 +69,8 @@ pub fn absent(source: &Path, architecture: &str, built: &BTreeSet<String>) -> (V
     (all, there)
 }
 
-/// The option in the makefile of the file's folder that builds its object, or an object that it is a
-/// part of.
+/// The option in the makefile of the file's folder that builds its object, or an object that it is
+/// a part of.
 fn option(file: &Path) -> Option<String> {
     let folder = file.parent()?;
     let text = ["Kbuild", "Makefile"]

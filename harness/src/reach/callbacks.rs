@@ -16,8 +16,8 @@ const MOST: usize = 256;
 /// The longest name of a state that is read, in bytes. The longest in a 7.3 kernel has 40.
 const NAME: usize = 64;
 
-/// The names of the first state whose functions run on a CPU that is not online, and of the first one
-/// after them (kernel/cpu.c).
+/// The names of the first state whose functions run on a CPU that is not online, and of the first
+/// one after them (kernel/cpu.c).
 const ATOMIC: [&str; 2] = ["idle:dead", "ap:online"];
 
 /// The registered callbacks of one guest.
@@ -41,13 +41,13 @@ pub struct CpuState {
     pub startup: Option<String>,
     /// The function that runs when a CPU goes.
     pub teardown: Option<String>,
-    /// Whether its functions run on the CPU itself while it is not online (`cpuhp_is_atomic_state` of
-    /// kernel/cpu.c). Trace events on such a CPU are dropped (include/linux/tracepoint.h), so whether
-    /// they ran is not known.
+    /// Whether its functions run on the CPU itself while it is not online (`cpuhp_is_atomic_state`
+    /// of kernel/cpu.c). Trace events on such a CPU are dropped (include/linux/tracepoint.h), so
+    /// whether they ran is not known.
     #[serde(default)]
     pub is_atomic: bool,
-    /// For a state with instances: whether there is one. Without an instance, its functions are never
-    /// called.
+    /// For a state with instances: whether there is one. Without an instance, its functions are
+    /// never called.
     pub has_instance: Option<bool>,
 }
 

@@ -35,7 +35,8 @@ pub struct CallbackReach {
     pub chain: Chain,
     /// Its function.
     pub function: String,
-    /// The number of its calls in all trials; null if the kernel cannot trace them.
+    /// The number of its calls in all trials; null if the kernel cannot trace them, or if several
+    /// chains have the function.
     pub calls: Option<u64>,
     /// The scenarios whose trials called it.
     pub scenarios: Vec<String>,
@@ -94,8 +95,8 @@ pub struct Reach {
     pub states: Vec<StateReach>,
     /// The sections whose locks the patch changes.
     pub change: LockingChange,
-    /// Files of the source that register callbacks and are not in the kernel; null if the source was
-    /// not searched.
+    /// Files of the source that register callbacks and are not in the kernel; null if the source
+    /// was not searched.
     pub absent: Option<Vec<Absent>>,
     /// Why the source was not searched.
     pub unsearched: Option<String>,
@@ -125,6 +126,11 @@ impl Reach {
                     self.notifiers.push(CallbackReach { chain: *chain, function, calls: None, scenarios });
                     self.notifiers.len() - 1
                 });
+                // The trace names the function. If several chains have it, the chain is not known.
+                let others = || trial.callbacks.chains.iter().filter(|(other, _)| *other != chain);
+                if others().any(|(_, functions)| functions.contains(function)) {
+                    continue;
+                }
                 let Some(runs) = &trial.runs.notifiers else { continue };
                 let calls = runs.get(function).copied().unwrap_or(0);
                 let one = &mut self.notifiers[place];
@@ -235,6 +241,16 @@ mod tests {
         reach.add(&trial("nodes", "a-1 [000] ..... 1.0: notifier_run: slab_memory_callback\n"));
         assert_eq!(reach.weight(), Weight::Nothing);
         assert_eq!(reach.notifiers[1].scenarios, ["nodes"]);
+    }
+
+    #[test]
+    fn a_function_of_several_chains_is_not_told_apart() {
+        let mut both = trial("blocks", BLOCKS);
+        both.callbacks.chains.insert(Chain::Suspend, vec!["page_ext_callback".to_owned()]);
+        let mut reach = Reach::default();
+        reach.add(&both);
+        let known: Vec<_> = reach.notifiers.iter().map(|one| (one.chain, one.calls)).collect();
+        assert_eq!(known, [(Chain::Memory, None), (Chain::Node, Some(0)), (Chain::Suspend, None)]);
     }
 
     #[test]

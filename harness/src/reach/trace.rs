@@ -84,8 +84,8 @@ pub fn runs(trace: &str, traces_notifiers: bool) -> Runs {
     all
 }
 
-/// The event of a line of the trace, and its fields: `task-12  [001] d..1.  3.456789: event: fields`
-/// (Documentation/trace/ftrace.rst).
+/// The event of a line of the trace, and its fields: `task-12  [001] d..1.  3.456789: event:
+/// fields` (Documentation/trace/ftrace.rst).
 fn event(line: &str) -> Option<(&str, &str)> {
     let (_, rest) = line.split_once("] ")?;
     let (_, rest) = rest.split_once(": ")?;

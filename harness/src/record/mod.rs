@@ -62,8 +62,8 @@ pub struct Run {
     pub kernels: Sides<KernelNote>,
     /// The patches that make the difference, as they were given on the command line.
     pub patches: Vec<String>,
-    /// The scenario's name. With several scenarios: the name of their choice, such as `portfolio`, or
-    /// their names, joined by `+`.
+    /// The scenario's name. With several scenarios: the name of their choice, such as `portfolio`,
+    /// or their names, joined by `+`.
     pub scenario: String,
     /// BLAKE3 of the scenario's text, or of the hashes of all of them.
     pub scenario_hash: String,
@@ -316,15 +316,15 @@ macro_rules! run_result {
                 }
             }
 
-            /// The scenarios whose silence is no evidence, each with the reason. Empty if the run has
-            /// one scenario, because the verdict then has the reason.
+            /// The scenarios whose silence is no evidence, each with the reason. Empty if the run
+            /// has one scenario, because the verdict then has the reason.
             pub fn untested(&self) -> impl Iterator<Item = (&str, &str)> {
                 let several = self.scenarios.iter().filter(|_| self.scenarios.len() > 1);
                 several.filter_map(|one| Some((one.scenario.as_str(), one.untested.as_deref()?)))
             }
 
-            /// The armed trials of the side and the scenario with the fewest, of those whose silence
-            /// is evidence.
+            /// The armed trials of the side and the scenario with the fewest, of those whose
+            /// silence is evidence.
             pub fn least_armed(&self) -> u32 {
                 let of = |trials: &Sides<Tally>| trials.before.armed.min(trials.after.armed);
                 let tested = self.scenarios.iter().filter(|one| one.untested.is_none());

@@ -102,8 +102,9 @@ impl RecordedRun {
         self.scenarios.iter().map(|(scenario, text)| (scenario.name.as_str(), text.as_str()))
     }
 
-    /// The contexts of the scenarios' trials, and their starts, which are also recorded in `run`. The
-    /// kernels that are returned must be held while the trials run, so that no prune removes them.
+    /// The contexts of the scenarios' trials, and their starts, which are also recorded in `run`.
+    /// The kernels that are returned must be held while the trials run, so that no prune removes
+    /// them.
     pub(crate) async fn contexts(
         self,
         running: &RunningSpec,

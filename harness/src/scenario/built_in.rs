@@ -30,11 +30,11 @@ pub const BUILT_IN: &[(&str, &str)] = carried![
     "virtio-mem-against-cpus",
 ];
 
-/// The names of the scenarios of the portfolio, which a comparison runs unless others are given. They
-/// take the paths of hotplug that differ most: memory and CPUs by ACPI; the first and the last memory
-/// of a node, and CPUs that come with it; blocks and CPUs by sysfs; memory that a driver of the guest
-/// adds; attributes that are in use while they vanish; suspend, and pages without memory blocks; and
-/// operations in random order.
+/// The names of the scenarios of the portfolio, which a comparison runs unless others are given.
+/// They take the paths of hotplug that differ most: memory and CPUs by ACPI; the first and the last
+/// memory of a node, and CPUs that come with it; blocks and CPUs by sysfs; memory that a driver of
+/// the guest adds; attributes that are in use while they vanish; suspend, and pages without memory
+/// blocks; and operations in random order.
 pub const PORTFOLIO: &[&str] = &[
     DEFAULT,
     "memoryless-node",

@@ -184,8 +184,8 @@ pub struct Original {
 }
 
 impl TrialPlan {
-    /// The name of its folder, such as `before-003`, or `before-003-again1` for a second attempt. In
-    /// a run of several scenarios it begins with the scenario's name.
+    /// The name of its folder, such as `before-003`, or `before-003-again1` for a second attempt.
+    /// In a run of several scenarios it begins with the scenario's name.
     pub fn folder(&self) -> String {
         let name = match &self.replay {
             None => self.scenario.folder(&format!("{}-{:03}", self.side, self.number)),

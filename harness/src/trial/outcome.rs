@@ -66,8 +66,8 @@ pub struct TrialRecord {
     /// The name of its scenario. Records of older versions lack it.
     #[serde(default)]
     pub scenario: String,
-    /// The number within the side and the scenario, from 0. The trials of both sides with one number
-    /// share a seed.
+    /// The number within the side and the scenario, from 0. The trials of both sides with one
+    /// number share a seed.
     pub number: u32,
     /// The seed of the schedule.
     pub seed: Seed,

@@ -222,8 +222,8 @@ impl Supply<'_> {
     }
 }
 
-/// Runs `plans` in their order, in folders below `folder`, with `workers` trials at a time. `setups`
-/// has one setup for each scenario of the plans.
+/// Runs `plans` in their order, in folders below `folder`, with `workers` trials at a time.
+/// `setups` has one setup for each scenario of the plans.
 ///
 /// Ctrl-C ends all trials at once. What they have collected stays in the folder.
 pub async fn run_all(

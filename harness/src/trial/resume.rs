@@ -29,9 +29,9 @@ pub struct PriorTrials {
 }
 
 /// Reads the trials of one scenario of a run below `folder`, in the order of their numbers, from
-/// `first` on. `each` receives every trial that counts, the before side's first, and the total duration up to and
-/// including it in seconds. The folder of a trial that was cut off, and so has no record, is
-/// removed.
+/// `first` on. `each` receives every trial that counts, the before side's first, and the total
+/// duration up to and including it in seconds. The folder of a trial that was cut off, and so has
+/// no record, is removed.
 pub fn look_back(
     folder: &Path,
     scenario: &ScenarioOfTrial,
@@ -69,8 +69,8 @@ pub fn look_back(
     Ok(past)
 }
 
-/// The number in the name of a trial's folder: 3 in `before-003` and in `before-003-again1`. None for
-/// a trial of another scenario.
+/// The number in the name of a trial's folder: 3 in `before-003` and in `before-003-again1`. None
+/// for a trial of another scenario.
 fn number(folder: &str, scenario: &ScenarioOfTrial) -> Option<u32> {
     let name = folder.strip_prefix(scenario.folder("").as_str())?;
     let (side, rest) = name.split_once('-')?;

@@ -187,7 +187,8 @@ mod tests {
         close(stratified_two_sided(&[table(0, 3, 3, 3), table(0, 3, 3, 3)]), 2.0 / 400.0);
         // Opposite effects cancel: the observed sum is the most likely one.
         close(stratified_two_sided(&[table(0, 3, 3, 3), table(3, 3, 0, 3)]), 1.0);
-        // A stratum in which nothing was seen, or everything, or with one side alone, has no effect.
+        // A stratum in which nothing was seen, or everything, or with one side alone, has no
+        // effect.
         let one = table(0, 5, 5, 5);
         for other in [table(0, 50, 0, 50), table(7, 7, 9, 9), table(2, 4, 0, 0)] {
             close(stratified_two_sided(&[one, other]), 2.0 / 252.0);

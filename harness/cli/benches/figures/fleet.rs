@@ -42,7 +42,7 @@ fn merge(root: &Path) -> Result<(f64, f64), String> {
         let value = parsed(&reference.join("trials").join(name).join("trial.json"))?;
         serde_json::from_value(value).map_err(|e| e.to_string())
     };
-    let (before, after) = (record("before-000")?, record("after-000")?);
+    let (before, after) = (record("dimm-and-cpu-before-000")?, record("dimm-and-cpu-after-000")?);
     let run: hotplug::record::Run =
         serde_json::from_value(parsed(&reference.join("run.json"))?).map_err(|e| e.to_string())?;
     for (_, piece) in plan.pieces() {

@@ -1,5 +1,5 @@
-//! The portfolio: its time, and how much of hotplug it reaches. All figures are of one run of a patch
-//! that changes nothing.
+//! The portfolio: its time, and how much of hotplug it reaches. All figures are of one run of a
+//! patch that changes nothing.
 
 use std::path::Path;
 use std::process::Stdio;

@@ -1,4 +1,5 @@
-//! A comparison of several scenarios: its trials, its verdict and its files, continued and replayed.
+//! A comparison of several scenarios: its trials, its verdict and its files, continued and
+//! replayed.
 
 use predicates::prelude::*;
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
-//! The reach analysis: which callbacks of hotplug the after kernel has, which of them ran, and which
-//! its source has beside them. One further trial of each scenario records it, so that the judged
-//! trials run without a trace.
+//! The reach analysis: which callbacks of hotplug the after kernel has, which of them ran, and
+//! which its source has beside them. One further trial of each scenario records it, so that the
+//! judged trials run without a trace.
 
 mod section;
 
@@ -164,8 +164,8 @@ async fn diff(prepared: &Prepared, env: &Env<'_>) -> Result<Option<String>> {
     Ok(Some(String::from_utf8_lossy(&text).into_owned()))
 }
 
-/// The files of the after kernel's source that register callbacks: those that are not in the kernel,
-/// and the number of the others.
+/// The files of the after kernel's source that register callbacks: those that are not in the
+/// kernel, and the number of the others.
 async fn registering(
     prepared: &Prepared,
     kernel: &Kernel,

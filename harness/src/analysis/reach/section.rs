@@ -67,7 +67,7 @@ fn short(reach: &Reach) -> Vec<String> {
     let (cpus, missed) = (reach.all_of_cpus(), reach.never_of_cpus().count());
     let notifiers = match (known, reach.of_memory().count()) {
         (0, 0) => "no notifiers of memory".to_owned(),
-        (0, all) => format!("{all} notifiers of memory, which this kernel cannot trace"),
+        (0, all) => format!("{all} notifiers of memory, untraceable in this kernel"),
         (known, _) => format!("{ran} of {known} notifiers of memory ran"),
     };
     let trials = if reach.trials == 1 { "trial" } else { "trials" };
@@ -86,10 +86,10 @@ fn short(reach: &Reach) -> Vec<String> {
     if !never.is_empty() {
         lines.push(format!("never ran, of CPUs: {}", some(&never, SHOWN)));
     }
-    for (what, shown) in [("memory", &reach.change.memory), ("CPU", &reach.change.cpu)] {
-        if !shown.is_empty() {
-            lines.push(format!("the patch changes the locks of {what} hotplug ({})", some(shown, 2)));
-        }
+    // The text of `hotplug reach` has all of them.
+    if !reach.not_reached().is_empty() {
+        let shown = some(&reach.change.memory, 2);
+        lines.push(format!("the patch changes the locks of memory hotplug ({shown})"));
     }
     if let Some(why) = &reach.change.unread {
         lines.push(format!("whether locks change is not known: {}", harmless(why, WIDTH)));
@@ -118,11 +118,8 @@ fn source(reach: &Reach) -> Vec<String> {
     let generic: Vec<String> =
         absent.iter().filter(|one| is_generic(one)).map(|one| one.file.clone()).collect();
     let all = absent.len() + reach.built as usize;
-    vec![format!(
-        "{} of {all} files that register callbacks are in this kernel; of generic code it lacks {}",
-        reach.built,
-        if generic.is_empty() { "none".to_owned() } else { some(&generic, SHOWN) }
-    )]
+    let lacks = if generic.is_empty() { String::new() } else { format!("; not {}", some(&generic, 1)) };
+    vec![format!("{} of {all} files that register callbacks are built{lacks}", reach.built)]
 }
 
 /// Whether a file is neither a driver nor of an architecture.
@@ -168,6 +165,14 @@ pub fn full(reach: &Reach) -> String {
             one.state.step,
             harmless(&one.state.name, 60)
         );
+    }
+    for (what, shown) in [("memory", &reach.change.memory), ("CPU", &reach.change.cpu)] {
+        if !shown.is_empty() {
+            let _ = writeln!(out, "\nthe patch changes the locks of {what} hotplug:");
+        }
+        for one in shown {
+            let _ = writeln!(out, "  {}", harmless(one, 200));
+        }
     }
     if let Some(why) = &reach.unsearched {
         let _ = writeln!(out, "\nthe source was not searched: {}", harmless(why, 400));

@@ -145,17 +145,19 @@ fn arithmetic(result: &RunResult, about: &str) -> Markup {
 /// The trials of each scenario, and what their silence means.
 fn scenarios(result: &RunResult) -> Markup {
     html! {
-        table {
-            thead { tr { th scope="col" { "scenario" } th.number { "before" } th.number { "after" } th.number { "armed" } th scope="col" { "silence" } } }
-            tbody {
-                @for one in &result.scenarios {
-                    @let Sides { before, after } = &one.trials;
-                    tr {
-                        th scope="row" { (one.scenario) }
-                        td.number { (before.trials) } td.number { (after.trials) } td.number { (before.armed + after.armed) }
-                        @match &one.untested {
-                            None => { td { "is evidence" } }
-                            Some(why) => { td.odd { "says nothing: " (why) } }
+        div.wide tabindex="0" role="region" aria-label="scenarios" {
+            table {
+                thead { tr { th scope="col" { "scenario" } th.number { "before" } th.number { "after" } th.number { "armed" } th scope="col" { "silence" } } }
+                tbody {
+                    @for one in &result.scenarios {
+                        @let Sides { before, after } = &one.trials;
+                        tr {
+                            th scope="row" { (one.scenario) }
+                            td.number { (before.trials) } td.number { (after.trials) } td.number { (before.armed + after.armed) }
+                            @match &one.untested {
+                                None => { td { "is evidence" } }
+                                Some(why) => { td.odd { "says nothing: " (why) } }
+                            }
                         }
                     }
                 }
