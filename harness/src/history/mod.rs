@@ -8,7 +8,7 @@ mod past;
 mod trend;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hotplug_side::Side;
 use rusqlite::{Connection, params};
@@ -88,7 +88,7 @@ impl History {
         let path = folder.join(FILE);
         let mut connection = Connection::open(&path).map_err(broken)?;
         connection.busy_timeout(PATIENCE).map_err(broken)?;
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(broken)?;
+        use_wal(&connection).map_err(broken)?;
         connection.pragma_update(None, "foreign_keys", true).map_err(broken)?;
         migrate(&mut connection, &path)?;
         Ok(Self(connection))
@@ -174,6 +174,24 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
     }
     all.pragma_update(None, "user_version", MIGRATIONS.len()).map_err(broken)?;
     all.commit().map_err(broken)
+}
+
+/// Sets the journal mode. While another connection sets that of the same new database, `SQLite`
+/// reports that it is locked at once, whatever the busy timeout (1 of 40 runs of
+/// `two_writers_wait_for_one_another`).
+fn use_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let began = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error)
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+                    && began.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
+        }
+    }
 }
 
 #[cfg(test)]
