@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use hotplug_vmlinux::{Structure, structures};
+use hotplug_vmlinux::{LOCKDEP, Structure, structures};
 use object::{Endianness, Object, ObjectSegment, ObjectSymbol, SymbolKind};
 
 /// The virtual address where the kernel's image is mapped (`Documentation/x86/x86_64/mm.rst`):
@@ -159,9 +159,6 @@ pub struct Layout {
     /// The image's read-only and initialised memory: the addresses and the content.
     pub(super) image: Vec<(Range<u64>, Vec<u8>)>,
 }
-
-/// The source file whose debug information has the structures.
-const LOCKDEP: &str = "kernel/locking/lockdep.c";
 
 impl Layout {
     /// Reads the layout from a vmlinux. `None` if the kernel has no lockdep; an error if the kernel

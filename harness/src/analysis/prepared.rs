@@ -127,22 +127,18 @@ impl Prepared {
     /// Determines how the trials of each scenario start, and writes `run.json`. A continued run
     /// starts its trials as before.
     pub(crate) async fn settle_start(&mut self, env: &Env<'_>) -> Result<Vec<TrialStart>> {
-        let mut notes = self.run.scenarios();
+        let notes = self.run.scenarios();
         let mut starts = Vec::new();
         for part in &self.parts {
             let name = &part.context.scenario.name;
-            let note = notes.iter_mut().find(|note| note.name == *name);
-            let earlier = note.as_ref().and_then(|note| note.start.clone());
+            let earlier = notes.iter().find(|note| note.name == *name).and_then(|note| note.start.clone());
             let start = if let Some(StartMethod::Cold { why }) = &earlier {
                 TrialStart::Cold { why: why.clone() }
             } else {
                 if self.parts.len() > 1 {
                     env.note("start", name);
                 }
-                let evidence = match &part.of_trial.prefix {
-                    None => self.folder.checkpoints(),
-                    Some(name) => self.folder.checkpoints().join(&**name),
-                };
+                let evidence = part.of_trial.below(self.folder.checkpoints());
                 environment::start(self.run.plan.cold, &part.context, &evidence, env).await?
             };
             if let (Some(StartMethod::Restored), TrialStart::Cold { why }) = (&earlier, &start) {
@@ -150,15 +146,9 @@ impl Prepared {
                     "the run's earlier trials were restored from checkpoints, but now there is {why}"
                 )));
             }
-            if let Some(note) = note {
-                note.start = Some(StartMethod::of(&start));
-            }
+            self.run.set_start(name, StartMethod::of(&start));
             starts.push(start);
         }
-        let mut all = notes.iter().filter_map(|note| note.start.as_ref());
-        let first = all.next().cloned();
-        self.run.start = first.filter(|first| all.all(|start| start == first));
-        self.run.scenarios = notes;
         if self.resumed {
             self.run.continued.push(jiff::Timestamp::now());
         }

@@ -4,7 +4,8 @@ use hotplug_side::Side;
 use hotplug_statistics::interval;
 use serde::{Deserialize, Serialize};
 
-use super::finding::{Count, Evidence, Finding};
+use super::evidence::Evidence;
+use super::finding::{Count, Finding};
 use crate::trial::{TrialOutcome, TrialRecord};
 
 /// One finding of a replayed trial, or one that only its replays showed.

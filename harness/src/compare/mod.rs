@@ -4,6 +4,7 @@
 mod again;
 mod control;
 mod coverage;
+mod evidence;
 mod finding;
 mod locks;
 mod stratum;

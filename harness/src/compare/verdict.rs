@@ -1,6 +1,6 @@
 //! The verdict: its derivation from the findings, and its certainty.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hotplug_kreport::{KnownIssues, Report};
 use hotplug_side::{Side, Sides};
@@ -8,7 +8,8 @@ use hotplug_statistics::{Table, stratified_two_sided};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::finding::{Class, Count, Evidence, Finding, SeenIn};
+use super::evidence::Evidence;
+use super::finding::{Class, Count, Finding, SeenIn};
 use super::stratum::{ScenarioTally, Stratum, Tally};
 use crate::rendezvous::Race;
 use crate::trial::TrialRecord;
@@ -99,7 +100,7 @@ impl Judge {
     }
 
     /// Shares the probability of a false alarm among this many judgements. After the first one,
-    /// scenarios with undecided findings may get more trials ([`Judge::is_open`]).
+    /// scenarios with undecided findings may get more trials ([`Judge::open_scenarios`]).
     #[must_use]
     pub fn in_looks(self, looks: u32) -> Self {
         Self { evidence: self.evidence.in_looks(looks), ..self }
@@ -200,12 +201,11 @@ impl Judge {
         self.evidence.findings().iter().any(|f| f.known.is_none())
     }
 
-    /// Whether more trials of this scenario may decide a finding that only one side showed.
-    pub fn is_open(&self, scenario: &str) -> bool {
-        self.evidence.findings().iter().any(|f| {
-            let is_open = f.known.is_none() && f.class != Class::Common && !f.decided;
-            is_open && f.scenarios.iter().any(|seen| seen.scenario == scenario)
-        })
+    /// The scenarios of which more trials may decide a finding that only one side showed.
+    pub fn open_scenarios(&self) -> BTreeSet<String> {
+        let all = self.evidence.findings().into_iter();
+        let open = all.filter(|f| f.known.is_none() && f.class != Class::Common && !f.decided);
+        open.flat_map(|f| f.scenarios).map(|seen| seen.scenario).collect()
     }
 
     /// The number of trials of both sides with a finding that matches `called`

@@ -78,10 +78,11 @@ impl Shares {
     /// side showed something, unless that is decided. Returns their number on each side.
     pub(super) fn look_again(&mut self, judge: &Judge) -> u32 {
         let mut more = 0;
+        let undecided = judge.open_scenarios();
         for share in &mut self.all {
             let Some(end) = share.end else { continue };
             share.next = share.next.max(end);
-            if judge.is_open(&share.scenario) && !judge.is_hopeless(&share.scenario, &share.then) {
+            if undecided.contains(&share.scenario) && !judge.is_hopeless(&share.scenario, &share.then) {
                 let all = share.first + SECOND_LOOK;
                 more += all.saturating_sub(share.next);
                 share.end = Some(end.max(all));
@@ -115,9 +116,10 @@ impl Shares {
                         && !judge.is_hopeless(&share.scenario, &share.then)
                         && !(self.all.len() > 1 && judge.always_hangs(&share.scenario))
                 });
+                let undecided = judge.open_scenarios();
                 let best = open.min_by_key(|(at, share)| {
                     let had = next[*at].saturating_sub(share.first);
-                    if judge.is_open(&share.scenario) { had / FAVOUR } else { had }
+                    if undecided.contains(&share.scenario) { had / FAVOUR } else { had }
                 });
                 let (at, share) = best?;
                 ready.extend(plan_of(share.of_trial.clone(), next[at]..next[at] + 1, seed));

@@ -16,7 +16,7 @@ mod scenarios;
 pub use prepare::{known_issues, prepare, resume};
 pub use run::{Finished, run};
 pub(crate) use run::{compare_inner, run_inner};
-pub(crate) use scenarios::{asked, contexts};
+pub(crate) use scenarios::{asked, contexts, with_places, workers};
 
 pub use crate::analysis::Prepared;
 pub use crate::environment::Env;

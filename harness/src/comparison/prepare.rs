@@ -7,7 +7,9 @@ use futures::future::LocalBoxFuture;
 use hotplug_kreport::KnownIssues;
 use hotplug_side::{Side, Sides};
 
-use super::scenarios::{Fitting, asked, chosen, contexts, fit, planned, run_hash, run_name, workers};
+use super::scenarios::{
+    Fitting, asked, chosen, contexts, fit, planned, run_hash, run_name, with_places, workers,
+};
 use crate::analysis::{Prepared, ScenarioPart, counts_instructions, fits_exactly};
 use crate::compare::Judge;
 use crate::environment::{self, Env, HostEnv};
@@ -165,8 +167,7 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
     let several = notes.len() > 1;
     let (mut prior, mut earlier) = (Vec::new(), 0.0);
     for (place, scenario) in scenarios.iter().enumerate() {
-        let prefix = several.then(|| scenario.name.as_str().into());
-        let of_trial = ScenarioOfTrial { place, prefix };
+        let of_trial = ScenarioOfTrial::new(place, &scenario.name, several);
         let name = &scenario.name;
         let past = trial::look_back(
             &folder.trials(),
@@ -199,12 +200,8 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
     if spec.workers.is_some() {
         run.plan.workers = workers(host, spec.workers, scenarios.iter());
     }
-    let mut with_places = Vec::new();
-    for scenario in scenarios {
-        let places = environment::places(&kernels, &scenario)?;
-        with_places.push((scenario, places));
-    }
-    let parts = contexts(host, with_places, accelerator, &kernels, &run, initramfs)
+    let parts = with_places(scenarios, &kernels)?;
+    let parts = contexts(host, parts, accelerator, &kernels, &run, initramfs)
         .await?
         .into_iter()
         .zip(prior)

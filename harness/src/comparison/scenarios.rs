@@ -60,7 +60,7 @@ const FIRST_LOOK: u32 = 4;
 /// The scenarios of a new run.
 pub(super) struct Fitting {
     /// Those that run, with the addresses of the places that they name.
-    pub(super) parts: Vec<(Scenario, Option<Sides<Arc<Places>>>)>,
+    pub(super) parts: Placed,
     /// The record of each, also of those that are left out.
     pub(super) notes: Vec<ScenarioNote>,
     /// The number of times that the findings may be judged.
@@ -120,11 +120,27 @@ pub(crate) fn asked<'a>(
     scenarios.try_fold(running.accelerator_request(), |asked, one| asked.and(one.machine.accelerator))
 }
 
+/// Scenarios that run, with the addresses of the places that they name.
+type Placed = Vec<(Scenario, Option<Sides<Arc<Places>>>)>;
+
+/// The addresses of the places that each scenario names. Fails with a user error if a kernel lacks
+/// one.
+pub(crate) fn with_places(
+    scenarios: impl IntoIterator<Item = Scenario>,
+    kernels: &Sides<Kernel>,
+) -> Result<Placed> {
+    let of = |scenario: Scenario| {
+        let places = environment::places(kernels, &scenario)?;
+        Ok((scenario, places))
+    };
+    scenarios.into_iter().map(of).collect()
+}
+
 /// The contexts of all scenarios, in their order. A run of several scenarios names its trials by
 /// them.
 pub(crate) async fn contexts(
     host: &HostEnv,
-    parts: Vec<(Scenario, Option<Sides<Arc<Places>>>)>,
+    parts: Placed,
     accelerator: Accelerator,
     kernels: &Sides<Kernel>,
     run: &Run,
@@ -133,7 +149,7 @@ pub(crate) async fn contexts(
     let several = run.scenarios().len() > 1;
     let mut all: Vec<(TrialContext, ScenarioOfTrial)> = Vec::new();
     for (place, (scenario, places)) in parts.into_iter().enumerate() {
-        let prefix = several.then(|| scenario.name.as_str().into());
+        let of_trial = ScenarioOfTrial::new(place, &scenario.name, several);
         let context = match all.first() {
             // All but the scenario and its places is the same for all.
             Some((first, _)) => {
@@ -142,13 +158,13 @@ pub(crate) async fn contexts(
             }
             None => host.context(scenario, accelerator, kernels, run, initramfs, places).await?,
         };
-        all.push((context, ScenarioOfTrial { place, prefix }));
+        all.push((context, of_trial));
     }
     Ok(all)
 }
 
 /// The number of guests at once that every scenario allows.
-pub(super) fn workers<'a>(
+pub(crate) fn workers<'a>(
     host: &HostEnv,
     asked: Option<u32>,
     scenarios: impl Iterator<Item = &'a Scenario>,

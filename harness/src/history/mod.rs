@@ -178,7 +178,8 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
 
 /// Sets the journal mode. While another connection sets that of the same new database, `SQLite`
 /// reports that it is locked at once, whatever the busy timeout (1 of 40 runs of
-/// `two_writers_wait_for_one_another`).
+/// `two_writers_wait_for_one_another`). It has no event for the end of that, and its own timeout
+/// polls, too.
 fn use_wal(connection: &Connection) -> rusqlite::Result<()> {
     let began = Instant::now();
     loop {

@@ -18,7 +18,7 @@ pub fn cases(result: &RunResult) -> Vec<Case> {
         Case::new("the trials ran", ran(result)),
         Case::new("lockdep was armed to the end", armed(result)),
     ];
-    all.extend(result.scenarios.iter().filter(|_| result.scenarios.len() > 1).map(scenario));
+    all.extend(result.scenarios.iter().filter(|_| result.has_several_scenarios()).map(scenario));
     all.extend(result.conclusions().filter_map(Conclusion::case));
     all.extend(result.reports.iter().map(finding));
     all

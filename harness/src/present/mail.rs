@@ -70,7 +70,7 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
     let (known, unknown): (Vec<&Finding>, Vec<&Finding>) =
         result.reports.iter().partition(|finding| finding.known.is_some());
     for finding in unknown.iter().take(SHOWN) {
-        told(&mut out, finding, result.scenarios.len() > 1);
+        told(&mut out, finding, result.has_several_scenarios());
     }
     if unknown.len() > SHOWN {
         paragraph(&mut out, &format!("And {} more.", unknown.len() - SHOWN));

@@ -89,7 +89,7 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     if matches!(result.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
         let rate = before.detectable_rate.max(after.detectable_rate) * 100.0;
         let armed = result.least_armed();
-        let each = if result.scenarios.len() > 1 { "each scenario's " } else { "" };
+        let each = if result.has_several_scenarios() { "each scenario's " } else { "" };
         line(format!(
             "silence   {each}{armed} armed trials a side miss a report of rate p with probability (1-p)^{armed}:"
         ));
@@ -120,7 +120,7 @@ pub fn first_verdict(result: &RunResult, following: &[&str]) -> Vec<String> {
 
 /// The first findings in full, then the number of the others and where they are.
 fn shown(result: &RunResult, findings: &[&Finding], place: &str) -> Vec<String> {
-    let several = result.scenarios.len() > 1;
+    let several = result.has_several_scenarios();
     let mut lines: Vec<String> =
         findings.iter().take(SHOWN).flat_map(|finding| show(finding, several)).collect();
     if findings.len() > SHOWN {

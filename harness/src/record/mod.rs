@@ -107,6 +107,17 @@ impl Run {
         }]
     }
 
+    /// Records how the trials of a scenario start.
+    pub(crate) fn set_start(&mut self, scenario: &str, start: StartMethod) {
+        self.scenarios = self.scenarios();
+        if let Some(note) = self.scenarios.iter_mut().find(|note| note.name == scenario) {
+            note.start = Some(start);
+        }
+        let mut all = self.scenarios.iter().filter_map(|note| note.start.as_ref());
+        let first = all.next().cloned();
+        self.start = first.filter(|first| all.all(|start| start == first));
+    }
+
     /// The copy of a scenario in the run's folder.
     pub fn scenario_file(&self, name: &str) -> PathBuf {
         if self.scenarios.len() > 1 {
@@ -316,10 +327,15 @@ macro_rules! run_result {
                 }
             }
 
+            /// Whether the run has several scenarios, so that each finding names its own.
+            pub fn has_several_scenarios(&self) -> bool {
+                self.scenarios.len() > 1
+            }
+
             /// The scenarios whose silence is no evidence, each with the reason. Empty if the run
             /// has one scenario, because the verdict then has the reason.
             pub fn untested(&self) -> impl Iterator<Item = (&str, &str)> {
-                let several = self.scenarios.iter().filter(|_| self.scenarios.len() > 1);
+                let several = self.scenarios.iter().filter(|_| self.has_several_scenarios());
                 several.filter_map(|one| Some((one.scenario.as_str(), one.untested.as_deref()?)))
             }
 
@@ -412,4 +428,26 @@ pub fn read_result(folder: &Path) -> Result<RunResult> {
             .help("name a folder below results/; hotplug compare --continue resumes an interrupted run")
     })?;
     files::parse_json(&path, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_recorded_for_its_scenario_and_for_the_run_if_all_start_alike() {
+        let mut run: Run = serde_json::from_str(include_str!("../../../results/reference/run.json")).unwrap();
+        assert!(run.scenarios.len() > 2 && run.start == Some(StartMethod::Restored));
+        let cold = StartMethod::Cold { why: "--cold".into() };
+        run.set_start("memoryless-node", cold.clone());
+        let starts = |run: &Run| {
+            let of = |note: &ScenarioNote| (note.start == Some(cold.clone())).then(|| note.name.clone());
+            run.scenarios.iter().filter_map(of).collect::<Vec<_>>()
+        };
+        assert_eq!((starts(&run), run.start.clone()), (vec!["memoryless-node".to_owned()], None));
+        for note in run.scenarios() {
+            run.set_start(&note.name, cold.clone());
+        }
+        assert_eq!(run.start, Some(cold.clone()));
+    }
 }

@@ -3,16 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use hotplug_vmlinux::structures;
+use hotplug_vmlinux::{LOCKDEP, structures};
 use object::{Object, ObjectSymbol};
 
 use super::hold::Task;
 use super::places::Places;
 use super::snapshot::{HeldLock, LockSnapshot, Thread};
 use crate::vmm::gdb::{Gdb, GdbError, Registers, Vcpu, little};
-
-/// The source file whose debug information has lockdep's structures.
-const LOCKDEP: &str = "kernel/locking/lockdep.c";
 
 /// `MAX_LOCK_DEPTH` of include/linux/sched.h.
 const DEEPEST: u32 = 48;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use hotplug_side::{Side, Sides};
 
-use crate::comparison::{asked, contexts};
+use crate::comparison::{asked, contexts, with_places, workers};
 use crate::environment::{self, Env, HostEnv};
 use crate::host::Acceleration;
 use crate::kernel::{Cache, Kernel};
@@ -62,20 +62,16 @@ impl RecordedRun {
 
     /// The new run in `folder`, which runs each trial `times` times.
     pub(crate) fn run(&self, running: &RunningSpec, folder: &RunFolder, times: u32, env: &Env<'_>) -> Run {
-        let workers = self.scenarios.iter().map(|(scenario, _)| self.host.workers(running.workers, scenario));
-        let workers = workers.min().unwrap_or(1);
+        let scenarios = self.scenarios.iter().map(|(scenario, _)| scenario);
+        let workers = workers(self.host, running.workers, scenarios);
         let was = self.recorded.scenarios();
         let is_run = |note: &&ScenarioNote| self.scenarios.iter().any(|(one, _)| one.name == note.name);
         let notes = was.iter().filter(is_run);
         let scenarios: Vec<_> =
             notes.map(|note| ScenarioNote { trials: Some(times), start: None, ..note.clone() }).collect();
-        let name = match scenarios.as_slice() {
-            [one] => one.name.clone(),
-            _ => self.recorded.scenario.clone(),
-        };
-        let hash = match scenarios.as_slice() {
-            [one] => one.hash.clone(),
-            _ => self.recorded.scenario_hash.clone(),
+        let (scenario, scenario_hash) = match scenarios.as_slice() {
+            [one] => (one.name.clone(), one.hash.clone()),
+            _ => (self.recorded.scenario.clone(), self.recorded.scenario_hash.clone()),
         };
         Run {
             schema: SCHEMA,
@@ -85,8 +81,8 @@ impl RecordedRun {
             command: env.command.to_vec(),
             host: self.host.note(&self.acceleration),
             initramfs_hash: blake3::hash(self.initramfs).to_hex().to_string(),
-            scenario: name,
-            scenario_hash: hash,
+            scenario,
+            scenario_hash,
             scenarios,
             trials: Some(times),
             plan: RunPlan { cold: running.cold, workers, ..RunPlan::default() },
@@ -113,28 +109,15 @@ impl RecordedRun {
         env: &Env<'_>,
     ) -> Result<(Vec<(TrialContext, TrialStart)>, Sides<Kernel>)> {
         let Self { host, scenarios, acceleration, kernels, initramfs, .. } = self;
-        let mut parts = Vec::new();
-        for (scenario, _) in scenarios {
-            let places = environment::places(&kernels, &scenario)?;
-            parts.push((scenario, places));
-        }
+        let parts = with_places(scenarios.into_iter().map(|(scenario, _)| scenario), &kernels)?;
+        let parts = contexts(host, parts, acceleration.accelerator, &kernels, run, initramfs).await?;
         let mut all = Vec::new();
-        for (context, of_trial) in
-            contexts(host, parts, acceleration.accelerator, &kernels, run, initramfs).await?
-        {
-            let evidence = match &of_trial.prefix {
-                None => folder.checkpoints(),
-                Some(name) => folder.checkpoints().join(&**name),
-            };
+        for (context, of_trial) in parts {
+            let evidence = of_trial.below(folder.checkpoints());
             let start = environment::start(running.cold, &context, &evidence, env).await?;
-            if let Some(note) = run.scenarios.get_mut(of_trial.place) {
-                note.start = Some(StartMethod::of(&start));
-            }
+            run.set_start(&context.scenario.name, StartMethod::of(&start));
             all.push((context, start));
         }
-        let mut starts = run.scenarios.iter().filter_map(|note| note.start.as_ref());
-        let first = starts.next().cloned();
-        run.start = first.filter(|first| starts.all(|start| start == first));
         Ok((all, kernels))
     }
 }

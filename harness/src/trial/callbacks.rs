@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::outcome::TrialRecord;
-use super::tracer::{lost_events, tell, trace};
+use super::tracer::{lost_events, prepare, tell, trace};
 use super::vm::Vm;
 use crate::Result;
 use crate::files::{write_json_compact, write_whole};
@@ -13,10 +13,6 @@ use crate::reach::{self, CallbackLayout, Callbacks, TrialCallbacks};
 
 /// The trace events of CPU hotplug (include/trace/events/cpuhp.h).
 const CPU_EVENTS: [&str; 3] = ["cpuhp_enter", "cpuhp_multi_enter", "cpuhp_exit"];
-
-/// The size of the trace buffer of each CPU. A CPU that comes and goes has some 200 events of 60
-/// bytes.
-const BUFFER_KIB: &str = "8192";
 
 /// The callbacks of one guest, as they are recorded.
 #[derive(Debug)]
@@ -42,8 +38,7 @@ impl<'a> CallbackTrace<'a> {
     /// Starts the trace. Fails only if the agent is gone.
     pub(super) async fn begin(&self, agent: &Agent) -> Result<CallbackEvents, AgentError> {
         let begun = async {
-            tell(agent, "tracing_on", "0").await?;
-            tell(agent, "buffer_size_kb", BUFFER_KIB).await?;
+            prepare(agent).await?;
             for event in CPU_EVENTS {
                 tell(agent, &format!("events/cpuhp/{event}/enable"), "1").await?;
             }

@@ -1,6 +1,7 @@
 //! The properties that the trials of a run share, where they start, what they collect, and the
 //! properties of each trial.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hotplug_lockorder::Layout;
@@ -168,6 +169,20 @@ pub struct ScenarioOfTrial {
 }
 
 impl ScenarioOfTrial {
+    /// That of the scenario `name`, which is one of several or the only one.
+    pub fn new(place: usize, name: &str, several: bool) -> Self {
+        Self { place, prefix: several.then(|| name.into()) }
+    }
+
+    /// The folder of the scenario's own files below `folder`: `folder` itself if the run has one
+    /// scenario.
+    pub fn below(&self, folder: PathBuf) -> PathBuf {
+        match &self.prefix {
+            None => folder,
+            Some(name) => folder.join(&**name),
+        }
+    }
+
     /// The name of the folder of a trial `name`.
     pub(super) fn folder(&self, name: &str) -> String {
         self.prefix.as_ref().map_or_else(|| name.to_owned(), |prefix| format!("{prefix}-{name}"))

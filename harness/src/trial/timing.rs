@@ -8,17 +8,13 @@ use hotplug_protocol::{AgentEvent, Load, LoadEnd, Request};
 use super::OperationRecord;
 use super::context::TrialPlan;
 use super::outcome::TrialRecord;
-use super::tracer::{lost_events, tell, trace};
+use super::tracer::{lost_events, prepare, tell, trace};
 use crate::Result;
 use crate::event_log::{Event, OperationOutcome, Stamped};
 use crate::files::{write_json_compact, write_whole};
 use crate::guest::{Agent, AgentError, LOCK_STAT};
 use crate::latency::{self, CameOnline, Course, TrialTimes, VictimTimes};
 use crate::scenario::{Clock, Mark, Phase, Victim};
-
-/// The size of the trace buffer of each CPU, enough for 100,000 calls. If it is full, the newest
-/// calls are lost, and the kernel counts them.
-const BUFFER_KIB: &str = "8192";
 
 /// The tracer's options, which give the format that [`latency::calls`] parses. Sleeps are part of a
 /// call.
@@ -175,8 +171,7 @@ impl<'a> Trace<'a> {
 }
 
 async fn begin_trace(agent: &Agent, functions: &[String], traced: &mut Traced) -> Result<(), AgentError> {
-    tell(agent, "tracing_on", "0").await?;
-    tell(agent, "buffer_size_kb", BUFFER_KIB).await?;
+    prepare(agent).await?;
     // The same clock as that of the uevents and the victims' loops.
     tell(agent, "trace_clock", "mono").await?;
     // Without a newline the kernel waits for more, and looks the name up when the file is closed. A

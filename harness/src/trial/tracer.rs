@@ -8,6 +8,16 @@ use crate::guest::{Agent, AgentError};
 /// The folder of the kernel's tracer.
 const TRACING: &str = "/sys/kernel/tracing";
 
+/// The size of the trace buffer of each CPU, enough for 100,000 calls. If it is full, the newest
+/// events are lost, and the kernel counts them.
+const BUFFER_KIB: &str = "8192";
+
+/// Stops the trace, and makes room for a new one.
+pub(super) async fn prepare(agent: &Agent) -> Result<(), AgentError> {
+    tell(agent, "tracing_on", "0").await?;
+    tell(agent, "buffer_size_kb", BUFFER_KIB).await
+}
+
 /// Writes to one of the tracer's files.
 pub(super) async fn tell(agent: &Agent, file: &str, data: &str) -> Result<(), AgentError> {
     let path = format!("{TRACING}/{file}");

@@ -9,7 +9,7 @@ use addr2line::gimli;
 use object::{Object, ObjectSection};
 
 pub use code::{is_inlined, line};
-pub use structures::{Structure, sources, structures};
+pub use structures::{LOCKDEP, Structure, sources, structures};
 
 pub use addr2line::gimli::Error;
 

@@ -6,6 +6,9 @@ use addr2line::gimli;
 
 use super::{dwarf, sections};
 
+/// The source file whose debug information has lockdep's structures.
+pub const LOCKDEP: &str = "kernel/locking/lockdep.c";
+
 /// A C structure.
 #[derive(Debug, Default)]
 pub struct Structure {

@@ -101,14 +101,16 @@ pub(crate) fn header_pair_build_ratio(root: &Path) -> Result<Vec<f64>, String> {
     }
 }
 
+/// Builds the kernels of a patch, for figures that do not include the build.
+pub(crate) fn build(root: &Path, patch: &Path) -> Result<(), String> {
+    let built = hotplug(root).args(["kernel", "build"]).arg(patch).stdout(Stdio::null()).status();
+    if built.map_err(|e| e.to_string())?.success() { Ok(()) } else { Err("the kernels do not build".into()) }
+}
+
 /// Wall-clock time of a comparison in one scenario, with its kernels in the cache.
 pub(crate) fn compare_seconds(root: &Path) -> Result<Vec<f64>, String> {
     let results = tempfile::tempdir().map_err(|e| e.to_string())?;
-    // The kernels are built first, because this figure does not include them.
-    let built = hotplug(root).args(["kernel", "build"]).arg(seed(root)).stdout(Stdio::null()).status();
-    if !built.map_err(|e| e.to_string())?.success() {
-        return Err("the kernels do not build".into());
-    }
+    build(root, &seed(root))?;
     let mut all = Vec::new();
     for _ in 0..3 {
         let began = Instant::now();

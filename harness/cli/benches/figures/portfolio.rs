@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use crate::compare::build;
 use crate::hotplug;
 
 /// The result of the one run.
@@ -18,11 +19,7 @@ fn result(root: &Path) -> Result<&'static Value, String> {
 
 fn run(root: &Path) -> Result<Value, String> {
     let patch = root.join("guest-images/patches/clean/comment-only.patch");
-    // The kernels are built first, because no figure includes them.
-    let built = hotplug(root).args(["kernel", "build"]).arg(&patch).stdout(Stdio::null()).status();
-    if !built.map_err(|e| e.to_string())?.success() {
-        return Err("the kernels do not build".into());
-    }
+    build(root, &patch)?;
     let results = tempfile::tempdir().map_err(|e| e.to_string())?;
     let mut command = hotplug(root);
     command.args(["compare", "--no-control", "--no-coverage", "--results"]).arg(results.path()).arg(&patch);

@@ -121,16 +121,15 @@ async fn count(prepared: &Prepared, env: &Env<'_>) -> Result<Coverage> {
     // Without a vmlinux there is no layout of lockdep's structures, so no lock order is read from
     // these trials.
     (kernels.before.vmlinux, kernels.after.vmlinux) = (None, None);
-    let base = prepared.further_context(&kernels).await?;
+    let mut context = prepared.further_context(&kernels).await?;
     let sources = Sides { before: halves.before.sources(), after: halves.after.sources() };
     let instruments = Instruments { counted: Some(sources), ..Instruments::default() };
     // One scenario runs until all lines ran. Of several, each has one turn.
     let most = match prepared.parts.len() {
-        1 => prepared.run.trials.unwrap_or(base.scenario.trials).min(MOST),
+        1 => prepared.run.trials.unwrap_or(context.scenario.trials).min(MOST),
         _ => 1,
     };
     let turns = prepared.parts.iter().flat_map(|part| (0..most).map(move |number| (part, number)));
-    let mut context = base;
     let mut start: Option<TrialStart> = None;
     for (turn, (part, number)) in turns.enumerate() {
         // The first trial also counts the functions, which exist on both sides.
@@ -140,8 +139,7 @@ async fn count(prepared: &Prepared, env: &Env<'_>) -> Result<Coverage> {
         if wanted.is_empty() {
             break;
         }
-        let place = prepared.folder.path().join("coverage");
-        let place = part.of_trial.prefix.as_ref().map_or_else(|| place.clone(), |name| place.join(&**name));
+        let place = part.of_trial.below(prepared.folder.path().join("coverage"));
         let trials = place.join("trials");
         fs_err::create_dir_all(&trials)?;
         if number == 0 && turn > 0 {

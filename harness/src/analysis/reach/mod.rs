@@ -91,8 +91,7 @@ async fn watched(prepared: &Prepared, layout: Arc<CallbackLayout>, env: &Env<'_>
             reach.unwatched.insert(name.clone(), why.to_owned());
             continue;
         }
-        let place = prepared.folder.path().join("reach");
-        let place = part.of_trial.prefix.as_ref().map_or_else(|| place.clone(), |name| place.join(&**name));
+        let place = part.of_trial.below(prepared.folder.path().join("reach"));
         let trials = place.join("trials");
         fs_err::create_dir_all(&trials)?;
         // A continued run has it already.

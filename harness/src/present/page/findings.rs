@@ -22,7 +22,7 @@ pub(super) fn section(result: &RunResult, evidence: &[Option<Evidence>]) -> Mark
     html! {
         @if result.reports.is_empty() { p { "Nothing was reported, by either kernel." } }
         @for (place, finding) in result.reports.iter().enumerate() {
-            (card(finding, evidence.get(place).and_then(Option::as_ref), result.scenarios.len() > 1))
+            (card(finding, evidence.get(place).and_then(Option::as_ref), result.has_several_scenarios()))
         }
     }
 }

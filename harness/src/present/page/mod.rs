@@ -129,9 +129,9 @@ fn arithmetic(result: &RunResult, about: &str) -> Markup {
                 tr { th scope="row" { "spoilt by infrastructure" } td.number { (before.infrastructure) } td.number { (after.infrastructure) } }
             }
         }
-        @if result.scenarios.len() > 1 { (scenarios(result)) }
+        @if result.has_several_scenarios() { (scenarios(result)) }
         p.soft {
-            @if result.scenarios.len() > 1 { "Scenarios: " strong { (result.run.scenario) } } @else { "Scenario " strong { (result.run.scenario) } }
+            @if result.has_several_scenarios() { "Scenarios: " strong { (result.run.scenario) } } @else { "Scenario " strong { (result.run.scenario) } }
             @if !about.is_empty() { ": " (about) } ". "
             "Trials took " (duration(result.trials_seconds)) ". " (host_line(&result.run.host).trim_start_matches("host").trim()) "."
         }

@@ -1,0 +1,401 @@
+//! The evidence of all trials: one finding for each signature, counted trial by trial.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use hotplug_kreport::{Bugs, KnownIssues, Report};
+use hotplug_side::{Side, Sides};
+use hotplug_statistics::stratified_two_sided;
+use serde::{Deserialize, Serialize};
+
+use super::finding::{Class, Count, Finding, SeenIn};
+use crate::event_log::OperationOutcome;
+use crate::scenario::Expect;
+use crate::trial::{TrialOutcome, TrialRecord};
+
+/// The probability of a false alarm in one comparison of equal kernels, over all of its findings
+/// together (Holm's correction).
+const ALPHA: f64 = 0.05;
+
+/// The condition under which a trial without a finding is evidence of its absence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Evident {
+    /// None: the harness itself would have detected it.
+    Always,
+    /// Every kernel record was received.
+    WithLog,
+    /// Every kernel record was received, and lockdep was armed all the time.
+    WithLockdep,
+}
+
+/// The number of trials of one side that meet each condition of [`Evident`].
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Watched {
+    trials: u32,
+    with_log: u32,
+    with_lockdep: u32,
+}
+
+impl Watched {
+    fn count(&mut self, record: &TrialRecord) {
+        let counts = |evident| u32::from(evident_in(evident, record));
+        self.trials += counts(Evident::Always);
+        self.with_log += counts(Evident::WithLog);
+        self.with_lockdep += counts(Evident::WithLockdep);
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.trials += other.trials;
+        self.with_log += other.with_log;
+        self.with_lockdep += other.with_lockdep;
+    }
+
+    fn of(self, evident: Evident) -> u32 {
+        match evident {
+            Evident::Always => self.trials,
+            Evident::WithLog => self.with_log,
+            Evident::WithLockdep => self.with_lockdep,
+        }
+    }
+}
+
+fn evident_in(evident: Evident, record: &TrialRecord) -> bool {
+    match evident {
+        Evident::Always => true,
+        Evident::WithLog => record.watched_to_the_end(),
+        Evident::WithLockdep => record.watched_to_the_end() && record.armed_to_the_end(),
+    }
+}
+
+/// The number of trials of one scenario that showed a finding.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Shown {
+    seen: Sides<u32>,
+    /// Of these, the trials that would otherwise have been evidence of its absence.
+    evidently: Sides<u32>,
+}
+
+/// A finding and its counts, updated trial by trial.
+#[derive(Debug, Serialize, Deserialize)]
+struct Found {
+    /// The signature, key, kind, title, frames, and everything else that does not change.
+    what: What,
+    evident: Evident,
+    /// The trials that showed it, by the name of their scenario.
+    shown: BTreeMap<String, Shown>,
+    times: u64,
+    during: String,
+    /// The side of the first trial that showed it, and its folder below the run's.
+    example: (Side, String),
+    /// Seconds of trials until that trial had ended.
+    first_seen: f64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum What {
+    /// A kernel report, and why it is tolerated.
+    Report(Box<Report>, Option<String>),
+    /// A failure that the harness detected: its kind, a key and a title.
+    Own { kind: Cow<'static, str>, key: String, title: String },
+}
+
+/// The findings of all trials so far. Its size grows with the number of findings, not with the
+/// number of trials.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Evidence {
+    #[serde(skip)]
+    known: KnownIssues,
+    /// The number of times that the findings are judged, beyond the first.
+    #[serde(default)]
+    further_looks: u32,
+    bugs: Bugs,
+    /// Kernel reports, indexed by the number of their bug.
+    reports: Vec<Found>,
+    /// The findings of the harness itself, by their key.
+    own: BTreeMap<String, Found>,
+    /// By the name of the scenario.
+    watched: BTreeMap<String, Sides<Watched>>,
+}
+
+impl Evidence {
+    pub(super) fn new(known: KnownIssues) -> Self {
+        Self { known, ..Self::default() }
+    }
+
+    /// Shares the probability of a false alarm among this many judgements.
+    pub(super) fn in_looks(mut self, looks: u32) -> Self {
+        self.further_looks = looks.saturating_sub(1);
+        self
+    }
+
+    /// The probability of a false alarm in one judgement.
+    pub(super) fn alpha(&self) -> f64 {
+        ALPHA / f64::from(self.further_looks + 1)
+    }
+
+    /// Adds a trial that infrastructure did not spoil. `seconds` is the time from the start of the
+    /// first trial to the end of this one.
+    pub(super) fn add(&mut self, record: &TrialRecord, seconds: f64) {
+        self.watched.entry(record.scenario.clone()).or_default().of_mut(record.side).count(record);
+        // Several reports of one bug in one trial count as one trial.
+        let mut shown: BTreeMap<usize, u64> = BTreeMap::new();
+        for seen in &record.reports {
+            let number = self.bugs.number(&seen.first);
+            if number == self.reports.len() {
+                let report = &seen.first;
+                let evident =
+                    if report.needs_armed_lockdep() { Evident::WithLockdep } else { Evident::WithLog };
+                let known = self.known.find(report).map(|issue| issue.reason.clone());
+                let what = What::Report(Box::new(report.clone()), known);
+                self.reports.push(Found::new(what, evident, record, seconds));
+            }
+            let found = &mut self.reports[number];
+            if found.during.is_empty() {
+                found.during.clone_from(&seen.during);
+            }
+            *shown.entry(number).or_default() += seen.times;
+        }
+        for (number, times) in shown {
+            self.reports[number].count(record, times);
+        }
+        let mut own: BTreeMap<String, u64> = BTreeMap::new();
+        for what in seen_by_the_harness(record) {
+            let What::Own { key, .. } = &what else { continue };
+            let key = key.clone();
+            *own.entry(key.clone()).or_default() += 1;
+            self.own.entry(key).or_insert_with(|| Found::new(what, Evident::Always, record, seconds));
+        }
+        for (key, times) in own {
+            if let Some(found) = self.own.get_mut(&key) {
+                found.count(record, times);
+            }
+        }
+    }
+
+    /// Adds the evidence of other trials, all of which came later.
+    pub(super) fn merge(&mut self, later: Self) {
+        for (scenario, watched) in later.watched {
+            let own = self.watched.entry(scenario).or_default();
+            for side in Side::BOTH {
+                own.of_mut(side).merge(*watched.of(side));
+            }
+        }
+        for found in later.reports {
+            let What::Report(report, _) = &found.what else { continue };
+            // This marks the issue as matched, so that the remarks cover the merged trials too.
+            self.known.find(report);
+            let number = self.bugs.number(report);
+            match self.reports.get_mut(number) {
+                Some(known) => known.merge(found),
+                None => self.reports.push(found),
+            }
+        }
+        for (key, found) in later.own {
+            match self.own.get_mut(&key) {
+                Some(known) => known.merge(found),
+                None => {
+                    self.own.insert(key, found);
+                }
+            }
+        }
+    }
+
+    /// The first report of each bug that `side` showed first. The vmlinux of that side's kernel can
+    /// add lines to their frames.
+    pub(super) fn examples_mut(&mut self, side: Side) -> impl Iterator<Item = &mut Report> {
+        self.reports.iter_mut().filter(move |found| found.example.0 == side).filter_map(|found| {
+            match &mut found.what {
+                What::Report(report, _) => Some(&mut **report),
+                What::Own { .. } => None,
+            }
+        })
+    }
+
+    /// The remarks on the file of known issues.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        self.known.remarks()
+    }
+
+    /// All findings: new, then fixed, then common ones, each by ascending p; known issues last.
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let found = self.reports.iter().chain(self.own.values());
+        let mut all: Vec<Finding> = found.map(|found| found.finding(&self.watched)).collect();
+        decide(&mut all, self.alpha());
+        // Ties are broken by signature. The order of arrival is chance if several guests run at
+        // once.
+        let order = |f: &Finding| (f.known.is_some(), f.class, f.p, f.signature.clone());
+        all.sort_by(|a, b| order(a).partial_cmp(&order(b)).unwrap_or(std::cmp::Ordering::Equal));
+        all
+    }
+}
+
+impl Found {
+    fn new(what: What, evident: Evident, first: &TrialRecord, seconds: f64) -> Self {
+        Self {
+            what,
+            evident,
+            shown: BTreeMap::new(),
+            times: 0,
+            during: String::new(),
+            example: (first.side, format!("trials/{}", first.folder)),
+            first_seen: seconds,
+        }
+    }
+
+    /// Adds the counts of the same finding in later trials.
+    fn merge(&mut self, later: Self) {
+        for (scenario, shown) in later.shown {
+            let own = self.shown.entry(scenario).or_default();
+            for side in Side::BOTH {
+                *own.seen.of_mut(side) += shown.seen.of(side);
+                *own.evidently.of_mut(side) += shown.evidently.of(side);
+            }
+        }
+        self.times = self.times.max(later.times);
+        if self.during.is_empty() {
+            self.during = later.during;
+        }
+    }
+
+    /// Adds one trial that showed the finding `times` times.
+    fn count(&mut self, record: &TrialRecord, times: u64) {
+        let shown = self.shown.entry(record.scenario.clone()).or_default();
+        *shown.seen.of_mut(record.side) += 1;
+        *shown.evidently.of_mut(record.side) += u32::from(evident_in(self.evident, record));
+        self.times = self.times.max(times);
+    }
+
+    /// The counts of each scenario in which it was seen.
+    fn scenarios(&self, watched: &BTreeMap<String, Sides<Watched>>) -> Vec<SeenIn> {
+        let of = |(scenario, shown): (&String, &Shown)| {
+            let count = |side: Side| {
+                let seen = *shown.seen.of(side);
+                let all = watched.get(scenario).map_or(0, |watched| watched.of(side).of(self.evident));
+                Count { seen, trials: seen + all.saturating_sub(*shown.evidently.of(side)) }
+            };
+            SeenIn { scenario: scenario.clone(), before: count(Side::Before), after: count(Side::After) }
+        };
+        self.shown.iter().map(of).collect()
+    }
+
+    fn finding(&self, watched: &BTreeMap<String, Sides<Watched>>) -> Finding {
+        let scenarios = self.scenarios(watched);
+        let sum = |of: fn(&SeenIn) -> Count| {
+            scenarios.iter().map(of).fold(Count::default(), |all, one| Count {
+                seen: all.seen + one.seen,
+                trials: all.trials + one.trials,
+            })
+        };
+        let (before, after) = (sum(|seen| seen.before), sum(|seen| seen.after));
+        let class = match (before.seen, after.seen) {
+            (0, _) => Class::New,
+            (_, 0) => Class::Fixed,
+            _ => Class::Common,
+        };
+        let named = match &self.what {
+            What::Report(report, known) => Named {
+                signature: report.signature.hash.clone(),
+                key: report.signature.key.clone(),
+                kind: report.kind.to_string(),
+                title: report.title.clone(),
+                call_path: report.frames.iter().filter(|frame| frame.reliable).cloned().collect(),
+                blame: report.blame.clone(),
+                detail: report.detail.clone(),
+                known: known.clone(),
+            },
+            What::Own { kind, key, title } => Named {
+                signature: blake3::hash(key.as_bytes()).to_hex()[..12].to_owned(),
+                key: key.clone(),
+                kind: kind.clone().into_owned(),
+                title: title.clone(),
+                ..Named::default()
+            },
+        };
+        let Named { signature, key, kind, title, call_path, blame, detail, known } = named;
+        Finding {
+            class,
+            signature,
+            key,
+            kind,
+            title,
+            frames: call_path.iter().filter(|f| !f.inlined).map(|f| f.function.clone()).collect(),
+            call_path,
+            blame,
+            detail,
+            known,
+            before,
+            after,
+            p: stratified_two_sided(&scenarios.iter().map(SeenIn::table).collect::<Vec<_>>()),
+            scenarios,
+            decided: false,
+            times: self.times,
+            during: self.during.clone(),
+            example: self.example.1.clone(),
+            first_seen_seconds: Some(self.first_seen),
+        }
+    }
+}
+
+/// The identifying part of a finding.
+#[derive(Default)]
+struct Named {
+    signature: String,
+    key: String,
+    kind: String,
+    title: String,
+    call_path: Vec<hotplug_kreport::Frame>,
+    blame: Option<String>,
+    detail: Option<String>,
+    known: Option<String>,
+}
+
+/// Holm's step-down: the smallest p against alpha / n, the next against alpha / (n - 1), until one
+/// fails.
+fn decide(findings: &mut [Finding], alpha: f64) {
+    let mut order: Vec<usize> = (0..findings.len()).filter(|i| findings[*i].known.is_none()).collect();
+    order.sort_by(|a, b| findings[*a].p.total_cmp(&findings[*b].p));
+    let mut left = u32::try_from(order.len()).unwrap_or(u32::MAX);
+    for index in order {
+        if findings[index].p > alpha / f64::from(left) {
+            break;
+        }
+        findings[index].decided = true;
+        left -= 1;
+    }
+}
+
+/// The failures of one trial that the harness detected without a kernel report, one entry for each
+/// occurrence.
+fn seen_by_the_harness(record: &TrialRecord) -> Vec<What> {
+    let mut all = Vec::new();
+    if record.outcome == TrialOutcome::Hung {
+        let stuck = record.operations.iter().find(|o| o.outcome == OperationOutcome::TimedOut);
+        let place = stuck.map_or_else(|| record.why.clone(), |o| o.operation.kind());
+        all.push(own("hung", &place, record.why.clone()));
+    }
+    for record in &record.operations {
+        let what = record.operation.kind();
+        match (&record.outcome, record.expect) {
+            (OperationOutcome::RefusedByGuest { how }, Expect::Done) => {
+                all.push(own("refused", &what, format!("the guest refused to {what}: {how}")));
+            }
+            (OperationOutcome::Done, Expect::Refused) => {
+                let title = format!("{} was done, and should have been refused", record.operation);
+                all.push(own("not-refused", &what, title));
+            }
+            _ => {}
+        }
+    }
+    for wrong in &record.mismatches {
+        let counter = wrong.what.split(" is ").next().unwrap_or(&wrong.what);
+        let counter: String = counter.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let title = format!("after {}: {}", wrong.after, wrong.what);
+        all.push(own("accounting-mismatch", counter.trim(), title));
+    }
+    all
+}
+
+/// A finding of the harness itself.
+fn own(kind: &'static str, what: &str, title: String) -> What {
+    What::Own { kind: kind.into(), key: format!("{kind}: {what}"), title }
+}
