@@ -144,6 +144,7 @@ impl HostEnv {
             );
             return Err(Error::user(what).help(format!("max_cpus = {started}, or fewer repeats")));
         }
+        self.qemu.check_devices(&scenario.machine.devices)?;
         let free = fs_err::read_to_string(FREE).ok().and_then(|text| text.trim().parse::<u64>().ok());
         let (need, free) = (scenario.huge_pages(), free.unwrap_or(0));
         if need > free {
@@ -206,6 +207,25 @@ impl HostEnv {
             places,
         })
     }
+}
+
+/// Checks that both kernels have the options without which the scenario's loads and operations
+/// cannot run. Those of an image are not known. Fails with a user error that names them.
+pub(crate) fn has_options(kernels: &Sides<Kernel>, scenario: &Scenario) -> Result<()> {
+    let needed = scenario.kernel_options();
+    for kernel in [&kernels.before, &kernels.after] {
+        let missing = match &kernel.config {
+            Some(config) if !needed.is_empty() => kernel::missing_options(config, &needed)?,
+            _ => Vec::new(),
+        };
+        if !missing.is_empty() {
+            let names: Vec<String> = missing.iter().map(|name| format!("CONFIG_{name}")).collect();
+            let what = format!("scenario {} needs {}", scenario.name, names.join(", "));
+            return Err(Error::user(format!("{what}, which the kernels do not have"))
+                .help("give --wide, or a fragment with --config"));
+        }
+    }
+    Ok(())
 }
 
 /// The addresses, in both kernels, of the places that the scenario names; `None` if it names none.

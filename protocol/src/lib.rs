@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// The version of the protocol. Any change that an older peer would misread increases it. The agent
 /// is embedded in the harness, so the two versions differ only if a checkpoint is older than an
 /// update of the harness; the host then boots the guest again.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Name of the virtio-serial port for [`Ask`] and [`Say`], as in
 /// `/sys/class/virtio-ports/*/name`.
@@ -63,6 +63,17 @@ pub enum Request {
         path: String,
         /// The value, which is written in one call.
         data: String,
+    },
+    /// Like [`Request::Write`], while the `nth` memory allocation of the write fails
+    /// (`/proc/thread-self/fail-nth`, Documentation/fault-injection/fault-injection.rst):
+    /// [`Answer::Injected`], or [`Answer::Failed`] if no allocation can fail on purpose.
+    WriteFailing {
+        /// Absolute path in the guest.
+        path: String,
+        /// The value, which is written in one call.
+        data: String,
+        /// The number of the allocation, from 1.
+        nth: u32,
     },
     /// Start loads in addition to the running ones: [`Answer::Done`] once all of them run, or
     /// [`Answer::Failed`].
@@ -115,7 +126,7 @@ pub struct Load {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cpus: Vec<u32>,
     /// For [`LoadKind::Read`] and [`LoadKind::Write`]: an absolute path of files, whose components
-    /// may contain `*`.
+    /// may contain `*`. For [`LoadKind::BlockIo`]: the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// For [`LoadKind::Write`]: the values that are written, in turn.
@@ -123,6 +134,8 @@ pub struct Load {
     pub data: Vec<String>,
     /// For [`LoadKind::ResidentMemory`]: the memory that each worker keeps, in bytes, 64 MiB if
     /// absent. For [`LoadKind::AnonymousMemory`]: the memory that each loop maps, 4 MiB if absent.
+    /// For [`LoadKind::MergedMemory`], [`LoadKind::SwappedMemory`], [`LoadKind::HugeMemory`] and
+    /// [`LoadKind::HugetlbMemory`]: the memory that each worker keeps, 16 MiB if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// Whether each loop is timed.
@@ -156,6 +169,30 @@ pub enum LoadKind {
     KmemCache,
     /// Creates a cgroup, moves into it, changes its cpuset, moves out and removes it.
     Cgroup,
+    /// Keeps `bytes` of equal pages, which the kernel merges (KSM), and unmerges one in each loop.
+    MergedMemory,
+    /// Keeps `bytes` of memory, and swaps it out in each loop, to a zram device.
+    SwappedMemory,
+    /// Keeps `bytes` of memory in transparent huge pages, and writes to it.
+    HugeMemory,
+    /// Keeps `bytes` of memory in huge pages of the pool, which it makes larger, and writes to it.
+    HugetlbMemory,
+    /// Runs without a pause in a cgroup that may run a fifth of the time.
+    Throttled,
+    /// Isolates the last CPU in a cpuset partition, and gives it back.
+    Partition,
+    /// Starts timers on each CPU in turn.
+    Timers,
+    /// Keeps a perf event open on each CPU, and reads them.
+    PerfEvents,
+    /// Is a task with deadlines (`SCHED_DEADLINE`).
+    Deadline,
+    /// Creates a virtual machine, and then destroys the one before.
+    VirtualMachine,
+    /// Writes and reads a block of the device at `path`, past the page cache.
+    BlockIo,
+    /// Lets worker threads of io_uring take eight requests.
+    IoUring,
 }
 
 /// One line of the agent.
@@ -193,6 +230,13 @@ pub enum Answer {
     /// To [`Request::Counters`]: all of `/sys/kernel/debug/gcov`; empty for a kernel without
     /// counters.
     Counters(Vec<ObjectCounters>),
+    /// To [`Request::WriteFailing`].
+    Injected {
+        /// 0, or the error of the write.
+        errno: i32,
+        /// Whether the write had so many allocations that one failed.
+        is_injected: bool,
+    },
     /// The request was carried out.
     Done,
     /// To [`Request::StopLoad`]: the result of each load, in the order in which they were started.

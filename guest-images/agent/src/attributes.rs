@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::glob;
+use crate::worker::Loop;
 
 /// New files are searched for after this number of loops, ...
 const FRESH_LOOPS: usize = 1024;
@@ -35,14 +36,20 @@ impl Readers {
     pub(crate) fn open(pattern: &str) -> io::Result<Self> {
         Ok(Self(Files::open(pattern, Way::Read)?))
     }
+}
 
-    pub(crate) fn once(&mut self) -> io::Result<()> {
+impl Loop for Readers {
+    fn once(&mut self) -> io::Result<()> {
         let mut buffer = [0; READ_BYTES];
         self.0.once(|mut file, _| match file.read_at(&mut buffer, 0) {
             // A terminal cannot be read at an offset.
             Err(error) if error.raw_os_error() == Some(Errno::ESPIPE as i32) => file.read(&mut buffer),
             read => read,
         })
+    }
+
+    fn is_expected(&self, error: &io::Error) -> bool {
+        is_of_attribute(error)
     }
 }
 
@@ -61,14 +68,25 @@ impl Writers {
         }
         Ok(Self { files: Files::open(pattern, Way::Write)?, data: data.to_vec() })
     }
+}
 
-    pub(crate) fn once(&mut self) -> io::Result<()> {
+impl Loop for Writers {
+    fn once(&mut self) -> io::Result<()> {
         let data = &self.data;
         self.files.once(|file, round| {
             let value = data.get(round % data.len()).map_or("", String::as_str);
             file.write_at(value.as_bytes(), 0)
         })
     }
+
+    fn is_expected(&self, error: &io::Error) -> bool {
+        is_of_attribute(error)
+    }
+}
+
+/// Whether an error is the attribute's own. Only ESPIPE means that the file has no offsets.
+fn is_of_attribute(error: &io::Error) -> bool {
+    error.raw_os_error() != Some(Errno::ESPIPE as i32)
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -1,11 +1,13 @@
-//! A load that creates and removes a cgroup. Its cpuset follows the CPUs and memory nodes as they
+//! Loads of cgroups. One creates and removes a cgroup. Its cpuset follows the CPUs and memory nodes as they
 //! come and go (kernel/cgroup/cpuset.c), and the memory controller's state for each CPU and node is
 //! allocated and freed.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use crate::{serve, snapshot};
+use crate::worker::Loop;
+use crate::{serve, snapshot, worker};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -18,18 +20,26 @@ pub(crate) struct Cgroup {
 
 impl Cgroup {
     pub(crate) fn new(worker: u32) -> io::Result<Self> {
-        let controllers = std::fs::read_to_string(format!("{ROOT}/cgroup.controllers"));
-        let controllers = controllers.map_err(|error| {
-            io::Error::other(format!("no cgroup2 at {ROOT}, which needs CONFIG_CGROUPS: {error}"))
-        })?;
+        let controllers = controllers()?;
         for controller in controllers.split_whitespace().filter(|name| matches!(*name, "memory" | "cpuset")) {
-            serve::write(&format!("{ROOT}/cgroup.subtree_control"), &format!("+{controller}"))?;
+            enable(controller)?;
         }
         Ok(Self { path: path(worker), loops: 0 })
     }
 
+    fn write(&self, file: &str, value: &str) -> io::Result<()> {
+        serve::write(&self.path.join(file).to_string_lossy(), value)
+    }
+
+    /// Removes the leftovers of a killed worker.
+    pub(crate) fn clean_up(worker: u32) {
+        let _ = std::fs::remove_dir(path(worker));
+    }
+}
+
+impl Loop for Cgroup {
     /// Creates the cgroup, moves into it, changes its CPUs and nodes, moves out and removes it.
-    pub(crate) fn once(&mut self) -> io::Result<()> {
+    fn once(&mut self) -> io::Result<()> {
         self.loops = self.loops.wrapping_add(1);
         std::fs::create_dir(&self.path).or_else(|error| match error.kind() {
             // The loop before ended early.
@@ -53,14 +63,107 @@ impl Cgroup {
         std::fs::remove_dir(&self.path)?;
         inside
     }
+}
 
-    fn write(&self, file: &str, value: &str) -> io::Result<()> {
-        serve::write(&self.path.join(file).to_string_lossy(), value)
+/// A cgroup whose tasks may run for 2 of 10 milliseconds on each CPU, and a task in it that does not
+/// stop. All workers are in the same cgroup. Throttled tasks of a CPU that goes are released (kernel/sched/fair.c,
+/// `unthrottle_offline_cfs_rqs`).
+#[derive(Debug)]
+pub(crate) struct Throttled;
+
+impl Throttled {
+    pub(crate) fn new() -> io::Result<Self> {
+        needs("cpu", "CONFIG_CFS_BANDWIDTH")?;
+        let path = made("throttled")?;
+        serve::write(&format!("{path}/cpu.max"), "2000 10000").map_err(|error| {
+            io::Error::other(format!("cpu.max, which needs CONFIG_CFS_BANDWIDTH: {error}"))
+        })?;
+        serve::write(&format!("{path}/cgroup.procs"), "0")?;
+        Ok(Self)
     }
 
-    /// Removes the leftovers of a killed worker.
-    pub(crate) fn clean_up(worker: u32) {
-        let _ = std::fs::remove_dir(path(worker));
+    /// Removes the cgroup after its last worker.
+    pub(crate) fn clean_up() {
+        let _ = std::fs::remove_dir(format!("{ROOT}/throttled"));
+    }
+}
+
+impl Loop for Throttled {
+    /// Runs for longer than the kernel lets it, without a system call.
+    fn once(&mut self) -> io::Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(3) {
+            std::hint::spin_loop();
+        }
+        Ok(())
+    }
+}
+
+/// A cgroup that has a CPU for itself and gives it back, again and again
+/// (Documentation/admin-guide/cgroup-v2.rst, `cpuset.cpus.partition`). The kernel builds the
+/// scheduling domains anew each time, as for a CPU that comes or goes.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    path: String,
+    is_isolated: bool,
+}
+
+impl Partition {
+    pub(crate) fn new() -> io::Result<Self> {
+        needs("cpuset", "CONFIG_CPUSETS")?;
+        // A task that is about to die gets no per-CPU memory (mm/percpu.c, mutex_lock_killable), and
+        // 7.3 warns about that (kernel/sched/isolation.c, housekeeping_update).
+        worker::end_after_the_loop()?;
+        Ok(Self { path: made("partition")?, is_isolated: false })
+    }
+
+    /// Removes the cgroup after its last worker.
+    pub(crate) fn clean_up() {
+        let _ = std::fs::remove_dir(format!("{ROOT}/partition"));
+    }
+}
+
+impl Loop for Partition {
+    fn once(&mut self) -> io::Result<()> {
+        self.is_isolated = !self.is_isolated;
+        let online = snapshot::cpus("online")?;
+        let write = |file: &str, value: &str| serve::write(&format!("{}/{file}", self.path), value);
+        // Errors do not matter: the CPU may be gone, and one CPU cannot be isolated.
+        if let (true, Some(last)) = (self.is_isolated, online.last()) {
+            let _ = write("cpuset.cpus", &last.to_string());
+            let _ = write("cpuset.cpus.partition", "isolated");
+        } else {
+            let _ = write("cpuset.cpus.partition", "member");
+        }
+        Ok(())
+    }
+}
+
+/// The controllers of the root of cgroup2.
+fn controllers() -> io::Result<String> {
+    std::fs::read_to_string(format!("{ROOT}/cgroup.controllers")).map_err(|error| {
+        io::Error::other(format!("no cgroup2 at {ROOT}, which needs CONFIG_CGROUPS: {error}"))
+    })
+}
+
+/// Enables a controller that a load needs.
+fn needs(controller: &str, option: &str) -> io::Result<()> {
+    if !controllers()?.split_whitespace().any(|name| name == controller) {
+        return Err(io::Error::other(format!("no controller `{controller}`, which needs {option}")));
+    }
+    enable(controller)
+}
+
+fn enable(controller: &str) -> io::Result<()> {
+    serve::write(&format!("{ROOT}/cgroup.subtree_control"), &format!("+{controller}"))
+}
+
+/// A cgroup that the workers of a load share.
+fn made(name: &str) -> io::Result<String> {
+    let path = format!("{ROOT}/{name}");
+    match std::fs::create_dir(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(path),
     }
 }
 

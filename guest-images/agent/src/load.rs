@@ -5,12 +5,18 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use hotplug_protocol::{Load, LoadEnd};
 use nix::fcntl::OFlag;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::channel::Outbox;
 use crate::{timed, worker};
+
+/// The time in which a worker may end its last loop before it is killed.
+const LAST_LOOP: Duration = Duration::from_millis(300);
 
 /// The running loads, in the order in which they were started.
 #[derive(Debug, Default)]
@@ -43,6 +49,14 @@ impl Loads {
         for worker in loads.iter_mut().flatten() {
             if let Some(failure) = worker.failure() {
                 out.broken(format!("a load ended by itself: {failure}"));
+            }
+            worker.ask_to_end();
+        }
+        // Most workers end at once, without a handler of the signal.
+        let until = Instant::now() + LAST_LOOP;
+        for worker in loads.iter_mut().flatten() {
+            while Instant::now() < until && matches!(worker.child.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(1));
             }
             let _ = worker.child.kill();
         }
@@ -101,6 +115,13 @@ impl Worker {
                     String::from_utf8_lossy(&why).trim_end()
                 )))
             }
+        }
+    }
+
+    /// Asks the worker to end, after its loop if it must not be cut off.
+    fn ask_to_end(&self) {
+        if let Ok(pid) = self.child.id().try_into() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
     }
 

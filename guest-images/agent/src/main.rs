@@ -16,22 +16,30 @@
 //! group.
 
 mod attributes;
+mod block_io;
 mod cgroup;
 mod channel;
 mod churn;
 mod counters;
 mod glob;
+mod huge_memory;
 mod kmsg;
 mod listening;
 mod load;
+mod mapping;
+mod merged_memory;
 mod pace;
+mod per_cpu;
 mod plan9;
 mod serve;
 mod slab_cache;
 mod snapshot;
 mod supervisor;
+mod swapped_memory;
 mod timed;
 mod uevents;
+mod uring;
+mod virtual_machine;
 mod worker;
 
 use std::process::ExitCode;
@@ -44,7 +52,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match (arguments.next().as_deref(), arguments.next()) {
         (Some("agent"), None) => complain("agent", agent()),
-        (Some("load"), Some(load)) => complain("load", worker::run(&load).map(drop)),
+        (Some("load"), Some(load)) => complain("load", worker::run(&load)),
         (Some("mount"), Some(path)) => complain("mount", slab_cache::mount_for_ever(path.as_ref()).map(drop)),
         // The kernel passes unknown words of its command line to init as arguments.
         _ => supervisor::run(),

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -61,7 +62,7 @@ fn thread_name(request: &Request) -> &'static str {
         Request::Hello => "agent-hello",
         Request::Snapshot => "agent-snapshot",
         Request::Read { .. } => "agent-read",
-        Request::Write { .. } => "agent-write",
+        Request::Write { .. } | Request::WriteFailing { .. } => "agent-write",
         Request::StartLoad { .. } | Request::StopLoad => "agent-load",
         Request::Counters => "agent-counters",
         Request::Drain => "agent-drain",
@@ -94,6 +95,10 @@ fn perform(request: Request, loads: &Loads, out: &Outbox) -> Answer {
                 Err(error) => failed(&format!("write {path}"), &error),
             }
         }
+        Request::WriteFailing { path, data, nth } => match write_failing(&path, &data, nth) {
+            Ok((errno, is_injected)) => Answer::Injected { errno, is_injected },
+            Err(error) => failed(&format!("let a write to {path} fail"), &error),
+        },
         Request::Steady => {
             STEADY.store(true, Ordering::Relaxed);
             Answer::Done
@@ -157,6 +162,31 @@ pub(crate) fn write(path: &str, data: &str) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Set by [`write_failing`], and taken by [`may_have_failed`].
+static INJECTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a memory allocation may have failed on purpose since the last call.
+pub(crate) fn may_have_failed() -> bool {
+    INJECTED.swap(false, Ordering::Relaxed)
+}
+
+/// One write(2) whose `nth` memory allocation fails. Returns its errno, and whether it had so many
+/// allocations.
+fn write_failing(path: &str, data: &str, nth: u32) -> io::Result<(i32, bool)> {
+    let mut file = File::options().write(true).open(path)?;
+    let fail = File::options().read(true).write(true).open("/proc/thread-self/fail-nth")?;
+    INJECTED.store(true, Ordering::Relaxed);
+    fail.write_all_at(nth.to_string().as_bytes(), 0)?;
+    // From here on, every allocation of this thread counts.
+    let written = file.write(data.as_bytes());
+    let mut left = [0; 16];
+    let length = fail.read_at(&mut left, 0);
+    fail.write_all_at(b"0", 0)?;
+    // The file has 0 once an allocation has failed (fs/proc/base.c, proc_fail_nth_read).
+    let is_injected = left.get(..length?).is_some_and(|left| left.trim_ascii() == b"0");
+    Ok((written.err().map_or(0, |error| errno(&error)), is_injected))
 }
 
 /// The errno of an error; `EIO` if no system call returned it.

@@ -19,6 +19,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
 use crate::plan9::{self, End};
+use crate::worker::Loop;
 
 /// The error with which the attach is refused. Nothing before the attach fails with it, so a mount
 /// that fails with it was refused there.
@@ -46,15 +47,6 @@ impl SlabCache {
         }
     }
 
-    /// Makes the kernel create and destroy one cache.
-    pub(crate) fn once(&mut self) -> io::Result<()> {
-        match self.turn_away()? {
-            End::Refused => Ok(()),
-            // Without memory a mount ends early.
-            End::Early => Err(Errno::ENOMEM.into()),
-        }
-    }
-
     /// The client hangs up when the last process closes its socket: the child, after mount(2) has
     /// returned.
     fn turn_away(&self) -> io::Result<End> {
@@ -65,6 +57,17 @@ impl SlabCache {
     /// Removes the leftovers of a killed worker.
     pub(crate) fn clean_up(worker: u32) {
         let _ = std::fs::remove_file(path(worker));
+    }
+}
+
+impl Loop for SlabCache {
+    /// Makes the kernel create and destroy one cache.
+    fn once(&mut self) -> io::Result<()> {
+        match self.turn_away()? {
+            End::Refused => Ok(()),
+            // Without memory a mount ends early.
+            End::Early => Err(Errno::ENOMEM.into()),
+        }
     }
 }
 

@@ -59,6 +59,9 @@ pub(crate) fn start(socket: OwnedFd, out: Outbox) -> std::io::Result<()> {
         loop {
             match receive(&socket, &mut datagram) {
                 Ok(length) => report(datagram.get(..length).unwrap_or_default(), &out),
+                // The kernel had no memory for a copy, because it was to fail
+                // (net/netlink/af_netlink.c, do_one_broadcast).
+                Err(Errno::ENOBUFS) if serve::may_have_failed() => {}
                 Err(Errno::ENOBUFS) => out.broken("uevents were lost: the socket's buffer was full"),
                 Err(error) => return out.broken(format!("cannot receive uevents: {error}")),
             }

@@ -1,31 +1,36 @@
 //! `/init load JSON`: one process of a load, in an endless loop until it is killed.
 //!
-//! This is the only module with `unsafe`: some of the loads consist of mapping memory or of forking
-//! without exec, and no safe call covers the two ioctls.
+//! The modules of loads have `unsafe` where the load is a system call that no safe call covers.
 
-use std::convert::Infallible;
-use std::ffi::c_void;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hotplug_protocol::{Load, LoadKind};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 
 use crate::attributes::{Readers, Writers};
-use crate::cgroup::Cgroup;
+use crate::block_io::BlockIo;
+use crate::cgroup::{Cgroup, Partition, Throttled};
+use crate::huge_memory::HugeMemory;
+use crate::mapping::{Mapping, PAGE_BYTES, READ_WRITE};
+use crate::merged_memory::MergedMemory;
 use crate::pace::Pace;
+use crate::per_cpu::{Deadline, PerfEvents, Timers};
 use crate::slab_cache::SlabCache;
+use crate::swapped_memory::SwappedMemory;
 use crate::timed::Times;
+use crate::uring::Uring;
+use crate::virtual_machine::VirtualMachine;
 use crate::{churn, snapshot};
 
 /// Written to standard error when the loop begins. Any other output there is an error.
@@ -36,15 +41,27 @@ pub(crate) const COUNT_BYTES: NonZeroUsize = NonZeroUsize::new(size_of::<AtomicU
 
 const MAPPING_BYTES: NonZeroUsize = NonZeroUsize::new(4 << 20).expect("not zero");
 const RESIDENT_BYTES: NonZeroUsize = NonZeroUsize::new(64 << 20).expect("not zero");
+const KEPT_BYTES: NonZeroUsize = NonZeroUsize::new(16 << 20).expect("not zero");
 const FILE_BYTES: usize = 1 << 20;
 
-/// The smallest page size. A larger page is touched more than once, which does no harm.
-const PAGE_BYTES: usize = 4096;
+/// Set by a signal: the loop is the last one.
+static STOP: AtomicBool = AtomicBool::new(false);
 
-const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
+/// Lets the worker end after its loop when the agent asks it to (`SIGTERM`), for a load that a
+/// signal must not cut off.
+#[expect(unsafe_code, reason = "a signal handler is called at any point")]
+pub(crate) fn end_after_the_loop() -> io::Result<()> {
+    extern "C" fn stop(_: libc::c_int) {
+        STOP.store(true, Ordering::Relaxed);
+    }
+    let action = SigAction::new(SigHandler::Handler(stop), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler stores to an atomic variable, which is safe at any point.
+    unsafe { sigaction(Signal::SIGTERM, &action)? };
+    Ok(())
+}
 
 /// Loops until the process is killed. Standard output is the file for the count.
-pub(crate) fn run(load: &str) -> io::Result<Infallible> {
+pub(crate) fn run(load: &str) -> io::Result<()> {
     let load: Load = serde_json::from_str(load)?;
     // If memory runs out, the OOM killer must end this process and not the agent.
     std::fs::write("/proc/self/oom_score_adj", "1000")?;
@@ -52,12 +69,12 @@ pub(crate) fn run(load: &str) -> io::Result<Infallible> {
     let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let done = count(&file)?;
     let mut times = load.timed.then(|| Times::new(&file));
-    let mut work = Work::new(&load, std::process::id())?;
+    let mut work = prepare(&load, std::process::id())?;
     io::stderr().write_all(&[STARTED])?;
     // If loops are timed, those that a stall prevented are not made up for: they would count as
     // many short ones.
     let mut pace = if load.timed { Pace::without_backlog(load.rate) } else { Pace::new(load.rate) };
-    loop {
+    while !STOP.load(Ordering::Relaxed) {
         pace.wait();
         let began = times.as_ref().map(Times::begin).transpose()?;
         let is_done = match work.once() {
@@ -74,75 +91,77 @@ pub(crate) fn run(load: &str) -> io::Result<Infallible> {
             times.end(began, is_done)?;
         }
     }
+    Ok(())
 }
 
 /// A load that is ready to loop.
-enum Work {
-    AnonymousMemory(NonZeroUsize),
-    PageCache { scratch: PathBuf, buffer: Vec<u8> },
-    Fork,
-    Read(Readers),
-    Write(Writers),
-    Mmap,
-    ResidentMemory(Mapping),
-    Files(PathBuf),
-    KmemCache(SlabCache),
-    Cgroup(Cgroup),
-}
+pub(crate) trait Loop {
+    /// One loop.
+    fn once(&mut self) -> io::Result<()>;
 
-impl Work {
-    fn new(load: &Load, worker: u32) -> io::Result<Self> {
-        let path = || {
-            load.path.as_deref().ok_or_else(|| io::Error::other("a load that reads or writes needs a path"))
-        };
-        let bytes = |usual: NonZeroUsize| -> io::Result<NonZeroUsize> {
-            let Some(bytes) = load.bytes else { return Ok(usual) };
-            Ok(usize::try_from(bytes).ok().and_then(NonZeroUsize::new).ok_or(Errno::EINVAL)?)
-        };
-        Ok(match load.kind {
-            LoadKind::AnonymousMemory => Self::AnonymousMemory(bytes(MAPPING_BYTES)?),
-            LoadKind::PageCache => {
-                Self::PageCache { scratch: scratch(worker), buffer: vec![0x5a; FILE_BYTES] }
-            }
-            LoadKind::Fork => Self::Fork,
-            LoadKind::Read => Self::Read(Readers::open(path()?)?),
-            LoadKind::Write => Self::Write(Writers::open(path()?, &load.data)?),
-            LoadKind::Mmap => Self::Mmap,
-            LoadKind::ResidentMemory => {
-                Self::ResidentMemory(Mapping::new(bytes(RESIDENT_BYTES)?, READ_WRITE)?)
-            }
-            LoadKind::Files => Self::Files(churn::folder(worker)?),
-            LoadKind::KmemCache => Self::KmemCache(SlabCache::new(worker)?),
-            LoadKind::Cgroup => Self::Cgroup(Cgroup::new(worker)?),
-        })
-    }
-
-    fn once(&mut self) -> io::Result<()> {
-        match self {
-            Self::AnonymousMemory(bytes) => Mapping::new(*bytes, READ_WRITE).map(|mut new| new.touch()),
-            Self::PageCache { scratch, buffer } => write_read_remove(scratch, buffer),
-            Self::Fork => fork_and_wait(),
-            Self::Read(readers) => readers.once(),
-            Self::Write(writers) => writers.once(),
-            Self::Mmap => split_and_merge(),
-            Self::ResidentMemory(memory) => {
-                memory.touch();
-                Ok(())
-            }
-            Self::Files(folder) => churn::once(folder),
-            Self::KmemCache(cache) => cache.once(),
-            Self::Cgroup(cgroup) => cgroup.once(),
-        }
-    }
-
+    /// Whether a loop may fail with this error. Memory may run out while DIMMs are removed.
     fn is_expected(&self, error: &io::Error) -> bool {
         let errno = error.raw_os_error().map(Errno::from_raw);
-        match self {
-            // These are the attribute's own errors. Only ESPIPE means that the file has no offsets.
-            Self::Read(_) | Self::Write(_) => errno != Some(Errno::ESPIPE),
-            _ => matches!(errno, Some(Errno::ENOMEM | Errno::EAGAIN | Errno::ENOSPC)),
-        }
+        matches!(errno, Some(Errno::ENOMEM | Errno::EAGAIN | Errno::ENOSPC))
     }
+}
+
+/// A load without state of its own.
+struct Plain<F>(F);
+
+impl<F: FnMut() -> io::Result<()>> Loop for Plain<F> {
+    fn once(&mut self) -> io::Result<()> {
+        (self.0)()
+    }
+}
+
+/// Prepares a load. Fails if the kernel lacks what it needs.
+fn prepare(load: &Load, worker: u32) -> io::Result<Box<dyn Loop>> {
+    let path =
+        || load.path.as_deref().ok_or_else(|| io::Error::other("a load that reads or writes needs a path"));
+    let bytes = |usual: NonZeroUsize| -> io::Result<NonZeroUsize> {
+        let Some(bytes) = load.bytes else { return Ok(usual) };
+        Ok(usize::try_from(bytes).ok().and_then(NonZeroUsize::new).ok_or(Errno::EINVAL)?)
+    };
+    Ok(match load.kind {
+        LoadKind::AnonymousMemory => {
+            let bytes = bytes(MAPPING_BYTES)?;
+            Box::new(Plain(move || Mapping::new(bytes, READ_WRITE).map(|mut new| new.touch())))
+        }
+        LoadKind::PageCache => {
+            let (scratch, mut buffer) = (scratch(worker), vec![0x5a; FILE_BYTES]);
+            Box::new(Plain(move || write_read_remove(&scratch, &mut buffer)))
+        }
+        LoadKind::Fork => Box::new(Plain(fork_and_wait)),
+        LoadKind::Read => Box::new(Readers::open(path()?)?),
+        LoadKind::Write => Box::new(Writers::open(path()?, &load.data)?),
+        LoadKind::Mmap => Box::new(Plain(split_and_merge)),
+        LoadKind::ResidentMemory => {
+            let mut memory = Mapping::new(bytes(RESIDENT_BYTES)?, READ_WRITE)?;
+            Box::new(Plain(move || {
+                memory.touch();
+                Ok(())
+            }))
+        }
+        LoadKind::Files => {
+            let folder = churn::folder(worker)?;
+            Box::new(Plain(move || churn::once(&folder)))
+        }
+        LoadKind::KmemCache => Box::new(SlabCache::new(worker)?),
+        LoadKind::Cgroup => Box::new(Cgroup::new(worker)?),
+        LoadKind::MergedMemory => Box::new(MergedMemory::new(bytes(KEPT_BYTES)?)?),
+        LoadKind::SwappedMemory => Box::new(SwappedMemory::new(bytes(KEPT_BYTES)?)?),
+        LoadKind::HugeMemory => Box::new(HugeMemory::transparent(bytes(KEPT_BYTES)?)?),
+        LoadKind::HugetlbMemory => Box::new(HugeMemory::of_pool(bytes(KEPT_BYTES)?)?),
+        LoadKind::Throttled => Box::new(Throttled::new()?),
+        LoadKind::Partition => Box::new(Partition::new()?),
+        LoadKind::Timers => Box::new(Timers::new()?),
+        LoadKind::PerfEvents => Box::new(PerfEvents::new()?),
+        LoadKind::Deadline => Box::new(Deadline::new()?),
+        LoadKind::VirtualMachine => Box::new(VirtualMachine::new()?),
+        LoadKind::BlockIo => Box::new(BlockIo::open(path()?)?),
+        LoadKind::IoUring => Box::new(Uring::new()?),
+    })
 }
 
 /// Binds the calling thread to these CPUs; does nothing if there are none. All of them must be
@@ -172,6 +191,8 @@ pub(crate) fn clean_up(worker: u32) {
     churn::clean_up(worker);
     SlabCache::clean_up(worker);
     Cgroup::clean_up(worker);
+    Throttled::clean_up();
+    Partition::clean_up();
 }
 
 /// The count, in a shared mapping of the file: a system call for each loop would be half of a
@@ -185,63 +206,6 @@ fn count(file: &File) -> io::Result<&'static AtomicU64> {
     // SAFETY: a mapping is aligned to a page and never unmapped here; the file has the bytes, and
     // no code shortens it. The agent reads them by read(2) only.
     Ok(unsafe { start.cast::<AtomicU64>().as_ref() })
-}
-
-/// A private anonymous mapping, which is unmapped when dropped. An allocator would keep the pages.
-struct Mapping {
-    start: NonNull<c_void>,
-    bytes: NonZeroUsize,
-}
-
-impl Mapping {
-    #[expect(unsafe_code, reason = "only mmap(2) gives new pages each time")]
-    fn new(bytes: NonZeroUsize, protection: ProtFlags) -> io::Result<Self> {
-        // SAFETY: the kernel chooses the place of a new anonymous mapping, so it overlaps no memory
-        // of this process.
-        let start = unsafe { mmap_anonymous(None, bytes, protection, MapFlags::MAP_PRIVATE)? };
-        Ok(Self { start, bytes })
-    }
-
-    /// Writes to each page. Only for a mapping that is writable everywhere.
-    #[expect(unsafe_code, reason = "the mapping is known by its address alone")]
-    fn touch(&mut self) {
-        for offset in (0..self.bytes.get()).step_by(PAGE_BYTES) {
-            // SAFETY: the offset is inside the mapping, which is writable. No other code has its
-            // address.
-            unsafe { self.start.cast::<u8>().add(offset).write_volatile(1) };
-        }
-    }
-
-    /// The address of a page.
-    #[expect(unsafe_code, reason = "the mapping is known by its address alone")]
-    fn page(&self, number: usize) -> NonNull<c_void> {
-        assert!(number < self.bytes.get() / PAGE_BYTES, "no such page");
-        // SAFETY: the page is inside the mapping.
-        unsafe { self.start.byte_add(number * PAGE_BYTES) }
-    }
-
-    #[expect(unsafe_code, reason = "the protection of mapped memory is the load")]
-    fn protect(&mut self, page: usize, pages: usize, protection: ProtFlags) -> io::Result<()> {
-        self.page(page + pages - 1);
-        // SAFETY: the pages are inside the mapping, to which no reference was ever made.
-        unsafe { mprotect(self.page(page), pages * PAGE_BYTES, protection) }.map_err(Into::into)
-    }
-
-    /// Unmaps a page, and leaves a hole.
-    #[expect(unsafe_code, reason = "holes in mapped memory are the load")]
-    fn punch(&mut self, page: usize) -> io::Result<()> {
-        // SAFETY: the page is inside the mapping, to which no reference was ever made. Nothing maps
-        // memory between now and the end of the mapping, so that its end unmaps no other memory.
-        unsafe { munmap(self.page(page), PAGE_BYTES) }.map_err(Into::into)
-    }
-}
-
-impl Drop for Mapping {
-    #[expect(unsafe_code, reason = "the counterpart of mmap(2)")]
-    fn drop(&mut self) {
-        // SAFETY: exactly the mapping made above, to which no reference was ever made.
-        let _ = unsafe { munmap(self.start, self.bytes.get()) };
-    }
 }
 
 /// Splits one area into 128 by protection, merges them again, and punches 32 holes into it

@@ -14,6 +14,7 @@ use hotplug::comparison::{
     self, AnalysesSpec, AnalysisRequest, ComparisonSpec, Finished, ResumeSpec, ScenarioChoice, TrialsSpec,
 };
 use hotplug::host;
+use hotplug::kernel::PairSpec;
 use hotplug::present::{page, stream, terminal};
 use hotplug::spec::RunningSpec;
 
@@ -81,7 +82,7 @@ pub struct CompareArgs {
         value_name = "RESULT",
         conflicts_with_all = [
             "patches", "source", "before", "after", "before_image", "after_image", "config", "no_default_config",
-            "jobs", "scenario", "time", "until_report", "until_seen", "until_decided", "cold", "seed", "results", "accel"
+            "wide", "narrow", "jobs", "scenario", "time", "until_report", "until_seen", "until_decided", "cold", "seed", "results", "accel"
         ]
     )]
     pub resume: Option<PathBuf>,
@@ -89,6 +90,10 @@ pub struct CompareArgs {
     /// the portfolio: built-in scenarios that take different paths]
     #[arg(long, value_name = "FILE")]
     pub scenario: Vec<PathBuf>,
+    /// Build only what the built-in scenarios need into the kernels, which takes less time [default:
+    /// without --scenario, the kernels are wide]
+    #[arg(long, conflicts_with = "wide")]
+    pub narrow: bool,
     /// Trials a side of each scenario [default: the scenario's number; no limit with --for or
     /// --until-report; with --continue the run's number, which N may exceed]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -170,9 +175,13 @@ impl CompareArgs {
 
     /// The comparison that these options describe.
     fn spec(&self) -> ComparisonSpec {
+        let scenarios = self.scenarios();
+        let kernels = self.pair.spec();
+        // Breadth is what the portfolio is for. A scenario that the user chose is a narrow question.
+        let wide = kernels.wide || scenarios.name().is_some() && !self.narrow && !kernels.no_default_config;
         ComparisonSpec {
-            kernels: self.pair.spec(),
-            scenarios: self.scenarios(),
+            kernels: PairSpec { wide, ..kernels },
+            scenarios,
             trials: TrialsSpec {
                 first: 0,
                 end: self.trials,

@@ -55,6 +55,9 @@ pub struct PairArgs {
     /// Omit the harness's own fragment: the config is tinyconfig with the --config fragments
     #[arg(long)]
     pub no_default_config: bool,
+    /// Build more of the code that registers callbacks of hotplug into the kernels
+    #[arg(long, conflicts_with = "no_default_config")]
+    pub wide: bool,
     /// Parallel compilations [default: number of processors]
     #[arg(long, short, value_name = "N")]
     pub jobs: Option<usize>,
@@ -121,6 +124,7 @@ impl PairArgs {
             after_image: self.after_image.clone(),
             config: self.config.clone(),
             no_default_config: self.no_default_config,
+            wide: self.wide,
             jobs: self.jobs,
         }
     }

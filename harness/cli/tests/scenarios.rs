@@ -23,6 +23,9 @@ const FOLDERS: [(&str, &str); 2] = [("shipped", "../../scenarios"), ("devices", 
 /// Scenarios that take twenty seconds or more.
 const FOR_THE_NIGHT: [&str; 4] = ["cpu-into-offline", "many-dimms", "plug-during-boot", "random-soup"];
 
+/// Scenarios that need wide kernels, which take minutes to build.
+const WIDE: [&str; 3] = ["busy-callbacks", "failing-allocations", "loads"];
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tests = FOLDERS.into_iter().flat_map(|(name, folder)| tests(name, folder)).collect();
@@ -36,7 +39,8 @@ fn tests(name: &str, folder: &str) -> Vec<Trial> {
     assert!(!files.is_empty(), "no scenario in {}", folder.display());
     let test = |file: PathBuf| {
         let scenario = file.file_stem().unwrap().to_str().unwrap();
-        let night = if FOR_THE_NIGHT.contains(&scenario) { "nightly_" } else { "" };
+        let is_long = FOR_THE_NIGHT.contains(&scenario) || WIDE.contains(&scenario);
+        let night = if is_long { "nightly_" } else { "" };
         let name = format!("{night}{name}::{scenario}");
         Trial::test(name, move || run(&file))
     };
@@ -46,17 +50,32 @@ fn tests(name: &str, folder: &str) -> Vec<Trial> {
 /// Runs one trial a side. The error has a line for each thing that is wrong.
 fn run(scenario: &Path) -> Result<(), Failed> {
     let run = Run::new();
-    let output = run.compare().arg("--scenario").arg(scenario).args(["--trials", "1"]).output().unwrap();
+    let name = scenario.file_stem().unwrap().to_str().unwrap();
+    let mut command = run.compare();
+    command.arg("--scenario").arg(scenario).args(["--trials", "1"]);
+    if WIDE.contains(&name) {
+        command.arg("--wide");
+    }
+    let output = command.output().unwrap();
     // Scenarios exist to find bugs of the kernel, so a report is no failure of this test.
     if !matches!(output.status.code(), Some(0 | 1 | 3)) {
         return Err(format!("{}\n{}", output.status, String::from_utf8_lossy(&output.stderr)).into());
     }
-    let wrong: Vec<String> = ["before-000", "after-000"]
-        .iter()
-        .flat_map(|name| wrong(&run.trial(name)).into_iter().map(move |what| format!("{name}: {what}")))
-        .collect();
+    let mut all = Vec::new();
+    for trial in ["before-000", "after-000"] {
+        let mut wrong = wrong(&run.trial(trial));
+        wrong.extend(idle(&run.trial(trial)).filter(|_| name == "loads"));
+        all.extend(wrong.into_iter().map(|what| format!("{trial}: {what}")));
+    }
+    let wrong = all;
     run.assert_nothing_left();
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
+
+/// The loads of a trial that did not loop.
+fn idle(trial: &Value) -> Option<String> {
+    let loops = trial["load_loops"].as_array().unwrap();
+    loops.contains(&0.into()).then(|| format!("a load did not loop: {loops:?}"))
 }
 
 /// Everything that is wrong with a trial.

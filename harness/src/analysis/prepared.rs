@@ -89,11 +89,11 @@ impl Prepared {
         Ok(Sides { before: pair.before, after: pair.after })
     }
 
-    /// Runs further trials, which are not judged. Their records stay in `folder`. Fails if not all
+    /// Runs further trials, which are not judged. A plan's scenario is the place of its setup. Their records stay in `folder`. Fails if not all
     /// of them ran.
     pub(crate) async fn run_further(
         &self,
-        setup: TrialSetup<'_>,
+        setups: &[TrialSetup<'_>],
         plans: Vec<TrialPlan>,
         workers: usize,
         folder: &Path,
@@ -104,7 +104,7 @@ impl Prepared {
             ControlFlow::Continue(())
         };
         let plans = plans.into_iter();
-        let ran = run_all(std::slice::from_ref(&setup), plans, workers, folder, env.cancel, &tell).await;
+        let ran = run_all(setups, plans, workers, folder, env.cancel, &tell).await;
         ran.stopped.map_or(Ok(()), Err)
     }
 

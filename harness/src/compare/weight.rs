@@ -7,7 +7,7 @@ use crate::latency::{Latency, MetricVerdict};
 use crate::overlap::{Overlap, Pair};
 use crate::reach::Reach;
 use crate::rendezvous::Race;
-use crate::scenario::CriticalSection;
+use crate::scenario::{CriticalSection, DEFAULT};
 
 /// The effect of an analysis on the verdict that the trials gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,18 +73,24 @@ impl Latency {
 const NAMED: usize = 4;
 
 impl Reach {
-    /// Silence about a changed lock means nothing for callbacks under it that never ran.
+    /// Silence about a changed lock means nothing for callbacks under it that never ran, or of
+    /// which it is not known whether they ran.
     pub fn weight(&self) -> Weight {
-        let missed = self.not_reached();
-        if missed.is_empty() {
-            return Weight::Nothing;
+        let memory = self.not_reached();
+        let cpus: Vec<_> = self.cpus_not_reached().collect();
+        let mut names: Vec<&str> = memory.iter().map(|one| one.function.as_str()).collect();
+        names.extend(cpus.iter().map(|(function, _)| *function));
+        if names.is_empty() {
+            return self.not_known().map_or(Weight::Nothing, Weight::Unproven);
         }
-        let mut names: Vec<_> = missed.iter().take(NAMED).map(|one| one.function.as_str()).collect();
-        let more = format!("{} more", missed.len().saturating_sub(NAMED));
-        if missed.len() > NAMED {
+        let more = format!("{} more", names.len().saturating_sub(NAMED));
+        if names.len() > NAMED {
+            names.truncate(NAMED);
             names.push(&more);
         }
-        let mut scenarios: Vec<_> = missed.iter().filter_map(|one| one.chain.scenario()).collect();
+        let mut scenarios: Vec<_> = memory.iter().filter_map(|one| one.chain.scenario()).collect();
+        scenarios.extend(cpus.first().map(|_| DEFAULT));
+        scenarios.sort_unstable();
         scenarios.dedup();
         let help = match scenarios.as_slice() {
             [] => String::new(),

@@ -87,6 +87,7 @@ pub(super) fn fit(
     let mut all = Fitting { parts: Vec::new(), notes: Vec::new(), looks: if in_looks { 2 } else { 1 } };
     for Chosen { scenario, text } in chosen {
         let fits = host.fits(scenario, accelerator);
+        let fits = fits.and_then(|()| environment::has_options(kernels, scenario));
         let left_out = match fits.and_then(|()| environment::places(kernels, scenario)) {
             Ok(places) => {
                 all.parts.push((scenario.clone(), places));

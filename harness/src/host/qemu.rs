@@ -69,6 +69,25 @@ pub struct Qemu {
 }
 
 impl Qemu {
+    /// Checks that this QEMU has the devices, which are given as for `-device`. Fails with a user
+    /// error that names one that it lacks.
+    pub fn check_devices(&self, devices: &[String]) -> Result<()> {
+        for device in devices {
+            let name = device.split(',').next().unwrap_or_default();
+            let help = std::process::Command::new(&self.path)
+                .args(["-device", &format!("{name},help")])
+                .stdin(std::process::Stdio::null())
+                .output()
+                .map_err(Error::infrastructure)?;
+            if !help.status.success() {
+                let what = format!("QEMU {} has no device `{name}`", self.version);
+                return Err(Error::user(what)
+                    .help(format!("{} -device help lists those that it has", self.path.display())));
+            }
+        }
+        Ok(())
+    }
+
     /// Finds the QEMU that `HOTPLUG_QEMU` names, or else the first on the search path. Returns
     /// `None` if there is none.
     ///

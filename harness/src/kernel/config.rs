@@ -1,6 +1,6 @@
 //! Config fragments, and the check that the final .config has every option that they set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -10,6 +10,12 @@ use super::kconfig;
 
 /// The harness's own fragment, which is applied over `make tinyconfig`.
 const DEFAULT_FRAGMENT: &str = include_str!("../../../guest-images/configs/base.config");
+
+/// The fragment that adds the code that registers callbacks of hotplug.
+const WIDE_FRAGMENT: &str = include_str!("../../../guest-images/configs/wide.config");
+
+/// The name of that fragment.
+const WIDE: &str = "guest-images/configs/wide.config";
 
 /// The fragment that adds and removes options for the kernels of the latency analysis.
 const TIMING_FRAGMENT: &str = include_str!("../../../guest-images/configs/timing.config");
@@ -100,25 +106,39 @@ impl Config {
         Ok(this)
     }
 
+    /// With more of the code that registers callbacks of hotplug.
+    #[must_use]
+    pub fn wide(self) -> Self {
+        self.with(WIDE, WIDE_FRAGMENT)
+    }
+
+    /// Without the fragment of [`Config::wide`]. The kernels of analyses that need another
+    /// configuration are narrow: what the wide ones add is beside their question, and would take
+    /// minutes to build.
+    fn narrow(mut self) -> Self {
+        self.fragments.retain(|fragment| fragment.name != WIDE);
+        self
+    }
+
     /// For the kernels of the latency analysis: with a function tracer, and without lockdep and
     /// similar checkers, which take more time than the code that they check.
     #[must_use]
     pub fn timed(self) -> Self {
-        self.with("guest-images/configs/timing.config", TIMING_FRAGMENT)
+        self.narrow().with("guest-images/configs/timing.config", TIMING_FRAGMENT)
     }
 
     /// For the kernels of the overlap analysis: the options of the judged kernels, and a function
     /// tracer.
     #[must_use]
     pub fn traced(self) -> Self {
-        self.with("guest-images/configs/overlap.config", OVERLAP_FRAGMENT)
+        self.narrow().with("guest-images/configs/overlap.config", OVERLAP_FRAGMENT)
     }
 
     /// For kernels that measure how long locks are held: without lockdep's checks
     /// (`CONFIG_PROVE_LOCKING`).
     #[must_use]
     pub fn counting_locks(self) -> Self {
-        self.with("guest-images/configs/lock-stat.config", LOCK_STAT_FRAGMENT)
+        self.narrow().with("guest-images/configs/lock-stat.config", LOCK_STAT_FRAGMENT)
     }
 
     fn with(mut self, name: &str, text: &str) -> Self {
@@ -222,6 +242,13 @@ fn parse_line(text: &str) -> Line<'_> {
     }
 }
 
+/// The options of these that a kernel's .config does not set, by name without `CONFIG_`.
+pub(crate) fn missing_options(config: &Path, needed: &BTreeSet<&'static str>) -> Result<Vec<&'static str>> {
+    let text = fs_err::read_to_string(config)?;
+    let there = options(&text);
+    Ok(needed.iter().copied().filter(|name| !there.contains_key(name)).collect())
+}
+
 /// The options that a .config sets, by name without `CONFIG_`.
 pub(super) fn options(dot_config: &str) -> BTreeMap<&str, &str> {
     dot_config
@@ -252,6 +279,22 @@ mod tests {
     #[test]
     fn the_default_fragment_is_well_formed() {
         assert!(Config::default().wanted().unwrap().contains_key("MEMORY_HOTREMOVE"));
+        assert!(Config::default().wide().wanted().unwrap().contains_key("ZRAM"));
+    }
+
+    #[test]
+    fn kernels_with_another_configuration_are_narrow() {
+        assert_eq!(Config::default().wide().timed(), Config::default().timed());
+        assert_ne!(Config::default().wide(), Config::default());
+    }
+
+    #[test]
+    fn options_that_a_kernel_lacks_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config");
+        fs_err::write(&file, "CONFIG_KSM=y\n# CONFIG_ZRAM is not set\n").unwrap();
+        let needed = BTreeSet::from(["KSM", "SWAP", "ZRAM"]);
+        assert_eq!(missing_options(&file, &needed).unwrap(), ["SWAP", "ZRAM"]);
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub struct PairSpec {
     pub config: Vec<PathBuf>,
     /// Whether the harness's own config fragment is left out.
     pub no_default_config: bool,
+    /// Whether the kernels are wide: the harness's own fragment is followed by `wide.config`, which
+    /// builds more of the code that registers callbacks of hotplug.
+    pub wide: bool,
     /// Number of parallel compilations. `None` means the number of processors. It does not affect
     /// the kernels.
     #[serde(skip)]
@@ -81,6 +84,9 @@ impl PairSpec {
         if self.no_default_config {
             options.push("--no-default-config".into());
         }
+        if self.wide {
+            options.push("--wide".into());
+        }
         (self.patches.iter().map(shown).collect(), options)
     }
 
@@ -95,8 +101,12 @@ impl PairSpec {
                 spec.patches.push(word.into());
                 continue;
             };
-            if name == "no-default-config" {
-                spec.no_default_config = true;
+            if let Some(switch) = match name {
+                "no-default-config" => Some(&mut spec.no_default_config),
+                "wide" => Some(&mut spec.wide),
+                _ => None,
+            } {
+                *switch = true;
                 continue;
             }
             let value = words.next();
@@ -149,7 +159,11 @@ impl PairSpec {
         if let Some(image) = &self.after_image {
             request.after = Wanted::Ready(image.clone());
         }
-        let base = if self.no_default_config { Config::bare() } else { Config::default() };
+        let base = match (self.no_default_config, self.wide) {
+            (true, _) => Config::bare(),
+            (false, true) => Config::default().wide(),
+            (false, false) => Config::default(),
+        };
         request.config = base.with_files(&self.config)?;
         request.jobs = self.jobs;
         Ok(request)
@@ -169,6 +183,7 @@ mod tests {
             before_image: Some("/bzImage".into()),
             config: vec!["/one.config".into(), "/two.config".into()],
             no_default_config: true,
+            wide: true,
             ..PairSpec::default()
         };
         let (patches, options) = spec.words();

@@ -38,11 +38,15 @@ pub struct Absent {
 }
 
 /// Searches a source. `built` has the files in the kernel. Returns the absent ones in the order of
-/// their paths, and the number of files that register callbacks and are in the kernel.
-pub fn absent(source: &Path, architecture: &str, built: &BTreeSet<String>) -> (Vec<Absent>, usize) {
+/// their paths, and the files that register callbacks and are in the kernel.
+pub fn absent(
+    source: &Path,
+    architecture: &str,
+    built: &BTreeSet<String>,
+) -> (Vec<Absent>, BTreeSet<String>) {
     let own = format!("arch/{architecture}");
     let mut all = Vec::new();
-    let mut there = 0;
+    let mut there = BTreeSet::new();
     for folder in FOLDERS.into_iter().chain([own.as_str()]) {
         for entry in walkdir::WalkDir::new(source.join(folder)).sort_by_file_name().into_iter().flatten() {
             let path = entry.path();
@@ -58,7 +62,7 @@ pub fn absent(source: &Path, architecture: &str, built: &BTreeSet<String>) -> (V
                 continue;
             }
             if built.contains(&file) {
-                there += 1;
+                there.insert(file);
                 continue;
             }
             let kinds = kinds.into_iter().map(str::to_owned).collect();
@@ -128,7 +132,7 @@ mod tests {
             kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
             option: Some(option.into()),
         };
-        assert_eq!(there, 1);
+        assert_eq!(there, built);
         assert_eq!(all, [of("mm/deep.c", &["cpu", "memory"], "PARTS"), of("mm/ksm.c", &["memory"], "KSM")]);
     }
 }

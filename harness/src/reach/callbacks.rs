@@ -1,7 +1,7 @@
 //! The callbacks that are registered in a guest, read from its memory. The memory is not trusted:
 //! addresses are checked, and lists are bounded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hotplug_lockorder::Layout;
 use object::Endian as _;
@@ -25,9 +25,34 @@ const ATOMIC: [&str; 2] = ["idle:dead", "ap:online"];
 pub struct Callbacks {
     /// The functions of each chain, in the order of their calls. A chain that the kernel lacks is
     /// absent.
-    pub chains: BTreeMap<Chain, Vec<String>>,
+    pub chains: BTreeMap<Chain, Vec<Notifier>>,
     /// The CPU hotplug states that have a callback, in the order of a CPU that comes.
     pub states: Vec<CpuState>,
+}
+
+impl Callbacks {
+    /// The functions that run on a CPU that is not online, with their addresses.
+    pub fn atomic(&self) -> impl Iterator<Item = (&str, u64)> {
+        let all = self.states.iter().flat_map(|state| &state.addresses);
+        all.map(|(name, address)| (name.as_str(), *address))
+    }
+}
+
+/// A registered notifier.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notifier {
+    /// Its function.
+    pub function: String,
+    /// The address of the function.
+    #[serde(default)]
+    pub address: u64,
+    /// The address of its `struct notifier_block`, which tells two notifiers with one function
+    /// apart.
+    #[serde(default)]
+    pub block: u64,
+    /// The source file of the function.
+    #[serde(default)]
+    pub file: Option<String>,
 }
 
 /// A CPU hotplug state with callbacks.
@@ -43,9 +68,15 @@ pub struct CpuState {
     pub teardown: Option<String>,
     /// Whether its functions run on the CPU itself while it is not online (`cpuhp_is_atomic_state`
     /// of kernel/cpu.c). Trace events on such a CPU are dropped (include/linux/tracepoint.h), so
-    /// whether they ran is not known.
+    /// only a kprobe can show that they ran.
     #[serde(default)]
     pub is_atomic: bool,
+    /// The source files of its functions.
+    #[serde(default)]
+    pub files: BTreeSet<String>,
+    /// The addresses of its functions, if they run on a CPU that is not online.
+    #[serde(skip)]
+    pub(super) addresses: Vec<(String, u64)>,
     /// For a state with instances: whether there is one. Without an instance, its functions are
     /// never called.
     pub has_instance: Option<bool>,
@@ -91,8 +122,13 @@ pub async fn walk(
             }
             let block = at(pointer, notifier).await?;
             let function = word(&block, call).unwrap_or(0);
-            // A function without a symbol is in a module.
-            functions.push(layout.function(function).unwrap_or_else(|| format!("{function:#x}")));
+            functions.push(Notifier {
+                // A function without a symbol is in a module.
+                function: layout.function(function).unwrap_or_else(|| format!("{function:#x}")),
+                address: function,
+                block: pointer,
+                file: layout.file(function),
+            });
             pointer = word(&block, next).unwrap_or(0);
         }
         all.chains.insert(*chain, functions);
@@ -102,19 +138,20 @@ pub async fn walk(
     let bytes = at(table.address, table.bytes).await?;
     let mut is_atomic = false;
     for (step, state) in (0..).zip(bytes.chunks_exact(usize::try_from(table.stride).unwrap_or(usize::MAX))) {
-        let function = |at: u64| {
-            let address = word(state, at).filter(|address| *address != 0)?;
-            Some(layout.function(address).unwrap_or_else(|| format!("{address:#x}")))
-        };
+        let address = |at: u64| word(state, at).filter(|address| *address != 0);
+        let addresses = [table.startup, table.teardown].map(address);
+        let [startup, teardown] = addresses
+            .map(|address| address.map(|at| layout.function(at).unwrap_or_else(|| format!("{at:#x}"))));
         let name = word(state, table.name).and_then(|address| layout.kernel.image_at(address));
         let name = name.unwrap_or_default();
         let end = name.iter().take(NAME).position(|byte| *byte == 0).unwrap_or(0);
         let name = String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned();
         is_atomic = (is_atomic || name == ATOMIC[0]) && name != ATOMIC[1];
-        let (startup, teardown) = (function(table.startup), function(table.teardown));
         if startup.is_none() && teardown.is_none() {
             continue;
         }
+        let names = [&startup, &teardown].map(Clone::clone);
+        let functions = names.into_iter().zip(addresses).filter_map(|(name, at)| name.zip(at));
         let many = usize::try_from(table.multi_instance).ok().and_then(|at| state.get(at)) == Some(&1);
         all.states.push(CpuState {
             step,
@@ -122,6 +159,8 @@ pub async fn walk(
             startup,
             teardown,
             is_atomic,
+            files: addresses.into_iter().flatten().filter_map(|at| layout.file(at)).collect(),
+            addresses: if is_atomic { functions.collect() } else { Vec::new() },
             has_instance: many.then(|| word(state, table.list).is_some_and(|first| first != 0)),
         });
     }

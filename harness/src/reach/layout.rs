@@ -1,11 +1,11 @@
 //! Where a kernel keeps its notifier chains and its table of CPU hotplug states.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use hotplug_lockorder::Layout;
-use hotplug_vmlinux::{Structure, structures};
+use hotplug_vmlinux::{SourceMap, Structure, enumerators, structures};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,42 @@ impl Chain {
         }
     }
 
+    /// The names of its transitions in a kernel whose debug information does not have them, because
+    /// they are macros: `MEM_...` before 7.2 (include/linux/memory.h), `NODE_...`
+    /// (include/linux/node.h), `PM_...` (include/linux/suspend.h), `SYS_...`
+    /// (include/linux/notifier.h).
+    fn macros(self) -> &'static [(u64, &'static str)] {
+        match self {
+            Self::Memory => &[
+                (1 << 0, "MEM_ONLINE"),
+                (1 << 1, "MEM_GOING_OFFLINE"),
+                (1 << 2, "MEM_OFFLINE"),
+                (1 << 3, "MEM_GOING_ONLINE"),
+                (1 << 4, "MEM_CANCEL_ONLINE"),
+                (1 << 5, "MEM_CANCEL_OFFLINE"),
+                (1 << 6, "MEM_PREPARE_ONLINE"),
+                (1 << 7, "MEM_FINISH_OFFLINE"),
+            ],
+            Self::Node => &[
+                (1 << 0, "NODE_ADDING_FIRST_MEMORY"),
+                (1 << 1, "NODE_ADDED_FIRST_MEMORY"),
+                (1 << 2, "NODE_CANCEL_ADDING_FIRST_MEMORY"),
+                (1 << 3, "NODE_REMOVING_LAST_MEMORY"),
+                (1 << 4, "NODE_REMOVED_LAST_MEMORY"),
+                (1 << 5, "NODE_CANCEL_REMOVING_LAST_MEMORY"),
+            ],
+            Self::Suspend => &[
+                (1, "PM_HIBERNATION_PREPARE"),
+                (2, "PM_POST_HIBERNATION"),
+                (3, "PM_SUSPEND_PREPARE"),
+                (4, "PM_POST_SUSPEND"),
+                (5, "PM_RESTORE_PREPARE"),
+                (6, "PM_POST_RESTORE"),
+            ],
+            Self::Reboot => &[(1, "SYS_RESTART"), (2, "SYS_HALT"), (3, "SYS_POWER_OFF")],
+        }
+    }
+
     /// The built-in scenario that calls it.
     pub fn scenario(self) -> Option<&'static str> {
         match self {
@@ -61,6 +97,10 @@ pub struct CallbackLayout {
     pub(super) notifier: (u64, u64),
     /// `cpuhp_hp_states`.
     pub(super) states: StateTable,
+    /// The names of the transitions that a notifier hears of, by their numbers.
+    pub transitions: BTreeMap<Chain, BTreeMap<u64, String>>,
+    /// The source files of functions.
+    files: SourceMap,
     /// Whether the kernel has the trace event `notifier_run` (6.2 and later).
     pub traces_notifiers: bool,
 }
@@ -87,7 +127,9 @@ impl CallbackLayout {
         let of = |unit: &str| structures(&file, unit).map_err(Unavailable::because);
         // Reduced debug information has a header's structures in the source file of the same name.
         let (notifiers, cpus) = (of("kernel/notifier.c")?, of("kernel/cpu.c")?);
-        Self::from_parts(kernel, &notifiers, &cpus)
+        let memory = enumerators(&file, "drivers/base/memory.c").map_err(Unavailable::because)?;
+        let files = SourceMap::of(&file).map_err(Unavailable::because)?;
+        Self::from_parts(kernel, &notifiers, &cpus, &memory, files)
             .map_err(|what| Unavailable::because(format!("{}: {what}", vmlinux.display())))
     }
 
@@ -95,6 +137,8 @@ impl CallbackLayout {
         kernel: Arc<Layout>,
         notifiers: &HashMap<String, Structure>,
         cpus: &HashMap<String, Structure>,
+        memory: &HashMap<String, i64>,
+        files: SourceMap,
     ) -> Result<Self, String> {
         let member = |all: &HashMap<String, Structure>, structure: &str, name: &str| {
             let found = all.get(structure).and_then(|structure| structure.members.get(name).copied());
@@ -120,8 +164,11 @@ impl CallbackLayout {
         if states.stride == 0 || !states.bytes.is_multiple_of(states.stride) {
             return Err("its cpuhp_hp_states is malformed".into());
         }
+        let transitions = Chain::ALL.map(|chain| (chain, transitions(chain, memory)));
         Ok(Self {
             heads,
+            transitions: transitions.into(),
+            files,
             notifier: (
                 member(notifiers, "notifier_block", "notifier_call")?,
                 member(notifiers, "notifier_block", "next")?,
@@ -136,5 +183,65 @@ impl CallbackLayout {
     pub(super) fn function(&self, address: u64) -> Option<String> {
         let symbol = self.kernel.function(address.checked_add(1)?)?;
         (symbol.address == address).then(|| symbol.name.clone())
+    }
+
+    /// The source file with the code at an address, relative to the source.
+    pub(super) fn file(&self, address: u64) -> Option<String> {
+        self.files.file(address).and_then(in_source)
+    }
+}
+
+/// The path of a file in the source, of the absolute path in the copy of the source that the
+/// compiler was given. Makefiles may go up: `arch/x86/kvm/../../../virt/kvm/kvm_main.c`.
+pub fn in_source(path: &str) -> Option<String> {
+    let (_, inside) = path.split_once("/src/")?;
+    let mut parts: Vec<&str> = Vec::new();
+    for part in inside.split('/') {
+        match part {
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+/// The transitions of a chain. Constants in the debug information are those of this kernel; macros
+/// are not in it.
+fn transitions(chain: Chain, constants: &HashMap<String, i64>) -> BTreeMap<u64, String> {
+    let own = chain.macros().iter().filter_map(|(_, name)| {
+        let value = constants.get(*name)?;
+        Some((u64::try_from(*value).ok()?, (*name).to_owned()))
+    });
+    let own: BTreeMap<u64, String> = own.collect();
+    if own.is_empty() {
+        chain.macros().iter().map(|(value, name)| (*value, (*name).to_owned())).collect()
+    } else {
+        own
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_the_compiler_is_one_of_the_source() {
+        assert_eq!(in_source("/cache/x/src/mm/slub.c").unwrap(), "mm/slub.c");
+        let up = "/cache/x/src/arch/x86/kvm/../../../virt/kvm/kvm_main.c";
+        assert_eq!(in_source(up).unwrap(), "virt/kvm/kvm_main.c");
+        assert_eq!(in_source("/cache/x/src/../../../a.c"), None);
+        assert_eq!(in_source("kernel/cpu.c"), None);
+    }
+
+    #[test]
+    fn transitions_are_those_of_the_kernel() {
+        // Macros have no debug information.
+        let macros = transitions(Chain::Memory, &HashMap::new());
+        assert_eq!(macros[&2], "MEM_GOING_OFFLINE");
+        // 7.3 has an enumeration.
+        let constants = [("MEM_ONLINE", 0), ("MEM_GOING_OFFLINE", 1), ("MEM_OFFLINE", 2), ("MEM_OTHER", 3)];
+        let constants = constants.map(|(name, value)| (name.to_owned(), value)).into();
+        let own = transitions(Chain::Memory, &constants);
+        assert_eq!((own[&1].as_str(), own.len()), ("MEM_GOING_OFFLINE", 3));
     }
 }

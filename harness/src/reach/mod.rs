@@ -18,8 +18,8 @@ mod result;
 mod trace;
 
 pub use absent::{Absent, absent};
-pub use callbacks::{Callbacks, CpuState, walk};
+pub use callbacks::{Callbacks, CpuState, Notifier, walk};
 pub use change::LockingChange;
-pub use layout::{CallbackLayout, Chain};
+pub use layout::{CallbackLayout, Chain, in_source};
 pub use result::{CallbackReach, FILE, Reach, StateReach, TrialCallbacks};
-pub use trace::{Runs, StepRuns, runs};
+pub use trace::{NotifierRuns, PROBE_GROUP, Runs, StepRuns, Traced, function_probe, notifier_probe, runs};

@@ -1,17 +1,69 @@
 //! The callbacks that ran in a guest, from its trace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 /// The callbacks that ran in one guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runs {
-    /// The number of calls of each notifier; null if the kernel has no trace event for them.
-    pub notifiers: Option<BTreeMap<String, u64>>,
+    /// The notifiers that ran.
+    pub notifiers: NotifierRuns,
     /// The callbacks of each CPU hotplug state, by its number.
     pub steps: BTreeMap<u32, StepRuns>,
+    /// The number of calls of each callback that has a kprobe because it runs on a CPU that is not
+    /// online.
+    #[serde(default)]
+    pub functions: BTreeMap<String, u64>,
 }
+
+/// The notifiers that ran in one guest, as far as its kernel can trace them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NotifierRuns {
+    /// It cannot.
+    #[default]
+    Untraced,
+    /// By the event `notifier_run`: the number of calls of each function.
+    Functions(BTreeMap<String, u64>),
+    /// By kprobes.
+    Blocks {
+        /// The addresses of the functions that have a kprobe.
+        probed: BTreeSet<u64>,
+        /// The number of calls for each transition, by its number, of each notifier, by the address
+        /// of its block.
+        calls: BTreeMap<u64, BTreeMap<u64, u64>>,
+    },
+}
+
+/// What a guest's trace records of callbacks beside the events of CPU hotplug.
+#[derive(Debug, Clone, Default)]
+pub struct Traced {
+    /// Whether it has the event `notifier_run`.
+    pub notifier_event: bool,
+    /// The addresses of the notifiers' functions that have a kprobe.
+    pub notifiers: BTreeSet<u64>,
+    /// The callbacks that have a kprobe of their own, by its number.
+    pub functions: BTreeMap<usize, String>,
+}
+
+/// The group of the kprobes.
+pub const PROBE_GROUP: &str = "hotplug";
+
+/// The kprobe of a notifier's function: its definition for `kprobe_events`
+/// (Documentation/trace/kprobetrace.rst).
+pub fn notifier_probe(address: u64) -> String {
+    format!("p:{PROBE_GROUP}/{NOTIFIER}{address:x} {address:#x} block=$arg1:x64 action=$arg2:u64")
+}
+
+/// The kprobe of another callback, by a number of its own.
+pub fn function_probe(number: usize, address: u64) -> String {
+    format!("p:{PROBE_GROUP}/{FUNCTION}{number} {address:#x}")
+}
+
+/// The beginnings of the names of the two kinds of kprobes.
+const NOTIFIER: &str = "notifier_";
+const FUNCTION: &str = "callback_";
 
 /// The callbacks of one CPU hotplug state that ran.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,27 +76,49 @@ pub struct StepRuns {
     pub failures: u64,
 }
 
-/// The state of one CPU while it comes or goes.
-#[derive(Debug, Default)]
+/// The way of one CPU that comes or goes.
+#[derive(Debug, Clone, Copy)]
 struct Course {
     /// The state that it goes to.
     target: i64,
-    /// A callback has failed, and this is the state that the CPU was to reach.
-    failed: Option<i64>,
+    /// The last state whose callback ran.
+    last: u32,
+    /// Whether a callback returned an error.
+    has_failed: bool,
+    /// Whether it goes back, because a callback has failed.
+    is_rollback: bool,
+}
+
+/// The first and the last state with a callback that left a trace.
+fn ends(trace: &str) -> (u32, u32) {
+    let steps = trace.lines().filter_map(event).filter(|(event, _)| event.ends_with("_enter"));
+    let steps = steps.filter_map(|(_, rest)| u32::try_from(number(rest, "step:")?).ok());
+    steps.fold((u32::MAX, 0), |(first, last), step| (first.min(step), last.max(step)))
 }
 
 /// Reads the trace events `cpuhp_enter`, `cpuhp_multi_enter`, `cpuhp_exit` and `notifier_run`
-/// (include/trace/events/cpuhp.h, notifier.h). Other lines are ignored. `traces_notifiers` says
-/// whether the kernel has the last one.
-pub fn runs(trace: &str, traces_notifiers: bool) -> Runs {
-    let mut all = Runs { notifiers: traces_notifiers.then(BTreeMap::new), steps: BTreeMap::new() };
+/// (include/trace/events/cpuhp.h, notifier.h), and those of the kprobes. Other lines are ignored.
+pub fn runs(trace: &str, traced: Traced) -> Runs {
+    let Traced { notifier_event, notifiers, functions } = traced;
+    let mut all = Runs {
+        notifiers: if !notifiers.is_empty() {
+            NotifierRuns::Blocks { probed: notifiers, calls: BTreeMap::new() }
+        } else if notifier_event {
+            NotifierRuns::Functions(BTreeMap::new())
+        } else {
+            NotifierRuns::Untraced
+        },
+        steps: BTreeMap::new(),
+        functions: functions.values().map(|name| (name.clone(), 0)).collect(),
+    };
+    let (first, last) = ends(trace);
     let mut courses: BTreeMap<u32, Course> = BTreeMap::new();
     for line in trace.lines() {
         let Some((event, rest)) = event(line) else { continue };
         match event {
             "notifier_run" => {
-                if let Some(notifiers) = &mut all.notifiers {
-                    *notifiers.entry(rest.trim().to_owned()).or_default() += 1;
+                if let NotifierRuns::Functions(calls) = &mut all.notifiers {
+                    *calls.entry(rest.trim().to_owned()).or_default() += 1;
                 }
             }
             "cpuhp_enter" | "cpuhp_multi_enter" => {
@@ -54,15 +128,20 @@ pub fn runs(trace: &str, traces_notifiers: bool) -> Runs {
                 else {
                     continue;
                 };
-                let course = courses.entry(u32::try_from(cpu).unwrap_or(0)).or_default();
-                course.target = target;
-                // The way back has another target. A later operation may have the old one again.
-                if course.failed == Some(target) {
-                    course.failed = None;
-                }
-                let step = all.steps.entry(u32::try_from(step).unwrap_or(0)).or_default();
+                let (cpu, step) = (u32::try_from(cpu).unwrap_or(0), u32::try_from(step).unwrap_or(0));
+                // The way back has another target (`cpuhp_reset_state`), and begins before the way
+                // has come to its end. A failure that is made on purpose leaves no trace itself.
+                let is_rollback = courses.get(&cpu).is_some_and(|before| {
+                    if before.target == target {
+                        before.is_rollback
+                    } else {
+                        before.has_failed || ![first, last].contains(&before.last)
+                    }
+                });
+                courses.insert(cpu, Course { target, last: step, has_failed: false, is_rollback });
+                let step = all.steps.entry(step).or_default();
                 *step.calls.entry(function.to_owned()).or_default() += 1;
-                if course.failed.is_some() {
+                if is_rollback {
                     *step.rollbacks.entry(function.to_owned()).or_default() += 1;
                 }
             }
@@ -73,12 +152,28 @@ pub fn runs(trace: &str, traces_notifiers: bool) -> Runs {
                     continue;
                 };
                 if result < 0 {
+                    let course = u32::try_from(cpu).ok().and_then(|cpu| courses.get_mut(&cpu));
+                    course.into_iter().for_each(|course| course.has_failed = true);
                     all.steps.entry(u32::try_from(step).unwrap_or(0)).or_default().failures += 1;
-                    let course = courses.entry(u32::try_from(cpu).unwrap_or(0)).or_default();
-                    course.failed.get_or_insert(course.target);
                 }
             }
-            _ => {}
+            _ if event.starts_with(NOTIFIER) => {
+                let block = rest
+                    .split_once("block=0x")
+                    .and_then(|(_, text)| u64::from_str_radix(text.split_whitespace().next()?, 16).ok());
+                let action = number(rest, "action=").and_then(|action| u64::try_from(action).ok());
+                if let (NotifierRuns::Blocks { calls, .. }, Some(block), Some(action)) =
+                    (&mut all.notifiers, block, action)
+                {
+                    *calls.entry(block).or_default().entry(action).or_default() += 1;
+                }
+            }
+            _ => {
+                let function = event.strip_prefix(FUNCTION).and_then(|number| number.parse().ok());
+                if let Some(name) = function.and_then(|number: usize| functions.get(&number)) {
+                    *all.functions.entry(name.clone()).or_default() += 1;
+                }
+            }
         }
     }
     all
@@ -118,14 +213,63 @@ mod tests {
 
     #[test]
     fn calls_failures_and_the_way_back_are_counted() {
-        let all = runs(TRACE, true);
-        assert_eq!(all.notifiers.unwrap(), BTreeMap::from([("slab_memory_callback".to_owned(), 2)]));
+        let by_event = || Traced { notifier_event: true, ..Traced::default() };
+        let all = runs(TRACE, by_event());
+        let calls = BTreeMap::from([("slab_memory_callback".to_owned(), 2)]);
+        assert_eq!(all.notifiers, NotifierRuns::Functions(calls));
         let seven = &all.steps[&7];
         assert_eq!(seven.calls["page_alloc_cpu_online"], 2);
         assert_eq!(seven.rollbacks, BTreeMap::from([("page_alloc_cpu_dead".to_owned(), 1)]));
         assert_eq!((all.steps[&60].failures, all.steps[&60].calls["virtnet_cpu_online"]), (1, 1));
         // Without the event, the absence of its lines means nothing.
-        assert_eq!(runs(TRACE, false).notifiers, None);
-        assert_eq!(runs("no trace\n[ : : : cpu: x", true).steps, BTreeMap::new());
+        assert_eq!(runs(TRACE, Traced::default()).notifiers, NotifierRuns::Untraced);
+        assert_eq!(runs("no trace\n[ : : : cpu: x", by_event()).steps, BTreeMap::new());
+    }
+
+    #[test]
+    fn a_way_back_is_told_by_its_target() {
+        // CPU 1 comes and goes whole; then it comes, and turns at state 40 without an error, as
+        // after a failure that is made on purpose.
+        let steps = [
+            (238, 1),
+            (238, 40),
+            (238, 234),
+            (0, 234),
+            (0, 40),
+            (0, 1),
+            (238, 1),
+            (238, 40),
+            (0, 40),
+            (0, 1),
+            (238, 1),
+        ];
+        let lines = steps.map(|(target, step)| {
+            format!(" a-1 [000] ..... 1.0: cpuhp_enter: cpu: 0001 target: {target} step: {step} (f{step})\n")
+        });
+        let all = runs(&lines.concat(), Traced::default());
+        let back = |step: u32| all.steps[&step].rollbacks.values().sum::<u64>();
+        assert_eq!((back(1), back(40), back(234)), (1, 1, 0));
+    }
+
+    #[test]
+    fn kprobes_show_each_notifier_and_its_transition() {
+        let trace = "\
+ kworker/u4:2-40 [000] d.... 13.0: notifier_ffffffff81234560: (ksm_memory_callback+0x0/0x110) block=0xffffffff82a01be0 action=2
+ kworker/u4:2-40 [000] d.... 13.0: notifier_ffffffff81234560: (ksm_memory_callback+0x0/0x110) block=0xffffffff82a01be0 action=4
+ kworker/u4:2-40 [000] d.... 13.0: notifier_ffffffff81234560: (ksm_memory_callback+0x0/0x110) block=zero action=4
+ cpuhp/1-18      [001] d..1. 14.0: callback_3: (hrtimers_cpu_dying+0x0/0x80)
+ cpuhp/1-18      [001] d..1. 14.0: callback_9: (other+0x0/0x80)
+";
+        let traced = Traced {
+            notifier_event: true,
+            notifiers: BTreeSet::from([0xffff_ffff_8123_4560]),
+            functions: BTreeMap::from([(3, "hrtimers_cpu_dying".into()), (4, "sched_cpu_starting".into())]),
+        };
+        let all = runs(trace, traced);
+        let NotifierRuns::Blocks { probed, calls } = all.notifiers else { panic!("{all:?}") };
+        assert_eq!(probed.len(), 1);
+        assert_eq!(calls[&0xffff_ffff_82a0_1be0], BTreeMap::from([(2, 1), (4, 1)]));
+        assert_eq!(all.functions["hrtimers_cpu_dying"], 1);
+        assert_eq!(all.functions["sched_cpu_starting"], 0);
     }
 }

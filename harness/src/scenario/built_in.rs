@@ -14,8 +14,11 @@ pub const BUILT_IN: &[(&str, &str)] = carried![
     "attributes-of-cpus",
     "attributes-of-memory",
     "block-against-cpu",
+    "busy-callbacks",
     "cpu-into-offline",
     "dimm-and-cpu",
+    "failing-allocations",
+    "failing-callbacks",
     "latency",
     "many-dimms",
     "memoryless-node",
@@ -34,7 +37,8 @@ pub const BUILT_IN: &[(&str, &str)] = carried![
 /// They take the paths of hotplug that differ most: memory and CPUs by ACPI; the first and the last
 /// memory of a node, and CPUs that come with it; blocks and CPUs by sysfs; memory that a driver of
 /// the guest adds; attributes that are in use while they vanish; suspend, and pages without memory
-/// blocks; and operations in random order.
+/// blocks; callbacks that have something to move; failures, and the way back; and operations in
+/// random order.
 pub const PORTFOLIO: &[&str] = &[
     DEFAULT,
     "memoryless-node",
@@ -43,6 +47,9 @@ pub const PORTFOLIO: &[&str] = &[
     "attributes-of-memory",
     "attributes-of-cpus",
     "suspend-against-pmem",
+    "busy-callbacks",
+    "failing-callbacks",
+    "failing-allocations",
     "random-soup",
 ];
 

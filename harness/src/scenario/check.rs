@@ -352,4 +352,56 @@ steps = [{ plug = "dimm", in_flight = 2 }, { plug = "cpu0" }, { unplug = "cpu" }
         insta::assert_snapshot!(fault("slots = 2", "slots = 2\nnode = [{ memory = \"256M\" }]"));
         insta::assert_snapshot!(fault("size = \"256M\"", "size = \"256M\"\nnode = 1"));
     }
+
+    #[test]
+    fn what_cannot_fail_or_show_is_pointed_at() {
+        for (step, what) in [
+            (r#"{ fail = "cpu:0" }"#, "names what fails"),
+            (r#"{ fail = "cpu:0", at = "notifiers" }"#, "only memory has notifiers"),
+            (r#"{ fail = "memory:1", at = "states" }"#, "only a CPU has states"),
+            (r#"{ fail = "cpu:0", at = "states", parts = 0 }"#, "at least one part"),
+            (r#"{ fail = "cpu:0", at = "states", parts = 2, part = 2 }"#, "numbered from 0"),
+            (r#"{ plug = "cpu0", parts = 2 }"#, "`parts` belongs to a step that does fail"),
+            (r#"{ read = "/proc/stat", shows = "(" }"#, "no regular expression"),
+            (r#"{ write = "/a", data = "1", shows = "1" }"#, "`shows` belongs to a step that does read"),
+        ] {
+            let fault = fault("{ plug = \"cpu0\" }", step);
+            assert!(fault.contains(what) && fault.contains("test.toml:18"), "{step}: {fault}");
+        }
+        for (keys, what) in [
+            ("hmat = true", "the machine has none"),
+            ("devices = [\"-drive\"]", "`-drive` is no device of QEMU"),
+            ("devices = [\"a b\"]", "is no device of QEMU"),
+        ] {
+            let fault = fault("slots = 2", &format!("slots = 2\n{keys}"));
+            assert!(fault.contains(what), "{keys}: {fault}");
+        }
+    }
+
+    #[test]
+    fn each_trial_makes_the_next_part_of_the_failures() {
+        let text = GOOD.replace("{ plug = \"cpu0\" }", "{ fail = \"cpu:0\", at = \"states\", parts = 3 }");
+        let text = text.replace(", { unplug = \"cpu\" }", "");
+        let scenario = Scenario::parse("dir/test.toml", &text).unwrap();
+        let part = |trial: u32| {
+            let schedule = scenario.schedule(crate::scenario::Seed(1), trial);
+            schedule.lanes[0].batches[1].operations[0].to_string()
+        };
+        assert_eq!(scenario.parts(), 3);
+        assert_eq!(part(0), "fail cpu:0 at states, part 1 of 3");
+        assert_eq!(part(4), "fail cpu:0 at states, part 2 of 3");
+        let all: Vec<bool> =
+            (0..6).map(|n| crate::scenario::Part { number: Some(1), of: 3 }.has(n)).collect();
+        assert_eq!(all, [false, true, false, false, true, false]);
+    }
+
+    #[test]
+    fn a_scenario_knows_the_options_that_it_needs() {
+        let load = "slots = 2\n[guest]\nload = [{ kind = \"swapped-memory\", workers = 1 }]";
+        let text = GOOD.replace("slots = 2", load);
+        let text = text.replace("{ plug = \"cpu0\" }", "{ fail = \"memory:1\", at = \"allocations\" }");
+        let scenario = Scenario::parse("dir/test.toml", &text.replace(", { unplug = \"cpu\" }", "")).unwrap();
+        let needed: Vec<_> = scenario.kernel_options().into_iter().collect();
+        assert_eq!(needed, ["FAILSLAB", "FAIL_PAGE_ALLOC", "SWAP", "ZRAM"]);
+    }
 }

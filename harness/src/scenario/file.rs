@@ -4,7 +4,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Delay, Delays, Expect, Guest, Machine, Order, OverlapSpec, Phase, Policy, Rendezvous, Sweep, Timing,
+    Delay, Delays, Expect, FailAt, Guest, Machine, Order, OverlapSpec, Phase, Policy, Rendezvous, Sweep,
+    Timing,
 };
 use crate::bytes::Bytes;
 use crate::device::{CpuTable, DimmTable, NvdimmTable, VirtioMemTable};
@@ -78,11 +79,16 @@ pub(super) struct StepTable {
     pub(super) offline: Option<Spanned<Names>>,
     pub(super) write: Option<Spanned<String>>,
     pub(super) read: Option<Spanned<String>>,
+    pub(super) fail: Option<Spanned<Names>>,
     pub(super) reboot: Option<Spanned<bool>>,
     pub(super) barrier: Option<Spanned<String>>,
 
     /// A key of `resize`.
     pub(super) to: Option<Spanned<Bytes>>,
+    /// Keys of `fail`.
+    pub(super) at: Option<Spanned<FailAt>>,
+    pub(super) parts: Option<Spanned<u32>>,
+    pub(super) part: Option<Spanned<u32>>,
     /// A key of `online`.
     pub(super) policy: Option<Spanned<Policy>>,
     /// A key of `write`.
@@ -90,6 +96,7 @@ pub(super) struct StepTable {
     /// Keys of `read`.
     pub(super) offset: Option<u64>,
     pub(super) length: Option<u64>,
+    pub(super) shows: Option<Spanned<String>>,
 
     pub(super) in_flight: Option<Spanned<usize>>,
     #[serde(default)]

@@ -77,7 +77,7 @@ impl LoadTable {
     fn check(self) -> Result<Load, &'static str> {
         let Self { kind, name: _, workers, rate, cpus, path, data, bytes } = self;
         let workers = workers.unwrap_or(1);
-        let has_path = matches!(kind, LoadKind::Read | LoadKind::Write);
+        let has_path = matches!(kind, LoadKind::Read | LoadKind::Write | LoadKind::BlockIo);
         if workers == 0 {
             return Err("a load has at least one worker");
         }
@@ -94,7 +94,7 @@ impl LoadTable {
             return Err("a load that writes needs data, and no other load has data");
         }
         match bytes {
-            Some(_) if !matches!(kind, LoadKind::ResidentMemory | LoadKind::AnonymousMemory) => {
+            Some(_) if !is_memory(kind) => {
                 return Err("only a load of memory has bytes");
             }
             Some(Bytes(0)) => return Err("a load of memory has at least 1 byte"),
@@ -110,6 +110,42 @@ impl LoadTable {
             bytes: bytes.map(|Bytes(bytes)| bytes),
             timed: false,
         })
+    }
+}
+
+fn is_memory(kind: LoadKind) -> bool {
+    use LoadKind::{AnonymousMemory, HugeMemory, HugetlbMemory, MergedMemory, ResidentMemory, SwappedMemory};
+    matches!(
+        kind,
+        AnonymousMemory | ResidentMemory | MergedMemory | SwappedMemory | HugeMemory | HugetlbMemory
+    )
+}
+
+/// The options of the kernel without which a load cannot run, by name without `CONFIG_`.
+pub(super) fn options(kind: LoadKind) -> &'static [&'static str] {
+    match kind {
+        LoadKind::AnonymousMemory
+        | LoadKind::PageCache
+        | LoadKind::Fork
+        | LoadKind::Read
+        | LoadKind::Write
+        | LoadKind::Mmap
+        | LoadKind::ResidentMemory
+        | LoadKind::Files
+        | LoadKind::Timers
+        | LoadKind::Deadline => &[],
+        LoadKind::KmemCache => &["9P_FS"],
+        LoadKind::Cgroup => &["CGROUPS"],
+        LoadKind::MergedMemory => &["KSM"],
+        LoadKind::SwappedMemory => &["SWAP", "ZRAM"],
+        LoadKind::HugeMemory => &["TRANSPARENT_HUGEPAGE"],
+        LoadKind::HugetlbMemory => &["HUGETLBFS"],
+        LoadKind::Throttled => &["CFS_BANDWIDTH"],
+        LoadKind::Partition => &["CPUSETS"],
+        LoadKind::PerfEvents => &["PERF_EVENTS"],
+        LoadKind::VirtualMachine => &["KVM"],
+        LoadKind::BlockIo => &["BLOCK"],
+        LoadKind::IoUring => &["IO_URING"],
     }
 }
 

@@ -33,6 +33,12 @@ pub struct Machine {
     /// NUMA nodes. Empty: one node with all memory and all CPUs.
     #[serde(default, rename = "node")]
     pub nodes: Vec<NumaNode>,
+    /// Whether the firmware describes the speed of each node's memory (ACPI's HMAT).
+    #[serde(default)]
+    pub hmat: bool,
+    /// Further devices that the machine has from the beginning, as QEMU's `-device` takes them.
+    #[serde(default)]
+    pub devices: Vec<String>,
     /// Appended to the kernel's command line.
     #[serde(default)]
     pub kernel_args: String,

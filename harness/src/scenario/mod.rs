@@ -18,7 +18,7 @@ mod schedule;
 mod timing;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use hotplug_protocol::Load;
@@ -28,7 +28,7 @@ pub use built_in::{BUILT_IN, DEFAULT, PORTFOLIO, RACE, built_in};
 pub use clock::Clock;
 pub use concurrency::{CriticalSection, OverlapSpec};
 pub use machine::{Machine, MachineKind, NumaNode, Topology};
-pub use operation::{Expect, Offset, Operation, Phase, Place, Policy, Trigger};
+pub use operation::{Expect, FailAt, Offset, Operation, Part, Phase, Place, Policy, Trigger};
 pub use probe_point::Point;
 pub use random::{Move, Random};
 pub use rendezvous::{Delay, Delays, First, Holding, Holds, Rendezvous, RendezvousOptions, Sweep};
@@ -200,6 +200,25 @@ pub enum Order {
 }
 
 impl Scenario {
+    /// The number of trials that make all of its failures on purpose; 1 for a scenario without.
+    pub fn parts(&self) -> u32 {
+        let operations = self.lanes.iter().flat_map(|lane| &lane.steps).flat_map(|step| &step.operations);
+        let parts = operations.filter_map(|operation| match operation {
+            Operation::Fail(_, _, part) => Some(part.of),
+            _ => None,
+        });
+        parts.max().unwrap_or(1)
+    }
+
+    /// The options of the kernel without which its loads and operations cannot run, by name without
+    /// `CONFIG_`.
+    pub fn kernel_options(&self) -> BTreeSet<&'static str> {
+        let loads = self.guest.load.iter().flat_map(|load| load::options(load.kind));
+        let steps = self.lanes.iter().flat_map(|lane| &lane.steps);
+        let operations = steps.flat_map(|step| &step.operations).flat_map(Operation::kernel_options);
+        loads.chain(operations).copied().collect()
+    }
+
     /// Reads and checks a scenario file, or the scenario of this name that the binary carries. Also
     /// returns its text. The scenario's name is that of the file, without `.toml`.
     pub fn read(path: &Path) -> Result<(Self, String)> {

@@ -36,9 +36,61 @@ pub enum Operation {
         offset: u64,
         /// The most bytes to read.
         length: Option<u64>,
+        /// A regular expression that the content must match.
+        #[serde(default)]
+        shows: Option<String>,
     },
+    /// Take memory blocks or a CPU offline and online again and again, by sysfs, each time with one
+    /// failure on purpose.
+    Fail(Place, FailAt, Part),
     /// Restart the guest.
     Reboot,
+}
+
+/// What fails on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailAt {
+    /// Each state of CPU hotplug in turn (`cpuN/hotplug/fail`).
+    States,
+    /// Each memory allocation of the write to sysfs in turn, up to a limit
+    /// (`CONFIG_FAULT_INJECTION`).
+    Allocations,
+    /// The last notifier of memory hotplug (`CONFIG_MEMORY_NOTIFIER_ERROR_INJECT`).
+    Notifiers,
+}
+
+/// A part of all failures: each trial makes the next one, because a CPU that goes and comes takes a
+/// tenth of a second under TCG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Part {
+    /// The number of the part, from 0. In a scenario's step: none, until a trial takes its own.
+    pub number: Option<u32>,
+    /// The number of all parts.
+    pub of: u32,
+}
+
+impl Part {
+    /// The part of a trial.
+    pub(super) fn of_trial(self, trial: u32) -> Self {
+        Self { number: Some(self.number.unwrap_or(trial % self.of.max(1))), ..self }
+    }
+
+    /// Whether it has the failure with this number, from 0.
+    pub fn has(self, failure: u32) -> bool {
+        failure % self.of.max(1) == self.number.unwrap_or(0)
+    }
+}
+
+impl FailAt {
+    /// Its name in a scenario.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::States => "states",
+            Self::Allocations => "allocations",
+            Self::Notifiers => "notifiers",
+        }
+    }
 }
 
 /// The object of an `online` or `offline`.
@@ -96,7 +148,8 @@ impl Operation {
             | Self::Unplug(id)
             | Self::Resize(id, _)
             | Self::Online(Place::Device(id), _)
-            | Self::Offline(Place::Device(id)) => Some(id),
+            | Self::Offline(Place::Device(id))
+            | Self::Fail(Place::Device(id), ..) => Some(id),
             _ => None,
         }
     }
@@ -107,8 +160,27 @@ impl Operation {
         match self {
             Self::Plug(id) => plugged.insert(id.clone()),
             Self::Unplug(id) => plugged.remove(id),
-            Self::Online(Place::Device(id), _) | Self::Offline(Place::Device(id)) => plugged.contains(id),
+            Self::Online(Place::Device(id), _)
+            | Self::Offline(Place::Device(id))
+            | Self::Fail(Place::Device(id), ..) => plugged.contains(id),
             _ => true,
+        }
+    }
+
+    /// The operation as the trial of this number performs it.
+    pub(super) fn of_trial(&self, number: u32) -> Self {
+        match self {
+            Self::Fail(place, at, part) => Self::Fail(place.clone(), *at, part.of_trial(number)),
+            other => other.clone(),
+        }
+    }
+
+    /// The options of the kernel without which it cannot run, by name without `CONFIG_`.
+    pub(super) fn kernel_options(&self) -> &'static [&'static str] {
+        match self {
+            Self::Fail(_, FailAt::Allocations, _) => &["FAILSLAB", "FAIL_PAGE_ALLOC"],
+            Self::Fail(_, FailAt::Notifiers, _) => &["MEMORY_NOTIFIER_ERROR_INJECT"],
+            _ => &[],
         }
     }
 
@@ -122,6 +194,7 @@ impl Operation {
             Self::Offline(_) => "offline",
             Self::Write { .. } => "write",
             Self::Read { .. } => "read",
+            Self::Fail(..) => "fail",
             Self::Reboot => "reboot",
         }
     }
@@ -130,7 +203,7 @@ impl Operation {
     pub fn object(&self) -> String {
         match self {
             Self::Plug(id) | Self::Unplug(id) | Self::Resize(id, _) => id.to_string(),
-            Self::Online(place, _) | Self::Offline(place) => place.to_string(),
+            Self::Online(place, _) | Self::Offline(place) | Self::Fail(place, ..) => place.to_string(),
             Self::Write { path, .. } | Self::Read { path, .. } => path.clone(),
             Self::Reboot => String::new(),
         }
@@ -159,6 +232,13 @@ impl std::fmt::Display for Operation {
         match self {
             Self::Reboot => f.write_str("reboot"),
             Self::Resize(id, to) => write!(f, "resize {id} to {to}"),
+            Self::Fail(place, at, part) => {
+                write!(f, "fail {place} at {}", at.name())?;
+                match part.number {
+                    Some(number) if part.of > 1 => write!(f, ", part {} of {}", number + 1, part.of),
+                    _ => Ok(()),
+                }
+            }
             _ => write!(f, "{} {}", self.verb(), self.object()),
         }
     }

@@ -74,7 +74,8 @@ impl Batch {
 }
 
 impl Scenario {
-    /// The schedule of trial `number`, drawn from its `seed`. Only sweeps depend on the number.
+    /// The schedule of trial `number`, drawn from its `seed`. Only sweeps and parts depend on
+    /// the number.
     pub fn schedule(&self, seed: Seed, number: u32) -> Schedule {
         // The stream of ChaCha is the same in all versions and on all machines. That of StdRng is
         // not.
@@ -83,7 +84,7 @@ impl Scenario {
         for lane in &self.lanes {
             let mut batches = Vec::new();
             for step in (0..lane.repeat).flat_map(|_| &lane.steps) {
-                let mut operations = step.operations.clone();
+                let mut operations: Vec<_> = step.operations.iter().map(|one| one.of_trial(number)).collect();
                 if step.order == Order::Shuffled {
                     operations.shuffle(&mut random);
                 }

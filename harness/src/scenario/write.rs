@@ -162,6 +162,8 @@ fn machine(machine: &Machine) -> String {
     keys.add("memory", &machine.memory);
     keys.add("max_memory", &machine.max_memory);
     keys.add("slots", &machine.slots);
+    keys.unless("hmat", &machine.hmat, &false);
+    keys.unless("devices", &machine.devices, &Vec::new());
     keys.unless("kernel_args", &machine.kernel_args, &String::new());
     let mut text = keys.lines();
     for node in &machine.nodes {
@@ -212,9 +214,19 @@ fn step(step: &Step, groups: &Groups<'_>) -> Keys {
         }
         match first {
             Operation::Resize(_, to) => keys.add("to", to),
+            Operation::Fail(_, at, part) => {
+                keys.add("at", at);
+                keys.unless("parts", &part.of, &1);
+                if let Some(number) = part.number {
+                    keys.add("part", &number);
+                }
+            }
             Operation::Online(_, policy) => keys.unless("policy", policy, &super::Policy::default()),
             Operation::Write { data, .. } => keys.add("data", data),
-            Operation::Read { offset, length, .. } => {
+            Operation::Read { offset, length, shows, .. } => {
+                if let Some(shows) = shows {
+                    keys.add("shows", shows);
+                }
                 keys.unless("offset", offset, &0);
                 if let Some(length) = length {
                     keys.add("length", length);

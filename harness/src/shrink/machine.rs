@@ -15,10 +15,12 @@ pub(super) type Reduction = fn(&mut Scenario);
 
 /// The reductions that change this scenario, in their order.
 pub(super) fn reductions(scenario: &Scenario) -> Vec<Reduction> {
-    let all: [Reduction; 6] = [
+    let all: [Reduction; 8] = [
         without_unused_devices,
         without_kernel_args,
         without_nodes,
+        without_hmat,
+        without_further_devices,
         with_fewest_cpus,
         with_one_cpu_at_boot,
         with_less_memory,
@@ -72,7 +74,8 @@ fn rename(operation: &mut Operation, names: &BTreeMap<DeviceId, DeviceId>) {
     | Operation::Unplug(id)
     | Operation::Resize(id, _)
     | Operation::Online(Place::Device(id), _)
-    | Operation::Offline(Place::Device(id)) = operation
+    | Operation::Offline(Place::Device(id))
+    | Operation::Fail(Place::Device(id), ..) = operation
         && let Some(new) = names.get(id)
     {
         *id = new.clone();
@@ -87,7 +90,16 @@ fn without_kernel_args(scenario: &mut Scenario) {
 fn without_nodes(scenario: &mut Scenario) {
     if !scenario.devices.values().any(|device| device.node() > 0) {
         scenario.machine.nodes.clear();
+        scenario.machine.hmat = false;
     }
+}
+
+fn without_further_devices(scenario: &mut Scenario) {
+    scenario.machine.devices.clear();
+}
+
+fn without_hmat(scenario: &mut Scenario) {
+    scenario.machine.hmat = false;
 }
 
 /// Gives plugged CPUs the slots after the boot CPUs, and sets `max_cpus` to what they need.
@@ -114,8 +126,14 @@ fn with_fewest_cpus(scenario: &mut Scenario) {
 fn with_one_cpu_at_boot(scenario: &mut Scenario) {
     let named = scenario.guest.load.iter().flat_map(|load| &load.cpus).any(|cpu| *cpu > 0);
     let steps = || scenario.lanes.iter().flat_map(|lane| &lane.steps);
-    let cpu =
-        |o: &Operation| matches!(o, Operation::Online(Place::Cpu(_), _) | Operation::Offline(Place::Cpu(_)));
+    let cpu = |operation: &Operation| {
+        let (Operation::Online(place, _) | Operation::Offline(place) | Operation::Fail(place, ..)) =
+            operation
+        else {
+            return false;
+        };
+        matches!(place, Place::Cpu(_))
+    };
     if named || !scenario.machine.nodes.is_empty() || steps().any(|step| step.operations.iter().any(cpu)) {
         return;
     }

@@ -1,18 +1,23 @@
 //! A trial that records which callbacks its kernel has, and which ran.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::outcome::TrialRecord;
-use super::tracer::{lost_events, prepare, tell, trace};
+use super::tracer::{TRACING, lost_events, prepare, tell, trace};
 use super::vm::Vm;
 use crate::Result;
 use crate::files::{write_json_compact, write_whole};
 use crate::guest::{Agent, AgentError};
 use crate::limits::limits;
-use crate::reach::{self, CallbackLayout, Callbacks, TrialCallbacks};
+use crate::reach::{self, CallbackLayout, Callbacks, Traced, TrialCallbacks};
 
 /// The trace events of CPU hotplug (include/trace/events/cpuhp.h).
 const CPU_EVENTS: [&str; 3] = ["cpuhp_enter", "cpuhp_multi_enter", "cpuhp_exit"];
+
+/// The tracer's file with the definitions of kprobes (Documentation/trace/kprobetrace.rst). A write
+/// adds one.
+const KPROBES: &str = "kprobe_events";
 
 /// The callbacks of one guest, as they are recorded.
 #[derive(Debug)]
@@ -26,6 +31,8 @@ pub(super) struct CallbackTrace<'a> {
 #[derive(Debug, Default)]
 pub(super) struct CallbackEvents {
     text: Option<String>,
+    /// What it records of notifiers.
+    traced: Traced,
     /// Why the trace is not valid.
     odd: Option<String>,
 }
@@ -36,25 +43,70 @@ impl<'a> CallbackTrace<'a> {
     }
 
     /// Starts the trace. Fails only if the agent is gone.
-    pub(super) async fn begin(&self, agent: &Agent) -> Result<CallbackEvents, AgentError> {
+    pub(super) async fn begin(&self, vm: &Vm) -> Result<CallbackEvents, AgentError> {
+        let agent = &vm.agent;
         let begun = async {
             prepare(agent).await?;
+            let mut traced = self.probe(vm).await?;
+            traced.notifier_event = self.layout.traces_notifiers;
             for event in CPU_EVENTS {
                 tell(agent, &format!("events/cpuhp/{event}/enable"), "1").await?;
             }
-            if self.layout.traces_notifiers {
+            if traced.notifier_event && traced.notifiers.is_empty() {
                 tell(agent, "events/notifier/notifier_run/enable", "1").await?;
             }
-            tell(agent, "tracing_on", "1").await
+            tell(agent, "tracing_on", "1").await?;
+            Ok(traced)
         };
         match begun.await {
-            Ok(()) => Ok(CallbackEvents { odd: Some("the guest returned no trace".into()), text: None }),
+            Ok(traced) => {
+                Ok(CallbackEvents { odd: Some("the guest returned no trace".into()), traced, text: None })
+            }
             Err(AgentError::Failed { what, .. }) => Ok(CallbackEvents {
                 odd: Some(format!("its kernel cannot trace events: {what}")),
-                text: None,
+                ..CallbackEvents::default()
             }),
             Err(error) => Err(error),
         }
+    }
+
+    /// Sets a kprobe on each notifier, and on each callback that runs on a CPU that is not online.
+    /// A kernel without kprobes gets none. A function that cannot have one, because it is part of
+    /// the kprobes themselves or is inlined, gets none.
+    async fn probe(&self, vm: &Vm) -> Result<Traced, AgentError> {
+        let mut traced = Traced::default();
+        if vm.agent.read_if_there(&format!("{TRACING}/{KPROBES}")).await?.is_none() {
+            return Ok(traced);
+        }
+        // The guest runs, but nothing registers callbacks before the first operation. A list that
+        // changes while it is read gives an error here, and is read again at the end.
+        let Ok(callbacks) = self.walk(vm).await else { return Ok(traced) };
+        let set = async |definition: String| match tell(&vm.agent, KPROBES, &definition).await {
+            Ok(()) => Ok(true),
+            Err(AgentError::Failed { .. }) => Ok(false),
+            Err(error) => Err(error),
+        };
+        let notifiers: BTreeSet<u64> =
+            callbacks.chains.values().flatten().map(|notifier| notifier.address).collect();
+        for address in notifiers {
+            if set(reach::notifier_probe(address)).await? {
+                traced.notifiers.insert(address);
+            }
+        }
+        for (number, (name, address)) in callbacks.atomic().enumerate() {
+            if set(reach::function_probe(number, address)).await? {
+                traced.functions.insert(number, name.to_owned());
+            }
+        }
+        if !traced.notifiers.is_empty() || !traced.functions.is_empty() {
+            tell(&vm.agent, &format!("events/{}/enable", reach::PROBE_GROUP), "1").await?;
+        }
+        Ok(traced)
+    }
+
+    /// Reads the registered callbacks from the memory of the guest.
+    async fn walk(&self, vm: &Vm) -> Result<Callbacks, String> {
+        reach::walk(self.layout, async |address, bytes| vm.memory(address, bytes).await).await
     }
 
     /// Ends the trace and reads it.
@@ -72,7 +124,7 @@ impl<'a> CallbackTrace<'a> {
     pub(super) async fn registered(&self, vm: &Vm) -> Result<Callbacks, String> {
         let whole = async {
             vm.stop().await.map_err(|error| error.to_string())?;
-            reach::walk(self.layout, async |address, bytes| vm.memory(address, bytes).await).await
+            self.walk(vm).await
         };
         match tokio::time::timeout(limits().memory, whole).await {
             Ok(read) => read,
@@ -97,7 +149,8 @@ impl<'a> CallbackTrace<'a> {
             scenario: record.scenario.clone(),
             odd: events.odd.or(unread),
             callbacks,
-            runs: reach::runs(&text, self.layout.traces_notifiers),
+            transitions: self.layout.transitions.clone(),
+            runs: reach::runs(&text, events.traced),
         };
         write_whole(&dir.join("trace.txt"), text.as_bytes())?;
         write_json_compact(&dir.join(reach::FILE), &all)

@@ -77,7 +77,7 @@ impl TrialDriver<'_> {
             state.traced = begun.map_err(broken)?;
         }
         if let Some(callbacks) = self.callbacks {
-            let begun = callbacks.begin(&vm.agent).await;
+            let begun = callbacks.begin(vm).await;
             state.callbacks = begun.map_err(|error| Cut::Broken(error.to_string()))?;
         }
         let counted = async {

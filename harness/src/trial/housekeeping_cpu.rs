@@ -19,7 +19,7 @@ pub(super) fn spare(schedule: &Schedule, online: &[u32]) -> Option<u32> {
     let taken: Vec<u32> = batches
         .flat_map(|batch| &batch.operations)
         .filter_map(|operation| match operation {
-            Operation::Offline(Place::Cpu(cpu)) => Some(*cpu),
+            Operation::Offline(Place::Cpu(cpu)) | Operation::Fail(Place::Cpu(cpu), ..) => Some(*cpu),
             _ => None,
         })
         .collect();

@@ -174,7 +174,9 @@ impl<'a> Lanes<'a> {
         let there = self.plugged().contains(id);
         match operation {
             Operation::Plug(_) if there => Some(format!("{id} is still plugged")),
-            Operation::Unplug(_) | Operation::Online(..) | Operation::Offline(_) if !there => {
+            Operation::Unplug(_) | Operation::Online(..) | Operation::Offline(_) | Operation::Fail(..)
+                if !there =>
+            {
                 Some(format!("{id} is not plugged"))
             }
             _ => None,

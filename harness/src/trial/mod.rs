@@ -10,6 +10,7 @@ mod coverage;
 mod cpus;
 mod diagnosis;
 mod driver;
+mod failure;
 mod holding;
 mod housekeeping_cpu;
 mod lanes;

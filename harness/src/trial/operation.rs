@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use hotplug_protocol::{AgentEvent, Request};
+use hotplug_protocol::{AgentEvent, Answer, Request};
 use serde::{Deserialize, Serialize};
 
 use super::accounting::{Became, Change, Ledger, Mismatch};
 use super::completion::{EventWaiter, Slot};
 use super::cpus::Cpus;
+use super::failure;
 use super::vm::Vm;
 use crate::Result;
 use crate::bytes::Bytes;
@@ -17,6 +18,7 @@ use crate::event_log::{Event, OperationOutcome};
 use crate::guest::AgentError;
 use crate::guest_clock::HostTime;
 use crate::scenario::{Expect, MemoryOnline, Operation, Phase, Place, Policy, Scenario};
+use crate::text::harmless;
 use crate::vmm::Inherited;
 use crate::vmm::qmp::QmpError;
 use crate::vmm::qmp::hotplug::DimmPlace;
@@ -56,9 +58,9 @@ pub(super) struct Bench<'a> {
 }
 
 /// The outcome of an operation, before the accounts are checked.
-struct End {
-    outcome: OperationOutcome,
-    change: Change,
+pub(super) struct End {
+    pub(super) outcome: OperationOutcome,
+    pub(super) change: Change,
 }
 
 impl End {
@@ -71,7 +73,7 @@ impl End {
     }
 
     /// QEMU refused the operation, or the monitor is gone.
-    fn of_qmp(error: QmpError) -> Self {
+    pub(super) fn of_qmp(error: QmpError) -> Self {
         match error {
             QmpError::Gone(_) => Self { outcome: OperationOutcome::CutOff, change: Change::Unknown },
             error => Self::nothing(OperationOutcome::FailedInQemu { error: error.to_string() }),
@@ -79,7 +81,7 @@ impl End {
     }
 
     /// The guest refused the operation, or the agent is gone.
-    fn of_agent(error: AgentError) -> Self {
+    pub(super) fn of_agent(error: AgentError) -> Self {
         match error {
             AgentError::Gone => Self { outcome: OperationOutcome::CutOff, change: Change::Unknown },
             error => Self::nothing(OperationOutcome::RefusedByGuest { how: error.to_string() }),
@@ -98,9 +100,14 @@ pub(super) async fn perform(
     if let Some(account) = account {
         bench.ledger.begin(account);
     }
-    let end = match tokio::time::timeout(limit, until_end(bench, operation, reached)).await {
-        Ok(end) => end?,
-        Err(_) => End { outcome: OperationOutcome::TimedOut, change: Change::Unknown },
+    let whole = until_end(bench, operation, reached);
+    let end = match operation {
+        // Each of its many requests has the limit.
+        Operation::Fail(..) => whole.await?,
+        _ => match tokio::time::timeout(limit, whole).await {
+            Ok(end) => end?,
+            Err(_) => End { outcome: OperationOutcome::TimedOut, change: Change::Unknown },
+        },
     };
     if let Some(account) = account {
         bench.ledger.end(account, &end.change);
@@ -139,7 +146,7 @@ fn account(scenario: &Scenario, operation: &Operation) -> Option<Account> {
         Operation::Plug(id) | Operation::Unplug(id) | Operation::Resize(id, _) => {
             scenario.devices.get(id)?.account()
         }
-        Operation::Online(place, _) | Operation::Offline(place) => match place {
+        Operation::Online(place, _) | Operation::Offline(place) | Operation::Fail(place, ..) => match place {
             Place::Device(id) if scenario.devices.get(id)?.cpu_slot().is_some() => Some(Account::Cpus),
             Place::Device(_) | Place::Block(_) => Some(Account::Memory),
             Place::Cpu(_) => Some(Account::Cpus),
@@ -197,13 +204,32 @@ async fn until_end(bench: Bench<'_>, operation: &Operation, reached: &(dyn Fn(Ph
             reached(Phase::Accepted);
             Ok(write(bench, path, data).await)
         }
-        Operation::Read { path, offset, length } => {
+        Operation::Read { path, offset, length, shows } => {
             reached(Phase::Accepted);
             let request = Request::Read { path: path.clone(), offset: *offset, length: *length };
-            Ok(vm.agent.ask(request).await.map_or_else(End::of_agent, |_| End::done(Change::Nothing)))
+            Ok(match (vm.agent.ask(request).await, shows) {
+                (Err(error), _) => End::of_agent(error),
+                (Ok(Answer::Contents(text)), Some(shows)) if !matches(shows, &text) => {
+                    let how = format!("it does not show `{shows}`: {}", harmless(&text, QUOTED));
+                    End::nothing(OperationOutcome::RefusedByGuest { how })
+                }
+                (Ok(_), _) => End::done(Change::Nothing),
+            })
+        }
+        Operation::Fail(place, at, part) => {
+            reached(Phase::Accepted);
+            failure::fail(bench, place, *at, *part).await
         }
         Operation::Reboot => reboot(bench, reached).await,
     }
+}
+
+/// The most that is quoted of a file that does not show what it must, in characters.
+const QUOTED: usize = 200;
+
+/// Whether a text matches a regular expression, which the check of the scenario has read before.
+fn matches(expression: &str, text: &str) -> bool {
+    regex::Regex::new(expression).is_ok_and(|expression| expression.is_match(text))
 }
 
 /// Writes to a file of the guest. If the write sets how new memory comes online, the ledger records
@@ -318,6 +344,24 @@ async fn unplug_dimm(
     }
 }
 
+/// The guest's number of the CPU that a place is, if it is one. An error is the operation's end: the
+/// guest has no such CPU.
+pub(super) async fn cpu_number(bench: Bench<'_>, place: &Place) -> Result<Option<u32>, End> {
+    let slot = match place {
+        Place::Cpu(number) => return Ok(Some(*number)),
+        Place::Device(id) => bench.scenario.devices.get(id).and_then(Device::cpu_slot),
+        Place::Block(_) => None,
+    };
+    let Some(slot) = slot else { return Ok(None) };
+    match bench.cpus.number(bench.vm, slot).await {
+        Some(number) => Ok(Some(number)),
+        None => {
+            let how = format!("no CPU of the guest is in slot {slot}");
+            Err(End::nothing(OperationOutcome::RefusedByGuest { how }))
+        }
+    }
+}
+
 /// Brings a place online with `policy`, or takes it offline without one, by sysfs.
 async fn bring(
     bench: Bench<'_>,
@@ -325,23 +369,13 @@ async fn bring(
     policy: Option<Policy>,
     reached: &(dyn Fn(Phase) + Sync),
 ) -> Result<End> {
-    let Bench { vm, scenario, .. } = bench;
+    let Bench { vm, .. } = bench;
     let phase = if policy.is_some() { Phase::Online } else { Phase::Offline };
     let write =
         async |path: String, data: &str| vm.agent.ask(Request::Write { path, data: data.to_owned() }).await;
-    let cpu = match place {
-        Place::Cpu(number) => Some(*number),
-        Place::Device(id) => match scenario.devices.get(id).and_then(Device::cpu_slot) {
-            Some(slot) => {
-                let Some(number) = bench.cpus.number(vm, slot).await else {
-                    let how = format!("no CPU of the guest is in slot {slot}");
-                    return Ok(End::nothing(OperationOutcome::RefusedByGuest { how }));
-                };
-                Some(number)
-            }
-            None => None,
-        },
-        Place::Block(_) => None,
+    let cpu = match cpu_number(bench, place).await {
+        Ok(cpu) => cpu,
+        Err(end) => return Ok(end),
     };
     if let Some(number) = cpu {
         let path = format!("/sys/devices/system/cpu/cpu{number}/online");

@@ -6,7 +6,7 @@ use crate::Result;
 use crate::guest::{Agent, AgentError};
 
 /// The folder of the kernel's tracer.
-const TRACING: &str = "/sys/kernel/tracing";
+pub(super) const TRACING: &str = "/sys/kernel/tracing";
 
 /// The size of the trace buffer of each CPU, enough for 100,000 calls. If it is full, the newest
 /// events are lost, and the kernel counts them.

@@ -86,7 +86,8 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     let options: BTreeSet<&str> =
         scenario.devices.values().filter_map(|device| device.machine_option()).collect();
     let options: String = options.into_iter().flat_map(|option| [",", option]).collect();
-    add("-machine", format!("{}{vmport}{options}{backend}", machine.kind.name()));
+    let hmat = if machine.hmat { ",hmat=on" } else { "" };
+    add("-machine", format!("{}{vmport}{options}{hmat}{backend}", machine.kind.name()));
     if poses {
         add("-smbios", "type=1,serial=VMware-".into());
     }
@@ -120,11 +121,15 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     let mut offset = 0;
     for (number, node) in machine.nodes.iter().enumerate() {
         let size = node.memory();
+        let initiator = match machine.hmat {
+            true => format!(",initiator={}", if node.cpus.is_empty() { 0 } else { number }),
+            false => String::new(),
+        };
         if size.0 == 0 {
-            add("-numa", format!("node,nodeid={number}"));
+            add("-numa", format!("node,nodeid={number}{initiator}"));
         } else {
             add("-object", memory(&format!("ram{number}"), size, offset));
-            add("-numa", format!("node,nodeid={number},memdev=ram{number}"));
+            add("-numa", format!("node,nodeid={number},memdev=ram{number}{initiator}"));
         }
         offset += size.0;
     }
@@ -132,11 +137,23 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
         let named = machine.nodes.iter().position(|node| node.cpus.contains(&slot));
         add("-numa", format!("cpu,node-id={},{}", named.unwrap_or(0), place(machine, slot)));
     }
+    // After the CPUs: only a node with CPUs can be an initiator.
+    for (initiator, target, is_near) in memory_speeds(machine) {
+        // Nanoseconds and bytes a second, of the order of DRAM and of memory behind a link.
+        let (latency, bandwidth) = if is_near { (100, "10G") } else { (300, "2G") };
+        let of = format!("hmat-lb,initiator={initiator},target={target},hierarchy=memory,data-type=access");
+        add("-numa", format!("{of}-latency,latency={latency}"));
+        add("-numa", format!("{of}-bandwidth,bandwidth={bandwidth}"));
+    }
     add("-m", format!("{},slots={},maxmem={}", machine.memory, machine.slots, machine.max_memory));
     add("-kernel", Inherited::Kernel.path());
     add("-initrd", Inherited::Initrd.path());
     add("-append", kernel_arguments(machine, &scenario.guest, boot.loops_per_jiffy));
 
+    // Before all others: an IOMMU translates only for devices that come after it.
+    for device in &machine.devices {
+        add("-device", device.clone());
+    }
     let socket = |id: &str, file: Inherited| format!("socket,id={id},fd={}", file.number());
     add("-chardev", socket("qmp", Inherited::Qmp));
     add("-mon", "chardev=qmp,mode=control".into());
@@ -184,6 +201,13 @@ pub fn shell_words(program: &Path, arguments: &[String]) -> String {
 pub fn shell_word(word: &str) -> String {
     let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-_=,./:".contains(c)) && !word.is_empty();
     if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+/// The nodes of CPUs and of memory whose speed the firmware describes, and whether the two are one.
+fn memory_speeds(machine: &Machine) -> impl Iterator<Item = (usize, usize, bool)> + '_ {
+    let nodes = machine.nodes.iter().enumerate().filter(|_| machine.hmat);
+    let initiators = nodes.clone().filter(|(number, node)| *number == 0 || !node.cpus.is_empty());
+    initiators.flat_map(move |(from, _)| nodes.clone().map(move |(to, _)| (from, to, from == to)))
 }
 
 /// The value of `-smp`.
@@ -234,6 +258,24 @@ mod tests {
     fn the_command_line_of_the_first_scenario() {
         let cold = boot(Accelerator::Tcg, Platform::Qemu, LaunchMode::Cold);
         insta::assert_snapshot!(words(cold).join("\n"));
+    }
+
+    #[test]
+    fn further_devices_come_first_and_the_firmware_describes_memory() {
+        let (file, text) = SAMPLE;
+        let mut scenario = Scenario::parse(file, text).unwrap();
+        scenario.machine.devices = vec!["intel-iommu".into()];
+        scenario.machine.hmat = true;
+        let node = |cpus: &[u32]| crate::scenario::NumaNode { memory: None, cpus: cpus.to_vec() };
+        scenario.machine.nodes = vec![node(&[0, 1]), node(&[])];
+        let line =
+            command_line(&scenario, boot(Accelerator::Tcg, Platform::Qemu, LaunchMode::Cold)).join(" ");
+        let place = |words: &str| line.find(words).unwrap_or_else(|| panic!("{words}: {line}"));
+        assert!(place("-device intel-iommu") < place("-device virtio-serial-pci"));
+        assert!(place("q35,hmat=on") < place("node,nodeid=1,initiator=0"));
+        let speed = "hmat-lb,initiator=0,target=1,hierarchy=memory,data-type=access-latency,latency=300";
+        assert!(place("cpu,node-id=0") < place(speed));
+        assert_eq!(line.matches("hmat-lb").count(), 4);
     }
 
     #[test]

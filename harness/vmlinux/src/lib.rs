@@ -1,6 +1,7 @@
 //! Reads the debug information of a vmlinux.
 
 mod code;
+mod source_files;
 mod structures;
 
 use std::borrow::Cow;
@@ -9,7 +10,8 @@ use addr2line::gimli;
 use object::{Object, ObjectSection};
 
 pub use code::{is_inlined, line};
-pub use structures::{LOCKDEP, Structure, sources, structures};
+pub use source_files::{SourceMap, sources};
+pub use structures::{LOCKDEP, Structure, enumerators, structures};
 
 pub use addr2line::gimli::Error;
 

@@ -1,4 +1,4 @@
-//! The size and the member offsets of C structures.
+//! The size and the member offsets of C structures, and the constants of enumerations.
 
 use std::collections::HashMap;
 
@@ -34,15 +34,31 @@ pub fn structures(file: &object::File<'_>, source: &str) -> Result<HashMap<Strin
     Ok(HashMap::new())
 }
 
-/// The source files that were compiled into the kernel, as the compiler named them.
-pub fn sources(file: &object::File<'_>) -> Result<Vec<String>, gimli::Error> {
+/// The named constants of the enumerations in the debug information of a source file, by name.
+pub fn enumerators(file: &object::File<'_>, source: &str) -> Result<HashMap<String, i64>, gimli::Error> {
     let sections = sections(file)?;
     let dwarf = dwarf(&sections);
     let mut units = dwarf.units();
-    let mut all = Vec::new();
+    let mut all = HashMap::new();
     while let Some(header) = units.next()? {
         let unit = dwarf.unit(header)?;
-        all.extend(unit.name.map(|name| String::from_utf8_lossy(&name).into_owned()));
+        if unit.name.is_none_or(|name| !name.ends_with(source.as_bytes())) {
+            continue;
+        }
+        let mut entries = unit.entries();
+        while let Some((_, entry)) = entries.next_dfs()? {
+            if entry.tag() != gimli::DW_TAG_enumerator {
+                continue;
+            }
+            let value = entry.attr_value(gimli::DW_AT_const_value)?;
+            let value = value.and_then(|value| {
+                value.sdata_value().or_else(|| value.udata_value().and_then(|value| value.try_into().ok()))
+            });
+            if let (Some(name), Some(value)) = (entry.attr_value(gimli::DW_AT_name)?, value) {
+                let name = dwarf.attr_string(&unit, name)?;
+                all.insert(name.to_string_lossy().into_owned(), value);
+            }
+        }
     }
     Ok(all)
 }

@@ -212,7 +212,7 @@ async fn time_round(
             let start = TrialStart::Restored(Box::new(boot.checkpoints(&context, is_one_image, env).await?));
             fs_err::create_dir_all(boot.trials())?;
             let setup = TrialSetup { context: &context, start: &start, instruments: &instruments };
-            prepared.run_further(setup, plans, workers, &boot.trials(), env).await?;
+            prepared.run_further(&[setup], plans, workers, &boot.trials(), env).await?;
         }
         let has = samples.read(boot, timing)?;
         for side in Side::BOTH {

@@ -108,7 +108,7 @@ async fn boot(
     let plans = trial::plan(first..first + 1, prepared.run.seed).collect();
     let setup =
         TrialSetup { context: prepared.context(), start: &start, instruments: &Instruments::default() };
-    prepared.run_further(setup, plans, prepared.run.plan.workers, &trials, env).await?;
+    prepared.run_further(&[setup], plans, prepared.run.plan.workers, &trials, env).await?;
     Ok(read_locks(folder)?.and_then(|union| {
         if is_whole(&union) {
             Ok(union)

@@ -83,7 +83,7 @@ async fn trace(prepared: &Prepared, wanted: &OverlapSpec, env: &Env<'_>) -> Resu
         let setup = TrialSetup { context: &context, start: &start, instruments: &instruments };
         let all = u64::from(number) * 2;
         env.trials_begin(all, left.len());
-        let ran = prepared.run_further(setup, left, prepared.run.plan.workers, &trials, env).await;
+        let ran = prepared.run_further(&[setup], left, prepared.run.plan.workers, &trials, env).await;
         env.trials_end();
         ran?;
     }

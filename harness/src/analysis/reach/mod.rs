@@ -6,7 +6,7 @@ mod section;
 
 pub use section::full;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::files::read_json_if_there;
 use crate::kernel::{self, Kernel, SourceCopy, Tool, Wanted};
 use crate::reach::{self, CallbackLayout, LockingChange, Reach, TrialCallbacks};
 use crate::scenario::Start;
-use crate::trial::{self, Instruments, TrialPlan, TrialSetup};
+use crate::trial::{Instruments, TrialPlan, TrialSetup, TrialStart, plan_of};
 use crate::unavailable::Unavailable;
 use crate::{Error, Result};
 
@@ -50,7 +50,8 @@ impl Analysis for ReachAnalysis {
         reach.change = change(prepared, so_far, env).await?;
         match registering(prepared, kernel, env).await {
             Ok((absent, built)) => {
-                (reach.absent, reach.built) = (Some(absent), u32::try_from(built).unwrap_or(u32::MAX));
+                reach.absent = Some(absent);
+                reach.count_files(&built);
             }
             Err(error) if error.kind() == crate::ErrorKind::Interrupted => return Err(error),
             Err(error) => reach.unsearched = Some(error.to_string()),
@@ -72,40 +73,69 @@ fn layout(prepared: &Prepared, kernel: &Kernel) -> Result<Arc<CallbackLayout>, U
     CallbackLayout::of(vmlinux, symbols).map(Arc::new)
 }
 
-/// Runs one trial of each scenario with the after kernel, and reads what it recorded.
+/// Runs one trial of each scenario with the after kernel, or as many as make all of its failures on
+/// purpose, and reads what they recorded.
 async fn watched(prepared: &Prepared, layout: Arc<CallbackLayout>, env: &Env<'_>) -> Result<Reach> {
-    let mut reach = Reach::default();
     let instruments = Instruments {
         callbacks: Some(Sides { before: layout.clone(), after: layout }),
         ..Instruments::default()
     };
-    env.note("reach", "one trial of each scenario, with a trace of the callbacks");
+    let folder = prepared.folder.path().join("reach");
+    let trials = folder.join("trials");
+    fs_err::create_dir_all(&trials)?;
+    env.note("reach", "further trials of each scenario, with a trace of the callbacks");
+    let (mut unwatched, mut starts) = (BTreeMap::new(), Vec::new());
+    // A continued run has some of them already.
+    let found = find(&trials)?;
     for part in &prepared.parts {
-        let name = &part.context.scenario.name;
-        let why = if part.context.scenario.start == Start::Boot {
+        let scenario = &part.context.scenario;
+        let why = if scenario.start == Start::Boot {
             Some("its operations run while the guest boots, before a trace can begin")
         } else {
-            prepared.judge.always_hangs(name).then_some("its judged trials hung")
+            prepared.judge.always_hangs(&scenario.name).then_some("its judged trials hung")
         };
-        if let Some(why) = why {
-            reach.unwatched.insert(name.clone(), why.to_owned());
+        let context = part.context.with_scenario(scenario.clone().unheld());
+        let start = match why {
+            Some(why) => {
+                unwatched.insert(scenario.name.clone(), why.to_owned());
+                None
+            }
+            None if found.contains_key(&scenario.name) => None,
+            None => {
+                let evidence = part.of_trial.below(folder.join("checkpoints"));
+                Some(environment::start(prepared.run.plan.cold, &context, &evidence, env).await?)
+            }
+        };
+        starts.push((context, start));
+    }
+    // A plan names its setup by the place of its scenario.
+    let nowhere = TrialStart::Cold { why: String::new() };
+    let setups: Vec<_> = starts
+        .iter()
+        .map(|(context, start)| TrialSetup {
+            context,
+            start: start.as_ref().unwrap_or(&nowhere),
+            instruments: &instruments,
+        })
+        .collect();
+    let plans = prepared.parts.iter().zip(&starts).filter(|(_, (_, start))| start.is_some());
+    let plans = plans.flat_map(|(part, (context, _))| {
+        plan_of(part.of_trial.clone(), 0..context.scenario.parts(), prepared.run.seed)
+    });
+    let plans: Vec<TrialPlan> = plans.filter(|plan| plan.side == Side::After).collect();
+    if !plans.is_empty() {
+        prepared.run_further(&setups, plans, prepared.run.plan.workers, &trials, env).await?;
+    }
+
+    let mut reach = Reach { unwatched, ..Reach::default() };
+    let mut found = find(&trials)?;
+    for part in &prepared.parts {
+        let name = &part.context.scenario.name;
+        if reach.unwatched.contains_key(name) {
             continue;
         }
-        let place = part.of_trial.below(prepared.folder.path().join("reach"));
-        let trials = place.join("trials");
-        fs_err::create_dir_all(&trials)?;
-        // A continued run has it already.
-        if find(&trials)?.is_none() {
-            let context = part.context.with_scenario(part.context.scenario.clone().unheld());
-            let start =
-                environment::start(prepared.run.plan.cold, &context, &place.join("checkpoints"), env).await?;
-            let plans: Vec<TrialPlan> =
-                trial::plan(0..1, prepared.run.seed).filter(|plan| plan.side == Side::After).collect();
-            let setup = TrialSetup { context: &context, start: &start, instruments: &instruments };
-            prepared.run_further(setup, plans, 1, &trials, env).await?;
-        }
-        match find(&trials)? {
-            Some(trial) => reach.add(&trial),
+        match found.remove(name) {
+            Some(trials) => trials.iter().for_each(|trial| reach.add(trial)),
             None => {
                 reach.unwatched.insert(name.clone(), "its trial gave no result".to_owned());
             }
@@ -114,14 +144,15 @@ async fn watched(prepared: &Prepared, layout: Arc<CallbackLayout>, env: &Env<'_>
     Ok(reach)
 }
 
-/// The recorded callbacks of the trial, from whichever of its attempts has them.
-fn find(trials: &Path) -> Result<Option<TrialCallbacks>> {
+/// The recorded callbacks of each scenario's trials, from whichever of their attempts have them.
+fn find(trials: &Path) -> Result<BTreeMap<String, Vec<TrialCallbacks>>> {
+    let mut all: BTreeMap<String, Vec<_>> = BTreeMap::new();
     for entry in fs_err::read_dir(trials)? {
-        if let Some(found) = read_json_if_there(&entry?.path().join(reach::FILE))? {
-            return Ok(Some(found));
+        if let Some(found) = read_json_if_there::<TrialCallbacks>(&entry?.path().join(reach::FILE))? {
+            all.entry(found.scenario.clone()).or_default().push(found);
         }
     }
-    Ok(None)
+    Ok(all)
 }
 
 /// The sections whose locks the patch changes, by its text and by the lock order.
@@ -164,12 +195,12 @@ async fn diff(prepared: &Prepared, env: &Env<'_>) -> Result<Option<String>> {
 }
 
 /// The files of the after kernel's source that register callbacks: those that are not in the
-/// kernel, and the number of the others.
+/// kernel, and the others.
 async fn registering(
     prepared: &Prepared,
     kernel: &Kernel,
     env: &Env<'_>,
-) -> Result<(Vec<reach::Absent>, usize)> {
+) -> Result<(Vec<reach::Absent>, BTreeSet<String>)> {
     let request = prepared.run.spec.kernels.request()?;
     let (Wanted::Build { source, .. }, Some(vmlinux)) = (&request.after, kernel.vmlinux.clone()) else {
         return Err(Error::user("the kernel was given as an image, without a source"));
@@ -180,9 +211,7 @@ async fn registering(
         let bytes = fs_err::read(&vmlinux)?;
         let file = object::File::parse(&*bytes).map_err(Error::infrastructure)?;
         let names = hotplug_vmlinux::sources(&file).map_err(Error::infrastructure)?;
-        // The compiler was given absolute paths in the copy.
-        let inside = |name: &str| Some(name.split_once("/src/")?.1.to_owned());
-        let built: BTreeSet<String> = names.iter().filter_map(|name| inside(name)).collect();
+        let built: BTreeSet<String> = names.iter().filter_map(|name| reach::in_source(name)).collect();
         Ok(reach::absent(&folder, GUEST.kernel, &built))
     })
     .await

@@ -28,7 +28,7 @@ impl Conclusion for Reach {
     fn case(&self) -> Option<Case> {
         let outcome = match &self.none {
             Some(why) => CaseOutcome::unavailable(why),
-            None if self.not_reached().is_empty() => CaseOutcome::Passed,
+            None if self.weight() == Weight::Nothing => CaseOutcome::Passed,
             None => CaseOutcome::skipped(short(self).join(" ")),
         };
         Some(Case::new("the callbacks under changed locks ran", outcome))
@@ -86,10 +86,17 @@ fn short(reach: &Reach) -> Vec<String> {
     if !never.is_empty() {
         lines.push(format!("never ran, of CPUs: {}", some(&never, SHOWN)));
     }
+    let never: Vec<String> = reach.rollbacks_never_seen().map(str::to_owned).collect();
+    if !never.is_empty() {
+        lines.push(format!("no rollback: {}", some(&never, SHOWN)));
+    }
     // The text of `hotplug reach` has all of them.
-    if !reach.not_reached().is_empty() {
-        let shown = some(&reach.change.memory, 2);
-        lines.push(format!("the patch changes the locks of memory hotplug ({shown})"));
+    if reach.weight() != Weight::Nothing {
+        for (what, shown) in [("memory", &reach.change.memory), ("CPU", &reach.change.cpu)] {
+            if !shown.is_empty() {
+                lines.push(format!("the patch changes the locks of {what} hotplug ({})", some(shown, 2)));
+            }
+        }
     }
     if let Some(why) = &reach.change.unread {
         lines.push(format!("whether locks change is not known: {}", harmless(why, WIDTH)));
@@ -119,7 +126,8 @@ fn source(reach: &Reach) -> Vec<String> {
         absent.iter().filter(|one| is_generic(one)).map(|one| one.file.clone()).collect();
     let all = absent.len() + reach.built as usize;
     let lacks = if generic.is_empty() { String::new() } else { format!("; not {}", some(&generic, 1)) };
-    vec![format!("{} of {all} files that register callbacks are built{lacks}", reach.built)]
+    let (built, ran) = (reach.built, reach.ran);
+    vec![format!("of {all} files that register callbacks, {built} are built and {ran} ran{lacks}")]
 }
 
 /// Whether a file is neither a driver nor of an architecture.
@@ -143,6 +151,13 @@ pub fn full(reach: &Reach) -> String {
             harmless(&one.function, 60)
         );
     }
+    for (chain, transitions) in &reach.transitions {
+        let told: Vec<String> =
+            transitions.iter().map(|(name, calls)| format!("{} {calls}", harmless(name, 60))).collect();
+        if !told.is_empty() {
+            let _ = writeln!(out, "\n{}: {}", chain.variable(), told.join(", "));
+        }
+    }
     if !reach.states.is_empty() {
         let _ = writeln!(out, "\n     up    down  back  fail  state");
     }
@@ -152,7 +167,9 @@ pub fn full(reach: &Reach) -> String {
         };
         let note = match one.state {
             CpuState { has_instance: Some(false), .. } => "  (no instance)",
-            CpuState { is_atomic: true, .. } => "  (cannot be traced: its CPU is not online)",
+            CpuState { is_atomic: true, .. } if !one.is_probed => {
+                "  (cannot be traced: its CPU is not online)"
+            }
             _ => "",
         };
         let _ = writeln!(

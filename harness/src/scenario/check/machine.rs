@@ -10,6 +10,7 @@ use crate::device::{Cpu, Device, DeviceId, Rules};
 use crate::fault::Fault;
 use crate::scenario::Machine;
 use crate::scenario::file::File;
+use crate::text::harmless;
 
 pub(super) fn machine(table: &Spanned<Machine>) -> Result<(), Fault> {
     let machine = table.get_ref();
@@ -21,7 +22,17 @@ pub(super) fn machine(table: &Spanned<Machine>) -> Result<(), Fault> {
         let what = format!("sockets, dies, cores and threads do not make max_cpus = {}", machine.max_cpus);
         return wrong(what, "leave cores out, or make their product max_cpus");
     }
+    for device in &machine.devices {
+        let begins_with_a_name = device.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if !begins_with_a_name || device.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            let what = format!("`{}` is no device of QEMU", harmless(device, 80));
+            return wrong(what, "devices = [\"virtio-net-pci\"], as `-device` takes them");
+        }
+    }
     if machine.nodes.is_empty() {
+        if machine.hmat {
+            return wrong("hmat describes nodes, and the machine has none".into(), "add [[machine.node]]");
+        }
         return Ok(());
     }
     let memory: u64 = machine.nodes.iter().map(|node| node.memory().0).sum();

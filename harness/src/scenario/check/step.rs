@@ -8,7 +8,7 @@ use super::{Devices, Groups};
 use crate::device::{Device, DeviceId, Presence};
 use crate::fault::Fault;
 use crate::scenario::file::{AfterTable, Names, StepTable};
-use crate::scenario::{Offset, Operation, Place, Step, Trigger};
+use crate::scenario::{FailAt, Offset, Operation, Part, Place, Step, Trigger};
 
 pub(super) fn step(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> Result<Step, Fault> {
     let table = raw.get_ref();
@@ -41,11 +41,13 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
         table.offline.is_some(),
         table.write.is_some(),
         table.read.is_some(),
+        table.fail.is_some(),
         reboot.is_some(),
     ];
     let several = verbs.iter().filter(|given| **given).count();
     if several > 1 || several == 0 && table.barrier.is_none() && table.after.is_none() {
-        let what = "a step does one thing: plug, unplug, resize, online, offline, write, read or reboot";
+        let what =
+            "a step does one thing: plug, unplug, resize, online, offline, write, read, fail or reboot";
         return Err(Fault::new(raw.span(), what, "{ plug = \"dimm\" }"));
     }
     let belongs = |given: bool, key: &str, verb: &str, there: bool| {
@@ -53,8 +55,11 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
         if given && !there { Err(Fault::new(raw.span(), what, format!("leave `{key}` out"))) } else { Ok(()) }
     };
     belongs(table.to.is_some(), "to", "resize", table.resize.is_some())?;
+    belongs(table.at.is_some(), "at", "fail", table.fail.is_some())?;
+    belongs(table.parts.is_some() || table.part.is_some(), "parts", "fail", table.fail.is_some())?;
     belongs(table.policy.is_some(), "policy", "online", table.online.is_some())?;
     belongs(table.data.is_some(), "data", "write", table.write.is_some())?;
+    belongs(table.shows.is_some(), "shows", "read", table.read.is_some())?;
     belongs(table.offset.is_some() || table.length.is_some(), "offset", "read", table.read.is_some())?;
     let of = |name: &Spanned<Names>, fits: fn(&Device) -> bool, kind: &str| {
         let ids = members(name, groups)?;
@@ -113,7 +118,42 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
     }
     if let Some(path) = &table.read {
         let (offset, length) = (table.offset.unwrap_or(0), table.length);
-        return Ok(vec![Operation::Read { path: absolute(path)?, offset, length }]);
+        if let Some(shows) = &table.shows
+            && let Err(error) = regex::Regex::new(shows.get_ref())
+        {
+            let what = format!("`shows` is no regular expression: {error}");
+            return Err(Fault::new(shows.span(), what, "shows = \"[1-9]\""));
+        }
+        let shows = table.shows.as_ref().map(|shows| shows.get_ref().clone());
+        return Ok(vec![Operation::Read { path: absolute(path)?, offset, length, shows }]);
+    }
+    if let Some(name) = &table.fail {
+        let Some(at) = &table.at else {
+            let what = "a step that fails on purpose names what fails";
+            return Err(Fault::new(raw.span(), what, "at = \"states\", \"allocations\" or \"notifiers\""));
+        };
+        let places = places(name, groups)?;
+        let is_cpu = |place: &Place| match place {
+            Place::Cpu(_) => true,
+            Place::Block(_) => false,
+            Place::Device(id) => devices.get(id).is_some_and(|device| device.cpu_slot().is_some()),
+        };
+        let (needed, kind) = match at.get_ref() {
+            FailAt::States => (Some(true), "only a CPU has states"),
+            FailAt::Notifiers => (Some(false), "only memory has notifiers that fail"),
+            FailAt::Allocations => (None, ""),
+        };
+        if places.iter().any(|place| needed.is_some_and(|cpu| is_cpu(place) != cpu)) {
+            return Err(Fault::new(name.span(), kind, "name another place, or at = \"allocations\""));
+        }
+        let of = table.parts.as_ref().map_or(1, |parts| *parts.get_ref());
+        let number = table.part.as_ref().map(|part| *part.get_ref());
+        if of == 0 || number.is_some_and(|number| number >= of) {
+            let what = "there is at least one part, and parts are numbered from 0";
+            return Err(Fault::new(raw.span(), what, "parts = 4"));
+        }
+        let part = Part { number, of };
+        return Ok(places.into_iter().map(|place| Operation::Fail(place, *at.get_ref(), part)).collect());
     }
     Ok(reboot.map(|_| Operation::Reboot).into_iter().collect())
 }

@@ -1,0 +1,46 @@
+//! A load of equal pages, which the kernel merges (mm/ksm.c). A merged page has no owner of its own,
+//! so a block with one goes offline on a path of its own (`ksm_migrate_page`, and
+//! `ksm_memory_callback`, which keeps the merging thread out meanwhile).
+
+use std::io;
+use std::num::NonZeroUsize;
+
+use nix::libc;
+
+use crate::mapping::{Mapping, READ_WRITE};
+use crate::serve;
+use crate::worker::Loop;
+
+const KSM: &str = "/sys/kernel/mm/ksm";
+
+/// Memory whose pages are equal, but for the one that the last loop wrote to.
+#[derive(Debug)]
+pub(crate) struct MergedMemory {
+    memory: Mapping,
+    next: usize,
+}
+
+impl MergedMemory {
+    pub(crate) fn new(bytes: NonZeroUsize) -> io::Result<Self> {
+        // All pages are looked at within a few rounds of the merging thread.
+        for (file, value) in [("pages_to_scan", "2000"), ("sleep_millisecs", "10"), ("run", "1")] {
+            serve::write(&format!("{KSM}/{file}"), value).map_err(|error| {
+                io::Error::other(format!("{KSM}/{file}, which needs CONFIG_KSM: {error}"))
+            })?;
+        }
+        let mut memory = Mapping::new(bytes, READ_WRITE)?;
+        memory.touch();
+        memory.advise(libc::MADV_MERGEABLE)?;
+        Ok(Self { memory, next: 0 })
+    }
+}
+
+impl Loop for MergedMemory {
+    /// Makes one page differ, which gives it a copy of its own, and equal again.
+    fn once(&mut self) -> io::Result<()> {
+        self.next = (self.next + 1) % self.memory.pages().max(1);
+        self.memory.write(self.next, 2);
+        self.memory.write(self.next, 1);
+        Ok(())
+    }
+}
