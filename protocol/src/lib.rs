@@ -191,7 +191,7 @@ pub enum LoadKind {
     VirtualMachine,
     /// Writes and reads a block of the device at `path`, past the page cache.
     BlockIo,
-    /// Lets worker threads of io_uring take eight requests.
+    /// Lets worker threads of `io_uring` take eight requests.
     IoUring,
 }
 

@@ -1,5 +1,5 @@
 //! A load of huge pages, which a block with some of them must migrate whole, split or dissolve to go
-//! offline (mm/huge_memory.c, mm/hugetlb.c).
+//! offline (`mm/huge_memory.c`, mm/hugetlb.c).
 
 use std::io;
 use std::num::NonZeroUsize;

@@ -22,8 +22,8 @@ pub(crate) struct MergedMemory {
 
 impl MergedMemory {
     pub(crate) fn new(bytes: NonZeroUsize) -> io::Result<Self> {
-        // All pages are looked at within a few rounds of the merging thread.
-        for (file, value) in [("pages_to_scan", "2000"), ("sleep_millisecs", "10"), ("run", "1")] {
+        // Enough for some MiB: the thread takes a noticeable part of a CPU under TCG.
+        for (file, value) in [("pages_to_scan", "100"), ("sleep_millisecs", "50"), ("run", "1")] {
             serve::write(&format!("{KSM}/{file}"), value).map_err(|error| {
                 io::Error::other(format!("{KSM}/{file}, which needs CONFIG_KSM: {error}"))
             })?;

@@ -43,7 +43,7 @@ impl Loop for Timers {
         if let Some(cpu) = online.get(self.loops % online.len().max(1)) {
             move_to(*cpu);
         }
-        let after = Duration::from_micros(1000 + 700 * u64::try_from(self.loops % 40).unwrap_or(0));
+        let after = Duration::from_millis(20 + 7 * u64::try_from(self.loops % 40).unwrap_or(0));
         if let Some(timer) = self.timers.get(self.loops % Self::COUNT) {
             let expiration = Expiration::OneShot(TimeSpec::from_duration(after));
             timer.set(expiration, TimerSetTimeFlags::empty())?;
@@ -92,7 +92,7 @@ impl Loop for PerfEvents {
     }
 }
 
-/// A clock that samples one CPU (include/uapi/linux/perf_event.h, `struct perf_event_attr`).
+/// A clock that samples one CPU (`include/uapi/linux/perf_event.h`, `struct perf_event_attr`).
 #[expect(unsafe_code, reason = "no safe call covers perf_event_open(2)")]
 fn event(cpu: u32) -> io::Result<File> {
     /// The first members of the structure; the kernel takes those that it is not given as zero.

@@ -1,4 +1,4 @@
-//! A load of requests of io_uring that its worker threads take. The threads are bound to the CPUs
+//! A load of requests of `io_uring` that its worker threads take. The threads are bound to the CPUs
 //! that there are, and are told of each that comes or goes (io_uring/io-wq.c, `io_wq_cpu_online`).
 
 use std::fs::File;

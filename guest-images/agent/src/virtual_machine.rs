@@ -1,5 +1,5 @@
 //! A load of virtual machines. While there is one, every CPU that comes is prepared for it, and every
-//! CPU that goes is not (virt/kvm/kvm_main.c, `kvm_online_cpu`).
+//! CPU that goes is not (`virt/kvm/kvm_main.c`, `kvm_online_cpu`).
 
 use std::fs::File;
 use std::io;

@@ -54,8 +54,8 @@ pub(super) fn chosen(spec: &ComparisonSpec) -> Result<Vec<Chosen>> {
 }
 
 /// The number of trials a side of each scenario of the portfolio before the first look at the
-/// findings. With 4, no finding of one scenario is decided, because its p is at least 0.029.
-const FIRST_LOOK: u32 = 4;
+/// findings. With 3, no finding of one scenario is decided, because its p is at least 0.1.
+const FIRST_LOOK: u32 = 3;
 
 /// The scenarios of a new run.
 pub(super) struct Fitting {

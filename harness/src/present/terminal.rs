@@ -43,8 +43,14 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     line(format!("hotplug compare   {}   {change}", run.kernels.before.source));
     line(host_line(&run.host));
     let kernel = |k: &KernelNote| format!("{} {}", k.id.get(..6).unwrap_or(&k.id), k.built);
+    // A portfolio is wide unless the user chose otherwise.
+    let width = match (run.spec.kernels.wide, run.spec.scenarios.name()) {
+        (true, _) => ", wide",
+        (false, Some(_)) => ", narrow",
+        (false, None) => "",
+    };
     line(format!(
-        "kernels   {}: before {}, after {}",
+        "kernels   {}{width}: before {}, after {}",
         run.kernels.before.release,
         kernel(&run.kernels.before),
         kernel(&run.kernels.after)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hotplug_lockorder::Layout;
 use hotplug_vmlinux::{SourceMap, Structure, enumerators, structures};
+use object::{Object as _, ObjectSymbol as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +100,8 @@ pub struct CallbackLayout {
     pub(super) states: StateTable,
     /// The names of the transitions that a notifier hears of, by their numbers.
     pub transitions: BTreeMap<Chain, BTreeMap<u64, String>>,
+    /// The address of `_text`, the beginning of the image.
+    text: u64,
     /// The source files of functions.
     files: SourceMap,
     /// Whether the kernel has the trace event `notifier_run` (6.2 and later).
@@ -129,7 +132,9 @@ impl CallbackLayout {
         let (notifiers, cpus) = (of("kernel/notifier.c")?, of("kernel/cpu.c")?);
         let memory = enumerators(&file, "drivers/base/memory.c").map_err(Unavailable::because)?;
         let files = SourceMap::of(&file).map_err(Unavailable::because)?;
-        Self::from_parts(kernel, &notifiers, &cpus, &memory, files)
+        let text = file.symbol_by_name("_text").map(|symbol| symbol.address());
+        let text = text.ok_or_else(|| Unavailable::because("its vmlinux has no _text"))?;
+        Self::from_parts(kernel, &notifiers, &cpus, &memory, files, text)
             .map_err(|what| Unavailable::because(format!("{}: {what}", vmlinux.display())))
     }
 
@@ -139,6 +144,7 @@ impl CallbackLayout {
         cpus: &HashMap<String, Structure>,
         memory: &HashMap<String, i64>,
         files: SourceMap,
+        text: u64,
     ) -> Result<Self, String> {
         let member = |all: &HashMap<String, Structure>, structure: &str, name: &str| {
             let found = all.get(structure).and_then(|structure| structure.members.get(name).copied());
@@ -169,6 +175,7 @@ impl CallbackLayout {
             heads,
             transitions: transitions.into(),
             files,
+            text,
             notifier: (
                 member(notifiers, "notifier_block", "notifier_call")?,
                 member(notifiers, "notifier_block", "next")?,
@@ -177,6 +184,13 @@ impl CallbackLayout {
             traces_notifiers: kernel.variable_named("__tracepoint_notifier_run").is_some(),
             kernel,
         })
+    }
+
+    /// A function as the definition of a kprobe names it. Only by a symbol is it known to begin a
+    /// function, whose arguments can then be recorded (6.1 `kernel/trace/trace_kprobe.c`,
+    /// `__trace_kprobe_create`), and names of functions need not be unique.
+    pub fn probe_place(&self, address: u64) -> String {
+        format!("_text+{:#x}", address.wrapping_sub(self.text))
     }
 
     /// The function that begins at an address.

@@ -22,4 +22,6 @@ pub use callbacks::{Callbacks, CpuState, Notifier, walk};
 pub use change::LockingChange;
 pub use layout::{CallbackLayout, Chain, in_source};
 pub use result::{CallbackReach, FILE, Reach, StateReach, TrialCallbacks};
-pub use trace::{NotifierRuns, PROBE_GROUP, Runs, StepRuns, Traced, function_probe, notifier_probe, runs};
+pub use trace::{
+    NotifierRuns, PROBE_GROUP, Runs, StepRuns, TraceSetup, function_probe, notifier_probe, runs,
+};

@@ -200,7 +200,9 @@ impl Reach {
                     of_chain.entry(name.clone()).or_default();
                 }
                 let all = self.transitions.entry(*chain).or_default();
-                of_chain.into_iter().for_each(|(name, calls)| *all.entry(name).or_default() += calls);
+                for (name, calls) in of_chain {
+                    *all.entry(name).or_default() += calls;
+                }
             }
         }
         for state in &trial.callbacks.states {
@@ -330,7 +332,7 @@ impl Reach {
 mod tests {
     use super::*;
     use crate::compare::Weight;
-    use crate::reach::{StepRuns, Traced, runs};
+    use crate::reach::{StepRuns, TraceSetup, runs};
 
     fn trial(scenario: &str, trace: &str) -> TrialCallbacks {
         let chains = BTreeMap::from([
@@ -351,7 +353,7 @@ mod tests {
             odd: None,
             callbacks: Callbacks { chains, states: vec![state(1, None), state(2, Some(false))] },
             transitions: BTreeMap::new(),
-            runs: runs(trace, Traced { notifier_event: true, ..Traced::default() }),
+            runs: runs(trace, TraceSetup { notifier_event: true, ..TraceSetup::default() }),
         }
     }
 

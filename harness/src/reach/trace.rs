@@ -38,7 +38,7 @@ pub enum NotifierRuns {
 
 /// What a guest's trace records of callbacks beside the events of CPU hotplug.
 #[derive(Debug, Clone, Default)]
-pub struct Traced {
+pub struct TraceSetup {
     /// Whether it has the event `notifier_run`.
     pub notifier_event: bool,
     /// The addresses of the notifiers' functions that have a kprobe.
@@ -50,15 +50,15 @@ pub struct Traced {
 /// The group of the kprobes.
 pub const PROBE_GROUP: &str = "hotplug";
 
-/// The kprobe of a notifier's function: its definition for `kprobe_events`
+/// The kprobe of a notifier's function at `place`: its definition for `kprobe_events`
 /// (Documentation/trace/kprobetrace.rst).
-pub fn notifier_probe(address: u64) -> String {
-    format!("p:{PROBE_GROUP}/{NOTIFIER}{address:x} {address:#x} block=$arg1:x64 action=$arg2:u64")
+pub fn notifier_probe(address: u64, place: &str) -> String {
+    format!("p:{PROBE_GROUP}/{NOTIFIER}{address:x} {place} block=$arg1:x64 action=$arg2:u64")
 }
 
 /// The kprobe of another callback, by a number of its own.
-pub fn function_probe(number: usize, address: u64) -> String {
-    format!("p:{PROBE_GROUP}/{FUNCTION}{number} {address:#x}")
+pub fn function_probe(number: usize, place: &str) -> String {
+    format!("p:{PROBE_GROUP}/{FUNCTION}{number} {place}")
 }
 
 /// The beginnings of the names of the two kinds of kprobes.
@@ -98,8 +98,8 @@ fn ends(trace: &str) -> (u32, u32) {
 
 /// Reads the trace events `cpuhp_enter`, `cpuhp_multi_enter`, `cpuhp_exit` and `notifier_run`
 /// (include/trace/events/cpuhp.h, notifier.h), and those of the kprobes. Other lines are ignored.
-pub fn runs(trace: &str, traced: Traced) -> Runs {
-    let Traced { notifier_event, notifiers, functions } = traced;
+pub fn runs(trace: &str, traced: TraceSetup) -> Runs {
+    let TraceSetup { notifier_event, notifiers, functions } = traced;
     let mut all = Runs {
         notifiers: if !notifiers.is_empty() {
             NotifierRuns::Blocks { probed: notifiers, calls: BTreeMap::new() }
@@ -153,7 +153,9 @@ pub fn runs(trace: &str, traced: Traced) -> Runs {
                 };
                 if result < 0 {
                     let course = u32::try_from(cpu).ok().and_then(|cpu| courses.get_mut(&cpu));
-                    course.into_iter().for_each(|course| course.has_failed = true);
+                    if let Some(course) = course {
+                        course.has_failed = true;
+                    }
                     all.steps.entry(u32::try_from(step).unwrap_or(0)).or_default().failures += 1;
                 }
             }
@@ -213,7 +215,7 @@ mod tests {
 
     #[test]
     fn calls_failures_and_the_way_back_are_counted() {
-        let by_event = || Traced { notifier_event: true, ..Traced::default() };
+        let by_event = || TraceSetup { notifier_event: true, ..TraceSetup::default() };
         let all = runs(TRACE, by_event());
         let calls = BTreeMap::from([("slab_memory_callback".to_owned(), 2)]);
         assert_eq!(all.notifiers, NotifierRuns::Functions(calls));
@@ -222,7 +224,7 @@ mod tests {
         assert_eq!(seven.rollbacks, BTreeMap::from([("page_alloc_cpu_dead".to_owned(), 1)]));
         assert_eq!((all.steps[&60].failures, all.steps[&60].calls["virtnet_cpu_online"]), (1, 1));
         // Without the event, the absence of its lines means nothing.
-        assert_eq!(runs(TRACE, Traced::default()).notifiers, NotifierRuns::Untraced);
+        assert_eq!(runs(TRACE, TraceSetup::default()).notifiers, NotifierRuns::Untraced);
         assert_eq!(runs("no trace\n[ : : : cpu: x", by_event()).steps, BTreeMap::new());
     }
 
@@ -246,7 +248,7 @@ mod tests {
         let lines = steps.map(|(target, step)| {
             format!(" a-1 [000] ..... 1.0: cpuhp_enter: cpu: 0001 target: {target} step: {step} (f{step})\n")
         });
-        let all = runs(&lines.concat(), Traced::default());
+        let all = runs(&lines.concat(), TraceSetup::default());
         let back = |step: u32| all.steps[&step].rollbacks.values().sum::<u64>();
         assert_eq!((back(1), back(40), back(234)), (1, 1, 0));
     }
@@ -260,7 +262,7 @@ mod tests {
  cpuhp/1-18      [001] d..1. 14.0: callback_3: (hrtimers_cpu_dying+0x0/0x80)
  cpuhp/1-18      [001] d..1. 14.0: callback_9: (other+0x0/0x80)
 ";
-        let traced = Traced {
+        let traced = TraceSetup {
             notifier_event: true,
             notifiers: BTreeSet::from([0xffff_ffff_8123_4560]),
             functions: BTreeMap::from([(3, "hrtimers_cpu_dying".into()), (4, "sched_cpu_starting".into())]),

@@ -10,7 +10,7 @@ use crate::Result;
 use crate::files::{write_json_compact, write_whole};
 use crate::guest::{Agent, AgentError};
 use crate::limits::limits;
-use crate::reach::{self, CallbackLayout, Callbacks, Traced, TrialCallbacks};
+use crate::reach::{self, CallbackLayout, Callbacks, TraceSetup, TrialCallbacks};
 
 /// The trace events of CPU hotplug (include/trace/events/cpuhp.h).
 const CPU_EVENTS: [&str; 3] = ["cpuhp_enter", "cpuhp_multi_enter", "cpuhp_exit"];
@@ -32,7 +32,7 @@ pub(super) struct CallbackTrace<'a> {
 pub(super) struct CallbackEvents {
     text: Option<String>,
     /// What it records of notifiers.
-    traced: Traced,
+    traced: TraceSetup,
     /// Why the trace is not valid.
     odd: Option<String>,
 }
@@ -73,8 +73,8 @@ impl<'a> CallbackTrace<'a> {
     /// Sets a kprobe on each notifier, and on each callback that runs on a CPU that is not online.
     /// A kernel without kprobes gets none. A function that cannot have one, because it is part of
     /// the kprobes themselves or is inlined, gets none.
-    async fn probe(&self, vm: &Vm) -> Result<Traced, AgentError> {
-        let mut traced = Traced::default();
+    async fn probe(&self, vm: &Vm) -> Result<TraceSetup, AgentError> {
+        let mut traced = TraceSetup::default();
         if vm.agent.read_if_there(&format!("{TRACING}/{KPROBES}")).await?.is_none() {
             return Ok(traced);
         }
@@ -89,12 +89,12 @@ impl<'a> CallbackTrace<'a> {
         let notifiers: BTreeSet<u64> =
             callbacks.chains.values().flatten().map(|notifier| notifier.address).collect();
         for address in notifiers {
-            if set(reach::notifier_probe(address)).await? {
+            if set(reach::notifier_probe(address, &self.layout.probe_place(address))).await? {
                 traced.notifiers.insert(address);
             }
         }
         for (number, (name, address)) in callbacks.atomic().enumerate() {
-            if set(reach::function_probe(number, address)).await? {
+            if set(reach::function_probe(number, &self.layout.probe_place(address))).await? {
                 traced.functions.insert(number, name.to_owned());
             }
         }

@@ -353,12 +353,11 @@ pub(super) async fn cpu_number(bench: Bench<'_>, place: &Place) -> Result<Option
         Place::Block(_) => None,
     };
     let Some(slot) = slot else { return Ok(None) };
-    match bench.cpus.number(bench.vm, slot).await {
-        Some(number) => Ok(Some(number)),
-        None => {
-            let how = format!("no CPU of the guest is in slot {slot}");
-            Err(End::nothing(OperationOutcome::RefusedByGuest { how }))
-        }
+    if let Some(number) = bench.cpus.number(bench.vm, slot).await {
+        Ok(Some(number))
+    } else {
+        let how = format!("no CPU of the guest is in slot {slot}");
+        Err(End::nothing(OperationOutcome::RefusedByGuest { how }))
     }
 }
 

@@ -118,32 +118,8 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     if memory_in_file.is_some() && one_node {
         add("-object", memory("ram", machine.memory, 0));
     }
-    let mut offset = 0;
-    for (number, node) in machine.nodes.iter().enumerate() {
-        let size = node.memory();
-        let initiator = match machine.hmat {
-            true => format!(",initiator={}", if node.cpus.is_empty() { 0 } else { number }),
-            false => String::new(),
-        };
-        if size.0 == 0 {
-            add("-numa", format!("node,nodeid={number}{initiator}"));
-        } else {
-            add("-object", memory(&format!("ram{number}"), size, offset));
-            add("-numa", format!("node,nodeid={number},memdev=ram{number}{initiator}"));
-        }
-        offset += size.0;
-    }
-    for slot in (0..machine.max_cpus).filter(|_| !one_node) {
-        let named = machine.nodes.iter().position(|node| node.cpus.contains(&slot));
-        add("-numa", format!("cpu,node-id={},{}", named.unwrap_or(0), place(machine, slot)));
-    }
-    // After the CPUs: only a node with CPUs can be an initiator.
-    for (initiator, target, is_near) in memory_speeds(machine) {
-        // Nanoseconds and bytes a second, of the order of DRAM and of memory behind a link.
-        let (latency, bandwidth) = if is_near { (100, "10G") } else { (300, "2G") };
-        let of = format!("hmat-lb,initiator={initiator},target={target},hierarchy=memory,data-type=access");
-        add("-numa", format!("{of}-latency,latency={latency}"));
-        add("-numa", format!("{of}-bandwidth,bandwidth={bandwidth}"));
+    for (option, value) in numa(machine, &memory) {
+        add(option, value);
     }
     add("-m", format!("{},slots={},maxmem={}", machine.memory, machine.slots, machine.max_memory));
     add("-kernel", Inherited::Kernel.path());
@@ -201,6 +177,37 @@ pub fn shell_words(program: &Path, arguments: &[String]) -> String {
 pub fn shell_word(word: &str) -> String {
     let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-_=,./:".contains(c)) && !word.is_empty();
     if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+/// The options of the NUMA nodes. `memory` gives the backend with an id, of a size, at an offset.
+fn numa(machine: &Machine, memory: &dyn Fn(&str, Bytes, u64) -> String) -> Vec<(&'static str, String)> {
+    let mut all = Vec::new();
+    let mut offset = 0;
+    for (number, node) in machine.nodes.iter().enumerate() {
+        let size = node.memory();
+        let nearest = if node.cpus.is_empty() { 0 } else { number };
+        let initiator = if machine.hmat { format!(",initiator={nearest}") } else { String::new() };
+        if size.0 == 0 {
+            all.push(("-numa", format!("node,nodeid={number}{initiator}")));
+        } else {
+            all.push(("-object", memory(&format!("ram{number}"), size, offset)));
+            all.push(("-numa", format!("node,nodeid={number},memdev=ram{number}{initiator}")));
+        }
+        offset += size.0;
+    }
+    for slot in (0..machine.max_cpus).filter(|_| !machine.nodes.is_empty()) {
+        let named = machine.nodes.iter().position(|node| node.cpus.contains(&slot));
+        all.push(("-numa", format!("cpu,node-id={},{}", named.unwrap_or(0), place(machine, slot))));
+    }
+    // After the CPUs: only a node with CPUs can be an initiator.
+    for (initiator, target, is_near) in memory_speeds(machine) {
+        // Nanoseconds and bytes a second, of the order of DRAM and of memory behind a link.
+        let (latency, bandwidth) = if is_near { (100, "10G") } else { (300, "2G") };
+        let of = format!("hmat-lb,initiator={initiator},target={target},hierarchy=memory,data-type=access");
+        all.push(("-numa", format!("{of}-latency,latency={latency}")));
+        all.push(("-numa", format!("{of}-bandwidth,bandwidth={bandwidth}")));
+    }
+    all
 }
 
 /// The nodes of CPUs and of memory whose speed the firmware describes, and whether the two are one.

@@ -72,5 +72,5 @@ fn a_scenario_is_named_once_and_by_a_file_or_a_known_name() {
         assert!(!toy.run.results().exists());
     };
     mistake("toy.toml", "two scenarios have the name toy");
-    mistake("dimm-and-cpus", "dimm-and-cpu, latency");
+    mistake("dimm-and-cpus", "dimm-and-cpu, failing-allocations");
 }

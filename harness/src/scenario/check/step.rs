@@ -117,45 +117,60 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
         return Ok(vec![Operation::Write { path: absolute(path)?, data: data.get_ref().clone() }]);
     }
     if let Some(path) = &table.read {
-        let (offset, length) = (table.offset.unwrap_or(0), table.length);
-        if let Some(shows) = &table.shows
-            && let Err(error) = regex::Regex::new(shows.get_ref())
-        {
-            let what = format!("`shows` is no regular expression: {error}");
-            return Err(Fault::new(shows.span(), what, "shows = \"[1-9]\""));
-        }
-        let shows = table.shows.as_ref().map(|shows| shows.get_ref().clone());
+        let (offset, length, shows) = (table.offset.unwrap_or(0), table.length, shows(table)?);
         return Ok(vec![Operation::Read { path: absolute(path)?, offset, length, shows }]);
     }
     if let Some(name) = &table.fail {
-        let Some(at) = &table.at else {
-            let what = "a step that fails on purpose names what fails";
-            return Err(Fault::new(raw.span(), what, "at = \"states\", \"allocations\" or \"notifiers\""));
-        };
-        let places = places(name, groups)?;
-        let is_cpu = |place: &Place| match place {
-            Place::Cpu(_) => true,
-            Place::Block(_) => false,
-            Place::Device(id) => devices.get(id).is_some_and(|device| device.cpu_slot().is_some()),
-        };
-        let (needed, kind) = match at.get_ref() {
-            FailAt::States => (Some(true), "only a CPU has states"),
-            FailAt::Notifiers => (Some(false), "only memory has notifiers that fail"),
-            FailAt::Allocations => (None, ""),
-        };
-        if places.iter().any(|place| needed.is_some_and(|cpu| is_cpu(place) != cpu)) {
-            return Err(Fault::new(name.span(), kind, "name another place, or at = \"allocations\""));
-        }
-        let of = table.parts.as_ref().map_or(1, |parts| *parts.get_ref());
-        let number = table.part.as_ref().map(|part| *part.get_ref());
-        if of == 0 || number.is_some_and(|number| number >= of) {
-            let what = "there is at least one part, and parts are numbered from 0";
-            return Err(Fault::new(raw.span(), what, "parts = 4"));
-        }
-        let part = Part { number, of };
-        return Ok(places.into_iter().map(|place| Operation::Fail(place, *at.get_ref(), part)).collect());
+        return failures(raw, places(name, groups)?, name.span(), devices);
     }
     Ok(reboot.map(|_| Operation::Reboot).into_iter().collect())
+}
+
+/// The regular expression that the content of a read must match.
+fn shows(table: &StepTable) -> Result<Option<String>, Fault> {
+    let Some(shows) = &table.shows else { return Ok(None) };
+    match regex::Regex::new(shows.get_ref()) {
+        Ok(_) => Ok(Some(shows.get_ref().clone())),
+        Err(error) => {
+            let what = format!("`shows` is no regular expression: {error}");
+            Err(Fault::new(shows.span(), what, "shows = \"[1-9]\""))
+        }
+    }
+}
+
+/// The failures on purpose of a step at these places, which its text has at `span`.
+fn failures(
+    raw: &Spanned<StepTable>,
+    places: Vec<Place>,
+    span: Range<usize>,
+    devices: &Devices,
+) -> Result<Vec<Operation>, Fault> {
+    let table = raw.get_ref();
+    let Some(at) = &table.at else {
+        let what = "a step that fails on purpose names what fails";
+        return Err(Fault::new(raw.span(), what, "at = \"states\", \"allocations\" or \"notifiers\""));
+    };
+    let is_cpu = |place: &Place| match place {
+        Place::Cpu(_) => true,
+        Place::Block(_) => false,
+        Place::Device(id) => devices.get(id).is_some_and(|device| device.cpu_slot().is_some()),
+    };
+    let (needed, kind) = match at.get_ref() {
+        FailAt::States => (Some(true), "only a CPU has states"),
+        FailAt::Notifiers => (Some(false), "only memory has notifiers that fail"),
+        FailAt::Allocations => (None, ""),
+    };
+    if places.iter().any(|place| needed.is_some_and(|cpu| is_cpu(place) != cpu)) {
+        return Err(Fault::new(span, kind, "name another place, or at = \"allocations\""));
+    }
+    let of = table.parts.as_ref().map_or(1, |parts| *parts.get_ref());
+    let number = table.part.as_ref().map(|part| *part.get_ref());
+    if of == 0 || number.is_some_and(|number| number >= of) {
+        let what = "there is at least one part, and parts are numbered from 0";
+        return Err(Fault::new(raw.span(), what, "parts = 4"));
+    }
+    let part = Part { number, of };
+    Ok(places.into_iter().map(|place| Operation::Fail(place, *at.get_ref(), part)).collect())
 }
 
 /// The devices that `names` lists: the members of groups, and single devices.
