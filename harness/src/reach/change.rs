@@ -69,7 +69,7 @@ impl LockingChange {
             } else if line.starts_with("diff --git ") || line == "-- " {
                 in_hunk = false;
             } else if in_hunk && line.starts_with(['+', '-']) && !line.starts_with("---") {
-                for call in calls(line) {
+                for call in calls(code(&line[1..])) {
                     all.add(file, call);
                 }
             }
@@ -117,6 +117,16 @@ fn note(all: &mut Vec<String>, words: String) {
     }
 }
 
+/// A line of C without its comment. A line inside a comment of several lines begins with a star, as
+/// the kernel's style has it (Documentation/process/coding-style.rst).
+fn code(line: &str) -> &str {
+    if line.trim_start().starts_with('*') {
+        return "";
+    }
+    let end = ["/*", "//"].into_iter().filter_map(|comment| line.find(comment)).min();
+    &line[..end.unwrap_or(line.len())]
+}
+
 /// The calls of locking functions in a line of C.
 fn calls(line: &str) -> impl Iterator<Item = &str> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -144,6 +154,14 @@ mod tests {
         );
         assert!(change.cpu.is_empty());
         assert!(change.affects(Chain::Node) && !change.affects(Chain::Reboot));
+    }
+
+    #[test]
+    fn a_comment_changes_no_lock() {
+        let patch = include_str!("../../../guest-images/patches/clean/comment-only.patch");
+        assert_eq!(LockingChange::of_diff(patch), LockingChange::default());
+        assert_eq!(code("\tfoo(); /* mutex_lock() */"), "\tfoo(); ");
+        assert_eq!(code("\t * until mem_hotplug_done()"), "");
     }
 
     #[test]

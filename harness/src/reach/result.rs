@@ -320,10 +320,10 @@ impl Reach {
             let is_real = one.file.as_deref() != Some("lib/notifier-error-inject.c");
             one.calls.is_none() && is_real && self.change.affects(one.chain)
         };
-        let untraced = self.of_memory().find(untraced)?;
+        let function = &self.of_memory().find(untraced)?.function;
         Some(format!(
-            "whether {} ran under the changed lock is not known: this kernel cannot trace it",
-            untraced.function
+            "whether {function} ran under the changed lock is not known: this kernel cannot trace it; a \
+             wide one can (--wide)"
         ))
     }
 }
@@ -414,7 +414,7 @@ mod tests {
             reach.weight(),
             Weight::Unproven(
                 "whether page_ext_callback ran under the changed lock is not known: this kernel cannot \
-                 trace it"
+                 trace it; a wide one can (--wide)"
                     .into()
             )
         );

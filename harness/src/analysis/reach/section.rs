@@ -91,7 +91,7 @@ fn short(reach: &Reach) -> Vec<String> {
         lines.push(format!("no rollback: {}", some(&never, SHOWN)));
     }
     // The text of `hotplug reach` has all of them.
-    if reach.weight() != Weight::Nothing {
+    if !reach.not_reached().is_empty() || reach.cpus_not_reached().next().is_some() {
         for (what, shown) in [("memory", &reach.change.memory), ("CPU", &reach.change.cpu)] {
             if !shown.is_empty() {
                 lines.push(format!("the patch changes the locks of {what} hotplug ({})", some(shown, 2)));
@@ -127,7 +127,7 @@ fn source(reach: &Reach) -> Vec<String> {
     let all = absent.len() + reach.built as usize;
     let lacks = if generic.is_empty() { String::new() } else { format!("; not {}", some(&generic, 1)) };
     let (built, ran) = (reach.built, reach.ran);
-    vec![format!("of {all} files that register callbacks, {built} are built and {ran} ran{lacks}")]
+    vec![format!("{built} of {all} files with callbacks are built, {ran} ran{lacks}")]
 }
 
 /// Whether a file is neither a driver nor of an architecture.
