@@ -1,5 +1,6 @@
-//! A load of requests to a block device, past the page cache. A device with several queues gives each
-//! to some CPUs, and drains the queue whose last CPU goes (block/blk-mq.c, `blk_mq_hctx_notify_offline`).
+//! A load of requests to a block device, past the page cache. A device with several queues gives
+//! each to some CPUs, and drains the queue whose last CPU goes (block/blk-mq.c,
+//! `blk_mq_hctx_notify_offline`).
 
 use std::fs::File;
 use std::io;

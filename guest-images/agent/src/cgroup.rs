@@ -1,13 +1,13 @@
-//! Loads of cgroups. One creates and removes a cgroup. Its cpuset follows the CPUs and memory nodes as they
-//! come and go (kernel/cgroup/cpuset.c), and the memory controller's state for each CPU and node is
-//! allocated and freed.
+//! Loads of cgroups. One creates and removes a cgroup. Its cpuset follows the CPUs and memory nodes
+//! as they come and go (kernel/cgroup/cpuset.c), and the memory controller's state for each CPU and
+//! node is allocated and freed.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::worker::Loop;
-use crate::{serve, snapshot, worker};
+use crate::worker::{Loop, lacks};
+use crate::{serve, snapshot};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -65,9 +65,9 @@ impl Loop for Cgroup {
     }
 }
 
-/// A cgroup whose tasks may run for 2 of 10 milliseconds on each CPU, and a task in it that does not
-/// stop. All workers are in the same cgroup. Throttled tasks of a CPU that goes are released (kernel/sched/fair.c,
-/// `unthrottle_offline_cfs_rqs`).
+/// A cgroup whose tasks may run for 2 of 10 milliseconds, and a task in it that does not stop. All
+/// workers are in the same cgroup. Throttled tasks of a CPU that goes are released
+/// (kernel/sched/fair.c, `unthrottle_offline_cfs_rqs`).
 #[derive(Debug)]
 pub(crate) struct Throttled;
 
@@ -75,9 +75,8 @@ impl Throttled {
     pub(crate) fn new() -> io::Result<Self> {
         needs("cpu", "CONFIG_CFS_BANDWIDTH")?;
         let path = made("throttled")?;
-        serve::write(&format!("{path}/cpu.max"), "2000 10000").map_err(|error| {
-            io::Error::other(format!("cpu.max, which needs CONFIG_CFS_BANDWIDTH: {error}"))
-        })?;
+        serve::write(&format!("{path}/cpu.max"), "2000 10000")
+            .map_err(lacks("cpu.max", "CONFIG_CFS_BANDWIDTH"))?;
         serve::write(&format!("{path}/cgroup.procs"), "0")?;
         Ok(Self)
     }
@@ -111,9 +110,6 @@ pub(crate) struct Partition {
 impl Partition {
     pub(crate) fn new() -> io::Result<Self> {
         needs("cpuset", "CONFIG_CPUSETS")?;
-        // A task that is about to die gets no per-CPU memory (mm/percpu.c, mutex_lock_killable), and
-        // 7.3 warns about that (kernel/sched/isolation.c, housekeeping_update).
-        worker::end_after_the_loop()?;
         Ok(Self { path: made("partition")?, is_isolated: false })
     }
 
@@ -141,9 +137,8 @@ impl Loop for Partition {
 
 /// The controllers of the root of cgroup2.
 fn controllers() -> io::Result<String> {
-    std::fs::read_to_string(format!("{ROOT}/cgroup.controllers")).map_err(|error| {
-        io::Error::other(format!("no cgroup2 at {ROOT}, which needs CONFIG_CGROUPS: {error}"))
-    })
+    std::fs::read_to_string(format!("{ROOT}/cgroup.controllers"))
+        .map_err(lacks("no cgroup2 at /sys/fs/cgroup", "CONFIG_CGROUPS"))
 }
 
 /// Enables a controller that a load needs.

@@ -2,21 +2,22 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use hotplug_protocol::{Load, LoadEnd};
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::channel::Outbox;
 use crate::{timed, worker};
 
-/// The time in which a worker may end its last loop before it is killed.
-const LAST_LOOP: Duration = Duration::from_millis(300);
+/// The time in which a worker may end its last loop before it is killed, in milliseconds.
+const LAST_LOOP: u16 = 300;
 
 /// The running loads, in the order in which they were started.
 #[derive(Debug, Default)]
@@ -51,13 +52,6 @@ impl Loads {
                 out.broken(format!("a load ended by itself: {failure}"));
             }
             worker.ask_to_end();
-        }
-        // Most workers end at once, without a handler of the signal.
-        let until = Instant::now() + LAST_LOOP;
-        for worker in loads.iter_mut().flatten() {
-            while Instant::now() < until && matches!(worker.child.try_wait(), Ok(None)) {
-                std::thread::sleep(Duration::from_millis(1));
-            }
             let _ = worker.child.kill();
         }
         let end = |workers: Vec<Worker>| {
@@ -83,6 +77,7 @@ struct Worker {
     /// The file for the count and the times of the worker. It can be read however the worker ends.
     loops: File,
     is_timed: bool,
+    ends_after_its_loop: bool,
 }
 
 impl Worker {
@@ -96,7 +91,8 @@ impl Worker {
             .stdin(Stdio::null())
             .stdout(loops.try_clone()?)
             .stderr(Stdio::piped());
-        Ok(Self { child: command.spawn()?, loops, is_timed: load.timed })
+        let ends_after_its_loop = worker::ends_after_its_loop(load.kind);
+        Ok(Self { child: command.spawn()?, loops, is_timed: load.timed, ends_after_its_loop })
     }
 
     /// Waits until the worker writes [`worker::STARTED`] or an error message.
@@ -118,10 +114,12 @@ impl Worker {
         }
     }
 
-    /// Asks the worker to end, after its loop if it must not be cut off.
+    /// Lets a worker that must not be cut off end its loop, for at most [`LAST_LOOP`].
     fn ask_to_end(&self) {
-        if let Ok(pid) = self.child.id().try_into() {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        let (Ok(pid), Some(stderr)) = (self.child.id().try_into(), &self.child.stderr) else { return };
+        if self.ends_after_its_loop && kill(Pid::from_raw(pid), Signal::SIGTERM).is_ok() {
+            // Its end closes the pipe.
+            let _ = poll(&mut [PollFd::new(stderr.as_fd(), PollFlags::empty())], LAST_LOOP);
         }
     }
 

@@ -9,6 +9,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
+use crate::worker::Loop;
+
 /// The smallest page size. A larger page is touched more than once, which does no harm.
 pub(crate) const PAGE_BYTES: usize = 4096;
 
@@ -94,6 +96,14 @@ impl Mapping {
         // SAFETY: the page is inside the mapping, to which no reference was ever made. Nothing maps
         // memory between now and the end of the mapping, so that its end unmaps no other memory.
         unsafe { munmap(self.page(page), PAGE_BYTES) }.map_err(Into::into)
+    }
+}
+
+impl Loop for Mapping {
+    /// Writes to each page. The pages stay, so an offline has to migrate them.
+    fn once(&mut self) -> io::Result<()> {
+        self.touch();
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use nix::libc;
 
 use crate::mapping::{Mapping, READ_WRITE};
 use crate::serve;
-use crate::worker::Loop;
+use crate::worker::{Loop, lacks};
 
 const KSM: &str = "/sys/kernel/mm/ksm";
 
@@ -24,9 +24,8 @@ impl MergedMemory {
     pub(crate) fn new(bytes: NonZeroUsize) -> io::Result<Self> {
         // Enough for some MiB: the thread takes a noticeable part of a CPU under TCG.
         for (file, value) in [("pages_to_scan", "100"), ("sleep_millisecs", "50"), ("run", "1")] {
-            serve::write(&format!("{KSM}/{file}"), value).map_err(|error| {
-                io::Error::other(format!("{KSM}/{file}, which needs CONFIG_KSM: {error}"))
-            })?;
+            let path = format!("{KSM}/{file}");
+            serve::write(&path, value).map_err(lacks(&path, "CONFIG_KSM"))?;
         }
         let mut memory = Mapping::new(bytes, READ_WRITE)?;
         memory.touch();

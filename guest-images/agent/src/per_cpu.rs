@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::unistd::Pid;
 
-use crate::snapshot;
-use crate::worker::Loop;
+use crate::worker::{Loop, lacks};
+use crate::{snapshot, worker};
 
 /// Timers, some on each CPU. Those of a CPU that goes move to another one
 /// (kernel/time/hrtimer.c, `hrtimers_cpu_dying`).
@@ -41,7 +39,8 @@ impl Loop for Timers {
         self.loops = self.loops.wrapping_add(1);
         let online = snapshot::cpus("online")?;
         if let Some(cpu) = online.get(self.loops % online.len().max(1)) {
-            move_to(*cpu);
+            // The CPU may have gone.
+            let _ = worker::stay_on(&[*cpu]);
         }
         let after = Duration::from_millis(20 + 7 * u64::try_from(self.loops % 40).unwrap_or(0));
         if let Some(timer) = self.timers.get(self.loops % Self::COUNT) {
@@ -52,23 +51,13 @@ impl Loop for Timers {
     }
 }
 
-/// Moves this task to a CPU. An error does not matter: the CPU may have gone.
-fn move_to(cpu: u32) {
-    let mut set = CpuSet::new();
-    if usize::try_from(cpu).is_ok_and(|cpu| set.set(cpu).is_ok()) {
-        let _ = sched_setaffinity(Pid::from_raw(0), &set);
-    }
-}
-
 /// An open perf event on each CPU (kernel/events/core.c, `perf_event_exit_cpu`).
 #[derive(Debug)]
 pub(crate) struct PerfEvents(Vec<(u32, File)>);
 
 impl PerfEvents {
     pub(crate) fn new() -> io::Result<Self> {
-        let event = event(0).map_err(|error| {
-            io::Error::other(format!("perf_event_open(2), which needs CONFIG_PERF_EVENTS: {error}"))
-        })?;
+        let event = event(0).map_err(lacks("perf_event_open(2)", "CONFIG_PERF_EVENTS"))?;
         Ok(Self(vec![(0, event)]))
     }
 }

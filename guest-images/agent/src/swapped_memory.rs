@@ -13,7 +13,7 @@ use nix::libc;
 
 use crate::mapping::{Mapping, PAGE_BYTES, READ_WRITE};
 use crate::serve;
-use crate::worker::Loop;
+use crate::worker::{Loop, lacks};
 
 const DEVICE: &str = "/dev/zram0";
 
@@ -26,9 +26,7 @@ pub(crate) struct SwappedMemory(Mapping);
 
 impl SwappedMemory {
     pub(crate) fn new(bytes: NonZeroUsize) -> io::Result<Self> {
-        swap_on().map_err(|error| {
-            io::Error::other(format!("swap on {DEVICE}, which needs CONFIG_SWAP and CONFIG_ZRAM: {error}"))
-        })?;
+        swap_on().map_err(lacks("swap on /dev/zram0", "CONFIG_SWAP and CONFIG_ZRAM"))?;
         // A kernel without zswap swaps to the device alone.
         let _ = serve::write("/sys/module/zswap/parameters/enabled", "Y");
         Mapping::new(bytes, READ_WRITE).map(Self)

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use io_uring::squeue::Flags;
 use io_uring::{IoUring, opcode, types};
 
-use crate::worker::Loop;
+use crate::worker::{Loop, lacks};
 
 /// Requests of a loop.
 const REQUESTS: u32 = 8;
@@ -21,8 +21,7 @@ pub(crate) struct Uring {
 
 impl Uring {
     pub(crate) fn new() -> io::Result<Self> {
-        let ring = IoUring::new(REQUESTS)
-            .map_err(|error| io::Error::other(format!("io_uring, which needs CONFIG_IO_URING: {error}")))?;
+        let ring = IoUring::new(REQUESTS).map_err(lacks("io_uring", "CONFIG_IO_URING"))?;
         Ok(Self { ring, file: File::open("/proc/self/exe")? })
     }
 }

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::worker::Loop;
+use crate::worker::{Loop, lacks};
 
 /// The newest machine.
 #[derive(Debug)]
@@ -19,9 +19,8 @@ pub(crate) struct VirtualMachine {
 
 impl VirtualMachine {
     pub(crate) fn new() -> io::Result<Self> {
-        let kvm = File::options().read(true).write(true).open("/dev/kvm").map_err(|error| {
-            io::Error::other(format!("/dev/kvm, which needs CONFIG_KVM and a processor for it: {error}"))
-        })?;
+        let kvm = File::options().read(true).write(true).open("/dev/kvm");
+        let kvm = kvm.map_err(lacks("/dev/kvm", "CONFIG_KVM and a processor for it"))?;
         let machine = create(&kvm)?;
         Ok(Self { kvm, machine })
     }

@@ -21,7 +21,6 @@ use nix::unistd::{ForkResult, Pid, fork};
 use crate::attributes::{Readers, Writers};
 use crate::block_io::BlockIo;
 use crate::cgroup::{Cgroup, Partition, Throttled};
-use crate::huge_memory::HugeMemory;
 use crate::mapping::{Mapping, PAGE_BYTES, READ_WRITE};
 use crate::merged_memory::MergedMemory;
 use crate::pace::Pace;
@@ -31,7 +30,7 @@ use crate::swapped_memory::SwappedMemory;
 use crate::timed::Times;
 use crate::uring::Uring;
 use crate::virtual_machine::VirtualMachine;
-use crate::{churn, snapshot};
+use crate::{churn, huge_memory, snapshot};
 
 /// Written to standard error when the loop begins. Any other output there is an error.
 pub(crate) const STARTED: u8 = b'.';
@@ -47,10 +46,17 @@ const FILE_BYTES: usize = 1 << 20;
 /// Set by a signal: the loop is the last one.
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Lets the worker end after its loop when the agent asks it to (`SIGTERM`), for a load that a
-/// signal must not cut off.
+/// Whether a load ends after its loop when the agent asks it to (`SIGTERM`), because a fatal signal
+/// must not cut the loop off. A task with one gets no per-CPU memory (mm/percpu.c,
+/// `mutex_lock_killable`), and 7.3 warns about that when a CPU is isolated
+/// (kernel/sched/isolation.c, `housekeeping_update`).
+pub(crate) fn ends_after_its_loop(kind: LoadKind) -> bool {
+    kind == LoadKind::Partition
+}
+
+/// Handles `SIGTERM`: the loop is the last one.
 #[expect(unsafe_code, reason = "a signal handler is called at any point")]
-pub(crate) fn end_after_the_loop() -> io::Result<()> {
+fn end_after_the_loop() -> io::Result<()> {
     extern "C" fn stop(_: libc::c_int) {
         STOP.store(true, Ordering::Relaxed);
     }
@@ -69,13 +75,19 @@ pub(crate) fn run(load: &str) -> io::Result<()> {
     let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let done = count(&file)?;
     let mut times = load.timed.then(|| Times::new(&file));
+    if ends_after_its_loop(load.kind) {
+        end_after_the_loop()?;
+    }
     let mut work = prepare(&load, std::process::id())?;
     io::stderr().write_all(&[STARTED])?;
     // If loops are timed, those that a stall prevented are not made up for: they would count as
     // many short ones.
     let mut pace = if load.timed { Pace::without_backlog(load.rate) } else { Pace::new(load.rate) };
-    while !STOP.load(Ordering::Relaxed) {
+    loop {
         pace.wait();
+        if STOP.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let began = times.as_ref().map(Times::begin).transpose()?;
         let is_done = match work.once() {
             Ok(()) => {
@@ -91,7 +103,6 @@ pub(crate) fn run(load: &str) -> io::Result<()> {
             times.end(began, is_done)?;
         }
     }
-    Ok(())
 }
 
 /// A load that is ready to loop.
@@ -104,6 +115,11 @@ pub(crate) trait Loop {
         let errno = error.raw_os_error().map(Errno::from_raw);
         matches!(errno, Some(Errno::ENOMEM | Errno::EAGAIN | Errno::ENOSPC))
     }
+}
+
+/// The error of a load that cannot start: the kernel may lack an option.
+pub(crate) fn lacks(what: &str, option: &str) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::other(format!("{what}, which needs {option}: {error}"))
 }
 
 /// A load without state of its own.
@@ -136,13 +152,7 @@ fn prepare(load: &Load, worker: u32) -> io::Result<Box<dyn Loop>> {
         LoadKind::Read => Box::new(Readers::open(path()?)?),
         LoadKind::Write => Box::new(Writers::open(path()?, &load.data)?),
         LoadKind::Mmap => Box::new(Plain(split_and_merge)),
-        LoadKind::ResidentMemory => {
-            let mut memory = Mapping::new(bytes(RESIDENT_BYTES)?, READ_WRITE)?;
-            Box::new(Plain(move || {
-                memory.touch();
-                Ok(())
-            }))
-        }
+        LoadKind::ResidentMemory => Box::new(Mapping::new(bytes(RESIDENT_BYTES)?, READ_WRITE)?),
         LoadKind::Files => {
             let folder = churn::folder(worker)?;
             Box::new(Plain(move || churn::once(&folder)))
@@ -151,8 +161,8 @@ fn prepare(load: &Load, worker: u32) -> io::Result<Box<dyn Loop>> {
         LoadKind::Cgroup => Box::new(Cgroup::new(worker)?),
         LoadKind::MergedMemory => Box::new(MergedMemory::new(bytes(KEPT_BYTES)?)?),
         LoadKind::SwappedMemory => Box::new(SwappedMemory::new(bytes(KEPT_BYTES)?)?),
-        LoadKind::HugeMemory => Box::new(HugeMemory::transparent(bytes(KEPT_BYTES)?)?),
-        LoadKind::HugetlbMemory => Box::new(HugeMemory::of_pool(bytes(KEPT_BYTES)?)?),
+        LoadKind::HugeMemory => Box::new(huge_memory::transparent(bytes(KEPT_BYTES)?)?),
+        LoadKind::HugetlbMemory => Box::new(huge_memory::of_pool(bytes(KEPT_BYTES)?)?),
         LoadKind::Throttled => Box::new(Throttled::new()?),
         LoadKind::Partition => Box::new(Partition::new()?),
         LoadKind::Timers => Box::new(Timers::new()?),

@@ -61,15 +61,14 @@ fn run(scenario: &Path) -> Result<(), Failed> {
     if !matches!(output.status.code(), Some(0 | 1 | 3)) {
         return Err(format!("{}\n{}", output.status, String::from_utf8_lossy(&output.stderr)).into());
     }
-    let mut all = Vec::new();
+    let mut every = Vec::new();
     for trial in ["before-000", "after-000"] {
         let mut wrong = wrong(&run.trial(trial));
         wrong.extend(idle(&run.trial(trial)).filter(|_| name == "loads"));
-        all.extend(wrong.into_iter().map(|what| format!("{trial}: {what}")));
+        every.extend(wrong.into_iter().map(|what| format!("{trial}: {what}")));
     }
-    let wrong = all;
     run.assert_nothing_left();
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+    if every.is_empty() { Ok(()) } else { Err(every.join("\n").into()) }
 }
 
 /// The loads of a trial that did not loop.

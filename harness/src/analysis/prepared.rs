@@ -89,8 +89,8 @@ impl Prepared {
         Ok(Sides { before: pair.before, after: pair.after })
     }
 
-    /// Runs further trials, which are not judged. A plan's scenario is the place of its setup. Their records stay in `folder`. Fails if not all
-    /// of them ran.
+    /// Runs further trials, which are not judged. A plan's scenario has the place of its setup. The
+    /// records stay in `folder`. Fails if not all of them ran.
     pub(crate) async fn run_further(
         &self,
         setups: &[TrialSetup<'_>],

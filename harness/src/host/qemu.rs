@@ -1,8 +1,10 @@
 //! The QEMU binary on this machine: its path and version.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 
 use nix::sys::signal::Signal;
 use serde::{Serialize, Serializer};
@@ -70,13 +72,20 @@ pub struct Qemu {
 
 impl Qemu {
     /// Checks that this QEMU has the devices, which are given as for `-device`. Fails with a user
-    /// error that names one that it lacks.
+    /// error that names one that it lacks. Each device is looked up once per process, which takes a
+    /// tenth of a second.
     pub fn check_devices(&self, devices: &[String]) -> Result<()> {
+        static FOUND: Mutex<BTreeSet<(PathBuf, String)>> = Mutex::new(BTreeSet::new());
         for device in devices {
             let name = device.split(',').next().unwrap_or_default();
+            let device = (self.path.clone(), name.to_owned());
+            let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+            if found.contains(&device) {
+                continue;
+            }
             let help = std::process::Command::new(&self.path)
                 .args(["-device", &format!("{name},help")])
-                .stdin(std::process::Stdio::null())
+                .stdin(Stdio::null())
                 .output()
                 .map_err(Error::infrastructure)?;
             if !help.status.success() {
@@ -84,6 +93,7 @@ impl Qemu {
                 return Err(Error::user(what)
                     .help(format!("{} -device help lists those that it has", self.path.display())));
             }
+            found.insert(device);
         }
         Ok(())
     }

@@ -104,10 +104,7 @@ impl LockingChange {
 
     /// Whether notifiers of this chain run in a section that the change affects.
     pub fn affects(&self, chain: Chain) -> bool {
-        match chain {
-            Chain::Memory | Chain::Node => !self.memory.is_empty(),
-            Chain::Suspend | Chain::Reboot => false,
-        }
+        chain.is_of_memory() && !self.memory.is_empty()
     }
 }
 

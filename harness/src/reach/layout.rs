@@ -76,6 +76,11 @@ impl Chain {
         }
     }
 
+    /// Whether its notifiers run in the sections of memory hotplug.
+    pub fn is_of_memory(self) -> bool {
+        matches!(self, Self::Memory | Self::Node)
+    }
+
     /// The built-in scenario that calls it.
     pub fn scenario(self) -> Option<&'static str> {
         match self {

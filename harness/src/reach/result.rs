@@ -266,15 +266,15 @@ impl Reach {
 
     /// Transitions that undo another one, and that no notifier was called for, by chain.
     pub fn rollbacks_never_seen(&self) -> impl Iterator<Item = &str> {
-        let all = self.transitions.iter().filter(|(chain, _)| matches!(chain, Chain::Memory | Chain::Node));
-        let never =
-            all.flat_map(|(_, all)| all).filter(|(name, calls)| **calls == 0 && name.contains("CANCEL"));
+        let all = self.transitions.iter().filter(|(chain, _)| chain.is_of_memory());
+        // Others are listed only if they came.
+        let never = all.flat_map(|(_, all)| all).filter(|(_, calls)| **calls == 0);
         never.map(|(name, _)| name.as_str())
     }
 
     /// The notifiers of memory hotplug.
     pub fn of_memory(&self) -> impl Iterator<Item = &CallbackReach> {
-        self.notifiers.iter().filter(|one| matches!(one.chain, Chain::Memory | Chain::Node))
+        self.notifiers.iter().filter(|one| one.chain.is_of_memory())
     }
 
     /// The notifiers that never ran.

@@ -202,8 +202,7 @@ pub enum Order {
 impl Scenario {
     /// The number of trials that make all of its failures on purpose; 1 for a scenario without.
     pub fn parts(&self) -> u32 {
-        let operations = self.lanes.iter().flat_map(|lane| &lane.steps).flat_map(|step| &step.operations);
-        let parts = operations.filter_map(|operation| match operation {
+        let parts = self.operations().filter_map(|operation| match operation {
             Operation::Fail(_, _, part) => Some(part.of),
             _ => None,
         });
@@ -214,8 +213,7 @@ impl Scenario {
     /// `CONFIG_`.
     pub fn kernel_options(&self) -> BTreeSet<&'static str> {
         let loads = self.guest.load.iter().flat_map(|load| load::options(load.kind));
-        let steps = self.lanes.iter().flat_map(|lane| &lane.steps);
-        let operations = steps.flat_map(|step| &step.operations).flat_map(Operation::kernel_options);
+        let operations = self.operations().flat_map(Operation::kernel_options);
         loads.chain(operations).copied().collect()
     }
 
@@ -305,11 +303,13 @@ impl Scenario {
 
     /// Whether the scenario ever removes a CPU, which QEMU before 9 cannot do under TCG.
     pub fn removes_cpus(&self) -> bool {
+        self.operations().any(|o| matches!(o, Operation::Unplug(id) if self.is_cpu(id)))
+    }
+
+    /// The operations of all lanes, and those that random lanes may draw.
+    fn operations(&self) -> impl Iterator<Item = &Operation> {
         let moves = self.random.iter().flat_map(|random| &random.of).map(|one| &one.step);
-        self.lanes
-            .iter()
-            .flat_map(|lane| &lane.steps)
-            .chain(moves)
-            .any(|step| step.operations.iter().any(|o| matches!(o, Operation::Unplug(id) if self.is_cpu(id))))
+        let steps = self.lanes.iter().flat_map(|lane| &lane.steps).chain(moves);
+        steps.flat_map(|step| &step.operations)
     }
 }

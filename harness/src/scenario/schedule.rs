@@ -84,7 +84,7 @@ impl Scenario {
         for lane in &self.lanes {
             let mut batches = Vec::new();
             for step in (0..lane.repeat).flat_map(|_| &lane.steps) {
-                let mut operations: Vec<_> = step.operations.iter().map(|one| one.of_trial(number)).collect();
+                let mut operations = step.operations.clone();
                 if step.order == Order::Shuffled {
                     operations.shuffle(&mut random);
                 }
@@ -106,6 +106,10 @@ impl Scenario {
         }
         if let Some(grammar) = &self.random {
             lanes.extend(grammar.lanes(self, &mut random));
+        }
+        let batches = lanes.iter_mut().flat_map(|lane| &mut lane.batches);
+        for operation in batches.flat_map(|batch| &mut batch.operations) {
+            *operation = operation.of_trial(number);
         }
         // The holds are drawn last, so that a scenario draws the same lanes with and without holds.
         let holding = self.holds.of_trial(number, &mut random);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hotplug_protocol::{Answer, Request};
 
 use super::accounting::{Became, Change};
-use super::operation::{Bench, End, cpu_number};
+use super::operation::{Bench, End, block_file, blocks, cpu_file, cpu_number};
 use crate::Result;
 use crate::event_log::OperationOutcome;
 use crate::guest::AgentError;
@@ -70,10 +70,9 @@ impl Guest<'_> {
 
     /// Writes to a file. Returns whether the kernel took the value.
     async fn write(&self, path: &str, data: &str) -> Result<bool, Stop> {
-        match self.ask(Request::Write { path: path.to_owned(), data: data.to_owned() }).await {
-            Ok(_) => Ok(true),
-            Err(Stop::Agent(AgentError::Failed { .. })) => Ok(false),
-            Err(stop) => Err(stop),
+        match self.must_write(path, data).await {
+            Err(Stop::Stuck(_)) => Ok(false),
+            other => other.map(|()| true),
         }
     }
 
@@ -94,23 +93,15 @@ pub(super) async fn fail(bench: Bench<'_>, place: &Place, at: FailAt, part: Part
     let mut changed = Vec::new();
     let toggles = match cpu_number(bench, place).await {
         Err(end) => return Ok(end),
-        Ok(Some(number)) => vec![Toggle {
-            path: format!("/sys/devices/system/cpu/cpu{number}/online"),
-            offline: "0",
-            online: "1",
-        }],
+        Ok(Some(number)) => vec![Toggle { path: cpu_file(number), offline: "0", online: "1" }],
         Ok(None) => {
-            let blocks: Vec<u64> = match place {
-                Place::Device(id) => match bench.vm.qmp.dimm_place(id).await {
-                    Ok(place) => place.blocks(bench.ledger.block_bytes).collect(),
-                    Err(error) => return Ok(End::of_qmp(error)),
-                },
-                Place::Block(number) => vec![*number],
-                Place::Cpu(_) => Vec::new(),
+            let blocks = match blocks(bench, place).await {
+                Ok(blocks) => blocks,
+                Err(end) => return Ok(end),
             };
             changed.extend(blocks.iter().map(|number| (*number, Became::Online(Policy::Movable))));
             let toggle = |number| Toggle {
-                path: format!("/sys/devices/system/memory/memory{number}/state"),
+                path: block_file(number),
                 offline: "offline",
                 online: Policy::Movable.kernel_word(),
             };

@@ -361,6 +361,28 @@ pub(super) async fn cpu_number(bench: Bench<'_>, place: &Place) -> Result<Option
     }
 }
 
+/// The memory blocks of a place. An error is the operation's end: QEMU has no such DIMM.
+pub(super) async fn blocks(bench: Bench<'_>, place: &Place) -> Result<Vec<u64>, End> {
+    match place {
+        Place::Device(id) => match bench.vm.qmp.dimm_place(id).await {
+            Ok(place) => Ok(place.blocks(bench.ledger.block_bytes).collect()),
+            Err(error) => Err(End::of_qmp(error)),
+        },
+        Place::Block(number) => Ok(vec![*number]),
+        Place::Cpu(_) => Ok(Vec::new()),
+    }
+}
+
+/// The file that takes a CPU offline and brings it online.
+pub(super) fn cpu_file(number: u32) -> String {
+    format!("/sys/devices/system/cpu/cpu{number}/online")
+}
+
+/// The file that takes a memory block offline and brings it online.
+pub(super) fn block_file(number: u64) -> String {
+    format!("/sys/devices/system/memory/memory{number}/state")
+}
+
 /// Brings a place online with `policy`, or takes it offline without one, by sysfs.
 async fn bring(
     bench: Bench<'_>,
@@ -377,7 +399,7 @@ async fn bring(
         Err(end) => return Ok(end),
     };
     if let Some(number) = cpu {
-        let path = format!("/sys/devices/system/cpu/cpu{number}/online");
+        let path = cpu_file(number);
         return Ok(match write(path, if policy.is_some() { "1" } else { "0" }).await {
             Ok(_) => {
                 reached(phase);
@@ -389,13 +411,9 @@ async fn bring(
             Err(error) => End::of_agent(error),
         });
     }
-    let blocks: Vec<u64> = match place {
-        Place::Device(id) => match vm.qmp.dimm_place(id).await {
-            Ok(place) => place.blocks(bench.ledger.block_bytes).collect(),
-            Err(error) => return Ok(End::of_qmp(error)),
-        },
-        Place::Block(number) => vec![*number],
-        Place::Cpu(_) => Vec::new(),
+    let blocks = match blocks(bench, place).await {
+        Ok(blocks) => blocks,
+        Err(end) => return Ok(end),
     };
     let (word, became) = match policy {
         Some(policy) => (policy.kernel_word(), Became::Online(policy)),
@@ -403,7 +421,7 @@ async fn bring(
     };
     let mut changed = Vec::new();
     for number in blocks {
-        let path = format!("/sys/devices/system/memory/memory{number}/state");
+        let path = block_file(number);
         if let Err(error) = write(path, word).await {
             return Ok(End { change: Change::Blocks(changed), ..End::of_agent(error) });
         }

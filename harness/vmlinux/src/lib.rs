@@ -5,6 +5,7 @@ mod source_files;
 mod structures;
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 
 use addr2line::gimli;
 use object::{Object, ObjectSection};
@@ -40,4 +41,35 @@ pub fn sections<'a>(file: &object::File<'a>) -> Result<Sections<'a>, gimli::Erro
 /// The debug information in these sections.
 pub fn dwarf<'a>(sections: &'a Sections<'_>) -> Dwarf<'a> {
     sections.sections.borrow(|section| gimli::EndianSlice::new(section, sections.byte_order))
+}
+
+/// Calls `each` with the debug information of every source file, until it breaks. Returns what it
+/// breaks with.
+fn each_unit<T>(
+    file: &object::File<'_>,
+    mut each: impl for<'a> FnMut(&Dwarf<'a>, &gimli::Unit<Slice<'a>>) -> Result<ControlFlow<T>, gimli::Error>,
+) -> Result<Option<T>, gimli::Error> {
+    let sections = sections(file)?;
+    let dwarf = dwarf(&sections);
+    let mut units = dwarf.units();
+    while let Some(header) = units.next()? {
+        if let ControlFlow::Break(found) = each(&dwarf, &dwarf.unit(header)?)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads the debug information of one source file, such as `kernel/cpu.c`. Returns nothing if it
+/// has none.
+fn of_source<T: Default>(
+    file: &object::File<'_>,
+    source: &str,
+    read: impl for<'a> Fn(&Dwarf<'a>, &gimli::Unit<Slice<'a>>) -> Result<T, gimli::Error>,
+) -> Result<T, gimli::Error> {
+    let found = each_unit(file, |dwarf, unit| {
+        let is_it = unit.name.is_some_and(|name| name.ends_with(source.as_bytes()));
+        Ok(if is_it { ControlFlow::Break(read(dwarf, unit)?) } else { ControlFlow::Continue(()) })
+    });
+    Ok(found?.unwrap_or_default())
 }

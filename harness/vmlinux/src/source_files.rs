@@ -1,21 +1,19 @@
 //! The source files of a kernel.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use addr2line::gimli;
 
-use super::{dwarf, sections};
+use super::each_unit;
 
 /// The source files that were compiled into the kernel, as the compiler named them.
 pub fn sources(file: &object::File<'_>) -> Result<Vec<String>, gimli::Error> {
-    let sections = sections(file)?;
-    let dwarf = dwarf(&sections);
-    let mut units = dwarf.units();
     let mut all = Vec::new();
-    while let Some(header) = units.next()? {
-        let unit = dwarf.unit(header)?;
+    each_unit::<()>(file, |_, unit| {
         all.extend(unit.name.map(|name| String::from_utf8_lossy(&name).into_owned()));
-    }
+        Ok(ControlFlow::Continue(()))
+    })?;
     Ok(all)
 }
 
@@ -29,19 +27,15 @@ pub struct SourceMap {
 impl SourceMap {
     /// Reads the ranges of all source files, which are named as the compiler named them.
     pub fn of(file: &object::File<'_>) -> Result<Self, gimli::Error> {
-        let sections = sections(file)?;
-        let dwarf = dwarf(&sections);
-        let mut units = dwarf.units();
         let mut ranges = Vec::new();
-        while let Some(header) = units.next()? {
-            let unit = dwarf.unit(header)?;
-            let Some(name) = unit.name else { continue };
-            let name: Arc<str> = String::from_utf8_lossy(&name).into();
-            let mut of_unit = dwarf.unit_ranges(&unit)?;
+        each_unit::<()>(file, |dwarf, unit| {
+            let name: Arc<str> = String::from_utf8_lossy(&unit.name.unwrap_or_default()).into();
+            let mut of_unit = dwarf.unit_ranges(unit)?;
             while let Some(range) = of_unit.next()? {
                 ranges.push((range.begin, range.end, name.clone()));
             }
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
         ranges.sort();
         Ok(Self { ranges })
     }

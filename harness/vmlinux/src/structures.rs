@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use addr2line::gimli;
 
-use super::{dwarf, sections};
+use super::{Dwarf, Slice, of_source};
 
 /// The source file whose debug information has lockdep's structures.
 pub const LOCKDEP: &str = "kernel/locking/lockdep.c";
@@ -22,50 +22,33 @@ pub struct Structure {
 /// The structures in the debug information of a source file such as `kernel/locking/lockdep.c`, by
 /// name.
 pub fn structures(file: &object::File<'_>, source: &str) -> Result<HashMap<String, Structure>, gimli::Error> {
-    let sections = sections(file)?;
-    let dwarf = dwarf(&sections);
-    let mut units = dwarf.units();
-    while let Some(header) = units.next()? {
-        let unit = dwarf.unit(header)?;
-        if unit.name.is_some_and(|name| name.ends_with(source.as_bytes())) {
-            return structures_of(&dwarf, &unit);
-        }
-    }
-    Ok(HashMap::new())
+    of_source(file, source, structures_of)
 }
 
 /// The named constants of the enumerations in the debug information of a source file, by name.
 pub fn enumerators(file: &object::File<'_>, source: &str) -> Result<HashMap<String, i64>, gimli::Error> {
-    let sections = sections(file)?;
-    let dwarf = dwarf(&sections);
-    let mut units = dwarf.units();
-    let mut all = HashMap::new();
-    while let Some(header) = units.next()? {
-        let unit = dwarf.unit(header)?;
-        if unit.name.is_none_or(|name| !name.ends_with(source.as_bytes())) {
-            continue;
-        }
+    of_source(file, source, |dwarf, unit| {
+        let mut all = HashMap::new();
         let mut entries = unit.entries();
         while let Some((_, entry)) = entries.next_dfs()? {
             if entry.tag() != gimli::DW_TAG_enumerator {
                 continue;
             }
-            let value = entry.attr_value(gimli::DW_AT_const_value)?;
-            let value = value.and_then(|value| {
+            let value = entry.attr_value(gimli::DW_AT_const_value)?.and_then(|value| {
                 value.sdata_value().or_else(|| value.udata_value().and_then(|value| value.try_into().ok()))
             });
             if let (Some(name), Some(value)) = (entry.attr_value(gimli::DW_AT_name)?, value) {
-                let name = dwarf.attr_string(&unit, name)?;
+                let name = dwarf.attr_string(unit, name)?;
                 all.insert(name.to_string_lossy().into_owned(), value);
             }
         }
-    }
-    Ok(all)
+        Ok(all)
+    })
 }
 
-fn structures_of<R: gimli::Reader>(
-    dwarf: &gimli::Dwarf<R>,
-    unit: &gimli::Unit<R>,
+fn structures_of<'a>(
+    dwarf: &Dwarf<'a>,
+    unit: &gimli::Unit<Slice<'a>>,
 ) -> Result<HashMap<String, Structure>, gimli::Error> {
     let mut all: HashMap<String, Structure> = HashMap::new();
     // The structure that is being read, and its depth in the tree.
@@ -78,7 +61,7 @@ fn structures_of<R: gimli::Reader>(
             current = None;
         }
         let name = match entry.attr_value(gimli::DW_AT_name)? {
-            Some(value) => dwarf.attr_string(unit, value)?.to_string_lossy()?.into_owned(),
+            Some(value) => dwarf.attr_string(unit, value)?.to_string_lossy().into_owned(),
             None => continue,
         };
         match entry.tag() {

@@ -21,7 +21,7 @@ use crate::files::read_json_if_there;
 use crate::kernel::{self, Kernel, SourceCopy, Tool, Wanted};
 use crate::reach::{self, CallbackLayout, LockingChange, Reach, TrialCallbacks};
 use crate::scenario::Start;
-use crate::trial::{Instruments, TrialPlan, TrialSetup, TrialStart, plan_of};
+use crate::trial::{Instruments, ScenarioOfTrial, TrialPlan, TrialSetup, plan_of};
 use crate::unavailable::Unavailable;
 use crate::{Error, Result};
 
@@ -84,43 +84,29 @@ async fn watched(prepared: &Prepared, layout: Arc<CallbackLayout>, env: &Env<'_>
     let trials = folder.join("trials");
     fs_err::create_dir_all(&trials)?;
     env.note("reach", "further trials of each scenario, with a trace of the callbacks");
-    let (mut unwatched, mut starts) = (BTreeMap::new(), Vec::new());
+    let (mut unwatched, mut watched) = (BTreeMap::new(), Vec::new());
     // A continued run has some of them already.
     let found = find(&trials)?;
     for part in &prepared.parts {
         let scenario = &part.context.scenario;
-        let why = if scenario.start == Start::Boot {
-            Some("its operations run while the guest boots, before a trace can begin")
-        } else {
-            prepared.judge.always_hangs(&scenario.name).then_some("its judged trials hung")
-        };
-        let context = part.context.with_scenario(scenario.clone().unheld());
-        let start = match why {
-            Some(why) => {
-                unwatched.insert(scenario.name.clone(), why.to_owned());
-                None
-            }
-            None if found.contains_key(&scenario.name) => None,
-            None => {
-                let evidence = part.of_trial.below(folder.join("checkpoints"));
-                Some(environment::start(prepared.run.plan.cold, &context, &evidence, env).await?)
-            }
-        };
-        starts.push((context, start));
+        if scenario.start == Start::Boot {
+            let why = "its operations run while the guest boots, before a trace can begin";
+            unwatched.insert(scenario.name.clone(), why.to_owned());
+        } else if prepared.judge.always_hangs(&scenario.name) {
+            unwatched.insert(scenario.name.clone(), "its judged trials hung".to_owned());
+        } else if !found.contains_key(&scenario.name) {
+            let context = part.context.with_scenario(scenario.clone().unheld());
+            let evidence = part.of_trial.below(folder.join("checkpoints"));
+            let start = environment::start(prepared.run.plan.cold, &context, &evidence, env).await?;
+            let of_trial = ScenarioOfTrial { place: watched.len(), ..part.of_trial.clone() };
+            watched.push((context, start, of_trial));
+        }
     }
-    // A plan names its setup by the place of its scenario.
-    let nowhere = TrialStart::Cold { why: String::new() };
-    let setups: Vec<_> = starts
-        .iter()
-        .map(|(context, start)| TrialSetup {
-            context,
-            start: start.as_ref().unwrap_or(&nowhere),
-            instruments: &instruments,
-        })
-        .collect();
-    let plans = prepared.parts.iter().zip(&starts).filter(|(_, (_, start))| start.is_some());
-    let plans = plans.flat_map(|(part, (context, _))| {
-        plan_of(part.of_trial.clone(), 0..context.scenario.parts(), prepared.run.seed)
+    let setups =
+        watched.iter().map(|(context, start, _)| TrialSetup { context, start, instruments: &instruments });
+    let setups: Vec<_> = setups.collect();
+    let plans = watched.iter().flat_map(|(context, _, of_trial)| {
+        plan_of(of_trial.clone(), 0..context.scenario.parts(), prepared.run.seed)
     });
     let plans: Vec<TrialPlan> = plans.filter(|plan| plan.side == Side::After).collect();
     if !plans.is_empty() {
