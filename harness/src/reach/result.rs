@@ -322,8 +322,8 @@ impl Reach {
         };
         let function = &self.of_memory().find(untraced)?.function;
         Some(format!(
-            "whether {function} ran under the changed lock is not known: this kernel cannot trace it; a \
-             wide one can (--wide)"
+            "whether {function} ran under the changed lock is not known: this kernel cannot trace it; \
+             wide ones trace more (--wide)"
         ))
     }
 }
@@ -414,7 +414,7 @@ mod tests {
             reach.weight(),
             Weight::Unproven(
                 "whether page_ext_callback ran under the changed lock is not known: this kernel cannot \
-                 trace it; a wide one can (--wide)"
+                 trace it; wide ones trace more (--wide)"
                     .into()
             )
         );

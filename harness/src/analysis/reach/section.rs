@@ -68,6 +68,9 @@ fn short(reach: &Reach) -> Vec<String> {
     let notifiers = match (known, reach.of_memory().count()) {
         (0, 0) => "no notifiers of memory".to_owned(),
         (0, all) => format!("{all} notifiers of memory, untraceable in this kernel"),
+        (known, all) if known < all => {
+            format!("{ran} of {all} notifiers of memory ran, {} untraceable", all - known)
+        }
         (known, _) => format!("{ran} of {known} notifiers of memory ran"),
     };
     let trials = if reach.trials == 1 { "trial" } else { "trials" };
