@@ -1,5 +1,5 @@
 //! The protocol between the harness and the agent in its guest: one JSON object a line, over a
-//! virtio-serial port.
+//! virtio-serial port or a serial line.
 //!
 //! The host sends [`Ask`]s. The agent answers each with one [`Say::Answer`] of the same `id`, and
 //! sends [`Say::Event`]s on its own in between. A second port, [`KMSG_PORT`], carries `/dev/kmsg`
@@ -21,6 +21,15 @@ pub const AGENT_PORT: &str = "hotplug.agent";
 
 /// Name of the virtio-serial port that carries raw `/dev/kmsg` records.
 pub const KMSG_PORT: &str = "hotplug.kmsg";
+
+/// The variable of the agent's environment that names the serial line for [`Ask`] and [`Say`], such
+/// as `ttyS1`. The host puts it on the kernel's command line, which passes it on
+/// (Documentation/admin-guide/kernel-parameters.rst). Without it, the ports are those of
+/// virtio-serial.
+pub const AGENT_LINE: &str = "hotplug_agent";
+
+/// The same for the serial line that carries raw `/dev/kmsg` records.
+pub const KMSG_LINE: &str = "hotplug_kmsg";
 
 /// Microseconds of the guest's `CLOCK_MONOTONIC`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -1,7 +1,8 @@
-//! The virtio-serial ports (6.1 `drivers/char/virtio_console.c`). They are found by name, read by
-//! line, and written by one thread.
+//! The ports to the host, read by line and written by one thread. They are ports of virtio-serial,
+//! which are found by name (6.1 `drivers/char/virtio_console.c`), or the serial lines that the
+//! kernel's command line names.
 //!
-//! The host side of a port may be absent: before the harness connects, and between the saving of a
+//! The host side of a virtio-serial port may be absent: before the harness connects, and between the saving of a
 //! checkpoint and the connection of the QEMU that restores it. Reads then return 0 at once
 //! (`port_fops_read`), and writes sleep until the host is back (`will_write_block`). Neither is an
 //! error here.
@@ -9,15 +10,18 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-use hotplug_protocol::{AgentEvent, Answer, GuestTime, Say};
+use hotplug_protocol::{AGENT_LINE, AGENT_PORT, AgentEvent, Answer, GuestTime, KMSG_LINE, KMSG_PORT, Say};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::PollTimeout;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::termios::{ControlFlags, SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::uevents;
@@ -25,11 +29,19 @@ use crate::uevents;
 /// The limit of a request. No request of the host is longer.
 const LONGEST_LINE_BYTES: usize = 1 << 20;
 
-/// Waits until all ports with these names exist, and returns their device nodes.
+/// The device nodes of the ports to the host: requests and answers, and records of the kernel.
+pub(crate) fn ports() -> io::Result<[PathBuf; 2]> {
+    match [AGENT_LINE, KMSG_LINE].map(std::env::var_os) {
+        [Some(agent), Some(kmsg)] => Ok([agent, kmsg].map(|tty| Path::new("/dev").join(tty))),
+        _ => find([AGENT_PORT, KMSG_PORT]),
+    }
+}
+
+/// Waits until all ports of virtio-serial with these names exist, and returns their device nodes.
 ///
 /// The name of a port arrives after its node, in a separate message; the driver then sends a
 /// `change` uevent.
-pub(crate) fn find<const N: usize>(names: [&str; N]) -> io::Result<[PathBuf; N]> {
+fn find<const N: usize>(names: [&str; N]) -> io::Result<[PathBuf; N]> {
     let changes = uevents::listen()?;
     let mut datagram = [0; uevents::LONGEST_BYTES];
     loop {
@@ -61,9 +73,20 @@ pub(crate) fn open(node: &Path) -> io::Result<(Lines, Outbox)> {
     Ok((Lines::new(port)?, Outbox(sender)))
 }
 
-/// Opens a port.
+/// Opens a port. A serial line passes on all bytes as they are.
 pub(crate) fn open_port(node: &Path) -> io::Result<File> {
-    File::options().read(true).write(true).open(node)
+    let port = File::options().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(node)?;
+    match tcgetattr(&port) {
+        Ok(mut line) => {
+            cfmakeraw(&mut line);
+            // The line has no modem that could hang up.
+            line.control_flags |= ControlFlags::CLOCAL;
+            tcsetattr(&port, SetArg::TCSANOW, &line)?;
+        }
+        Err(Errno::ENOTTY) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(port)
 }
 
 /// The only writer of the port, so that lines never interleave. It needs no lock, which could be

@@ -46,7 +46,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::{io, thread};
 
-use hotplug_protocol::{AGENT_PORT, AgentEvent, KMSG_PORT};
+use hotplug_protocol::AgentEvent;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -65,7 +65,7 @@ fn agent() -> io::Result<()> {
     std::fs::write("/proc/self/oom_score_adj", "-1000")?;
     // Before sysfs is read: the socket then has the events of all later changes.
     let uevents = uevents::listen()?;
-    let [agent_port, kmsg_port] = channel::find([AGENT_PORT, KMSG_PORT])?;
+    let [agent_port, kmsg_port] = channel::ports()?;
     let (lines, out) = channel::open(&agent_port)?;
     let drainer = kmsg::start(&kmsg_port, out.clone())?;
     out.event(AgentEvent::Ready(serve::hello()));

@@ -32,6 +32,8 @@ pub struct Arch {
     pub qemu_package: &'static str,
     /// The serial console, as `console=` names it.
     pub console: &'static str,
+    /// The serial lines that carry the agent's two channels where virtio-serial cannot.
+    pub lines: &'static [SerialLine; 2],
     /// The parameters that every guest's kernel has on its command line, beside the console.
     pub kernel_args: &'static str,
     /// The option of the kernel's command line that gives the calibration of the delay loop, if
@@ -59,6 +61,15 @@ pub struct Arch {
 
 /// The architecture of all guests so far. The machine of a scenario would select a second one.
 pub static GUEST: &Arch = &x86_64::ARCH;
+
+/// A serial line beside the console.
+#[derive(Debug)]
+pub struct SerialLine {
+    /// The guest's name of it: its device node below `/dev`.
+    pub tty: &'static str,
+    /// QEMU's device, without its `chardev`.
+    pub device: &'static str,
+}
 
 /// Functions of the kernel that mark the progress of an operation.
 #[derive(Debug)]

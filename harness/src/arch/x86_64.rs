@@ -1,6 +1,6 @@
 //! x86-64: ACPI hotplug, q35 and i440FX.
 
-use super::{Arch, GdbRegisters, PhaseFunctions};
+use super::{Arch, GdbRegisters, PhaseFunctions, SerialLine};
 use crate::bytes::Bytes;
 use crate::release::Release;
 
@@ -18,6 +18,11 @@ pub(super) static ARCH: Arch = Arch {
     qemu: "qemu-system-x86_64",
     qemu_package: "qemu-system-x86",
     console: "ttyS0",
+    // The interrupt of the third is that of the first by default. ISA interrupts cannot be shared.
+    lines: &[
+        SerialLine { tty: "ttyS1", device: "isa-serial,index=1" },
+        SerialLine { tty: "ttyS2", device: "isa-serial,index=2,irq=5" },
+    ],
     // Under TCG, idle vCPUs in emulated MWAIT starve the busy ones.
     kernel_args: "idle=halt",
     delay_loop: Some("lpj"),

@@ -117,9 +117,9 @@ impl Agent {
 
     /// Sends a request that suspends the guest. No other request is sent until it is answered.
     ///
-    /// virtio-console drops what the host has sent and the guest has not read yet
-    /// (`drivers/char/virtio_console.c`, `virtcons_freeze()`: `remove_port_data()`). A request that
-    /// is dropped looks like a guest that hangs.
+    /// A guest that suspends shuts its serial lines down (drivers/tty/serial/serial_core.c,
+    /// `uart_suspend_port()`), and what arrives meanwhile is lost. A request that is lost looks like
+    /// a guest that hangs.
     pub async fn ask_alone(&self, request: Request) -> Result<Answer, AgentError> {
         let _shut = self.gate.write().await;
         // The agent reads requests in order. Once this request is answered, all earlier ones were

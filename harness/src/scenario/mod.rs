@@ -217,6 +217,11 @@ impl Scenario {
         loads.chain(operations).copied().collect()
     }
 
+    /// Whether the guest suspends.
+    pub fn suspends(&self) -> bool {
+        self.operations().any(Operation::suspends)
+    }
+
     /// Reads and checks a scenario file, or the scenario of this name that the binary carries. Also
     /// returns its text. The scenario's name is that of the file, without `.toml`.
     pub fn read(path: &Path) -> Result<(Self, String)> {

@@ -184,6 +184,11 @@ impl Operation {
         }
     }
 
+    /// Whether it suspends the guest (Documentation/admin-guide/pm/sleep-states.rst).
+    pub fn suspends(&self) -> bool {
+        matches!(self, Self::Write { path, .. } if path == "/sys/power/state")
+    }
+
     /// The name of the operation, one word.
     pub fn verb(&self) -> &'static str {
         match self {

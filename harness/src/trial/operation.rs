@@ -26,9 +26,6 @@ use crate::vmm::qmp::hotplug::DimmPlace;
 /// The interval between snapshots while the guest's memory may lag behind a virtio-mem device.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// A write to this file suspends a guest (Documentation/admin-guide/pm/sleep-states.rst).
-const SUSPEND: &str = "/sys/power/state";
-
 /// The record of one operation of a trial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationRecord {
@@ -152,7 +149,7 @@ fn account(scenario: &Scenario, operation: &Operation) -> Option<Account> {
             Place::Cpu(_) => Some(Account::Cpus),
         },
         // Suspend takes CPUs offline and online again (kernel/cpu.c, freeze_secondary_cpus).
-        Operation::Write { path, .. } if path == SUSPEND => Some(Account::Cpus),
+        operation if operation.suspends() => Some(Account::Cpus),
         Operation::Write { .. } | Operation::Read { .. } | Operation::Reboot => None,
     }
 }
@@ -202,7 +199,11 @@ async fn until_end(bench: Bench<'_>, operation: &Operation, reached: &(dyn Fn(Ph
         }
         Operation::Write { path, data } => {
             reached(Phase::Accepted);
-            Ok(write(bench, path, data).await)
+            let request = Request::Write { path: path.clone(), data: data.clone() };
+            let agent = &bench.vm.agent;
+            let answer =
+                if operation.suspends() { agent.ask_alone(request).await } else { agent.ask(request).await };
+            Ok(written(bench, path, data, answer))
         }
         Operation::Read { path, offset, length, shows } => {
             reached(Phase::Accepted);
@@ -232,12 +233,9 @@ fn matches(expression: &str, text: &str) -> bool {
     regex::Regex::new(expression).is_ok_and(|expression| expression.is_match(text))
 }
 
-/// Writes to a file of the guest. If the write sets how new memory comes online, the ledger records
-/// it.
-async fn write(bench: Bench<'_>, path: &str, data: &str) -> End {
-    let agent = &bench.vm.agent;
-    let request = Request::Write { path: path.to_owned(), data: data.to_owned() };
-    let answer = if path == SUSPEND { agent.ask_alone(request).await } else { agent.ask(request).await };
+/// What a write to a file of the guest came to. If the write sets how new memory comes online, the
+/// ledger records it.
+fn written(bench: Bench<'_>, path: &str, data: &str, answer: Result<Answer, AgentError>) -> End {
     match answer {
         Ok(_) => {
             if path.ends_with("/memory/auto_online_blocks") {
