@@ -1,4 +1,4 @@
-//! `hotplug kernel build|list|prune`.
+//! `hotplug kernel build|fetch|list|prune`.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use hotplug_side::Side;
 use tokio_util::sync::CancellationToken;
 
 use hotplug::Result;
+use hotplug::host::fetch;
 use hotplug::kernel::{Cache, Kernel, KernelPair, Listing, PairSpec, Prune, Pruned, build_pair, list, prune};
 use hotplug::present::build::BuildReporter;
 
@@ -17,6 +18,8 @@ use hotplug::present::build::BuildReporter;
 pub enum KernelCommand {
     /// Build the kernels before and after a patch
     Build(Box<BuildArgs>),
+    /// Download a kernel source of another Debian suite, and print its file
+    Fetch(FetchArgs),
     /// List the kernels and sources in the cache
     List(ListArgs),
     /// Remove kernels and sources that have not been used for some time
@@ -79,6 +82,26 @@ pub struct BuildArgs {
     /// Print the pair as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `hotplug kernel fetch`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  hotplug kernel fetch trixie-backports
+  hotplug compare --source \"$(hotplug kernel fetch sid)\" my.patch
+
+Nothing is installed, and root is not needed: the package is kept in the cache, as a file.")]
+pub struct FetchArgs {
+    /// Suite of the archive of this machine's release, such as trixie-backports or sid
+    #[arg(value_name = "SUITE")]
+    pub suite: String,
+    /// Package with the source, such as linux-source-6.12 [default: that of the newest kernel]
+    #[arg(value_name = "PACKAGE")]
+    pub package: Option<String>,
+    /// Kernel cache [default: ~/.cache/hotplug]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
 }
 
 /// Options of `hotplug kernel list`.
@@ -147,6 +170,11 @@ pub async fn run(
                 build_pair(&args.pair.open_cache()?, &args.pair.spec().request()?, &events, cancel).await?;
             drop(events);
             if args.json { json(out, &pair) } else { Ok(write!(out, "{}", pair_text(&pair))?) }
+        }
+        KernelCommand::Fetch(args) => {
+            let cache = Cache::open(cache_path(args.cache.as_deref())?)?;
+            let file = fetch(&cache, &args.suite, args.package.as_deref(), cancel).await?;
+            Ok(writeln!(out, "{}", file.display())?)
         }
         KernelCommand::List(args) => {
             let listing = list(&Cache::open(cache_path(args.cache.as_deref())?)?)?;

@@ -96,25 +96,32 @@ fn too_old(qemu: &Qemu, why: &str) -> Error {
     ))
 }
 
-/// The text of a source for `suite`. `None` if one is already configured.
+/// The text of a source for `suite`, for the doctor. `None` if one is already configured.
 fn backports_source(system: &System, os: &Os, suite: &str) -> Result<Option<String>> {
-    let sources = apt::sources(system);
-    if sources.iter().any(|source| source.offers(suite)) {
+    if apt::sources(system).iter().any(|source| source.offers(suite)) {
         return Ok(None);
     }
+    Ok(Some(format!(
+        "# Written by `hotplug doctor --install`: {} itself has no QEMU of version {} or newer.\n{}",
+        os.name,
+        super::FOR_CPU_REMOVAL.major,
+        suite_source(system, os, suite)?
+    )))
+}
+
+/// The text of an apt source for `suite`, in the archive of this machine's own release.
+///
+/// Fails with a user error if apt has no source of that release.
+pub(super) fn suite_source(system: &System, os: &Os, suite: &str) -> Result<String> {
     let codename = os.codename.as_deref().unwrap_or_default();
+    let sources = apt::sources(system);
     let Some(own) = sources.iter().find(|source| source.offers(codename)) else {
         return Err(Error::user(format!(
             "apt has no source for {codename} from which one for {suite} could be made"
         ))
         .help(format!("add a source for {suite} to /etc/apt/sources.list.d")));
     };
-    Ok(Some(format!(
-        "# Written by `hotplug doctor --install`: {} itself has no QEMU of version {} or newer.\n{}",
-        os.name,
-        super::FOR_CPU_REMOVAL.major,
-        own.for_suite(suite)
-    )))
+    Ok(own.for_suite(suite).to_string())
 }
 
 impl InstallPlan {

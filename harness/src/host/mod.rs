@@ -2,6 +2,7 @@
 
 mod accelerator;
 mod apt;
+mod fetch;
 mod install;
 mod known;
 mod machine;
@@ -20,9 +21,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use accelerator::{Acceleration, Accelerator, AcceleratorRequest, Choice, find_accelerator};
+pub use fetch::fetch;
 pub use install::{InstallPlan, Rights, plan};
 pub use machine::ByteCount;
-pub use needs::{DISK, Found, MEMORY, NEEDS, Need, lacking};
+pub use needs::{Activity, DISK, Found, MEMORY, NEEDS, Need, lacking};
 pub use os::Os;
 pub use qemu::{FOR_CPU_REMOVAL, OVERRIDE, Qemu, Version};
 pub use report::{DoctorReport, INSTALL_ALL, Row};

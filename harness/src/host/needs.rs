@@ -25,6 +25,26 @@ pub enum Found {
     KernelSource,
 }
 
+/// The commands that a need is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// Everything that boots a guest.
+    Guests,
+    /// Everything that builds a kernel.
+    Builds,
+    /// The script of a failed trial.
+    Scripts,
+}
+
+impl Activity {
+    /// All of them, each with the commands in words.
+    pub const ALL: [(Self, &str); 3] = [
+        (Self::Guests, "guests of given kernels (--before-image, --after-image, shard)"),
+        (Self::Builds, "kernels from source (compare PATCH, kernel build, bisect, series, prove)"),
+        (Self::Scripts, "repeat.sh of a failed trial"),
+    ];
+}
+
 /// One need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need {
@@ -36,10 +56,12 @@ pub struct Need {
     pub package: &'static str,
     /// The purpose, as shown in the table.
     pub purpose: &'static str,
+    /// The commands that it is for. Builds and scripts need a QEMU, too.
+    pub activity: Activity,
 }
 
 const fn program(name: &'static str, package: &'static str, purpose: &'static str) -> Need {
-    Need { what: name, found: Found::Program(name), package, purpose }
+    Need { what: name, found: Found::Program(name), package, purpose, activity: Activity::Builds }
 }
 
 /// All needs that can be installed.
@@ -49,6 +71,7 @@ pub const NEEDS: [Need; 12] = [
         found: Found::Qemu,
         package: GUEST.qemu_package,
         purpose: "9 or newer: CPU removal under TCG",
+        activity: Activity::Guests,
     },
     // The metapackage: linux-source-6.1 on Debian 12, linux-source-6.12 on Debian 13.
     Need {
@@ -56,6 +79,7 @@ pub const NEEDS: [Need; 12] = [
         found: Found::KernelSource,
         package: "linux-source",
         purpose: "the source of both kernels",
+        activity: Activity::Builds,
     },
     program("make", "make", "kernel build"),
     program("gcc", "gcc", "kernel build"),
@@ -64,6 +88,7 @@ pub const NEEDS: [Need; 12] = [
         found: Found::Header("stdio.h"),
         package: "libc6-dev",
         purpose: "kernel build: its own tools",
+        activity: Activity::Builds,
     },
     program("flex", "flex", "kernel build: Kconfig"),
     program("bison", "bison", "kernel build: Kconfig"),
@@ -73,10 +98,17 @@ pub const NEEDS: [Need; 12] = [
         found: Found::Header("gelf.h"),
         package: "libelf-dev",
         purpose: "kernel build: objtool",
+        activity: Activity::Builds,
     },
     program("xz", "xz-utils", "unpacks the source, packs the kernel"),
     program("git", "git", "applies patches"),
-    program("socat", "socat", "repeat.sh of each failed trial"),
+    Need {
+        what: "socat",
+        found: Found::Program("socat"),
+        package: "socat",
+        purpose: "repeat.sh of each failed trial",
+        activity: Activity::Scripts,
+    },
 ];
 
 /// The space that a run needs in the cache folder. A kernel tree takes 1.4 GiB. The objects of a

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::apt::OUR_SOURCE;
 use super::install::{Rights, plan};
-use super::needs::{self, NEEDS, Need};
+use super::needs::{self, Activity, NEEDS, Need};
 use super::{Acceleration, ByteCount, Host, System};
 use crate::{Error, Result};
 
@@ -19,6 +19,8 @@ pub struct Row {
     pub needed: String,
     /// The remedy. `None` if the need is met.
     pub help: Option<String>,
+    /// The commands that the need is for. `None` for all.
+    pub activity: Option<Activity>,
 }
 
 /// The needs that the host meets and those that it does not meet.
@@ -42,12 +44,19 @@ impl DoctorReport {
                 help: met.is_none().then(|| help_for(system, host, need)),
                 found: met.unwrap_or_else(|| need.found_instead(host.qemu.as_ref())),
                 needed: need.purpose.to_owned(),
+                activity: Some(need.activity),
             }
         });
         let mut rows: Vec<_> = installable.collect();
         rows.push(accelerator(acceleration));
         rows.extend([cores(host), memory(host), disk(host)]);
         Self { rows }
+    }
+
+    /// The needs of an activity that the host does not meet. Builds are of use only with guests.
+    pub fn lacks(&self, activity: Activity) -> impl Iterator<Item = &Row> {
+        let counts = move |of: Option<Activity>| of.is_none_or(|of| of == activity || of == Activity::Guests);
+        self.rows.iter().filter(move |row| row.help.is_some() && counts(row.activity))
     }
 
     /// Whether the host meets all needs.
@@ -88,12 +97,18 @@ fn accelerator(acceleration: Option<&Result<Acceleration>>) -> Row {
         }
         None => ("not known without QEMU".to_owned(), Some("install QEMU, then: hotplug doctor".to_owned())),
     };
-    Row { what: "accelerator".into(), found, needed: "a guest that answers".into(), help }
+    Row {
+        what: "accelerator".into(),
+        found,
+        needed: "a guest that answers".into(),
+        help,
+        activity: Some(Activity::Guests),
+    }
 }
 
 fn cores(host: &Host) -> Row {
     let found = format!("{}, {}", host.cores, host.cpu);
-    Row { what: "cores".into(), found, needed: "any number".into(), help: None }
+    Row { what: "cores".into(), found, needed: "any number".into(), help: None, activity: None }
 }
 
 fn memory(host: &Host) -> Row {
@@ -103,6 +118,7 @@ fn memory(host: &Host) -> Row {
         found: format!("{} available of {}", host.memory_available, host.memory),
         needed: format!("{}: a build, two guests", needs::MEMORY),
         help: (!enough).then(|| "close other programs, or run on a larger machine".to_owned()),
+        activity: None,
     }
 }
 
@@ -116,6 +132,7 @@ fn disk(host: &Host) -> Row {
         found: format!("{} free at {}", host.cache_free, host.cache.display()),
         needed: format!("{}: kernel tree, objects", needs::DISK),
         help: (!enough).then(|| "set XDG_CACHE_HOME to a folder on a larger disk".to_owned()),
+        activity: Some(Activity::Builds),
     }
 }
 
@@ -143,10 +160,20 @@ impl fmt::Display for DoctorReport {
             }
         }
         if self.is_complete() {
-            writeln!(f, "\nthis machine has everything that hotplug needs")
-        } else {
-            writeln!(f, "\nto install all of these: {INSTALL_ALL}")
+            return writeln!(f, "\nthis machine has everything that hotplug needs");
         }
+        writeln!(f, "\n       what this machine can run")?;
+        for (activity, commands) in Activity::ALL {
+            let lacks: Vec<_> = self.lacks(activity).map(|row| row.what.as_str()).collect();
+            let (state, text) = match lacks.as_slice() {
+                [] => ("yes", commands.to_owned()),
+                all => ("NO", format!("{commands}; needs {}", all.join(", "))),
+            };
+            for (number, line) in wrap(&text, WIDTH - 7).iter().enumerate() {
+                writeln!(f, "{:7}{line}", if number == 0 { state } else { "" })?;
+            }
+        }
+        writeln!(f, "\nto install all of these: {INSTALL_ALL}")
     }
 }
 
@@ -238,6 +265,13 @@ mod tests {
         LACKS  disk              2.0 GiB free at /none/.cache/hotplug  3.0 GiB: kernel tree, objects
                help:   set XDG_CACHE_HOME to a folder on a larger disk
 
+               what this machine can run
+        NO     guests of given kernels (--before-image, --after-image, shard); needs QEMU, accelerator
+        NO     kernels from source (compare PATCH, kernel build, bisect, series, prove); needs QEMU, kernel
+               source, make, gcc, C library headers, flex, bison, bc, libelf headers, xz, git, accelerator,
+               disk
+        NO     repeat.sh of a failed trial; needs QEMU, socat, accelerator
+
         to install all of these: hotplug doctor --install
         "#);
     }
@@ -266,6 +300,12 @@ mod tests {
         ok     memory            7.0 GiB available of 8.0 GiB          2.0 GiB: a build, two guests
         ok     disk              50.0 GiB free at                      3.0 GiB: kernel tree, objects
                                  /none/.cache/hotplug
+
+               what this machine can run
+        NO     guests of given kernels (--before-image, --after-image, shard); needs QEMU
+        NO     kernels from source (compare PATCH, kernel build, bisect, series, prove); needs QEMU, kernel
+               source, make, gcc, C library headers, flex, bison, bc, libelf headers, xz, git
+        NO     repeat.sh of a failed trial; needs QEMU, socat
 
         to install all of these: hotplug doctor --install
         "#);

@@ -49,6 +49,7 @@ struct Context<'a> {
     cache: &'a Cache,
     config: &'a Config,
     jobs: usize,
+    /// The first lines of their `--version`. Empty if both sides are given images.
     compiler: String,
     linker: String,
     /// The source that was located last.
@@ -192,7 +193,14 @@ impl<'a> Context<'a> {
         events: &'a dyn BuildListener,
         cancel: &'a CancellationToken,
     ) -> Result<Self> {
-        let (compiler, linker) = tokio::try_join!(first_line("gcc", cancel), first_line("ld", cancel))?;
+        let builds =
+            [&request.before, &request.after].iter().any(|side| matches!(side, Wanted::Build { .. }));
+        // A machine that only runs given images needs no compiler.
+        let (compiler, linker) = if builds {
+            tokio::try_join!(first_line("gcc", cancel), first_line("ld", cancel))?
+        } else {
+            Default::default()
+        };
         Ok(Self {
             cache,
             config: &request.config,

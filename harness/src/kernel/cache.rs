@@ -5,6 +5,7 @@
 //!   format            version of this layout
 //!   trees/<id>/       lock, state.json, src/, obj/ : one source, see `worktree` and `objects`
 //!   kernels/<id>/     bzImage, vmlinux, System.map, config, kernel.json, build.log
+//!   sources/          packages with kernel sources, see `host::fetch`
 //!   failed/<id>.log   make's output of a failed build
 //!   checkpoints/<id>/ booted guests, see `trial::checkpoint`
 //!   accelerators/     results of the accelerator probe, one file per QEMU, see `host::known`
@@ -104,6 +105,11 @@ impl Cache {
 
     pub(crate) fn accelerators(&self) -> PathBuf {
         self.root.join("accelerators")
+    }
+
+    /// Packages with kernel sources.
+    pub(crate) fn sources(&self) -> PathBuf {
+        self.root.join("sources")
     }
 
     pub(crate) fn failed(&self) -> PathBuf {

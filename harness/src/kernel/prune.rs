@@ -134,6 +134,7 @@ pub fn prune(root: &Path, what: Prune) -> Result<Pruned> {
     }
     if what == Prune::All {
         remove_tree(&root.join("failed"))?;
+        remove_tree(&root.join("sources"))?;
         for kind in KINDS {
             // This fails, as intended, if the folder still holds something that is in use.
             let _ = std::fs::remove_dir(root.join(kind));
