@@ -167,6 +167,9 @@ pub struct Reach {
     /// Of these, the number of files with a callback that ran.
     #[serde(default)]
     pub ran: u32,
+    /// The other built ones: files none of whose callbacks ran.
+    #[serde(default)]
+    pub silent: Vec<String>,
 }
 
 impl Reach {
@@ -251,7 +254,7 @@ impl Reach {
     }
 
     /// Counts the files that register callbacks and are in the kernel, and those of them with a
-    /// callback that ran.
+    /// callback that ran. Keeps the names of the others.
     pub fn count_files(&mut self, built: &BTreeSet<String>) {
         let notifiers = self.notifiers.iter().filter(|one| one.calls.is_some_and(|calls| calls > 0));
         let states = self.states.iter().filter(|one| one.startups + one.teardowns > 0);
@@ -262,6 +265,7 @@ impl Reach {
             .collect();
         let count = |files: usize| u32::try_from(files).unwrap_or(u32::MAX);
         (self.built, self.ran) = (count(built.len()), count(files.len()));
+        self.silent = built.iter().filter(|file| !files.contains(file)).cloned().collect();
     }
 
     /// Transitions that undo another one, and that no notifier was called for, by chain.
@@ -481,5 +485,6 @@ mod tests {
         let built = ["mm/page_ext_callback.c", "mm/slab_memory_callback.c", "kernel/1.c", "mm/other.c"];
         reach.count_files(&built.map(str::to_owned).into());
         assert_eq!((reach.built, reach.ran), (4, 2));
+        assert_eq!(reach.silent, ["kernel/1.c", "mm/other.c"]);
     }
 }

@@ -197,6 +197,12 @@ pub fn full(reach: &Reach) -> String {
     if let Some(why) = &reach.unsearched {
         let _ = writeln!(out, "\nthe source was not searched: {}", harmless(why, 400));
     }
+    if !reach.silent.is_empty() {
+        let _ = writeln!(out, "\nin this kernel, but none of their callbacks ran:");
+    }
+    for file in &reach.silent {
+        let _ = writeln!(out, "  {}", harmless(file, 80));
+    }
     if let Some(absent) = reach.absent.as_ref().filter(|absent| !absent.is_empty()) {
         let _ = writeln!(out, "\nnot in this kernel:");
         for Absent { file, kinds, option } in absent {
