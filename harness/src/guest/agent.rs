@@ -117,7 +117,7 @@ impl Agent {
 
     /// Sends a request that suspends the guest. No other request is sent until it is answered.
     ///
-    /// A guest that suspends shuts its serial lines down (drivers/tty/serial/serial_core.c,
+    /// A guest that suspends shuts its serial lines down (`drivers/tty/serial/serial_core.c`,
     /// `uart_suspend_port()`), and what arrives meanwhile is lost. A request that is lost looks like
     /// a guest that hangs.
     pub async fn ask_alone(&self, request: Request) -> Result<Answer, AgentError> {

@@ -69,7 +69,7 @@ fn kernel_arguments(scenario: &Scenario, loops_per_jiffy: Option<u64>) -> String
     }
     if scenario.suspends() {
         let [agent, kmsg] = arch.lines;
-        all.push_str(&format!(" {AGENT_LINE}={} {KMSG_LINE}={}", agent.tty, kmsg.tty));
+        all.extend([" ", AGENT_LINE, "=", agent.tty, " ", KMSG_LINE, "=", kmsg.tty]);
     }
     if !machine.kernel_args.is_empty() {
         all.push(' ');
@@ -284,8 +284,9 @@ mod tests {
 
     #[test]
     fn a_guest_that_suspends_has_its_channels_on_serial_lines() {
-        let lane = "[[lane]]\nname = \"sleep\"\nsteps = [{ write = \"/sys/power/state\", data = \"mem\" }]\n";
-        let scenario = Scenario::parse(SAMPLE.0, &format!("{}{lane}", SAMPLE.1)).unwrap();
+        let sleeps =
+            "[[lane]]\nname = \"sleep\"\nsteps = [{ write = \"/sys/power/state\", data = \"mem\" }]\n";
+        let scenario = Scenario::parse(SAMPLE.0, &format!("{}{sleeps}", SAMPLE.1)).unwrap();
         let line =
             command_line(&scenario, boot(Accelerator::Tcg, Platform::Qemu, LaunchMode::Cold)).join(" ");
         assert!(line.contains("hotplug_agent=ttyS1 hotplug_kmsg=ttyS2"), "{line}");
