@@ -220,8 +220,8 @@ pub(crate) fn has_options(kernels: &Sides<Kernel>, scenario: &Scenario) -> Resul
         };
         if !missing.is_empty() {
             let names: Vec<String> = missing.iter().map(|name| format!("CONFIG_{name}")).collect();
-            let what = format!("scenario {} needs {}", scenario.name, names.join(", "));
-            return Err(Error::user(format!("{what}, which the kernels do not have"))
+            let what = format!("scenario {} needs options that these kernels lack", scenario.name);
+            return Err(Error::user(format!("{what} and --wide may have: {}", names.join(", ")))
                 .help("give --wide, or a fragment with --config"));
         }
     }
