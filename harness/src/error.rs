@@ -77,6 +77,17 @@ impl Error {
         self.kind
     }
 
+    /// The message with its evidence, in one line and without the remedy.
+    pub fn in_one_line(&self) -> String {
+        let lines = self.detail.iter().flat_map(|detail| detail.lines().map(str::trim));
+        [self.what.as_str()].into_iter().chain(lines).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The remedy, if there is one.
+    pub fn remedy(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
     /// The process's exit status for this error.
     pub fn exit_status(&self) -> u8 {
         match self.kind {

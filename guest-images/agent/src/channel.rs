@@ -2,10 +2,10 @@
 //! which are found by name (6.1 `drivers/char/virtio_console.c`), or the serial lines that the
 //! kernel's command line names.
 //!
-//! The host side of a virtio-serial port may be absent: before the harness connects, and between the saving of a
-//! checkpoint and the connection of the QEMU that restores it. Reads then return 0 at once
-//! (`port_fops_read`), and writes sleep until the host is back (`will_write_block`). Neither is an
-//! error here.
+//! The host side of a virtio-serial port may be absent: before the harness connects, and between
+//! the saving of a checkpoint and the connection of the QEMU that restores it. Reads then return 0
+//! at once (`port_fops_read`), and writes sleep until the host is back (`will_write_block`). Neither
+//! is an error here.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -94,8 +94,8 @@ pub(super) fn fit(
                 None
             }
             Err(error) if is_named => return Err(error),
-            // The help is for a scenario that the user named.
-            Err(error) => Some(error.to_string().lines().next().unwrap_or_default().to_owned()),
+            // The remedy is for a scenario that the user named.
+            Err(error) => Some(error.in_one_line()),
         };
         all.notes.push(ScenarioNote {
             name: scenario.name.clone(),

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::install::suite_source;
 use super::{Os, System};
 use crate::kernel::{Cache, Tool, capture};
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 
 /// The metapackage, which depends on the newest source of its suite.
 const NEWEST: &str = "linux-source";
@@ -48,14 +48,14 @@ pub async fn fetch(
     let folder = tempfile::Builder::new().prefix("apt-").tempdir_in(&sources)?;
     let apt = Apt { folder: folder.path(), suite, cancel };
     apt.prepare(&source)?;
-    apt.run("apt-get", &["update", "-q"]).await?;
+    apt.run("apt-get", &["update", "-q", "--error-on=any"], "the list of packages").await?;
     let package = match package {
         Some(package) => package.to_owned(),
-        None => newest(&apt.run("apt-cache", &["show", NEWEST]).await?).ok_or_else(|| {
+        None => newest(&apt.run("apt-cache", &["show", NEWEST], NEWEST).await?).ok_or_else(|| {
             Error::user(format!("{suite} has no {NEWEST}")).help("name a suite that has kernels, such as sid")
         })?,
     };
-    let printed = apt.run("apt-get", &["download", "--print-uris", &package]).await?;
+    let printed = apt.run("apt-get", &["download", "--print-uris", &package], &package).await?;
     let offer = Offer::parse(&printed)
         .ok_or_else(|| Error::infrastructure(format!("apt names no file of {package}")).detail(printed))?;
     let file = sources.join(&offer.file);
@@ -63,7 +63,7 @@ pub async fn fetch(
         return Ok(file);
     }
     // apt checks the file against the archive's signed hashes.
-    apt.run("apt-get", &["download", "-q", &package]).await?;
+    apt.run("apt-get", &["download", "-q", &package], &package).await?;
     fs_err::rename(folder.path().join(&offer.file), &file)?;
     Ok(file)
 }
@@ -80,11 +80,11 @@ impl Apt<'_> {
         for folder in ["state/lists/partial", "cache/archives/partial", "parts"] {
             fs_err::create_dir_all(self.folder.join(folder))?;
         }
-        Ok(files::write_whole(&self.folder.join("parts/suite.sources"), source.as_bytes())?)
+        Ok(fs_err::write(self.folder.join("parts/suite.sources"), source)?)
     }
 
-    /// Runs one of apt's programs in the folder, and returns its standard output.
-    async fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
+    /// Runs one of apt's programs in the folder to get `what`, and returns its standard output.
+    async fn run(&self, program: &str, arguments: &[&str], what: &str) -> Result<String> {
         let own = |name: &str, path: &str| format!("{name}={}", self.folder.join(path).display());
         let options = [
             own("Dir::State", "state"),
@@ -99,20 +99,12 @@ impl Apt<'_> {
         ];
         let options = options.iter().flat_map(|option| ["-o", option]);
         let tool = Tool::new(program, self.folder).args(options).args(arguments);
-        let said = capture(tool, self.cancel).await?;
-        let updates = arguments.first() == Some(&"update");
-        let failed = |said: &str| {
-            let what =
-                if updates { "the list of packages" } else { arguments.last().unwrap_or(&"a package") };
+        let out = capture(tool, self.cancel).await?.ok(|said| {
             Error::user(format!("apt could not get {what} of the suite {}", self.suite))
                 .detail(said)
                 .help("look whether the suite and the package exist, and whether apt reaches its archive")
-        };
-        // apt-get update ends well even if an archive has no such suite.
-        if said.good && updates && said.stderr.contains("W: Failed to fetch") {
-            return Err(failed(said.stderr.trim()));
-        }
-        Ok(String::from_utf8_lossy(&said.ok(failed)?).into_owned())
+        })?;
+        Ok(String::from_utf8_lossy(&out).into_owned())
     }
 }
 

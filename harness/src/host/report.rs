@@ -69,7 +69,7 @@ impl DoctorReport {
 fn help_for(system: &System, host: &Host, need: &'static Need) -> String {
     let plan = match plan(system, &host.os, &[need], host.qemu.as_ref()) {
         Ok(plan) => plan,
-        Err(error) => return in_parts(&error).1,
+        Err(error) => return remedy(&error),
     };
     if plan.source.is_some() {
         return format!("{INSTALL_ALL} (also writes {OUR_SOURCE})");
@@ -81,20 +81,14 @@ fn help_for(system: &System, host: &Host, need: &'static Need) -> String {
     }
 }
 
-/// Splits an error into its message and its help.
-fn in_parts(error: &Error) -> (String, String) {
-    let text = error.to_string();
-    let (what, help) = text.split_once("\n  help: ").unwrap_or((&text, "see above"));
-    (what.lines().map(str::trim).collect::<Vec<_>>().join("; "), help.to_owned())
+fn remedy(error: &Error) -> String {
+    error.remedy().unwrap_or("see above").to_owned()
 }
 
 fn accelerator(acceleration: Option<&Result<Acceleration>>) -> Row {
     let (found, help) = match acceleration {
         Some(Ok(found)) => (found.to_string(), None),
-        Some(Err(error)) => {
-            let (what, help) = in_parts(error);
-            (what, Some(help))
-        }
+        Some(Err(error)) => (error.in_one_line(), Some(remedy(error))),
         None => ("not known without QEMU".to_owned(), Some("install QEMU, then: hotplug doctor".to_owned())),
     };
     Row {

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use hotplug_protocol::{AGENT_LINE, AGENT_PORT, KMSG_LINE, KMSG_PORT};
 
-use crate::arch::Platform;
+use crate::arch::{Platform, SerialLine};
 use crate::bytes::Bytes;
 use crate::host::Accelerator;
-use crate::scenario::{Clock, Machine, Scenario, Topology};
+use crate::scenario::{Clock, Guest, Machine, Scenario, Topology};
 
 use super::Inherited;
 
@@ -51,24 +51,24 @@ pub enum LaunchMode {
 /// `panic=-1` reboots at once, and `-no-reboot` turns the reboot into an exit. The log buffer holds
 /// all messages of a trial, in case the agent is slow. The 512 devices of BSD terminals, which no
 /// guest uses, would take a third of a boot's initcalls (drivers/tty/pty.c).
-///
-/// A guest that suspends has its channels on serial lines: in 7.3, virtio-console sends nothing after
-/// a suspend (docs/findings/virtio-console-suspend.md). Other guests have virtio-serial, which is
-/// faster under emulation.
-fn kernel_arguments(scenario: &Scenario, loops_per_jiffy: Option<u64>) -> String {
-    let machine = &scenario.machine;
+/// `lines` are the serial lines of the agent's channels, if they are on some.
+fn kernel_arguments(
+    machine: &Machine,
+    guest: &Guest,
+    lines: Option<&[SerialLine; 2]>,
+    loops_per_jiffy: Option<u64>,
+) -> String {
     let arch = machine.kind.arch();
     let mut all = format!(
         "console={} panic=-1 {} pty.legacy_count=0 log_buf_len=16M sysctl.kernel.hung_task_timeout_secs=30 printk.devkmsg=on no_hash_pointers memhp_default_state={}",
         arch.console,
         arch.kernel_args,
-        scenario.guest.memory_online.kernel_word()
+        guest.memory_online.kernel_word()
     );
     if let Some((option, loops)) = arch.delay_loop.zip(loops_per_jiffy) {
         all.extend([" ", option, "=", &loops.to_string()]);
     }
-    if scenario.suspends() {
-        let [agent, kmsg] = arch.lines;
+    if let Some([agent, kmsg]) = lines {
         all.extend([" ", AGENT_LINE, "=", agent.tty, " ", KMSG_LINE, "=", kmsg.tty]);
     }
     if !machine.kernel_args.is_empty() {
@@ -82,6 +82,9 @@ fn kernel_arguments(scenario: &Scenario, loops_per_jiffy: Option<u64>) -> String
 /// QEMU inherits them.
 pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     let machine = &scenario.machine;
+    // In 7.3, virtio-console sends nothing after a suspend (docs/findings/virtio-console-suspend.md).
+    // For other guests virtio-serial is faster under emulation.
+    let lines = scenario.suspends().then_some(machine.kind.arch().lines);
     let mut line: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| line.extend([option.to_owned(), value]);
 
@@ -136,7 +139,7 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     add("-m", format!("{},slots={},maxmem={}", machine.memory, machine.slots, machine.max_memory));
     add("-kernel", Inherited::Kernel.path());
     add("-initrd", Inherited::Initrd.path());
-    add("-append", kernel_arguments(scenario, boot.loops_per_jiffy));
+    add("-append", kernel_arguments(machine, &scenario.guest, lines, boot.loops_per_jiffy));
 
     // Before all others: an IOMMU translates only for devices that come after it.
     for device in &machine.devices {
@@ -149,8 +152,7 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     add("-serial", "chardev:serial".into());
     add("-chardev", socket("agent", Inherited::Agent));
     add("-chardev", socket("kmsg", Inherited::Kmsg));
-    if scenario.suspends() {
-        let [agent, kmsg] = machine.kind.arch().lines;
+    if let Some([agent, kmsg]) = lines {
         add("-device", format!("{},chardev=agent", agent.device));
         add("-device", format!("{},chardev=kmsg", kmsg.device));
     } else {
