@@ -85,6 +85,7 @@ pub(super) fn fit(
     let in_looks = !is_named && chosen.len() > 1 && trials.end.is_none() && !open_ended;
     let usual = |trials: u32| if in_looks { trials.min(FIRST_LOOK) } else { trials };
     let mut all = Fitting { parts: Vec::new(), notes: Vec::new(), looks: if in_looks { 2 } else { 1 } };
+    let mut refused = Vec::new();
     for Chosen { scenario, text } in chosen {
         let fits = host.fits(scenario, accelerator);
         let fits = fits.and_then(|()| environment::has_options(kernels, scenario));
@@ -94,8 +95,11 @@ pub(super) fn fit(
                 None
             }
             Err(error) if is_named => return Err(error),
-            // The remedy is for a scenario that the user named.
-            Err(error) => Some(error.in_one_line()),
+            Err(error) => {
+                let line = error.in_one_line();
+                refused.push((&scenario.name, error));
+                Some(line)
+            }
         };
         all.notes.push(ScenarioNote {
             name: scenario.name.clone(),
@@ -106,9 +110,10 @@ pub(super) fn fit(
         });
     }
     if all.parts.is_empty() {
-        let why = |note: &ScenarioNote| Some(format!("{}: {}", note.name, note.left_out.as_ref()?));
-        let reasons: Vec<_> = all.notes.iter().filter_map(why).collect();
-        return Err(Error::user("no scenario can run here").detail(reasons.join("\n")));
+        // With nothing left to run, the remedies count as well.
+        let reasons = refused.iter().map(|(name, error)| format!("{name}: {error}"));
+        let reasons = reasons.collect::<Vec<_>>().join("\n");
+        return Err(Error::user("no scenario can run here").detail(reasons));
     }
     Ok(all)
 }
