@@ -14,6 +14,7 @@ use crate::bytes::Bytes;
 use crate::events::{Builds, Listener, RunEvent};
 use crate::host::{self, Acceleration, Accelerator, AcceleratorRequest, System};
 use crate::kernel::{self, Cache, Kernel, KernelPair, PairRequest, PairSpec, build_pair};
+use crate::program_files;
 use crate::record::{HostRecord, KernelNote, Run, RunFolder};
 use crate::rendezvous::Places;
 use crate::scenario::{Clock, Scenario};
@@ -189,11 +190,13 @@ impl HostEnv {
         // on another processor.
         let (sandbox, lock_layouts) = tokio::join!(has_sandbox(&self.qemu.path), lock_layouts(kernels));
         let images = Sides { before: &*kernels.before.image, after: &*kernels.after.image };
+        let modules =
+            Sides { before: kernels.before.modules.as_deref(), after: kernels.after.modules.as_deref() };
         let releases = [&*run.kernels.before.release, &*run.kernels.after.release];
         Ok(TrialContext {
-            initrd: Sealed::of(initramfs)?,
+            initrd: initrds(initramfs, kernels, &scenario)?,
             kernels: Sides { before: Sealed::copy_of(images.before)?, after: Sealed::copy_of(images.after)? },
-            on_disk: OnDisk::new(images, initramfs)?,
+            on_disk: OnDisk::new(images, initramfs, modules)?,
             identity: Identity::choose(accelerator)?,
             sandbox,
             qemu: self.qemu.clone(),
@@ -209,20 +212,37 @@ impl HostEnv {
     }
 }
 
+/// The initramfs of each kernel for a scenario: the agent's, the kernel's modules, and the files of
+/// the scenario's programs.
+pub(crate) fn initrds(
+    initramfs: &[u8],
+    kernels: &Sides<Kernel>,
+    scenario: &Scenario,
+) -> Result<Sides<Sealed>> {
+    let files = scenario.files.as_ref().map_or(&[][..], |files| files.bytes());
+    let one = |kernel: &Kernel| {
+        let modules = kernel.modules.as_ref().map(fs_err::read).transpose()?.unwrap_or_default();
+        Sealed::of(&[initramfs, &modules, files].concat())
+    };
+    Ok(Sides { before: one(&kernels.before)?, after: one(&kernels.after)? })
+}
+
 /// Checks that both kernels have the options without which the scenario's loads and operations
 /// cannot run. Those of an image are not known. Fails with a user error that names them.
 pub(crate) fn has_options(kernels: &Sides<Kernel>, scenario: &Scenario) -> Result<()> {
     let needed = scenario.kernel_options();
     for kernel in [&kernels.before, &kernels.after] {
-        let missing = match &kernel.config {
-            Some(config) if !needed.is_empty() => kernel::missing_options(config, &needed)?,
-            _ => Vec::new(),
-        };
+        let missing = kernel::missing_options(kernel, &needed)?;
         if !missing.is_empty() {
             let names: Vec<String> = missing.iter().map(|name| format!("CONFIG_{name}")).collect();
             let what = format!("scenario {} needs options that these kernels lack", scenario.name);
-            return Err(Error::user(format!("{what} and --wide may have: {}", names.join(", ")))
-                .help("give --wide, or a fragment with --config"));
+            let names = names.join(", ");
+            return Err(if kernel.is_built() {
+                Error::user(format!("{what} and --wide may have: {names}"))
+                    .help("give --wide, or a fragment with --config")
+            } else {
+                Error::user(format!("{what}, or have as modules that guests do not load: {names}"))
+            });
         }
     }
     Ok(())
@@ -235,10 +255,8 @@ pub(crate) fn places(kernels: &Sides<Kernel>, scenario: &Scenario) -> Result<Opt
     }
     let one = |side: Side| {
         let vmlinux = kernels.of(side).vmlinux.as_ref().ok_or_else(|| {
-            Error::user(format!(
-                "cannot set breakpoints: the {side} kernel was given as an image, without a vmlinux"
-            ))
-            .help("give its source instead, so that hotplug builds it")
+            Error::user(format!("cannot set breakpoints: the {side} kernel was given without a vmlinux"))
+                .help("give its source instead, so that hotplug builds it, or the symbols of its package")
         })?;
         Ok::<_, Error>(Arc::new(Places::find(vmlinux, side, scenario.holds.points())?))
     };
@@ -259,7 +277,7 @@ async fn lock_layouts(kernels: &Sides<Kernel>) -> Sides<std::result::Result<Arc<
 }
 
 async fn lock_layout(kernel: &Kernel) -> std::result::Result<Arc<Layout>, Unavailable> {
-    let given = || Unavailable::because("its kernel was given as an image, without a vmlinux");
+    let given = || Unavailable::because("its kernel was given without a vmlinux");
     let vmlinux = kernel.vmlinux.clone().ok_or_else(given)?;
     match kernel::blocking(move || Ok(Layout::of(&vmlinux)?)).await {
         Ok(Some(layout)) => Ok(Arc::new(layout)),
@@ -308,6 +326,8 @@ pub(crate) fn note(kernel: &Kernel) -> KernelNote {
         image_hash: kernel.image_hash.clone(),
         image: kernel.image.clone(),
         left_out: kernel.left_out().to_vec(),
+        basis: kernel.basis().cloned(),
+        lacks: kernel.lacks().to_vec(),
     }
 }
 
@@ -324,7 +344,20 @@ pub fn kept_scenario(folder: &Path, run: &Run, name: &str) -> Result<(Scenario, 
         return Err(Error::user(format!("{} has changed since the run began", path.display()))
             .help("restore the original file"));
     }
-    Ok((Scenario::parse(&format!("{}.toml", note.name), &text)?, text))
+    let mut scenario = Scenario::parse(&format!("{}.toml", note.name), &text)?;
+    if scenario.has_program_files() {
+        let named = run.spec.scenarios.paths();
+        let file = named.iter().find(|file| file.file_stem().is_some_and(|stem| stem == &*note.name));
+        scenario = scenario.with_paths_from(file.and_then(|file| file.parent()).unwrap_or(Path::new("")));
+        let files = program_files::kept(folder, &note.name)?.ok_or_else(|| {
+            Error::user(format!(
+                "the run lacks the files of its programs, {}",
+                program_files::place(&note.name).display()
+            ))
+        })?;
+        scenario.files = Some(Arc::new(files));
+    }
+    Ok((scenario, text))
 }
 
 /// What the scenarios of an earlier run test, in words.
@@ -397,18 +430,24 @@ pub(crate) fn check_same_environment(run: &Run, here: &HostEnv, initramfs: &[u8]
     Ok(Accelerator::Kvm)
 }
 
-/// Stores the inputs of the trials, except the kernels, in the run's folder. `scenarios` are names
-/// and texts.
+/// Stores the inputs of the trials, except the kernels, in the run's folder. `scenarios` have their
+/// texts.
 pub(crate) fn save_inputs<'a>(
     folder: &RunFolder,
     run: &Run,
-    scenarios: impl IntoIterator<Item = (&'a str, &'a str)>,
+    scenarios: impl IntoIterator<Item = (&'a Scenario, &'a str)>,
     initramfs: &[u8],
 ) -> Result<()> {
-    for (name, text) in scenarios {
-        let path = folder.path().join(run.scenario_file(name));
+    let write = |place: &Path, bytes: &[u8]| {
+        let path = folder.path().join(place);
         fs_err::create_dir_all(path.parent().unwrap_or(folder.path()))?;
-        fs_err::write(path, text)?;
+        fs_err::write(path, bytes)
+    };
+    for (scenario, text) in scenarios {
+        write(Path::new(&run.scenario_file(&scenario.name)), text.as_bytes())?;
+        if let Some(files) = &scenario.files {
+            write(&program_files::place(&scenario.name), files.bytes())?;
+        }
     }
     Ok(fs_err::write(folder.path().join(OnDisk::INITRAMFS), initramfs)?)
 }

@@ -2,7 +2,9 @@
 //!
 //! It is a gzip'd newc archive (Linux's
 //! Documentation/driver-api/early-userspace/buffer-format.rst). The same agent gives the same
-//! bytes, because the archive has no times and no inode numbers, and root owns all files.
+//! bytes, because the archive has no times and no inode numbers, and root owns all files. Further
+//! archives, such as those of a kernel's modules, can follow it: each has a length that is a
+//! multiple of 4 bytes, which the kernel requires where one archive ends and the next begins.
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -41,7 +43,58 @@ pub fn pack(agent: &[u8]) -> Result<Vec<u8>> {
     // The header's time is 0 unless set.
     let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
     gzip.write_all(&archive).map_err(whole)?;
-    gzip.finish().map_err(whole)
+    gzip.finish().map(aligned).map_err(whole)
+}
+
+/// A file of a further archive.
+#[derive(Debug)]
+pub(crate) struct Item {
+    /// The path, without a leading slash.
+    pub(crate) path: String,
+    pub(crate) kind: Kind,
+}
+
+/// The kind of a file, and what it has.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Folder,
+    File {
+        permissions: u32,
+        bytes: Vec<u8>,
+    },
+    /// A symbolic link to this path.
+    Link(String),
+}
+
+/// The bytes of an archive of these files, which can follow the initramfs. A folder comes before its
+/// files.
+pub(crate) fn archive_of(items: impl Iterator<Item = Item>) -> Result<Vec<u8>> {
+    let pack = || -> std::io::Result<Vec<u8>> {
+        let mut archive = Vec::new();
+        for Item { path, kind } in items {
+            match kind {
+                Kind::Folder => {
+                    entry(&path, ModeFileType::Directory, 0o755).write(&mut archive, 0).finish()?;
+                }
+                Kind::File { permissions, bytes } => file(&mut archive, &path, permissions, &bytes)?,
+                Kind::Link(to) => {
+                    let size = u32::try_from(to.len()).map_err(std::io::Error::other)?;
+                    let mut writer = entry(&path, ModeFileType::Symlink, 0o777).write(&mut archive, size);
+                    writer.write_all(to.as_bytes())?;
+                    writer.finish()?;
+                }
+            }
+        }
+        trailer(&mut archive)?;
+        Ok(aligned(archive))
+    };
+    pack().map_err(|error| Error::infrastructure(format!("cannot pack files for the guest: {error}")))
+}
+
+/// Adds zeros up to a multiple of 4 bytes.
+fn aligned(mut archive: Vec<u8>) -> Vec<u8> {
+    archive.resize(archive.len().next_multiple_of(4), 0);
+    archive
 }
 
 fn archive(agent: &[u8]) -> std::io::Result<Vec<u8>> {
@@ -52,12 +105,16 @@ fn archive(agent: &[u8]) -> std::io::Result<Vec<u8>> {
     let (major, minor) = CONSOLE;
     let console = entry("dev/console", ModeFileType::Char, 0o600).rdev_major(major).rdev_minor(minor);
     console.write(&mut archive, 0).finish()?;
-    let size = u32::try_from(agent.len()).map_err(std::io::Error::other)?;
-    let mut init = entry("init", ModeFileType::Regular, 0o755).write(&mut archive, size);
-    init.write_all(agent)?;
-    init.finish()?;
+    file(&mut archive, "init", 0o755, agent)?;
     trailer(&mut archive)?;
     Ok(archive)
+}
+
+fn file(archive: &mut Vec<u8>, name: &str, permissions: u32, bytes: &[u8]) -> std::io::Result<()> {
+    let size = u32::try_from(bytes.len()).map_err(std::io::Error::other)?;
+    let mut writer = entry(name, ModeFileType::Regular, permissions).write(archive, size);
+    writer.write_all(bytes)?;
+    writer.finish().map(drop)
 }
 
 fn entry(name: &str, kind: ModeFileType, permissions: u32) -> Builder {
@@ -117,6 +174,28 @@ mod tests {
         flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut archive).unwrap();
         let init = entries(&archive).into_iter().find(|(name, ..)| name == "init").unwrap();
         assert!(init.3 == AGENT);
+    }
+
+    #[test]
+    fn further_files_can_follow() {
+        let packed = pack(b"agent").unwrap();
+        let item = |path: &str, kind| Item { path: path.into(), kind };
+        let items = [
+            item("modules", Kind::Folder),
+            item("modules/a", Kind::Link("one.ko".into())),
+            item("modules/one.ko", Kind::File { permissions: 0o644, bytes: b"ELF".to_vec() }),
+        ];
+        let more = archive_of(items.into_iter()).unwrap();
+        assert_eq!((packed.len() % 4, more.len() % 4), (0, 0));
+        let found = entries(&more).into_iter().map(|(name, mode, _, contents)| (name, mode, contents));
+        let expected = [
+            ("modules", "40755", ""),
+            ("modules/a", "120777", "one.ko"),
+            ("modules/one.ko", "100644", "ELF"),
+        ];
+        let expected =
+            expected.map(|(name, mode, text)| (name.to_owned(), mode.to_owned(), text.as_bytes().to_vec()));
+        assert_eq!(found.collect::<Vec<_>>(), expected);
     }
 
     #[test]

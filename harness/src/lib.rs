@@ -32,6 +32,7 @@ pub mod limits;
 pub mod overlap;
 pub mod present;
 pub mod process;
+pub mod program_files;
 pub mod prove;
 pub mod reach;
 pub mod record;

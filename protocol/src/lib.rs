@@ -8,12 +8,14 @@
 //!
 //! Times are microseconds of the guest's `CLOCK_MONOTONIC`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The version of the protocol. Any change that an older peer would misread increases it. The agent
 /// is embedded in the harness, so the two versions differ only if a checkpoint is older than an
 /// update of the harness; the host then boots the guest again.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// Name of the virtio-serial port for [`Ask`] and [`Say`], as in
 /// `/sys/class/virtio-ports/*/name`.
@@ -93,6 +95,9 @@ pub enum Request {
     },
     /// End all loads and wait for them: [`Answer::LoadEnded`].
     StopLoad,
+    /// Run a program of the user to its end: [`Answer::Ran`], or [`Answer::Failed`] if it cannot be
+    /// started.
+    Run(ProgramRun),
     /// Read how often each line of the instrumented files of the kernel ran: [`Answer::Counters`].
     Counters,
     /// Send every kernel record printed so far: [`Answer::Drained`] with the newest sequence number
@@ -147,9 +152,98 @@ pub struct Load {
     /// [`LoadKind::HugetlbMemory`]: the memory that each worker keeps, 16 MiB if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// For [`LoadKind::Program`]: the program that each loop runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramRun>,
+    /// For [`LoadKind::Program`]: whether it is a finding if the program does not succeed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub must_succeed: bool,
     /// Whether each loop is timed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub timed: bool,
+}
+
+/// The folder in the guest that has the files of the user's programs: those of the program `a` are
+/// in `/programs/a`.
+pub const PROGRAMS: &str = "/programs";
+
+/// The folder in the guest that the user's programs have as their root, if there is one.
+pub const ROOTFS: &str = "/rootfs";
+
+/// A program of the user.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProgramRun {
+    /// Its name in the scenario.
+    pub name: String,
+    /// The file and its arguments.
+    pub run: Vec<String>,
+    /// Its environment, in addition to `PATH` and `HOME`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Its working folder, below its root.
+    pub folder: String,
+    /// Whether [`ROOTFS`] is its root.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_rootfs: bool,
+    /// CPUs that it may run on, all of them online at its start; any if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cpus: Vec<u32>,
+    /// The time after which it and all that it started are killed, in milliseconds.
+    pub limit_ms: u64,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProgramEnd {
+    /// With this exit status.
+    Exited(i32),
+    /// By this signal.
+    Signalled(i32),
+    /// It was killed at its limit.
+    TimedOut,
+}
+
+impl std::fmt::Display for ProgramEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(status) => write!(f, "exit status {status}"),
+            Self::Signalled(signal) => write!(f, "ended by signal {signal}"),
+            Self::TimedOut => f.write_str("killed at its limit"),
+        }
+    }
+}
+
+/// The result of a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ran {
+    /// How it ended.
+    pub end: ProgramEnd,
+    /// What it printed on both outputs: the beginning, and the end.
+    pub output: Output,
+}
+
+/// The output of a program. Bytes that are not UTF-8 are replaced.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// The beginning.
+    pub start: String,
+    /// The number of bytes between the beginning and the end, which were not kept.
+    #[serde(default)]
+    pub left_out: u64,
+    /// The end. Empty if the beginning is all.
+    #[serde(default)]
+    pub end: String,
+}
+
+impl Output {
+    /// Its last line that is not blank.
+    pub fn last_line(&self) -> &str {
+        let last = |text: &'_ str| -> Option<usize> { text.trim_end().rfind('\n').map(|at| at + 1) };
+        let text = if self.end.trim().is_empty() { &self.start } else { &self.end };
+        text.trim_end().get(last(text).unwrap_or(0)..).unwrap_or_default().trim()
+    }
 }
 
 /// The work of a load, in an endless loop.
@@ -202,6 +296,8 @@ pub enum LoadKind {
     BlockIo,
     /// Lets worker threads of `io_uring` take eight requests.
     IoUring,
+    /// Runs `program` to its end.
+    Program,
 }
 
 /// One line of the agent.
@@ -250,6 +346,8 @@ pub enum Answer {
     Done,
     /// To [`Request::StopLoad`]: the result of each load, in the order in which they were started.
     LoadEnded(Vec<LoadEnd>),
+    /// To [`Request::Run`].
+    Ran(Ran),
     /// To [`Request::Drain`]: the newest `/dev/kmsg` sequence number sent so far; null if the
     /// kernel printed nothing.
     Drained(Option<u64>),
@@ -267,6 +365,9 @@ pub enum Answer {
 pub struct LoadEnd {
     /// Loops completed.
     pub loops: u64,
+    /// For a program: the loops in which it did not succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<Failures>,
     /// For a timed load: the completed loops, worker after worker, at most the first 65,536 of
     /// each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -275,6 +376,15 @@ pub struct LoadEnd {
     /// taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unfinished: Vec<LoopTime>,
+}
+
+/// The loops of a load in which its program did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failures {
+    /// Their number.
+    pub number: u64,
+    /// How the program ended in the last of them, and its last line.
+    pub last: String,
 }
 
 /// One loop of a timed load.
@@ -399,10 +509,20 @@ mod tests {
             path: Some("/proc/sys/vm/numa_stat".into()),
             data: vec!["0".into(), "1".into()],
             bytes: None,
+            program: None,
+            must_succeed: false,
             timed: true,
         };
         let line = serde_json::to_string(&Request::StartLoad { loads: vec![load.clone()] }).unwrap();
         assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), Request::StartLoad { loads: vec![load] });
+    }
+
+    #[test]
+    fn the_last_line_of_an_output_is_found() {
+        let output = |start: &str, end: &str| Output { start: start.into(), left_out: 0, end: end.into() };
+        assert_eq!(output("", "").last_line(), "");
+        assert_eq!(output("one\ntwo\n\n", "").last_line(), "two");
+        assert_eq!(output("one\n", "..three\nfour").last_line(), "four");
     }
 
     #[test]

@@ -7,14 +7,14 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-use hotplug_protocol::{Load, LoadEnd};
+use hotplug_protocol::{Failures, Load, LoadEnd};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::channel::Outbox;
-use crate::{timed, worker};
+use crate::{program, timed, worker};
 
 /// The time in which a worker may end its last loop before it is killed, in milliseconds.
 const LAST_LOOP: u16 = 300;
@@ -57,6 +57,12 @@ impl Loads {
         let end = |workers: Vec<Worker>| {
             workers.into_iter().map(Worker::end).fold(LoadEnd::default(), |mut all, one| {
                 all.loops += one.loops;
+                all.failures = match (all.failures, one.failures) {
+                    (Some(some), Some(more)) => {
+                        Some(Failures { number: some.number + more.number, last: more.last })
+                    }
+                    (some, more) => some.or(more),
+                };
                 all.times.extend(one.times);
                 all.unfinished.extend(one.unfinished);
                 all
@@ -144,7 +150,8 @@ impl Worker {
         // The file is shorter if the worker has not reached its loop.
         let is_read = self.loops.read_exact_at(&mut count, 0).is_ok();
         let loops = if is_read { u64::from_ne_bytes(count) } else { 0 };
-        LoadEnd { loops, times: told.0, unfinished: told.1.into_iter().collect() }
+        let failures = program::failures(self.child.id());
+        LoadEnd { loops, failures, times: told.0, unfinished: told.1.into_iter().collect() }
     }
 }
 

@@ -28,9 +28,11 @@ mod listening;
 mod load;
 mod mapping;
 mod merged_memory;
+mod modules;
 mod pace;
 mod per_cpu;
 mod plan9;
+mod program;
 mod serve;
 mod slab_cache;
 mod snapshot;
@@ -63,6 +65,8 @@ fn main() -> ExitCode {
 fn agent() -> io::Result<()> {
     // If the OOM killer ended the agent, the host could no longer send requests to the guest.
     std::fs::write("/proc/self/oom_score_adj", "-1000")?;
+    // Before the ports are sought: a module may bring them.
+    modules::load();
     // Before sysfs is read: the socket then has the events of all later changes.
     let uevents = uevents::listen()?;
     let [agent_port, kmsg_port] = channel::ports()?;

@@ -16,7 +16,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::channel::{Lines, Outbox};
 use crate::kmsg::Drainer;
 use crate::load::Loads;
-use crate::{counters, listening, pace, snapshot, worker};
+use crate::{counters, listening, pace, program, snapshot, worker};
 
 /// Whether writes begin at a fixed point between two ticks of the clock ([`Request::Steady`]).
 static STEADY: AtomicBool = AtomicBool::new(false);
@@ -64,6 +64,7 @@ fn thread_name(request: &Request) -> &'static str {
         Request::Read { .. } => "agent-read",
         Request::Write { .. } | Request::WriteFailing { .. } => "agent-write",
         Request::StartLoad { .. } | Request::StopLoad => "agent-load",
+        Request::Run(_) => "agent-program",
         Request::Counters => "agent-counters",
         Request::Drain => "agent-drain",
         Request::Reseed { .. } => "agent-reseed",
@@ -112,6 +113,10 @@ fn perform(request: Request, loads: &Loads, out: &Outbox) -> Answer {
             Err(error) => failed("start a load", &error),
         },
         Request::StopLoad => Answer::LoadEnded(loads.stop(out)),
+        Request::Run(wanted) => match program::run(&wanted, &program::group_of_step()) {
+            Ok(ran) => Answer::Ran(ran),
+            Err(error) => failed(&format!("start the program {}", wanted.name), &error),
+        },
         Request::Counters => match counters::read() {
             Ok(all) => Answer::Counters(all),
             Err(error) => failed("read the kernel's counters", &error),

@@ -25,12 +25,13 @@ use crate::mapping::{Mapping, PAGE_BYTES, READ_WRITE};
 use crate::merged_memory::MergedMemory;
 use crate::pace::Pace;
 use crate::per_cpu::{Deadline, PerfEvents, Timers};
+use crate::program::Runs;
 use crate::slab_cache::SlabCache;
 use crate::swapped_memory::SwappedMemory;
 use crate::timed::Times;
 use crate::uring::Uring;
 use crate::virtual_machine::VirtualMachine;
-use crate::{churn, huge_memory, snapshot};
+use crate::{churn, huge_memory, program, snapshot};
 
 /// Written to standard error when the loop begins. Any other output there is an error.
 pub(crate) const STARTED: u8 = b'.';
@@ -171,6 +172,7 @@ fn prepare(load: &Load, worker: u32) -> io::Result<Box<dyn Loop>> {
         LoadKind::VirtualMachine => Box::new(VirtualMachine::new()?),
         LoadKind::BlockIo => Box::new(BlockIo::open(path()?)?),
         LoadKind::IoUring => Box::new(Uring::new()?),
+        LoadKind::Program => Box::new(Runs::new(load.program.as_ref(), worker)?),
     })
 }
 
@@ -198,6 +200,7 @@ fn scratch(worker: u32) -> PathBuf {
 /// Removes the leftovers of a killed worker.
 pub(crate) fn clean_up(worker: u32) {
     let _ = std::fs::remove_file(scratch(worker));
+    program::clean_up(worker);
     churn::clean_up(worker);
     SlabCache::clean_up(worker);
     Cgroup::clean_up(worker);

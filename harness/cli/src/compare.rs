@@ -67,6 +67,7 @@ Examples:
   hotplug compare my.patch
   hotplug compare --source ~/src/linux --before v6.12 --after my-branch
   hotplug compare --scenario scenarios/random-soup.toml --for 30m my-series/
+  hotplug compare --before-package linux-image-6.1.0-50-amd64.deb --after-package linux-image-6.1.0-57-amd64.deb
   hotplug compare --exact --scenario scenarios/latency.toml my.patch
   hotplug compare --continue last --trials 50
 
@@ -81,7 +82,7 @@ pub struct CompareArgs {
         long = "continue",
         value_name = "RESULT",
         conflicts_with_all = [
-            "patches", "source", "before", "after", "before_image", "after_image", "config", "no_default_config",
+            "patches", "source", "before", "after", "before_image", "after_image", "before_package", "after_package", "config", "defconfig", "make", "no_default_config",
             "wide", "narrow", "jobs", "scenario", "time", "until_report", "until_seen", "until_decided", "cold", "seed", "results", "accel"
         ]
     )]
@@ -178,7 +179,8 @@ impl CompareArgs {
         let scenarios = self.scenarios();
         let kernels = self.pair.spec();
         // Breadth is what the portfolio is for. A scenario that the user chose is a narrow question.
-        let wide = kernels.wide || scenarios.name().is_some() && !self.narrow && !kernels.no_default_config;
+        // A configuration that the user chose is left as it is.
+        let wide = kernels.wide || scenarios.name().is_some() && !self.narrow && kernels.is_of_the_harness();
         ComparisonSpec {
             kernels: PairSpec { wide, ..kernels },
             scenarios,

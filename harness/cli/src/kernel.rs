@@ -18,7 +18,7 @@ use hotplug::present::build::BuildReporter;
 pub enum KernelCommand {
     /// Build the kernels before and after a patch
     Build(Box<BuildArgs>),
-    /// Download a kernel source of another Debian suite, and print its file
+    /// Download a kernel or its source of another Debian suite, and print the file
     Fetch(FetchArgs),
     /// List the kernels and sources in the cache
     List(ListArgs),
@@ -52,9 +52,29 @@ pub struct PairArgs {
     /// bzImage to use as the after kernel
     #[arg(long, value_name = "FILE", conflicts_with = "patches")]
     pub after_image: Option<PathBuf>,
+    /// Distribution's package with the before kernel, or a folder with vmlinuz, config and
+    /// lib/modules
+    #[arg(long, value_name = "DEB|DIR", conflicts_with_all = ["before_image", "before", "base_patch"])]
+    pub before_package: Option<PathBuf>,
+    /// Distribution's package with the after kernel, or a folder with its files
+    #[arg(long, value_name = "DEB|DIR", conflicts_with_all = ["after_image", "after", "patches"])]
+    pub after_package: Option<PathBuf>,
+    /// vmlinux of the before package, or the package with its debug information
+    #[arg(long, value_name = "DEB|FILE", requires = "before_package")]
+    pub before_symbols: Option<PathBuf>,
+    /// vmlinux of the after package, or the package with its debug information
+    #[arg(long, value_name = "DEB|FILE", requires = "after_package")]
+    pub after_symbols: Option<PathBuf>,
     /// Config fragment over the harness's own; can be given several times, the last one wins
     #[arg(long, value_name = "FILE")]
     pub config: Vec<PathBuf>,
+    /// Configuration to judge in place of the harness's own: a whole .config, or a target of the
+    /// source's make, such as defconfig. Only what hotplug cannot do without is laid over it
+    #[arg(long, value_name = "NAME|FILE", conflicts_with = "no_default_config")]
+    pub defconfig: Option<String>,
+    /// Variable for the kernel's make, such as LLVM=1, CC=gcc-11 or W=1; can be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub make: Vec<String>,
     /// Omit the harness's own fragment: the config is tinyconfig with the --config fragments
     #[arg(long)]
     pub no_default_config: bool,
@@ -74,7 +94,8 @@ pub struct PairArgs {
 #[command(after_help = "\
 Examples:
   hotplug kernel build my.patch
-  hotplug kernel build --source linux-source-6.12 --config debug.config my.patch")]
+  hotplug kernel build --source linux-source-6.12 --config debug.config my.patch
+  hotplug kernel build --source ~/src/linux --defconfig x86_64_defconfig --make LLVM=1 my.patch")]
 pub struct BuildArgs {
     /// Options that select the two kernels.
     #[command(flatten)]
@@ -90,13 +111,14 @@ pub struct BuildArgs {
 Examples:
   hotplug kernel fetch trixie-backports
   hotplug compare --source \"$(hotplug kernel fetch sid)\" my.patch
+  hotplug kernel fetch trixie linux-image-amd64
 
 Nothing is installed, and root is not needed: the package is kept in the cache, as a file.")]
 pub struct FetchArgs {
     /// Suite of the archive of this machine's release, such as trixie-backports or sid
     #[arg(value_name = "SUITE")]
     pub suite: String,
-    /// Package with the source, such as linux-source-6.12 [default: that of the newest kernel]
+    /// Package, such as linux-source-6.12 or linux-image-amd64 [default: the newest kernel's source]
     #[arg(value_name = "PACKAGE")]
     pub package: Option<String>,
     /// Kernel cache [default: ~/.cache/hotplug]
@@ -145,7 +167,13 @@ impl PairArgs {
             after: self.after.clone(),
             before_image: self.before_image.clone(),
             after_image: self.after_image.clone(),
+            before_package: self.before_package.clone(),
+            after_package: self.after_package.clone(),
+            before_symbols: self.before_symbols.clone(),
+            after_symbols: self.after_symbols.clone(),
             config: self.config.clone(),
+            defconfig: self.defconfig.clone(),
+            make: self.make.clone(),
             no_default_config: self.no_default_config,
             wide: self.wide,
             jobs: self.jobs,
@@ -202,7 +230,12 @@ fn pair_text(pair: &KernelPair) -> String {
             [] => String::new(),
             names => format!("        not in this source: {}\n", names.join(", ")),
         };
-        format!("{which:<7} {id}  {release}  {:<18} {}\n{left_out}", built.to_string(), image.display())
+        let basis = kernel.basis().map_or_else(String::new, |basis| format!("        {}\n", basis.words()));
+        format!(
+            "{which:<7} {id}  {release}  {:<18} {}\n{left_out}{basis}",
+            built.to_string(),
+            image.display()
+        )
     };
     let mut text = line(Side::Before, &pair.before) + &line(Side::After, &pair.after);
     if pair.same_image() && pair.before.id != pair.after.id {

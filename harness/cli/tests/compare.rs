@@ -9,6 +9,8 @@ mod fleet;
 mod latency;
 mod locks;
 mod overlap;
+mod packages;
+mod programs;
 mod prove;
 mod race;
 #[path = "common/recorded.rs"]

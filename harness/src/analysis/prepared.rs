@@ -57,7 +57,7 @@ impl Prepared {
 
     /// Whether both kernels were built here, and can be built with another configuration.
     pub(crate) fn are_built(&self) -> bool {
-        self.kernels.before.record.is_some() && self.kernels.after.record.is_some()
+        self.kernels.before.is_built() && self.kernels.after.is_built()
     }
 
     /// The kernels that an analysis needs, built unless they are in the cache. Kernels that were

@@ -24,7 +24,8 @@ pub(super) static ARCH: Arch = Arch {
         SerialLine { tty: "ttyS2", device: "isa-serial,index=2,irq=5" },
     ],
     // Under TCG, idle vCPUs in emulated MWAIT starve the busy ones.
-    kernel_args: "idle=halt",
+    // The addresses of the guest are those of its vmlinux, also with CONFIG_RANDOMIZE_BASE.
+    kernel_args: "idle=halt nokaslr",
     delay_loop: Some("lpj"),
     // SECTION_SIZE_BITS of arch/x86/include/asm/sparsemem.h.
     section: Bytes(128 * Bytes::MIB),

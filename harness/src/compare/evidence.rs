@@ -376,6 +376,11 @@ fn seen_by_the_harness(record: &TrialRecord) -> Vec<What> {
     for record in &record.operations {
         let what = record.operation.kind();
         match (&record.outcome, record.expect) {
+            (OperationOutcome::RefusedByGuest { how }, Expect::Done)
+                if record.operation.verb() == "program" =>
+            {
+                all.push(own("program", &what, format!("{what}: {how}")));
+            }
             (OperationOutcome::RefusedByGuest { how }, Expect::Done) => {
                 all.push(own("refused", &what, format!("the guest refused to {what}: {how}")));
             }
@@ -385,6 +390,11 @@ fn seen_by_the_harness(record: &TrialRecord) -> Vec<What> {
             }
             _ => {}
         }
+    }
+    for failed in record.load_failures.iter().filter(|failed| failed.must_succeed) {
+        let what = format!("program {}", failed.program);
+        let title = format!("{what}, in a load: {}", failed.last);
+        all.push(own("program", &what, title));
     }
     for wrong in &record.mismatches {
         let counter = wrong.what.split(" is ").next().unwrap_or(&wrong.what);

@@ -61,7 +61,7 @@ pub struct Finding {
     /// The signature's readable key.
     pub key: String,
     /// The kernel checker's kind. For failures that the harness detected: `hung`, `refused`,
-    /// `not-refused`, `accounting-mismatch`.
+    /// `not-refused`, `program`, `accounting-mismatch`.
     pub kind: String,
     /// A summary of one line.
     pub title: String,

@@ -17,5 +17,6 @@ pub use coverage::{ChangedLine, Coverage, FileCoverage, SideCounts};
 pub use finding::{Class, Count, Finding, SeenIn};
 pub use locks::{EdgeDiff, Extent, LockOrderDiff, LockOrders};
 pub use stratum::{ScenarioTally, Tally};
+pub(crate) use verdict::lacking;
 pub use verdict::{Judge, Judgement, Verdict, worst_exit_status};
 pub use weight::Weight;

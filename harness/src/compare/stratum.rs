@@ -18,6 +18,10 @@ pub struct Tally {
     pub trials: u32,
     /// Of these, trials with lockdep armed from start to end.
     pub armed: u32,
+    /// Of these, trials of a kernel that has no lockdep, whose records were read to the end. They
+    /// say nothing about what lockdep would report.
+    #[serde(default)]
+    pub without_lockdep: u32,
     /// Of these, clean trials.
     pub clean: u32,
     /// Trials that infrastructure spoilt, after all retries. They are not among `trials`.
@@ -27,7 +31,7 @@ pub struct Tally {
     /// Operations that the guest or QEMU refused.
     pub operations_refused: u32,
     /// The rate at which a report would have occurred at least once with probability 0.95, given
-    /// the armed trials.
+    /// the armed trials and those of kernels without lockdep.
     pub detectable_rate: f64,
 }
 
@@ -36,13 +40,24 @@ impl Tally {
     pub(super) fn merge(&mut self, other: Self) {
         self.trials += other.trials;
         self.armed += other.armed;
+        self.without_lockdep += other.without_lockdep;
         self.clean += other.clean;
         self.infrastructure += other.infrastructure;
         self.operations_done += other.operations_done;
         self.operations_refused += other.operations_refused;
         if self.trials > 0 {
-            self.detectable_rate = detectable_rate(self.armed);
+            self.detectable_rate = detectable_rate(self.evidence());
         }
+    }
+
+    /// Trials whose silence is evidence, as far as their kernel can report at all.
+    pub fn evidence(&self) -> u32 {
+        self.armed + self.without_lockdep
+    }
+
+    /// Whether its kernel has no lockdep.
+    pub fn lacks_lockdep(&self) -> bool {
+        self.without_lockdep > 0
     }
 
     /// All trials, including those that infrastructure spoilt.
@@ -108,8 +123,12 @@ impl Stratum {
                 _ => {}
             }
         }
-        tally.detectable_rate = detectable_rate(tally.armed);
-        *self.with_lockdep.of_mut(record.side) += u32::from(record.armed.start.is_some());
+        let has_lockdep = record.armed.start.is_some();
+        // A trial that ended before lockdep was asked for is evidence of neither.
+        tally.without_lockdep +=
+            u32::from(record.ready.is_some() && !has_lockdep && record.watched_to_the_end());
+        tally.detectable_rate = detectable_rate(tally.evidence());
+        *self.with_lockdep.of_mut(record.side) += u32::from(has_lockdep);
         true
     }
 

@@ -289,6 +289,10 @@ impl Judge {
             return (Some(Verdict::Regressed), counts);
         }
         if let Some(f) = unknown().find(|f| f.class == Class::New) {
+            if f.before.trials == 0 && tally.before.lacks_lockdep() {
+                let reason = "only the after kernel has lockdep, so that its reports cannot be compared";
+                return (Some(Verdict::Inconclusive), reason.into());
+            }
             let reason = format!(
                 "seen only after, but {} against {} may be chance: run more trials",
                 f.after, f.before
@@ -313,6 +317,10 @@ impl Judge {
             .iter()
             .filter_map(|(scenario, stratum)| Some((scenario, stratum.untested(watched)?)))
             .collect();
+        let counts = match lacking(&tally) {
+            Some(lacking) => format!("{counts}; {lacking}"),
+            None => counts,
+        };
         let reason = match untested.as_slice() {
             [] => counts,
             [(scenario, why), ..] if untested.len() == self.strata.len() => {
@@ -325,6 +333,16 @@ impl Judge {
             }
         };
         (Some(if is_better { Verdict::Fixed } else { Verdict::Unchanged }), reason)
+    }
+}
+
+/// The kernels that have no lockdep, in words, if there are any.
+pub(crate) fn lacking(trials: &Sides<Tally>) -> Option<String> {
+    match (trials.before.lacks_lockdep(), trials.after.lacks_lockdep()) {
+        (false, false) => None,
+        (true, true) => Some("these kernels have no lockdep".into()),
+        (true, false) => Some("the before kernel has no lockdep".into()),
+        (false, true) => Some("the after kernel has no lockdep".into()),
     }
 }
 

@@ -35,6 +35,7 @@ fn trial(side: Side, number: u32, logs: &[&str]) -> TrialRecord {
         operations: Vec::new(),
         mismatches: Vec::new(),
         load_loops: Vec::new(),
+        load_failures: Vec::new(),
         reports,
         qemu: None,
         holds: Vec::new(),
@@ -110,6 +111,43 @@ fn blind_trials_are_not_called_unchanged() {
     let judgement = judged(&records);
     assert_eq!(judgement.verdict, Some(Verdict::Inconclusive));
     assert!(judgement.reason.starts_with("blind: "), "{}", judgement.reason);
+}
+
+/// The records of one side as those of a kernel without lockdep.
+fn without_lockdep(records: &mut [TrialRecord], side: Side) {
+    for record in records.iter_mut().filter(|record| record.side == side) {
+        record.armed = Armed { start: None, end: None };
+    }
+}
+
+#[test]
+fn silence_of_kernels_without_lockdep_says_so() {
+    let mut records = trials(5, &[], &[]);
+    without_lockdep(&mut records, Side::Before);
+    without_lockdep(&mut records, Side::After);
+    // A trial of which records were lost is no evidence.
+    records[0].lost_records = 1;
+    let judgement = judged(&records);
+    assert_eq!(judgement.verdict, Some(Verdict::Unchanged));
+    assert_eq!(judgement.reason, "0 new, 0 fixed, 0 common; these kernels have no lockdep");
+    let tally = &judgement.tally;
+    assert_eq!((tally.before.evidence(), tally.after.evidence(), tally.after.armed), (4, 5, 0));
+    assert!(tally.after.detectable_rate < 0.5, "{}", tally.after.detectable_rate);
+}
+
+#[test]
+fn a_report_of_lockdep_needs_lockdep_on_both_sides() {
+    const CYCLE: &str = include_str!("../../kreport/tests/fixtures/provoked-6.1-circular.log");
+    let mut records = trials(5, &[], &[CYCLE]);
+    assert_eq!(judged(&records).verdict, Some(Verdict::Regressed));
+    without_lockdep(&mut records, Side::Before);
+    let judgement = judged(&records);
+    assert_eq!(judgement.verdict, Some(Verdict::Inconclusive));
+    assert!(judgement.reason.starts_with("only the after kernel has lockdep"), "{}", judgement.reason);
+    // Other reports can be compared.
+    let mut records = trials(5, &[], &[WARNING]);
+    without_lockdep(&mut records, Side::Before);
+    assert_eq!(judged(&records).verdict, Some(Verdict::Regressed));
 }
 
 #[test]

@@ -33,7 +33,7 @@ impl Analysis for ControlAnalysis {
     }
 
     fn takes_time(prepared: &Prepared) -> bool {
-        prepared.kernels.before.record.is_some()
+        prepared.kernels.before.is_built()
     }
 
     async fn conclude(
@@ -107,8 +107,8 @@ impl Conclusion for Control {
 async fn control(prepared: &Prepared, env: &Env<'_>) -> Result<Control> {
     let before = &prepared.kernels.before;
     let none = |why: &str| Ok(Control::None { why: Unavailable::because(why) });
-    if before.record.is_none() {
-        return none("the before kernel was given as an image");
+    if !before.is_built() {
+        return none("the before kernel was given as an image or a package");
     }
     let place = prepared.folder.path().join("control");
     let suite = Suite::built_in(&place.join("suite"))?;

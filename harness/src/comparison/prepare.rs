@@ -90,7 +90,7 @@ async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
         replays: None,
     };
     // `run.json` is written last: a folder that has it has all inputs of the run.
-    let texts = chosen.iter().map(|one| (one.scenario.name.as_str(), one.text.as_str()));
+    let texts = chosen.iter().map(|one| (&one.scenario, one.text.as_str()));
     environment::save_inputs(&folder, &run, texts, initramfs)?;
     save_patches(&folder, spec)?;
     folder.write("run.json", &run)?;

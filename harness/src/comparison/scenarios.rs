@@ -1,7 +1,7 @@
 //! The scenarios of a comparison: which were chosen, their names and hashes in the record of the
 //! run, and the contexts of their trials.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hotplug_side::Sides;
@@ -9,6 +9,7 @@ use hotplug_side::Sides;
 use crate::environment::{self, HostEnv};
 use crate::host::{Accelerator, AcceleratorRequest};
 use crate::kernel::Kernel;
+use crate::program_files;
 use crate::record::{Run, ScenarioNote};
 use crate::rendezvous::Places;
 use crate::scenario::{RACE, Scenario};
@@ -27,7 +28,8 @@ pub(super) fn chosen(spec: &ComparisonSpec) -> Result<Vec<Chosen>> {
     let Some(sweep) = &spec.sweep else {
         let mut all: Vec<Chosen> = Vec::new();
         for path in spec.scenarios.paths() {
-            let (scenario, text) = Scenario::read(&path)?;
+            let (mut scenario, text) = Scenario::read(&path)?;
+            scenario.files = program_files::read(&scenario)?.map(Arc::new);
             if all.iter().any(|one| one.scenario.name == scenario.name) {
                 return Err(Error::user(format!("two scenarios have the name {}", scenario.name))
                     .help("give each scenario once, and name their files differently"));
@@ -50,7 +52,9 @@ pub(super) fn chosen(spec: &ComparisonSpec) -> Result<Vec<Chosen>> {
     let table = toml::to_string(sweep).map_err(Error::infrastructure)?;
     text.push_str("\n[sweep]\n");
     text.push_str(&table);
-    Ok(vec![Chosen { scenario: Scenario::parse(&file, &text)?, text }])
+    let mut swept = Scenario::parse(&file, &text)?.with_paths_from(path.parent().unwrap_or(Path::new("")));
+    swept.files = program_files::read(&swept)?.map(Arc::new);
+    Ok(vec![Chosen { scenario: swept, text }])
 }
 
 /// The number of trials a side of each scenario of the portfolio before the first look at the
@@ -161,7 +165,11 @@ pub(crate) async fn contexts(
             // All but the scenario and its places is the same for all.
             Some((first, _)) => {
                 host.fits(&scenario, accelerator)?;
-                TrialContext { places, ..first.with_scenario(scenario) }
+                let initrd = match (&scenario.files, &first.scenario.files) {
+                    (None, None) => first.initrd.clone(),
+                    _ => environment::initrds(initramfs, kernels, &scenario)?,
+                };
+                TrialContext { initrd, places, ..first.with_scenario(scenario) }
             }
             None => host.context(scenario, accelerator, kernels, run, initramfs, places).await?,
         };

@@ -1,4 +1,4 @@
-//! Fetches the kernel source of a Debian suite as a file.
+//! Fetches a kernel's source, or a kernel, of a Debian suite as a file.
 //!
 //! apt runs with folders of its own. So nothing of the suite is installed, the machine's apt does
 //! not learn of the suite, and root is not needed.
@@ -22,9 +22,10 @@ struct Offer {
     bytes: u64,
 }
 
-/// Downloads a package with a kernel source of `suite`, such as `trixie-backports`, into the cache,
-/// unless it is there already: `package`, such as `linux-source-6.12`, or that of the newest kernel.
-/// Returns its file.
+/// Downloads a package of `suite`, such as `trixie-backports`, into the cache, unless it is there
+/// already: `package`, such as `linux-source-6.12`, or the newest source of a kernel. For a
+/// metapackage such as `linux-image-amd64`, this is the package that it depends on. Returns its
+/// file.
 ///
 /// Fails with a user error if the suite or the package does not exist, or if the machine has no apt.
 pub async fn fetch(
@@ -49,11 +50,15 @@ pub async fn fetch(
     let apt = Apt { folder: folder.path(), suite, cancel };
     apt.prepare(&source)?;
     apt.run("apt-get", &["update", "-q", "--error-on=any"], "the list of packages").await?;
-    let package = match package {
-        Some(package) => package.to_owned(),
-        None => newest(&apt.run("apt-cache", &["show", NEWEST], NEWEST).await?).ok_or_else(|| {
-            Error::user(format!("{suite} has no {NEWEST}")).help("name a suite that has kernels, such as sid")
-        })?,
+    let named = package.unwrap_or(NEWEST);
+    let shown = apt.run("apt-cache", &["show", named], named).await?;
+    let package = match real(named, &shown) {
+        Some(real) => real,
+        None if named != NEWEST => named.to_owned(),
+        None => {
+            return Err(Error::user(format!("{suite} has no {NEWEST}"))
+                .help("name a suite that has kernels, such as sid"));
+        }
     };
     let printed = apt.run("apt-get", &["download", "--print-uris", &package], &package).await?;
     let offer = Offer::parse(&printed)
@@ -108,12 +113,16 @@ impl Apt<'_> {
     }
 }
 
-/// The package on which the first version of the metapackage that apt shows depends. apt shows the
-/// newest one first.
-fn newest(shown: &str) -> Option<String> {
+/// The package of a certain kernel on which the metapackage `named` depends, in the first version
+/// that apt shows, which is the newest. None if `named` is itself of a certain kernel.
+fn real(named: &str, shown: &str) -> Option<String> {
+    let of_a_kernel = |name: &str| {
+        let version = ["linux-source-", "linux-image-"].iter().find_map(|family| name.strip_prefix(family));
+        version.is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
+    };
     let depends = shown.lines().find_map(|line| line.strip_prefix("Depends: "))?;
-    let name = depends.split([',', ' ']).find(|word| word.starts_with("linux-source-"))?;
-    Some(name.to_owned())
+    let mut words = depends.split([',', ' ']);
+    words.find(|word| of_a_kernel(word)).filter(|_| !of_a_kernel(named)).map(str::to_owned)
 }
 
 impl Offer {
@@ -131,11 +140,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_source_is_that_of_the_metapackage() {
+    fn a_metapackage_stands_for_the_newest_package() {
         let shown = "Package: linux-source\nVersion: 7.3.4-1~bpo13+1\nDepends: linux-source-7.3 (= 7.3.4-1~bpo13+1)\n\n\
             Package: linux-source\nVersion: 6.12.95-1\nDepends: linux-source-6.12\n";
-        assert_eq!(newest(shown).as_deref(), Some("linux-source-7.3"));
-        assert_eq!(newest("N: No packages found\n"), None);
+        assert_eq!(real(NEWEST, shown).as_deref(), Some("linux-source-7.3"));
+        assert_eq!(real(NEWEST, "N: No packages found\n"), None);
+        let image = "Depends: linux-image-6.1.0-57-amd64 (= 6.1.192-3)\n";
+        assert_eq!(real("linux-image-amd64", image).as_deref(), Some("linux-image-6.1.0-57-amd64"));
+        let image = "Depends: kmod, linux-base (>= 4.3~), linux-image-6.1.0-50-amd64\n";
+        assert_eq!(real("linux-image-6.1.0-57-amd64", image), None);
     }
 
     #[test]

@@ -13,11 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::arch::GUEST;
 
+use super::base::Basis;
 use super::cache::Cache;
 use super::config::options;
 use super::gcov::{self, Touched};
-use super::image;
 use super::worktree::{remove_tree, try_lock};
+use super::{image, modules};
 
 /// Name of a kernel's record in its folder. The kernel's flock(2) lock is on this file.
 pub(super) const RECORD: &str = "kernel.json";
@@ -58,7 +59,7 @@ pub struct PatchRecord {
     pub subject: Option<String>,
 }
 
-/// The record of a built kernel, stored as `kernel.json` in its folder.
+/// The record of a built or unpacked kernel, stored as `kernel.json` in its folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The hash of the build's inputs.
@@ -75,7 +76,14 @@ pub struct Record {
     /// `CONFIG_`. The kernel is built without them.
     #[serde(default)]
     pub left_out: Vec<String>,
-    /// The first line of the compiler's `--version`.
+    /// What became of a configuration that is not the harness's own.
+    #[serde(default)]
+    pub basis: Option<Basis>,
+    /// The options that would print reports and that the kernel does not have, by name without
+    /// `CONFIG_`.
+    #[serde(default)]
+    pub lacks: Vec<String>,
+    /// The first line of the compiler's `--version`. Empty for a packaged kernel.
     pub compiler: String,
     /// The first line of the linker's `--version`.
     pub linker: String,
@@ -104,7 +112,7 @@ pub enum Built {
         /// Whether the build started from the objects of an earlier build.
         incremental: bool,
     },
-    /// The user gave the image.
+    /// The user gave the image or the package.
     Given,
 }
 
@@ -143,6 +151,8 @@ pub struct Kernel {
     pub system_map: Option<PathBuf>,
     /// The final .config.
     pub config: Option<PathBuf>,
+    /// An archive of the modules that the guest loads, which follows its initramfs.
+    pub modules: Option<PathBuf>,
     /// The record of the build. `None` for an image that the user gives.
     pub record: Option<Record>,
     #[serde(skip)]
@@ -185,6 +195,23 @@ impl Kernel {
         self.record.as_ref().map_or(&[], |record| &record.left_out)
     }
 
+    /// Whether the harness built it, and so could build it with another configuration.
+    pub fn is_built(&self) -> bool {
+        // A packaged kernel has no compiler here.
+        self.record.as_ref().is_some_and(|record| !record.compiler.is_empty())
+    }
+
+    /// What became of a configuration that is not the harness's own.
+    pub fn basis(&self) -> Option<&Basis> {
+        self.record.as_ref()?.basis.as_ref()
+    }
+
+    /// The options that would print reports and that the kernel does not have, as far as its config
+    /// is known.
+    pub fn lacks(&self) -> &[String] {
+        self.record.as_ref().map_or(&[], |record| &record.lacks)
+    }
+
     /// Makes a kernel of an image that the user gives. The image is used in place.
     pub(crate) fn given(file: &Path) -> Result<Self> {
         let release = image::release(file)?;
@@ -198,9 +225,28 @@ impl Kernel {
             vmlinux: None,
             system_map: None,
             config: None,
+            modules: None,
             record: None,
             _lease: None,
         })
+    }
+
+    /// A kernel of which a test needs the configuration only.
+    #[cfg(test)]
+    pub(super) fn with_config(file: &Path) -> Self {
+        Self {
+            id: KernelId("0".repeat(32)),
+            image: PathBuf::new(),
+            image_hash: String::new(),
+            release: String::new(),
+            built: Built::Cached,
+            vmlinux: None,
+            system_map: None,
+            config: Some(file.to_owned()),
+            modules: None,
+            record: None,
+            _lease: None,
+        }
     }
 }
 
@@ -234,15 +280,18 @@ pub(crate) fn load(cache: &Cache, id: &KernelId, built: Built) -> Result<Option<
     };
     // The record's modification time is the time of the last use, by which `prune` selects.
     lease.set_modified(SystemTime::now())?;
+    // A packaged kernel may have some of these only, and a kernel that was built has no modules.
+    let there = |name: &str| Some(folder.join(name)).filter(|file| file.exists());
     Ok(Some(Kernel {
         id: id.clone(),
         image: folder.join(GUEST.image),
         image_hash: record.image_hash.clone(),
         release: record.release.clone(),
         built,
-        vmlinux: Some(folder.join("vmlinux")),
-        system_map: Some(folder.join("System.map")),
-        config: Some(folder.join("config")),
+        vmlinux: there("vmlinux"),
+        system_map: there("System.map"),
+        config: there("config"),
+        modules: there(modules::ARCHIVE),
         record: Some(record),
         _lease: Some(Arc::new(lease)),
     }))
@@ -256,8 +305,12 @@ pub(super) fn read_record(folder: &Path) -> Option<Record> {
 pub(crate) fn install(cache: &Cache, new: &Path, record: &Record) -> Result<()> {
     let text = serde_json::to_vec_pretty(record).map_err(std::io::Error::from)?;
     fs_err::write(new.join(RECORD), text)?;
-    for name in [GUEST.image, "vmlinux", RECORD] {
-        fs_err::File::open(new.join(name))?.sync_all()?;
+    for name in [GUEST.image, "vmlinux", modules::ARCHIVE, RECORD] {
+        match fs_err::File::open(new.join(name)) {
+            Ok(file) => file.sync_all()?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let folder = cache.kernel(&record.id);
     match fs_err::rename(new, &folder) {

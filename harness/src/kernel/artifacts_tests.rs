@@ -13,6 +13,8 @@ fn record(id: &KernelId) -> Record {
         compiler: "gcc 12".into(),
         linker: "ld 2.40".into(),
         left_out: Vec::new(),
+        basis: None,
+        lacks: Vec::new(),
         built_at: jiff::Timestamp::UNIX_EPOCH,
         seconds: 171.2,
         incremental: false,

@@ -16,8 +16,8 @@ use crate::{Error, Result};
 
 use super::apply::{self, Overlay};
 use super::artifacts::{self, Built, Kernel, KernelId, KernelPair, PatchRecord, Record};
+use super::base::Base;
 use super::cache::Cache;
-use super::command::{self, Tool};
 use super::config::{self, Config};
 use super::diagnose::{failed_make, kbuild_step};
 use super::make::{Ended, Make};
@@ -26,6 +26,7 @@ use super::patch::{self, Patch};
 use super::progress::{BuildEvent, BuildListener, IgnoreBuild};
 use super::request::{PairRequest, Wanted};
 use super::source::{self, Located, Source, blocking};
+use super::toolchain::Toolchain;
 use super::worktree::Tree;
 use super::{checkout, gcov};
 
@@ -49,9 +50,7 @@ struct Context<'a> {
     cache: &'a Cache,
     config: &'a Config,
     jobs: usize,
-    /// The first lines of their `--version`. Empty if both sides are given images.
-    compiler: String,
-    linker: String,
+    tools: Toolchain,
     /// The source that was located last.
     located: Mutex<Option<(Source, Arc<Located>)>>,
     events: &'a dyn BuildListener,
@@ -89,6 +88,7 @@ pub fn build_pair<'a>(
         for (which, side) in [(Side::Before, &request.before), (Side::After, &request.after)] {
             match side {
                 Wanted::Ready(file) => given.push((which, Kernel::given(file)?)),
+                Wanted::Packaged(package) => given.push((which, package.kernel(cache, cancel).await?)),
                 Wanted::Build { source, patches } => plans.push(context.plan(which, source, patches).await?),
             }
         }
@@ -117,9 +117,14 @@ pub async fn build_counted(
     let (Wanted::Build { source: old, patches: first }, Wanted::Build { source: new, patches: second }) =
         (&request.before, &request.after)
     else {
-        return Err(Error::user("a kernel that was given as an image cannot be built with counters"));
+        return Err(Error::user(
+            "a kernel that was given as an image or a package cannot be built with counters",
+        ));
     };
     let context = Context::new(cache, request, events, cancel).await?;
+    if context.tools.is_clang() {
+        return Err(Error::user("the counters of clang are not read: only gcc's are"));
+    }
     let mut plans =
         [context.plan(Side::Before, old, first).await?, context.plan(Side::After, new, second).await?];
     // A patch that both sides have is no difference.
@@ -151,6 +156,7 @@ pub async fn still_asks_for(
     for (which, side) in [(Side::Before, &request.before), (Side::After, &request.after)] {
         let (id, source) = match side {
             Wanted::Ready(file) => (Kernel::given(file)?.id, file.display().to_string()),
+            Wanted::Packaged(package) => (package.id().await?, package.path.display().to_string()),
             Wanted::Build { source, patches } => {
                 (context.plan(which, source, patches).await?.id, source.to_string())
             }
@@ -168,12 +174,6 @@ pub async fn still_asks_for(
 
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-async fn first_line(program: &str, cancel: &CancellationToken) -> Result<String> {
-    let said = command::capture(Tool::new(program, Path::new("/")).arg("--version"), cancel).await?;
-    let text = said.ok(|said| Error::user(format!("{program} does not work: {said}")))?;
-    Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned())
 }
 
 fn hash_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> blake3::Hash {
@@ -196,17 +196,16 @@ impl<'a> Context<'a> {
         let builds =
             [&request.before, &request.after].iter().any(|side| matches!(side, Wanted::Build { .. }));
         // A machine that only runs given images needs no compiler.
-        let (compiler, linker) = if builds {
-            tokio::try_join!(first_line("gcc", cancel), first_line("ld", cancel))?
+        let tools = if builds {
+            Toolchain::ask(request.config.variables(), cancel).await?
         } else {
-            Default::default()
+            Toolchain::default()
         };
         Ok(Self {
             cache,
             config: &request.config,
             jobs: request.jobs.unwrap_or_else(processors).max(1),
-            compiler,
-            linker,
+            tools,
             located: Mutex::default(),
             events,
             cancel,
@@ -235,8 +234,8 @@ impl<'a> Context<'a> {
     }
 
     fn id(&self, located: &Located, patches: &[Patch], touched: &[String]) -> KernelId {
-        let config = self.config.text();
-        let fixed = [BUILDER, &located.content, &config, &self.compiler, &self.linker];
+        let config = self.config.key();
+        let fixed = [BUILDER, &located.content, &config, &self.tools.compiler, &self.tools.linker];
         // The diffs are hashed without their mails: a reworded message does not change the kernel.
         let diffs = patches.iter().map(|patch| patch.diff.as_str());
         let counted = (!touched.is_empty()).then_some(gcov::OPTIONS).into_iter();
@@ -314,9 +313,9 @@ impl<'a> Context<'a> {
                 || name.starts_with("Makefile")
                 || path.starts_with("scripts/")
         };
-        let config = self.config.text();
+        let config = self.config.key();
         let mut hasher = blake3::Hasher::new();
-        let parts = [plan.located.content.as_str(), &config, &self.compiler, &self.linker];
+        let parts = [plan.located.content.as_str(), &config, &self.tools.compiler, &self.tools.linker];
         hasher.update(hash_parts(parts).as_bytes());
         for change in overlay.changes.iter().filter(|change| decides(&change.path)) {
             hasher.update(hash_parts([change.path.as_str()]).as_bytes());
@@ -346,7 +345,7 @@ impl<'a> Context<'a> {
     async fn make(&self, tree: &Tree, plan: &Plan, configured_by: &str) -> Result<(Record, PathBuf)> {
         let start = Instant::now();
         let source = tree.source();
-        let config = self.config.text();
+        let config = self.config.key();
         let copying = || self.tell(plan.which, BuildEvent::CopyingObjects);
         let Objects { folder: objects, is_whole: incremental, compiled: before } =
             objects::ready(tree, &hash_parts([config.as_str()]).to_hex()[..16], copying, self.cancel).await?;
@@ -356,24 +355,20 @@ impl<'a> Context<'a> {
         let mut run = Run {
             context: self,
             plan,
-            make: Make { source: &source, objects: Some(&objects), lock: tree.lock(), jobs: self.jobs },
+            make: Make {
+                source: &source,
+                objects: Some(&objects),
+                variables: self.config.variables(),
+                lock: tree.lock(),
+                jobs: self.jobs,
+            },
             log: fs_err::File::create(&log)?.into_parts().0,
             log_path: &log,
         };
 
-        let dot_config = objects.join(".config");
-        if !objects::is_configured(&objects, configured_by) {
-            self.tell(plan.which, BuildEvent::Configuring);
-            // While the configuration is incomplete, the recorded hash is empty.
-            objects::configured(&objects, "")?;
-            run.make(&["tinyconfig"], |_| ()).await?;
-            let mut text = fs_err::read_to_string(&dot_config)?;
-            text.push_str(&config);
-            fs_err::write(&dot_config, text)?;
-            run.make(&["olddefconfig"], |_| ()).await?;
-            objects::configured(&objects, configured_by)?;
-        }
-        let text = fs_err::read_to_string(&dot_config)?;
+        run.configure(&objects, configured_by).await?;
+        let text = fs_err::read_to_string(objects.join(".config"))?;
+        let basis = self.config.basis(&objects::plain_config(&objects), &text)?;
         let mut checked = self.config.check(&text, &source);
         if !plan.touched.is_empty() && !config::options(&text).contains_key("GCOV_KERNEL") {
             checked = checked.and(Err(Error::user("the kernel's config has no CONFIG_GCOV_KERNEL")
@@ -387,10 +382,13 @@ impl<'a> Context<'a> {
             }
         };
 
-        let expected = (!incremental).then(|| TYPICAL.saturating_sub(before).max(1));
+        // The number of files of another configuration is not known.
+        let own = *self.config.base() == Base::Tiny;
+        let expected = (!incremental && own).then(|| TYPICAL.saturating_sub(before).max(1));
         let (mut done, mut linking) = (0, false);
         self.tell(plan.which, BuildEvent::Compiling { done, expected });
-        let mut targets = vec![LOCKDEP_TYPES.to_owned(), GUEST.image.to_owned()];
+        let mut targets = vec![GUEST.image.to_owned()];
+        targets.extend((!self.tools.is_clang()).then(|| LOCKDEP_TYPES.to_owned()));
         targets.extend(gcov::variables(&source, &plan.touched));
         let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
         let made = run
@@ -435,8 +433,10 @@ impl<'a> Context<'a> {
                 .map(|p| PatchRecord { file: p.name.clone(), subject: p.subject.clone() })
                 .collect(),
             left_out,
-            compiler: self.compiler.clone(),
-            linker: self.linker.clone(),
+            basis,
+            lacks: config::missing_checkers(&text),
+            compiler: self.tools.compiler.clone(),
+            linker: self.tools.linker.clone(),
             built_at: jiff::Timestamp::now(),
             seconds: start.elapsed().as_secs_f64(),
             incremental,
@@ -457,6 +457,33 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Configures the kernel in `objects`, unless that was done from inputs with the hash `by`.
+    async fn configure(&mut self, objects: &Path, by: &str) -> Result<()> {
+        if objects::is_configured(objects, by) {
+            return Ok(());
+        }
+        let Context { config, .. } = self.context;
+        let dot_config = objects.join(".config");
+        self.context.tell(self.plan.which, BuildEvent::Configuring);
+        config.base().check(self.make.source)?;
+        // While the configuration is incomplete, the recorded hash is empty.
+        objects::configured(objects, "")?;
+        match config.base() {
+            Base::Tiny => self.make(&["tinyconfig"], |_| ()).await?,
+            Base::Target(name) => self.make(&[name], |_| ()).await?,
+            Base::File { text, .. } => {
+                fs_err::write(&dot_config, text)?;
+                self.make(&["olddefconfig"], |_| ()).await?;
+            }
+        }
+        let mut text = fs_err::read_to_string(&dot_config)?;
+        objects::keep_plain_config(objects, &text)?;
+        text.push_str(&config.text());
+        fs_err::write(&dot_config, text)?;
+        self.make(&["olddefconfig"], |_| ()).await?;
+        objects::configured(objects, by)
+    }
+
     /// Makes `targets`, which may include make variables. An error contains the compiler's message.
     /// The objects are kept unless make was killed.
     async fn make(&mut self, targets: &[&str], on_line: impl FnMut(&str)) -> Result<()> {

@@ -1,7 +1,6 @@
 //! Brings the harness's copy of a source to given contents. It changes as few files as possible,
 //! because make recompiles the dependents of every file with a new modification time.
 
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use crate::{Error, Result, files};
 use super::apply::Contents;
 use super::cache::Cache;
 use super::command::{self, Tool};
+use super::deb;
 use super::make::{Ended, Make};
 use super::manifest::{self, Kind, Manifest};
 use super::progress::BuildEvent;
@@ -111,14 +111,9 @@ async fn unpack(tree: &Tree, tarball: &Path, name: &str, cancel: &CancellationTo
     Ok(())
 }
 
-/// The first bytes of an archive of ar(1), which every Debian package is (deb(5)).
-const ARCHIVE: &[u8] = b"!<arch>\n";
-
 /// The tarball in a package such as Debian's `linux-source-6.12`. `None` if `file` is no package.
 async fn packaged(tree: &Tree, file: &Path, cancel: &CancellationToken) -> Result<Option<PathBuf>> {
-    let mut start = Vec::new();
-    fs_err::File::open(file)?.take(ARCHIVE.len() as u64).read_to_end(&mut start)?;
-    if start != ARCHIVE {
+    if !deb::is_package(file)? {
         return Ok(None);
     }
     let no_source = |said: &str| {
@@ -127,19 +122,7 @@ async fn packaged(tree: &Tree, file: &Path, cancel: &CancellationToken) -> Resul
             .help("give a package such as linux-source-6.12, not one of a built kernel")
     };
     let folder = tree.work("package")?;
-    let package = fs_err::canonicalize(file)?;
-    let members = command::capture(Tool::new("ar", &folder).arg("t").arg(&package), cancel).await?;
-    let members = members.ok(no_source)?;
-    let members = String::from_utf8_lossy(&members).into_owned();
-    let Some(data) = members.lines().find(|name| name.starts_with("data.tar") && !name.contains('/')) else {
-        return Err(no_source("it has no member data.tar"));
-    };
-    let extract = Tool::new("ar", &folder).arg("x").arg(&package).arg(data);
-    command::capture(extract, cancel).await?.ok(no_source)?;
-    let tar = Tool::new("tar", &folder).args(["--no-same-owner", "--wildcards", "-xf", data]);
-    let tar = tar.arg("./usr/src/linux-source-*.tar.*");
-    command::capture(tar, cancel).await?.ok(no_source)?;
-    worktree::remove_file(&folder.join(data))?;
+    deb::unpack(file, &folder, Some("./usr/src/linux-source-*.tar.*"), &no_source, cancel).await?;
     let inner = walkdir::WalkDir::new(folder.join("usr/src")).into_iter().flatten();
     let inner = inner.map(walkdir::DirEntry::into_path).find(|path| path.is_file());
     inner.map(Some).ok_or_else(|| no_source("it has no /usr/src/linux-source-*.tar.*"))
@@ -156,7 +139,7 @@ async fn copy(tree: &Tree, from: &Path, wanted: &Manifest, cancel: &Cancellation
     if changed && manifest::was_built_in(from) {
         let mut log = fs_err::File::create(tree.work("clean")?.join("log"))?.into_parts().0;
         let source = tree.source();
-        let make = Make { source: &source, objects: None, lock: tree.lock(), jobs: 1 };
+        let make = Make { source: &source, objects: None, variables: &[], lock: tree.lock(), jobs: 1 };
         match make.run(&["mrproper"], &mut log, |_| (), cancel).await? {
             Ended::Finished(status) if status.success() => {}
             Ended::Finished(_) => {

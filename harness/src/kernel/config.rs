@@ -6,10 +6,17 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
+use super::artifacts::Kernel;
+use super::base::{Base, Basis};
 use super::kconfig;
+use super::modules;
+use super::toolchain::Variable;
 
 /// The harness's own fragment, which is applied over `make tinyconfig`.
 const DEFAULT_FRAGMENT: &str = include_str!("../../../guest-images/configs/base.config");
+
+/// The fragment over a configuration that is not the harness's own.
+const NEEDED_FRAGMENT: &str = include_str!("../../../guest-images/configs/needed.config");
 
 /// The fragment that adds the code that registers callbacks of hotplug.
 const WIDE_FRAGMENT: &str = include_str!("../../../guest-images/configs/wide.config");
@@ -54,6 +61,10 @@ const REQUIRED: &[&str] = &[
     "DEVTMPFS",
 ];
 
+/// Options that print reports when something is wrong. A kernel without one can be judged, but not
+/// by what that option would have seen.
+const CHECKERS: &[&str] = &["PROVE_LOCKING", "DEBUG_ATOMIC_SLEEP", "DEBUG_LIST", "DETECT_HUNG_TASK"];
+
 /// A fragment: lines of `CONFIG_NAME=value` and `# CONFIG_NAME is not set`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Fragment {
@@ -63,17 +74,18 @@ struct Fragment {
     text: String,
 }
 
-/// Fragments over `make tinyconfig`, in order. If two fragments set the same option, the later one
-/// wins.
+/// Fragments over `make tinyconfig` or another base, in order. If two fragments set the same
+/// option, the later one wins. And the variables with which `make` is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    base: Base,
     fragments: Vec<Fragment>,
+    variables: Vec<Variable>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        let name = "guest-images/configs/base.config".to_owned();
-        Self { fragments: vec![Fragment { name, text: DEFAULT_FRAGMENT.to_owned() }] }
+        Self::bare().with("guest-images/configs/base.config", DEFAULT_FRAGMENT)
     }
 }
 
@@ -88,7 +100,22 @@ struct Wanted<'a> {
 impl Config {
     /// `make tinyconfig` without fragments.
     pub fn bare() -> Self {
-        Self { fragments: Vec::new() }
+        Self { base: Base::Tiny, fragments: Vec::new(), variables: Vec::new() }
+    }
+
+    /// Another configuration, with what the harness cannot do without: `name` is a target of the
+    /// source's `make`, such as `x86_64_defconfig`, or a file. Fails with a user error if it is
+    /// neither.
+    pub fn over(name: &str) -> Result<Self> {
+        let base = Base::parse(name)?;
+        Ok(Self { base, ..Self::bare() }.with("guest-images/configs/needed.config", NEEDED_FRAGMENT))
+    }
+
+    /// With these variables for the kernel's `make`, such as `LLVM=1`. Fails with a user error if
+    /// one is none, or is the harness's own.
+    pub fn with_variables(self, words: &[String]) -> Result<Self> {
+        let variables = words.iter().map(|word| word.parse()).collect::<Result<_>>()?;
+        Ok(Self { variables, ..self })
     }
 
     /// Adds the fragments in `files`.
@@ -146,9 +173,38 @@ impl Config {
         self
     }
 
-    /// The options of all fragments as one text, which is appended to tinyconfig's. The text has no
-    /// comments: it determines a kernel's id and its object folder, and a reworded comment must not
-    /// rebuild every kernel.
+    /// The configuration under the fragments.
+    pub(super) fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// The variables for the kernel's `make`.
+    pub(super) fn variables(&self) -> &[Variable] {
+        &self.variables
+    }
+
+    /// All that determines a build, apart from the source and the tools: a kernel's id and its
+    /// object folder depend on it.
+    pub(super) fn key(&self) -> String {
+        let mut key = self.text();
+        if self.base != Base::Tiny {
+            let _ = writeln!(key, "base {}", blake3::hash(self.base.key().as_bytes()).to_hex());
+        }
+        for variable in &self.variables {
+            let _ = writeln!(key, "make {variable}");
+        }
+        key
+    }
+
+    /// What the fragments changed in a base that is not the harness's own. `plain` is the
+    /// configuration that the base alone gave.
+    pub(super) fn basis(&self, plain: &str, result: &str) -> Result<Option<Basis>> {
+        Ok(Basis::of(&self.base, plain, result, self.wanted()?.into_keys()))
+    }
+
+    /// The options of all fragments as one text, which is appended to the base's. The text has no
+    /// comments: it is a part of [`Config::key`], and a reworded comment must not rebuild every
+    /// kernel.
     pub(crate) fn text(&self) -> String {
         let lines = self.fragments.iter().flat_map(|fragment| fragment.text.lines());
         lines
@@ -189,7 +245,9 @@ impl Config {
         let mut wrong = Vec::new();
         for (name, wanted) in self.wanted()? {
             let has = got.get(name).copied().unwrap_or("n");
-            if has != wanted.value {
+            // An empty text is what an option has without its dependencies, too.
+            let is_met = has == wanted.value || has == "n" && wanted.value == "\"\"";
+            if !is_met {
                 wrong.push((name, wanted, has));
             }
         }
@@ -242,11 +300,25 @@ fn parse_line(text: &str) -> Line<'_> {
     }
 }
 
-/// The options of these that a kernel's .config does not set, by name without `CONFIG_`.
-pub(crate) fn missing_options(config: &Path, needed: &BTreeSet<&'static str>) -> Result<Vec<&'static str>> {
+/// The options of these that a kernel does not have, by name without `CONFIG_`. Those that are
+/// modules count as missing, unless the guest loads them.
+pub(crate) fn missing_options(kernel: &Kernel, needed: &BTreeSet<&'static str>) -> Result<Vec<&'static str>> {
+    let Some(config) = kernel.config.as_ref().filter(|_| !needed.is_empty()) else { return Ok(Vec::new()) };
     let text = fs_err::read_to_string(config)?;
     let there = options(&text);
-    Ok(needed.iter().copied().filter(|name| !there.contains_key(name)).collect())
+    let loaded =
+        |name: &str| kernel.modules.is_some() && modules::LOADED.iter().any(|(option, _)| *option == name);
+    let has = |name: &str| match there.get(name) {
+        Some(&"m") => loaded(name),
+        other => other.is_some(),
+    };
+    Ok(needed.iter().copied().filter(|name| !has(name)).collect())
+}
+
+/// The options of [`CHECKERS`] that a .config does not set, by name without `CONFIG_`.
+pub(super) fn missing_checkers(dot_config: &str) -> Vec<String> {
+    let there = options(dot_config);
+    CHECKERS.iter().filter(|name| !there.contains_key(**name)).map(|name| (*name).to_owned()).collect()
 }
 
 /// The options that a .config sets, by name without `CONFIG_`.
@@ -267,7 +339,7 @@ mod tests {
     fn config(texts: &[&str]) -> Config {
         let fragment =
             |(index, text): (usize, &&str)| Fragment { name: format!("f{index}"), text: (*text).to_owned() };
-        Config { fragments: texts.iter().enumerate().map(fragment).collect() }
+        Config { fragments: texts.iter().enumerate().map(fragment).collect(), ..Config::bare() }
     }
 
     fn source(kconfig: &str) -> tempfile::TempDir {
@@ -292,9 +364,26 @@ mod tests {
     fn options_that_a_kernel_lacks_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config");
-        fs_err::write(&file, "CONFIG_KSM=y\n# CONFIG_ZRAM is not set\n").unwrap();
-        let needed = BTreeSet::from(["KSM", "SWAP", "ZRAM"]);
-        assert_eq!(missing_options(&file, &needed).unwrap(), ["SWAP", "ZRAM"]);
+        fs_err::write(
+            &file,
+            "CONFIG_KSM=y\n# CONFIG_ZRAM is not set\nCONFIG_9P_FS=m\nCONFIG_PERF_EVENTS=m\n",
+        )
+        .unwrap();
+        let mut kernel = Kernel::with_config(&file);
+        let needed = BTreeSet::from(["9P_FS", "KSM", "PERF_EVENTS", "SWAP", "ZRAM"]);
+        assert_eq!(missing_options(&kernel, &needed).unwrap(), ["9P_FS", "PERF_EVENTS", "SWAP", "ZRAM"]);
+        // A packaged kernel has modules, of which the guest loads some.
+        kernel.modules = Some(folder.path().join("modules.cpio"));
+        assert_eq!(missing_options(&kernel, &needed).unwrap(), ["PERF_EVENTS", "SWAP", "ZRAM"]);
+    }
+
+    #[test]
+    fn checkers_that_a_kernel_lacks_are_named() {
+        assert_eq!(
+            missing_checkers("CONFIG_DEBUG_LIST=y\nCONFIG_DETECT_HUNG_TASK=y\n"),
+            ["PROVE_LOCKING", "DEBUG_ATOMIC_SLEEP"]
+        );
+        assert!(missing_checkers(DEFAULT_FRAGMENT).is_empty());
     }
 
     #[test]
@@ -320,9 +409,33 @@ mod tests {
     fn the_required_options_are_those_of_the_default_fragment() {
         let wanted = Config::default();
         let wanted = wanted.wanted().unwrap();
+        let over = Config::over("defconfig").unwrap();
+        let over = over.wanted().unwrap();
         for name in REQUIRED {
-            assert!(wanted.get(name).is_some_and(|option| option.value == "y"), "{name}");
+            for wanted in [&wanted, &over] {
+                assert!(wanted.get(name).is_some_and(|option| option.value == "y"), "{name}");
+            }
         }
+    }
+
+    #[test]
+    fn a_key_names_the_base_and_the_variables() {
+        let own = Config::default();
+        assert_eq!(own.key(), own.text());
+        let over = Config::over("x86_64_defconfig").unwrap();
+        let other = Config::over("i386_defconfig").unwrap();
+        assert_eq!(over.text(), other.text());
+        assert_ne!(over.key(), other.key());
+        let llvm = over.clone().with_variables(&["LLVM=1".into()]).unwrap();
+        assert_eq!(llvm.key(), over.key() + "make LLVM=1\n");
+    }
+
+    #[test]
+    fn an_empty_text_needs_no_dependencies() {
+        let config = config(&["CONFIG_KEYS=\"\"\n"]);
+        let source = source("config KEYS\n\tstring \"a\"\n");
+        assert!(config.check("", source.path()).unwrap().is_empty());
+        assert!(config.check("CONFIG_KEYS=\"a.pem\"\n", source.path()).is_err());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::toolchain::Variable;
 use crate::Result;
 use crate::process::ProcessGroup;
 
@@ -38,6 +39,8 @@ pub(crate) struct Make<'a> {
     pub(crate) source: &'a Path,
     /// The object folder. `None` means that make builds in the source itself.
     pub(crate) objects: Option<&'a Path>,
+    /// The user's variables.
+    pub(crate) variables: &'a [Variable],
     /// The tree's lock, which make inherits and holds until it ends.
     pub(crate) lock: &'a File,
     /// Number of parallel jobs.
@@ -70,6 +73,7 @@ impl Make<'_> {
         command.envs(FIXED).env("GIT_CEILING_DIRECTORIES", self.source.parent().unwrap_or(self.source));
         command.arg("-C").arg(self.source).arg(format!("-j{}", self.jobs));
         command.args(self.objects.map(|objects| format!("O={}", objects.display()))).args(targets);
+        command.args(self.variables.iter().map(Variable::to_string));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
 
         let mut group = ProcessGroup::spawn_reading(command, self.lock.try_clone()?, Signal::SIGTERM)?;

@@ -7,18 +7,22 @@
 
 mod apply;
 mod artifacts;
+mod base;
 mod build;
 mod cache;
 mod checkout;
 mod command;
 mod config;
+mod deb;
 mod diagnose;
 mod gcov;
 mod image;
 mod kconfig;
 mod make;
 mod manifest;
+mod modules;
 mod objects;
+mod package;
 mod patch;
 mod progress;
 mod prune;
@@ -27,9 +31,11 @@ mod revisions;
 mod source;
 mod spec;
 mod stamps;
+mod toolchain;
 mod worktree;
 
 pub use artifacts::{Built, Kernel, KernelId, KernelPair, PatchRecord, Record, recall};
+pub use base::Basis;
 pub use build::{build_counted, build_pair, still_asks_for};
 pub use cache::Cache;
 pub(crate) use checkout::SourceCopy;
@@ -39,6 +45,7 @@ pub(crate) use config::missing_options;
 #[cfg(test)]
 pub(crate) use gcov::OPTIONS as COUNTING_OPTIONS;
 pub use gcov::{Counting, Touched};
+pub use package::Package;
 pub(crate) use patch::diffs;
 pub use patch::{Single, files as patch_files, split};
 pub use progress::{BuildEvent, BuildListener, IgnoreBuild};

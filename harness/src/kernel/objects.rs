@@ -7,6 +7,7 @@
 //!   .hotplug-making         exists while make runs
 //!   .hotplug-seen.json      the varying files as the folder last saw them, see `stamps`
 //!   .hotplug-configured     a hash of the inputs of the folder's .config
+//!   .hotplug-plain-config   the configuration without the harness's fragments
 //!   .hotplug-files          the number of files compiled here
 //! ```
 //!
@@ -43,6 +44,9 @@ const SEEN: &str = ".hotplug-seen.json";
 
 /// Holds a hash of the inputs from which the folder's `.config` was made.
 const CONFIGURED: &str = ".hotplug-configured";
+
+/// The configuration that the base alone gave, without the fragments.
+const PLAIN: &str = ".hotplug-plain-config";
 
 /// Holds the number of files compiled in the folder, for the progress bar of a resumed build.
 const COMPILED: &str = ".hotplug-files";
@@ -187,6 +191,17 @@ pub(crate) fn is_configured(objects: &Path, by: &str) -> bool {
 /// Records the hash of the inputs from which the folder's `.config` was made.
 pub(crate) fn configured(objects: &Path, by: &str) -> Result<()> {
     Ok(files::write_whole(&objects.join(CONFIGURED), by.as_bytes())?)
+}
+
+/// Keeps the configuration that the base alone gave.
+pub(super) fn keep_plain_config(objects: &Path, text: &str) -> Result<()> {
+    Ok(files::write_whole(&objects.join(PLAIN), text.as_bytes())?)
+}
+
+/// The configuration that the base alone gave. Empty if an older version of hotplug configured the
+/// folder.
+pub(super) fn plain_config(objects: &Path) -> String {
+    fs_err::read_to_string(objects.join(PLAIN)).unwrap_or_default()
 }
 
 /// Removes the mark that [`making`] set.

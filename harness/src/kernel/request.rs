@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::Result;
 
 use super::config::Config;
+use super::package::Package;
 use super::source::Source;
 
 /// The origin of one kernel of a pair.
@@ -12,6 +13,8 @@ use super::source::Source;
 pub enum Wanted {
     /// A bzImage that the user gives.
     Ready(PathBuf),
+    /// A distribution's kernel.
+    Packaged(Package),
     /// A kernel to build.
     Build {
         /// The source.

@@ -99,6 +99,13 @@ impl Source {
 
     /// Parses `linux-source-6.1`, a tarball, a package (.deb), a folder, or `repository@revision`.
     pub fn parse(text: &str) -> Result<Self> {
+        // A folder of this name is `./linux-source-6.1`.
+        if text == "linux-source" {
+            return Ok(Self::Package { version: None });
+        }
+        if let Some(version) = text.strip_prefix("linux-source-").filter(|rest| is_version(rest)) {
+            return Ok(Self::Package { version: Some(version.to_owned()) });
+        }
         let path = Path::new(text);
         if path.is_dir() {
             return Ok(Self::Directory(path.to_owned()));
@@ -108,12 +115,6 @@ impl Source {
         }
         if let Some((repo, revision)) = text.rsplit_once('@').filter(|(repo, _)| Path::new(repo).is_dir()) {
             return Ok(Self::Git { repo: repo.into(), revision: revision.to_owned() });
-        }
-        if text == "linux-source" {
-            return Ok(Self::Package { version: None });
-        }
-        if let Some(version) = text.strip_prefix("linux-source-").filter(|rest| !rest.contains('/')) {
-            return Ok(Self::Package { version: Some(version.to_owned()) });
         }
         Err(Error::user(format!("no kernel source called {text}"))
             .help("give linux-source-6.1, a tarball, a package (.deb), a folder, or repository@revision"))
@@ -155,6 +156,15 @@ pub(crate) async fn locate(source: &Source, cache: &Cache, cancel: &Cancellation
         Source::Directory(path) => directory(name, path, cache, cancel).await,
         Source::Git { repo, revision } => git(name, repo, revision, cancel).await,
     }
+}
+
+/// Whether a text is a kernel's version, such as `6.1` or `6.12-rc3`, and not the rest of a file's
+/// name.
+fn is_version(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-+~".contains(c);
+    text.starts_with(|c: char| c.is_ascii_digit())
+        && text.chars().all(plain)
+        && !text.split('.').any(|part| ["tar", "deb"].contains(&part))
 }
 
 /// The version and tarball of a package.
@@ -279,6 +289,10 @@ mod tests {
         assert_eq!(Source::parse(&format!("{dir}@v6.1~2")).unwrap(), git);
         assert_eq!(git.to_string(), format!("{dir}@v6.1~2"));
         assert_eq!(Source::parse("/no/such").unwrap_err().exit_status(), 2);
+        // A folder of the name of a package does not take its place.
+        assert!(is_version("6.1") && is_version("7.3-rc1"));
+        assert!(!is_version("6.1/x") && !is_version("6.1.tar.xz") && !is_version("newest.deb"));
+        assert!(!is_version("6.12_6.12.95-1_all.deb") && !is_version("6.1@v6.1"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::config::Config;
+use super::package::Package;
 use super::request::{Change, PairRequest, Wanted};
 use super::source::Source;
 use crate::Result;
@@ -29,8 +30,21 @@ pub struct PairSpec {
     pub before_image: Option<PathBuf>,
     /// A bzImage that is the after kernel.
     pub after_image: Option<PathBuf>,
+    /// A distribution's package that has the before kernel, or a folder with its files.
+    pub before_package: Option<PathBuf>,
+    /// The same of the after kernel.
+    pub after_package: Option<PathBuf>,
+    /// The vmlinux of the before package, or the package that has it.
+    pub before_symbols: Option<PathBuf>,
+    /// The same of the after package.
+    pub after_symbols: Option<PathBuf>,
     /// Config fragments over the harness's own. The last fragment that sets an option wins.
     pub config: Vec<PathBuf>,
+    /// The configuration under the fragments, in place of the harness's own: a target of the
+    /// source's `make`, such as `x86_64_defconfig`, or a whole `.config`.
+    pub defconfig: Option<String>,
+    /// Variables for the kernel's `make`, such as `LLVM=1`.
+    pub make: Vec<String>,
     /// Whether the harness's own config fragment is left out.
     pub no_default_config: bool,
     /// Whether the kernels are wide: the harness's own fragment is followed by `wide.config`, which
@@ -48,15 +62,21 @@ impl PairSpec {
     pub fn absolute(self) -> Self {
         let path = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         let all = |paths: Vec<PathBuf>| paths.into_iter().map(path).collect();
-        let source = self.source.map(|source| {
-            if Path::new(&source).exists() { path(source.into()).display().to_string() } else { source }
-        });
+        // A name that is no path has the same meaning everywhere.
+        let named = |text: String| {
+            if Path::new(&text).exists() { path(text.into()).display().to_string() } else { text }
+        };
         Self {
             patches: all(self.patches),
             base_patches: all(self.base_patches),
-            source,
+            source: self.source.map(named),
+            defconfig: self.defconfig.map(named),
             before_image: self.before_image.map(path),
             after_image: self.after_image.map(path),
+            before_package: self.before_package.map(path),
+            after_package: self.after_package.map(path),
+            before_symbols: self.before_symbols.map(path),
+            after_symbols: self.after_symbols.map(path),
             config: all(self.config),
             ..self
         }
@@ -75,11 +95,19 @@ impl PairSpec {
         option("after", self.after.clone());
         option("before-image", self.before_image.as_ref().map(shown));
         option("after-image", self.after_image.as_ref().map(shown));
+        option("before-package", self.before_package.as_ref().map(shown));
+        option("after-package", self.after_package.as_ref().map(shown));
+        option("before-symbols", self.before_symbols.as_ref().map(shown));
+        option("after-symbols", self.after_symbols.as_ref().map(shown));
         for patch in &self.base_patches {
             option("base-patch", Some(shown(patch)));
         }
         for file in &self.config {
             option("config", Some(shown(file)));
+        }
+        option("defconfig", self.defconfig.clone());
+        for variable in &self.make {
+            option("make", Some(variable.clone()));
         }
         if self.no_default_config {
             options.push("--no-default-config".into());
@@ -117,8 +145,14 @@ impl PairSpec {
                 "after" => spec.after = value,
                 "before-image" => spec.before_image = path,
                 "after-image" => spec.after_image = path,
+                "before-package" => spec.before_package = path,
+                "after-package" => spec.after_package = path,
+                "before-symbols" => spec.before_symbols = path,
+                "after-symbols" => spec.after_symbols = path,
                 "base-patch" => spec.base_patches.extend(path),
                 "config" => spec.config.extend(path),
+                "defconfig" => spec.defconfig = value,
+                "make" => spec.make.extend(value),
                 _ => {}
             }
         }
@@ -128,10 +162,21 @@ impl PairSpec {
     /// Replaces a missing source, or `linux-source` without a version, by its full name if a source
     /// is needed. The default depends on the installed packages.
     pub fn with_source_named(mut self) -> Result<Self> {
-        if self.before_image.is_none() || self.after_image.is_none() {
+        if self.given().iter().any(Option::is_none) {
             self.source = Some(self.parsed_source()?.with_version()?.to_string());
         }
         Ok(self)
+    }
+
+    /// The file of each side that is not built: an image or a package.
+    pub(crate) fn given(&self) -> [Option<&Path>; 2] {
+        [(&self.before_image, &self.before_package), (&self.after_image, &self.after_package)]
+            .map(|(image, package)| image.as_deref().or(package.as_deref()))
+    }
+
+    /// Whether a kernel is built, with the harness's own configuration.
+    pub fn is_of_the_harness(&self) -> bool {
+        self.given().iter().any(Option::is_none) && !self.no_default_config && self.defconfig.is_none()
     }
 
     fn parsed_source(&self) -> Result<Source> {
@@ -139,7 +184,8 @@ impl PairSpec {
     }
 
     /// The request for the two kernels. Fails with a user error if the source does not exist, has
-    /// no revisions when `before` and `after` are given, or if a fragment cannot be read.
+    /// no revisions when `before` and `after` are given, or if a configuration or a fragment cannot
+    /// be read.
     pub fn request(&self) -> Result<PairRequest> {
         let source = self.parsed_source()?;
         let (source, change) = match (&self.before, &self.after) {
@@ -153,18 +199,26 @@ impl PairSpec {
                 patches.splice(..0, self.base_patches.iter().cloned());
             }
         }
-        if let Some(image) = &self.before_image {
-            request.before = Wanted::Ready(image.clone());
+        let sides = [
+            (&mut request.before, &self.before_image, &self.before_package, &self.before_symbols),
+            (&mut request.after, &self.after_image, &self.after_package, &self.after_symbols),
+        ];
+        for (side, image, package, symbols) in sides {
+            match (image, package) {
+                (Some(image), _) => *side = Wanted::Ready(image.clone()),
+                (None, Some(path)) => {
+                    *side = Wanted::Packaged(Package { path: path.clone(), symbols: symbols.clone() });
+                }
+                (None, None) => {}
+            }
         }
-        if let Some(image) = &self.after_image {
-            request.after = Wanted::Ready(image.clone());
-        }
-        let base = match (self.no_default_config, self.wide) {
-            (true, _) => Config::bare(),
-            (false, true) => Config::default().wide(),
-            (false, false) => Config::default(),
+        let base = match &self.defconfig {
+            Some(name) => Config::over(name)?,
+            None if self.no_default_config => Config::bare(),
+            None => Config::default(),
         };
-        request.config = base.with_files(&self.config)?;
+        let base = if self.wide { base.wide() } else { base };
+        request.config = base.with_files(&self.config)?.with_variables(&self.make)?;
         request.jobs = self.jobs;
         Ok(request)
     }
@@ -181,7 +235,11 @@ mod tests {
             base_patches: vec!["/below.patch".into()],
             source: Some("linux-source-6.1".into()),
             before_image: Some("/bzImage".into()),
+            after_package: Some("/linux-image.deb".into()),
+            after_symbols: Some("/linux-image-dbg.deb".into()),
             config: vec!["/one.config".into(), "/two.config".into()],
+            defconfig: Some("x86_64_defconfig".into()),
+            make: vec!["LLVM=1".into(), "W=1".into()],
             no_default_config: true,
             wide: true,
             ..PairSpec::default()

@@ -6,7 +6,7 @@
 
 use hotplug_side::Sides;
 
-use crate::compare::{Class, Finding, ScenarioTally, Verdict};
+use crate::compare::{Class, Finding, ScenarioTally, Verdict, lacking};
 use crate::conclusion::{Case, CaseOutcome, Conclusion, LONGEST};
 use crate::record::RunResult;
 use crate::text::harmless;
@@ -47,7 +47,9 @@ fn ran(result: &RunResult) -> CaseOutcome {
 fn armed(result: &RunResult) -> CaseOutcome {
     let Sides { before, after } = &result.trials;
     let (armed, all) = (before.armed + after.armed, before.trials + after.trials);
-    if armed == all {
+    if let Some(lacking) = lacking(&result.trials) {
+        CaseOutcome::skipped(lacking)
+    } else if armed == all {
         CaseOutcome::Passed
     } else {
         CaseOutcome::skipped(format!("in {armed} of {all} trials"))

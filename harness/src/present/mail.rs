@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::terminal::scenarios;
-use super::{cases, duration, left_out};
-use crate::compare::{Class, Finding, Verdict};
+use super::{armed, basis, cases, duration, lacks, left_out};
+use crate::compare::{Class, Finding, Verdict, lacking};
 use crate::conclusion::Conclusion;
 use crate::record::RunResult;
 use crate::scenario::{Clock, Point};
@@ -42,16 +42,21 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
     if let Some(left_out) = left_out(&run.kernels) {
         paragraph(&mut out, &format!("Options {left_out}."));
     }
+    if let Some(basis) = basis(&run.kernels) {
+        paragraph(&mut out, &format!("Configuration: {basis}."));
+    }
+    if let Some(lacks) = lacks(&run.kernels) {
+        paragraph(&mut out, &format!("Kernels {lacks}."));
+    }
     paragraph(
         &mut out,
         &format!(
-            "{} + {} trials of \"{}\" ({scenario}) in {}, lockdep armed to the end in {} + {}; QEMU {}, {}, {} CPUs of the host.",
+            "{} + {} trials of \"{}\" ({scenario}) in {}, {}; QEMU {}, {}, {} CPUs of the host.",
             result.trials.before.trials,
             result.trials.after.trials,
             scenarios(result),
             duration(result.trials_seconds),
-            result.trials.before.armed,
-            result.trials.after.armed,
+            armed(&result.trials),
             run.host.qemu,
             run.host.accelerator,
             run.host.cores
@@ -85,6 +90,9 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
             &mut out,
             &format!("A report in fewer than {rate:.0} % of such trials may have been missed (at 95 %)."),
         );
+        if let Some(lacking) = lacking(&result.trials) {
+            paragraph(&mut out, &format!("What lockdep would report is not known: {lacking}."));
+        }
     }
     for lines in result.conclusions().map(Conclusion::mail) {
         // Lines of the screen are wider than a mail, and are set in columns.

@@ -24,6 +24,7 @@ pub use progress::Progress;
 
 use hotplug_side::Sides;
 
+use crate::compare::{Tally, lacking};
 use crate::record::{HostRecord, KernelNote};
 use crate::text::harmless;
 
@@ -47,6 +48,38 @@ fn left_out(kernels: &Sides<KernelNote>) -> Option<String> {
     };
     let both: Vec<_> = [side(before, "before"), side(after, "after")].into_iter().flatten().collect();
     Some(both.join("; "))
+}
+
+/// In how many trials lockdep was armed to the end, in words.
+fn armed(trials: &Sides<Tally>) -> String {
+    let Sides { before, after } = trials;
+    if before.lacks_lockdep() && after.lacks_lockdep() {
+        return "without lockdep".into();
+    }
+    let lacking = lacking(trials).map_or_else(String::new, |lacking| format!(" ({lacking})"));
+    format!("lockdep armed to the end in {} + {}{lacking}", before.armed, after.armed)
+}
+
+/// The options that would print reports and that a kernel does not have, in words. `None` if both
+/// have all.
+fn lacks(kernels: &Sides<KernelNote>) -> Option<String> {
+    let mut names: Vec<&String> = kernels.before.lacks.iter().chain(&kernels.after.lacks).collect();
+    names.sort();
+    names.dedup();
+    let names: Vec<_> = names.iter().map(|name| format!("CONFIG_{}", harmless(name, 80))).collect();
+    (!names.is_empty()).then(|| format!("without {}: what they would report is not known", names.join(", ")))
+}
+
+/// What became of a configuration that is not the harness's own, in words. `None` if it is the
+/// harness's.
+fn basis(kernels: &Sides<KernelNote>) -> Option<String> {
+    let words = |note: &KernelNote| note.basis.as_ref().map(|basis| harmless(&basis.words(), 4000));
+    let (before, after) = (words(&kernels.before), words(&kernels.after));
+    match (before, after) {
+        (Some(before), Some(after)) if before == after => Some(before),
+        (Some(before), Some(after)) => Some(format!("before: {before}; after: {after}")),
+        (before, after) => before.or(after),
+    }
 }
 
 /// Formats seconds as `8 s` or `2 m 51 s`.

@@ -6,8 +6,8 @@ use std::path::Path;
 use anstyle::AnsiColor;
 use hotplug_kreport::plain_name;
 
-use super::{duration, host_line, left_out, mail};
-use crate::compare::{Class, Finding, Verdict};
+use super::{armed, basis, duration, host_line, lacks, left_out, mail};
+use crate::compare::{Class, Finding, Verdict, lacking};
 use crate::conclusion::Conclusion;
 use crate::record::{KernelNote, RunResult};
 use crate::text::{harmless, probability};
@@ -46,8 +46,8 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     // A portfolio is wide unless the user chose otherwise.
     let width = match (run.spec.kernels.wide, run.spec.scenarios.name()) {
         (true, _) => ", wide",
-        (false, Some(_)) => ", narrow",
-        (false, None) => "",
+        (false, Some(_)) if run.spec.kernels.is_of_the_harness() => ", narrow",
+        _ => "",
     };
     line(format!(
         "kernels   {}{width}: before {}, after {}",
@@ -55,20 +55,19 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
         kernel(&run.kernels.before),
         kernel(&run.kernels.after)
     ));
-    if let Some(left_out) = left_out(&run.kernels) {
-        for text in textwrap::wrap(&left_out, WIDTH - 10) {
+    for text in [left_out(&run.kernels), basis(&run.kernels), lacks(&run.kernels)].into_iter().flatten() {
+        for text in textwrap::wrap(&text, WIDTH - 10) {
             line(format!("          {text}"));
         }
     }
     let (before, after) = (&result.trials.before, &result.trials.after);
     line(format!(
-        "trials    {}: {} + {} in {}, lockdep armed to the end in {} + {}",
+        "trials    {}: {} + {} in {}, {}",
         scenarios(result),
         before.trials,
         after.trials,
         duration(result.trials_seconds),
-        before.armed,
-        after.armed
+        armed(&result.trials)
     ));
     let (done, refused) = (
         before.operations_done + after.operations_done,
@@ -94,14 +93,19 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     }
     if matches!(result.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
         let rate = before.detectable_rate.max(after.detectable_rate) * 100.0;
-        let armed = result.least_armed();
+        let trials = result.least_evidence();
+        let lacking = lacking(&result.trials);
+        let armed = if lacking.is_none() { "armed " } else { "" };
         let each = if result.has_several_scenarios() { "each scenario's " } else { "" };
         line(format!(
-            "silence   {each}{armed} armed trials a side miss a report of rate p with probability (1-p)^{armed}:"
+            "silence   {each}{trials} {armed}trials a side miss a report of rate p with probability (1-p)^{trials}:"
         ));
         line(format!(
             "          a report in fewer than {rate:.0} % of trials may have been missed (at 95 %)"
         ));
+        if let Some(lacking) = lacking {
+            line(format!("          {lacking}: what it would report is not known"));
+        }
     }
     result.conclusions().flat_map(Conclusion::screen).for_each(&mut line);
     line(format!("result    {}/result.json", folder.display()));
@@ -143,7 +147,9 @@ fn verdict(result: &RunResult) -> String {
         Some(verdict) => {
             let (colour, why) = match verdict {
                 Verdict::Regressed => (AnsiColor::Red, why),
-                Verdict::Unchanged if nothing && result.untested().next().is_none() => {
+                Verdict::Unchanged
+                    if nothing && result.untested().next().is_none() && lacking(&result.trials).is_none() =>
+                {
                     (AnsiColor::Green, "nothing was reported")
                 }
                 Verdict::Fixed | Verdict::Unchanged => (AnsiColor::Green, why),

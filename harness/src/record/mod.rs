@@ -32,7 +32,7 @@ use hotplug_side::Sides;
 
 use crate::compare::{Finding, Judgement, Recurrence, ScenarioTally, Tally, Verdict};
 use crate::conclusion::{Conclusion, Conclusions, analyses};
-use crate::kernel::PairSpec;
+use crate::kernel::{Basis, PairSpec};
 use crate::scenario::{Clock, Seed, Sweep};
 use crate::spec::ComparisonSpec;
 use crate::trial::{Repeated, TrialStart};
@@ -238,6 +238,13 @@ pub struct KernelNote {
     /// `CONFIG_`. The kernel was built without them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
+    /// What became of a configuration that is not the harness's own (`--defconfig`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<Basis>,
+    /// The options that would print reports and that it does not have, by name without `CONFIG_`.
+    /// What they would have seen is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<String>,
 }
 
 /// How the trials of a run were started.
@@ -341,8 +348,8 @@ macro_rules! run_result {
 
             /// The armed trials of the side and the scenario with the fewest, of those whose
             /// silence is evidence.
-            pub fn least_armed(&self) -> u32 {
-                let of = |trials: &Sides<Tally>| trials.before.armed.min(trials.after.armed);
+            pub fn least_evidence(&self) -> u32 {
+                let of = |trials: &Sides<Tally>| trials.before.evidence().min(trials.after.evidence());
                 let tested = self.scenarios.iter().filter(|one| one.untested.is_none());
                 tested.map(|one| of(&one.trials)).min().unwrap_or_else(|| of(&self.trials))
             }

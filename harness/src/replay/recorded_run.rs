@@ -93,9 +93,9 @@ impl RecordedRun {
         }
     }
 
-    /// The names and texts of the scenarios.
-    pub(crate) fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.scenarios.iter().map(|(scenario, text)| (scenario.name.as_str(), text.as_str()))
+    /// The scenarios and their texts.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = (&Scenario, &str)> {
+        self.scenarios.iter().map(|(scenario, text)| (scenario, text.as_str()))
     }
 
     /// The contexts of the scenarios' trials, and their starts, which are also recorded in `run`.

@@ -11,7 +11,7 @@ use toml::Spanned;
 use self::machine::{devices, machine};
 use self::step::step;
 use super::file::{File, LaneTable, RandomTable, StepTable};
-use super::{Holds, Lane, Move, Operation, Random, Scenario, Start, Step};
+use super::{Holds, Lane, Move, Operation, Program, Random, Scenario, Start, Step, program};
 use crate::device::{Device, DeviceId};
 use crate::fault::Fault;
 
@@ -25,7 +25,7 @@ type Devices = BTreeMap<DeviceId, Device>;
 /// (`hung_task_timeout_secs` in `qemu::command_line`).
 const TIME_LIMIT_S: u32 = 75;
 
-pub(super) fn check(name: String, file: File) -> Result<Scenario, Fault> {
+pub(super) fn check(name: String, mut file: File) -> Result<Scenario, Fault> {
     if *file.trials.get_ref() == 0 {
         return Err(Fault::new(
             file.trials.span(),
@@ -37,6 +37,13 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Fault> {
         return Err(Fault::new(limit.span(), "every operation would count as hung", "time_limit_s = 75"));
     }
     machine(&file.machine)?;
+    let programs = program::checked(&file.program, &mut file.guest)?;
+    if let Some(timing) = &file.latency
+        && timing.get_ref().victims.iter().any(|victim| victim.load.program.is_some())
+    {
+        let what = "a victim is a load of the agent, and no program";
+        return Err(Fault::new(timing.span(), what, "time a metric of its own, or another load"));
+    }
     let (groups, devices) = devices(&file)?;
     let mut lanes: Vec<Lane> = Vec::new();
     let mut owner: BTreeMap<DeviceId, String> = BTreeMap::new();
@@ -90,8 +97,11 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Fault> {
         }
     }
     let holds = holds(&file)?;
+    called(&file, &programs)?;
     Ok(Scenario {
         name,
+        programs,
+        files: None,
         about: file.about,
         trials: file.trials.into_inner(),
         start: file.start,
@@ -105,6 +115,33 @@ pub(super) fn check(name: String, file: File) -> Result<Scenario, Fault> {
         overlap: file.overlap.map(Spanned::into_inner),
         holds,
     })
+}
+
+/// Checks that every step's program is there, and that every program is run.
+fn called(file: &File, programs: &BTreeMap<String, Program>) -> Result<(), Fault> {
+    let random = file.random.iter().flat_map(|table| &table.get_ref().of);
+    let steps: Vec<_> = file.lane.iter().flat_map(|table| &table.get_ref().steps).chain(random).collect();
+    let mut names = steps.iter().filter_map(|step| step.get_ref().program.as_ref());
+    if let Some(name) = names.find(|name| !programs.contains_key(name.get_ref())) {
+        let what = format!("no program is called `{}`", name.get_ref());
+        return Err(Fault::new(name.span(), what, "add a [[program]] with this name"));
+    }
+    let is_run = |name: &str| {
+        let mut names = steps.iter().filter_map(|step| step.get_ref().program.as_ref());
+        names.any(|called| called.get_ref() == name)
+            || file.guest.load.iter().any(|load| program::is_run_by(load, name))
+    };
+    if let Some(table) = file.program.iter().find(|table| !is_run(&table.get_ref().name)) {
+        let what = format!("no step and no load runs the program `{}`", table.get_ref().name);
+        return Err(Fault::new(table.span(), what, "add a step { program = \"...\" }, or a load"));
+    }
+    if file.start == Start::Boot
+        && let Some(table) = file.program.first()
+    {
+        let what = "programs run once the guest answers, after the lanes of `start = \"boot\"`";
+        return Err(Fault::new(table.span(), what, "leave it out"));
+    }
+    Ok(())
 }
 
 /// Checks that the holds are possible. Whether the kernels have these places is checked when the

@@ -4,8 +4,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Delay, Delays, Expect, FailAt, Guest, Machine, Order, OverlapSpec, Phase, Policy, Rendezvous, Sweep,
-    Timing,
+    Delay, Delays, Expect, FailAt, Guest, Machine, Order, OverlapSpec, Phase, Policy, Program, Rendezvous,
+    Sweep, Timing,
 };
 use crate::bytes::Bytes;
 use crate::device::{CpuTable, DimmTable, NvdimmTable, VirtioMemTable};
@@ -21,6 +21,8 @@ pub(super) struct File {
     pub(super) machine: Spanned<Machine>,
     #[serde(default)]
     pub(super) guest: Guest,
+    #[serde(default)]
+    pub(super) program: Vec<Spanned<Program>>,
     #[serde(default)]
     pub(super) dimm: Vec<Spanned<DimmTable>>,
     #[serde(default)]
@@ -80,6 +82,7 @@ pub(super) struct StepTable {
     pub(super) write: Option<Spanned<String>>,
     pub(super) read: Option<Spanned<String>>,
     pub(super) fail: Option<Spanned<Names>>,
+    pub(super) program: Option<Spanned<String>>,
     pub(super) reboot: Option<Spanned<bool>>,
     pub(super) barrier: Option<Spanned<String>>,
 

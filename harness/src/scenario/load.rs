@@ -5,6 +5,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::timing::Victim;
+use super::{Expect, program};
 use crate::bytes::Bytes;
 
 /// One table as the file has it: its size has a unit.
@@ -22,6 +23,8 @@ struct LoadTable {
     #[serde(default)]
     data: Vec<String>,
     bytes: Option<Bytes>,
+    program: Option<String>,
+    expect: Option<Expect>,
 }
 
 /// The most that is typed at once. A terminal's own buffer takes 64 KiB
@@ -75,7 +78,8 @@ pub(super) fn victims<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<
 
 impl LoadTable {
     fn check(self) -> Result<Load, &'static str> {
-        let Self { kind, name: _, workers, rate, cpus, path, data, bytes } = self;
+        let Self { kind, name: _, workers, rate, cpus, path, data, bytes, program, expect } = self;
+        let (program, must_succeed) = program::of_load(kind, program, expect)?;
         let workers = workers.unwrap_or(1);
         let has_path = matches!(kind, LoadKind::Read | LoadKind::Write | LoadKind::BlockIo);
         if workers == 0 {
@@ -108,6 +112,8 @@ impl LoadTable {
             path,
             data,
             bytes: bytes.map(|Bytes(bytes)| bytes),
+            program,
+            must_succeed,
             timed: false,
         })
     }
@@ -133,6 +139,7 @@ pub(super) fn options(kind: LoadKind) -> &'static [&'static str] {
         | LoadKind::ResidentMemory
         | LoadKind::Files
         | LoadKind::Timers
+        | LoadKind::Program
         | LoadKind::Deadline => &[],
         LoadKind::KmemCache => &["9P_FS"],
         LoadKind::Cgroup => &["CGROUPS"],
@@ -185,6 +192,10 @@ mod tests {
             (r#"kind = "write", workers = 1, path = "/sys""#, "needs data"),
             (r#"kind = "resident-memory", workers = 1, bytes = "0""#, "at least 1 byte"),
             (r#"kind = "fork""#, "number of its `workers`"),
+            (r#"kind = "program", workers = 1"#, "names its `program`"),
+            (r#"kind = "program", workers = 1, program = "a", expect = "refused""#, "`done` or `any`"),
+            (r#"kind = "fork", workers = 1, program = "a""#, "only a load of kind `program`"),
+            (r#"kind = "fork", workers = 1, expect = "done""#, "only a load of kind `program`"),
             (r#"kind = "fork", workers = 1, name = "a""#, "only a victim"),
             (r#"kind = "resident-memory", workers = 1, bytes = 64"#, "expected a string"),
             (r#"kind = "fork", workers = 1, nice = 1"#, "unknown field"),

@@ -12,6 +12,7 @@ mod load;
 mod machine;
 mod operation;
 mod probe_point;
+mod program;
 mod random;
 mod rendezvous;
 mod schedule;
@@ -19,7 +20,8 @@ mod timing;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hotplug_protocol::Load;
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,7 @@ pub use concurrency::{CriticalSection, OverlapSpec};
 pub use machine::{Machine, MachineKind, NumaNode, Topology};
 pub use operation::{Expect, FailAt, Offset, Operation, Part, Phase, Place, Policy, Trigger};
 pub use probe_point::Point;
+pub use program::{Program, ProgramFiles};
 pub use random::{Move, Random};
 pub use rendezvous::{Delay, Delays, First, Holding, Holds, Rendezvous, RendezvousOptions, Sweep};
 pub use schedule::{Batch, LaneSchedule, Schedule, Seed};
@@ -75,6 +78,12 @@ pub struct Scenario {
     pub machine: Machine,
     /// What the guest does while the lanes run.
     pub guest: Guest,
+    /// Programs of the user, by name.
+    pub programs: BTreeMap<String, Program>,
+    /// Their files and the guest's root, as the guest unpacks them. `None` if there are none, or if
+    /// they have not been read yet.
+    #[serde(skip)]
+    pub files: Option<Arc<ProgramFiles>>,
     /// Devices by name, such as `dimm0` and `cpu3`.
     pub devices: BTreeMap<DeviceId, Device>,
     /// Lanes, which run at the same time.
@@ -114,6 +123,10 @@ pub struct Guest {
     /// Loads that run from before the first operation until after the last.
     #[serde(default, deserialize_with = "load::list")]
     pub load: Vec<Load>,
+    /// A folder of the host, or a tar archive, that is the root of the programs. A relative path
+    /// begins at the folder of the scenario's file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootfs: Option<PathBuf>,
 }
 
 impl Guest {
@@ -233,7 +246,27 @@ impl Scenario {
                     .help(format!("name a file, or one of: {}", names.join(", ")))
             })?,
         };
-        Ok((Self::parse(&path.display().to_string(), &text)?, text))
+        let scenario = Self::parse(&path.display().to_string(), &text)?;
+        Ok((scenario.with_paths_from(path.parent().unwrap_or(Path::new(""))), text))
+    }
+
+    /// The same scenario, with the paths of programs on the host absolute. Relative ones begin at
+    /// `base`.
+    #[must_use]
+    pub fn with_paths_from(mut self, base: &Path) -> Self {
+        let files = self.programs.values_mut().filter_map(|program| program.files.as_mut());
+        files.chain(self.guest.rootfs.as_mut()).for_each(|path| program::resolve(path, base));
+        self
+    }
+
+    /// Whether files of the host go into the guest.
+    pub fn has_program_files(&self) -> bool {
+        self.guest.rootfs.is_some() || self.programs.values().any(|program| program.files.is_some())
+    }
+
+    /// The program of this name, as the agent runs it.
+    pub fn program(&self, name: &str) -> Option<hotplug_protocol::ProgramRun> {
+        Some(self.programs.get(name)?.for_guest(self.guest.rootfs.is_some()))
     }
 
     /// Parses and checks the text of a scenario. `file` names the scenario in messages.

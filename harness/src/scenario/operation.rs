@@ -43,6 +43,8 @@ pub enum Operation {
     /// Take memory blocks or a CPU offline and online again and again, by sysfs, each time with one
     /// failure on purpose.
     Fail(Place, FailAt, Part),
+    /// Run a program of the user to its end.
+    Program(String),
     /// Restart the guest.
     Reboot,
 }
@@ -200,6 +202,7 @@ impl Operation {
             Self::Write { .. } => "write",
             Self::Read { .. } => "read",
             Self::Fail(..) => "fail",
+            Self::Program(_) => "program",
             Self::Reboot => "reboot",
         }
     }
@@ -210,6 +213,7 @@ impl Operation {
             Self::Plug(id) | Self::Unplug(id) | Self::Resize(id, _) => id.to_string(),
             Self::Online(place, _) | Self::Offline(place) | Self::Fail(place, ..) => place.to_string(),
             Self::Write { path, .. } | Self::Read { path, .. } => path.clone(),
+            Self::Program(name) => name.clone(),
             Self::Reboot => String::new(),
         }
     }
@@ -224,7 +228,7 @@ impl Operation {
     pub fn kind(&self) -> String {
         let object = self.object();
         let group = match self {
-            Self::Write { .. } | Self::Read { .. } => object.as_str(),
+            Self::Write { .. } | Self::Read { .. } | Self::Program(_) => object.as_str(),
             _ => object.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches(':'),
         };
         format!("{} {group}", self.verb()).trim_end().to_owned()

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use hotplug_protocol::Load;
 use serde::Serialize;
 
-use super::{Holds, Machine, Offset, Operation, Order, Scenario, Step, Victim};
+use super::{Expect, Holds, Machine, Offset, Operation, Order, Program, Scenario, Step, Victim, program};
 use crate::bytes::Bytes;
 use crate::device::DeviceId;
 
@@ -63,9 +63,15 @@ impl Scenario {
         if let Some(typing) = &self.guest.typing {
             guest.add("typing", typing);
         }
+        if let Some(rootfs) = &self.guest.rootfs {
+            guest.add("rootfs", rootfs);
+        }
         let _ = write!(text, "\n[guest]\n{}", guest.lines());
         if !self.guest.load.is_empty() {
             let _ = writeln!(text, "load = {}", list(self.guest.load.iter().map(load)));
+        }
+        for program in self.programs.values().filter(|program| self.runs(&program.name)) {
+            let _ = write!(text, "\n[[program]]\n{}", own_program(program).lines());
         }
         let groups = self.groups();
         for (name, members) in &groups {
@@ -104,6 +110,12 @@ impl Scenario {
             table("[delays]", toml::to_string(one));
         }
         text
+    }
+
+    /// Whether a step or a load runs this program.
+    fn runs(&self, name: &str) -> bool {
+        let is_it = |operation: &Operation| matches!(operation, Operation::Program(other) if other == name);
+        self.operations().any(is_it) || self.guest.load.iter().any(|load| program::is_run_by(load, name))
     }
 
     /// The members of each group, in the order of their numbers.
@@ -198,6 +210,27 @@ fn load(load: &Load) -> Keys {
     if let Some(bytes) = load.bytes {
         keys.add("bytes", &Bytes(bytes));
     }
+    if let Some(program) = &load.program {
+        keys.add("program", &program.name);
+        keys.unless("expect", &if load.must_succeed { Expect::Done } else { Expect::Any }, &Expect::Any);
+    }
+    keys
+}
+
+fn own_program(program: &Program) -> Keys {
+    let Program { name, files, run, env, folder, cpus, limit_s } = program;
+    let mut keys = Keys::default();
+    keys.add("name", name);
+    if let Some(files) = files {
+        keys.add("files", files);
+    }
+    keys.add("run", run);
+    keys.unless("env", env, &BTreeMap::new());
+    if let Some(folder) = folder {
+        keys.add("folder", folder);
+    }
+    keys.unless("cpus", cpus, &Vec::new());
+    keys.add("limit_s", limit_s);
     keys
 }
 
@@ -271,6 +304,32 @@ mod tests {
             let again = Scenario::parse(&path.display().to_string(), &text);
             assert_eq!(again.unwrap_or_else(|e| panic!("{e}\n{text}")), scenario, "{text}");
         }
+    }
+
+    #[test]
+    fn programs_are_written_with_their_loads_and_steps() {
+        let (file, text) = super::super::SAMPLE;
+        let programs = r#"
+[[program]]
+name = "selftest"
+files = "tests"
+run = ["./run.sh", "-v"]
+env = { LANG = "C" }
+cpus = [0]
+limit_s = 20
+
+[[lane]]
+name = "own"
+steps = [{ program = "selftest", expect = "any" }]
+"#;
+        let load = "[guest]\nrootfs = \"root.tar\"\nload = [{ kind = \"program\", program = \"selftest\", workers = 2, expect = \"done\" }]\n";
+        let own = text.find("[guest]").unwrap();
+        let end = own + text[own..].find("\n[[").unwrap();
+        let text = format!("{}{load}{}{programs}", &text[..own], &text[end..]);
+        let scenario = Scenario::parse(file, &text).unwrap();
+        assert!(scenario.guest.load[0].must_succeed);
+        assert_eq!(scenario.guest.load[0].program, scenario.program("selftest"));
+        assert_eq!(Scenario::parse(file, &scenario.to_toml()).unwrap(), scenario, "{}", scenario.to_toml());
     }
 
     #[test]

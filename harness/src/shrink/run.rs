@@ -157,7 +157,7 @@ impl Search<'_> {
             }
             Ok(taken)
         });
-        reduced.await?;
+        Box::pin(reduced).await?;
         self.confirm(history, &rule, spec.times).await
     }
 

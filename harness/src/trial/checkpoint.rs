@@ -350,7 +350,7 @@ fn key(context: &TrialContext, program: &str, side: Side) -> Result<String> {
         "protocol": hotplug_protocol::VERSION,
         "command-line": context.command_line(LaunchMode::Template),
         "kernel": context.kernels.of(side).hash()?,
-        "initramfs": context.initrd.hash()?,
+        "initramfs": context.initrd.of(side).hash()?,
         "qemu": [context.qemu.version.to_string(), program],
         "host-cpu": host_cpu,
         "listens": housekeeping_cpu::in_checkpoints_of(&context.scenario),

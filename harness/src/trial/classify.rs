@@ -10,7 +10,7 @@ use super::callbacks::CallbackEvents;
 use super::context::TrialPlan;
 use super::lanes::Log;
 use super::operation::OperationRecord;
-use super::outcome::{Armed, Seen, TrialOutcome, TrialRecord};
+use super::outcome::{Armed, LoadFailure, Seen, TrialOutcome, TrialRecord};
 use super::timing::Traced;
 use super::vm::{Cut, last_words};
 use crate::event_log::{EventLog, OperationOutcome};
@@ -38,6 +38,7 @@ pub(super) struct TrialState {
     /// The trace of its callbacks.
     pub(super) callbacks: CallbackEvents,
     pub(super) load_loops: Vec<u64>,
+    pub(super) load_failures: Vec<LoadFailure>,
     /// The holds.
     pub(super) holds: Vec<Hold>,
 }
@@ -134,6 +135,7 @@ pub(super) fn classify(
         operations,
         mismatches,
         load_loops: state.load_loops,
+        load_failures: state.load_failures,
         reports,
         qemu,
         holds: state.holds,

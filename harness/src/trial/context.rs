@@ -39,8 +39,8 @@ pub struct TrialContext {
     pub clock: Clock,
     /// The user that QEMU runs as.
     pub identity: Identity,
-    /// The agent's initramfs.
-    pub initrd: Sealed,
+    /// The initramfs of each kernel: the agent, and the modules of a packaged kernel.
+    pub initrd: Sides<Sealed>,
     /// The images of the two kernels.
     pub kernels: Sides<Sealed>,
     /// The files of the kernels and the initramfs, for a script that repeats a trial without the

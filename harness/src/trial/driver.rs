@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use hotplug_protocol::{Answer, Hello, Request, Snapshot};
+use hotplug_protocol::{Answer, Hello, Load, LoadEnd, Request, Snapshot};
 use tokio_util::sync::CancellationToken;
 
 use super::accounting::Ledger;
@@ -14,6 +14,8 @@ use super::cpus::Cpus;
 use super::holding::{self, Holds};
 use super::housekeeping_cpu;
 use super::lanes::{Lanes, Log};
+use super::operation::QUOTED;
+use super::outcome::LoadFailure;
 use super::timing::{Trace, Watched};
 use super::vm::{Cut, Vm};
 use crate::arch::GUEST;
@@ -21,6 +23,7 @@ use crate::event_log::{Event, Stage, Subscription};
 use crate::guest::{AgentError, LockdepStats};
 use crate::limits::limits;
 use crate::scenario::{Schedule, Start};
+use crate::text::harmless;
 use crate::vmm::gdb::GdbError;
 
 /// Drives one trial, with everything that it reads and writes.
@@ -243,6 +246,17 @@ impl TrialDriver<'_> {
                 let loads = self.setup.context.scenario.guest.load.len();
                 state.traced.victims = ended.split_off(ended.len().min(loads));
                 state.load_loops = ended.iter().map(|end| end.loops).collect();
+                let failed = |(load, end): (&Load, LoadEnd)| {
+                    let (program, failures) = (load.program.as_ref()?, end.failures?);
+                    Some(LoadFailure {
+                        program: program.name.clone(),
+                        number: failures.number,
+                        last: harmless(&failures.last, QUOTED),
+                        must_succeed: load.must_succeed,
+                    })
+                };
+                state.load_failures =
+                    self.setup.context.scenario.guest.load.iter().zip(ended).filter_map(failed).collect();
             }
             if let Some(count) = self.count {
                 count.read(&vm.agent).await;

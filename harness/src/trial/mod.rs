@@ -29,7 +29,7 @@ mod vm;
 pub use accounting::Mismatch;
 pub use context::{Instruments, Original, ScenarioOfTrial, TrialContext, TrialPlan, TrialSetup, TrialStart};
 pub use operation::OperationRecord;
-pub use outcome::{Armed, Seen, TrialOutcome, TrialRecord};
+pub use outcome::{Armed, LoadFailure, Seen, TrialOutcome, TrialRecord};
 pub use pool::{Again, Happened, Repeated, Tell, TrialsRun, plan, plan_of, run_all};
 pub use repro_script::OnDisk;
 pub use resume::{PriorTrials, look_back};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hotplug_protocol::{AgentEvent, Answer, Request};
+use hotplug_protocol::{AgentEvent, Answer, Output, ProgramEnd, Request};
 use serde::{Deserialize, Serialize};
 
 use super::accounting::{Became, Change, Ledger, Mismatch};
@@ -92,7 +92,12 @@ pub(super) async fn perform(
     operation: &Operation,
     reached: &(dyn Fn(Phase) + Sync),
 ) -> Result<(OperationOutcome, Vec<Mismatch>)> {
-    let limit = Duration::from_secs(bench.scenario.time_limit_s.into());
+    let own = match operation {
+        // The agent ends it at its own limit.
+        Operation::Program(name) => bench.scenario.programs.get(name).map_or(0, |program| program.limit_s),
+        _ => 0,
+    };
+    let limit = Duration::from_secs((bench.scenario.time_limit_s.saturating_add(own)).into());
     let account = account(bench.scenario, operation);
     if let Some(account) = account {
         bench.ledger.begin(account);
@@ -150,7 +155,7 @@ fn account(scenario: &Scenario, operation: &Operation) -> Option<Account> {
         },
         // Suspend takes CPUs offline and online again (kernel/cpu.c, freeze_secondary_cpus).
         operation if operation.suspends() => Some(Account::Cpus),
-        Operation::Write { .. } | Operation::Read { .. } | Operation::Reboot => None,
+        Operation::Write { .. } | Operation::Read { .. } | Operation::Program(_) | Operation::Reboot => None,
     }
 }
 
@@ -221,12 +226,42 @@ async fn until_end(bench: Bench<'_>, operation: &Operation, reached: &(dyn Fn(Ph
             reached(Phase::Accepted);
             failure::fail(bench, place, *at, *part).await
         }
+        Operation::Program(name) => {
+            reached(Phase::Accepted);
+            Box::pin(program(bench, name)).await
+        }
         Operation::Reboot => reboot(bench, reached).await,
     }
 }
 
-/// The most that is quoted of a file that does not show what it must, in characters.
-const QUOTED: usize = 200;
+/// Runs a program of the user, and keeps its output in the trial's folder.
+async fn program(bench: Bench<'_>, name: &str) -> Result<End> {
+    let missing = || crate::Error::user(format!("the schedule runs `{name}`, which the scenario lacks"));
+    let program = bench.scenario.program(name).ok_or_else(missing)?;
+    let ran = match bench.vm.agent.ask(Request::Run(program)).await {
+        Ok(Answer::Ran(ran)) => ran,
+        Ok(other) => return Ok(End::of_agent(AgentError::Odd(format!("{other:?}")))),
+        Err(error) => return Ok(End::of_agent(error)),
+    };
+    let Output { start, left_out, end } = &ran.output;
+    let gap = if *left_out == 0 { String::new() } else { format!("\n[{left_out} bytes were not kept]\n") };
+    let number = (0..).map(|number: u32| bench.vm.dir.join(format!("program-{name}-{number:03}.log")));
+    let file = number.into_iter().find(|file| !file.exists());
+    if let Some(file) = file {
+        fs_err::write(file, format!("{start}{gap}{end}"))?;
+    }
+    if ran.end == ProgramEnd::Exited(0) {
+        return Ok(End::done(Change::Nothing));
+    }
+    let how = match ran.output.last_line() {
+        "" => ran.end.to_string(),
+        line => format!("{}: {}", ran.end, harmless(line, QUOTED)),
+    };
+    Ok(End::nothing(OperationOutcome::RefusedByGuest { how }))
+}
+
+/// The most that is quoted of a file or of a program's output, in characters.
+pub(super) const QUOTED: usize = 200;
 
 /// Whether a text matches a regular expression, which the check of the scenario has read before.
 fn matches(expression: &str, text: &str) -> bool {

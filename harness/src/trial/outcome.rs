@@ -95,6 +95,9 @@ pub struct TrialRecord {
     pub mismatches: Vec<Mismatch>,
     /// The number of loops of each load.
     pub load_loops: Vec<u64>,
+    /// The loads whose program did not always succeed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_failures: Vec<LoadFailure>,
     /// Kernel reports, one for each signature.
     pub reports: Vec<Seen>,
     /// How QEMU ended, if the harness did not end it.
@@ -123,6 +126,19 @@ impl TrialRecord {
     pub fn armed_to_the_end(&self) -> bool {
         self.armed.start == Some(true) && self.armed.end == Some(true)
     }
+}
+
+/// A load whose program did not always succeed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadFailure {
+    /// The name of the program.
+    pub program: String,
+    /// The number of runs in which it did not succeed.
+    pub number: u64,
+    /// How the last of them ended, and its last line.
+    pub last: String,
+    /// Whether the scenario says that this is a finding.
+    pub must_succeed: bool,
 }
 
 /// A kernel report, and how often its signature occurred in one trial.

@@ -195,7 +195,7 @@ impl Supply<'_> {
                 let _guard = under_way.clone().drop_guard();
                 match trial {
                     Ok(trial) if self.closed.load(Ordering::Relaxed) => trial.discard().await,
-                    Ok(trial) => self.run(trial, &under_way, &mut ran.repeated).await,
+                    Ok(trial) => Box::pin(self.run(trial, &under_way, &mut ran.repeated)).await,
                     Err(error) => Err(error),
                 }
             };

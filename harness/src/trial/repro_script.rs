@@ -18,6 +18,7 @@ use super::context::TrialContext;
 use super::outcome::TrialRecord;
 use crate::event_log::{Event, Stage, Stamped};
 use crate::guest::{TYPED, TYPED_EVERY};
+use crate::program_files;
 use crate::vmm::{Inherited, LaunchMode, LaunchOptions, command_line, shell_word, shell_words};
 use crate::{Result, scenario};
 
@@ -27,6 +28,8 @@ pub struct OnDisk {
     kernels: Sides<(PathBuf, String)>,
     /// The SHA-256 of the initramfs, which is in the run's folder.
     initramfs: String,
+    /// The modules of packaged kernels, which follow the initramfs.
+    modules: Sides<Option<(PathBuf, String)>>,
 }
 
 impl OnDisk {
@@ -34,10 +37,11 @@ impl OnDisk {
     pub const INITRAMFS: &str = "initramfs.cpio.gz";
 
     /// Reads the files and hashes them.
-    pub fn new(kernels: Sides<&Path>, initramfs: &[u8]) -> Result<Self> {
-        let kernel = |path: &Path| Ok::<_, crate::Error>((path.to_owned(), sha256(&fs_err::read(path)?)));
-        let kernels = Sides { before: kernel(kernels.before)?, after: kernel(kernels.after)? };
-        Ok(Self { kernels, initramfs: sha256(initramfs) })
+    pub fn new(kernels: Sides<&Path>, initramfs: &[u8], modules: Sides<Option<&Path>>) -> Result<Self> {
+        let file = |path: &Path| Ok::<_, crate::Error>((path.to_owned(), sha256(&fs_err::read(path)?)));
+        let kernels = Sides { before: file(kernels.before)?, after: file(kernels.after)? };
+        let [before, after] = [modules.before, modules.after].map(|modules| modules.map(file).transpose());
+        Ok(Self { kernels, initramfs: sha256(initramfs), modules: Sides { before: before?, after: after? } })
     }
 }
 
@@ -202,6 +206,16 @@ fn script(context: &TrialContext, record: &TrialRecord, steps: &[(u64, Step)]) -
     let (kernel, kernel_hash) = context.on_disk.kernels.of(record.side);
     let held = record.holds.iter().map(|hold| format!("\n# Not repeated: {}", one_line(&hold.words())));
     let held: Vec<String> = held.collect();
+    let modules = context.on_disk.modules.of(record.side).as_ref().map(|(_, hash)| ("modules", hash.clone()));
+    let files = context.scenario.files.as_ref().map(|files| ("programs", files.sha256()));
+    let further: Vec<_> = modules.into_iter().chain(files).collect();
+    let (mut hashes, mut append) = (String::new(), String::new());
+    for (name, hash) in &further {
+        let _ = writeln!(hashes, "{hash}  ${name}");
+        let _ = write!(append, " \"${name}\"");
+    }
+    let append = if further.is_empty() { String::new() } else { APPEND.replace("@FURTHER@", &append) };
+    let programs = program_files::place(&context.scenario.name);
     let mut out = HEAD
         .replace("@TRIAL@", &one_line(&record.folder))
         .replace("@OUTCOME@", &record.outcome.to_string())
@@ -211,6 +225,9 @@ fn script(context: &TrialContext, record: &TrialRecord, steps: &[(u64, Step)]) -
         .replace("@KERNEL_HASH@", kernel_hash)
         .replace("@INITRAMFS@", OnDisk::INITRAMFS)
         .replace("@INITRAMFS_HASH@", &context.on_disk.initramfs)
+        .replace("@PROGRAMS@", &shell_word(&programs.display().to_string()))
+        .replace("@HASHES@", &hashes)
+        .replace("@APPEND@", &append)
         .replace("@QEMU@", &qemu(context))
         .replace("@SERIAL@", &serial(context));
     if context.scenario.start == scenario::Start::Ready {
@@ -311,17 +328,19 @@ set -u
 kernel=@KERNEL@
 kernel=$(realpath "${KERNEL:-$kernel}")
 initramfs=$(realpath "${INITRAMFS:-"$(dirname "$0")/../../@INITRAMFS@"}")
+modules=$(dirname "$kernel")/modules.cpio
+programs=$(dirname "$initramfs")/@PROGRAMS@
 sha256sum --check --quiet >&2 <<EOF || exit 2
 @KERNEL_HASH@  $kernel
 @INITRAMFS_HASH@  $initramfs
-EOF
+@HASHES@EOF
 command -v socat >/dev/null || { echo 'repeat: no socat: apt-get install socat' >&2; exit 2; }
 
 dir=$(mktemp -d)
 qemu=
 trap 'kill $qemu 2>/dev/null; wait; rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM
-
+@APPEND@
 say() { printf 'repeat: %s\n' "$*" >&2; }
 # One command to QEMU's monitor, one request to the agent in the guest.
 send() { say "> $1"; printf '%s\n' "$1" >&3; }
@@ -359,6 +378,11 @@ exec 3>commands 4>requests
 
 limit=75
 send '{"execute":"qmp_capabilities"}'
+"#;
+
+/// The part that puts the kernel's modules and the files of programs behind the agent.
+const APPEND: &str = r#"cat "$initramfs"@FURTHER@ >"$dir/initramfs"
+initramfs=$dir/initramfs
 "#;
 
 /// The part that waits for the guest's boot.

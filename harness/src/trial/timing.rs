@@ -248,7 +248,7 @@ fn came_online(events: &str) -> Vec<CameOnline> {
 }
 
 fn victim_times(victim: &Victim, end: LoadEnd) -> VictimTimes {
-    let LoadEnd { loops, mut times, unfinished } = end;
+    let LoadEnd { loops, mut times, unfinished, failures: _ } = end;
     // A loop that was still running took at least this long. It is kept only if it is longer than
     // all others.
     let longest = times.iter().map(|time| time.nanoseconds).max().unwrap_or(0);
@@ -331,11 +331,18 @@ mod tests {
             path: None,
             data: Vec::new(),
             bytes: None,
+            program: None,
+            must_succeed: false,
             timed: true,
         };
         let victim = Victim { name: "fork".into(), load };
         let of = |stuck| {
-            let end = LoadEnd { loops: 2, times: vec![time(5), time(9)], unfinished: vec![time(stuck)] };
+            let end = LoadEnd {
+                loops: 2,
+                times: vec![time(5), time(9)],
+                unfinished: vec![time(stuck)],
+                failures: None,
+            };
             victim_times(&victim, end).longest().map(|time| time.nanoseconds)
         };
         assert_eq!((of(3), of(30)), (Some(9), Some(30)));

@@ -130,7 +130,7 @@ impl Vm {
         let probe = Scratch::new(Bytes(0))?;
         files.push((Inherited::Probe, probe.handle()?));
         files.push((Inherited::Kernel, context.kernels.of(side).handle()?));
-        files.push((Inherited::Initrd, context.initrd.handle()?));
+        files.push((Inherited::Initrd, context.initrd.of(side).handle()?));
         let stderr = dir.join("qemu.stderr");
         let (machine, streams) = QemuProcess::start(
             &context.qemu.path,

@@ -31,7 +31,7 @@ pub enum Inherited {
     Kmsg,
     /// The bzImage.
     Kernel,
-    /// The agent's initramfs.
+    /// The initramfs.
     Initrd,
     /// The guest's memory. It is mapped shared while a checkpoint is made, and privately by each
     /// guest that is restored from it.

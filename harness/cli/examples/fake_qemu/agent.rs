@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 
-use hotplug_protocol::{Answer, Ask, LoadEnd, Request};
+use hotplug_protocol::{Answer, Ask, LoadEnd, Output, ProgramEnd, Ran, Request};
 
 use crate::fault::{Moment, strike};
 use crate::guest::{Guest, hello};
@@ -49,6 +49,11 @@ fn answer(guest: &Guest, request: Request) -> Answer {
         Request::StopLoad => {
             Answer::LoadEnded(vec![LoadEnd { loops: 1000, ..LoadEnd::default() }; guest.books().loads])
         }
+        // A program of this name does not succeed.
+        Request::Run(program) => Answer::Ran(Ran {
+            end: ProgramEnd::Exited(i32::from(program.name == "failing")),
+            output: Output { start: "ran\n".into(), ..Output::default() },
+        }),
         // This is the answer of a kernel without counters.
         Request::Counters => Answer::Counters(Vec::new()),
         Request::Drain => Answer::Drained(guest.newest()),

@@ -48,7 +48,9 @@ impl Analysis for CoverageAnalysis {
             return Ok(None);
         }
         if !prepared.are_built() {
-            return Ok(Some(Coverage::none(Unavailable::because("a kernel was given as an image"))));
+            return Ok(Some(Coverage::none(Unavailable::because(
+                "a kernel was given as an image or a package",
+            ))));
         }
         count(prepared, env).await.map(Some)
     }

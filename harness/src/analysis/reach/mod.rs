@@ -67,8 +67,7 @@ impl Analysis for ReachAnalysis {
 /// Where the after kernel keeps its callbacks.
 fn layout(prepared: &Prepared, kernel: &Kernel) -> Result<Arc<CallbackLayout>, Unavailable> {
     let vmlinux = kernel.vmlinux.as_ref();
-    let vmlinux =
-        vmlinux.ok_or_else(|| Unavailable::because("its kernel was given as an image, without a vmlinux"))?;
+    let vmlinux = vmlinux.ok_or_else(|| Unavailable::because("its kernel was given without a vmlinux"))?;
     let symbols = prepared.context().lock_layouts.after.clone()?;
     CallbackLayout::of(vmlinux, symbols).map(Arc::new)
 }
@@ -149,8 +148,8 @@ async fn change(prepared: &Prepared, so_far: &Conclusions, env: &Env<'_>) -> Res
         Ok(None) if prepared.kernels.before.id == prepared.kernels.after.id => LockingChange::default(),
         Ok(None) => LockingChange {
             unread: Some(format!(
-                "{} is an image",
-                spec.after_image.as_deref().unwrap_or(Path::new("a side")).display()
+                "{} has no source here",
+                spec.given().into_iter().flatten().next_back().unwrap_or(Path::new("a side")).display()
             )),
             ..LockingChange::default()
         },
@@ -189,7 +188,7 @@ async fn registering(
 ) -> Result<(Vec<reach::Absent>, BTreeSet<String>)> {
     let request = prepared.run.spec.kernels.request()?;
     let (Wanted::Build { source, .. }, Some(vmlinux)) = (&request.after, kernel.vmlinux.clone()) else {
-        return Err(Error::user("the kernel was given as an image, without a source"));
+        return Err(Error::user("the kernel was given without a source"));
     };
     let copy = SourceCopy::of(source, env.cache, env.cancel).await?;
     let folder = copy.path();

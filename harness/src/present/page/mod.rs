@@ -19,7 +19,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
 use super::{duration, host_line, mail};
-use crate::compare::Verdict;
+use crate::compare::{Verdict, lacking};
 use crate::record::RunResult;
 use crate::trial::TrialRecord;
 use crate::vmm::shell_word;
@@ -73,6 +73,8 @@ pub fn page(result: &RunResult, parts: &Parts) -> String {
                     h1 { span class={ "verdict " (class) } { (word) } " " (result.reason) }
                     p { (subject(result)) " on Linux " (run.kernels.before.release) " (" (run.kernels.before.source) ")" }
                     @if let Some(text) = super::left_out(&run.kernels) { p.soft { (text) } }
+                    @if let Some(text) = super::basis(&run.kernels) { p.soft { (text) } }
+                    @if let Some(text) = super::lacks(&run.kernels) { p.soft { (text) } }
                     (arithmetic(result, &parts.about))
                 }
                 main {
@@ -137,6 +139,7 @@ fn arithmetic(result: &RunResult, about: &str) -> Markup {
         }
         @if matches!(result.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
             p { "A report in fewer than " (format!("{rate:.0}")) " % of such trials may have been missed (at 95 %)." }
+            @if let Some(lacking) = lacking(&result.trials) { p { "What lockdep would report is not known: " (lacking) "." } }
         }
         @for remark in &result.remarks { p { "Note: " (remark) } }
     }

@@ -42,12 +42,12 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
         table.write.is_some(),
         table.read.is_some(),
         table.fail.is_some(),
+        table.program.is_some(),
         reboot.is_some(),
     ];
     let several = verbs.iter().filter(|given| **given).count();
     if several > 1 || several == 0 && table.barrier.is_none() && table.after.is_none() {
-        let what =
-            "a step does one thing: plug, unplug, resize, online, offline, write, read, fail or reboot";
+        let what = "a step does one thing: plug, unplug, resize, online, offline, write, read, fail, program or reboot";
         return Err(Fault::new(raw.span(), what, "{ plug = \"dimm\" }"));
     }
     let belongs = |given: bool, key: &str, verb: &str, there: bool| {
@@ -122,6 +122,9 @@ fn operations(raw: &Spanned<StepTable>, groups: &Groups, devices: &Devices) -> R
     }
     if let Some(name) = &table.fail {
         return failures(raw, places(name, groups)?, name.span(), devices);
+    }
+    if let Some(name) = &table.program {
+        return Ok(vec![Operation::Program(name.get_ref().clone())]);
     }
     Ok(reboot.map(|_| Operation::Reboot).into_iter().collect())
 }
