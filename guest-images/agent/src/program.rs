@@ -212,8 +212,10 @@ impl Loop for Runs {
             Err(error) => error.to_string(),
         };
         self.failures += 1;
-        // The agent reads it when the load has ended.
-        std::fs::write(failures_file(self.worker), format!("{}\n{last}", self.failures))?;
+        // The agent reads the file when it has killed this worker, so it is always whole.
+        let (file, new) = (failures_file(self.worker), failures_file(self.worker).with_extension("new"));
+        std::fs::write(&new, format!("{}\n{last}", self.failures))?;
+        std::fs::rename(new, file)?;
         // A program that cannot even be started must not take all of a CPU.
         thread::sleep(Duration::from_millis(20));
         Err(io::Error::other(last))
@@ -242,6 +244,7 @@ pub(crate) fn clean_up(worker: u32) {
         Group(group).end();
     }
     let _ = std::fs::remove_file(failures_file(worker));
+    let _ = std::fs::remove_file(failures_file(worker).with_extension("new"));
 }
 
 #[cfg(test)]

@@ -31,12 +31,12 @@ fn a_folder_with_a_kernel_and_its_symbols_is_judged_like_a_built_one() {
     let run = Run::new();
     let seed = patch("seed");
     let pair = hotplug(&["kernel", "build", "--json", seed.to_str().unwrap()]);
-    let folder = run.results().join("kernels");
+    let own = tempfile::tempdir().unwrap();
     let mut command = run.compare();
     command.args(DEFAULT).args(["--trials", "1"]);
     for side in ["before", "after"] {
         let kernel = &pair[side];
-        let to = folder.join(side);
+        let to = own.path().join(side);
         std::fs::create_dir_all(&to).unwrap();
         for (key, name) in [("image", "bzImage"), ("config", "config"), ("vmlinux", "vmlinux")] {
             let from = Path::new(kernel[key].as_str().unwrap());
@@ -50,7 +50,7 @@ fn a_folder_with_a_kernel_and_its_symbols_is_judged_like_a_built_one() {
     assert_eq!(result["trials"]["after"]["without_lockdep"], 0);
     assert_eq!(result["run"]["kernels"]["after"]["lacks"], Value::Null, "{:#}", result["run"]["kernels"]);
     // The lock order is read with the symbols, and nothing can be planted.
-    assert!(result["lock_order"]["total"].is_object() || result["lock_order"].is_object(), "{result:#}");
+    assert!(result["lock_order"]["extent"]["before"]["edges"].as_u64().unwrap() > 1000, "{result:#}");
     run.assert_nothing_left();
 }
 

@@ -66,27 +66,33 @@ fn ends(trial: &Value) -> Vec<(String, Value)> {
 #[test]
 fn programs_run_fail_and_are_ended_and_their_files_are_kept() {
     let run = Run::new();
-    let folder = run.results();
-    std::fs::create_dir_all(&folder).unwrap();
-    let program = built(&folder);
+    let own = tempfile::tempdir().unwrap();
+    let folder = own.path();
+    let program = built(folder);
     let names = [("good", "0"), ("bad", "3"), ("crash", "crash"), ("fork", "fork"), ("print", "print")];
     let tables: String = names.iter().map(|(name, word)| table(name, word)).collect();
     let steps = names.map(|(name, _)| {
         let expect = if name == "good" || name == "bad" { "" } else { ", expect = \"any\"" };
         format!("{{ program = \"{name}\"{expect} }}")
     });
-    let file = scenario(&folder, &tables, &steps.join(", "));
-    run.compare().args(["--trials", "1", "--scenario"]).arg(&file).assert().code(0);
+    let file = scenario(folder, &tables, &steps.join(", "));
+    run.compare().args(["--trials", "1", "--scenario"]).arg(&file).assert().code(3);
+    // A program that never succeeds has tested nothing.
+    let result = run.result();
+    assert_eq!(result["reason"], "not tested: no program bad ever succeeded in the before trials");
 
     let trial = run.trial("after-000");
-    let ended = ends(&trial);
+    let mut ended = ends(&trial);
+    // Its last line is cut off wherever it was when it was killed.
+    let (_, print) = ended.pop().unwrap();
+    let how = print["refused-by-guest"]["how"].as_str().unwrap();
+    assert!(how.starts_with("killed at its limit: w"), "{how}");
     let refused = |how: &str| json!({ "refused-by-guest": { "how": how } });
     let expected = [
         ("good", json!("done")),
         ("bad", refused("exit status 3: hello 3")),
         ("crash", refused("ended by signal 6")),
         ("fork", refused("killed at its limit")),
-        ("print", refused("killed at its limit: without end")),
     ];
     assert_eq!(ended, expected.map(|(name, end)| (name.to_owned(), end)), "{trial:#}");
     // What a program left behind is gone, so the accounts are right.
@@ -96,10 +102,10 @@ fn programs_run_fail_and_are_ended_and_their_files_are_kept() {
     let printed = std::fs::read_to_string(trials.join("program-print-000.log")).unwrap();
     assert!(printed.contains("bytes were not kept]") && printed.len() < 70_000, "{}", printed.len());
     // The step without `expect` is a finding.
-    let reports = run.result()["reports"].as_array().unwrap().clone();
-    let own: Vec<&Value> = reports.iter().filter(|report| report["kind"] == "program").collect();
-    assert_eq!(own.len(), 1, "{reports:#?}");
-    assert_eq!(own[0]["title"], "program bad: exit status 3: hello 3");
+    let reports = result["reports"].as_array().unwrap();
+    let found: Vec<&Value> = reports.iter().filter(|report| report["kind"] == "program").collect();
+    assert_eq!(found.len(), 1, "{reports:#?}");
+    assert_eq!(found[0]["title"], "program bad: exit status 3: hello 3");
 
     // A replay takes the files of the run.
     std::fs::remove_file(program).unwrap();
@@ -112,9 +118,9 @@ fn programs_run_fail_and_are_ended_and_their_files_are_kept() {
 #[test]
 fn a_load_tells_how_often_its_program_failed() {
     let run = Run::new();
-    let folder = run.results();
-    std::fs::create_dir_all(&folder).unwrap();
-    built(&folder);
+    let own = tempfile::tempdir().unwrap();
+    let folder = own.path();
+    built(folder);
     let load = "[guest]\nload = [{ kind = \"program\", program = \"bad\", workers = 1, rate = 20, expect = \"done\" }]\n";
     let start = SCENARIO.find("[guest]").unwrap();
     let end = start + SCENARIO[start..].find("\n[[").unwrap();
@@ -138,11 +144,11 @@ fn a_load_tells_how_often_its_program_failed() {
 #[test]
 fn a_program_that_no_guest_can_start_is_refused_before_anything_is_built() {
     let run = Run::new();
-    let folder = run.results();
-    std::fs::create_dir_all(&folder).unwrap();
+    let own = tempfile::tempdir().unwrap();
+    let folder = own.path();
     std::fs::copy("/bin/sh", folder.join("program")).unwrap();
-    let file = scenario(&folder, &table("own", ""), "{ program = \"own\" }");
+    let file = scenario(folder, &table("own", ""), "{ program = \"own\" }");
     let said = "program own: program needs /lib64/ld-linux-x86-64.so.2, which the guest does not have";
     run.compare().args(["--scenario"]).arg(&file).assert().code(2).stderr(predicate::str::contains(said));
-    assert!(!std::fs::read_dir(&folder).unwrap().any(|entry| entry.unwrap().path().is_dir()));
+    assert!(!run.results().exists());
 }
