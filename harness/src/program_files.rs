@@ -17,7 +17,7 @@ use crate::scenario::{Program, ProgramFiles, Scenario};
 use crate::{Error, Result, image};
 
 /// The folder in a run's folder that has the archives, by the name of their scenario.
-const FOLDER: &str = "programs";
+pub(crate) const FOLDER: &str = "programs";
 
 /// The part of a machine's memory that the files may take, as a divisor. They stay in memory as
 /// long as the guest runs, once packed in the initramfs and once unpacked until the boot has ended.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Left, MergedCell, Merger, Plan, Shard};
 use crate::comparison::known_issues;
 use crate::files::write_json;
+use crate::program_files;
 use crate::record::{Run, RunResult};
 use crate::trial::OnDisk;
 use crate::{Error, Result};
@@ -76,6 +77,10 @@ fn write(to: &Path, result: &RunResult, scenario: &Path, runs: &[PathBuf]) -> Re
     let initramfs = runs.iter().map(|run| run.join(OnDisk::INITRAMFS)).find(|file| file.is_file());
     if let Some(initramfs) = initramfs {
         link(&initramfs, &to.join(OnDisk::INITRAMFS))?;
+    }
+    let programs = runs.iter().map(|run| run.join(program_files::FOLDER)).find(|folder| folder.is_dir());
+    if let Some(programs) = programs {
+        link(&programs, &to.join(program_files::FOLDER))?;
     }
     for run in runs {
         for trial in fs_err::read_dir(run.join("trials")).into_iter().flatten() {

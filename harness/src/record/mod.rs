@@ -8,6 +8,7 @@
 //! results/<run>/patches/          the patches, as they were given
 //! results/<run>/known.toml        the file of known issues, if there is one
 //! results/<run>/initramfs.cpio.gz the guest's initramfs, to boot it without the harness
+//! results/<run>/programs/         the files of the user's programs, by their scenario
 //! results/<run>/checkpoints/      logs of the boots that trials start from, one folder a side
 //! results/<run>/coverage/         the trials that count executed lines: coverage.json in each
 //! results/<run>/trials/<trial>/   schedule.json, qemu.cmd, events.jsonl, qmp.log, serial.log,
