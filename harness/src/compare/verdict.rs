@@ -338,12 +338,17 @@ impl Judge {
 
 /// The kernels that have no lockdep, in words, if there are any.
 pub(crate) fn lacking(trials: &Sides<Tally>) -> Option<String> {
-    match (trials.before.lacks_lockdep(), trials.after.lacks_lockdep()) {
-        (false, false) => None,
-        (true, true) => Some("these kernels have no lockdep".into()),
-        (true, false) => Some("the before kernel has no lockdep".into()),
-        (false, true) => Some("the after kernel has no lockdep".into()),
-    }
+    let lacking = Side::BOTH.into_iter().find(|side| trials.of(*side).lacks_lockdep())?;
+    let other = lacking.other();
+    let Tally { armed, .. } = trials.of(other);
+    Some(match (trials.of(other).lacks_lockdep(), armed) {
+        (true, _) => "these kernels have no lockdep".into(),
+        // Its trials hung, or lockdep went off in all of them.
+        (false, 0) => {
+            format!("the {lacking} kernel has no lockdep, and no {other} trial was armed to its end")
+        }
+        (false, _) => format!("the {lacking} kernel has no lockdep"),
+    })
 }
 
 #[cfg(test)]

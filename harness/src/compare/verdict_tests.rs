@@ -144,6 +144,13 @@ fn a_report_of_lockdep_needs_lockdep_on_both_sides() {
     let judgement = judged(&records);
     assert_eq!(judgement.verdict, Some(Verdict::Inconclusive));
     assert!(judgement.reason.starts_with("only the after kernel has lockdep"), "{}", judgement.reason);
+    // Of a side whose trials all hung, it is not known.
+    let mut records = trials(5, &[], &[]);
+    without_lockdep(&mut records, Side::Before);
+    without_lockdep(&mut records, Side::After);
+    records.iter_mut().filter(|r| r.side == Side::Before).for_each(|r| r.outcome = TrialOutcome::Hung);
+    let lacking = super::lacking(&judged(&records).tally).unwrap();
+    assert_eq!(lacking, "the after kernel has no lockdep, and no before trial was armed to its end");
     // Other reports can be compared.
     let mut records = trials(5, &[], &[WARNING]);
     without_lockdep(&mut records, Side::Before);

@@ -25,7 +25,7 @@ const FOLDER: &str = "modules";
 const LIST: &str = "list";
 
 /// Modules that guests load, by the option that builds them. The channels to the host come first.
-pub(super) const LOADED: [(&str, &[&str]); 11] = [
+pub(super) const LOADED: [(&str, &[&str]); 12] = [
     ("VIRTIO_PCI", &["virtio_pci"]),
     ("VIRTIO_CONSOLE", &["virtio_console"]),
     ("VIRTIO_MEM", &["virtio_mem"]),
@@ -34,6 +34,7 @@ pub(super) const LOADED: [(&str, &[&str]); 11] = [
     ("BLK_DEV_PMEM", &["nd_pmem"]),
     ("X86_PMEM_LEGACY", &["nd_e820"]),
     ("ZRAM", &["zram"]),
+    ("BLK_DEV_NULL_BLK", &["null_blk"]),
     ("9P_FS", &["9p", "9pnet_fd"]),
     ("MEMORY_NOTIFIER_ERROR_INJECT", &["memory_notifier_error_inject"]),
     // One of them fits the processor.
