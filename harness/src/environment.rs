@@ -232,7 +232,7 @@ pub(crate) fn initrds(
 pub(crate) fn has_options(kernels: &Sides<Kernel>, scenario: &Scenario) -> Result<()> {
     let needed = scenario.kernel_options();
     for kernel in [&kernels.before, &kernels.after] {
-        let missing = kernel::missing_options(kernel, &needed)?;
+        let missing = kernel.missing_options(&needed)?;
         if !missing.is_empty() {
             let names: Vec<String> = missing.iter().map(|name| format!("CONFIG_{name}")).collect();
             let what = format!("scenario {} needs options that these kernels lack", scenario.name);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use hotplug_protocol::{PROGRAMS, ROOTFS};
+use hotplug_protocol::{PROGRAM_PATH, PROGRAMS, ROOTFS};
 use object::elf;
 use object::read::elf::{FileHeader, ProgramHeader};
 use walkdir::WalkDir;
@@ -206,8 +206,7 @@ impl Items {
                 wrong(format!("{name} is not in the guest"), "name a file of `files`, or of the root")
             })?,
             None => {
-                let folders = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
-                let mut at = folders.iter().filter(|_| has_root && !name.contains('/'));
+                let mut at = PROGRAM_PATH.split(':').filter(|_| has_root && !name.contains('/'));
                 at.find_map(|folder| self.file(root, &format!("{folder}/{name}"))).ok_or_else(|| {
                     wrong(
                         format!("it runs {name}, which is neither one of its files nor a program of a root"),

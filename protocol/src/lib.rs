@@ -170,6 +170,15 @@ pub const PROGRAMS: &str = "/programs";
 /// The folder in the guest that the user's programs have as their root, if there is one.
 pub const ROOTFS: &str = "/rootfs";
 
+/// The folders in which a program without a path is looked for, as in `PATH`.
+pub const PROGRAM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The folder in the guest that has the modules of a packaged kernel.
+pub const MODULES: &str = "/modules";
+
+/// The file in [`MODULES`] that lists them, each after those that it needs.
+pub const MODULE_LIST: &str = "list";
+
 /// A program of the user.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

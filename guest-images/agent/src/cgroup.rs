@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use crate::worker::{Loop, lacks};
 use crate::{serve, snapshot};
 
-const ROOT: &str = "/sys/fs/cgroup";
+/// The place of the unified hierarchy.
+pub(crate) const ROOT: &str = "/sys/fs/cgroup";
 
 /// The cgroup of a worker. It exists only during a loop.
 #[derive(Debug)]

@@ -11,12 +11,13 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hotplug_protocol::{Failures, Output, PROGRAMS, ProgramEnd, ProgramRun, ROOTFS, Ran};
+use hotplug_protocol::{Failures, Output, PROGRAM_PATH, PROGRAMS, ProgramEnd, ProgramRun, ROOTFS, Ran};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Pid, chdir, chroot, setsid};
 
+use crate::cgroup;
 use crate::worker::{Loop, stay_on};
 
 /// The bytes that are kept of the beginning of an output, and as many of its end.
@@ -48,8 +49,9 @@ pub(crate) fn run(program: &ProgramRun, group: &str) -> io::Result<Ran> {
     let mut child = start(program, &group, into)?;
     let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
     let (told, result) = mpsc::channel();
-    let reader = thread::Builder::new().name("agent-program".into()).spawn(move || keep(output))?;
-    thread::Builder::new().name("agent-program".into()).spawn(move || {
+    let (keeper, kept) = mpsc::channel();
+    crate::spawn("agent-program", move || drop(keeper.send(keep(output))))?;
+    crate::spawn("agent-program", move || {
         // The child stays a zombie, so that its number is not given to another process.
         let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
         let _ = told.send(());
@@ -63,7 +65,7 @@ pub(crate) fn run(program: &ProgramRun, group: &str) -> io::Result<Ran> {
         (_, None, signal) => ProgramEnd::Signalled(signal.unwrap_or_default()),
     };
     // All that could write is gone.
-    let output = reader.join().unwrap_or_default();
+    let output = kept.recv().unwrap_or_default();
     Ok(Ran { end, output })
 }
 
@@ -79,7 +81,7 @@ fn start(program: &ProgramRun, group: &Group, into: io::PipeWriter) -> io::Resul
     command
         .args(arguments)
         .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("PATH", PROGRAM_PATH)
         .env("HOME", "/tmp")
         .envs(&program.env)
         .stdin(Stdio::null())
@@ -140,12 +142,11 @@ fn keep(mut from: io::PipeReader) -> Output {
     let (mut start, mut end) = (Vec::new(), VecDeque::new());
     let (mut left_out, mut buffer) = (0_u64, [0; 4096]);
     while let Ok(length @ 1..) = from.read(&mut buffer) {
-        let mut bytes = buffer.get(..length).unwrap_or_default();
+        let bytes = buffer.get(..length).unwrap_or_default();
         let room = KEPT_BYTES.saturating_sub(start.len()).min(bytes.len());
         let (first, rest) = bytes.split_at(room);
         start.extend_from_slice(first);
-        bytes = rest;
-        end.extend(bytes);
+        end.extend(rest);
         let more = end.len().saturating_sub(KEPT_BYTES);
         end.drain(..more);
         left_out += u64::try_from(more).unwrap_or_default();
@@ -159,9 +160,13 @@ struct Group(PathBuf);
 
 impl Group {
     fn new(name: &str) -> Self {
-        let path = Path::new("/sys/fs/cgroup").join(name);
-        let _ = std::fs::create_dir(&path);
-        Self(path)
+        let group = Self::at(name);
+        let _ = std::fs::create_dir(&group.0);
+        group
+    }
+
+    fn at(name: &str) -> Self {
+        Self(Path::new(cgroup::ROOT).join(name))
     }
 
     /// Ends all of its processes (Documentation/admin-guide/cgroup-v2.rst, `cgroup.kill`), and the
@@ -239,10 +244,7 @@ pub(crate) fn failures(worker: u32) -> Option<Failures> {
 
 /// Ends what a killed worker has started, and removes its leftovers.
 pub(crate) fn clean_up(worker: u32) {
-    let group = Path::new("/sys/fs/cgroup").join(group_of_worker(worker));
-    if group.exists() {
-        Group(group).end();
-    }
+    Group::at(&group_of_worker(worker)).end();
     let _ = std::fs::remove_file(failures_file(worker));
     let _ = std::fs::remove_file(failures_file(worker).with_extension("new"));
 }

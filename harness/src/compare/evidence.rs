@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::finding::{Class, Count, Finding, SeenIn};
 use crate::event_log::OperationOutcome;
-use crate::scenario::Expect;
+use crate::scenario::{Expect, Operation};
 use crate::trial::{TrialOutcome, TrialRecord};
 
 /// The probability of a false alarm in one comparison of equal kernels, over all of its findings
@@ -377,7 +377,7 @@ fn seen_by_the_harness(record: &TrialRecord) -> Vec<What> {
         let what = record.operation.kind();
         match (&record.outcome, record.expect) {
             (OperationOutcome::RefusedByGuest { how }, Expect::Done)
-                if record.operation.verb() == "program" =>
+                if matches!(record.operation, Operation::Program(_)) =>
             {
                 all.push(own("program", &what, format!("{what}: {how}")));
             }

@@ -23,18 +23,25 @@ pub(super) struct Chosen {
     pub(super) text: String,
 }
 
+impl Chosen {
+    /// Reads the files of the scenario's programs.
+    fn new(mut scenario: Scenario, text: String) -> Result<Self> {
+        scenario.files = program_files::read(&scenario)?.map(Arc::new);
+        Ok(Self { scenario, text })
+    }
+}
+
 /// The requested scenarios.
 pub(super) fn chosen(spec: &ComparisonSpec) -> Result<Vec<Chosen>> {
     let Some(sweep) = &spec.sweep else {
         let mut all: Vec<Chosen> = Vec::new();
         for path in spec.scenarios.paths() {
-            let (mut scenario, text) = Scenario::read(&path)?;
-            scenario.files = program_files::read(&scenario)?.map(Arc::new);
+            let (scenario, text) = Scenario::read(&path)?;
             if all.iter().any(|one| one.scenario.name == scenario.name) {
                 return Err(Error::user(format!("two scenarios have the name {}", scenario.name))
                     .help("give each scenario once, and name their files differently"));
             }
-            all.push(Chosen { scenario, text });
+            all.push(Chosen::new(scenario, text)?);
         }
         return Ok(all);
     };
@@ -52,9 +59,8 @@ pub(super) fn chosen(spec: &ComparisonSpec) -> Result<Vec<Chosen>> {
     let table = toml::to_string(sweep).map_err(Error::infrastructure)?;
     text.push_str("\n[sweep]\n");
     text.push_str(&table);
-    let mut swept = Scenario::parse(&file, &text)?.with_paths_from(path.parent().unwrap_or(Path::new("")));
-    swept.files = program_files::read(&swept)?.map(Arc::new);
-    Ok(vec![Chosen { scenario: swept, text }])
+    let swept = Scenario::parse(&file, &text)?.with_paths_from(path.parent().unwrap_or(Path::new("")));
+    Ok(vec![Chosen::new(swept, text)?])
 }
 
 /// The number of trials a side of each scenario of the portfolio before the first look at the

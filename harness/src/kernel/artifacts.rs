@@ -1,6 +1,7 @@
 //! Finished kernels. Each has a folder in the cache, which is named by a hash of the build's inputs
 //! and is never changed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -180,6 +181,19 @@ impl Kernel {
     pub fn hz(&self) -> Option<u64> {
         let config = fs_err::read_to_string(self.config.as_ref()?).ok()?;
         options(&config).get("HZ")?.parse().ok()
+    }
+
+    /// The options of these that it does not have, by name without `CONFIG_`. Those that are modules
+    /// count as missing, unless the guest loads them. Empty if the config is not known.
+    pub(crate) fn missing_options(&self, needed: &BTreeSet<&'static str>) -> Result<Vec<&'static str>> {
+        let Some(config) = self.config.as_ref().filter(|_| !needed.is_empty()) else { return Ok(Vec::new()) };
+        let text = fs_err::read_to_string(config)?;
+        let there = options(&text);
+        let has = |name: &str| match there.get(name) {
+            Some(&"m") => self.modules.is_some() && modules::is_loaded(name),
+            other => other.is_some(),
+        };
+        Ok(needed.iter().copied().filter(|name| !has(name)).collect())
     }
 
     /// For a kernel with gcov counters: the files in which the two sides differ, and a folder. The

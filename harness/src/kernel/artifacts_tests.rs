@@ -89,3 +89,17 @@ fn says_how_long_it_took() {
     assert_eq!(now(171.4), "built in 2 m 51 s");
     assert_eq!(now(59.7), "built in 1 m 00 s");
 }
+
+#[test]
+fn options_that_a_kernel_lacks_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config");
+    fs_err::write(&file, "CONFIG_KSM=y\n# CONFIG_ZRAM is not set\nCONFIG_9P_FS=m\nCONFIG_PERF_EVENTS=m\n")
+        .unwrap();
+    let mut kernel = Kernel::with_config(&file);
+    let needed = BTreeSet::from(["9P_FS", "KSM", "PERF_EVENTS", "SWAP", "ZRAM"]);
+    assert_eq!(kernel.missing_options(&needed).unwrap(), ["9P_FS", "PERF_EVENTS", "SWAP", "ZRAM"]);
+    // A packaged kernel has modules, of which the guest loads some.
+    kernel.modules = Some(folder.path().join("modules.cpio"));
+    assert_eq!(kernel.missing_options(&needed).unwrap(), ["PERF_EVENTS", "SWAP", "ZRAM"]);
+}

@@ -120,6 +120,7 @@ impl Basis {
         result: &str,
         wanted: impl Iterator<Item = &'a str>,
     ) -> Option<Self> {
+        let name = base.name()?.to_owned();
         let (plain, result) = (options(plain), options(result));
         let word = |value: Option<&&str>| value.map_or("n", |value| *value).to_owned();
         let changed = wanted.filter(|name| plain.get(name) != result.get(name)).map(|name| {
@@ -133,16 +134,14 @@ impl Basis {
             _ => BTreeMap::new(),
         };
         Some(Self {
-            name: base.name()?.to_owned(),
+            name,
             changed,
             // Values of the toolchain (`CONFIG_CC_...`, `CONFIG_GCC_VERSION`) are not the user's.
             dropped: set.keys().filter(|name| !plain.contains_key(*name) && !is_of_the_tools(name)).count(),
             modules: result.values().filter(|value| **value == "m").count(),
         })
     }
-}
 
-impl Basis {
     /// What became of the configuration, in one sentence.
     pub fn words(&self) -> String {
         let changed = match self.changed.as_slice() {

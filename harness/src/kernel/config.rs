@@ -1,15 +1,13 @@
 //! Config fragments, and the check that the final .config has every option that they set.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::{Error, Result};
 
-use super::artifacts::Kernel;
 use super::base::{Base, Basis};
 use super::kconfig;
-use super::modules;
 use super::toolchain::Variable;
 
 /// The harness's own fragment, which is applied over `make tinyconfig`.
@@ -300,21 +298,6 @@ fn parse_line(text: &str) -> Line<'_> {
     }
 }
 
-/// The options of these that a kernel does not have, by name without `CONFIG_`. Those that are
-/// modules count as missing, unless the guest loads them.
-pub(crate) fn missing_options(kernel: &Kernel, needed: &BTreeSet<&'static str>) -> Result<Vec<&'static str>> {
-    let Some(config) = kernel.config.as_ref().filter(|_| !needed.is_empty()) else { return Ok(Vec::new()) };
-    let text = fs_err::read_to_string(config)?;
-    let there = options(&text);
-    let loaded =
-        |name: &str| kernel.modules.is_some() && modules::LOADED.iter().any(|(option, _)| *option == name);
-    let has = |name: &str| match there.get(name) {
-        Some(&"m") => loaded(name),
-        other => other.is_some(),
-    };
-    Ok(needed.iter().copied().filter(|name| !has(name)).collect())
-}
-
 /// The options of [`CHECKERS`] that a .config does not set, by name without `CONFIG_`.
 pub(super) fn missing_checkers(dot_config: &str) -> Vec<String> {
     let there = options(dot_config);
@@ -358,23 +341,6 @@ mod tests {
     fn kernels_with_another_configuration_are_narrow() {
         assert_eq!(Config::default().wide().timed(), Config::default().timed());
         assert_ne!(Config::default().wide(), Config::default());
-    }
-
-    #[test]
-    fn options_that_a_kernel_lacks_are_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("config");
-        fs_err::write(
-            &file,
-            "CONFIG_KSM=y\n# CONFIG_ZRAM is not set\nCONFIG_9P_FS=m\nCONFIG_PERF_EVENTS=m\n",
-        )
-        .unwrap();
-        let mut kernel = Kernel::with_config(&file);
-        let needed = BTreeSet::from(["9P_FS", "KSM", "PERF_EVENTS", "SWAP", "ZRAM"]);
-        assert_eq!(missing_options(&kernel, &needed).unwrap(), ["9P_FS", "PERF_EVENTS", "SWAP", "ZRAM"]);
-        // A packaged kernel has modules, of which the guest loads some.
-        kernel.modules = Some(folder.path().join("modules.cpio"));
-        assert_eq!(missing_options(&kernel, &needed).unwrap(), ["PERF_EVENTS", "SWAP", "ZRAM"]);
     }
 
     #[test]

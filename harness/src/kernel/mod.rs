@@ -41,7 +41,6 @@ pub use cache::Cache;
 pub(crate) use checkout::SourceCopy;
 pub(crate) use command::{Tool, capture};
 pub use config::Config;
-pub(crate) use config::missing_options;
 #[cfg(test)]
 pub(crate) use gcov::OPTIONS as COUNTING_OPTIONS;
 pub use gcov::{Counting, Touched};

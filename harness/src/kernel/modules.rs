@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use hotplug_protocol::{MODULE_LIST, MODULES};
 use object::{Object, ObjectSection};
 use tokio_util::sync::CancellationToken;
 use walkdir::WalkDir;
@@ -19,13 +20,8 @@ use super::command::{Tool, capture};
 /// `/modules`.
 pub(super) const ARCHIVE: &str = "modules.cpio";
 
-/// The folder in the guest, and the file there that lists the modules in the order of their loading.
-/// The agent has the same names.
-const FOLDER: &str = "modules";
-const LIST: &str = "list";
-
 /// Modules that guests load, by the option that builds them. The channels to the host come first.
-pub(super) const LOADED: [(&str, &[&str]); 12] = [
+const LOADED: [(&str, &[&str]); 12] = [
     ("VIRTIO_PCI", &["virtio_pci"]),
     ("VIRTIO_CONSOLE", &["virtio_console"]),
     ("VIRTIO_MEM", &["virtio_mem"]),
@@ -40,6 +36,11 @@ pub(super) const LOADED: [(&str, &[&str]); 12] = [
     // One of them fits the processor.
     ("KVM", &["kvm_amd", "kvm_intel"]),
 ];
+
+/// Whether guests load the modules that this option builds.
+pub(super) fn is_loaded(option: &str) -> bool {
+    LOADED.iter().any(|(name, _)| *name == option)
+}
 
 /// Modules, decompressed, each after those that it needs.
 #[derive(Debug, Default)]
@@ -69,14 +70,15 @@ impl Modules {
         if self.0.is_empty() {
             return Ok(None);
         }
+        let folder = MODULES.trim_start_matches('/');
         let item = |name: &str, bytes: &[u8]| Item {
-            path: format!("{FOLDER}/{name}"),
+            path: format!("{folder}/{name}"),
             kind: Kind::File { permissions: 0o644, bytes: bytes.to_vec() },
         };
         let names: Vec<String> = self.0.iter().map(|(name, _)| format!("{name}.ko")).collect();
         let modules = names.iter().zip(&self.0).map(|(name, (_, bytes))| item(name, bytes));
-        let folder = Item { path: FOLDER.into(), kind: Kind::Folder };
-        let list = item(LIST, names.join("\n").as_bytes());
+        let folder = Item { path: folder.into(), kind: Kind::Folder };
+        let list = item(MODULE_LIST, names.join("\n").as_bytes());
         archive_of([folder, list].into_iter().chain(modules)).map(Some)
     }
 }

@@ -2,6 +2,7 @@
 //! configuration, its symbols and the modules that a guest needs are kept in the cache, like those
 //! of a kernel that was built here.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -98,12 +99,13 @@ impl Package {
             files.vmlinux = Some(symbols_in(symbols, &work.path().join("symbols"), cancel).await?);
         }
         let config = files.config.as_ref().map(fs_err::read_to_string).transpose()?;
-        self.check(config.as_deref())?;
         let found = match &files.modules {
             Some(folder) => Modules::of(folder, &files.release, cancel).await?,
             None => Modules::default(),
         };
-        self.check_channels(config.as_deref(), &found)?;
+        if let Some(config) = &config {
+            self.check(&options(config), &found)?;
+        }
 
         let folder = work.path().join("kernel");
         fs_err::create_dir_all(&folder)?;
@@ -210,26 +212,17 @@ impl Package {
         })
     }
 
-    /// Checks that hotplug exists in the kernel.
-    fn check(&self, config: Option<&str>) -> Result<()> {
-        let Some(config) = config else { return Ok(()) };
-        let there = options(config);
+    /// Checks that hotplug exists in the kernel, and that the agent can reach the host.
+    fn check(&self, there: &BTreeMap<&str, &str>, found: &Modules) -> Result<()> {
         let missing: Vec<_> = REQUIRED
             .iter()
             .filter(|name| there.get(*name) != Some(&"y"))
             .map(|name| format!("CONFIG_{name}"))
             .collect();
-        if missing.is_empty() {
-            return Ok(());
+        if !missing.is_empty() {
+            return Err(Error::user(format!("the kernel of {} has no {}", self.name(), missing.join(", ")))
+                .help("without these options, a guest can neither plug nor unplug"));
         }
-        Err(Error::user(format!("the kernel of {} has no {}", self.name(), missing.join(", ")))
-            .help("without these options, a guest can neither plug nor unplug"))
-    }
-
-    /// Checks that the agent can reach the host.
-    fn check_channels(&self, config: Option<&str>, found: &Modules) -> Result<()> {
-        let Some(config) = config else { return Ok(()) };
-        let there = options(config);
         for (option, module) in [("VIRTIO_PCI", "virtio_pci"), ("VIRTIO_CONSOLE", "virtio_console")] {
             if there.get(option) != Some(&"y") && !found.has(module) {
                 return Err(self.wrong(&format!(

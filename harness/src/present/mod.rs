@@ -33,6 +33,11 @@ fn host_line(host: &HostRecord) -> String {
     format!("host      QEMU {}, {}, {} cores", host.qemu, host.accelerator_reason, host.cores)
 }
 
+/// What is to be known of the kernels' configuration, a line each.
+fn about_kernels(kernels: &Sides<KernelNote>) -> impl Iterator<Item = String> {
+    [left_out(kernels), basis(kernels), lacks(kernels)].into_iter().flatten()
+}
+
 /// The options of the config that the kernels lack because their source does not define them, in
 /// words. `None` if there are none.
 fn left_out(kernels: &Sides<KernelNote>) -> Option<String> {

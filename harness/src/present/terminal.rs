@@ -6,7 +6,7 @@ use std::path::Path;
 use anstyle::AnsiColor;
 use hotplug_kreport::plain_name;
 
-use super::{armed, basis, duration, host_line, lacks, left_out, mail};
+use super::{about_kernels, armed, duration, host_line, mail};
 use crate::compare::{Class, Finding, Verdict, lacking};
 use crate::conclusion::Conclusion;
 use crate::record::{KernelNote, RunResult};
@@ -55,7 +55,7 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
         kernel(&run.kernels.before),
         kernel(&run.kernels.after)
     ));
-    for text in [left_out(&run.kernels), basis(&run.kernels), lacks(&run.kernels)].into_iter().flatten() {
+    for text in about_kernels(&run.kernels) {
         for text in textwrap::wrap(&text, WIDTH - 10) {
             line(format!("          {text}"));
         }

@@ -121,14 +121,13 @@ pub(super) fn check(name: String, mut file: File) -> Result<Scenario, Fault> {
 fn called(file: &File, programs: &BTreeMap<String, Program>) -> Result<(), Fault> {
     let random = file.random.iter().flat_map(|table| &table.get_ref().of);
     let steps: Vec<_> = file.lane.iter().flat_map(|table| &table.get_ref().steps).chain(random).collect();
-    let mut names = steps.iter().filter_map(|step| step.get_ref().program.as_ref());
-    if let Some(name) = names.find(|name| !programs.contains_key(name.get_ref())) {
+    let names: Vec<_> = steps.iter().filter_map(|step| step.get_ref().program.as_ref()).collect();
+    if let Some(name) = names.iter().find(|name| !programs.contains_key(name.get_ref())) {
         let what = format!("no program is called `{}`", name.get_ref());
         return Err(Fault::new(name.span(), what, "add a [[program]] with this name"));
     }
     let is_run = |name: &str| {
-        let mut names = steps.iter().filter_map(|step| step.get_ref().program.as_ref());
-        names.any(|called| called.get_ref() == name)
+        names.iter().any(|called| called.get_ref() == name)
             || file.guest.load.iter().any(|load| program::is_run_by(load, name))
     };
     if let Some(table) = file.program.iter().find(|table| !is_run(&table.get_ref().name)) {

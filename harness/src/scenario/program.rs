@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use hotplug_protocol::{Load, LoadKind, PROGRAMS};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use toml::Spanned;
 
 use super::{Expect, Guest};
@@ -26,11 +25,6 @@ impl ProgramFiles {
     /// The archive.
     pub fn bytes(&self) -> &[u8] {
         &self.archive
-    }
-
-    /// SHA-256 of the archive, in hexadecimal.
-    pub fn sha256(&self) -> String {
-        data_encoding::HEXLOWER.encode(&Sha256::digest(&self.archive))
     }
 }
 

@@ -28,8 +28,9 @@ pub struct OnDisk {
     kernels: Sides<(PathBuf, String)>,
     /// The SHA-256 of the initramfs, which is in the run's folder.
     initramfs: String,
-    /// The modules of packaged kernels, which follow the initramfs.
-    modules: Sides<Option<(PathBuf, String)>>,
+    /// The SHA-256 of the modules of packaged kernels, which follow the initramfs. They are beside
+    /// the kernel.
+    modules: Sides<Option<String>>,
 }
 
 impl OnDisk {
@@ -38,9 +39,10 @@ impl OnDisk {
 
     /// Reads the files and hashes them.
     pub fn new(kernels: Sides<&Path>, initramfs: &[u8], modules: Sides<Option<&Path>>) -> Result<Self> {
-        let file = |path: &Path| Ok::<_, crate::Error>((path.to_owned(), sha256(&fs_err::read(path)?)));
-        let kernels = Sides { before: file(kernels.before)?, after: file(kernels.after)? };
-        let [before, after] = [modules.before, modules.after].map(|modules| modules.map(file).transpose());
+        let hash = |path: &Path| Ok::<_, crate::Error>(sha256(&fs_err::read(path)?));
+        let kernel = |path: &Path| Ok::<_, crate::Error>((path.to_owned(), hash(path)?));
+        let kernels = Sides { before: kernel(kernels.before)?, after: kernel(kernels.after)? };
+        let [before, after] = [modules.before, modules.after].map(|modules| modules.map(hash).transpose());
         Ok(Self { kernels, initramfs: sha256(initramfs), modules: Sides { before: before?, after: after? } })
     }
 }
@@ -206,8 +208,8 @@ fn script(context: &TrialContext, record: &TrialRecord, steps: &[(u64, Step)]) -
     let (kernel, kernel_hash) = context.on_disk.kernels.of(record.side);
     let held = record.holds.iter().map(|hold| format!("\n# Not repeated: {}", one_line(&hold.words())));
     let held: Vec<String> = held.collect();
-    let modules = context.on_disk.modules.of(record.side).as_ref().map(|(_, hash)| ("modules", hash.clone()));
-    let files = context.scenario.files.as_ref().map(|files| ("programs", files.sha256()));
+    let modules = context.on_disk.modules.of(record.side).as_ref().map(|hash| ("modules", hash.clone()));
+    let files = context.scenario.files.as_ref().map(|files| ("programs", sha256(files.bytes())));
     let further: Vec<_> = modules.into_iter().chain(files).collect();
     let (mut hashes, mut append) = (String::new(), String::new());
     for (name, hash) in &further {

@@ -72,9 +72,7 @@ pub fn page(result: &RunResult, parts: &Parts) -> String {
                 header {
                     h1 { span class={ "verdict " (class) } { (word) } " " (result.reason) }
                     p { (subject(result)) " on Linux " (run.kernels.before.release) " (" (run.kernels.before.source) ")" }
-                    @if let Some(text) = super::left_out(&run.kernels) { p.soft { (text) } }
-                    @if let Some(text) = super::basis(&run.kernels) { p.soft { (text) } }
-                    @if let Some(text) = super::lacks(&run.kernels) { p.soft { (text) } }
+                    @for text in super::about_kernels(&run.kernels) { p.soft { (text) } }
                     (arithmetic(result, &parts.about))
                 }
                 main {
