@@ -162,10 +162,11 @@ pub enum Ending {
     Broken(String),
 }
 
-/// The event log of one trial.
+/// The event log of a guest, with a file for each of its trials.
 #[derive(Debug)]
 pub struct EventLog {
-    began: Instant,
+    /// The zero of the host's clock: the beginning of the trial.
+    began: Mutex<Instant>,
     inner: Mutex<Inner>,
     listeners: broadcast::Sender<Arc<Stamped>>,
     /// The first error in writing the trial's evidence.
@@ -185,13 +186,9 @@ struct Inner {
 impl EventLog {
     /// Creates an event log that is also appended to `path`, one JSON object a line.
     pub fn create(path: &Path) -> Result<Arc<Self>> {
-        let inner = Mutex::new(Inner {
-            file: fs_err::File::create(path)?,
-            room: LIMIT,
-            clocks: GuestClock::default(),
-        });
+        let inner = Mutex::new(Inner::create(path)?);
         Ok(Arc::new(Self {
-            began: Instant::now(),
+            began: Mutex::new(Instant::now()),
             inner,
             listeners: broadcast::Sender::new(BACKLOG),
             failure: SetOnce::new(),
@@ -199,9 +196,18 @@ impl EventLog {
         }))
     }
 
+    /// Begins the file of the guest's next trial, whose time begins now. Subscriptions go on.
+    pub(crate) fn next_trial(&self, path: &Path) -> Result<()> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        *inner = Inner::create(path)?;
+        *self.began.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        Ok(())
+    }
+
     /// The current time on the host's clock.
     pub fn now(&self) -> HostTime {
-        HostTime(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
+        let began = *self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        HostTime(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
     /// Records `what` and sends it to all subscribers. Once the log is full, nothing more is
@@ -280,6 +286,12 @@ impl EventLog {
     /// Whether there is a reason to end the trial.
     pub fn has_ending(&self) -> bool {
         self.ending.initialized()
+    }
+}
+
+impl Inner {
+    fn create(path: &Path) -> Result<Self> {
+        Ok(Self { file: fs_err::File::create(path)?, room: LIMIT, clocks: GuestClock::default() })
     }
 }
 

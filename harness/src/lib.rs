@@ -29,6 +29,7 @@ pub mod kernel;
 pub mod known_bugs;
 pub mod latency;
 pub mod limits;
+mod output;
 pub mod overlap;
 pub mod present;
 pub mod process;

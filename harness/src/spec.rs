@@ -175,6 +175,9 @@ pub struct RunningSpec {
     pub cold: bool,
     /// Guests at once. Null: one for each processor, or fewer if memory is short.
     pub workers: Option<u32>,
+    /// The most trials that a guest takes, one after the other. Null: as many as leave eight guests
+    /// of each side.
+    pub rounds: Option<u32>,
     /// The seed of all schedules. Null: a random number, which `run.json` keeps.
     pub seed: Option<u64>,
     /// The folder that the run's folder is created in.
@@ -194,6 +197,7 @@ impl Default for RunningSpec {
         Self {
             cold: false,
             workers: None,
+            rounds: None,
             seed: None,
             results: "results".into(),
             known: None,

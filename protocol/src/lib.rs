@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// The version of the protocol. Any change that an older peer would misread increases it. The agent
 /// is embedded in the harness, so the two versions differ only if a checkpoint is older than an
 /// update of the harness; the host then boots the guest again.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// Name of the virtio-serial port for [`Ask`] and [`Say`], as in
 /// `/sys/class/virtio-ports/*/name`.
@@ -121,6 +121,8 @@ pub enum Request {
         /// The number of the CPU.
         cpu: u32,
     },
+    /// Tell what is left of a trial whose loads have ended: [`Answer::Rest`].
+    Rest,
     /// Restart the machine at once. An answer arrives only on failure: [`Answer::Failed`].
     Reboot,
 }
@@ -357,6 +359,8 @@ pub enum Answer {
     LoadEnded(Vec<LoadEnd>),
     /// To [`Request::Run`].
     Ran(Ran),
+    /// To [`Request::Rest`].
+    Rest(Rest),
     /// To [`Request::Drain`]: the newest `/dev/kmsg` sequence number sent so far; null if the
     /// kernel printed nothing.
     Drained(Option<u64>),
@@ -367,6 +371,20 @@ pub enum Answer {
         /// The attempted action, and the name of the error.
         what: String,
     },
+}
+
+/// What a guest has after its loads have ended, apart from what [`Snapshot`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rest {
+    /// When it was read.
+    pub at: GuestTime,
+    /// The number of processes.
+    pub processes: u32,
+    /// The number of kernel threads.
+    pub kernel_threads: u32,
+    /// The memory that could be allocated without swapping, in KiB: `MemAvailable` of
+    /// `/proc/meminfo`.
+    pub available_kib: u64,
 }
 
 /// The result of a load.

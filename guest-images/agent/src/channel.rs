@@ -151,7 +151,7 @@ impl Outbox {
 }
 
 /// The guest's `CLOCK_MONOTONIC`, which always exists.
-fn now() -> GuestTime {
+pub(crate) fn now() -> GuestTime {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
     GuestTime(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
 }

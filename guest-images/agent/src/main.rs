@@ -33,6 +33,7 @@ mod pace;
 mod per_cpu;
 mod plan9;
 mod program;
+mod rest;
 mod serve;
 mod slab_cache;
 mod snapshot;

@@ -16,7 +16,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::channel::{Lines, Outbox};
 use crate::kmsg::Drainer;
 use crate::load::Loads;
-use crate::{counters, listening, pace, program, snapshot, worker};
+use crate::{counters, listening, pace, program, rest, snapshot, worker};
 
 /// Whether writes begin at a fixed point between two ticks of the clock ([`Request::Steady`]).
 static STEADY: AtomicBool = AtomicBool::new(false);
@@ -70,6 +70,7 @@ fn thread_name(request: &Request) -> &'static str {
         Request::Reseed { .. } => "agent-reseed",
         Request::Steady => "agent-steady",
         Request::Listen { .. } => "agent-listen",
+        Request::Rest => "agent-rest",
         Request::Reboot => "agent-reboot",
     }
 }
@@ -116,6 +117,10 @@ fn perform(request: Request, loads: &Loads, out: &Outbox) -> Answer {
         Request::Run(wanted) => match program::run(&wanted, &program::group_of_step()) {
             Ok(ran) => Answer::Ran(ran),
             Err(error) => failed(&format!("start the program {}", wanted.name), &error),
+        },
+        Request::Rest => match rest::read_all() {
+            Ok(rest) => Answer::Rest(rest),
+            Err(error) => failed("count processes and memory", &error),
         },
         Request::Counters => match counters::read() {
             Ok(all) => Answer::Counters(all),

@@ -16,7 +16,8 @@ pub(crate) fn take() -> io::Result<Snapshot> {
     let meminfo = "/proc/meminfo";
     let tainted = "/proc/sys/kernel/tainted";
     Ok(Snapshot {
-        mem_total_kib: mem_total_kib(&read_to_string(meminfo)?).ok_or_else(|| unreadable(meminfo))?,
+        mem_total_kib: meminfo_kib(&read_to_string(meminfo)?, "MemTotal")
+            .ok_or_else(|| unreadable(meminfo))?,
         zones: zones(&read_to_string("/proc/zoneinfo")?),
         blocks: blocks()?,
         cpus_present: cpus("present")?,
@@ -49,8 +50,9 @@ fn expand(list: &str) -> Option<Vec<u32>> {
     Some(cpus)
 }
 
-fn mem_total_kib(meminfo: &str) -> Option<u64> {
-    let value = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+/// A value of `/proc/meminfo`, such as that of `MemTotal`, in KiB.
+pub(crate) fn meminfo_kib(meminfo: &str, name: &str) -> Option<u64> {
+    let value = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     value.trim().strip_suffix(" kB")?.parse().ok()
 }
 
@@ -140,9 +142,9 @@ mod tests {
     #[test]
     fn mem_total_is_in_kib() {
         assert_eq!(
-            mem_total_kib("MemTotal:         404672 kB\nMemFree:          388144 kB\n"),
+            meminfo_kib("MemTotal:         404672 kB\nMemFree:          388144 kB\n", "MemTotal"),
             Some(404_672)
         );
-        assert_eq!(mem_total_kib("MemFree: 1 kB\n"), None);
+        assert_eq!(meminfo_kib("MemFree: 1 kB\n", "MemTotal"), None);
     }
 }

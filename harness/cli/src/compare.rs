@@ -30,6 +30,10 @@ pub struct RunningArgs {
     /// Guests that run at once [default: number of processors, fewer if memory is short]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub workers: Option<u32>,
+    /// Trials that a guest takes, one after the other, if nothing of each is left [default: as many
+    /// as leave eight guests of each side, up to 16]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: Option<u32>,
     /// Seed of all schedules; the run.json of a run records it [default: a random one]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -51,6 +55,7 @@ impl RunningArgs {
         RunningSpec {
             cold: self.cold,
             workers: self.workers,
+            rounds: self.rounds,
             seed: self.seed,
             results: self.results.clone(),
             known: self.known.clone(),
@@ -84,7 +89,8 @@ pub struct CompareArgs {
         conflicts_with_all = [
             "patches", "source", "before", "after", "before_image", "after_image", "before_package",
             "after_package", "config", "defconfig", "make", "no_default_config",
-            "wide", "narrow", "jobs", "scenario", "time", "until_report", "until_seen", "until_decided", "cold", "seed", "results", "accel"
+            "wide", "narrow", "jobs", "scenario", "time", "until_report", "until_seen", "until_decided", "cold", "rounds", "seed", "results",
+            "accel"
         ]
     )]
     pub resume: Option<PathBuf>,

@@ -40,7 +40,7 @@ pub struct Collected {
     pub microseconds: u64,
 }
 
-/// The lock order of one trial: the content of [`FILE`] in its folder.
+/// The lock order of one guest: the content of [`FILE`] in the folder of its last trial.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TrialLocks {
     /// The kernel that the trial ran.

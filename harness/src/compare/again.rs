@@ -23,6 +23,10 @@ pub struct Recurrence {
     pub title: String,
     /// Whether the recorded trial showed it.
     pub recorded: bool,
+    /// The number of trials that the guest of each replay took before, as that of the recorded one
+    /// did. 0 if the replays ran alone.
+    #[serde(default)]
+    pub earlier: u32,
     /// The number of replays that showed it, of those that could have.
     pub again: Count,
     /// The exact 95 % confidence interval of its rate in the replays (Clopper and Pearson).
@@ -33,7 +37,7 @@ pub struct Recurrence {
 
 /// A record without its scenario, because records of older versions lack it.
 fn bare(record: &TrialRecord) -> TrialRecord {
-    TrialRecord { scenario: String::new(), ..record.clone() }
+    TrialRecord { scenario: String::new(), round: 1, ..record.clone() }
 }
 
 /// A replay is asked how often a finding occurs, not when.
@@ -83,6 +87,7 @@ impl Replays {
             kind: finding.kind,
             title: finding.title,
             recorded: finding.before.seen > 0,
+            earlier: 0,
             again: finding.after,
             interval: interval(finding.after.seen, finding.after.trials),
             times: finding.times,

@@ -28,6 +28,11 @@ enum Evident {
     WithLockdep,
 }
 
+/// Values of each round of a scenario: of the trials that their guests took first, second and so on.
+/// The trials of one guest share its luck. No two trials of one guest are in one round, so the
+/// trials of a round are independent of each other.
+type Rounds<T> = BTreeMap<u32, T>;
+
 /// The number of trials of one side that meet each condition of [`Evident`].
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Watched {
@@ -82,7 +87,7 @@ struct Found {
     what: What,
     evident: Evident,
     /// The trials that showed it, by the name of their scenario.
-    shown: BTreeMap<String, Shown>,
+    shown: BTreeMap<String, Rounds<Shown>>,
     times: u64,
     during: String,
     /// The side of the first trial that showed it, and its folder below the run's.
@@ -114,7 +119,7 @@ pub(super) struct Evidence {
     /// The findings of the harness itself, by their key.
     own: BTreeMap<String, Found>,
     /// By the name of the scenario.
-    watched: BTreeMap<String, Sides<Watched>>,
+    watched: BTreeMap<String, Rounds<Sides<Watched>>>,
 }
 
 impl Evidence {
@@ -136,7 +141,8 @@ impl Evidence {
     /// Adds a trial that infrastructure did not spoil. `seconds` is the time from the start of the
     /// first trial to the end of this one.
     pub(super) fn add(&mut self, record: &TrialRecord, seconds: f64) {
-        self.watched.entry(record.scenario.clone()).or_default().of_mut(record.side).count(record);
+        let watched = self.watched.entry(record.scenario.clone()).or_default();
+        watched.entry(record.round).or_default().of_mut(record.side).count(record);
         // Several reports of one bug in one trial count as one trial.
         let mut shown: BTreeMap<usize, u64> = BTreeMap::new();
         for seen in &record.reports {
@@ -176,8 +182,11 @@ impl Evidence {
     pub(super) fn merge(&mut self, later: Self) {
         for (scenario, watched) in later.watched {
             let own = self.watched.entry(scenario).or_default();
-            for side in Side::BOTH {
-                own.of_mut(side).merge(*watched.of(side));
+            for (round, watched) in watched {
+                let own = own.entry(round).or_default();
+                for side in Side::BOTH {
+                    own.of_mut(side).merge(*watched.of(side));
+                }
             }
         }
         for found in later.reports {
@@ -246,9 +255,12 @@ impl Found {
     fn merge(&mut self, later: Self) {
         for (scenario, shown) in later.shown {
             let own = self.shown.entry(scenario).or_default();
-            for side in Side::BOTH {
-                *own.seen.of_mut(side) += shown.seen.of(side);
-                *own.evidently.of_mut(side) += shown.evidently.of(side);
+            for (round, shown) in shown {
+                let own = own.entry(round).or_default();
+                for side in Side::BOTH {
+                    *own.seen.of_mut(side) += shown.seen.of(side);
+                    *own.evidently.of_mut(side) += shown.evidently.of(side);
+                }
             }
         }
         self.times = self.times.max(later.times);
@@ -260,25 +272,33 @@ impl Found {
     /// Adds one trial that showed the finding `times` times.
     fn count(&mut self, record: &TrialRecord, times: u64) {
         let shown = self.shown.entry(record.scenario.clone()).or_default();
+        let shown = shown.entry(record.round).or_default();
         *shown.seen.of_mut(record.side) += 1;
         *shown.evidently.of_mut(record.side) += u32::from(evident_in(self.evident, record));
         self.times = self.times.max(times);
     }
 
     /// The counts of each scenario in which it was seen.
-    fn scenarios(&self, watched: &BTreeMap<String, Sides<Watched>>) -> Vec<SeenIn> {
-        let of = |(scenario, shown): (&String, &Shown)| {
-            let count = |side: Side| {
-                let seen = *shown.seen.of(side);
-                let all = watched.get(scenario).map_or(0, |watched| watched.of(side).of(self.evident));
-                Count { seen, trials: seen + all.saturating_sub(*shown.evidently.of(side)) }
+    fn scenarios(&self, watched: &BTreeMap<String, Rounds<Sides<Watched>>>) -> Vec<SeenIn> {
+        let none = Rounds::new();
+        let of = |(scenario, shown): (&String, &Rounds<Shown>)| {
+            let watched = watched.get(scenario).unwrap_or(&none);
+            let last = watched.keys().chain(shown.keys()).max().copied().unwrap_or(0);
+            let of_round = |round: u32| {
+                let shown = shown.get(&round).copied().unwrap_or_default();
+                let count = |side: Side| {
+                    let seen = *shown.seen.of(side);
+                    let all = watched.get(&round).map_or(0, |watched| watched.of(side).of(self.evident));
+                    Count { seen, trials: seen + all.saturating_sub(*shown.evidently.of(side)) }
+                };
+                Sides { before: count(Side::Before), after: count(Side::After) }
             };
-            SeenIn { scenario: scenario.clone(), before: count(Side::Before), after: count(Side::After) }
+            SeenIn::of_rounds(scenario.clone(), (1..=last).map(of_round).collect())
         };
         self.shown.iter().map(of).collect()
     }
 
-    fn finding(&self, watched: &BTreeMap<String, Sides<Watched>>) -> Finding {
+    fn finding(&self, watched: &BTreeMap<String, Rounds<Sides<Watched>>>) -> Finding {
         let scenarios = self.scenarios(watched);
         let sum = |of: fn(&SeenIn) -> Count| {
             scenarios.iter().map(of).fold(Count::default(), |all, one| Count {
@@ -325,7 +345,7 @@ impl Found {
             known,
             before,
             after,
-            p: stratified_two_sided(&scenarios.iter().map(SeenIn::table).collect::<Vec<_>>()),
+            p: stratified_two_sided(&scenarios.iter().flat_map(SeenIn::tables).collect::<Vec<_>>()),
             scenarios,
             decided: false,
             times: self.times,

@@ -1,5 +1,6 @@
 //! A finding of a comparison, with the number of trials of each side that showed it.
 
+use hotplug_side::{Side, Sides};
 use hotplug_statistics::Table;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,10 @@ pub struct SeenIn {
     pub before: Count,
     /// Trials with the patch.
     pub after: Count,
+    /// The same counts for each round, if guests took several trials: the trials that their guests
+    /// took first, second and so on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<Sides<Count>>,
 }
 
 /// One kernel report, or one failure that the harness itself detected, over all trials.
@@ -83,8 +88,10 @@ pub struct Finding {
     /// of older versions lack them.
     #[serde(default)]
     pub scenarios: Vec<SeenIn>,
-    /// The p-value of the exact test, two-sided, of the two rates, with each scenario as a stratum.
-    /// With one scenario, it is Fisher's exact test.
+    /// The p-value of the exact test, two-sided, of the two rates, with each round of each scenario as
+    /// a stratum. A guest ends with the trial that shows a finding, so this is the exact form of the
+    /// log-rank test, with guests that end. With one scenario, and one trial a guest, it is Fisher's
+    /// exact test.
     pub p: f64,
     /// Whether `p` is significant at 0.05 after Holm's correction for all findings of this
     /// comparison. A comparison that may be judged twice (`looks` of its plan) divides the 0.05 by
@@ -106,10 +113,30 @@ pub struct Finding {
 }
 
 impl SeenIn {
-    /// The counts as a table for an exact test.
-    pub(super) fn table(&self) -> Table {
-        let Self { before, after, .. } = self;
-        Table { a: before.seen, n: before.trials, b: after.seen, m: after.trials }
+    /// The counts of all rounds together.
+    pub(super) fn of_rounds(scenario: String, rounds: Vec<Sides<Count>>) -> Self {
+        let sum = |side: Side| {
+            rounds.iter().map(|round| *round.of(side)).fold(Count::default(), |all, one| Count {
+                seen: all.seen + one.seen,
+                trials: all.trials + one.trials,
+            })
+        };
+        let (before, after) = (sum(Side::Before), sum(Side::After));
+        Self { scenario, before, after, rounds: if rounds.len() > 1 { rounds } else { Vec::new() } }
+    }
+
+    /// The counts as tables for an exact test, one for each round.
+    pub(super) fn tables(&self) -> Vec<Table> {
+        let table = |before: Count, after: Count| Table {
+            a: before.seen,
+            n: before.trials,
+            b: after.seen,
+            m: after.trials,
+        };
+        if self.rounds.is_empty() {
+            return vec![table(self.before, self.after)];
+        }
+        self.rounds.iter().map(|round| table(round.before, round.after)).collect()
     }
 }
 

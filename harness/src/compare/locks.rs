@@ -40,9 +40,9 @@ pub struct EdgeDiff {
     /// The kinds of the dependency, such as `EN+SN`: exclusive or shared, then not recursive or
     /// recursive reader.
     pub how: String,
-    /// Trials without the patch. A dependency of their checkpoint counts for all of them.
+    /// Guests without the patch. A dependency of their checkpoint counts for all of them.
     pub before: Count,
-    /// Trials with the patch.
+    /// Guests with the patch.
     pub after: Count,
     /// Further boots, each with a trial; absent if each trial is a boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,9 +59,10 @@ pub struct EdgeDiff {
 /// How much of the lock order was observed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Extent {
-    /// Trials whose lock order was read, and in which lockdep was armed to the end.
+    /// Guests whose lock order was read, and in which lockdep was armed to the end. A guest that took
+    /// several trials is read after the last one, and counts once.
     pub trials: u32,
-    /// Trials that are evidence of what they showed, but no evidence of absence: lockdep was off,
+    /// Guests that are evidence of what they showed, but no evidence of absence: lockdep was off,
     /// or the guest hung.
     pub blind: u32,
     /// Further boots that were read, each with a trial.

@@ -16,6 +16,13 @@ use crate::trial::{TrialOutcome, TrialRecord};
 pub struct Tally {
     /// Trials that are evidence about the kernel.
     pub trials: u32,
+    /// The guests that took them. Results of older versions lack it: each trial had its own.
+    #[serde(default)]
+    pub guests: u32,
+    /// Guests that could take no further trial because something was left of the last one, although
+    /// nothing was wrong with it.
+    #[serde(default)]
+    pub not_at_rest: u32,
     /// Of these, trials with lockdep armed from start to end.
     pub armed: u32,
     /// Of these, trials of a kernel that has no lockdep, whose records were read to the end. They
@@ -39,6 +46,8 @@ impl Tally {
     /// Adds the trials of another tally.
     pub(super) fn merge(&mut self, other: Self) {
         self.trials += other.trials;
+        self.guests += other.guests;
+        self.not_at_rest += other.not_at_rest;
         self.armed += other.armed;
         self.without_lockdep += other.without_lockdep;
         self.clean += other.clean;
@@ -53,6 +62,11 @@ impl Tally {
     /// Trials whose silence is evidence, as far as their kernel can report at all.
     pub fn evidence(&self) -> u32 {
         self.armed + self.without_lockdep
+    }
+
+    /// Whether some guests took several of its trials.
+    pub fn shares_guests(&self) -> bool {
+        (1..self.trials).contains(&self.guests)
     }
 
     /// Whether its kernel has no lockdep.
@@ -110,6 +124,8 @@ impl Stratum {
             return false;
         }
         tally.trials += 1;
+        tally.guests += u32::from(record.round == 1);
+        tally.not_at_rest += u32::from(record.left_over.is_some());
         tally.armed += u32::from(record.armed_to_the_end() && record.watched_to_the_end());
         tally.clean += u32::from(record.outcome == TrialOutcome::Clean);
         *self.hung.of_mut(record.side) += u32::from(record.outcome == TrialOutcome::Hung);

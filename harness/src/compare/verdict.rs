@@ -242,10 +242,17 @@ impl Judge {
             );
         findings.iter().filter(|f| f.is_worse()).any(|f| {
             // In the worst case, every further before trial shows it, and no after trial.
+            // They count for the round in which most guests of both sides were compared, where they
+            // count most.
             let worse = |seen: &SeenIn| {
                 let left = left.get(seen.scenario.as_str()).copied().unwrap_or(0);
-                let Table { a, n, b, m } = seen.table();
-                Table { a: a + left, n: n + left, b, m: m + left }
+                let mut tables = seen.tables();
+                if let Some(Table { a, n, m, .. }) =
+                    tables.iter_mut().max_by_key(|table| table.n.min(table.m))
+                {
+                    (*a, *n, *m) = (*a + left, *n + left, *m + left);
+                }
+                tables
             };
             let elsewhere = |(scenario, left): (&&str, &u32)| {
                 let is_new = *left > 0 && f.scenarios.iter().all(|seen| seen.scenario != **scenario);
@@ -254,7 +261,7 @@ impl Judge {
                 is_new.then_some(Table { a: *left, n, b: 0, m })
             };
             let tables: Vec<Table> =
-                f.scenarios.iter().map(worse).chain(left.iter().filter_map(elsewhere)).collect();
+                f.scenarios.iter().flat_map(worse).chain(left.iter().filter_map(elsewhere)).collect();
             let sum = |of: fn(&Table) -> u32| f64::from(tables.iter().map(of).sum::<u32>());
             let (before, after) = (sum(|t| t.a) / sum(|t| t.n), sum(|t| t.b) / sum(|t| t.m));
             after > before && stratified_two_sided(&tables) <= self.evidence.alpha() / most

@@ -24,6 +24,9 @@ fn trial(side: Side, number: u32, logs: &[&str]) -> TrialRecord {
         scenario: "s".into(),
         number,
         seed: Seed(1),
+        round: 1,
+        earlier: Vec::new(),
+        left_over: None,
         schedule: Schedule { lanes: Vec::new(), holding: Holding::default() },
         outcome: if reports.is_empty() { TrialOutcome::Clean } else { TrialOutcome::Reported },
         why: String::new(),
@@ -340,4 +343,72 @@ proptest::proptest! {
         };
         proptest::prop_assert_eq!(told(&merged), told(&whole));
     }
+}
+
+/// The trials of one side, in guests of up to `rounds` trials. `luck` gives the rate at which a
+/// guest's trials report. A guest ends with the trial that reports.
+fn in_guests(
+    side: Side,
+    trials: u32,
+    rounds: u32,
+    mut luck: impl FnMut() -> f64,
+    random: &mut impl rand::RngExt,
+) -> Vec<TrialRecord> {
+    let (mut all, mut round, mut rate) = (Vec::new(), 0, 0.0);
+    for number in 0..trials {
+        if round == 0 {
+            rate = luck();
+        }
+        let reports = random.random_bool(rate);
+        let record = trial(side, number, if reports { &[WARNING] } else { &[] });
+        all.push(TrialRecord { round: round + 1, ..record });
+        round = if reports { 0 } else { (round + 1) % rounds };
+    }
+    all
+}
+
+/// In each guest, every trial reports or none does, and half of the guests are of either kind. The
+/// trials of such a guest are no more evidence than one of them.
+#[test]
+fn trials_that_share_the_luck_of_their_guest_raise_no_false_alarm() {
+    use rand::{RngExt, SeedableRng};
+    const COMPARISONS: u32 = 400;
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+    let (mut alarms, mut alarms_of_trials) = (0, 0);
+    for _ in 0..COMPARISONS {
+        let mut lucky = rand_chacha::ChaCha8Rng::seed_from_u64(random.random());
+        let mut luck = || if lucky.random_bool(0.5) { 0.5 } else { 0.0 };
+        let before = in_guests(Side::Before, 40, 5, &mut luck, &mut random);
+        let after = in_guests(Side::After, 40, 5, &mut luck, &mut random);
+        let records = [before, after].concat();
+        let decided = |records: &[TrialRecord]| judged(records).findings.iter().any(|f| f.decided);
+        alarms += u32::from(decided(&records));
+        let apart: Vec<_> = records.into_iter().map(|record| TrialRecord { round: 1, ..record }).collect();
+        alarms_of_trials += u32::from(decided(&apart));
+    }
+    let at_most = |rate: f64| COMPARISONS - (f64::from(COMPARISONS) * (1.0 - rate)) as u32;
+    assert!(alarms <= at_most(0.05), "{alarms} of {COMPARISONS}");
+    // The same trials, each counted as if it had its own guest.
+    assert!(alarms_of_trials > alarms, "{alarms_of_trials} against {alarms}");
+}
+
+#[test]
+fn rounds_are_compared_with_equal_rounds() {
+    let with = |side, number, round, logs: &[&str]| TrialRecord { round, ..trial(side, number, logs) };
+    let mut records: Vec<_> = (0..40).map(|n| with(Side::Before, n, n % 5 + 1, &[])).collect();
+    records.extend((0..40).map(|n| with(Side::After, n, 1, &[WARNING])));
+    let judgement = judged(&records);
+    let finding = &judgement.findings[0];
+    assert_eq!((finding.before.to_string(), finding.after.to_string()), ("0/40".into(), "40/40".into()));
+    // Only the first trials of the eight before guests can be compared with the forty after trials.
+    assert_eq!(finding.p, stratified_two_sided(&[Table { a: 0, n: 8, b: 40, m: 40 }]));
+    assert_eq!((judgement.tally.before.guests, judgement.tally.after.guests), (8, 40));
+    assert!(judgement.tally.before.shares_guests() && !judgement.tally.after.shares_guests());
+    assert_eq!(judgement.verdict, Some(Verdict::Regressed));
+    // A judge that takes in two parts of the trials, as those of a fleet, comes to the same.
+    let mut merged = judge_of(&records[..50], KnownIssues::default());
+    merged.merge(judge_of(&records[50..], KnownIssues::default()));
+    let text = serde_json::to_string(&merged).unwrap();
+    let merged: Judge = serde_json::from_str(&text).unwrap();
+    assert_eq!(merged.judgement().findings[0].p, finding.p);
 }

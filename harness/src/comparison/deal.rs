@@ -69,6 +69,12 @@ impl Shares {
         self.all.iter().map(of).collect()
     }
 
+    /// The number of trials a side of this scenario, with those that are done. None without an end.
+    pub(super) fn trials_of(&self, scenario: &str) -> Option<u32> {
+        let share = self.all.iter().find(|share| share.scenario == scenario)?;
+        Some(share.end?.saturating_sub(share.first))
+    }
+
     /// Whether no trial is left.
     pub(super) fn is_empty(&self) -> bool {
         self.left.is_empty() && self.all.iter().all(Share::is_over)
@@ -100,10 +106,12 @@ impl Shares {
     /// Deals the trials that are left, two at a time, one on each side, to the scenario with the
     /// fewest trials. A scenario in which only one side showed something that more trials can
     /// decide gets [`FAVOUR`] times as many. A scenario whose trials infrastructure spoils is
-    /// dropped.
+    /// dropped. A scenario whose guests take several trials (`rounds`, by the place of its setup)
+    /// gets so many in turn, because idle guests take memory.
     pub(super) fn deal(
         &self,
         seed: Seed,
+        rounds: impl Fn(usize) -> u32 + Send,
         judge: &Mutex<&mut Judge>,
     ) -> impl Iterator<Item = TrialPlan> + Send {
         let mut ready = self.left.clone();
@@ -122,8 +130,10 @@ impl Shares {
                     if undecided.contains(&share.scenario) { had / FAVOUR } else { had }
                 });
                 let (at, share) = best?;
-                ready.extend(plan_of(share.of_trial.clone(), next[at]..next[at] + 1, seed));
-                next[at] += 1;
+                let most = next[at].saturating_add(rounds(share.of_trial.place));
+                let end = share.end.map_or(most, |end| most.min(end));
+                ready.extend(plan_of(share.of_trial.clone(), next[at]..end, seed));
+                next[at] = end;
             }
             ready.pop_front()
         })

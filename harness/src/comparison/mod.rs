@@ -10,6 +10,7 @@ mod control;
 mod deal;
 mod prepare;
 mod refine;
+mod rounds;
 mod run;
 mod scenarios;
 

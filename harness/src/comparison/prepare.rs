@@ -79,6 +79,7 @@ async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
             until_decided: trials.until_decided,
             looks,
             cold: running.cold,
+            rounds: running.rounds,
             workers: workers(host, running.workers, parts.iter().map(|(scenario, _)| scenario)),
             clock: if spec.analyses.exact { Clock::Exact } else { Clock::Wall },
             boots: spec.analyses.boots,

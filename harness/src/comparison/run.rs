@@ -13,6 +13,7 @@ use tracing::Instrument;
 use super::deal::Shares;
 use super::prepare::prepare;
 use super::refine::{following, refine};
+use super::rounds::rounds;
 use crate::analysis::Prepared;
 use crate::compare::{Judge, Judgement};
 use crate::conclusion::Conclusions;
@@ -153,7 +154,11 @@ async fn run_trials(prepared: &mut Prepared, env: &Env<'_>) -> Result<Judged> {
         .parts
         .iter()
         .zip(&starts)
-        .map(|(part, start)| TrialSetup { context: &part.context, start, instruments: &instruments })
+        .map(|(part, start)| {
+            let context = &part.context;
+            let rounds = rounds(&plan, shares.trials_of(&context.scenario.name), context, env);
+            TrialSetup { context, start, instruments: &instruments, rounds }
+        })
         .collect();
     let began = Instant::now();
     let (mut all, mut done) = (count, u64::from(done));
@@ -172,7 +177,7 @@ async fn run_trials(prepared: &mut Prepared, env: &Env<'_>) -> Result<Judged> {
             }
             ControlFlow::Continue(())
         };
-        let plans = shares.deal(seed, &judge);
+        let plans = shares.deal(seed, |place| setups[place].rounds, &judge);
         let this = run_all(&setups, plans, plan.workers, &prepared.folder.trials(), env.cancel, &tell).await;
         env.events.event(&RunEvent::TrialsEnd);
         judged.ran.repeated.extend(this.repeated);

@@ -2,11 +2,9 @@
 //! the event log.
 
 use std::collections::HashMap;
-use std::fmt::Display;
-use std::io::Write;
 use std::sync::Arc;
 
-use hotplug_protocol::{AgentEvent, Answer, Ask, ObjectCounters, Request, Say, Snapshot};
+use hotplug_protocol::{AgentEvent, Answer, Ask, ObjectCounters, Request, Rest, Say, Snapshot};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::{RwLock, mpsc, oneshot};
@@ -15,7 +13,7 @@ use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::sync::CancellationToken;
 
 use crate::event_log::{Event, EventLog};
-use crate::guest_clock::HostTime;
+use crate::output::Output;
 
 /// The longest line accepted, in bytes. `/proc/lockdep` of a large kernel has 2 MB.
 const LONGEST_LINE: usize = 32 << 20;
@@ -50,6 +48,7 @@ pub enum AgentError {
 pub struct Agent {
     calls: mpsc::UnboundedSender<(Request, oneshot::Sender<Answer>)>,
     gone: CancellationToken,
+    transcript: Output,
     /// Locked for writing while the guest suspends.
     gate: Arc<RwLock<()>>,
 }
@@ -58,10 +57,9 @@ impl Agent {
     /// Takes over a connected socket. The agent's events are recorded in `event_log`, and so is a
     /// description of input that cannot be parsed. Each request, and the time of its answer, is
     /// appended to `transcript` with the host's time.
-    pub fn connect(stream: UnixStream, event_log: Arc<EventLog>, mut transcript: fs_err::File) -> Self {
+    pub(crate) fn connect(stream: UnixStream, event_log: Arc<EventLog>, transcript: Output) -> Self {
         let (calls, mut inbox) = mpsc::unbounded_channel::<(Request, oneshot::Sender<Answer>)>();
-        // An error is ignored: the event log reports a full disk.
-        let mut note = move |at: HostTime, text: &dyn Display| drop(writeln!(transcript, "{} {text}", at.0));
+        let written = transcript.clone();
         let gone = CancellationToken::new();
         let ended = gone.clone();
         tokio::spawn(async move {
@@ -77,13 +75,13 @@ impl Agent {
                         None | Some(Err(LinesCodecError::Io(_))) => break,
                         Some(Err(error)) => { broken(&event_log, &error.to_string()); break }
                         Some(Ok(line)) => if let Some(id) = hear(&line, &mut pending, &event_log) {
-                            note(event_log.now(), &format_args!("< {id}"));
+                            note(&written, &event_log, format!("< {id}")).await;
                         },
                     },
                     call = inbox.recv() => {
                         let Some((request, reply)) = call else { break };
                         let Ok(line) = serde_json::to_string(&Ask { id: next, request }) else { break };
-                        note(event_log.now(), &format_args!("> {line}"));
+                        note(&written, &event_log, format!("> {line}")).await;
                         pending.insert(next, reply);
                         next += 1;
                         if write.write_all(format!("{line}\n").as_bytes()).await.is_err() { break }
@@ -94,7 +92,12 @@ impl Agent {
             // request fails finds `is_gone()` true.
             ended.cancel();
         });
-        Self { calls, gone, gate: Arc::default() }
+        Self { calls, gone, transcript, gate: Arc::default() }
+    }
+
+    /// The transcript of each trial.
+    pub(crate) fn transcript(&self) -> &Output {
+        &self.transcript
     }
 
     /// Waits until the channel has ended. Safe to cancel.
@@ -152,6 +155,14 @@ impl Agent {
     pub async fn snapshot(&self) -> Result<Snapshot, AgentError> {
         match self.ask(Request::Snapshot).await? {
             Answer::Snapshot(snapshot) => Ok(snapshot),
+            other => Err(odd(&other)),
+        }
+    }
+
+    /// What the guest has after its loads have ended.
+    pub async fn rest(&self) -> Result<Rest, AgentError> {
+        match self.ask(Request::Rest).await? {
+            Answer::Rest(rest) => Ok(rest),
             other => Err(odd(&other)),
         }
     }
@@ -218,6 +229,11 @@ impl LockdepStats {
         let value = self.0.lines().find_map(|line| line.trim().strip_prefix("debug_locks:"))?;
         Some(value.trim() != "0")
     }
+}
+
+/// Appends a line to the transcript. An error is ignored: the event log reports a full disk.
+async fn note(transcript: &Output, event_log: &EventLog, text: String) {
+    let _ = transcript.append(format!("{} {text}\n", event_log.now().0).as_bytes()).await;
 }
 
 fn odd(answer: &Answer) -> AgentError {

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::capped::Capped;
 use crate::event_log::EventLog;
+use crate::output::Output;
 
 /// The number of bytes that hold the priority, the sequence number and the time of a record.
 const HEAD: usize = 80;
@@ -30,6 +30,8 @@ struct Progress {
     lost: u64,
     /// When the last record of level `KERN_WARNING` or worse arrived.
     warned: Option<Instant>,
+    /// Whether the last line has arrived only in part.
+    in_line: bool,
 }
 
 impl Progress {
@@ -45,6 +47,7 @@ impl Progress {
 #[derive(Debug)]
 pub struct Kmsg {
     progress: watch::Receiver<Progress>,
+    output: Output,
     task: JoinHandle<std::io::Result<()>>,
 }
 
@@ -52,11 +55,16 @@ impl Kmsg {
     /// Appends everything to `file` until the stream ends. `newest` is the sequence number of the
     /// last record before the stream, if earlier records of the guest were read elsewhere, as those
     /// of a checkpoint were.
-    pub fn read(stream: UnixStream, file: &Path, newest: Option<u64>, event_log: Arc<EventLog>) -> Self {
+    pub async fn read(
+        stream: UnixStream,
+        file: &Path,
+        newest: Option<u64>,
+        event_log: Arc<EventLog>,
+    ) -> std::io::Result<Self> {
         let (tell, progress) = watch::channel(Progress { newest, ..Progress::default() });
-        let file = file.to_owned();
+        let output = Output::create(file).await?;
+        let written = output.clone();
         let task = tokio::spawn(async move {
-            let mut log = Capped::create(&file).await?;
             let mut stream = BufReader::with_capacity(1 << 16, stream);
             // The start of the current line. The socket may split a line anywhere.
             let mut head: Vec<u8> = Vec::with_capacity(HEAD);
@@ -67,6 +75,7 @@ impl Kmsg {
                     Ok([]) | Err(_) => break,
                     Ok(chunk) => chunk,
                 };
+                let mut log = written.lock().await;
                 log.append(chunk).await.inspect_err(|error| event_log.fail(error))?;
                 let mut so_far = *tell.borrow();
                 for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
@@ -82,13 +91,15 @@ impl Kmsg {
                         head.clear();
                     }
                 }
+                so_far.in_line = !head.is_empty();
                 tell.send_replace(so_far);
+                drop(log);
                 let taken = chunk.len();
                 stream.consume(taken);
             }
-            log.finish().await
+            written.finish().await
         });
-        Self { progress, task }
+        Ok(Self { progress, output, task })
     }
 
     /// Waits until the record `sequence` has arrived, for `limit` at most. Returns whether it has.
@@ -120,6 +131,21 @@ impl Kmsg {
         }
     }
 
+    /// Ends the file of the current trial, unless a record has arrived only in part. Returns whether
+    /// it did.
+    pub(crate) async fn pause(&self) -> std::io::Result<bool> {
+        let mut output = self.output.lock().await;
+        if self.progress.borrow().in_line {
+            return Ok(false);
+        }
+        output.pause().await.map(|()| true)
+    }
+
+    /// Begins the file of the next trial.
+    pub(crate) async fn resume(&self, file: &Path) -> std::io::Result<()> {
+        self.output.resume(file).await
+    }
+
     /// The number of records lost so far.
     pub fn lost(&self) -> u64 {
         self.progress.borrow().lost
@@ -128,7 +154,9 @@ impl Kmsg {
     /// Waits for the end of the stream, which comes when QEMU exits, and for the file to be
     /// written.
     pub async fn finish(self) -> std::io::Result<()> {
-        self.task.await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+        self.task.await.unwrap_or_else(|error| Err(std::io::Error::other(error)))?;
+        // The stream may have ended between two trials.
+        self.output.finish().await
     }
 }
 
@@ -152,7 +180,7 @@ mod tests {
 
     #[test]
     fn numbers_that_no_kernel_gives_are_no_harm() {
-        let mut progress = Progress { newest: Some(u64::MAX), lost: u64::MAX, warned: None };
+        let mut progress = Progress { newest: Some(u64::MAX), lost: u64::MAX, ..Progress::default() };
         for sequence in [u64::MAX, 0, u64::MAX] {
             progress.take(sequence);
         }
@@ -165,7 +193,7 @@ mod tests {
         let path = dir.path().join("kmsg.log");
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let event_log = EventLog::create(&dir.path().join("events.jsonl")).unwrap();
-        let kmsg = Kmsg::read(ours, &path, Some(0), event_log);
+        let kmsg = Kmsg::read(ours, &path, Some(0), event_log).await.unwrap();
         let text = b"6,1,10,-;a\n SUBSYSTEM=cpu\n4,2,11,-,caller=T1;b\xff\nnonsense\n3,7,12,-;c\n";
         // The cut is inside a sequence number.
         for piece in [&text[..2], &text[2..31], &text[31..]] {
@@ -176,8 +204,16 @@ mod tests {
         assert!(kmsg.reached(7, Duration::from_secs(30)).await);
         assert_eq!(kmsg.lost(), 4);
         assert!(!kmsg.reached(8, Duration::from_millis(1)).await);
+        // The next trial begins with a whole record.
+        theirs.write_all(b"6,8,").await.unwrap();
+        while kmsg.pause().await.unwrap() {
+            kmsg.resume(&path).await.unwrap();
+            theirs.write_all(text).await.unwrap();
+            theirs.write_all(b"6,8,").await.unwrap();
+            tokio::task::yield_now().await;
+        }
         drop(theirs);
         kmsg.finish().await.unwrap();
-        assert_eq!(fs_err::read(&path).unwrap(), text);
+        assert!(fs_err::read(&path).unwrap().ends_with(b"6,8,"));
     }
 }

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::bytes::Bytes;
-use crate::capped::Capped;
 use crate::event_log::{Event, EventLog};
+use crate::output::Output;
 
 /// The message that `panic()` prints before anything else (kernel/panic.c).
 const PANIC: &[u8] = b"Kernel panic - not syncing";
@@ -28,18 +28,19 @@ pub(crate) const TYPED_EVERY: std::time::Duration = std::time::Duration::from_mi
 pub struct Serial {
     keyboard: tokio::sync::Mutex<OwnedWriteHalf>,
     bytes: watch::Receiver<u64>,
+    output: Output,
     task: JoinHandle<std::io::Result<()>>,
 }
 
 impl Serial {
     /// Appends everything to `file` until the stream ends. The first panic is recorded in
     /// `event_log`.
-    pub fn read(stream: UnixStream, file: &Path, event_log: Arc<EventLog>) -> Self {
+    pub async fn read(stream: UnixStream, file: &Path, event_log: Arc<EventLog>) -> std::io::Result<Self> {
         let (mut stream, keyboard) = stream.into_split();
         let (tell, bytes) = watch::channel(0_u64);
-        let file = file.to_owned();
+        let output = Output::create(file).await?;
+        let log = output.clone();
         let task = tokio::spawn(async move {
-            let mut log = Capped::create(&file).await?;
             let mut buffer = vec![0; 1 << 16];
             // The end of the earlier output, so that a panic message that the socket splits is
             // still found.
@@ -63,7 +64,7 @@ impl Serial {
             }
             log.finish().await
         });
-        Self { keyboard: keyboard.into(), bytes, task }
+        Ok(Self { keyboard: keyboard.into(), bytes, output, task })
     }
 
     /// Types `bytes` bytes at once, ten times a second or as fast as the guest accepts them. Never
@@ -93,9 +94,16 @@ impl Serial {
         }
     }
 
+    /// The file of each trial.
+    pub(crate) fn output(&self) -> &Output {
+        &self.output
+    }
+
     /// Waits for the end of the stream, which comes when QEMU exits, and for the file to be
     /// written.
     pub async fn finish(self) -> std::io::Result<()> {
-        self.task.await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+        self.task.await.unwrap_or_else(|error| Err(std::io::Error::other(error)))?;
+        // The stream may have ended between two trials.
+        self.output.finish().await
     }
 }

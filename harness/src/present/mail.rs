@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::terminal::scenarios;
-use super::{armed, basis, cases, duration, lacks, left_out};
+use super::{armed, basis, cases, duration, guests, lacks, left_out, silence_of_guests};
 use crate::compare::{Class, Finding, Verdict, lacking};
 use crate::conclusion::Conclusion;
 use crate::record::RunResult;
@@ -51,9 +51,10 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
     paragraph(
         &mut out,
         &format!(
-            "{} + {} trials of \"{}\" ({scenario}) in {}, {}; QEMU {}, {}, {} CPUs of the host.",
+            "{} + {} trials{} of \"{}\" ({scenario}) in {}, {}; QEMU {}, {}, {} CPUs of the host.",
             result.trials.before.trials,
             result.trials.after.trials,
+            guests(&result.trials),
             scenarios(result),
             duration(result.trials_seconds),
             armed(&result.trials),
@@ -90,6 +91,10 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
             &mut out,
             &format!("A report in fewer than {rate:.0} % of such trials may have been missed (at 95 %)."),
         );
+        if let Some(words) = silence_of_guests(result) {
+            let (first, rest) = words.split_at(1);
+            paragraph(&mut out, &format!("{}{rest}.", first.to_uppercase()));
+        }
         if let Some(lacking) = lacking(&result.trials) {
             paragraph(&mut out, &format!("What lockdep would report is not known: {lacking}."));
         }

@@ -23,9 +23,10 @@ pub mod watch;
 pub use progress::Progress;
 
 use hotplug_side::Sides;
+use hotplug_statistics::detectable_rate;
 
 use crate::compare::{Tally, lacking};
-use crate::record::{HostRecord, KernelNote};
+use crate::record::{HostRecord, KernelNote, RunResult};
 use crate::text::harmless;
 
 /// The line about the machine, on every screen.
@@ -63,6 +64,33 @@ fn armed(trials: &Sides<Tally>) -> String {
     }
     let lacking = lacking(trials).map_or_else(String::new, |lacking| format!(" ({lacking})"));
     format!("lockdep armed to the end in {} + {}{lacking}", before.armed, after.armed)
+}
+
+/// The number of guests that took the trials, if some took several, such as ` (8 + 8 guests)`.
+fn guests(trials: &Sides<Tally>) -> String {
+    let Sides { before, after } = trials;
+    if before.shares_guests() || after.shares_guests() {
+        return format!(" ({} + {} guests)", before.guests, after.guests);
+    }
+    String::new()
+}
+
+/// What the silence of trials means that shared guests, in words. `None` if each had its own.
+fn silence_of_guests(result: &RunResult) -> Option<String> {
+    let guests = result.least_guests()?;
+    let rate = detectable_rate(guests) * 100.0;
+    Some(format!(
+        "these trials ran in {guests} guests a side: a report that depends on the guest may have been missed if fewer than {rate:.0} % of guests have it"
+    ))
+}
+
+/// Guests that did not return to their beginning, in words. `None` if there are none.
+fn not_at_rest(trials: &Sides<Tally>) -> Option<String> {
+    let number = trials.before.not_at_rest + trials.after.not_at_rest;
+    let guests = if number == 1 { "guest" } else { "guests" };
+    (number > 0).then(|| {
+        format!("{number} {guests} took no further trial: something was left of a clean one (left_over in trial.json)")
+    })
 }
 
 /// The options that would print reports and that a kernel does not have, in words. `None` if both

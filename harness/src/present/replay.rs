@@ -55,11 +55,16 @@ fn words(finding: &Recurrence) -> String {
     let (low, high) = finding.interval;
     let (seen, trials) = (finding.again.seen, finding.again.trials);
     let range = format!("({:.0} % to {:.0} %)", low * 100.0, high * 100.0);
+    let after = match finding.earlier {
+        0 => String::new(),
+        1 => ", not alone but after the earlier trial of its guest".into(),
+        n => format!(", not alone but after the {n} earlier trials of its guest"),
+    };
     match (finding.recorded, trials) {
         (_, 0) => "no trial could have shown it".into(),
-        (true, _) if seen == 0 => format!("did not come again in {trials} {range}"),
-        (true, _) => format!("came again in {seen} of {trials} {range}"),
-        (false, _) => format!("new, in {seen} of {trials} {range}"),
+        (true, _) if seen == 0 => format!("did not come again in {trials}{after} {range}"),
+        (true, _) => format!("came again in {seen} of {trials}{after} {range}"),
+        (false, _) => format!("new, in {seen} of {trials}{after} {range}"),
     }
 }
 
@@ -78,6 +83,7 @@ mod tests {
             kind: "warning".into(),
             title: "WARNING in x".into(),
             recorded,
+            earlier: 0,
             again: Count { seen, trials },
             interval: interval(seen, trials),
             times: 1,
@@ -86,5 +92,10 @@ mod tests {
         assert_eq!(words(&finding(true, 0, 10)), "did not come again in 10 (0 % to 31 %)");
         assert_eq!(words(&finding(false, 1, 10)), "new, in 1 of 10 (0 % to 45 %)");
         assert_eq!(words(&finding(true, 0, 0)), "no trial could have shown it");
+        let with_history = Recurrence { earlier: 4, ..finding(true, 10, 10) };
+        assert_eq!(
+            words(&with_history),
+            "came again in 10 of 10, not alone but after the 4 earlier trials of its guest (69 % to 100 %)"
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anstyle::AnsiColor;
 use hotplug_kreport::plain_name;
 
-use super::{about_kernels, armed, duration, host_line, mail};
+use super::{about_kernels, armed, duration, guests, host_line, mail, not_at_rest, silence_of_guests};
 use crate::compare::{Class, Finding, Verdict, lacking};
 use crate::conclusion::Conclusion;
 use crate::record::{KernelNote, RunResult};
@@ -62,10 +62,11 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     }
     let (before, after) = (&result.trials.before, &result.trials.after);
     line(format!(
-        "trials    {}: {} + {} in {}, {}",
+        "trials    {}: {} + {}{} in {}, {}",
         scenarios(result),
         before.trials,
         after.trials,
+        guests(&result.trials),
         duration(result.trials_seconds),
         armed(&result.trials)
     ));
@@ -74,6 +75,9 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
         before.operations_refused + after.operations_refused,
     );
     line(format!("          {done} operations done, {refused} refused by the guest{}", repeated(result)));
+    if let Some(words) = not_at_rest(&result.trials) {
+        line(format!("          {words}"));
+    }
     for (scenario, why) in result.untested() {
         line(format!("          {scenario} says nothing: {}", harmless(why, WIDTH)));
     }
@@ -103,6 +107,9 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
         line(format!(
             "          a report in fewer than {rate:.0} % of trials may have been missed (at 95 %)"
         ));
+        for text in silence_of_guests(result).iter().flat_map(|text| textwrap::wrap(text, WIDTH - 10)) {
+            line(format!("          {text}"));
+        }
         if let Some(lacking) = lacking {
             line(format!("          {lacking}: what it would report is not known"));
         }

@@ -185,6 +185,9 @@ pub struct RunPlan {
     pub cold: bool,
     /// The number of guests at once.
     pub workers: usize,
+    /// The most trials that a guest takes, if the user gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<u32>,
     /// The clock of the latency analysis.
     #[serde(default)]
     pub clock: Clock,
@@ -353,6 +356,15 @@ macro_rules! run_result {
                 let of = |trials: &Sides<Tally>| trials.before.evidence().min(trials.after.evidence());
                 let tested = self.scenarios.iter().filter(|one| one.untested.is_none());
                 tested.map(|one| of(&one.trials)).min().unwrap_or_else(|| of(&self.trials))
+            }
+
+            /// The guests of the side and the scenario with the fewest, of those whose silence is
+            /// evidence. None if each trial had its own guest.
+            pub fn least_guests(&self) -> Option<u32> {
+                let shares = |trials: &Sides<Tally>| trials.before.shares_guests() || trials.after.shares_guests();
+                let of = |trials: &Sides<Tally>| trials.before.guests.min(trials.after.guests);
+                let tested = self.scenarios.iter().filter(|one| one.untested.is_none() && shares(&one.trials));
+                tested.map(|one| of(&one.trials)).min()
             }
 
             /// The available conclusions, in the order of the analyses.

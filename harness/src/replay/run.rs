@@ -1,7 +1,7 @@
 //! Runs recorded trials again, and counts how often their findings come again.
 
 use futures::future::LocalBoxFuture;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -14,10 +14,10 @@ use crate::events::RunEvent;
 use crate::record::{ReplayResult, RunFolder, RunResult, SCHEMA, read_run};
 use crate::spec::RunningSpec;
 use crate::trial::{
-    Again, Happened, Instruments, Original, ScenarioOfTrial, TrialOutcome, TrialPlan, TrialRecord,
-    TrialSetup, run_all,
+    Happened, Instruments, Original, PastTrial, ScenarioOfTrial, TrialOutcome, TrialPlan, TrialRecord,
+    TrialSetup, TrialsRun, run_all,
 };
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, trial};
 
 /// Recorded trials to replay.
 #[derive(Debug, Clone)]
@@ -62,45 +62,56 @@ pub fn replay<'a>(
         let scenarios: Vec<String> = ready.iter().map(|(context, _)| context.scenario.name.clone()).collect();
         folder.write("run.json", &run)?;
 
-        // The trials take turns, so that a run that is interrupted has replayed each of them.
-        let plans = (0..spec.times)
-            .flat_map(|time| records.iter().map(move |record| (record, time)))
-            .map(|(record, time)| plan(record, time, &scenarios));
-        let total = u64::from(spec.times) * replays.len() as u64;
-        env.events.event(&RunEvent::TrialsBegin { all: Some(total), done: 0 });
-        let replays = Mutex::new(replays);
-        let examples: Mutex<BTreeMap<String, String>> = Mutex::default();
-        let began = Instant::now();
-        let tell = |happened: Happened| {
-            env.events.event(&RunEvent::Trial(&happened));
-            if let Happened::Ended(record, Again::No) = &happened {
-                let mut replays = replays.lock().unwrap_or_else(PoisonError::into_inner);
-                let of = record.folder.rsplit_once("-replay-").map_or("", |(of, _)| of);
-                if let Some(replay) = replays.get_mut(of) {
-                    replay.add(record);
-                }
-                if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
-                    let mut examples = examples.lock().unwrap_or_else(PoisonError::into_inner);
-                    examples.entry(of.to_owned()).or_insert_with(|| format!("trials/{}", record.folder));
-                }
-            }
-            ControlFlow::Continue(())
+        let mut again = Again {
+            records: &records,
+            scenarios: &scenarios,
+            times: spec.times,
+            replays: Mutex::new(replays),
+            examples: Mutex::default(),
+            env,
         };
+        let began = Instant::now();
         let workers = run.plan.workers;
         let instruments = Instruments::default();
         let setups: Vec<TrialSetup<'_>> = ready
             .iter()
-            .map(|(context, start)| TrialSetup { context, start, instruments: &instruments })
+            .map(|(context, start)| TrialSetup { context, start, instruments: &instruments, rounds: 1 })
             .collect();
-        let ran = run_all(&setups, plans, workers, &folder.trials(), env.cancel, &tell).await;
-        env.events.event(&RunEvent::TrialsEnd);
-        let replays = replays.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let findings: Vec<Recurrence> = replays.values().flat_map(Replays::recurrences).collect();
+        let trials = folder.trials();
+        let mut ran = again.run(&setups, |_| Some(Vec::new()), workers, &trials).await;
+        let (mut findings, never) = again.recurrences(0);
+        // What a trial does not show alone may need what its guest did before.
+        let histories = histories(&source, &records, &never)?;
+        if ran.stopped.is_none() && !histories.is_empty() {
+            env.note("replay", "again, after the earlier trials of the same guest");
+            again.replays = Mutex::new(
+                records
+                    .iter()
+                    .filter_map(|record| Some((record.folder.clone(), Replays::of(record)?)))
+                    .collect(),
+            );
+            let with =
+                again.run(&setups, |record| histories.get(&record.folder).cloned(), workers, &trials).await;
+            ran.repeated.extend(with.repeated);
+            ran.stopped = with.stopped;
+            for (trial, history) in &histories {
+                let earlier = u32::try_from(history.len()).unwrap_or(u32::MAX);
+                let with: Vec<_> =
+                    again.recurrences(earlier).0.into_iter().filter(|one| one.trial == *trial).collect();
+                // What came again only so counts in place of what did not come alone.
+                findings.retain(|one| {
+                    one.trial != *trial || with.iter().all(|with| with.signature != one.signature)
+                });
+                findings.extend(with);
+            }
+            findings.sort_by(|a, b| (&a.trial, !a.recorded).cmp(&(&b.trial, !b.recorded)));
+        }
+        let examples = again.examples.into_inner().unwrap_or_else(PoisonError::into_inner);
         let result = ReplayResult {
             schema: SCHEMA,
             exit_status: exit_status(&findings),
             findings,
-            examples: examples.into_inner().unwrap_or_else(PoisonError::into_inner),
+            examples,
             repeated: ran.repeated,
             trials_seconds: began.elapsed().as_secs_f64(),
             run,
@@ -111,6 +122,94 @@ pub fn replay<'a>(
             (Err(_), Some(error)) | (Err(error), None) => Err(error),
         }
     })
+}
+
+/// The replays of recorded trials.
+struct Again<'a> {
+    records: &'a [TrialRecord],
+    /// The scenarios of the replays. A record of an older version names none.
+    scenarios: &'a [String],
+    /// The number of replays of each trial.
+    times: u32,
+    replays: Mutex<BTreeMap<String, Replays>>,
+    /// The first replay of each trial that showed something.
+    examples: Mutex<BTreeMap<String, String>>,
+    env: &'a Env<'a>,
+}
+
+impl Again<'_> {
+    /// Runs the replays of all records with a history. They take turns, so that a run that is
+    /// interrupted has replayed each of them.
+    async fn run(
+        &self,
+        setups: &[TrialSetup<'_>],
+        history: impl Fn(&TrialRecord) -> Option<Vec<PastTrial>> + Send,
+        workers: usize,
+        folder: &Path,
+    ) -> TrialsRun {
+        let with: Vec<_> =
+            self.records.iter().filter_map(|record| Some((record, history(record)?))).collect();
+        let total = u64::from(self.times) * with.len() as u64;
+        let plans = (0..self.times).flat_map(|time| with.iter().map(move |one| (one, time))).map(
+            |((record, history), time)| {
+                // The folders of replays with a history follow those without.
+                let number = if history.is_empty() { time } else { self.times + time };
+                TrialPlan { history: history.clone(), ..plan(record, number, self.scenarios) }
+            },
+        );
+        self.env.events.event(&RunEvent::TrialsBegin { all: Some(total), done: 0 });
+        let tell = |happened: Happened| {
+            self.env.events.event(&RunEvent::Trial(&happened));
+            if let Happened::Ended(record, trial::Again::No) = &happened {
+                let mut replays = self.replays.lock().unwrap_or_else(PoisonError::into_inner);
+                let of = record.folder.rsplit_once("-replay-").map_or("", |(of, _)| of);
+                if let Some(replay) = replays.get_mut(of) {
+                    replay.add(record);
+                }
+                if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
+                    let mut examples = self.examples.lock().unwrap_or_else(PoisonError::into_inner);
+                    examples.entry(of.to_owned()).or_insert_with(|| format!("trials/{}", record.folder));
+                }
+            }
+            ControlFlow::Continue(())
+        };
+        let ran = run_all(setups, plans, workers, folder, self.env.cancel, &tell).await;
+        self.env.events.event(&RunEvent::TrialsEnd);
+        ran
+    }
+
+    /// The findings after `earlier` trials of the same guest, and the trials of which no recorded
+    /// finding came again.
+    fn recurrences(&self, earlier: u32) -> (Vec<Recurrence>, BTreeSet<String>) {
+        let replays = self.replays.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: Vec<Recurrence> = replays
+            .values()
+            .flat_map(Replays::recurrences)
+            .map(|one| Recurrence { earlier, ..one })
+            .collect();
+        let came: BTreeSet<&str> =
+            all.iter().filter(|one| one.recorded && one.again.seen > 0).map(|one| &*one.trial).collect();
+        let never = replays.keys().filter(|trial| !came.contains(&***trial)).cloned().collect();
+        (all, never)
+    }
+}
+
+/// The histories of those trials in `wanted` whose guests took trials before, by their folders.
+fn histories(
+    run: &Path,
+    records: &[TrialRecord],
+    wanted: &BTreeSet<String>,
+) -> Result<BTreeMap<String, Vec<PastTrial>>> {
+    let past = |folder: &String| {
+        let record = read(&run.join("trials").join(folder).join("trial.json"))?;
+        let original = Original { folder: record.folder, schedule: record.schedule };
+        Ok(PastTrial { original, seed: record.seed })
+    };
+    let with = records.iter().filter(|one| wanted.contains(&one.folder) && !one.earlier.is_empty());
+    with.map(|record| {
+        Ok((record.folder.clone(), record.earlier.iter().map(past).collect::<Result<Vec<_>>>()?))
+    })
+    .collect()
 }
 
 /// The plan of one replay of a recorded trial. `number` counts the trial's replays. `scenarios` are
@@ -124,6 +223,7 @@ fn plan(record: &TrialRecord, number: u32, scenarios: &[String]) -> TrialPlan {
         number,
         seed: record.seed,
         replay: Some(original),
+        history: Vec::new(),
         attempt: 0,
     }
 }

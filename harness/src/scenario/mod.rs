@@ -15,6 +15,7 @@ mod probe_point;
 mod program;
 mod random;
 mod rendezvous;
+mod rounds;
 mod schedule;
 mod timing;
 mod write;
@@ -303,6 +304,12 @@ impl Scenario {
         };
         // Random lanes use only the plugs that remain (`random::Model::cpu_plugs`).
         self.lanes.iter().map(plugs).fold(self.machine.cpus, u32::saturating_add)
+    }
+
+    /// The most CPUs that a trial plugs.
+    pub fn cpu_plugs(&self) -> u32 {
+        let most = if self.random.is_some() { self.machine.max_cpus } else { self.cpus_ever_started() };
+        most.saturating_sub(self.machine.cpus)
     }
 
     fn plugs_cpu(&self, operation: &Operation) -> bool {

@@ -92,11 +92,15 @@ impl<'a> Bench<'a> {
             let schedule = schedule.cloned().unwrap_or_else(|| scenario.schedule(seed, number));
             let replay = Some(Original { folder: name.to_owned(), schedule });
             let (side, scenario) = (self.record.side, ScenarioOfTrial::default());
-            TrialPlan { side, scenario, number, seed, replay, attempt: 0 }
+            TrialPlan { side, scenario, number, seed, replay, history: Vec::new(), attempt: 0 }
         });
         let trials = self.folder.trials();
-        let setup =
-            TrialSetup { context: &self.context, start: &self.start, instruments: &Instruments::default() };
+        let setup = TrialSetup {
+            context: &self.context,
+            start: &self.start,
+            instruments: &Instruments::default(),
+            rounds: 1,
+        };
         let ran =
             run_all(std::slice::from_ref(&setup), plans, self.workers, &trials, self.env.cancel, &tell).await;
         let (_, count, ended, _) = state.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -25,6 +25,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::rest::Beginning;
 use super::vm::{Cut, Origin, Vm};
 use super::{TrialContext, housekeeping_cpu, locks};
 use crate::bytes::Bytes;
@@ -81,16 +82,10 @@ struct Booted {
 }
 
 impl Checkpoint {
-    pub(super) fn hello(&self) -> &Hello {
-        &self.about.booted.hello
-    }
-
-    pub(super) fn baseline(&self) -> &Snapshot {
-        &self.about.booted.baseline
-    }
-
-    pub(super) fn lockdep_armed(&self) -> Option<bool> {
-        self.about.booted.lockdep_armed
+    /// What every guest that is restored from it begins with.
+    pub(super) fn beginning(&self) -> Beginning {
+        let Booted { hello, baseline, lockdep_armed, .. } = &self.about.booted;
+        Beginning { hello: hello.clone(), baseline: baseline.clone(), armed: *lockdep_armed }
     }
 
     pub(super) fn newest_record(&self) -> Option<u64> {

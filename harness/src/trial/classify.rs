@@ -11,6 +11,7 @@ use super::context::TrialPlan;
 use super::lanes::Log;
 use super::operation::OperationRecord;
 use super::outcome::{Armed, LoadFailure, Seen, TrialOutcome, TrialRecord};
+use super::rest::Beginning;
 use super::timing::Traced;
 use super::vm::{Cut, last_words};
 use crate::event_log::{EventLog, OperationOutcome};
@@ -29,6 +30,10 @@ pub(super) struct TrialState {
     /// When the guest was ready for requests.
     pub(super) ready: Option<HostTime>,
     pub(super) armed: Armed,
+    /// What its guest began with, once that is known.
+    pub(super) beginning: Option<Beginning>,
+    /// What the trial left over, if its guest could have taken a further one without it.
+    pub(super) left_over: Option<String>,
     /// Lockdep's statistics at the end.
     pub(super) lockdep_stats: Option<LockdepStats>,
     /// The wait and hold times of locks at the end.
@@ -124,6 +129,9 @@ pub(super) fn classify(
         scenario: scenario.to_owned(),
         number: plan.number,
         seed: plan.seed,
+        round: 1,
+        earlier: Vec::new(),
+        left_over: state.left_over,
         schedule,
         outcome,
         why,

@@ -1,7 +1,8 @@
 //! The properties that the trials of a run share, where they start, what they collect, and the
 //! properties of each trial.
 
-use std::path::PathBuf;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hotplug_lockorder::Layout;
@@ -17,6 +18,9 @@ use crate::rendezvous::Places;
 use crate::scenario::{Clock, Scenario, Schedule, Seed};
 use crate::unavailable::Unavailable;
 use crate::vmm::{Identity, LaunchMode, LaunchOptions, Sealed, command_line};
+
+/// The part of a folder's name that marks a trial of the history of a replay.
+const HISTORY: &str = "after";
 
 /// The properties that all trials of a run share. They do not change while the trials run.
 #[derive(Debug, Clone)]
@@ -140,6 +144,8 @@ pub struct TrialSetup<'a> {
     pub start: &'a TrialStart,
     /// The data that they collect in addition to the reports.
     pub instruments: &'a Instruments,
+    /// The most trials that one guest takes, one after the other; at least 1.
+    pub rounds: u32,
 }
 
 /// One trial to be run.
@@ -155,6 +161,8 @@ pub struct TrialPlan {
     pub seed: Seed,
     /// The recorded trial that it replays, if it replays one.
     pub replay: Option<Original>,
+    /// The recorded trials that its guest takes before, in this order.
+    pub history: Vec<PastTrial>,
     /// The number of earlier attempts, all of which were spoilt.
     pub attempt: u32,
 }
@@ -189,6 +197,15 @@ impl ScenarioOfTrial {
     }
 }
 
+/// A recorded trial that the guest of a replay takes before.
+#[derive(Debug, Clone)]
+pub struct PastTrial {
+    /// Its place and its schedule.
+    pub original: Original,
+    /// Its seed.
+    pub seed: Seed,
+}
+
 /// A recorded trial that is replayed.
 #[derive(Debug, Clone)]
 pub struct Original {
@@ -199,6 +216,19 @@ pub struct Original {
 }
 
 impl TrialPlan {
+    /// The trials that one guest takes, in their order: those of the history, and last this one. Each
+    /// has its folder below `folder`.
+    pub(super) fn steps(&self, folder: &Path) -> VecDeque<(Self, PathBuf)> {
+        let own = folder.join(self.folder());
+        let past = |past: &PastTrial| {
+            let dir = folder.join(format!("{}-{}-{}", self.folder(), HISTORY, past.original.folder));
+            let (replay, history) = (Some(past.original.clone()), Vec::new());
+            (Self { seed: past.seed, replay, history, ..self.clone() }, dir)
+        };
+        let last = Self { history: Vec::new(), ..self.clone() };
+        self.history.iter().map(past).chain([(last, own)]).collect()
+    }
+
     /// The name of its folder, such as `before-003`, or `before-003-again1` for a second attempt.
     /// In a run of several scenarios it begins with the scenario's name.
     pub fn folder(&self) -> String {

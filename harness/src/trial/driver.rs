@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use hotplug_protocol::{Answer, Hello, Load, LoadEnd, Request, Snapshot};
+use hotplug_protocol::{Answer, Hello, Load, LoadEnd, Request};
 use tokio_util::sync::CancellationToken;
 
 use super::accounting::Ledger;
@@ -16,6 +16,7 @@ use super::housekeeping_cpu;
 use super::lanes::{Lanes, Log};
 use super::operation::QUOTED;
 use super::outcome::LoadFailure;
+use super::rest::Beginning;
 use super::timing::{Trace, Watched};
 use super::vm::{Cut, Vm};
 use crate::arch::GUEST;
@@ -30,6 +31,8 @@ use crate::vmm::gdb::GdbError;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TrialDriver<'a> {
     pub(super) vm: &'a Vm,
+    /// What the guest began with, if it has taken a trial before.
+    pub(super) beginning: Option<&'a Beginning>,
     pub(super) setup: TrialSetup<'a>,
     pub(super) plan: &'a TrialPlan,
     pub(super) schedule: &'a Schedule,
@@ -66,9 +69,10 @@ impl TrialDriver<'_> {
         if self.setup.context.scenario.start == Start::Boot {
             return self.during_boot(heard, state).await;
         }
-        let (hello, baseline, armed) = self.begin(heard).await?;
+        let beginning = self.begin(heard).await?;
         state.ready = Some(vm.event_log.now());
-        state.armed.start = armed;
+        state.armed.start = beginning.armed;
+        state.beginning = Some(beginning.clone());
         if let Some(count) = self.count {
             // The counters of the guest, restored or booted, include its boot.
             count.read(&vm.agent).await;
@@ -93,24 +97,26 @@ impl TrialDriver<'_> {
             // The order matters: the counting must subscribe before the first operation begins.
             biased;
             failed = counted => failed.map(|never| match never {}).map_err(|e| Cut::Broken(e.to_string())),
-            ended = self.under_load(&hello, baseline) => ended,
+            ended = self.under_load(beginning) => ended,
         }
     }
 
-    /// Restores or boots the guest. Returns the agent's `Hello`, the guest's initial state, and
-    /// whether lockdep is armed.
-    async fn begin(self, heard: Subscription) -> Result<(Hello, Snapshot, Option<bool>), Cut> {
+    /// Restores or boots the guest, unless it has taken a trial before. Returns what it begins
+    /// with.
+    async fn begin(self, heard: Subscription) -> Result<Beginning, Cut> {
         let vm = self.vm;
+        // The answer is not awaited, because the agent reads this request before all later ones.
+        // Without it, every restored guest would continue from the same random numbers.
+        let reseed = || vm.reseed(&blake3::hash(&self.plan.seed.0.to_le_bytes()).to_hex());
+        if let Some(beginning) = self.beginning {
+            vm.event_log.record(Event::Stage(Stage::Ready));
+            reseed();
+            return Ok(beginning.clone());
+        }
         if let Some(checkpoint) = self.setup.start.checkpoint(self.plan.side) {
             vm.restore().await?;
-            // The answer is not awaited, because the agent reads this request before all later
-            // ones. Without it, every restored guest would continue from the same random numbers.
-            vm.reseed(&blake3::hash(&self.plan.seed.0.to_le_bytes()).to_hex());
-            return Ok((
-                checkpoint.hello().clone(),
-                checkpoint.baseline().clone(),
-                checkpoint.lockdep_armed(),
-            ));
+            reseed();
+            return Ok(checkpoint.beginning());
         }
         let hello = vm.boot(heard).await?;
         let questions = async {
@@ -118,14 +124,17 @@ impl TrialDriver<'_> {
             Ok::<_, AgentError>((vm.agent.snapshot().await?, vm.agent.lockdep_stats().await?))
         };
         match tokio::time::timeout(limits().questions, questions).await {
-            Ok(Ok((baseline, stats))) => Ok((hello, baseline, stats.and_then(|stats| stats.armed()))),
+            Ok(Ok((baseline, stats))) => {
+                Ok(Beginning { hello, baseline, armed: stats.and_then(|stats| stats.armed()) })
+            }
             _ => Err(Cut::Hung("no answer to the first queries".into())),
         }
     }
 
     /// Runs the lanes under load, on a guest that is ready.
-    async fn under_load(self, hello: &Hello, baseline: Snapshot) -> Result<(), Cut> {
+    async fn under_load(self, beginning: Beginning) -> Result<(), Cut> {
         let Self { vm, setup, schedule, .. } = self;
+        let Beginning { hello, baseline, .. } = beginning;
         let scenario = &setup.context.scenario;
         let cpus = Cpus::of_boot(&baseline.cpus_online);
         let spare = (!schedule.holding.is_empty())
@@ -139,7 +148,7 @@ impl TrialDriver<'_> {
             // This comes before the load, so that it does not apply to the load's processes.
             housekeeping_cpu::on(vm, cpu, limits().questions).await?;
         }
-        let ledger = Ledger::new(baseline, hello, scenario.guest.memory_online);
+        let ledger = Ledger::new(baseline, &hello, scenario.guest.memory_online);
         let mut loads = scenario.guest.load.clone();
         loads.extend(setup.instruments.watched.iter().flat_map(Watched::loads));
         if !loads.is_empty() {

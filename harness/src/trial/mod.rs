@@ -20,14 +20,18 @@ mod outcome;
 mod phases;
 mod pool;
 mod repro_script;
+mod rest;
 mod resume;
+mod rounds;
 mod run;
 mod timing;
 mod tracer;
 mod vm;
 
 pub use accounting::Mismatch;
-pub use context::{Instruments, Original, ScenarioOfTrial, TrialContext, TrialPlan, TrialSetup, TrialStart};
+pub use context::{
+    Instruments, Original, PastTrial, ScenarioOfTrial, TrialContext, TrialPlan, TrialSetup, TrialStart,
+};
 pub use operation::OperationRecord;
 pub use outcome::{Armed, LoadFailure, Seen, TrialOutcome, TrialRecord};
 pub use pool::{Again, Happened, Repeated, Tell, TrialsRun, plan, plan_of, run_all};

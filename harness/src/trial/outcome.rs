@@ -6,10 +6,11 @@ use hotplug_side::Side;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Mismatch, OperationRecord};
+use super::{Mismatch, OperationRecord, TrialPlan};
+use crate::event_log::OperationOutcome;
 use crate::guest_clock::HostTime;
 use crate::rendezvous::Hold;
-use crate::scenario::{Schedule, Seed};
+use crate::scenario::{Expect, Schedule, Seed};
 use crate::vmm::Ended;
 
 /// The outcome of a trial. If several apply, the first in this order counts.
@@ -71,6 +72,16 @@ pub struct TrialRecord {
     pub number: u32,
     /// The seed of the schedule.
     pub seed: Seed,
+    /// The place of the trial among those that its guest took, from 1.
+    #[serde(default = "first_round")]
+    pub round: u32,
+    /// The folders of the trials that its guest took before, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<String>,
+    /// Why its guest could not take a further trial, although nothing was wrong with this one: the
+    /// guest did not return to its beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_over: Option<String>,
     /// The schedule.
     pub schedule: Schedule,
     /// The outcome.
@@ -122,10 +133,41 @@ impl TrialRecord {
             || self.outcome == TrialOutcome::Hung && self.ready.is_none()
     }
 
+    /// The record of a trial of the history of `plan`, in place of the trial's own, which its guest
+    /// did not take.
+    pub(super) fn instead_of(self, plan: &TrialPlan) -> Self {
+        let why = self.left_over.clone();
+        let outcome = match self.outcome {
+            TrialOutcome::Clean => TrialOutcome::Infrastructure,
+            shown => shown,
+        };
+        let why = why.map_or(self.why, |why| format!("after {}: {why}", self.folder));
+        Self { number: plan.number, outcome, why, ..self }
+    }
+
+    /// Whether nothing at all was wrong, so that its guest can take a further trial: it was watched
+    /// to its end, every operation ended as expected, and lockdep is as it was.
+    pub(super) fn is_spotless(&self) -> bool {
+        let as_expected = |operation: &OperationRecord| match operation.expect {
+            Expect::Done => operation.outcome == OperationOutcome::Done,
+            Expect::Refused => operation.outcome.is_refusal(),
+            Expect::Any => operation.outcome == OperationOutcome::Done || operation.outcome.is_refusal(),
+        };
+        self.outcome == TrialOutcome::Clean
+            && self.armed.start == self.armed.end
+            && self.load_failures.is_empty()
+            && self.operations.iter().all(as_expected)
+    }
+
     /// Whether lockdep was checking all the time.
     pub fn armed_to_the_end(&self) -> bool {
         self.armed.start == Some(true) && self.armed.end == Some(true)
     }
+}
+
+/// Records of older versions are of guests that took one trial.
+fn first_round() -> u32 {
+    1
 }
 
 /// A load whose program did not always succeed.

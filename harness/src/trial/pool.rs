@@ -1,11 +1,12 @@
 //! Runs all trials of a run. The sides alternate, a few trials run at a time, and spoilt trials are
-//! tried again.
+//! tried again. A guest that ended a trial as it began takes further ones.
 
+use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::ops::{ControlFlow, Range};
-use std::path::Path;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -17,6 +18,7 @@ use tracing::Instrument;
 
 use super::context::{ScenarioOfTrial, TrialPlan, TrialSetup, TrialStart};
 use super::outcome::{TrialOutcome, TrialRecord};
+use super::rounds::{Guest, IdleGuest};
 use super::run::{Prepared, prepare};
 use crate::error::ErrorKind;
 use crate::scenario::Seed;
@@ -29,6 +31,9 @@ use crate::{Error, Result};
 /// handling issue on cpu=1"; once in some 40 boots at a load of 8, never in 72 at a load of 3). A
 /// kernel that cannot boot hangs every time.
 pub(super) const RETRIES: u32 = 2;
+
+/// The most idle guests for each worker: one of each side, and one more while the sides take turns.
+const IDLE_PER_WORKER: usize = 3;
 
 /// An event that the caller receives while trials run.
 #[derive(Debug)]
@@ -66,6 +71,7 @@ pub fn plan_of(
         number,
         seed: seed.of_trial(number),
         replay: None,
+        history: Vec::new(),
         attempt: 0,
     };
     numbers.flat_map(move |n| {
@@ -112,8 +118,71 @@ struct Supply<'a> {
     cancel: &'a CancellationToken,
     tell: Tell<'a>,
     plans: Mutex<Peekable<Box<dyn Iterator<Item = TrialPlan> + Send + 'a>>>,
+    guests: Mutex<Guests>,
+    /// The most guests that may be idle.
+    most_idle: usize,
     /// The caller wants no further trials.
     closed: AtomicBool,
+}
+
+/// A trial whose guest is ready, or whose guest first takes the trials of its history.
+struct Next {
+    plan: TrialPlan,
+    /// The trials that its guest takes after `trial`.
+    steps: VecDeque<(TrialPlan, PathBuf)>,
+    trial: Prepared,
+}
+
+impl Next {
+    /// Runs the trial after those of its history. If one of those ends the guest, its record takes
+    /// the place of the trial's: it showed something, or the trial cannot run.
+    async fn run(
+        self,
+        setup: TrialSetup<'_>,
+        cancel: &CancellationToken,
+        under_way: &CancellationToken,
+    ) -> Result<(TrialRecord, Option<Guest>)> {
+        let Self { plan, steps, mut trial } = self;
+        for (step, dir) in steps {
+            // The trials of the history are as many as its guest took.
+            let (record, guest) = Box::pin(trial.run(
+                TrialSetup { rounds: u32::MAX, ..setup },
+                cancel,
+                &CancellationToken::new(),
+            ))
+            .await?;
+            let Some(guest) = guest else { return Ok((record.instead_of(&plan), None)) };
+            trial = prepare(setup, step, dir, Some(guest), cancel).await?;
+        }
+        Box::pin(trial.run(setup, cancel, under_way)).await
+    }
+}
+
+/// The guests that may take a further trial.
+#[derive(Default)]
+struct Guests {
+    /// In the order in which they became idle.
+    idle: Vec<IdleGuest>,
+    /// The scenario and the side of those whose trial runs.
+    busy: Vec<(usize, Side)>,
+}
+
+impl Guests {
+    fn take(&mut self, plan: &TrialPlan) -> Option<Guest> {
+        let place = self.idle.iter().position(|idle| idle.fits(plan))?;
+        Some(self.idle.remove(place).guest)
+    }
+
+    /// Whether one may soon be idle that can take the trial `plan`.
+    fn may_fit(&self, plan: &TrialPlan) -> bool {
+        self.busy.contains(&(plan.scenario.place, plan.side))
+    }
+
+    fn is_no_longer_busy(&mut self, plan: &TrialPlan) {
+        if let Some(at) = self.busy.iter().position(|of| *of == (plan.scenario.place, plan.side)) {
+            self.busy.swap_remove(at);
+        }
+    }
 }
 
 impl Supply<'_> {
@@ -124,23 +193,39 @@ impl Supply<'_> {
         self.setups.get(plan.scenario.place).copied().ok_or_else(lost)
     }
 
+    fn guests(&self) -> MutexGuard<'_, Guests> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The next trial, with its QEMU already started. While another trial runs (`ahead`), a guest
-    /// that boots is not started: it would boot at once. Only a guest from a checkpoint waits.
-    async fn next(&self, ahead: bool) -> Option<Result<Prepared>> {
+    /// that boots is not started: it would boot at once. Only a guest from a checkpoint waits, and
+    /// an idle guest. No QEMU is started ahead if the guest of another trial may take this one.
+    async fn next(&self, ahead: bool) -> Option<Result<Next>> {
         let waits = |plan: &TrialPlan| {
             self.setup(plan).is_ok_and(|setup| matches!(setup.start, TrialStart::Restored(_)))
         };
-        let plan = match self.plans.lock() {
+        let (plan, idle) = match self.plans.lock() {
             Ok(mut plans) if !self.closed.load(Ordering::Relaxed) => {
-                plans.next_if(|plan| !ahead || waits(plan))?
+                let mut guests = self.guests();
+                let mut idle = None;
+                let plan = plans.next_if(|plan| {
+                    idle = guests.take(plan);
+                    idle.is_some() || !ahead || waits(plan) && !guests.may_fit(plan)
+                })?;
+                (plan, idle)
             }
             _ => return None,
         };
-        let dir = self.folder.join(plan.folder());
-        match self.setup(&plan) {
-            Ok(setup) => Some(prepare(setup, plan, dir, self.cancel).await),
-            Err(error) => Some(Err(error)),
-        }
+        Some(self.begin(plan, idle).await)
+    }
+
+    /// Prepares the first trial that the guest of `plan` takes.
+    async fn begin(&self, plan: TrialPlan, idle: Option<Guest>) -> Result<Next> {
+        let setup = self.setup(&plan)?;
+        let mut steps = plan.steps(self.folder);
+        let first = steps.pop_front().unwrap_or_else(|| (plan.clone(), self.folder.join(plan.folder())));
+        let trial = prepare(setup, first.0, first.1, idle, self.cancel).await?;
+        Ok(Next { plan, steps, trial })
     }
 
     fn tell(&self, happened: Happened) {
@@ -152,26 +237,65 @@ impl Supply<'_> {
     /// Runs a trial, and tries it again if it is spoilt.
     async fn run(
         &self,
-        mut trial: Prepared,
+        mut next: Next,
         under_way: &CancellationToken,
         repeated: &mut Vec<Repeated>,
     ) -> Result<()> {
-        let mut plan = trial.plan.clone();
-        let setup = self.setup(&plan)?;
+        let setup = self.setup(&next.plan)?;
         loop {
+            let plan = next.plan.clone();
             self.tell(Happened::Began(plan.clone()));
             let span = tracing::debug_span!("trial", folder = plan.folder());
-            let record = trial.run(setup, self.cancel, under_way).instrument(span).await?;
+            let may_go_on = next.steps.is_empty() && next.trial.may_go_on(setup);
+            if may_go_on {
+                self.guests().busy.push((plan.scenario.place, plan.side));
+            }
+            let ran = next.run(setup, self.cancel, under_way).instrument(span).await;
+            if may_go_on {
+                self.guests().is_no_longer_busy(&plan);
+            }
+            let (record, guest) = ran?;
+            if let Some(guest) = guest {
+                self.keep(IdleGuest { place: plan.scenario.place, side: plan.side, guest }).await?;
+            }
             if !record.is_spoilt() || plan.attempt >= RETRIES {
                 self.tell(Happened::Ended(Box::new(record), Again::No));
                 return Ok(());
             }
             repeated.push(Repeated::of(&record));
             self.tell(Happened::Ended(Box::new(record), Again::Yes));
-            plan.attempt += 1;
-            let dir = self.folder.join(plan.folder());
-            trial = prepare(setup, plan.clone(), dir, self.cancel).await?;
+            next = self.begin(TrialPlan { attempt: plan.attempt + 1, ..plan }, None).await?;
         }
+    }
+
+    /// Keeps a guest for a further trial. If too many are idle, the one that has waited longest is
+    /// ended.
+    async fn keep(&self, guest: IdleGuest) -> Result<()> {
+        let longest = {
+            let idle = &mut self.guests().idle;
+            idle.push(guest);
+            (idle.len() > self.most_idle).then(|| idle.remove(0))
+        };
+        match longest {
+            Some(guest) => self.retire(guest).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn retire(&self, IdleGuest { place, side, guest }: IdleGuest) -> Result<()> {
+        match self.setups.get(place) {
+            Some(setup) => guest.retire(*setup, side).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends all idle guests. After an interruption their lock order is lost.
+    async fn retire_all(&self) -> Result<()> {
+        let idle = std::mem::take(&mut self.guests().idle);
+        for guest in idle.into_iter().filter(|_| !self.cancel.is_cancelled()) {
+            self.retire(guest).await?;
+        }
+        Ok(())
     }
 
     /// The cause of an error that stopped the run: if the run's folder was removed, this is
@@ -184,6 +308,12 @@ impl Supply<'_> {
         error
     }
 
+    /// Ends the guest of a trial that will not run.
+    async fn discard(&self, trial: Prepared) -> Result<()> {
+        let setup = self.setup(&trial.plan)?;
+        trial.discard(setup).await
+    }
+
     /// A worker. It runs trial after trial, and starts the next trial's QEMU while one runs.
     async fn work(&self) -> TrialsRun {
         let mut ran = TrialsRun::default();
@@ -194,8 +324,8 @@ impl Supply<'_> {
                 // The next trial's QEMU is started even if no operation of this trial is accepted.
                 let _guard = under_way.clone().drop_guard();
                 match trial {
-                    Ok(trial) if self.closed.load(Ordering::Relaxed) => trial.discard().await,
-                    Ok(trial) => Box::pin(self.run(trial, &under_way, &mut ran.repeated)).await,
+                    Ok(next) if self.closed.load(Ordering::Relaxed) => self.discard(next.trial).await,
+                    Ok(next) => Box::pin(self.run(next, &under_way, &mut ran.repeated)).await,
                     Err(error) => Err(error),
                 }
             };
@@ -207,10 +337,10 @@ impl Supply<'_> {
             next = prepared;
             if let Err(error) = ended {
                 ran.stopped = Some(self.cause(error));
-                if let Some(Ok(trial)) = next.take() {
+                if let Some(Ok(Next { trial, .. })) = next.take() {
                     // The trial's folder may be on the full disk. The first error is the one to
                     // report.
-                    let _ = trial.discard().await;
+                    let _ = self.discard(trial).await;
                 }
                 break;
             }
@@ -235,7 +365,16 @@ pub async fn run_all(
     tell: Tell<'_>,
 ) -> TrialsRun {
     let plans = Mutex::new((Box::new(plans) as Box<dyn Iterator<Item = TrialPlan> + Send>).peekable());
-    let supply = Supply { setups, folder, cancel, tell, plans, closed: AtomicBool::new(false) };
+    let supply = Supply {
+        setups,
+        folder,
+        cancel,
+        tell,
+        plans,
+        guests: Mutex::default(),
+        most_idle: IDLE_PER_WORKER * workers.max(1),
+        closed: AtomicBool::new(false),
+    };
     let mut running: FuturesUnordered<_> = (0..workers.max(1)).map(|_| supply.work()).collect();
     let mut all = TrialsRun::default();
     while let Some(mine) = running.next().await {
@@ -243,6 +382,8 @@ pub async fn run_all(
         // The other workers fail for the same reason: the same cancellation or the same disk.
         all.stopped = all.stopped.or(mine.stopped);
     }
+    let retired = supply.retire_all().await;
+    all.stopped = all.stopped.or_else(|| retired.err().map(|error| supply.cause(error)));
     all
 }
 

@@ -1,26 +1,31 @@
 //! Runs one trial, from its start to its record.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hotplug_lockorder::Collected;
 use tokio_util::sync::CancellationToken;
 
-use super::callbacks::CallbackTrace;
+use super::callbacks::{CallbackEvents, CallbackTrace};
 use super::checkpoint::Checkpoint;
 use super::classify::{TrialState, classify};
-use super::context::{TrialPlan, TrialSetup};
+use super::context::{TrialContext, TrialPlan, TrialSetup};
 use super::coverage::Count;
 use super::driver::TrialDriver;
 use super::holding::Holds;
 use super::lanes::Log;
 use super::outcome::{TrialOutcome, TrialRecord};
-use super::timing::Trace;
+use super::rest::{self, AtRest, Earlier};
+use super::rounds::Guest;
+use super::timing::{Trace, Traced};
 use super::vm::{Cut, Origin, Vm};
 use super::{diagnosis, locks, repro_script};
 use crate::event_log::{Event, EventLog, Stage, Subscription};
 use crate::files::{write_json, write_whole};
+use crate::reach::Callbacks;
 use crate::scenario::Schedule;
 use crate::unavailable::Unavailable;
+use crate::vmm::Ended;
 use crate::{Error, Result, guest};
 
 /// A trial whose QEMU is started. It is started ahead of need if that costs nothing, because a
@@ -34,15 +39,16 @@ pub(super) struct Prepared {
     /// Subscribed since before QEMU was started.
     heard: Subscription,
     /// An error counts as infrastructure.
-    vm: Result<Vm>,
+    guest: Result<Guest>,
 }
 
-/// Creates the trial's folder `dir` and starts its QEMU. Errors only on Ctrl-C or a disk error.
-/// Everything that a guest or QEMU does is an outcome of the trial.
+/// Creates the trial's folder `dir`. Starts its QEMU, unless it has an idle guest. Errors only on
+/// Ctrl-C or a disk error. Everything that a guest or QEMU does is an outcome of the trial.
 pub(super) async fn prepare(
     setup: TrialSetup<'_>,
     plan: TrialPlan,
     dir: PathBuf,
+    idle: Option<Guest>,
     cancel: &CancellationToken,
 ) -> Result<Prepared> {
     // The parents are not created, so a run's folder that was removed meanwhile does not come back.
@@ -56,6 +62,12 @@ pub(super) async fn prepare(
     };
     // Evidence first: the schedule is on disk before it runs.
     write_json(&dir.join("schedule.json"), &schedule)?;
+    if let Some(idle) = idle {
+        let guest = idle.resume(&dir).await?;
+        let event_log = guest.vm.event_log.clone();
+        let heard = event_log.listen();
+        return Ok(Prepared { plan, dir, schedule, event_log, heard, guest: Ok(guest) });
+    }
     let event_log = EventLog::create(&dir.join("events.jsonl"))?;
     let heard = event_log.listen();
     let origin = setup.start.checkpoint(plan.side).map_or(Origin::Kernel, Origin::Checkpoint);
@@ -65,53 +77,114 @@ pub(super) async fn prepare(
         () = event_log.failed() => return Err(event_log.check().err().unwrap_or_else(Error::interrupted)),
     };
     event_log.check()?;
-    Ok(Prepared { plan, dir, schedule, event_log, heard, vm })
+    Ok(Prepared { plan, dir, schedule, event_log, heard, guest: vm.map(Guest::new) })
+}
+
+/// The data that a trial collects for analyses.
+struct Collectors<'a> {
+    count: Option<Count<'a>>,
+    trace: Option<Trace<'a>>,
+    callbacks: Option<CallbackTrace<'a>>,
+}
+
+impl<'a> Collectors<'a> {
+    fn new(setup: TrialSetup<'a>, plan: &TrialPlan) -> Self {
+        let TrialSetup { context, instruments, .. } = setup;
+        let cpus = context.scenario.machine.max_cpus;
+        let counted = instruments.counted.as_ref();
+        let callbacks = instruments.callbacks.as_ref();
+        Self {
+            count: counted.map(|sources| Count::new(sources.of(plan.side))),
+            trace: instruments.watched.as_ref().map(|watched| Trace::new(watched, cpus)),
+            callbacks: callbacks.map(|layouts| CallbackTrace::new(layouts.of(plan.side), cpus)),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count.is_none() && self.trace.is_none() && self.callbacks.is_none()
+    }
+
+    fn write(
+        self,
+        plan: &TrialPlan,
+        dir: &Path,
+        record: &TrialRecord,
+        traced: Traced,
+        events: CallbackEvents,
+        registered: Result<Callbacks, String>,
+    ) -> Result<()> {
+        let Self { count, trace, callbacks } = self;
+        count.map_or(Ok(()), |count| count.write(plan, dir))?;
+        trace.map_or(Ok(()), |trace| trace.write(plan, dir, record, traced))?;
+        callbacks.map_or(Ok(()), |callbacks| callbacks.write(dir, record, events, registered))
+    }
+}
+
+/// What is known of a guest that is gone.
+struct Gone {
+    lost_records: u64,
+    qemu: Option<Ended>,
+    locks: Result<Collected, Unavailable>,
+    registered: Result<Callbacks, String>,
+}
+
+impl Gone {
+    /// That of a guest without a QEMU, for this reason.
+    fn never(why: &str) -> Self {
+        let (locks, registered) = (Err(Unavailable::because(why)), Err(why.to_owned()));
+        Self { lost_records: 0, qemu: None, locks, registered }
+    }
 }
 
 impl Prepared {
-    /// Ends the QEMU of a trial that will not run, and removes its folder.
-    pub(super) async fn discard(self) -> Result<()> {
-        if let Ok(vm) = self.vm {
-            vm.shut_down(None).await?;
+    /// Ends the guest of a trial that will not run, and removes the trial's folder.
+    pub(super) async fn discard(self, setup: TrialSetup<'_>) -> Result<()> {
+        if let Ok(guest) = self.guest {
+            guest.retire(setup, self.plan.side).await?;
         }
         Ok(fs_err::remove_dir_all(&self.dir)?)
     }
 
-    /// Runs the trial. `under_way` is cancelled when the first operation was accepted.
+    /// Whether its guest may take a further trial afterwards.
+    pub(super) fn may_go_on(&self, setup: TrialSetup<'_>) -> bool {
+        self.guest.as_ref().is_ok_and(|guest| guest.round() < setup.rounds)
+    }
+
+    /// Runs the trial. `under_way` is cancelled when the first operation was accepted. Also returns
+    /// the guest if it can take a further trial.
     pub(super) async fn run(
         self,
         setup: TrialSetup<'_>,
         cancel: &CancellationToken,
         under_way: &CancellationToken,
-    ) -> Result<TrialRecord> {
-        let Self { plan, dir, schedule, event_log, heard, vm } = self;
+    ) -> Result<(TrialRecord, Option<Guest>)> {
+        let Self { plan, dir, schedule, event_log, heard, guest } = self;
         let mut state = TrialState { taken: event_log.now(), ..TrialState::default() };
         event_log.record(Event::Stage(Stage::Taken));
         let log = Log::default();
         let holds = Holds::default();
-        let TrialSetup { context, start, instruments } = setup;
-        let count = instruments.counted.as_ref().map(|sources| Count::new(sources.of(plan.side)));
-        let cpus = context.scenario.machine.max_cpus;
-        let trace = instruments.watched.as_ref().map(|watched| Trace::new(watched, cpus));
-        let callbacks = instruments.callbacks.as_ref();
-        let callbacks = callbacks.map(|layouts| CallbackTrace::new(layouts.of(plan.side), cpus));
-        let mut registered = Err("its guest was gone at the end".to_owned());
-        let (lost, ended, kernel_log, locks) = match vm {
+        let context = setup.context;
+        let collectors = Collectors::new(setup, &plan);
+        let started = guest.is_ok();
+        let (mut round, mut earlier) = (1, Vec::new());
+        let (gone, waits) = match guest {
             Err(error) => {
                 state.cut = Some(Cut::Broken(error.to_string()));
-                (0, None, Vec::new(), Err(Unavailable::because("its QEMU did not start")))
+                (Gone::never("its QEMU did not start"), None)
             }
-            Ok(vm) => {
+            Ok(guest) => {
+                (round, earlier) = (guest.round(), guest.folders().to_vec());
                 let driver = TrialDriver {
-                    vm: &vm,
+                    vm: &guest.vm,
+                    beginning: guest.beginning(),
                     setup,
                     plan: &plan,
                     schedule: &schedule,
                     log: &log,
                     holds: &holds,
-                    count: count.as_ref(),
-                    trace: trace.as_ref(),
-                    callbacks: callbacks.as_ref(),
+                    count: collectors.count.as_ref(),
+                    trace: collectors.trace.as_ref(),
+                    callbacks: collectors.callbacks.as_ref(),
                     under_way,
                 };
                 tokio::select! {
@@ -120,25 +193,26 @@ impl Prepared {
                     () = event_log.failed() => {}
                 }
                 let diagnosed = match state.cut {
-                    Some(Cut::Hung(_)) if !cancel.is_cancelled() => diagnosis::diagnose(&vm).await,
+                    Some(Cut::Hung(_)) if !cancel.is_cancelled() => diagnosis::diagnose(&guest.vm).await,
                     _ => Ok(()),
                 };
-                let locks = match state.cut {
-                    None | Some(Cut::Hung(_)) if !cancel.is_cancelled() => {
-                        locks::collect(&vm, context.lock_layouts.of(plan.side)).await
+                let may_go_on = round < setup.rounds && collectors.is_empty() && !cancel.is_cancelled();
+                let rested = if may_go_on { rest(&guest, &mut state).await } else { None };
+                let ended = match rested {
+                    // What the guest prints from now on belongs to its next trial.
+                    Some(after) if guest.vm.pause().await? => Ok((
+                        Gone { lost_records: guest.vm.kmsg.lost(), ..Gone::never("its guest is not gone") },
+                        Some((guest, after)),
+                    )),
+                    _ => {
+                        end(guest, context, &plan, &collectors, &state, cancel).await.map(|gone| (gone, None))
                     }
-                    _ => Err(Unavailable::because("its guest was gone at the end")),
                 };
-                if let (Some(callbacks), None) = (&callbacks, &state.cut) {
-                    registered = callbacks.registered(&vm).await;
-                }
-                let lost = vm.kmsg.lost();
-                let ended = vm.shut_down(state.cut.as_ref()).await;
                 // A trial whose evidence could not be written says nothing, so this error comes
                 // first.
                 event_log.check()?;
                 diagnosed?;
-                (lost, ended?, guest::kernel_log(&dir)?, locks)
+                ended?
             }
         };
         if cancel.is_cancelled() {
@@ -146,6 +220,8 @@ impl Prepared {
             // run is continued.
             return Err(Error::interrupted());
         }
+        let Gone { lost_records, qemu, mut locks, registered } = gone;
+        let kernel_log = if started { guest::kernel_log(&dir)? } else { Vec::new() };
         let kept = [
             ("lockdep-stats.txt", state.lockdep_stats.take().map(|stats| stats.0)),
             ("lock-stat.txt", state.lock_stat.take()),
@@ -155,20 +231,67 @@ impl Prepared {
         }
         let traced = std::mem::take(&mut state.traced);
         let events = std::mem::take(&mut state.callbacks);
+        let beginning = state.beginning.take();
         state.holds = holds.into_inner();
         let name = &context.scenario.name;
-        let record = classify(&plan, name, schedule, &dir, &event_log, &kernel_log, lost, log, state, ended);
+        let record =
+            classify(&plan, name, schedule, &dir, &event_log, &kernel_log, lost_records, log, state, qemu);
+        let record = TrialRecord { round, earlier, ..record };
         if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
             repro_script::write(context, &dir, &record)?;
         }
-        if !record.is_spoilt() {
-            let base = start.checkpoint(plan.side).and_then(Checkpoint::lock_order);
+        let next = match (waits, beginning) {
+            (Some((guest, after)), Some(beginning)) if record.is_spotless() => {
+                Some(guest.took(record.clone(), dir.clone(), beginning, after))
+            }
+            (Some((guest, _)), _) => {
+                locks = locks::collect(&guest.vm, context.lock_layouts.of(plan.side)).await;
+                guest.vm.shut_down(None).await?;
+                None
+            }
+            (None, _) => None,
+        };
+        if !record.is_spoilt() && next.is_none() {
+            let base = setup.start.checkpoint(plan.side).and_then(Checkpoint::lock_order);
             locks::write(&dir, &record, locks, base)?;
-            count.map_or(Ok(()), |count| count.write(&plan, &dir))?;
-            trace.map_or(Ok(()), |trace| trace.write(&plan, &dir, &record, traced))?;
-            callbacks.map_or(Ok(()), |callbacks| callbacks.write(&dir, &record, events, registered))?;
+            collectors.write(&plan, &dir, &record, traced, events, registered)?;
         }
         write_json(&dir.join("trial.json"), &record)?;
-        Ok(record)
+        Ok((record, next))
     }
+}
+
+/// The state of a guest that is as it was before its trial. `None` if the trial was cut, or left
+/// something over.
+async fn rest(guest: &Guest, state: &mut TrialState) -> Option<Earlier> {
+    let beginning = state.beginning.as_ref().filter(|_| state.cut.is_none())?;
+    match rest::look(&guest.vm, beginning, guest.after()).await {
+        AtRest::Yes(after) => Some(after),
+        AtRest::No(why) => {
+            state.left_over = Some(why);
+            None
+        }
+    }
+}
+
+/// Ends the guest, and reads its memory before as far as it is there.
+async fn end(
+    guest: Guest,
+    context: &TrialContext,
+    plan: &TrialPlan,
+    collectors: &Collectors<'_>,
+    state: &TrialState,
+    cancel: &CancellationToken,
+) -> Result<Gone> {
+    let vm = guest.vm;
+    let mut gone = Gone::never("its guest was gone at the end");
+    if !cancel.is_cancelled() && matches!(state.cut, None | Some(Cut::Hung(_))) {
+        gone.locks = locks::collect(&vm, context.lock_layouts.of(plan.side)).await;
+    }
+    if let (Some(callbacks), None) = (&collectors.callbacks, &state.cut) {
+        gone.registered = callbacks.registered(&vm).await;
+    }
+    gone.lost_records = vm.kmsg.lost();
+    gone.qemu = vm.shut_down(state.cut.as_ref()).await?;
+    Ok(gone)
 }

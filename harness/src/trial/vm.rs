@@ -15,6 +15,7 @@ use crate::bytes::Bytes;
 use crate::event_log::{Ending, Event, EventLog, Stage};
 use crate::guest::{Agent, Kmsg, Serial};
 use crate::limits::limits;
+use crate::output::Output;
 use crate::vmm::gdb::{Gdb, GdbError};
 use crate::vmm::qmp::commands::{
     ContinueVcpus, Migrate, MigrateIncoming, MigrateSetCapabilities, MigrationCapability, Pmemsave, StopVcpus,
@@ -37,7 +38,7 @@ pub(super) struct Vm {
     /// The socket of the gdbstub, until [`Vm::gdb`] takes it.
     gdb: Mutex<Option<UnixStream>>,
     probe: Scratch,
-    /// The trial's folder.
+    /// The folder of its current trial.
     pub(super) dir: PathBuf,
     pub(super) event_log: Arc<EventLog>,
 }
@@ -140,13 +141,13 @@ impl Vm {
             context.identity,
             &stderr,
         )?;
-        let serial = Serial::read(streams.serial, &dir.join("serial.log"), event_log.clone());
+        let serial = Serial::read(streams.serial, &dir.join("serial.log"), event_log.clone()).await?;
         let newest = match origin {
             Origin::Checkpoint(checkpoint) => checkpoint.newest_record(),
             _ => None,
         };
-        let kmsg = Kmsg::read(streams.kmsg, &dir.join("kmsg.log"), newest, event_log.clone());
-        let transcript = fs_err::File::create(dir.join("agent.log"))?;
+        let kmsg = Kmsg::read(streams.kmsg, &dir.join("kmsg.log"), newest, event_log.clone()).await?;
+        let transcript = Output::create(&dir.join("agent.log")).await?;
         let agent = Agent::connect(streams.agent, event_log.clone(), transcript);
         let transcript = dir.join("qmp.log");
         let connect = async {
@@ -346,6 +347,32 @@ impl Vm {
     /// known.
     pub(super) fn swapped_kib(&self) -> Option<u64> {
         self.machine.swapped_kib()
+    }
+
+    /// Ends the files of the current trial: what the guest sends from now on belongs to its next
+    /// trial. Returns false, and does nothing, if a kernel record has arrived only in part.
+    pub(super) async fn pause(&self) -> Result<bool> {
+        if !self.kmsg.pause().await? {
+            return Ok(false);
+        }
+        for output in [self.serial.output(), self.agent.transcript(), self.qmp.transcript()] {
+            output.pause().await?;
+        }
+        Ok(true)
+    }
+
+    /// Begins the files of the guest's next trial in its folder `dir`.
+    pub(super) async fn resume(&mut self, dir: &Path) -> Result<()> {
+        self.event_log.next_trial(&dir.join("events.jsonl"))?;
+        // QEMU goes on writing to its standard error.
+        for name in ["qemu.cmd", "qemu.stderr"] {
+            fs_err::hard_link(self.dir.join(name), dir.join(name))?;
+        }
+        dir.clone_into(&mut self.dir);
+        self.kmsg.resume(&dir.join("kmsg.log")).await?;
+        self.serial.output().resume(&dir.join("serial.log")).await?;
+        self.agent.transcript().resume(&dir.join("agent.log")).await?;
+        Ok(self.qmp.transcript().resume(&dir.join("qmp.log")).await?)
     }
 
     /// Ends QEMU, and waits until all streams are in their files. Returns how QEMU ended, if it

@@ -12,6 +12,7 @@ use crate::host::Accelerator;
 use crate::scenario::{Clock, Guest, Machine, Scenario, Topology};
 
 use super::Inherited;
+use super::vcpus::more_cpus;
 
 /// The options with which a guest is started.
 #[derive(Debug, Clone, Copy)]
@@ -51,12 +52,14 @@ pub enum LaunchMode {
 /// `panic=-1` reboots at once, and `-no-reboot` turns the reboot into an exit. The log buffer holds
 /// all messages of a trial, in case the agent is slow. The 512 devices of BSD terminals, which no
 /// guest uses, would take a third of a boot's initcalls (drivers/tty/pty.c).
-/// `lines` are the serial lines of the agent's channels, if they are on some.
+/// `lines` are the serial lines of the agent's channels, if they are on some. `more_cpus` is the
+/// number of CPUs of the machine that the kernel should ignore.
 fn kernel_arguments(
     machine: &Machine,
     guest: &Guest,
     lines: Option<&[SerialLine; 2]>,
     loops_per_jiffy: Option<u64>,
+    more_cpus: u32,
 ) -> String {
     let arch = machine.kind.arch();
     let mut all = format!(
@@ -70,6 +73,9 @@ fn kernel_arguments(
     }
     if let Some([agent, kmsg]) = lines {
         all.extend([" ", AGENT_LINE, "=", agent.tty, " ", KMSG_LINE, "=", kmsg.tty]);
+    }
+    if more_cpus > 0 {
+        all.extend([" possible_cpus=", &machine.max_cpus.to_string()]);
     }
     if !machine.kernel_args.is_empty() {
         all.push(' ');
@@ -120,7 +126,9 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
         add("-icount", "shift=0,sleep=off".into());
     }
     add("-cpu", machine.cpu_model.as_deref().unwrap_or(cpu).to_owned());
-    add("-smp", topology(machine));
+    let more_cpus = more_cpus(scenario, boot.accelerator);
+    let max_cpus = machine.max_cpus + more_cpus;
+    add("-smp", topology(machine, max_cpus));
     // Each node's memory is a part of the same file.
     let memory = |id: &str, size: Bytes, offset: u64| match memory_in_file {
         Some(share) => {
@@ -133,13 +141,13 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     if memory_in_file.is_some() && one_node {
         add("-object", memory("ram", machine.memory, 0));
     }
-    for (option, value) in numa(machine, &memory) {
+    for (option, value) in numa(machine, max_cpus, &memory) {
         add(option, value);
     }
     add("-m", format!("{},slots={},maxmem={}", machine.memory, machine.slots, machine.max_memory));
     add("-kernel", Inherited::Kernel.path());
     add("-initrd", Inherited::Initrd.path());
-    add("-append", kernel_arguments(machine, &scenario.guest, lines, boot.loops_per_jiffy));
+    add("-append", kernel_arguments(machine, &scenario.guest, lines, boot.loops_per_jiffy, more_cpus));
 
     // Before all others: an IOMMU translates only for devices that come after it.
     for device in &machine.devices {
@@ -197,7 +205,11 @@ pub fn shell_word(word: &str) -> String {
 }
 
 /// The options of the NUMA nodes. `memory` gives the backend with an id, of a size, at an offset.
-fn numa(machine: &Machine, memory: &dyn Fn(&str, Bytes, u64) -> String) -> Vec<(&'static str, String)> {
+fn numa(
+    machine: &Machine,
+    max_cpus: u32,
+    memory: &dyn Fn(&str, Bytes, u64) -> String,
+) -> Vec<(&'static str, String)> {
     let mut all = Vec::new();
     let mut offset = 0;
     for (number, node) in machine.nodes.iter().enumerate() {
@@ -212,9 +224,9 @@ fn numa(machine: &Machine, memory: &dyn Fn(&str, Bytes, u64) -> String) -> Vec<(
         }
         offset += size.0;
     }
-    for slot in (0..machine.max_cpus).filter(|_| !machine.nodes.is_empty()) {
+    for slot in (0..max_cpus).filter(|_| !machine.nodes.is_empty()) {
         let named = machine.nodes.iter().position(|node| node.cpus.contains(&slot));
-        all.push(("-numa", format!("cpu,node-id={},{}", named.unwrap_or(0), place(machine, slot))));
+        all.push(("-numa", format!("cpu,node-id={},{}", named.unwrap_or(0), place(machine, max_cpus, slot))));
     }
     // After the CPUs: only a node with CPUs can be an initiator.
     for (initiator, target, is_near) in memory_speeds(machine) {
@@ -235,19 +247,19 @@ fn memory_speeds(machine: &Machine) -> impl Iterator<Item = (usize, usize, bool)
 }
 
 /// The value of `-smp`.
-fn topology(machine: &Machine) -> String {
+fn topology(machine: &Machine, max_cpus: u32) -> String {
     let Topology { sockets, dies, threads, .. } = machine.topology;
-    let cores = machine.topology.cores(machine.max_cpus).unwrap_or(machine.max_cpus);
+    let cores = machine.topology.cores(max_cpus).unwrap_or(max_cpus);
     let dies = if dies == 1 { String::new() } else { format!(",dies={dies}") };
     let threads = if threads == 1 { String::new() } else { format!(",threads={threads}") };
-    format!("{},sockets={sockets}{dies},cores={cores}{threads},maxcpus={}", machine.cpus, machine.max_cpus)
+    format!("{},sockets={sockets}{dies},cores={cores}{threads},maxcpus={max_cpus}", machine.cpus)
 }
 
 /// The place of a CPU slot in the topology. The thread changes fastest with the slot's number, and
 /// the socket slowest.
-fn place(machine: &Machine, slot: u32) -> String {
+fn place(machine: &Machine, max_cpus: u32, slot: u32) -> String {
     let Topology { dies, threads, .. } = machine.topology;
-    let cores = machine.topology.cores(machine.max_cpus).unwrap_or(1);
+    let cores = machine.topology.cores(max_cpus).unwrap_or(1);
     let (thread, core) = (slot % threads, slot / threads % cores);
     let (die, socket) = (slot / threads / cores % dies, slot / threads / cores / dies);
     let die = if dies == 1 { String::new() } else { format!(",die-id={die}") };

@@ -10,6 +10,7 @@ mod identity;
 mod process;
 pub mod qmp;
 mod sandbox;
+mod vcpus;
 
 pub use command_line::{LaunchMode, LaunchOptions, command_line, shell_word, shell_words};
 pub use event::{AcknowledgedRequest, AcknowledgedSlot, AcknowledgedStatus, Acknowledgement, VmmEvent};
@@ -17,3 +18,4 @@ pub use files::{Inherited, Scratch, Sealed};
 pub use identity::Identity;
 pub use process::{Ended, QemuProcess, Streams};
 pub use sandbox::has_sandbox;
+pub use vcpus::most_rounds;

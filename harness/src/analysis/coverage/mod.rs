@@ -165,7 +165,7 @@ async fn count(prepared: &Prepared, env: &Env<'_>) -> Result<Coverage> {
             };
             let plans = trial::plan(number..number + 1, prepared.run.seed);
             let plans: Vec<TrialPlan> = plans.filter(|plan| missing.contains(&plan.side)).collect();
-            let setup = TrialSetup { context: &context, start, instruments: &instruments };
+            let setup = TrialSetup { context: &context, start, instruments: &instruments, rounds: 1 };
             prepared.run_further(&[setup], plans, prepared.run.plan.workers, &trials, env).await?;
         }
         for side in wanted {

@@ -211,7 +211,7 @@ async fn time_round(
         if !plans.is_empty() {
             let start = TrialStart::Restored(Box::new(boot.checkpoints(&context, is_one_image, env).await?));
             fs_err::create_dir_all(boot.trials())?;
-            let setup = TrialSetup { context: &context, start: &start, instruments: &instruments };
+            let setup = TrialSetup { context: &context, start: &start, instruments: &instruments, rounds: 1 };
             prepared.run_further(&[setup], plans, workers, &boot.trials(), env).await?;
         }
         let has = samples.read(boot, timing)?;

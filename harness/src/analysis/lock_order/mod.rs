@@ -106,8 +106,12 @@ async fn boot(
     // The schedules are those of the run's own trials.
     let first = number.0 - Boot::FIRST.0 - 1;
     let plans = trial::plan(first..first + 1, prepared.run.seed).collect();
-    let setup =
-        TrialSetup { context: prepared.context(), start: &start, instruments: &Instruments::default() };
+    let setup = TrialSetup {
+        context: prepared.context(),
+        start: &start,
+        instruments: &Instruments::default(),
+        rounds: 1,
+    };
     prepared.run_further(&[setup], plans, prepared.run.plan.workers, &trials, env).await?;
     Ok(read_locks(folder)?.and_then(|union| {
         if is_whole(&union) {

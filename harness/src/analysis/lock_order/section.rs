@@ -95,12 +95,12 @@ pub fn full(diff: &LockOrderDiff) -> String {
         return out;
     }
     for (side, extent) in [("before", diff.extent.before), ("after", diff.extent.after)] {
-        let _ = write!(out, "{side:<7} {} dependencies in {} trials", extent.edges, extent.trials);
+        let _ = write!(out, "{side:<7} {} dependencies in {} guests", extent.edges, extent.trials);
         if extent.boots > 0 {
             let _ = write!(out, " and {} further boots", extent.boots);
         }
         if extent.blind > 0 {
-            let _ = write!(out, "; {} more trials were blind: they are no evidence of absence", extent.blind);
+            let _ = write!(out, "; {} more were blind: they are no evidence of absence", extent.blind);
         }
         out.push('\n');
     }
@@ -157,7 +157,7 @@ fn whole(edge: &EdgeDiff) -> String {
     if let Some(whole) = &edge.within {
         let _ = write!(out, "   (part of {})", harmless(whole, 60));
     }
-    let _ = write!(out, "\n      trials {} -> {}", edge.before, edge.after);
+    let _ = write!(out, "\n      guests {} -> {}", edge.before, edge.after);
     if let Some(boots) = &edge.boots {
         let _ = write!(out, "   boots {} -> {}", boots.before, boots.after);
     }
@@ -172,11 +172,11 @@ fn whole(edge: &EdgeDiff) -> String {
 fn foreseen(forecast: &Forecast) -> String {
     let mut out = format!("  {} kernel: {}\n", forecast.side, title(forecast));
     let _ =
-        writeln!(out, "      one trial in {:.0} would show all of it", 1.0 / forecast.likelihood.max(1e-9));
+        writeln!(out, "      one guest in {:.0} would show all of it", 1.0 / forecast.likelihood.max(1e-9));
     for step in &forecast.steps {
         let _ = writeln!(
             out,
-            "      {} -> {}   {}   in {} trials, such as {}",
+            "      {} -> {}   {}   in {} guests, such as {}",
             harmless(&step.from, 60),
             harmless(&step.to, 60),
             step.how,

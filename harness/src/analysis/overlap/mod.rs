@@ -80,7 +80,7 @@ async fn trace(prepared: &Prepared, wanted: &OverlapSpec, env: &Env<'_>) -> Resu
         let instruments = Instruments { watched, ..Instruments::default() };
         let start =
             environment::start(prepared.run.plan.cold, &context, &place.join("checkpoints"), env).await?;
-        let setup = TrialSetup { context: &context, start: &start, instruments: &instruments };
+        let setup = TrialSetup { context: &context, start: &start, instruments: &instruments, rounds: 1 };
         let all = u64::from(number) * 2;
         env.trials_begin(all, left.len());
         let ran = prepared.run_further(&[setup], left, prepared.run.plan.workers, &trials, env).await;

@@ -101,8 +101,12 @@ async fn watched(prepared: &Prepared, layout: Arc<CallbackLayout>, env: &Env<'_>
             watched.push((context, start, of_trial));
         }
     }
-    let setups =
-        watched.iter().map(|(context, start, _)| TrialSetup { context, start, instruments: &instruments });
+    let setups = watched.iter().map(|(context, start, _)| TrialSetup {
+        context,
+        start,
+        instruments: &instruments,
+        rounds: 1,
+    });
     let setups: Vec<_> = setups.collect();
     let plans = watched.iter().flat_map(|(context, _, of_trial)| {
         plan_of(of_trial.clone(), 0..context.scenario.parts(), prepared.run.seed)

@@ -18,7 +18,7 @@ use hotplug_side::Sides;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
-use super::{duration, host_line, mail};
+use super::{duration, host_line, mail, silence_of_guests};
 use crate::compare::{Verdict, lacking};
 use crate::record::RunResult;
 use crate::trial::TrialRecord;
@@ -122,6 +122,12 @@ fn arithmetic(result: &RunResult, about: &str) -> Markup {
             thead { tr { td {} th.number { "before" } th.number { "after" } } }
             tbody {
                 tr { th scope="row" { "trials" } td.number { (before.trials) } td.number { (after.trials) } }
+                @if before.shares_guests() || after.shares_guests() {
+                    tr { th scope="row" { "guests that took them" } td.number { (before.guests) } td.number { (after.guests) } }
+                }
+                @if before.not_at_rest + after.not_at_rest > 0 {
+                    tr { th scope="row" { "guests with something left of a clean trial" } td.number { (before.not_at_rest) } td.number { (after.not_at_rest) } }
+                }
                 tr { th scope="row" { "clean" } td.number { (before.clean) } td.number { (after.clean) } }
                 tr { th scope="row" { "lockdep armed to the end" } td.number { (before.armed) } td.number { (after.armed) } }
                 tr { th scope="row" { "operations done" } td.number { (before.operations_done) } td.number { (after.operations_done) } }
@@ -137,6 +143,7 @@ fn arithmetic(result: &RunResult, about: &str) -> Markup {
         }
         @if matches!(result.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
             p { "A report in fewer than " (format!("{rate:.0}")) " % of such trials may have been missed (at 95 %)." }
+            @if let Some(words) = silence_of_guests(result) { p { (words) "." } }
             @if let Some(lacking) = lacking(&result.trials) { p { "What lockdep would report is not known: " (lacking) "." } }
         }
         @for remark in &result.remarks { p { "Note: " (remark) } }

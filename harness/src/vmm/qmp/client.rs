@@ -14,9 +14,9 @@ use tokio_util::codec::{FramedRead, LinesCodec};
 
 use super::commands::{QmpCapabilities, QmpCommand};
 use crate::Result;
-use crate::capped::Capped;
 use crate::guest_clock::HostTime;
 use crate::limits::limits;
+use crate::output::Output;
 use crate::vmm::VmmEvent;
 
 /// The longest accepted line, in bytes. The largest reply, that of `query-qmp-schema`, has 0.3 MB.
@@ -62,6 +62,7 @@ pub trait MonitorLog: std::fmt::Debug + Send + Sync {
 #[derive(Debug, Clone)]
 pub struct Qmp {
     calls: mpsc::UnboundedSender<Call>,
+    transcript: Output,
     /// The reason why the monitor can no longer be used.
     gone: Arc<SetOnce<String>>,
 }
@@ -81,7 +82,7 @@ impl Qmp {
         log: Arc<dyn MonitorLog>,
         transcript: &Path,
     ) -> Result<Self, QmpError> {
-        let transcript = Capped::create(transcript).await.map_err(|error| {
+        let transcript = Output::create(transcript).await.map_err(|error| {
             log.fail(&error);
             QmpError::Gone(error.to_string())
         })?;
@@ -93,17 +94,22 @@ impl Qmp {
         let owner = Owner {
             write,
             log,
-            transcript,
+            transcript: transcript.clone(),
             pending: HashMap::new(),
             next: 0,
             greeted: Some(greeted),
             gone: gone.clone(),
         };
         tokio::spawn(owner.serve(lines, inbox));
-        let qmp = Self { calls, gone };
+        let qmp = Self { calls, transcript, gone };
         greeting.await.map_err(|_| qmp.why_gone())?;
         qmp.execute(QmpCapabilities {}).await?;
         Ok(qmp)
+    }
+
+    /// The transcript of each trial.
+    pub(crate) fn transcript(&self) -> &Output {
+        &self.transcript
     }
 
     /// Runs one command. Safe to cancel: a late answer is recorded and dropped.
@@ -144,7 +150,7 @@ impl Qmp {
 struct Owner {
     write: OwnedWriteHalf,
     log: Arc<dyn MonitorLog>,
-    transcript: Capped,
+    transcript: Output,
     pending: HashMap<u64, oneshot::Sender<Result<Value, QmpError>>>,
     next: u64,
     /// Taken when the greeting arrives. Events can arrive before it.
