@@ -130,6 +130,7 @@ struct File {
     sure: Sure,
     #[serde(default = "five")]
     trials: u32,
+    rounds: Option<u32>,
     #[serde(default)]
     quick: bool,
     #[serde(default)]
@@ -166,6 +167,8 @@ pub struct Card {
     pub sure: Sure,
     /// Trials a side, of each scenario.
     pub trials: u32,
+    /// The most trials that a guest takes, if the bug shows itself only in a later one.
+    pub rounds: Option<u32>,
     /// Whether the quick proof includes the entry.
     pub quick: bool,
     /// Whether the bug is planted for the control of every comparison.
@@ -193,8 +196,8 @@ impl Card {
         if card.scenarios.is_empty() {
             return Err(wrong(&"it names no scenario that should find it"));
         }
-        if card.trials == 0 {
-            return Err(wrong(&"`trials = 0` proves nothing"));
+        if card.trials == 0 || card.rounds == Some(0) {
+            return Err(wrong(&"`trials = 0` or `rounds = 0` proves nothing"));
         }
         let silent = matches!(origin, Origin::ChangesNothing(_));
         let series = |(series, on): (String, On)| {
@@ -236,6 +239,7 @@ impl Card {
             scenarios: card.scenarios,
             sure: card.sure,
             trials: card.trials,
+            rounds: card.rounds,
             quick: card.quick,
             control: card.control,
             on,
@@ -272,6 +276,7 @@ absent = "the function is gone"
             ("plants = \"recursion\"\n", "", "one of `undoes`, `proposed`"),
             ("scenarios = [\"dimm-and-cpu\"]", "scenarios = []", "names no scenario"),
             ("scenarios", "trials = 0\nscenarios", "proves nothing"),
+            ("scenarios", "rounds = 0\nscenarios", "proves nothing"),
             (
                 "plants = \"recursion\"",
                 "changes_nothing = \"x\"",

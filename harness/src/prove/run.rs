@@ -192,7 +192,11 @@ impl Proof<'_> {
                 exact: is_timed,
                 ..AnalysesSpec::none()
             },
-            running: RunningSpec { results: self.folder.to_owned(), ..self.running.clone() },
+            running: RunningSpec {
+                results: self.folder.to_owned(),
+                rounds: entry.card.rounds.or(self.running.rounds),
+                ..self.running.clone()
+            },
             ..ComparisonSpec::default()
         }
     }

@@ -71,6 +71,8 @@ pub(super) struct Ledger {
 struct State {
     /// The blocks that were plugged, each with its node, and with its zone while it is online.
     blocks: BTreeMap<u64, (u32, Option<&'static str>)>,
+    /// The blocks of boot that went offline or came online, and whether they are online.
+    of_boot: BTreeMap<u64, bool>,
     /// The zone in which new blocks come online. `None` if they stay offline.
     zone: Option<&'static str>,
     /// The memory that each virtio-mem device provides.
@@ -97,6 +99,7 @@ impl Ledger {
         let block_bytes = hello.block_bytes.unwrap_or(GUEST.block.0);
         let state = State {
             blocks: BTreeMap::new(),
+            of_boot: BTreeMap::new(),
             zone: zone(online.policy()),
             given: BTreeMap::new(),
             resized: None,
@@ -258,11 +261,9 @@ fn check_blocks(state: &State, now: &Snapshot, own: impl Iterator<Item = u64>) -
     let states: BTreeMap<u64, &str> = now.blocks.iter().map(|b| (b.number, b.state.as_str())).collect();
     let mut wrong = Vec::new();
     for number in own {
-        let should = match state.blocks.get(&number) {
-            None => None,
-            Some((_, Some(_))) => Some("online"),
-            Some((_, None)) => Some("offline"),
-        };
+        let plugged = state.blocks.get(&number).map(|(_, zone)| zone.is_some());
+        let is_online = plugged.or_else(|| state.of_boot.get(&number).copied());
+        let should = is_online.map(|is_online| if is_online { "online" } else { "offline" });
         match (states.get(&number).copied(), should) {
             (is, should) if is == should => {}
             (Some(is), Some(should)) => {
@@ -300,7 +301,10 @@ impl State {
                 }
                 // A block that was there at boot. Its zone and the number of its managed pages are
                 // not known.
-                None => self.memory.unknown = true,
+                None => {
+                    self.memory.unknown = true;
+                    self.of_boot.insert(number, matches!(became, Became::Online(_)));
+                }
             },
         }
     }
@@ -373,6 +377,27 @@ mod tests {
         assert_eq!(seen(&ledger, quiet, &guest(1, 2), &[32]), Vec::<String>::new());
         let quiet = after(&ledger, Account::Memory, &Change::Blocks(vec![(32, Became::Gone)]));
         assert_eq!(seen(&ledger, quiet, &guest(0, 2), &[32]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_block_of_boot_goes_and_comes() {
+        let ledger = ledger(MemoryOnline::Movable);
+        let with_block = |state: &str| {
+            let mut now = guest(0, 2);
+            now.blocks.push(Block { number: 3, state: state.into() });
+            now
+        };
+        let own = |became| [(3, became)];
+        let mut check = |became, state: &str| {
+            let quiet = after(&ledger, Account::Memory, &Change::Blocks(vec![(3, became)]));
+            let Differences { settled, memory } = ledger.check(quiet, &with_block(state), &own(became));
+            // Its zone is not known, so that its pages cannot be counted.
+            assert_eq!(memory, Vec::<String>::new());
+            settled
+        };
+        assert_eq!(check(Became::Offline, "offline"), Vec::<String>::new());
+        assert_eq!(check(Became::Online(Policy::Movable), "online"), Vec::<String>::new());
+        assert_eq!(check(Became::Offline, "online"), ["memory block 3 is online, should be offline"]);
     }
 
     #[test]
