@@ -114,7 +114,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let output = Output::create(&dir.path().join("first")).await.unwrap();
         output.pause().await.unwrap();
-        output.append(&[0; BETWEEN]).await.unwrap();
+        output.append(&vec![0; BETWEEN]).await.unwrap();
         output.append(&[0]).await.unwrap_err();
     }
 }

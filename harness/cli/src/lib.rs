@@ -133,16 +133,33 @@ async fn on_signals(cancel: CancellationToken) {
     else {
         return;
     };
+    // The terminal that is closed requests an end, too, unless nohup(1) had it ignored.
+    let mut hangup = if ignores_hangup() { None } else { signal(SignalKind::hangup()).ok() };
     loop {
+        let hung_up = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hung_up => {}
         }
         if cancel.is_cancelled() {
             std::process::exit(130);
         }
         cancel.cancel();
     }
+}
+
+/// Whether this process ignores SIGHUP: the lowest bit of `SigIgn` in proc(5).
+fn ignores_hangup() -> bool {
+    let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask =
+        status.lines().find_map(|line| line.strip_prefix("SigIgn:")?.trim().chars().last()?.to_digit(16));
+    mask.is_some_and(|digit| digit & 1 != 0)
 }
 
 /// Runs a command. Returns its exit status on success.

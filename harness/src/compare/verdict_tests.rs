@@ -386,8 +386,8 @@ fn trials_that_share_the_luck_of_their_guest_raise_no_false_alarm() {
         let apart: Vec<_> = records.into_iter().map(|record| TrialRecord { round: 1, ..record }).collect();
         alarms_of_trials += u32::from(decided(&apart));
     }
-    let at_most = |rate: f64| COMPARISONS - (f64::from(COMPARISONS) * (1.0 - rate)) as u32;
-    assert!(alarms <= at_most(0.05), "{alarms} of {COMPARISONS}");
+    // One in twenty.
+    assert!(alarms * 20 <= COMPARISONS, "{alarms} of {COMPARISONS}");
     // The same trials, each counted as if it had its own guest.
     assert!(alarms_of_trials > alarms, "{alarms_of_trials} against {alarms}");
 }
@@ -401,7 +401,8 @@ fn rounds_are_compared_with_equal_rounds() {
     let finding = &judgement.findings[0];
     assert_eq!((finding.before.to_string(), finding.after.to_string()), ("0/40".into(), "40/40".into()));
     // Only the first trials of the eight before guests can be compared with the forty after trials.
-    assert_eq!(finding.p, stratified_two_sided(&[Table { a: 0, n: 8, b: 40, m: 40 }]));
+    let p = stratified_two_sided(&[Table { a: 0, n: 8, b: 40, m: 40 }]);
+    assert!((finding.p - p).abs() < 1e-12, "{} {p}", finding.p);
     assert_eq!((judgement.tally.before.guests, judgement.tally.after.guests), (8, 40));
     assert!(judgement.tally.before.shares_guests() && !judgement.tally.after.shares_guests());
     assert_eq!(judgement.verdict, Some(Verdict::Regressed));
@@ -410,5 +411,5 @@ fn rounds_are_compared_with_equal_rounds() {
     merged.merge(judge_of(&records[50..], KnownIssues::default()));
     let text = serde_json::to_string(&merged).unwrap();
     let merged: Judge = serde_json::from_str(&text).unwrap();
-    assert_eq!(merged.judgement().findings[0].p, finding.p);
+    assert!((merged.judgement().findings[0].p - p).abs() < 1e-12);
 }

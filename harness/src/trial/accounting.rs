@@ -292,20 +292,20 @@ impl State {
             Became::Gone => {
                 self.blocks.remove(&number);
             }
-            Became::Online(_) | Became::Offline => match self.blocks.get_mut(&number) {
-                Some((_, place)) => {
-                    *place = match became {
-                        Became::Online(policy) => zone(Some(policy)),
-                        _ => None,
-                    };
-                }
-                // A block that was there at boot. Its zone and the number of its managed pages are
-                // not known.
-                None => {
+            Became::Online(_) | Became::Offline => {
+                let online = match became {
+                    Became::Online(policy) => zone(Some(policy)),
+                    _ => None,
+                };
+                if let Some((_, place)) = self.blocks.get_mut(&number) {
+                    *place = online;
+                } else {
+                    // A block that was there at boot. Its zone and the number of its managed pages
+                    // are not known.
                     self.memory.unknown = true;
-                    self.of_boot.insert(number, matches!(became, Became::Online(_)));
+                    self.of_boot.insert(number, online.is_some());
                 }
-            },
+            }
         }
     }
 }
@@ -388,7 +388,7 @@ mod tests {
             now
         };
         let own = |became| [(3, became)];
-        let mut check = |became, state: &str| {
+        let check = |became, state: &str| {
             let quiet = after(&ledger, Account::Memory, &Change::Blocks(vec![(3, became)]));
             let Differences { settled, memory } = ledger.check(quiet, &with_block(state), &own(became));
             // Its zone is not known, so that its pages cannot be counted.

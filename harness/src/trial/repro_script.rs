@@ -99,19 +99,57 @@ enum Step {
 
 /// Writes the script for the trial in `dir`, whose logs are complete.
 pub(super) fn write(context: &TrialContext, dir: &Path, record: &TrialRecord) -> Result<()> {
-    let read =
-        |name: &str| String::from_utf8_lossy(&fs_err::read(dir.join(name)).unwrap_or_default()).into_owned();
+    let earlier = record.earlier.iter().map(|folder| dir.with_file_name(folder));
+    let logs: Vec<Logs> = earlier.chain([dir.to_owned()]).map(|dir| Logs::read(&dir)).collect();
     // If the guest is ready when the lanes begin, its agent has sent one ready event before.
     let before = u32::from(context.scenario.start == scenario::Start::Ready);
-    let steps = steps(&read("qmp.log"), &read("agent.log"), &read("events.jsonl"), before);
+    let steps = steps(&logs, before);
     let path = dir.join("repeat.sh");
     crate::files::write_whole(&path, script(context, record, &steps).as_bytes())?;
     Ok(fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?)
 }
 
-/// The commands, requests and waits since the lanes began, with the host's times. `ready` is how
-/// many ready events the agent had sent before.
-fn steps(monitor: &str, agent: &str, events: &str, ready: u32) -> Vec<(u64, Step)> {
+/// The logs of a trial.
+#[derive(Debug, Default)]
+struct Logs {
+    monitor: String,
+    agent: String,
+    events: String,
+}
+
+impl Logs {
+    fn read(dir: &Path) -> Self {
+        let read = |name| {
+            String::from_utf8_lossy(&fs_err::read(dir.join(name)).unwrap_or_default()).into_owned()
+        };
+        Self { monitor: read("qmp.log"), agent: read("agent.log"), events: read("events.jsonl") }
+    }
+}
+
+/// The commands, requests and waits of all trials that a guest took, each since its lanes began,
+/// with the host's times. `ready` is how many ready events the agent had sent before.
+fn steps(logs: &[Logs], ready: u32) -> Vec<(u64, Step)> {
+    let mut all: Vec<(u64, Step)> = Vec::new();
+    for trial in logs {
+        // The clock of each trial begins anew.
+        let end = all.last().map_or(0, |(at, _)| *at);
+        let own = steps_of(trial);
+        let begin = own.first().map_or(0, |(at, _)| *at);
+        all.extend(own.into_iter().map(|(at, step)| (end + at - begin, step)));
+    }
+    let mut seen = HashMap::from([(("agent", READY.to_owned()), ready)]);
+    for (_, step) in &mut all {
+        if let Step::Await { stream, text, times } = step {
+            let count: &mut u32 = seen.entry((*stream, text.clone())).or_default();
+            *count += 1;
+            *times = *count;
+        }
+    }
+    all
+}
+
+/// Those of one trial.
+fn steps_of(Logs { monitor, agent, events }: &Logs) -> Vec<(u64, Step)> {
     let mut all: Vec<(u64, Step)> = Vec::new();
     let mut lanes = None;
     for stamped in events.lines().filter_map(|line| serde_json::from_str::<Stamped>(line).ok()) {
@@ -133,14 +171,6 @@ fn steps(monitor: &str, agent: &str, events: &str, ready: u32) -> Vec<(u64, Step
     let lanes = lanes.unwrap_or(u64::MAX);
     all.retain(|(at, _)| *at >= lanes);
     all.sort_by_key(|(at, _)| *at);
-    let mut seen = HashMap::from([(("agent", READY.to_owned()), ready)]);
-    for (_, step) in &mut all {
-        if let Step::Await { stream, text, times } = step {
-            let count: &mut u32 = seen.entry((*stream, text.clone())).or_default();
-            *count += 1;
-            *times = *count;
-        }
-    }
     all
 }
 
@@ -207,7 +237,12 @@ fn answer(id: impl std::fmt::Display) -> String {
 fn script(context: &TrialContext, record: &TrialRecord, steps: &[(u64, Step)]) -> String {
     let (kernel, kernel_hash) = context.on_disk.kernels.of(record.side);
     let held = record.holds.iter().map(|hold| format!("\n# Not repeated: {}", one_line(&hold.words())));
-    let held: Vec<String> = held.collect();
+    let before = match record.earlier.len() {
+        0 => None,
+        1 => Some("\n# Its guest had taken a trial before, which comes first.".to_owned()),
+        n => Some(format!("\n# Its guest had taken {n} trials before, which come first.")),
+    };
+    let held: Vec<String> = before.into_iter().chain(held).collect();
     let modules = context.on_disk.modules.of(record.side).as_ref().map(|hash| ("modules", hash.clone()));
     let files = context.scenario.files.as_ref().map(|files| ("programs", sha256(files.bytes())));
     let further: Vec<_> = modules.into_iter().chain(files).collect();
@@ -431,7 +466,8 @@ mod tests {
 "#;
         let wait = |stream, text: &str, times| Step::Await { stream, text: text.into(), times };
         let deleted = r#""event": "DEVICE_DELETED", "data": {"device": "cpu0""#;
-        let is: Vec<Step> = steps(monitor, agent, events, 1).into_iter().map(|(_, step)| step).collect();
+        let logs = || Logs { monitor: monitor.into(), agent: agent.into(), events: events.into() };
+        let is: Vec<Step> = steps(&[logs()], 1).into_iter().map(|(_, step)| step).collect();
         assert_eq!(
             is,
             [
@@ -445,7 +481,13 @@ mod tests {
             ]
         );
         // Without lanes there are no steps.
-        assert_eq!(steps(monitor, agent, "", 1), []);
+        assert_eq!(steps(&[Logs { events: String::new(), ..logs() }], 1), []);
+        // A second trial of the guest waits for the next occurrences.
+        let both = steps(&[logs(), logs()], 1);
+        assert_eq!(both.len(), 14);
+        assert_eq!(both[9].1, wait("agent", r#"{"answer":{"id":8,"#, 2));
+        assert_eq!(both[10].1, wait("qmp", deleted, 3));
+        assert!(both.is_sorted_by_key(|(at, _)| *at));
     }
 
     #[test]

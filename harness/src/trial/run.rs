@@ -236,7 +236,9 @@ impl Prepared {
         let name = &context.scenario.name;
         let record =
             classify(&plan, name, schedule, &dir, &event_log, &kernel_log, lost_records, log, state, qemu);
-        let record = TrialRecord { round, earlier, ..record };
+        // A trial that showed something leaves its marks, which are no news.
+        let left_over = record.left_over.clone().filter(|_| record.outcome == TrialOutcome::Clean);
+        let record = TrialRecord { round, earlier, left_over, ..record };
         if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
             repro_script::write(context, &dir, &record)?;
         }

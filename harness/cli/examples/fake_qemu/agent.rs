@@ -1,6 +1,7 @@
 //! The agent's end of its channel.
 
 use std::io::{BufRead, BufReader};
+use std::mem::take;
 use std::os::unix::net::UnixStream;
 
 use hotplug_protocol::{Answer, Ask, LoadEnd, Output, ProgramEnd, Ran, Request};
@@ -47,7 +48,8 @@ fn answer(guest: &Guest, request: Request) -> Answer {
             Answer::Done
         }
         Request::StopLoad => {
-            Answer::LoadEnded(vec![LoadEnd { loops: 1000, ..LoadEnd::default() }; guest.books().loads])
+            let loads = take(&mut guest.books().loads);
+            Answer::LoadEnded(vec![LoadEnd { loops: 1000, ..LoadEnd::default() }; loads])
         }
         // A program of this name does not succeed.
         Request::Run(program) => Answer::Ran(Ran {
@@ -56,6 +58,7 @@ fn answer(guest: &Guest, request: Request) -> Answer {
         }),
         // This is the answer of a kernel without counters.
         Request::Counters => Answer::Counters(Vec::new()),
+        Request::Rest => Answer::Rest(guest.rest()),
         Request::Drain => Answer::Drained(guest.newest()),
         Request::Reseed { seed } => {
             guest.reseed(seed);

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hotplug_protocol::{AgentEvent, Block, GuestTime, Hello, Say, Snapshot, VERSION, Zone};
+use hotplug_protocol::{AgentEvent, Block, GuestTime, Hello, Rest, Say, Snapshot, VERSION, Zone};
 use serde_json::{Value, json};
 
 use crate::fault::Fault;
@@ -47,6 +47,8 @@ pub(crate) struct Books {
     /// Id of the CPU in each slot.
     pub(crate) cpus: Vec<Option<String>>,
     pub(crate) loads: usize,
+    /// Memory that is never given back, in KiB.
+    pub(crate) leaked: u64,
 }
 
 impl Books {
@@ -78,6 +80,8 @@ pub(crate) struct Guest {
     disarmed: AtomicBool,
     /// The seed that the harness has sent, if it has.
     seed: (Mutex<Option<String>>, Condvar),
+    /// The number of trials that have begun: each begins with a seed.
+    rounds: AtomicU32,
     /// The trace of its kernel, from the file that the environment names.
     trace: Option<String>,
     /// From the comments `# heard 650` of that file: times of the uevents for memory that came
@@ -130,6 +134,7 @@ impl Guest {
             muted: AtomicBool::new(false),
             disarmed: AtomicBool::new(false),
             seed: Default::default(),
+            rounds: AtomicU32::new(0),
             heard_online: Mutex::new(trace.iter().flat_map(|text| heard(text)).collect()),
             trace,
             monitor: Mutex::new(monitor.try_clone()?),
@@ -172,7 +177,18 @@ impl Guest {
 
     pub(crate) fn reseed(&self, seed: String) {
         *lock(&self.seed.0) = Some(seed);
+        self.rounds.fetch_add(1, Ordering::Relaxed);
         self.seed.1.notify_all();
+    }
+
+    /// The place of the current trial among those of this guest, from 1.
+    pub(crate) fn round(&self) -> u32 {
+        self.rounds.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn rest(&self) -> Rest {
+        let available_kib = (self.memory / 1024 - KEPT).saturating_sub(self.books().leaked);
+        Rest { at: GuestTime(self.now()), processes: 2, kernel_threads: 60, available_kib }
     }
 
     /// The seed of this guest. Waits for it, because the harness sends it before the first plug but

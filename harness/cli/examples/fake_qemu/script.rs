@@ -1,6 +1,6 @@
 //! The script: what the kernel does wrong. The kernel's image has it in strings such as
-//! `toy: plug dimm; 0.2; report cpus-held`: the operation, the probability in a trial, and what
-//! happens. The texts of reports are those of real kernels.
+//! `toy: plug dimm; 0.2; report cpus-held; round 3`: the operation, the probability in a trial, what
+//! happens, and the first trial of a guest in which it does, if that is not the first. The texts of reports are those of real kernels.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -43,6 +43,8 @@ enum What {
     Hang,
     /// Lockdep turns itself off.
     LockdepOff,
+    /// The kernel loses 20 MiB.
+    Leak,
 }
 
 /// One string of the script.
@@ -51,6 +53,8 @@ struct Line {
     when: When,
     chance: f64,
     what: What,
+    /// The first trial of its guest in which it happens, from 1.
+    round: u32,
     /// Position in the script, so that equal lines draw different random numbers.
     number: usize,
 }
@@ -89,6 +93,9 @@ impl Script {
 
     /// Whether this line happens in this trial. It is the same each time that the trial runs.
     fn happens(&self, line: &Line, guest: &Guest) -> io::Result<bool> {
+        if line.round > 1 && guest.seed().map(|_| guest.round())? < line.round {
+            return Ok(false);
+        }
         if line.chance >= 1.0 {
             return Ok(true);
         }
@@ -118,12 +125,14 @@ fn parse(text: &str, number: usize) -> Option<Line> {
         "panic" => What::Panic,
         "hang" => What::Hang,
         "lockdep-off" => What::LockdepOff,
+        "leak" => What::Leak,
         report => {
             let name = report.strip_prefix("report ")?;
             What::Report(REPORTS.iter().find(|(known, _)| *known == name)?.1)
         }
     };
-    parts.next().is_none().then_some(Line { when, chance, what, number })
+    let round = parts.next().map_or(Some(1), |round| round.strip_prefix("round ")?.parse().ok())?;
+    parts.next().is_none().then_some(Line { when, chance, what, round, number })
 }
 
 /// The environment variable that names a folder in which guests are numbered. With it, trials of
@@ -163,6 +172,7 @@ pub(crate) fn meet(guest: &Guest, when: When) -> io::Result<Course> {
         match line.what {
             What::Report(log) => print(guest, log)?,
             What::LockdepOff => guest.disarm(),
+            What::Leak => guest.books().leaked += 20 << 10,
             What::Panic => panics(guest)?,
             What::Hang => {
                 guest.mute();

@@ -48,6 +48,18 @@ pub(crate) const WARNS: Edit = Edit {
     old: "\treturn pfn > nr_pages;\n",
     new: "\tHAPPENS(\"plug dimm; 1; report cpus-held\");\n\n\treturn pfn > nr_pages;\n",
 };
+/// The same warning, from the third trial of a guest on.
+pub(crate) const WARNS_LATER: Edit = Edit {
+    file: WARNS.file,
+    old: WARNS.old,
+    new: "\tHAPPENS(\"plug dimm; 1; report cpus-held; round 3\");\n\n\treturn pfn > nr_pages;\n",
+};
+/// Each trial leaves less memory than the one before.
+pub(crate) const LEAKS: Edit = Edit {
+    file: WARNS.file,
+    old: WARNS.old,
+    new: "\tHAPPENS(\"plug dimm; 1; leak\");\n\n\treturn pfn > nr_pages;\n",
+};
 /// The same warning, in a fifth of all trials.
 pub(crate) const WARNS_SOMETIMES: Edit = Edit {
     file: WARNS.file,

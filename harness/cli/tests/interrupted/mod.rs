@@ -85,6 +85,11 @@ fn ctrl_c_at_every_stage_leaves_nothing() {
 }
 
 #[test]
+fn a_closed_terminal_at_every_stage_leaves_nothing() {
+    interrupted(&[Signal::SIGHUP], Some(130));
+}
+
+#[test]
 fn ctrl_c_twice_at_every_stage_leaves_nothing() {
     interrupted(&[Signal::SIGINT, Signal::SIGINT], Some(130));
 }
