@@ -119,9 +119,8 @@ struct Logs {
 
 impl Logs {
     fn read(dir: &Path) -> Self {
-        let read = |name| {
-            String::from_utf8_lossy(&fs_err::read(dir.join(name)).unwrap_or_default()).into_owned()
-        };
+        let read =
+            |name| String::from_utf8_lossy(&fs_err::read(dir.join(name)).unwrap_or_default()).into_owned();
         Self { monitor: read("qmp.log"), agent: read("agent.log"), events: read("events.jsonl") }
     }
 }

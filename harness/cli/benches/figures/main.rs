@@ -92,14 +92,26 @@ const FIGURES: &[Figure] = &[
     Figure {
         name: "trials_per_minute",
         unit: "1/min",
-        goal: "at least 150, goal 300",
+        goal: "at least 400",
         measure: trials::trials_per_minute,
     },
     Figure {
         name: "trials_vs_cold_ratio",
         unit: "ratio",
-        goal: "at least 10",
+        goal: "at least 15",
         measure: trials::trials_vs_cold_ratio,
+    },
+    Figure {
+        name: "round_core_seconds",
+        unit: "s",
+        goal: "to be followed",
+        measure: trials::round_core_seconds,
+    },
+    Figure {
+        name: "cores_busy_share",
+        unit: "ratio",
+        goal: "at least 0.95",
+        measure: trials::cores_busy_share,
     },
     Figure {
         name: "harness_cpu_share",

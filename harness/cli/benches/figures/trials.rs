@@ -122,14 +122,54 @@ pub(crate) fn restore_8g_over_512m_ratio(root: &Path) -> Result<Vec<f64>, String
     Ok(vec![of("8G")? / of("512M")?])
 }
 
-/// Standard trials a minute.
+/// Trials a side in runs whose guests take as many trials as they can.
+const MANY: u32 = 128;
+
+/// Standard trials a minute, 16 in each guest.
 pub(crate) fn trials_per_minute(root: &Path) -> Result<Vec<f64>, String> {
-    Ok(vec![run(root, "512M", 20, &["--workers", WORKERS])?.per_minute()?])
+    Ok(vec![run(root, "512M", MANY, &["--workers", WORKERS])?.per_minute()?])
 }
 
-/// Rate of restored trials, divided by the rate of trials that boot.
+/// The run time and CPU time in seconds that further trials take in guests that have taken one.
+struct Rounds {
+    trials: f64,
+    elapsed: f64,
+    cpu: f64,
+}
+
+/// A run with as many guests, of which each takes one trial, is subtracted from a run with 16 each.
+fn rounds(root: &Path) -> Result<Rounds, String> {
+    const ROUNDS: u32 = 16;
+    let of = |trials: u32, rounds: u32| {
+        let run = run(root, "512M", trials, &["--workers", WORKERS, "--rounds", &rounds.to_string()])?;
+        let elapsed = run.result["trials_seconds"].as_f64().ok_or("result.json has no time of the trials")?;
+        Ok::<_, String>((elapsed, run.cpu.0 + run.cpu.1))
+    };
+    let (short, long) = (of(MANY / ROUNDS, 1)?, of(MANY, ROUNDS)?);
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
+        .ok()
+        .flatten()
+        .ok_or("the length of a clock tick is not known")?;
+    #[expect(clippy::cast_precision_loss, reason = "a hundred")]
+    let cpu = (long.1 - short.1) / per_second as f64;
+    Ok(Rounds { trials: f64::from((MANY - MANY / ROUNDS) * 2), elapsed: long.0 - short.0, cpu })
+}
+
+/// Seconds of CPU time that a trial takes in a guest that has taken one.
+pub(crate) fn round_core_seconds(root: &Path) -> Result<Vec<f64>, String> {
+    let rounds = rounds(root)?;
+    Ok(vec![rounds.cpu / rounds.trials])
+}
+
+/// The share of the time of two processors that such trials use.
+pub(crate) fn cores_busy_share(root: &Path) -> Result<Vec<f64>, String> {
+    let rounds = rounds(root)?;
+    Ok(vec![rounds.cpu / rounds.elapsed / 2.0])
+}
+
+/// Rate of trials of guests that take 16 each, divided by the rate of trials that boot.
 pub(crate) fn trials_vs_cold_ratio(root: &Path) -> Result<Vec<f64>, String> {
-    let restored = run(root, "512M", 10, &["--workers", WORKERS])?.per_minute()?;
+    let restored = run(root, "512M", MANY, &["--workers", WORKERS])?.per_minute()?;
     let cold = run(root, "512M", 3, &["--workers", WORKERS, "--cold"])?.per_minute()?;
     Ok(vec![restored / cold])
 }
