@@ -60,17 +60,22 @@
 mod assemble;
 mod blame;
 mod body;
+mod container;
 mod dedup;
+mod echo;
 mod error;
 mod frame;
 mod grouper;
+mod join;
 mod kind;
 mod known;
 mod line;
 mod locks;
+mod outbox;
 mod partial;
 mod patterns;
 mod prefix;
+mod quote;
 mod report;
 mod ring;
 mod scanner;
@@ -83,14 +88,16 @@ mod title;
 mod triggers;
 
 pub use blame::is_machinery;
+pub use container::{Container, LeftOutReason};
 pub use dedup::{Bugs, Folded, fold};
 pub use error::InputError;
 pub use frame::plain_name;
 pub use kind::Kind;
 pub use known::{KnownIssue, KnownIssues};
-pub use report::{Corruption, Frame, Lock, Locks, Process, Report, Signature, Stack};
+pub use outbox::LeftOut;
+pub use report::{Corruption, Excerpt, Frame, Lock, Locks, Process, Report, Signature, Stack};
 pub use ring::draw_ring;
-pub use scanner::{Scanner, scan};
+pub use scanner::{Scanner, scan, scan_own};
 pub use signature::same_bug;
 
 /// The kind of the report that a line begins, or `None` if it begins none. `text` is the kernel's

@@ -1,13 +1,16 @@
 //! An open report, and the rules for first lines that only continue it.
 
 use super::assemble::Gathered;
+use super::container::Spot;
 use super::patterns::Form;
 use super::prefix::Caller;
-use super::{Corruption, Kind};
+use super::{Corruption, Kind, join};
 
 /// Lines and bytes that are kept of one report.
 const REPORT_LINES: usize = 4000;
 const REPORT_BYTES: usize = 512 * 1024;
+/// Bytes of a line that is put together from its halves.
+const LONGEST_LINE: usize = 4096;
 
 /// A report that is still being read.
 #[derive(Debug)]
@@ -26,6 +29,16 @@ pub(super) struct Open {
     pub time: Option<u64>,
     /// The log has times, and this report's first line has none.
     pub suspect: bool,
+    /// The marks before its first line.
+    pub prefix: Box<[u8]>,
+    /// The number of `>` in them.
+    pub level: u8,
+    /// Where it stands.
+    pub spot: Spot,
+    /// Lines in a row that do not have the marks.
+    pub strays: u8,
+    /// Lines that a mail client broke.
+    pub broken: u32,
 }
 
 impl Open {
@@ -47,6 +60,27 @@ impl Open {
         ];
         self.die || fatal.contains(&self.gathered.form.kind)
     }
+}
+
+/// Adds the second half of a line that a mail client broke to the first. Returns false if this is
+/// none.
+pub(super) fn mend(open: &mut Open, text: &str, number: u64, width: usize, timed: bool) -> bool {
+    let Some((last, first)) = open.gathered.texts.last_mut() else { return false };
+    let tail = text.trim();
+    if *last + 1 != number || tail.is_empty() || first.len() + tail.len() > LONGEST_LINE {
+        return false;
+    }
+    // In a log with times, a line without time is a second half or comes from a program.
+    if !(timed && join::is_wrapped(width, tail) || !timed && join::dangles(first, tail)) {
+        return false;
+    }
+    *first = format!("{} {tail}", first.trim_end()).into();
+    // The next half follows this one.
+    *last = number;
+    open.gathered.last = number;
+    open.broken += 1;
+    open.bytes += tail.len() + 1;
+    true
 }
 
 pub(super) fn push(open: &mut Open, text: &str, number: u64) {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::grouper::Gatherer;
 use super::triggers::Triggers;
-use super::{Report, line};
+use super::{LeftOut, Report, line};
 
 /// Bytes of a line that are read. The rest of a longer line is dropped as it arrives.
 const LINE_LIMIT: usize = 16 * 1024;
@@ -54,6 +54,12 @@ impl Scanner {
         }
     }
 
+    /// A scanner at the start of a log that comes from the kernel itself, such as the records of
+    /// `/dev/kmsg`. Nothing in such a log is quoted, broken or printed twice.
+    pub fn of_kernel() -> Self {
+        Self { gatherer: Gatherer::of_kernel(), ..Self::new() }
+    }
+
     /// Reads one line, with or without its newline, such as a `/dev/kmsg` record.
     pub fn push_line(&mut self, line: &[u8]) {
         self.feed(line.strip_suffix(b"\n").unwrap_or(line));
@@ -99,7 +105,12 @@ impl Scanner {
     }
 
     /// Ends the log. Returns the reports that were not drained, in the order of the log.
-    pub fn finish(mut self) -> Vec<Report> {
+    pub fn finish(self) -> Vec<Report> {
+        self.finish_with_rest().0
+    }
+
+    /// Ends the log, and also returns the numbers of reports that do not count, by reason.
+    pub fn finish_with_rest(mut self) -> (Vec<Report>, Vec<LeftOut>) {
         let partial = std::mem::take(&mut self.partial);
         if !partial.is_empty() {
             self.lines += 1;
@@ -109,7 +120,7 @@ impl Scanner {
         self.done.extend(self.gatherer.take_done());
         let mut reports: Vec<Report> = self.done.into();
         reports.sort_by_key(|report| *report.lines.start());
-        reports
+        (reports, self.gatherer.left_out().to_vec())
     }
 
     /// Reads complete lines. `bytes` ends before the newline of the last one.
@@ -148,6 +159,13 @@ impl Scanner {
 /// Reads a whole log. Returns its reports in the order of the log.
 pub fn scan(log: &[u8]) -> Vec<Report> {
     let mut scanner = Scanner::new();
+    scanner.feed(log);
+    scanner.finish()
+}
+
+/// Reads a whole log that comes from the kernel itself, see [`Scanner::of_kernel`].
+pub fn scan_own(log: &[u8]) -> Vec<Report> {
+    let mut scanner = Scanner::of_kernel();
     scanner.feed(log);
     scanner.finish()
 }

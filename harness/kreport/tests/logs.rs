@@ -149,6 +149,13 @@ fn two_logs_in_one_file_give_the_reports_of_both() {
     let all = fixtures();
     for pair in all.windows(2) {
         let [(one, first, _), (two, second, _)] = pair else { unreachable!() };
+        // The written logs share their times. One event with one time is printed twice, so the
+        // second log gets times of its own.
+        let mut later = String::from_utf8_lossy(second).into_owned();
+        for (from, to) in [("[  100.", "[  200."), (",100000", ",200000"), ("\"100000", "\"200000")] {
+            later = later.replace(from, to);
+        }
+        let second = later.as_bytes();
         let joined = [first.as_slice(), second].concat();
         let mut expected: Vec<_> = scan(first).iter().chain(&scan(second)).map(identity).collect();
         let mut got: Vec<_> = scan(&joined).iter().map(identity).collect();
