@@ -120,7 +120,7 @@ impl Gatherer {
 
     /// Reads one line. `whole` is true if it ended with a newline.
     pub(super) fn line(&mut self, raw: &[u8], number: u64, whole: bool, triggers: &Triggers) {
-        if self.last_record && raw.first() == Some(&b' ') && memchr::memchr(b'=', raw).is_some() {
+        if self.last_record && line::is_property(raw) {
             return;
         }
         // A caller that never prints again must not prevent the scanner from skipping lines.
@@ -236,21 +236,26 @@ impl Gatherer {
                 self.cut_here(line, text, number);
                 return;
             }
-            if let Some(headline) = self.find(line, text, number, whole) {
-                if self.headline(headline, line) {
-                    return;
-                }
-            } else if !self.own && patterns::begins(text) {
-                let (time, caller) = (line.time, line.caller);
-                self.torn = Some(Torn { number, time, caller, text: text.into() });
-            }
         }
-        if let Some(joined) = torn.and_then(|torn| torn.with(text, number, line.time, line.caller))
-            && let Some(form) = patterns::find(&joined).filter(|form| form.proof == Proof::Sure)
-            && whole
-            && self.headline(Headline { form, text: &joined, number, whole, doubt: true }, line)
+        let found = if hit { self.find(line, text, number, whole) } else { None };
+        if let Some(torn) =
+            torn.filter(|_| whole && found.is_none_or(|found| found.form.proof == Proof::Body))
+            && let Some(joined) = torn.with(text, number, line.time, line.caller)
+            && let Some(form) = patterns::find(&joined)
+            && (found.is_none() || form.proof == Proof::Sure)
         {
-            return;
+            let line = Line { time: torn.time, caller: torn.caller, ..*line };
+            let doubt = torn.time.is_none();
+            if self.headline(Headline { form, text: &joined, number, whole, doubt }, &line) {
+                return;
+            }
+        } else if let Some(headline) = found {
+            if self.headline(headline, line) {
+                return;
+            }
+        } else if hit && !self.own {
+            let (time, caller) = (line.time, line.caller);
+            self.torn = Some(Torn { number, time, caller, text: text.into() });
         }
         self.follow(line, text, number);
         if is_banner(text) {

@@ -8,6 +8,8 @@ use super::prefix::{Caller, timestamp};
 /// Widths at which mail clients break lines.
 const NARROWEST: usize = 68;
 const WIDEST: usize = 80;
+/// Bytes of a line that is put together.
+const LONGEST: usize = 4096;
 
 /// A line that may be the first half of a headline.
 #[derive(Debug)]
@@ -32,8 +34,22 @@ impl Torn {
     ) -> Option<String> {
         let next = number == self.number + 1;
         let same = time.is_none() || time == self.time && caller == self.caller;
-        (next && same && !text.trim().is_empty()).then(|| format!("{} {}", self.text.trim_end(), text.trim()))
+        (next && same && !text.trim().is_empty()).then(|| joined(&self.text, text))
     }
+}
+
+/// A line of two halves.
+pub(super) fn joined(head: &str, tail: &str) -> String {
+    format!("{} {}", head.trim_end(), tail.trim())
+}
+
+/// Whether line `number` is the second half of line `last`, which has `width` bytes with its prefix.
+/// In a log with times, a line without time is a second half or comes from a program.
+pub(super) fn continues(head: &str, last: u64, tail: &str, number: u64, width: usize, timed: bool) -> bool {
+    last + 1 == number
+        && !tail.trim().is_empty()
+        && head.len() + tail.len() < LONGEST
+        && (timed && is_wrapped(width, tail) || dangles(head, tail.trim()))
 }
 
 /// Where a second line of the kernel begins in a text, if it is a headline.
@@ -55,13 +71,13 @@ pub(super) fn glued(text: &str) -> Option<usize> {
 
 /// Whether `tail` continues the line before it, which had `width` bytes with its prefix, because a
 /// mail client broke the line: its first word had no room there.
-pub(super) fn is_wrapped(width: usize, tail: &str) -> bool {
+fn is_wrapped(width: usize, tail: &str) -> bool {
     let word = tail.split_whitespace().next().map_or(0, str::len);
     word > 0 && width <= WIDEST && width + 1 + word > NARROWEST
 }
 
 /// Whether a line of a report ends where the kernel's line does not.
-pub(super) fn dangles(text: &str, tail: &str) -> bool {
+fn dangles(text: &str, tail: &str) -> bool {
     const ENDS: [&str; 9] =
         [" in", " at", "},", "}, at:", "address:", " virtual address", " for more than", " /", "Comm:"];
     let bare = text.trim_end();

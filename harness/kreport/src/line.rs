@@ -220,6 +220,14 @@ impl<'a> Line<'a> {
     }
 }
 
+/// Whether a line names a device of the record above it: ` SUBSYSTEM=acpi`
+/// (Documentation/ABI/testing/dev-kmsg).
+pub(super) fn is_property(raw: &[u8]) -> bool {
+    let Some(rest) = raw.strip_prefix(b" ") else { return false };
+    let name = rest.iter().take_while(|byte| byte.is_ascii_uppercase() || **byte == b'_').count();
+    name > 0 && rest.get(name) == Some(&b'=')
+}
+
 /// Decodes the escapes of `/dev/kmsg` (`\x0a`, `msg_add_ext_text()` in kernel/printk/printk.c). A
 /// record may hold several lines.
 fn unescape(text: &[u8]) -> Vec<u8> {
@@ -271,7 +279,7 @@ fn journal_entry(text: &[u8]) -> Option<(Line<'static>, String)> {
         caller: None,
         seq: None,
         record: false,
-        quote: Quote { own: true, ..Quote::default() },
+        quote: Quote::default(),
     };
     Some((line, entry.message))
 }
@@ -279,11 +287,11 @@ fn journal_entry(text: &[u8]) -> Option<(Line<'static>, String)> {
 /// Parses a cleaned line, without the marks that `strip` names. Calls `each` for its text, or for
 /// each text of a line that holds several.
 pub(super) fn with_texts(cleaned: &[u8], strip: Strip<'_>, mut each: impl FnMut(&Line<'_>, &str)) {
-    if let Some((line, message)) = journal_entry(cleaned) {
-        message.split('\n').for_each(|text| each(&line, text));
+    let (quote, rest) = quote::split(cleaned, strip);
+    if let Some((line, message)) = journal_entry(rest) {
+        message.split('\n').for_each(|text| each(&Line { quote, ..line }, text));
         return;
     }
-    let (quote, rest) = quote::split(cleaned, strip);
     let parsed = Line { quote, ..Line::parse(rest) };
     if parsed.record && memchr::memmem::find(parsed.text, b"\\x").is_some() {
         for text in unescape(parsed.text).split(|byte| *byte == b'\n') {

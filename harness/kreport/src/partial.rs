@@ -2,15 +2,13 @@
 
 use super::assemble::Gathered;
 use super::container::Spot;
-use super::patterns::Form;
+use super::patterns::{self, Form, Proof};
 use super::prefix::Caller;
 use super::{Corruption, Kind, join};
 
 /// Lines and bytes that are kept of one report.
 const REPORT_LINES: usize = 4000;
 const REPORT_BYTES: usize = 512 * 1024;
-/// Bytes of a line that is put together from its halves.
-const LONGEST_LINE: usize = 4096;
 
 /// A report that is still being read.
 #[derive(Debug)]
@@ -63,23 +61,27 @@ impl Open {
 }
 
 /// Adds the second half of a line that a mail client broke to the first. Returns false if this is
-/// none.
+/// none. A first line may be of another form once it is whole.
 pub(super) fn mend(open: &mut Open, text: &str, number: u64, width: usize, timed: bool) -> bool {
-    let Some((last, first)) = open.gathered.texts.last_mut() else { return false };
-    let tail = text.trim();
-    if *last + 1 != number || tail.is_empty() || first.len() + tail.len() > LONGEST_LINE {
+    let gathered = &mut open.gathered;
+    let first = gathered.texts.len() == gathered.headline + 1;
+    let Some((last, head)) = gathered.texts.last_mut() else { return false };
+    let whole = first.then(|| patterns::find(&join::joined(head, text))).flatten();
+    let special = whole.filter(|form| form.proof == Proof::Sure && form.kind != gathered.form.kind);
+    if !(special.is_some() && *last + 1 == number)
+        && !join::continues(head, *last, text, number, width, timed)
+    {
         return false;
     }
-    // In a log with times, a line without time is a second half or comes from a program.
-    if !(timed && join::is_wrapped(width, tail) || !timed && join::dangles(first, tail)) {
-        return false;
-    }
-    *first = format!("{} {tail}", first.trim_end()).into();
+    *head = join::joined(head, text).into();
     // The next half follows this one.
     *last = number;
-    open.gathered.last = number;
+    gathered.last = number;
+    if let Some(form) = whole {
+        gathered.form = form;
+    }
     open.broken += 1;
-    open.bytes += tail.len() + 1;
+    open.bytes += text.len();
     true
 }
 
@@ -134,7 +136,9 @@ pub(super) fn consequence(reason: &str) -> bool {
         "kernel: panic_on_warn",
         "Fatal hardware error",
     ];
-    REASONS.iter().any(|known| reason.starts_with(known)) || reason.contains("panic_on_")
+    // A mail client may have broken the line.
+    let half = |known: &str| reason.len() >= 8 && known.starts_with(reason.trim_end());
+    REASONS.iter().any(|known| reason.starts_with(known) || half(known)) || reason.contains("panic_on_")
 }
 
 /// Whether a headline is a further line of the report that is open.

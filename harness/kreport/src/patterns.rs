@@ -240,20 +240,6 @@ pub(super) fn find(text: &str) -> Option<&'static Form> {
     })
 }
 
-/// Whether a text may be the first half of a first line that was broken.
-pub(super) fn begins(text: &str) -> bool {
-    const LEAST: usize = 6;
-    let text = text.strip_prefix("[ ").unwrap_or(text).trim_end();
-    let text = SUBSYSTEMS.iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text);
-    let rest = TAGS.iter().find_map(|tag| text.strip_prefix(tag));
-    FORMS.iter().filter(|form| form.proof == Proof::Sure).any(|form| {
-        let Some(text) = (if form.tagged { rest } else { Some(text) }) else { return false };
-        form.head.len() >= LEAST && text.starts_with(form.head)
-            || text.len() >= LEAST && form.head.starts_with(text)
-            || form.tagged && form.head.is_empty() && text.contains(form.has[0])
-    })
-}
-
 /// Whether a text ends as in `die()`: with the count, and then nothing, a colon, or flags such as
 /// `PREEMPT SMP KASAN`.
 pub(super) fn counted(text: &str) -> bool {

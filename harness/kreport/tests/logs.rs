@@ -234,3 +234,106 @@ proptest! {
         scan(&log);
     }
 }
+
+/// How people and programs change each line of a log, or the whole log, on its way to a reader.
+type Reshaping = (&'static str, fn(&str) -> String);
+
+fn each_line(text: &str, change: impl Fn(&str) -> String) -> String {
+    text.lines().map(|line| change(line) + "\n").collect()
+}
+
+/// One line without a stack and without the kernel's clock: once it is quoted, nothing shows that it
+/// is the kernel's.
+const LONE_LINE: &str = "unregister-netdevice-2.log";
+
+/// The break is inside the words that the scanner searches for.
+const BROKEN_WORDS: &str = "written-wdog-qcom-510-bark-panic.log";
+
+/// Breaks lines at blanks as a mail client does.
+fn wrap(text: &str, width: usize) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let mut rest = line;
+        while rest.len() > width
+            && let Some(at) = rest.char_indices().take_while(|(at, _)| *at <= width).filter(|(_, c)| *c == ' ').last().map(|(at, _)| at)
+            && !rest[..at].trim().is_empty()
+            // A break inside the kernel's clock or behind it is the work of no client.
+            && rest[..at].rfind(']').is_none_or(|end| end + 1 < at)
+        {
+            out += &rest[..at];
+            out.push('\n');
+            rest = rest[at..].trim_start();
+        }
+        out += rest;
+        out.push('\n');
+    }
+    out
+}
+
+const RESHAPINGS: &[Reshaping] = &[
+    ("indented by four", |text| each_line(text, |line| format!("    {line}"))),
+    ("indented by a blank", |text| each_line(text, |line| format!(" {line}"))),
+    ("indented by a tab", |text| each_line(text, |line| format!("\t{line}"))),
+    ("quoted", |text| each_line(text, |line| format!("> {line}").trim_end().to_owned())),
+    ("quoted twice", |text| each_line(text, |line| format!(">> {line}"))),
+    ("quoted with a bar", |text| each_line(text, |line| format!("| {line}"))),
+    ("in a mail", |text| {
+        format!(
+            "From: A <a@b.org>\nSubject: crash in foo\nDate: Mon, 3 Nov 2025 10:00:00 +0100\n\nHi,\n\nI get this:\n\n{text}\n\nThanks\n"
+        )
+    }),
+    ("in a reply", |text| {
+        let quoted = each_line(text, |line| format!("> > {line}"));
+        format!(
+            "From: A <a@b.org>\nSubject: Re: crash in foo\n\nOn Monday, B wrote:\n{quoted}\nCan you bisect this?\n"
+        )
+    }),
+    ("in an issue", |text| {
+        format!("### What happened\n\nThe machine hangs:\n\n```\n{text}```\n\n- [x] mainline\n")
+    }),
+    ("in a list of an issue", |text| {
+        let listed = each_line(text, |line| format!("   {line}"));
+        format!("1. Boot it\n2. It crashes:\n\n   ```console\n{listed}   ```\n")
+    }),
+    ("with carriage returns as two letters", |text| each_line(text, |line| format!("{line}^M"))),
+];
+
+#[test]
+fn how_people_paste_a_log_changes_no_report() {
+    let mut wrong = Vec::new();
+    for (path, log, _) in fixtures() {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let Ok(text) = String::from_utf8(log) else { continue };
+        if name == LONE_LINE || name.starts_with("paste-") || text.contains('\r') || text.contains('\0') {
+            continue;
+        }
+        let plain: Vec<_> = scan(text.as_bytes()).iter().map(identity).collect();
+        for (what, reshape) in RESHAPINGS {
+            let changed: Vec<_> = scan(reshape(&text).as_bytes()).iter().map(identity).collect();
+            if changed != plain {
+                wrong.push(format!("{name} {what}: {changed:?}, not {plain:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn a_broken_line_changes_no_signature() {
+    let mut wrong = Vec::new();
+    for (path, log, _) in fixtures() {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let Ok(text) = String::from_utf8(log) else { continue };
+        if !text.starts_with('[') || text.contains('\r') || [LONE_LINE, BROKEN_WORDS].contains(&&*name) {
+            continue;
+        }
+        let plain: Vec<_> = scan(text.as_bytes()).iter().map(identity).collect();
+        for width in [72, 76, 80] {
+            let changed: Vec<_> = scan(wrap(&text, width).as_bytes()).iter().map(identity).collect();
+            if changed != plain {
+                wrong.push(format!("{name} at {width}: {changed:?}, not {plain:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ\n{}", wrong.len(), wrong.join("\n"));
+}

@@ -5,7 +5,7 @@ use super::super::body::{self, Part};
 use super::super::line::Line;
 use super::super::partial::{mend, push};
 use super::super::prefix::Caller;
-use super::super::{Corruption, Kind};
+use super::super::{Corruption, Kind, join};
 use super::Gatherer;
 
 /// Lines without content of the report after which it is over. The limit is higher before its
@@ -26,15 +26,31 @@ const STRAYS: u8 = 3;
 impl Gatherer {
     /// Handles a line that begins no report: it is part of an open report, or of none.
     pub(super) fn follow(&mut self, line: &Line<'_>, text: &str, number: u64) {
-        if let Some(index) = self.cuts.iter().position(|cut| cut.caller == line.caller) {
-            if self.cuts[index].texts.len() < 8 {
-                self.cuts[index].texts.push((number, text.into()));
+        // The second half of a line that a mail client broke has no caller.
+        let half = self.timed && line.time.is_none() && !self.own;
+        let ends_above =
+            |texts: &[(u64, Box<str>)]| half && texts.last().is_some_and(|(last, _)| last + 1 == number);
+        let cut = self.cuts.iter().position(|cut| cut.caller == line.caller);
+        let cut = cut.or_else(|| self.cuts.iter().position(|cut| ends_above(&cut.texts)));
+        if let Some(index) = cut {
+            let (width, timed) = (self.width, self.timed);
+            let texts = &mut self.cuts[index].texts;
+            if !self.own
+                && !(line.time.is_some() && timed)
+                && let Some((last, head)) = texts.last_mut()
+                && join::continues(head, *last, text, number, width, timed)
+            {
+                *head = join::joined(head, text).into();
+                *last = number;
+            } else if texts.len() < 8 {
+                texts.push((number, text.into()));
             } else {
                 self.cuts.remove(index);
             }
         }
         let mine = self.open.iter().position(|open| open.callers.contains(&line.caller));
-        let Some(index) = mine else {
+        let above = || self.open.iter().position(|open| ends_above(&open.gathered.texts));
+        let Some(index) = mine.or_else(above) else {
             self.adopt(line, text, number);
             return;
         };
