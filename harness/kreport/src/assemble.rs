@@ -151,8 +151,9 @@ fn caller_of(kind: Kind, frames: &[Frame], name: &str) -> Option<String> {
 
 /// The reason why a report is incomplete: it has no stack, or only a part of it.
 fn incomplete(kind: Kind, form: &Form, body: &Body, ended_by: Corruption) -> Option<Corruption> {
-    // A few forms of the general kind are a single line.
-    let lone = kind == Kind::Bug && form.proof == Proof::Sure;
+    // A few forms of the general kinds are a single line.
+    let general = kind == Kind::Bug || kind == Kind::Warning && form.tagged;
+    let lone = general && form.proof == Proof::Sure;
     let no_stack = kind.has_stack() && !lone && !body.traced;
     let unclosed = body.unclosed && !body.ended;
     match ended_by {

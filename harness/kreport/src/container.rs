@@ -153,8 +153,8 @@ impl Surroundings {
         if kernel && quote.level == 0 {
             self.timed += 1;
             let alone = self.container == Container::Log && self.left_out.is_none();
-            // The first lines of a mail or a commit show what it is.
-            self.log = alone && (self.lines <= 3 || self.timed >= LOG_LINES);
+            // A mail, a commit message and a manual begin with prose.
+            self.log = alone && (self.timed == self.lines || self.timed >= LOG_LINES);
         }
         if kernel {
             return Seam::None;
@@ -246,6 +246,11 @@ impl Surroundings {
 
     /// Reads a line of prose above a report.
     fn paragraph(&mut self, bare: &[u8]) {
+        // Banners, and the line above a WARNING.
+        if !bare.iter().any(u8::is_ascii_alphabetic) || memchr::memmem::find(bare, b"[ cut here ]").is_some()
+        {
+            return;
+        }
         if std::mem::take(&mut self.paragraph_over) {
             self.example = false;
             self.first_person = false;

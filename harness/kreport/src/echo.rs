@@ -1,30 +1,19 @@
 //! Reports that a log has twice, because a test prints `dmesg` at its end.
 
-use std::collections::{HashSet, VecDeque};
-
-use super::Report;
+use std::collections::{HashMap, VecDeque};
 
 /// Reports that are remembered.
 const REMEMBERED: usize = 4096;
 
-/// The reports of the running kernel so far, by the time and the identity of each.
+/// The first lines of the reports of the running kernel so far, by their times.
 #[derive(Debug, Default)]
 pub(super) struct Echo {
     last: Option<u64>,
     /// The kernel's clock went back although the kernel did not start again: the log is printed a
     /// second time.
     back: bool,
-    seen: HashSet<Event>,
-    order: VecDeque<Event>,
-}
-
-/// The parts of a report that two events never share: the time to the microsecond, the first line
-/// and the signature.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Event {
-    time: u64,
-    headline: Box<str>,
-    key: String,
+    seen: HashMap<u64, Vec<Box<str>>>,
+    order: VecDeque<u64>,
 }
 
 impl Echo {
@@ -39,20 +28,20 @@ impl Echo {
         *self = Self::default();
     }
 
-    /// Whether the log has printed this report, with this first line, before.
-    pub(super) fn repeats(&mut self, report: &Report, headline: &str) -> bool {
-        let Some(time) = report.time else { return false };
-        let event = Event { time, headline: headline.into(), key: report.signature.key.clone() };
-        if self.seen.contains(&event) {
+    /// Whether the log has printed a report with this time and this first line before. Two events of
+    /// one kernel do not share both. The end of the log may have cut the first line.
+    pub(super) fn repeats(&mut self, time: u64, headline: &str) -> bool {
+        let seen = self.seen.entry(time).or_default();
+        if seen.iter().any(|first| first.starts_with(headline)) {
             return self.back;
         }
-        if self.order.len() >= REMEMBERED
+        seen.push(headline.into());
+        self.order.push_back(time);
+        if self.order.len() > REMEMBERED
             && let Some(oldest) = self.order.pop_front()
         {
             self.seen.remove(&oldest);
         }
-        self.order.push_back(event.clone());
-        self.seen.insert(event);
         false
     }
 }

@@ -6,13 +6,13 @@ use super::assemble::{self, Gathered};
 use super::container::{Seam, Spot, Surroundings};
 use super::join::{self, Torn};
 use super::line::{self, Line};
-use super::outbox::Outbox;
+use super::outbox::{Outbox, is_trailer};
 use super::partial::{Open, consequence, continues, has_banner, is_banner, is_die, push};
 use super::patterns::{self, Form, Proof};
 use super::prefix::Caller;
 use super::quote::Strip;
 use super::triggers::Triggers;
-use super::{Container, Corruption, Excerpt, Kind, LeftOut, Report};
+use super::{Container, Corruption, Excerpt, Kind, LeftOut, LeftOutReason, Report};
 
 /// Reports that can be open at once, each of another caller.
 const OPEN_LIMIT: usize = 16;
@@ -160,14 +160,22 @@ impl Gatherer {
         if self.outbox.is_waiting() {
             self.outbox.see(text.trim(), line.quote.level, number);
         }
+        if !self.open.is_empty() && is_trailer(text.trim()) {
+            let level = line.quote.level;
+            for open in self.open.iter_mut().filter(|open| open.spot.undecided && open.level == level) {
+                open.spot.left_out = Some(LeftOutReason::CommitMessage);
+            }
+        }
         let kernel = line.time.is_some() || line.prefixed || line.record;
-        let part = self.open.iter().any(|open| !open.ended);
+        let part = self.open.iter().any(|open| !open.ended) || patterns::find(text).is_some();
         match self.around.see(cleaned, line.quote, kernel, part) {
             Seam::None => {}
             Seam::Fence => self.close_all(Corruption::NoStack),
             Seam::Text => {
                 self.close_all(Corruption::CutByEnd);
                 self.outbox.end();
+                self.outbox.echo.start();
+                self.timed = false;
             }
         }
     }
@@ -253,7 +261,7 @@ impl Gatherer {
             if self.headline(headline, line) {
                 return;
             }
-        } else if hit && !self.own {
+        } else if hit && !self.own && patterns::find(text).is_none() {
             let (time, caller) = (line.time, line.caller);
             self.torn = Some(Torn { number, time, caller, text: text.into() });
         }
@@ -345,7 +353,7 @@ impl Gatherer {
             // begins no report.
             if !open.ended && (!whole || continues(open, form, text, number, line.time)) {
                 open.die |= is_die(text);
-                open.proved = true;
+                open.proved |= whole && !headline.doubt;
                 push(open, text, number);
                 open.gathered.last = number;
                 open.idle = 0;
@@ -355,8 +363,7 @@ impl Gatherer {
             }
             if form.proof == Proof::Body
                 && !open.ended
-                && matches!(form.kind, Kind::Bug | Kind::Oops)
-                && open.stack
+                && (matches!(form.kind, Kind::Bug | Kind::Oops) && open.stack || form.kind == Kind::Warning)
             {
                 return false;
             }

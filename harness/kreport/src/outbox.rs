@@ -47,7 +47,7 @@ impl Outbox {
 
     /// Takes a complete report of a log, and its first line.
     pub(super) fn send(&mut self, report: Report, headline: &str) {
-        if self.echo.repeats(&report, headline) {
+        if report.time.is_some_and(|time| self.echo.repeats(time, headline)) {
             self.leave_out(LeftOutReason::Repeated, *report.lines.start());
         } else {
             self.done.push(report);
@@ -110,7 +110,7 @@ impl Outbox {
 /// Whether a line is a trailer that only commit messages have
 /// (Documentation/process/submitting-patches.rst). Mails of robots ask for `Reported-by:` and
 /// `Closes:`, so these do not tell.
-fn is_trailer(text: &str) -> bool {
+pub(super) fn is_trailer(text: &str) -> bool {
     let fixes = text.strip_prefix("Fixes: ").and_then(|rest| rest.split(' ').next());
     text.starts_with("Signed-off-by: ")
         || text.starts_with("Cc: stable@")

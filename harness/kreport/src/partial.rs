@@ -116,7 +116,16 @@ pub(super) fn is_die(text: &str) -> bool {
 
 /// Whether the reason of a panic implies that another report came before.
 pub(super) fn consequence(reason: &str) -> bool {
-    const REASONS: [&str; 18] = [
+    const REASONS: [&str; 26] = [
+        // arch/x86/kernel/cpu/mce/core.c, arch/powerpc/kernel/traps.c
+        "Fatal machine check",
+        "Fatal Machine check",
+        "Fatal local machine check",
+        "Local fatal machine check",
+        "Timeout: Not all CPUs entered broadcast exception handler",
+        "Machine check",
+        "Unrecoverable Machine check",
+        "Uncorrected",
         "Fatal exception",
         "panic_on_warn set",
         "Attempted to kill init!",
@@ -169,6 +178,10 @@ pub(super) fn continues(open: &Open, form: &Form, text: &str, number: u64, time:
         return true;
     }
     match form.kind {
+        // The unwinder complains while it prints the stack of another report.
+        Kind::Warning if form.tagged => !open.ended && near && !open.gathered.form.tagged,
+        // The complaint below the line that all of them have.
+        Kind::SuspiciousRcu => kind == Kind::SuspiciousRcu && !form.tagged && !open.stack && near,
         Kind::KernelBug | Kind::Warning => {
             // SLUB ends its own reports with a WARN since 6.16 (mm/slub.c: slab_err(),
             // object_err()).
@@ -178,7 +191,9 @@ pub(super) fn continues(open: &Open, form: &Form, text: &str, number: u64, time:
             let key = kind == Kind::LockdepDisarmed && text.contains("kernel/locking/lockdep.c");
             // "BUG: Dentry ... still in use", then a WARN (fs/dcache.c: umount_check()).
             let dentry = kind == Kind::Bug && text.contains("fs/dcache.c");
-            let bare = key || dentry || matches!(kind, Kind::ListCorruption | Kind::Usercopy);
+            // "VFS: Close: file count is 0", then CHECK_DATA_CORRUPTION() (fs/open.c: filp_close()).
+            let file = kind == Kind::Bug && text.contains("fs/open.c");
+            let bare = key || dentry || file || matches!(kind, Kind::ListCorruption | Kind::Usercopy);
             // The stacks of the allocation and of the free and a dump of the object are in between.
             slub && soon || bare && !open.stack && near
         }

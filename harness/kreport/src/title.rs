@@ -83,8 +83,11 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
                 .find_map(|(_, text)| text.trim().strip_prefix("inconsistent {").map(state_family));
         }
         Kind::SuspiciousRcu => {
-            facts.detail =
-                next().find(|text| text.split_whitespace().next().is_some_and(is_source)).map(str::to_owned);
+            // Some logs begin with the complaint, without the lines above it.
+            facts.detail = std::iter::once(headline)
+                .chain(next())
+                .find(|text| text.split_whitespace().next().is_some_and(is_source))
+                .map(str::to_owned);
             facts.source =
                 facts.detail.as_deref().and_then(|text| text.split_whitespace().next()).map(str::to_owned);
             facts.class =
@@ -103,6 +106,7 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
             facts.kind = Kind::DebugLocksWarning;
             facts.class = Some(letters(headline));
         }
+        Kind::AllocationFailure => allocation(&mut facts, headline),
         Kind::Panic => panic(&mut facts, headline),
         Kind::UnregisterNetdevice => facts.class = Some("refcount".to_owned()),
         Kind::WorkqueueLeak => {
@@ -200,6 +204,20 @@ fn warning(facts: &mut Facts, headline: &str, texts: &[(u64, Box<str>)], at: usi
             facts.class = Some(letters(first));
         }
     }
+}
+
+/// `comm: page allocation failure: order:4, mode:0x...`, and the messages of vmalloc and of the
+/// memory map: the words before the numbers are the same every time.
+fn allocation(facts: &mut Facts, headline: &str) {
+    const ENDS: [&str; 2] = ["failure", "error"];
+    let at = ["page allocation", "vmemmap alloc", "vmalloc", "alloc failure"]
+        .iter()
+        .filter_map(|words| headline.find(words))
+        .min();
+    let words = &headline[at.unwrap_or_default()..];
+    let end = ENDS.iter().filter_map(|word| Some(words.find(word)? + word.len())).min();
+    facts.class = Some(words[..end.unwrap_or(words.len())].to_owned());
+    facts.detail = Some(words.to_owned());
 }
 
 fn sanitizer<'a>(facts: &mut Facts, headline: &str, mut next: impl Iterator<Item = &'a str>) {

@@ -138,7 +138,9 @@ impl Gatherer {
         open.idle += 1;
         let limit = match (open.ended, open.stack) {
             _ if !open.proved => PROOF_LINES,
-            _ if open.gathered.form.kind == Kind::OutOfMemory => IDLE_LINES_OOM,
+            _ if matches!(open.gathered.form.kind, Kind::OutOfMemory | Kind::AllocationFailure) => {
+                IDLE_LINES_OOM
+            }
             (true, _) => PANIC_REACH,
             (false, true) => IDLE_LINES,
             (false, false) => IDLE_LINES_EARLY,
