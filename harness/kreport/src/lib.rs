@@ -76,6 +76,8 @@ mod partial;
 mod patterns;
 mod prefix;
 mod quote;
+mod refusal;
+mod refusal_forms;
 mod report;
 mod ring;
 mod scanner;
@@ -95,9 +97,10 @@ pub use frame::plain_name;
 pub use kind::Kind;
 pub use known::{KnownIssue, KnownIssues};
 pub use outbox::LeftOut;
+pub use refusal::{Refusal, Refused, refusals_of};
 pub use report::{Corruption, Excerpt, Frame, Lock, Locks, Process, Report, Signature, Stack};
 pub use ring::draw_ring;
-pub use scanner::{Scanner, scan, scan_own};
+pub use scanner::{Rest, Scanner, scan, scan_own};
 pub use signature::same_bug;
 
 /// The kind of the report that a line begins, or `None` if it begins none. `text` is the kernel's

@@ -4,8 +4,10 @@
 use std::collections::VecDeque;
 
 use super::grouper::Gatherer;
+use super::quote::Strip;
+use super::refusal::Refusals;
 use super::triggers::Triggers;
-use super::{LeftOut, Report, line};
+use super::{LeftOut, Refusal, Report, line};
 
 /// Bytes of a line that are read. The rest of a longer line is dropped as it arrives.
 const LINE_LIMIT: usize = 16 * 1024;
@@ -33,6 +35,20 @@ pub struct Scanner {
     /// The number of complete lines so far.
     lines: u64,
     done: VecDeque<Report>,
+    refusals: Option<Refusals>,
+}
+
+/// The rest of a log, once it has ended.
+#[derive(Debug, Clone, Default)]
+pub struct Rest {
+    /// The reports that were not drained, in the order of the log.
+    pub reports: Vec<Report>,
+    /// The numbers of reports that do not count, by reason.
+    pub left_out: Vec<LeftOut>,
+    /// The refusals of hotplug, in the order of the log. `None` if they were not looked for.
+    pub refusals: Option<Vec<Refusal>>,
+    /// The number of refusals that are not in `refusals`, because there are too many.
+    pub more_refusals: u64,
 }
 
 impl Default for Scanner {
@@ -51,7 +67,15 @@ impl Scanner {
             previous: Vec::new(),
             lines: 0,
             done: VecDeque::new(),
+            refusals: None,
         }
+    }
+
+    /// Also looks for lines in which the kernel refuses hotplug.
+    #[must_use]
+    pub fn with_refusals(mut self) -> Self {
+        self.refusals = Some(Refusals::default());
+        self
     }
 
     /// A scanner at the start of a log that comes from the kernel itself, such as the records of
@@ -106,25 +130,33 @@ impl Scanner {
 
     /// Ends the log. Returns the reports that were not drained, in the order of the log.
     pub fn finish(self) -> Vec<Report> {
-        self.finish_with_rest().0
+        self.finish_with_rest().reports
     }
 
-    /// Ends the log, and also returns the numbers of reports that do not count, by reason.
-    pub fn finish_with_rest(mut self) -> (Vec<Report>, Vec<LeftOut>) {
+    /// Ends the log. Returns everything that was found and not drained.
+    pub fn finish_with_rest(mut self) -> Rest {
         let partial = std::mem::take(&mut self.partial);
         if !partial.is_empty() {
             self.lines += 1;
+            if let Some(refusals) = &mut self.refusals {
+                refusals.lines(&partial, self.lines, Strip::All);
+            }
             self.gatherer.line(&partial, self.lines, false, self.triggers);
         }
         self.gatherer.finish();
         self.done.extend(self.gatherer.take_done());
         let mut reports: Vec<Report> = self.done.into();
         reports.sort_by_key(|report| *report.lines.start());
-        (reports, self.gatherer.left_out().to_vec())
+        let (refusals, more_refusals) = self.refusals.map(Refusals::finish).unzip();
+        let left_out = self.gatherer.left_out().to_vec();
+        Rest { reports, left_out, refusals, more_refusals: more_refusals.unwrap_or_default() }
     }
 
     /// Reads complete lines. `bytes` ends before the newline of the last one.
     fn whole_lines(&mut self, bytes: &[u8]) {
+        if let Some(refusals) = &mut self.refusals {
+            refusals.lines(bytes, self.lines + 1, Strip::All);
+        }
         let mut at = 0;
         while at <= bytes.len() {
             if self.gatherer.is_idle() && self.lines >= SAMPLE {
