@@ -276,10 +276,11 @@ impl Gatherer {
     /// The first line that a text is, if it is one.
     fn find<'t>(&self, line: &Line<'_>, text: &'t str, number: u64, whole: bool) -> Option<Headline<'t>> {
         // Some programs put two blanks before the kernel's text.
-        let bare = if self.own || line.time.is_none() { text } else { text.trim_start() };
+        let known = line.time.is_some() || line.prefixed;
+        let bare = if self.own || !known { text } else { text.trim_start() };
         let form = patterns::find(bare)?;
         // In a log with times, an indented line without time comes from a program.
-        let quoted = line.quote.bytes > 0 && line.time.is_none();
+        let quoted = line.quote.bytes > 0 && !known;
         if quoted && self.timed && !self.around.is_text() || !whole && form.proof != Proof::Sure {
             return None;
         }

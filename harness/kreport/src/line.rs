@@ -44,10 +44,11 @@ pub(super) fn clean(raw: &[u8]) -> Cow<'_, [u8]> {
     while let [head @ .., b'\r' | b'\n' | 0] | [head @ .., b'^', b'M'] = raw {
         raw = head;
     }
-    while let [b'\r' | 0, tail @ ..] = raw {
+    // A byte order mark may begin a file.
+    while let [b'\r' | 0, tail @ ..] | [0xef, 0xbb, 0xbf, tail @ ..] = raw {
         raw = tail;
     }
-    if memchr::memchr3(0x1b, 0, b'\r', raw).is_none() {
+    if memchr::memchr3(0x1b, 0, b'\r', raw).is_none() && memchr::memchr(0xa0, raw).is_none() {
         return Cow::Borrowed(raw);
     }
     let mut out = Vec::with_capacity(raw.len());
@@ -64,6 +65,11 @@ pub(super) fn clean(raw: &[u8]) -> Cow<'_, [u8]> {
                 }
             }
             (0x1b | 0 | b'\r', _) => {}
+            // Browsers copy blanks as no-break spaces.
+            (0xc2, [0xa0, tail @ ..]) => {
+                out.push(b' ');
+                rest = tail;
+            }
             _ => out.push(*byte),
         }
     }
@@ -137,6 +143,11 @@ impl<'a> Line<'a> {
     /// `[    1.234567] `. The kernel prints six decimals; dmesg and other programs print fewer or
     /// more.
     fn take_time(&mut self) -> bool {
+        if let Some(rest) = prefix::delta(self.text) {
+            self.prefixed = true;
+            self.text = rest;
+            return true;
+        }
         let Some((time, rest)) = timestamp(self.text) else { return false };
         self.time = Some(time);
         self.text = rest;
@@ -368,6 +379,12 @@ mod tests {
             "[18446744073709.551615] BUG: x",
             "[1683228686.123456] BUG: x",
             "[   12.345678] BUG: x^M",
+            "[  +0.000003] BUG: x",
+            "[Jan14 09:12] BUG: x",
+            "\u{feff}[\u{a0}\u{a0} 12.345678] BUG: x",
+            "kernel:BUG: x",
+            "kernel:[   12.345678] BUG: x",
+            "<4>1 2024-01-01T00:00:00.000000+00:00 host kernel - - - BUG: x",
             "- {\"dt\": \"2024-01-01T00:00:00.000000\", \"lvl\": \"target\", \"msg\": \"[    1.234567] BUG: x\"}",
         ] {
             assert_eq!(text(raw), "BUG: x", "{raw:?}");

@@ -166,6 +166,10 @@ pub(super) const FORMS: &[Form] = &[
     sure(Kind::Oops, "Oops", &["[#"]),
     sure(Kind::Oops, "", &[" ilc:", " [#"]),
     body(Kind::Oops, "", &["[#", "]"]),
+    // arch/{alpha,ia64,openrisc}/kernel/traps.c: without a count
+    body(Kind::Oops, "", &["): Oops "]),
+    body(Kind::Oops, "", &["]: Oops "]),
+    body(Kind::Oops, "Oops#", &[": "]),
     body(Kind::Oops, "SError Interrupt on CPU", &[]),
     body(Kind::Oops, "Bad mode in ", &[]),
     body(Kind::Oops, "Unhandled prefetch abort", &[]),

@@ -39,7 +39,6 @@ pub(super) fn timestamp(text: &[u8]) -> Option<(u64, &[u8])> {
     let inside = text.strip_prefix(b"[")?;
     let rest = inside.trim_ascii_start();
     let padded = rest.len() < inside.len();
-    let rest = rest.strip_prefix(b"+").unwrap_or(rest);
     let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
     if digits == 0 || digits > 20 || rest.get(digits) != Some(&b'.') {
         return None;
@@ -60,6 +59,13 @@ pub(super) fn timestamp(text: &[u8]) -> Option<(u64, &[u8])> {
         micros = micros * 10 + decimals[..places].get(place).map_or(0, |d| u64::from(d - b'0'));
     }
     Some((seconds * 1_000_000 + micros, after))
+}
+
+/// `[  +0.000003] ` of `dmesg -H`: the time since the line before, which is no time of a clock.
+pub(super) fn delta(text: &[u8]) -> Option<&[u8]> {
+    let rest = text.strip_prefix(b"[")?.trim_ascii_start().strip_prefix(b"+")?;
+    let number = rest.iter().take_while(|b| b.is_ascii_digit() || **b == b'.').count();
+    (number > 2).then(|| rest[number..].strip_prefix(b"]")).flatten()
 }
 
 /// `[   T12]`, `[    C0]`, or `[    T0 ]`, after any blanks.
@@ -96,7 +102,10 @@ pub(super) fn level(text: &[u8]) -> Option<&[u8]> {
     // Some CI systems put two spaces after their clock.
     let rest = text.trim_ascii_start().strip_prefix(b"<")?;
     let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-    if (1..=3).contains(&digits) { rest[digits..].strip_prefix(b">") } else { None }
+    let rest = rest[digits..].strip_prefix(b">").filter(|_| (1..=3).contains(&digits))?;
+    // RFC 5424 has its version before the date.
+    let dated = rest.strip_prefix(b"1 ").filter(|tail| tail.first().is_some_and(u8::is_ascii_digit));
+    Some(dated.unwrap_or(rest))
 }
 
 /// Dates and times of day, bare or in brackets, with one space after.
@@ -191,10 +200,16 @@ pub(super) fn syslog(text: &[u8]) -> Option<(&[u8], bool)> {
     if let Some(tail) = rest.strip_prefix(b"kernel: ") {
         return Some((tail, false));
     }
+    // A broadcast of syslogd, under "Message from syslogd@host at ...".
+    if let Some(tail) = rest.strip_prefix(b"kernel:").filter(|tail| !tail.starts_with(b":")) {
+        return Some((tail, false));
+    }
     // The host, then the tag.
     let host = rest.iter().take_while(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b)).count();
     let tail = rest.get(host..)?.strip_prefix(b" ")?;
-    if let Some(tail) = tail.strip_prefix(b"kernel: ") {
+    // RFC 5424 has the process, the message and the data after the tag.
+    let kernel = tail.strip_prefix(b"kernel: ").or_else(|| tail.strip_prefix(b"kernel - - - "));
+    if let Some(tail) = kernel {
         return (host > 0).then_some((tail, false));
     }
     let tag = tail.iter().take_while(|b| b.is_ascii_alphanumeric() || b"-_./()@".contains(b)).count();

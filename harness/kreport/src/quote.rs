@@ -52,12 +52,8 @@ pub(super) fn split<'a>(raw: &'a [u8], strip: Strip<'_>) -> (Quote, &'a [u8]) {
 
 fn all(raw: &[u8]) -> (Quote, &[u8]) {
     let mut rest = raw;
-    loop {
-        rest = match rest {
-            // A no-break space in UTF-8.
-            [0xc2, 0xa0, tail @ ..] | [b' ' | b'\t' | b'>' | b'|', tail @ ..] => tail,
-            _ => break,
-        };
+    while let [b' ' | b'\t' | b'>' | b'|', tail @ ..] = rest {
+        rest = tail;
     }
     let prefix = &raw[..raw.len() - rest.len()];
     // A row of a table.
@@ -112,7 +108,6 @@ mod tests {
             ("> BUG: x", 1),
             (">> BUG: x", 2),
             ("> > BUG: x", 2),
-            (">\u{a0}BUG: x", 1),
             ("| BUG: x", 1),
             ("`BUG: x`", 0),
             ("  ```BUG: x", 0),
