@@ -99,8 +99,6 @@ pub(super) struct Surroundings {
     left_out: Option<LeftOutReason>,
     /// In a reply to a patch, lines after `>` are the commit message.
     answers_patch: bool,
-    /// The subject of the mail shows that it is no patch.
-    is_letter: bool,
     /// The file is a log: nothing in it is quoted.
     log: bool,
     in_commit: bool,
@@ -112,8 +110,9 @@ pub(super) struct Surroundings {
     example: bool,
     first_person: bool,
     paragraph_over: bool,
-    /// The last line of the paragraph ends with the `::` of reStructuredText.
-    literal: bool,
+    /// A line ends with the `::` of reStructuredText or the `: |` of YAML: lines that are indented
+    /// more than it, which is by this number of bytes, are an example.
+    literal: Option<usize>,
 }
 
 impl Surroundings {
@@ -128,7 +127,7 @@ impl Surroundings {
             return Spot { text: quote.bytes > 0, ..Spot::LOG };
         }
         let patch = self.answers_patch && quote.level > 0;
-        let example = self.literal || self.example && !self.first_person;
+        let example = self.literal.is_some() || self.example && !self.first_person;
         let left_out = self
             .left_out
             .or_else(|| patch.then_some(LeftOutReason::CommitMessage))
@@ -138,7 +137,7 @@ impl Surroundings {
             container => container,
         };
         let text = container != Container::Log || quote.bytes > 0;
-        Spot { container, text, left_out, undecided: !(self.is_letter && quote.level == 0) }
+        Spot { container, text, left_out, undecided: true }
     }
 
     /// Reads a line. `kernel` is true if it has the kernel's clock or another prefix of a log;
@@ -170,8 +169,16 @@ impl Surroundings {
         } else if quote.level > 0 && bare.first() == Some(&b'>') && self.container == Container::Log {
             self.container = Container::Mail;
         }
-        if !part && !self.in_code && !is_indented(raw) {
-            self.paragraph(bare);
+        if !part && !self.in_code {
+            let indent = raw.len() - raw.trim_ascii_start().len();
+            if LITERAL.iter().any(|end| bare.ends_with(end)) {
+                self.literal = Some(indent);
+            } else if self.literal.is_some_and(|literal| indent <= literal) && !is_rule(bare) {
+                self.literal = None;
+            }
+            if !is_indented(raw) {
+                self.paragraph(bare);
+            }
         }
         seam
     }
@@ -241,7 +248,6 @@ impl Surroundings {
         self.container = Container::Mail;
         self.left_out = (patch && !reply).then_some(LeftOutReason::CommitMessage);
         self.answers_patch = patch && reply;
-        self.is_letter = !patch || reply;
     }
 
     /// Reads a line of prose above a report.
@@ -256,15 +262,17 @@ impl Surroundings {
             self.first_person = false;
         }
         let text = String::from_utf8_lossy(&bare[..bare.len().min(400)]).to_lowercase();
-        self.literal = text.ends_with("::");
         self.example |= EXAMPLES.iter().any(|words| text.contains(words));
         self.first_person |=
             text.split(|c: char| !c.is_alphanumeric() && c != '\'').any(|word| FIRST_PERSON.contains(&word));
     }
 }
 
+/// Ends of lines that introduce a literal block.
+const LITERAL: [&[u8]; 3] = [b"::", b": |", b": |-"];
+
 /// Words that introduce an example.
-const EXAMPLES: [&str; 15] = [
+const EXAMPLES: [&str; 22] = [
     "for example",
     "for instance",
     "e.g.",
@@ -272,21 +280,31 @@ const EXAMPLES: [&str; 15] = [
     "an example",
     "example of",
     "example report",
+    "in this example",
     "looks like",
     "look like",
     "typical",
     "similar to the following",
-    "sample output",
+    "similar to this",
+    "something like",
+    "sample",
+    "consider the following",
+    "illustrate",
     "expected output",
+    "format of",
+    "of the form",
     "will print",
     "would print",
 ];
 
 /// Words with which people tell what happened to them.
-const FIRST_PERSON: [&str; 16] = [
-    "i", "i'm", "i've", "we", "we've", "my", "our", "me", "us", "got", "hit", "hits", "seeing", "saw",
-    "happened", "happens",
-];
+const FIRST_PERSON: [&str; 12] =
+    ["i", "i'm", "i've", "we", "we've", "my", "our", "me", "us", "got", "seeing", "saw"];
+
+/// A banner, or the line above a WARNING: no prose.
+fn is_rule(bare: &[u8]) -> bool {
+    !bare.iter().any(u8::is_ascii_alphabetic) || memchr::memmem::find(bare, b"[ cut here ]").is_some()
+}
 
 /// Whether a line is set off from the prose around it, with or without `> ` before.
 fn is_indented(raw: &[u8]) -> bool {
@@ -359,7 +377,11 @@ fn is_rest(text: &str) -> bool {
 
 /// A line that only source code has.
 fn is_source(text: &str) -> bool {
-    const HEADS: [&str; 12] = [
+    // syzkaller begins the logs of its tests with the title that it expects.
+    let import =
+        text.starts_with("import ") && text.split(' ').count() <= 3 && !text.trim_end().ends_with('.')
+            || text.starts_with("from ") && text.contains(" import ");
+    const HEADS: [&str; 13] = [
         "#include ",
         "#define ",
         "#ifndef ",
@@ -372,7 +394,9 @@ fn is_source(text: &str) -> bool {
         "from __future__",
         "static const ",
         "package ",
+        "TITLE: ",
     ];
-    HEADS.iter().any(|head| text.starts_with(head))
-        && (!text.starts_with("package ") || text.split(' ').count() == 2)
+    import
+        || HEADS.iter().any(|head| text.starts_with(head))
+            && (!text.starts_with("package ") || text.split(' ').count() == 2)
 }

@@ -413,7 +413,7 @@ impl Gatherer {
         let suspect = self.timed && line.time.is_none() && !line.prefixed;
         let spot = if self.own { Spot::LOG } else { self.around.place(line.quote) };
         // In a text, the first words of a report may begin a line by chance.
-        let doubt = doubt || spot.text && line.time.is_none();
+        let doubt = doubt || spot.text && line.time.is_none() && !line.prefixed;
         let quoted = spot.container != Container::Log || line.quote.level > 0;
         self.open.push(Open {
             gathered: Gathered {

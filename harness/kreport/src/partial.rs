@@ -109,9 +109,12 @@ pub(super) fn is_banner(text: &str) -> bool {
     bare.len() >= 20 && bare.bytes().all(|byte| byte == b'=')
 }
 
-/// Whether this is a line of `die()`, which has the count of Oopses.
+/// Whether this is a line of `die()`, which has the count of Oopses; on alpha, ia64 and openrisc it
+/// has none.
 pub(super) fn is_die(text: &str) -> bool {
-    super::patterns::counted(text) || text.starts_with("Internal error: ")
+    patterns::counted(text)
+        || ["Internal error: ", "Oops#"].iter().any(|head| text.starts_with(head))
+        || ["): Oops ", "]: Oops "].iter().any(|words| text.contains(words))
 }
 
 /// Whether the reason of a panic implies that another report came before.
