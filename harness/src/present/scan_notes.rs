@@ -15,7 +15,7 @@ const LINE: usize = 200;
 
 /// The remarks on all files.
 #[derive(Debug, Default)]
-pub struct ScanNotes {
+pub(super) struct ScanNotes {
     quoted: BTreeMap<Quoted, u64>,
     wrapped: u64,
     left_out: Vec<LeftOutRow>,
@@ -46,7 +46,7 @@ struct RefusalRow {
 
 impl ScanNotes {
     /// Notes how the text of a report came into its file.
-    pub fn report(&mut self, report: &Report) {
+    pub(super) fn report(&mut self, report: &Report) {
         let Excerpt { container, quoted, wrapped } = report.excerpt;
         let place = match container {
             Container::Mail => "in a mail",
@@ -58,7 +58,7 @@ impl ScanNotes {
     }
 
     /// Notes the rest of a file. Its reports were handed over before.
-    pub fn rest(&mut self, file: &str, rest: Rest) {
+    pub(super) fn rest(&mut self, file: &str, rest: Rest) {
         let left_out = |left_out| LeftOutRow { file: file.to_owned(), left_out };
         self.left_out.extend(rest.left_out.into_iter().map(left_out));
         if let Some(refusals) = rest.refusals {
@@ -69,12 +69,12 @@ impl ScanNotes {
     }
 
     /// The number of refusals; 0 if they were not looked for.
-    pub fn refusals(&self) -> u64 {
+    pub(super) fn refusals(&self) -> u64 {
         self.refusals.as_ref().map_or(0, |refusals| refusals.len() as u64) + self.more_refusals
     }
 
     /// Prints the refusals and the notes.
-    pub fn text(&self, out: &mut dyn Write, many_files: bool) -> Result<()> {
+    pub(super) fn text(&self, out: &mut dyn Write, many_files: bool) -> Result<()> {
         let file = |name: &str| if many_files { format!("{name} ") } else { String::new() };
         for RefusalRow { file: name, refusal, .. } in self.refusals.iter().flatten() {
             writeln!(out, "refused {}: {}", refusal.what, harmless(&refusal.reason, LINE))?;
@@ -110,7 +110,7 @@ impl ScanNotes {
     }
 
     /// The members of the JSON object, each with a comma before it.
-    pub fn json(&self) -> Result<String> {
+    pub(super) fn json(&self) -> Result<String> {
         let left_out = serde_json::to_string(&self.left_out).map_err(std::io::Error::from)?;
         let refusals = serde_json::to_string(&self.refusals).map_err(std::io::Error::from)?;
         let more = self.more_refusals;
@@ -124,7 +124,7 @@ fn are(count: u64) -> String {
 
 /// Lines of a log around a report.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Around {
+pub(super) struct Around {
     /// The lines before it, each with its number.
     pub before: Vec<(u64, String)>,
     /// The lines after it.
@@ -132,7 +132,7 @@ pub struct Around {
 }
 
 /// Reads the `count` lines before and after each report, in one pass over the log.
-pub fn around(log: impl BufRead, reports: &[(u64, u64)], count: u64) -> Result<Vec<Around>> {
+pub(super) fn around(log: impl BufRead, reports: &[(u64, u64)], count: u64) -> Result<Vec<Around>> {
     let mut found = vec![Around::default(); reports.len()];
     for (number, line) in (1_u64..).zip(log.split(b'\n')) {
         let line = line?;
