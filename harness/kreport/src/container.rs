@@ -378,10 +378,7 @@ fn is_rest(text: &str) -> bool {
 /// A line that only source code has.
 fn is_source(text: &str) -> bool {
     // syzkaller begins the logs of its tests with the title that it expects.
-    let import =
-        text.starts_with("import ") && text.split(' ').count() <= 3 && !text.trim_end().ends_with('.')
-            || text.starts_with("from ") && text.contains(" import ");
-    const HEADS: [&str; 13] = [
+    const HEADS: [&str; 12] = [
         "#include ",
         "#define ",
         "#ifndef ",
@@ -393,10 +390,11 @@ fn is_source(text: &str) -> bool {
         "import (",
         "from __future__",
         "static const ",
-        "package ",
         "TITLE: ",
     ];
-    import
-        || HEADS.iter().any(|head| text.starts_with(head))
-            && (!text.starts_with("package ") || text.split(' ').count() == 2)
+    let words = text.split(' ').count();
+    let import = text.starts_with("import ") && words <= 3 && !text.trim_end().ends_with('.')
+        || text.starts_with("from ") && text.contains(" import ");
+    let package = text.starts_with("package ") && words == 2;
+    import || package || HEADS.iter().any(|head| text.starts_with(head))
 }

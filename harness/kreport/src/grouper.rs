@@ -222,7 +222,7 @@ impl Gatherer {
             && let Some(at) = join::glued(text)
         {
             self.whole_text(line, &text[..at], number, whole, true);
-            let second = Line { quote: line.quote, ..Line::parse(text[at..].as_bytes()) };
+            let second = Line { quote: line.quote, ..Line::parse(&text.as_bytes()[at..]) };
             self.meta(&second);
             return self.whole_text(&second, &String::from_utf8_lossy(second.text), number, whole, true);
         }

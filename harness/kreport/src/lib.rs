@@ -33,6 +33,9 @@
 //! - Logs as bytes, from the serial console, `dmesg` (plain, `-x`, `-T`, ISO times), `journalctl`
 //!   (text and JSON), syslog, `/dev/kmsg` and CI systems. Timestamps, levels, caller ids, host
 //!   names, colours and carriage returns are removed.
+//! - Logs that a mail or a page of an issue tracker quotes ([`Excerpt`]), with one prefix before all
+//!   lines, and with lines that a mail client broke.
+//! - Lines in which the kernel refuses hotplug ([`Scanner::with_refusals`]).
 //! - Reports of all architectures and of old kernels, as far as the table of forms has them.
 //! - Hostile input: bytes need not be UTF-8, no log causes an error, and memory is bounded. A line
 //!   counts up to 16 KiB, a report up to 4000 lines or 512 KiB, and 16 reports can be open at once.
@@ -42,8 +45,8 @@
 //!
 //! # What it does not read
 //! - Lines that syslog, the journal or `/dev/kmsg` attribute to a program.
-//! - Text that quotes a log, such as a mail, unless its lines have the kernel's timestamps: the
-//!   first line of a report must begin the kernel's text.
+//! - Logs that a commit message, a patch, documentation or source code quotes. They are counted
+//!   ([`LeftOut`]).
 //! - Compressed logs and memory dumps. Only [`symbols::Symbols::open`] reads a file.
 //! - Missing lines: nothing is guessed, and an incomplete report has [`Report::corrupted`] set.
 //! - Lines that two CPUs printed at the same time, if the log has no caller ids
@@ -52,10 +55,11 @@
 //!
 //! # Modules
 //! `docs/kernel-reports.md` in the repository lists the kinds and shows how a signature is made.
-//! [`Scanner`] finds the lines that can begin a report (`triggers`). `line` and `prefix` remove the
-//! text that the kernel did not print, and `grouper` groups lines into reports by caller.
-//! `patterns` is the table of first lines, `body` classifies the lines after them, and `assemble`
-//! makes the [`Report`].
+//! [`Scanner`] finds the lines that can begin a report (`triggers`). `line`, `prefix` and `quote`
+//! remove the text that the kernel did not print, `join` repairs lines, and `container` tells a log
+//! from a text that quotes one. `grouper` groups lines into reports by caller. `patterns` is the
+//! table of first lines, `body` classifies the lines after them, and `assemble` makes the
+//! [`Report`], which leaves by way of `outbox` and `echo`.
 
 mod assemble;
 mod blame;

@@ -8,6 +8,9 @@ use serde::Deserialize;
 use super::prefix::{self, Caller, number, timestamp};
 use super::quote::{self, Quote, Strip};
 
+/// Bytes of a line that are read. The rest of a longer line is dropped as it arrives.
+pub(super) const LIMIT: usize = 16 * 1024;
+
 /// Bytes of a skipped line that are examined if the next line may begin a report. A line of the
 /// journal's JSON that holds a banner has some 300.
 pub(super) const GLANCE: usize = 1024;

@@ -68,9 +68,9 @@ pub(super) fn mend(open: &mut Open, text: &str, number: u64, width: usize, timed
     let Some((last, head)) = gathered.texts.last_mut() else { return false };
     let whole = first.then(|| patterns::find(&join::joined(head, text))).flatten();
     let special = whole.filter(|form| form.proof == Proof::Sure && form.kind != gathered.form.kind);
-    if !(special.is_some() && *last + 1 == number)
-        && !join::continues(head, *last, text, number, width, timed)
-    {
+    let is_half =
+        special.is_some() && *last + 1 == number || join::continues(head, *last, text, number, width, timed);
+    if !is_half {
         return false;
     }
     *head = join::joined(head, text).into();

@@ -4,7 +4,6 @@
 //! A refusal is no bug: the kernel may refuse. So it is never a [`super::Report`], and it is looked
 //! for only on request.
 
-use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
@@ -78,7 +77,8 @@ pub struct Refusal {
     pub retried: bool,
 }
 
-/// A dump of a page (`__dump_page()` in mm/debug.c, `__dump_page_owner()` in mm/page_owner.c).
+/// A dump of a page (`__dump_page()` in mm/debug.c, `__dump_page_owner()` in
+/// `mm/page_owner.c`).
 #[derive(Debug, Default)]
 struct PageDump {
     line: u64,
@@ -106,7 +106,7 @@ impl Refusals {
             let start = memchr::memrchr(b'\n', &bytes[at..hit]).map_or(at, |newline| at + newline + 1);
             let end = memchr::memchr(b'\n', &bytes[hit..]).map_or(bytes.len(), |newline| hit + newline);
             number += memchr::memchr_iter(b'\n', &bytes[at..start]).count() as u64;
-            let cleaned: Cow<'_, [u8]> = line::clean(&bytes[start..end]);
+            let cleaned = line::clean(&bytes[start..end.min(start + line::LIMIT)]);
             line::with_texts(&cleaned, strip, |line, text| {
                 if !line.user {
                     self.line(line, text.trim(), number);

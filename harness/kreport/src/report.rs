@@ -47,7 +47,7 @@ pub struct Report {
     pub panic: Option<String>,
     /// How its text came into the log that was read. Reports of a kernel's own log have the
     /// default.
-    #[serde(default, skip_serializing_if = "Excerpt::is_plain")]
+    #[serde(default, skip_serializing_if = "is_plain")]
     pub excerpt: Excerpt,
 }
 
@@ -62,10 +62,9 @@ pub struct Excerpt {
     pub wrapped: bool,
 }
 
-impl Excerpt {
-    fn is_plain(&self) -> bool {
-        *self == Self::default()
-    }
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_plain(excerpt: &Excerpt) -> bool {
+    *excerpt == Excerpt::default()
 }
 
 impl Report {

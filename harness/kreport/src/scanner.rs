@@ -9,9 +9,6 @@ use super::refusal::Refusals;
 use super::triggers::Triggers;
 use super::{LeftOut, Refusal, Report, line};
 
-/// Bytes of a line that are read. The rest of a longer line is dropped as it arrives.
-const LINE_LIMIT: usize = 16 * 1024;
-
 /// Lines at the start of a log that are read even if they cannot begin a report: they show the
 /// format of the log's lines.
 const SAMPLE: u64 = 200;
@@ -28,7 +25,7 @@ const SAMPLE: u64 = 200;
 pub struct Scanner {
     triggers: &'static Triggers,
     gatherer: Gatherer,
-    /// The incomplete last line, at most [`LINE_LIMIT`] bytes of it.
+    /// The incomplete last line, at most [`line::LIMIT`] bytes of it.
     partial: Vec<u8>,
     /// The last complete line of the chunk before: it may be a banner above a headline.
     previous: Vec<u8>,
@@ -96,7 +93,7 @@ impl Scanner {
         if !self.partial.is_empty() {
             let end = memchr::memchr(b'\n', bytes);
             let head = &bytes[..end.unwrap_or(bytes.len())];
-            let room = LINE_LIMIT.saturating_sub(self.partial.len());
+            let room = line::LIMIT.saturating_sub(self.partial.len());
             self.partial.extend_from_slice(&head[..head.len().min(room)]);
             let Some(end) = end else { return };
             bytes = &bytes[end + 1..];
@@ -114,7 +111,7 @@ impl Scanner {
     }
 
     fn keep_partial(&mut self, bytes: &[u8]) {
-        self.partial.extend_from_slice(&bytes[..bytes.len().min(LINE_LIMIT)]);
+        self.partial.extend_from_slice(&bytes[..bytes.len().min(line::LIMIT)]);
     }
 
     /// Removes and returns the reports that are complete. Memory is bounded only if they are taken
@@ -178,7 +175,7 @@ impl Scanner {
             }
             let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |newline| at + newline);
             self.lines += 1;
-            self.gatherer.line(&bytes[at..end.min(at + LINE_LIMIT)], self.lines, true, self.triggers);
+            self.gatherer.line(&bytes[at..end.min(at + line::LIMIT)], self.lines, true, self.triggers);
             self.done.extend(self.gatherer.take_done());
             at = end + 1;
         }

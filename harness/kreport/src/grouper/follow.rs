@@ -34,9 +34,9 @@ impl Gatherer {
         let cut = cut.or_else(|| self.cuts.iter().position(|cut| ends_above(&cut.texts)));
         if let Some(index) = cut {
             let (width, timed) = (self.width, self.timed);
+            let may_be_half = half || !timed && !self.own;
             let texts = &mut self.cuts[index].texts;
-            if !self.own
-                && !(line.time.is_some() && timed)
+            if may_be_half
                 && let Some((last, head)) = texts.last_mut()
                 && join::continues(head, *last, text, number, width, timed)
             {
@@ -54,7 +54,8 @@ impl Gatherer {
             self.adopt(line, text, number);
             return;
         };
-        if !self.own && !self.open[index].ended && !(line.time.is_some() && self.timed) {
+        let may_be_half = half || !self.timed && !self.own;
+        if may_be_half && !self.open[index].ended {
             let timed = self.open[index].time.is_some();
             if mend(&mut self.open[index], text, number, self.width, timed) {
                 return;
