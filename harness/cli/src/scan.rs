@@ -202,8 +202,8 @@ mod tests {
 
     #[test]
     fn a_quoted_report_is_told_as_quoted() {
-        let quoted: String =
-            WARNING.lines().map(|line| format!("> {}\n", line.split_once("] ").unwrap().1)).collect();
+        let bare: Vec<&str> = WARNING.lines().map(|line| line.split_once("] ").unwrap().1).collect();
+        let quoted = format!("> {}\n", bare.join("\n> "));
         let mail = format!("From: a@b.org\nSubject: crash\n\n{quoted}\nThanks\n");
         let (status, text) = scan(&mail, false, None);
         assert!(status == 1 && text.contains("note    1 report is quoted in a mail\n"), "{text}");

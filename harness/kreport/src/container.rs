@@ -102,6 +102,7 @@ pub(super) struct Surroundings {
     /// The file is a log: nothing in it is quoted.
     log: bool,
     in_commit: bool,
+    in_diff: bool,
     /// Between two fences.
     in_code: bool,
     lines: u32,
@@ -156,6 +157,12 @@ impl Surroundings {
             self.log = alone && (self.timed == self.lines || self.timed >= LOG_LINES);
         }
         if kernel {
+            // In a commit message and in a diff, no line of a log is at the margin: a CI job that
+            // printed them goes on with its log.
+            let at_margin = quote.bytes == 0 && matches!(raw.first(), Some(b'[' | b'<' | b'0'..=b'9'));
+            if at_margin && (self.in_commit || self.in_diff) {
+                (self.in_commit, self.in_diff, self.left_out) = (false, false, None);
+            }
             return Seam::None;
         }
         if is_fence(bare) {
@@ -216,6 +223,8 @@ impl Surroundings {
         } else if let Some(subject) = text.strip_prefix("Subject: ") {
             self.subject(subject.trim());
         } else if text.starts_with("diff --git ") {
+            // The patch of a mail is a part of the mail.
+            self.in_diff = self.left_out.is_none() || self.in_commit;
             self.left_out = Some(LeftOutReason::CommitMessage);
         } else if is_header(text) || text.trim_end().ends_with(" wrote:") {
             self.container = Container::Mail;

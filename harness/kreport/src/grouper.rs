@@ -442,6 +442,7 @@ impl Gatherer {
             spot,
             strays: 0,
             broken: 0,
+            known: 0,
         });
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Open {
     pub strays: u8,
     /// Lines that a mail client broke.
     pub broken: u32,
+    /// Lines that only reports have.
+    pub known: u32,
 }
 
 impl Open {

@@ -78,8 +78,9 @@ impl ScanNotes {
         let file = |name: &str| if many_files { format!("{name} ") } else { String::new() };
         for RefusalRow { file: name, refusal, .. } in self.refusals.iter().flatten() {
             writeln!(out, "refused {}: {}", refusal.what, harmless(&refusal.reason, LINE))?;
-            let mut facts =
-                vec![format!("{}lines {}-{}", file(name), refusal.lines.start(), refusal.lines.end())];
+            let (first, last) = (refusal.lines.start(), refusal.lines.end());
+            let lines = if first == last { format!("line {first}") } else { format!("lines {first}-{last}") };
+            let mut facts = vec![format!("{}{lines}", file(name))];
             facts.extend(refusal.object.as_ref().map(|object| harmless(object, LINE)));
             facts.extend(
                 refusal.time.map(|time| format!("at {}.{:06} s", time / 1_000_000, time % 1_000_000)),

@@ -19,6 +19,8 @@ const IDLE_LINES_OOM: u32 = 400;
 const PANIC_REACH: u32 = 120;
 /// A first line that proves nothing needs registers or a stack within this number of lines.
 const PROOF_LINES: u32 = 8;
+/// Lines that only reports have, of which this number proves a report of a kind without a stack.
+const KNOWN_LINES: u32 = 2;
 /// Lines in a row without the marks of a quoted report after which it is over. A mail client may
 /// break one line into several.
 const STRAYS: u8 = 3;
@@ -88,8 +90,12 @@ impl Gatherer {
             }
             Part::Trace | Part::Cpu(..) | Part::Ip(_) | Part::Enter(_) => open.proved = true,
             Part::End => open.ended = true,
+            Part::Known => open.known += 1,
             _ => {}
         }
+        // Reports of some kinds have no stack, also in a text.
+        let bare = open.spot.text && !open.gathered.form.kind.has_stack();
+        open.proved |= bare && open.known >= KNOWN_LINES;
         if text.starts_with("Modules linked in") || text.starts_with("Hardware name") {
             open.proved = true;
         }
