@@ -222,6 +222,7 @@ impl Surroundings {
             return Seam::Text;
         } else if let Some(subject) = text.strip_prefix("Subject: ") {
             self.subject(subject.trim());
+            return Seam::Text;
         } else if text.starts_with("diff --git ") {
             // The patch of a mail is a part of the mail.
             self.in_diff = self.left_out.is_none() || self.in_commit;

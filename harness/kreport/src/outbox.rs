@@ -113,7 +113,5 @@ impl Outbox {
 pub(super) fn is_trailer(text: &str) -> bool {
     let fixes = text.strip_prefix("Fixes: ").and_then(|rest| rest.split(' ').next());
     text.starts_with("Signed-off-by: ")
-        || text.starts_with("Cc: stable@")
-        || text.starts_with("Cc: <stable@")
         || fixes.is_some_and(|word| word.len() >= 7 && word.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
