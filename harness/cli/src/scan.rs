@@ -1,11 +1,12 @@
 //! `hotplug scan`: reads any kernel log and prints the reports in it.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use hotplug_kreport::symbols::Symbols;
-use hotplug_kreport::{Report, Scanner};
+use hotplug_kreport::{Report, Rest, Scanner};
 
 use hotplug::comparison::known_issues;
 use hotplug::present::scan::Sink;
@@ -22,9 +23,11 @@ Examples:
   dmesg | hotplug scan --vmlinux /usr/lib/debug/boot/vmlinux -
   hotplug scan --json --known known.toml ci-logs/job.log
 
-Exit status: 0 no reports, or only known ones; 1 reports; 2 a file cannot be read.")]
+Exit status: 0 no reports, or only known ones; 1 reports, or refusals with --refusals;
+2 a file cannot be read.")]
 pub struct ScanArgs {
-    /// Kernel logs: serial console, dmesg, journalctl, /dev/kmsg, or CI log; - is standard input
+    /// Kernel logs: serial console, dmesg, journalctl, /dev/kmsg, or CI log, or mails and issues that
+    /// quote one; - is standard input
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// Print JSON
@@ -36,6 +39,12 @@ pub struct ScanArgs {
     /// TOML file of known issues, which are listed separately and do not affect the exit status
     #[arg(long, value_name = "FILE")]
     pub known: Option<PathBuf>,
+    /// Also list lines in which the kernel refuses memory or CPU hotplug. They are no reports of bugs
+    #[arg(long)]
+    pub refusals: bool,
+    /// Print this many lines of the log before and after each report
+    #[arg(long, value_name = "LINES", conflicts_with = "json")]
+    pub context: Option<u64>,
 }
 
 /// Scans the files. Returns the exit status: 0 if there is no report but known issues, 1 otherwise.
@@ -48,38 +57,57 @@ pub fn run(args: &ScanArgs, out: &mut dyn Write) -> Result<u8> {
     sink.start(&mut out)?;
     for path in &args.files {
         let name = path.display().to_string();
-        scan_file(path, |mut report| {
+        let scanner = if args.refusals { Scanner::new().with_refusals() } else { Scanner::new() };
+        // Standard input can be read only once, so the lines around reports come from a copy.
+        let mut copy = args.context.map(|_| tempfile::tempfile()).transpose()?;
+        let rest = scan_file(path, scanner, copy.as_mut(), |mut report| {
             if let Some(symbols) = &symbols {
                 symbols.resolve(&mut report);
             }
             sink.report(&name, report, &mut out)
         })?;
+        sink.rest(&name, rest);
+        if let (Some(mut copy), Some(count)) = (copy, args.context) {
+            copy.rewind()?;
+            sink.context(&name, BufReader::new(copy), count)?;
+        }
     }
     let status = sink.finish(&mut out)?;
     out.flush()?;
     Ok(status)
 }
 
-/// Reads one file in bounded memory.
-fn scan_file(path: &Path, mut each: impl FnMut(Report) -> Result<()>) -> Result<()> {
+/// Reads one file in bounded memory, and copies it. Returns what is not in its reports.
+fn scan_file(
+    path: &Path,
+    mut scanner: Scanner,
+    mut copy: Option<&mut File>,
+    mut each: impl FnMut(Report) -> Result<()>,
+) -> Result<Rest> {
     let cannot = |error: std::io::Error| Error::user(format!("cannot read {}", path.display())).detail(error);
     let mut input: Box<dyn Read> = if path.as_os_str() == "-" {
         Box::new(std::io::stdin().lock())
     } else {
         Box::new(std::fs::File::open(path).map_err(cannot)?)
     };
-    let mut scanner = Scanner::new();
     let mut chunk = vec![0; CHUNK];
     loop {
         match input.read(&mut chunk) {
             Ok(0) => break,
-            Ok(length) => scanner.feed(&chunk[..length]),
+            Ok(length) => {
+                if let Some(copy) = &mut copy {
+                    copy.write_all(&chunk[..length])?;
+                }
+                scanner.feed(&chunk[..length]);
+            }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(cannot(error)),
         }
         scanner.drain().try_for_each(&mut each)?;
     }
-    scanner.finish().into_iter().try_for_each(each)
+    let mut rest = scanner.finish_with_rest();
+    std::mem::take(&mut rest.reports).into_iter().try_for_each(each)?;
+    Ok(rest)
 }
 
 #[cfg(test)]
@@ -87,6 +115,17 @@ mod tests {
     use super::*;
 
     const WARNING: &str = "[    1.000000] WARNING: CPU: 0 PID: 1 at mm/x.c:1 foo+0x1/0x2\n[    1.000000] Call Trace:\n[    1.000000]  bar+0x1/0x2\n";
+
+    fn bare() -> ScanArgs {
+        ScanArgs {
+            files: Vec::new(),
+            json: false,
+            vmlinux: None,
+            known: None,
+            refusals: false,
+            context: None,
+        }
+    }
 
     fn scan(log: &str, json: bool, known: Option<&str>) -> (u8, String) {
         let folder = tempfile::tempdir().unwrap();
@@ -98,7 +137,7 @@ mod tests {
             path
         });
         let mut out = Vec::new();
-        let args = ScanArgs { files: vec![file], json, vmlinux: None, known };
+        let args = ScanArgs { files: vec![file], json, known, ..bare() };
         let status = run(&args, &mut out).unwrap();
         (status, String::from_utf8(out).unwrap())
     }
@@ -108,8 +147,7 @@ mod tests {
         assert_eq!(scan("[    1.000000] hello\n", false, None), (0, "no reports\n".to_owned()));
         let (status, text) = scan(WARNING, false, None);
         assert!(status == 1 && text.starts_with("WARNING in foo\n"), "{text}");
-        let missing =
-            ScanArgs { files: vec!["/no/such/log".into()], json: false, vmlinux: None, known: None };
+        let missing = ScanArgs { files: vec!["/no/such/log".into()], ..bare() };
         assert_eq!(run(&missing, &mut Vec::new()).unwrap_err().exit_status(), 2);
     }
 
@@ -135,5 +173,58 @@ mod tests {
     fn known_reports_do_not_fail_the_run() {
         let (status, text) = scan(WARNING, false, Some("[[known]]\nreason = \"ours\"\ntitle = 'foo$'\n"));
         assert!(status == 0 && text.contains("known   WARNING in foo (1 times): ours"), "{text}");
+    }
+
+    #[test]
+    fn refusals_are_no_reports_and_are_told_on_request() {
+        let log = "[    9.000000] pseries-hotplug-mem: Memory hot-remove failed, adding LMB's back\n";
+        assert_eq!(scan(log, false, None), (0, "no reports\n".to_owned()));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("log");
+        std::fs::write(&file, log).unwrap();
+        let mut out = Vec::new();
+        let args = ScanArgs { files: vec![file.clone()], refusals: true, ..bare() };
+        assert_eq!(run(&args, &mut out).unwrap(), 1);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("refused removing memory: not enough LMBs could be removed\n"), "{text}");
+        assert!(text.ends_with("no reports, 1 refusal\n"), "{text}");
+        let mut out = Vec::new();
+        run(&ScanArgs { files: vec![file], refusals: true, json: true, ..bare() }, &mut out).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let refusal = &value["refusals"][0];
+        assert_eq!(
+            (refusal["class"].as_str(), refusal["what"].as_str()),
+            (Some("refusal"), Some("memory-remove"))
+        );
+        let (_, text) = scan(log, true, None);
+        assert!(serde_json::from_str::<serde_json::Value>(&text).unwrap()["refusals"].is_null());
+    }
+
+    #[test]
+    fn a_quoted_report_is_told_as_quoted() {
+        let bare: Vec<&str> = WARNING.lines().map(|line| line.split_once("] ").unwrap().1).collect();
+        let quoted = format!("> {}\n", bare.join("\n> "));
+        let mail = format!("From: a@b.org\nSubject: crash\n\n{quoted}\nThanks\n");
+        let (status, text) = scan(&mail, false, None);
+        assert!(status == 1 && text.contains("note    1 report is quoted in a mail\n"), "{text}");
+        let (_, text) = scan(&mail, true, None);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let report = &value["reports"][0];
+        assert_eq!((report["container"].as_str(), report["quoted"].as_bool()), (Some("mail"), Some(true)));
+        let patch = mail.replace("Subject: crash", "Subject: [PATCH] fix crash");
+        let (status, text) = scan(&patch, false, None);
+        let note = "note    1 report does not count: it is in a commit message or a patch (line 4)\n";
+        assert_eq!((status, text), (0, format!("{note}no reports\n")));
+    }
+
+    #[test]
+    fn lines_around_a_report_are_printed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("log");
+        std::fs::write(&file, format!("[    0.500000] before\n{WARNING}[    2.000000] after\n")).unwrap();
+        let mut out = Vec::new();
+        run(&ScanArgs { files: vec![file], context: Some(1), ..bare() }, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("      1  [    0.500000] before\n          2  (the report)\n          5  [    2.000000] after\n"), "{text}");
     }
 }

@@ -3,7 +3,7 @@
 use super::frame::plain_name;
 use super::patterns::{Form, Proof};
 use super::stacks::{self, Body};
-use super::{Corruption, Frame, Kind, Locks, Report, blame, locks, signature, title};
+use super::{Corruption, Excerpt, Frame, Kind, Locks, Report, blame, locks, signature, title};
 
 /// The lines of one report, as the scanner collected them.
 #[derive(Debug)]
@@ -22,6 +22,7 @@ pub(super) struct Gathered {
     /// The reason why it ended, for the case that it is incomplete.
     pub ended_by: Corruption,
     pub panic: Option<String>,
+    pub excerpt: Excerpt,
 }
 
 /// Makes the report.
@@ -99,6 +100,7 @@ pub(super) fn assemble(gathered: Gathered) -> Report {
         stacks: body.stacks,
         locks,
         panic: gathered.panic,
+        excerpt: gathered.excerpt,
     }
 }
 
@@ -130,6 +132,7 @@ pub(super) fn reboot(line: u64, time: Option<u64>) -> Report {
         stacks: Vec::new(),
         locks: None,
         panic: None,
+        excerpt: Excerpt::default(),
     }
 }
 
@@ -148,8 +151,9 @@ fn caller_of(kind: Kind, frames: &[Frame], name: &str) -> Option<String> {
 
 /// The reason why a report is incomplete: it has no stack, or only a part of it.
 fn incomplete(kind: Kind, form: &Form, body: &Body, ended_by: Corruption) -> Option<Corruption> {
-    // A few forms of the general kind are a single line.
-    let lone = kind == Kind::Bug && form.proof == Proof::Sure;
+    // A few forms of the general kinds are a single line.
+    let general = kind == Kind::Bug || kind == Kind::Warning && form.tagged;
+    let lone = general && form.proof == Proof::Sure;
     let no_stack = kind.has_stack() && !lone && !body.traced;
     let unclosed = body.unclosed && !body.ended;
     match ended_by {

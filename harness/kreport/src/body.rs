@@ -116,6 +116,10 @@ pub(super) fn classify(text: &str) -> Part {
     if let Some(part) = context(bare) {
         return part;
     }
+    // The CPUs and the tasks of a stall.
+    if bare.starts_with("rcu: \t") {
+        return Part::Known;
+    }
     let bare = bare.strip_prefix("rcu: ").unwrap_or(bare);
     if matches!(bare, "Call Trace:" | "Call trace:" | "Backtrace:" | "Backtrace: " | "Stack traceback:")
         || bare.strip_prefix("Call Trace: ").is_some_and(|rest| rest.starts_with('['))

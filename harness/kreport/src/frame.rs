@@ -157,7 +157,8 @@ fn address(text: &str) -> Option<&str> {
     let digits = inner.bytes().take_while(u8::is_ascii_hexdigit).count();
     // s390 prints `[<00000000004f1234>]`. Hashed pointers keep their width. Old logs have
     // `(____ptrval____)`.
-    let digits = if digits == 0 && inner.starts_with("(____ptrval____)") { 16 } else { digits };
+    let hidden = ["(____ptrval____)", "(ptrval)"].into_iter().find(|word| inner.starts_with(word));
+    let digits = hidden.filter(|_| digits == 0).map_or(digits, str::len);
     if digits < 6 {
         return None;
     }
@@ -226,6 +227,7 @@ mod tests {
             " [<ffffffff81012345>] func+0x1b/0x30",
             " [<ffffffff81012345>] ? func+0x1b/0x30 [mod]",
             " [<(____ptrval____)>] func+0x1b/0x30",
+            "[<(ptrval)>] func+0x1b/0x30",
             " func+0x1b/0x30 [mod 0123456789abcdef]",
             " func+0x1b/0x30 (P)",
             "[c0000000f7a3b8d0] [c0000000001e5c5c] func+0x4c/0x60 (unreliable)",

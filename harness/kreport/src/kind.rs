@@ -131,6 +131,9 @@ kinds! {
     UnregisterNetdevice = "unregister-netdevice",
     /// The out-of-memory killer ran.
     OutOfMemory = "out-of-memory",
+    /// The kernel could not allocate memory: "page allocation failure", and the same for vmalloc and
+    /// for the memory map of hotplugged memory.
+    AllocationFailure = "page-allocation-failure",
     /// An interrupt that no handler handled ("nobody cared").
     UnhandledIrq = "unhandled-irq",
     /// DMA API debugging.
@@ -168,6 +171,7 @@ impl Kind {
                 | Kind::MemoryLeak
                 | Kind::UnregisterNetdevice
                 | Kind::OutOfMemory
+                | Kind::AllocationFailure
                 | Kind::UnhandledIrq
                 | Kind::HungTask
                 | Kind::SoftLockup

@@ -33,6 +33,9 @@
 //! - Logs as bytes, from the serial console, `dmesg` (plain, `-x`, `-T`, ISO times), `journalctl`
 //!   (text and JSON), syslog, `/dev/kmsg` and CI systems. Timestamps, levels, caller ids, host
 //!   names, colours and carriage returns are removed.
+//! - Logs that a mail or a page of an issue tracker quotes ([`Excerpt`]), with one prefix before all
+//!   lines, and with lines that a mail client broke.
+//! - Lines in which the kernel refuses hotplug ([`Scanner::with_refusals`]).
 //! - Reports of all architectures and of old kernels, as far as the table of forms has them.
 //! - Hostile input: bytes need not be UTF-8, no log causes an error, and memory is bounded. A line
 //!   counts up to 16 KiB, a report up to 4000 lines or 512 KiB, and 16 reports can be open at once.
@@ -42,8 +45,8 @@
 //!
 //! # What it does not read
 //! - Lines that syslog, the journal or `/dev/kmsg` attribute to a program.
-//! - Text that quotes a log, such as a mail, unless its lines have the kernel's timestamps: the
-//!   first line of a report must begin the kernel's text.
+//! - Logs that a commit message, a patch, documentation or source code quotes. They are counted
+//!   ([`LeftOut`]).
 //! - Compressed logs and memory dumps. Only [`symbols::Symbols::open`] reads a file.
 //! - Missing lines: nothing is guessed, and an incomplete report has [`Report::corrupted`] set.
 //! - Lines that two CPUs printed at the same time, if the log has no caller ids
@@ -52,25 +55,33 @@
 //!
 //! # Modules
 //! `docs/kernel-reports.md` in the repository lists the kinds and shows how a signature is made.
-//! [`Scanner`] finds the lines that can begin a report (`triggers`). `line` and `prefix` remove the
-//! text that the kernel did not print, and `grouper` groups lines into reports by caller.
-//! `patterns` is the table of first lines, `body` classifies the lines after them, and `assemble`
-//! makes the [`Report`].
+//! [`Scanner`] finds the lines that can begin a report (`triggers`). `line`, `prefix` and `quote`
+//! remove the text that the kernel did not print, `join` repairs lines, and `container` tells a log
+//! from a text that quotes one. `grouper` groups lines into reports by caller. `patterns` is the
+//! table of first lines, `body` classifies the lines after them, and `assemble` makes the
+//! [`Report`], which leaves by way of `outbox` and `echo`.
 
 mod assemble;
 mod blame;
 mod body;
+mod container;
 mod dedup;
+mod echo;
 mod error;
 mod frame;
 mod grouper;
+mod join;
 mod kind;
 mod known;
 mod line;
 mod locks;
+mod outbox;
 mod partial;
 mod patterns;
 mod prefix;
+mod quote;
+mod refusal;
+mod refusal_forms;
 mod report;
 mod ring;
 mod scanner;
@@ -83,14 +94,17 @@ mod title;
 mod triggers;
 
 pub use blame::is_machinery;
+pub use container::{Container, LeftOutReason};
 pub use dedup::{Bugs, Folded, fold};
 pub use error::InputError;
 pub use frame::plain_name;
 pub use kind::Kind;
 pub use known::{KnownIssue, KnownIssues};
-pub use report::{Corruption, Frame, Lock, Locks, Process, Report, Signature, Stack};
+pub use outbox::LeftOut;
+pub use refusal::{Refusal, Refused, refusals_of};
+pub use report::{Corruption, Excerpt, Frame, Lock, Locks, Process, Report, Signature, Stack};
 pub use ring::draw_ring;
-pub use scanner::{Scanner, scan};
+pub use scanner::{Rest, Scanner, scan, scan_own};
 pub use signature::same_bug;
 
 /// The kind of the report that a line begins, or `None` if it begins none. `text` is the kernel's

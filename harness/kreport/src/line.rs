@@ -6,6 +6,10 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::prefix::{self, Caller, number, timestamp};
+use super::quote::{self, Quote, Strip};
+
+/// Bytes of a line that are read. The rest of a longer line is dropped as it arrives.
+pub(super) const LIMIT: usize = 16 * 1024;
 
 /// Bytes of a skipped line that are examined if the next line may begin a report. A line of the
 /// journal's JSON that holds a banner has some 300.
@@ -32,18 +36,22 @@ pub(super) struct Line<'a> {
     pub syslog: bool,
     /// The line is a `/dev/kmsg` record, in which newlines are escaped.
     pub record: bool,
+    /// The marks that were removed from the start of the line.
+    pub quote: Quote,
 }
 
-/// Removes carriage returns, ANSI colours and NUL bytes.
+/// Removes carriage returns, ANSI colours, NUL bytes, and the `^M` of programs that print a carriage
+/// return as two letters.
 pub(super) fn clean(raw: &[u8]) -> Cow<'_, [u8]> {
     let mut raw = raw;
-    while let [head @ .., b'\r' | b'\n' | 0] = raw {
+    while let [head @ .., b'\r' | b'\n' | 0] | [head @ .., b'^', b'M'] = raw {
         raw = head;
     }
-    while let [b'\r' | 0, tail @ ..] = raw {
+    // A byte order mark may begin a file.
+    while let [b'\r' | 0, tail @ ..] | [0xef, 0xbb, 0xbf, tail @ ..] = raw {
         raw = tail;
     }
-    if memchr::memchr3(0x1b, 0, b'\r', raw).is_none() {
+    if memchr::memchr3(0x1b, 0, b'\r', raw).is_none() && memchr::memchr(0xa0, raw).is_none() {
         return Cow::Borrowed(raw);
     }
     let mut out = Vec::with_capacity(raw.len());
@@ -51,13 +59,20 @@ pub(super) fn clean(raw: &[u8]) -> Cow<'_, [u8]> {
     while let [byte, tail @ ..] = rest {
         rest = tail;
         match (byte, tail) {
-            // CSI: parameters, then one byte from '@' to '~' (ECMA-48).
+            // CSI: parameters, then one byte from '@' to '~' (ECMA-48). The name of a task may hold
+            // an escape byte by itself, so only digits and separators count as parameters.
             (0x1b, [b'[', params @ ..]) => {
-                let end =
-                    params.iter().position(|b| (0x40..=0x7e).contains(b)).map_or(params.len(), |i| i + 1);
-                rest = &params[end..];
+                let end = params.iter().take_while(|b| b.is_ascii_digit() || b";?".contains(b)).count();
+                if params.get(end).is_some_and(u8::is_ascii_alphabetic) {
+                    rest = &params[end + 1..];
+                }
             }
             (0x1b | 0 | b'\r', _) => {}
+            // Browsers copy blanks as no-break spaces.
+            (0xc2, [0xa0, tail @ ..]) => {
+                out.push(b' ');
+                rest = tail;
+            }
             _ => out.push(*byte),
         }
     }
@@ -76,6 +91,7 @@ impl<'a> Line<'a> {
             prefixed: false,
             syslog: false,
             record: false,
+            quote: Quote::default(),
         };
         if line.take_kmsg() {
             return line;
@@ -89,6 +105,11 @@ impl<'a> Line<'a> {
             if !line.take_prefix() {
                 break;
             }
+        }
+        // syslog may have dropped the kernel's clock and kept the caller.
+        if line.prefixed && line.take_caller() {
+            line.text = prefix::one_space(line.text);
+            return line;
         }
         line.find_time();
         line
@@ -125,6 +146,11 @@ impl<'a> Line<'a> {
     /// `[    1.234567] `. The kernel prints six decimals; dmesg and other programs print fewer or
     /// more.
     fn take_time(&mut self) -> bool {
+        if let Some(rest) = prefix::delta(self.text) {
+            self.prefixed = true;
+            self.text = rest;
+            return true;
+        }
         let Some((time, rest)) = timestamp(self.text) else { return false };
         self.time = Some(time);
         self.text = rest;
@@ -134,27 +160,32 @@ impl<'a> Line<'a> {
     /// Removes the prefixes after the time: `[   T12]`, `[    C0]`, Android's `c0 12 `, and the one
     /// space before the text.
     fn take_callers(&mut self) {
-        let mut rest = self.text;
-        if let [b'[', tail @ ..] | [b' ', b'[', tail @ ..] = rest
-            && let Some(end) = memchr::memchr(b']', &tail[..tail.len().min(24)])
-            && let Some(caller) = prefix::caller_id(tail[..end].trim_ascii())
-        {
-            self.caller = Some(caller);
-            rest = &tail[end + 1..];
-        }
-        // journalctl -o short-monotonic puts host and tag after the time.
+        self.take_caller();
+        let rest = self.text;
+        // journalctl -o short-monotonic puts host and tag after the time. Some relays repeat the
+        // time or the caller after that.
         if let Some((tail, false)) = prefix::syslog(rest.strip_prefix(b" ").unwrap_or(rest)) {
-            self.text = tail;
+            self.text = timestamp(tail).map_or(tail, |(_, tail)| prefix::one_space(tail));
+            self.take_caller();
+            self.text = self.text.strip_prefix(b" ").unwrap_or(self.text);
             return;
         }
         if let Some(tail) = prefix::android_cpu(rest) {
-            rest = tail;
+            self.text = tail;
         } else if let Some((pid, tail)) = prefix::mediatek_task(rest) {
             self.caller = Some(Caller::Task(pid));
             self.text = tail;
             return;
         }
-        self.text = rest.strip_prefix(b" ").unwrap_or(rest);
+        self.text = self.text.strip_prefix(b" ").unwrap_or(self.text);
+    }
+
+    /// Removes the id of the caller. Returns false if there is none.
+    fn take_caller(&mut self) -> bool {
+        let Some((caller, rest)) = prefix::bracketed_caller(self.text) else { return false };
+        self.caller = Some(caller);
+        self.text = rest;
+        true
     }
 
     /// Removes one prefix that the kernel did not print. Returns false if there is none.
@@ -163,7 +194,8 @@ impl<'a> Line<'a> {
         let dated = prefix::level(rest)
             .or_else(|| prefix::weekday(rest))
             .or_else(|| prefix::date(rest))
-            .or_else(|| prefix::columns(rest));
+            .or_else(|| prefix::columns(rest))
+            .or_else(|| prefix::zone(rest).filter(|_| self.prefixed));
         let taken = dated.map(|rest| (rest, false));
         if let Some((rest, user)) = taken.or_else(|| prefix::syslog(rest)) {
             self.syslog |= taken.is_none();
@@ -200,6 +232,14 @@ impl<'a> Line<'a> {
             }
         }
     }
+}
+
+/// Whether a line names a device of the record above it: ` SUBSYSTEM=acpi`
+/// (Documentation/ABI/testing/dev-kmsg).
+pub(super) fn is_property(raw: &[u8]) -> bool {
+    let Some(rest) = raw.strip_prefix(b" ") else { return false };
+    let name = rest.iter().take_while(|byte| byte.is_ascii_uppercase() || **byte == b'_').count();
+    name > 0 && rest.get(name) == Some(&b'=')
 }
 
 /// Decodes the escapes of `/dev/kmsg` (`\x0a`, `msg_add_ext_text()` in kernel/printk/printk.c). A
@@ -253,22 +293,28 @@ fn journal_entry(text: &[u8]) -> Option<(Line<'static>, String)> {
         caller: None,
         seq: None,
         record: false,
+        quote: Quote::default(),
     };
     Some((line, entry.message))
 }
 
-/// Cleans and parses a raw line. Calls `each` for its text, or for each text of a `/dev/kmsg`
-/// record.
-pub(super) fn with_texts(raw: &[u8], mut each: impl FnMut(&Line<'_>, &str)) {
-    let cleaned = clean(raw);
-    if let Some((line, message)) = journal_entry(&cleaned) {
-        message.split('\n').for_each(|text| each(&line, text));
+/// Parses a cleaned line, without the marks that `strip` names. Calls `each` for its text, or for
+/// each text of a line that holds several.
+pub(super) fn with_texts(cleaned: &[u8], strip: Strip<'_>, mut each: impl FnMut(&Line<'_>, &str)) {
+    let (quote, rest) = quote::split(cleaned, strip);
+    if let Some((line, message)) = journal_entry(rest) {
+        message.split('\n').for_each(|text| each(&Line { quote, ..line }, text));
         return;
     }
-    let parsed = Line::parse(&cleaned);
+    let parsed = Line { quote, ..Line::parse(rest) };
     if parsed.record && memchr::memmem::find(parsed.text, b"\\x").is_some() {
         for text in unescape(parsed.text).split(|byte| *byte == b'\n') {
             each(&parsed, &String::from_utf8_lossy(text));
+        }
+    } else if memchr::memmem::find(parsed.text, b"#012").is_some() {
+        // rsyslogd writes control characters in octal ($EscapeControlCharactersOnReceive).
+        for text in String::from_utf8_lossy(parsed.text).replace("#011", "\t").split("#012") {
+            each(&parsed, text.trim_end_matches("#015"));
         }
     } else {
         each(&parsed, &String::from_utf8_lossy(parsed.text));
@@ -287,10 +333,10 @@ mod tests {
     fn the_journal_speaks_json_too() {
         let raw = br#"{"_TRANSPORT":"kernel","MESSAGE":"BUG: x","_SOURCE_MONOTONIC_TIMESTAMP":"1234567","PRIORITY":"4"}"#;
         let mut seen = Vec::new();
-        with_texts(raw, |line, text| seen.push((line.time, line.user, text.to_owned())));
+        with_texts(raw, Strip::Nothing, |line, text| seen.push((line.time, line.user, text.to_owned())));
         assert_eq!(seen, [(Some(1_234_567), false, "BUG: x".to_owned())]);
         let program = String::from_utf8_lossy(raw).replace("\"kernel\"", "\"stdout\"");
-        with_texts(program.as_bytes(), |line, _| assert!(line.user));
+        with_texts(program.as_bytes(), Strip::Nothing, |line, _| assert!(line.user));
     }
 
     #[test]
@@ -325,6 +371,23 @@ mod tests {
             "Mon 2025-11-03 10:00:00 UTC host kernel: BUG: x",
             "2025-11-03T10:00:00+0000 host kernel: BUG: x",
             "Mon Nov  3 10:00:00 2025 kern.warn kernel: [   12.345678] BUG: x",
+            "2024-01-01T00:00:00.000000+02:00 host kernel: [ T3205] BUG: x",
+            "2024-01-01 00:00:00 +0200 host kernel: [    C1] BUG: x",
+            "2024-01-01 00:00:00.123 CEST host kernel: BUG: x",
+            "2023/05/04 19:31:26 [host]: [  235.4] BUG: x",
+            "[   12.345678] host kernel: [   T12] BUG: x",
+            "[   12.345678] host kernel: [   12.345678] BUG: x",
+            "[    0.04 ][    T0 ] BUG: x",
+            "[    0.04 ] [    T0 ] BUG: x",
+            "[18446744073709.551615] BUG: x",
+            "[1683228686.123456] BUG: x",
+            "[   12.345678] BUG: x^M",
+            "[  +0.000003] BUG: x",
+            "[Jan14 09:12] BUG: x",
+            "\u{feff}[\u{a0}\u{a0} 12.345678] BUG: x",
+            "kernel:BUG: x",
+            "kernel:[   12.345678] BUG: x",
+            "<4>1 2024-01-01T00:00:00.000000+00:00 host kernel - - - BUG: x",
             "- {\"dt\": \"2024-01-01T00:00:00.000000\", \"lvl\": \"target\", \"msg\": \"[    1.234567] BUG: x\"}",
         ] {
             assert_eq!(text(raw), "BUG: x", "{raw:?}");
@@ -342,6 +405,7 @@ mod tests {
             assert!(Line::parse(raw.as_bytes()).user, "{raw:?}");
         }
         assert_ne!(text("echo \"[    1.234567] BUG: x\""), "BUG: x");
+        assert_ne!(text("[1.2] BUG: x"), "BUG: x");
         assert_ne!(text("  <idle>-0  [000] d..1 12.345678: console: [   12.345678] BUG: x"), "BUG: x");
     }
 

@@ -1,9 +1,10 @@
 //! An open report, and the rules for first lines that only continue it.
 
 use super::assemble::Gathered;
-use super::patterns::Form;
+use super::container::Spot;
+use super::patterns::{self, Form, Proof};
 use super::prefix::Caller;
-use super::{Corruption, Kind};
+use super::{Corruption, Kind, join};
 
 /// Lines and bytes that are kept of one report.
 const REPORT_LINES: usize = 4000;
@@ -26,6 +27,18 @@ pub(super) struct Open {
     pub time: Option<u64>,
     /// The log has times, and this report's first line has none.
     pub suspect: bool,
+    /// The marks before its first line.
+    pub prefix: Box<[u8]>,
+    /// The number of `>` in them.
+    pub level: u8,
+    /// Where it stands.
+    pub spot: Spot,
+    /// Lines in a row that do not have the marks.
+    pub strays: u8,
+    /// Lines that a mail client broke.
+    pub broken: u32,
+    /// Lines that only reports have.
+    pub known: u32,
 }
 
 impl Open {
@@ -47,6 +60,31 @@ impl Open {
         ];
         self.die || fatal.contains(&self.gathered.form.kind)
     }
+}
+
+/// Adds the second half of a line that a mail client broke to the first. Returns false if this is
+/// none. A first line may be of another form once it is whole.
+pub(super) fn mend(open: &mut Open, text: &str, number: u64, width: usize, timed: bool) -> bool {
+    let gathered = &mut open.gathered;
+    let first = gathered.texts.len() == gathered.headline + 1;
+    let Some((last, head)) = gathered.texts.last_mut() else { return false };
+    let whole = first.then(|| patterns::find(&join::joined(head, text))).flatten();
+    let special = whole.filter(|form| form.proof == Proof::Sure && form.kind != gathered.form.kind);
+    let is_half =
+        special.is_some() && *last + 1 == number || join::continues(head, *last, text, number, width, timed);
+    if !is_half {
+        return false;
+    }
+    *head = join::joined(head, text).into();
+    // The next half follows this one.
+    *last = number;
+    gathered.last = number;
+    if let Some(form) = whole {
+        gathered.form = form;
+    }
+    open.broken += 1;
+    open.bytes += text.len();
+    true
 }
 
 pub(super) fn push(open: &mut Open, text: &str, number: u64) {
@@ -73,14 +111,26 @@ pub(super) fn is_banner(text: &str) -> bool {
     bare.len() >= 20 && bare.bytes().all(|byte| byte == b'=')
 }
 
-/// Whether this is a line of `die()`, which has the count of Oopses.
+/// Whether this is a line of `die()`, which has the count of Oopses; on alpha, ia64 and openrisc it
+/// has none.
 pub(super) fn is_die(text: &str) -> bool {
-    super::patterns::counted(text) || text.starts_with("Internal error: ")
+    patterns::counted(text)
+        || ["Internal error: ", "Oops#"].iter().any(|head| text.starts_with(head))
+        || ["): Oops ", "]: Oops "].iter().any(|words| text.contains(words))
 }
 
 /// Whether the reason of a panic implies that another report came before.
 pub(super) fn consequence(reason: &str) -> bool {
-    const REASONS: [&str; 18] = [
+    const REASONS: [&str; 26] = [
+        // arch/x86/kernel/cpu/mce/core.c, arch/powerpc/kernel/traps.c
+        "Fatal machine check",
+        "Fatal Machine check",
+        "Fatal local machine check",
+        "Local fatal machine check",
+        "Timeout: Not all CPUs entered broadcast exception handler",
+        "Machine check",
+        "Unrecoverable Machine check",
+        "Uncorrected",
         "Fatal exception",
         "panic_on_warn set",
         "Attempted to kill init!",
@@ -100,7 +150,9 @@ pub(super) fn consequence(reason: &str) -> bool {
         "kernel: panic_on_warn",
         "Fatal hardware error",
     ];
-    REASONS.iter().any(|known| reason.starts_with(known)) || reason.contains("panic_on_")
+    // A mail client may have broken the line.
+    let half = |known: &str| reason.len() >= 8 && known.starts_with(reason.trim_end());
+    REASONS.iter().any(|known| reason.starts_with(known) || half(known)) || reason.contains("panic_on_")
 }
 
 /// Whether a headline is a further line of the report that is open.
@@ -131,6 +183,10 @@ pub(super) fn continues(open: &Open, form: &Form, text: &str, number: u64, time:
         return true;
     }
     match form.kind {
+        // The unwinder complains while it prints the stack of another report.
+        Kind::Warning if form.tagged => !open.ended && near && !open.gathered.form.tagged,
+        // The complaint below the line that all of them have.
+        Kind::SuspiciousRcu => kind == Kind::SuspiciousRcu && !form.tagged && !open.stack && near,
         Kind::KernelBug | Kind::Warning => {
             // SLUB ends its own reports with a WARN since 6.16 (mm/slub.c: slab_err(),
             // object_err()).
@@ -140,7 +196,9 @@ pub(super) fn continues(open: &Open, form: &Form, text: &str, number: u64, time:
             let key = kind == Kind::LockdepDisarmed && text.contains("kernel/locking/lockdep.c");
             // "BUG: Dentry ... still in use", then a WARN (fs/dcache.c: umount_check()).
             let dentry = kind == Kind::Bug && text.contains("fs/dcache.c");
-            let bare = key || dentry || matches!(kind, Kind::ListCorruption | Kind::Usercopy);
+            // "VFS: Close: file count is 0", then CHECK_DATA_CORRUPTION() (fs/open.c: filp_close()).
+            let file = kind == Kind::Bug && text.contains("fs/open.c");
+            let bare = key || dentry || file || matches!(kind, Kind::ListCorruption | Kind::Usercopy);
             // The stacks of the allocation and of the free and a dump of the object are in between.
             slub && soon || bare && !open.stack && near
         }

@@ -48,6 +48,11 @@ const fn tagged(kind: Kind, head: &'static str, has: &'static [&'static str]) ->
     Form { head, has, kind, proof: Proof::Sure, tagged: true }
 }
 
+/// A complaint of the unwinder, which is a line without a stack.
+const fn unwinder(head: &'static str, has: &'static [&'static str]) -> Form {
+    Form { head, has, kind: Kind::Warning, proof: Proof::Sure, tagged: true }
+}
+
 /// All forms.
 pub(super) const FORMS: &[Form] = &[
     // kernel/locking/lockdep.c
@@ -68,6 +73,11 @@ pub(super) const FORMS: &[Form] = &[
     // before 4.11
     sure(Kind::LockdepChainCollision, "[chain_key collision ]", &[]),
     tagged(Kind::SuspiciousRcu, "suspicious RCU usage", &[]),
+    // before 2.6.37
+    tagged(Kind::SuspiciousRcu, "suspicious rcu_dereference_check() usage", &[]),
+    // the first line of the complaint itself, where the lines above it are left out
+    body(Kind::SuspiciousRcu, "", &[".c:", " suspicious rcu_", " usage!"]),
+    body(Kind::SuspiciousRcu, "", &[".h:", " suspicious rcu_", " usage!"]),
     tagged(Kind::LockdepNonStaticKey, "trying to register non-static key", &[]),
     sure(Kind::LockdepDisarmed, "BUG: MAX_LOCK", &[" too low!"]),
     sure(Kind::LockdepDisarmed, "BUG: MAX_STACK_TRACE_ENTRIES too low!", &[]),
@@ -96,7 +106,11 @@ pub(super) const FORMS: &[Form] = &[
     sure(Kind::MemoryLeak, "BUG: memory leak", &[]),
     sure(Kind::MemoryLeak, "unreferenced object 0x", &[" (size "]),
     sure(Kind::MemoryLeak, "kmemleak: ", &[" new suspected memory leaks"]),
-    // mm/slub.c, mm/slab.c, mm/page_alloc.c, mm/page_poison.c, mm/memory.c, kernel/fork.c,
+    // mm/page_alloc.c, mm/vmalloc.c, mm/sparse-vmemmap.c: warn_alloc(), since 2.6.32
+    sure(Kind::AllocationFailure, "", &[": ", "failure: order:", ", mode:0x"]),
+    sure(Kind::AllocationFailure, "", &[": page allocation failure. order:", ", mode:0x"]),
+    sure(Kind::AllocationFailure, "", &[": vmalloc", ", mode:0x"]),
+    // mm/slub.c, mm/slab.c, mm/page_poison.c, mm/memory.c, kernel/fork.c,
     // mm/pgtable-generic.c
     sure(Kind::SlabCorruption, "BUG ", &["ainted", "): "]),
     sure(Kind::SlabCorruption, "Slab corruption", &["start="]),
@@ -152,6 +166,10 @@ pub(super) const FORMS: &[Form] = &[
     sure(Kind::Oops, "Oops", &["[#"]),
     sure(Kind::Oops, "", &[" ilc:", " [#"]),
     body(Kind::Oops, "", &["[#", "]"]),
+    // arch/{alpha,ia64,openrisc}/kernel/traps.c: without a count
+    body(Kind::Oops, "", &["): Oops "]),
+    body(Kind::Oops, "", &["]: Oops "]),
+    body(Kind::Oops, "Oops#", &[": "]),
     body(Kind::Oops, "SError Interrupt on CPU", &[]),
     body(Kind::Oops, "Bad mode in ", &[]),
     body(Kind::Oops, "Unhandled prefetch abort", &[]),
@@ -169,6 +187,10 @@ pub(super) const FORMS: &[Form] = &[
     sure(Kind::HardLockup, "CPU", &["etected hard LOCKUP "]),
     sure(Kind::HardLockup, "CPU ", &[" Hard LOCKUP"]),
     sure(Kind::HardLockup, "Watchdog CPU:", &[" Hard LOCKUP"]),
+    // arch/x86/kernel/nmi.c, before 2.6.38
+    sure(Kind::HardLockup, "BUG: NMI Watchdog detected LOCKUP", &[]),
+    sure(Kind::HardLockup, "NMI Watchdog detected LOCKUP", &[]),
+    sure(Kind::SoftLockup, "BUG: soft lockup detected on CPU#", &[]),
     sure(Kind::WorkqueueLockup, "BUG: workqueue lockup - pool", &[]),
     sure(Kind::WorkqueueLeak, "BUG: workqueue leaked ", &[]),
     // kernel/rcu/tree_stall.h, tree_exp.h, tasks.h
@@ -189,7 +211,11 @@ pub(super) const FORMS: &[Form] = &[
     sure(Kind::OutOfMemory, "Memory cgroup out of memory: Kill", &[" process "]),
     sure(Kind::UnhandledIrq, "irq ", &[": nobody cared"]),
     sure(Kind::Bug, "VFS: Busy inodes after unmount", &[]),
+    // fs/open.c: filp_close()
+    sure(Kind::Bug, "VFS: Close: file count is 0", &[]),
     sure(Kind::MachineCheck, "[Hardware Error]: CPU ", &["Machine Check", "Exception: "]),
+    // arch/powerpc/kernel/mce.c
+    body(Kind::MachineCheck, "MCE: CPU", &[": machine check (", "[Not recovered"]),
     // drivers/watchdog/softdog.c, pretimeout governors, Qualcomm's and Google's trees
     sure(Kind::WatchdogBite, "softdog: Initiating system reboot", &[]),
     sure(Kind::WatchdogBite, "Watchdog bite", &[]),
@@ -198,11 +224,22 @@ pub(super) const FORMS: &[Form] = &[
     sure(Kind::WatchdogBite, "watchdog", &[": pretimeout event"]),
     // kernel/panic.c
     sure(Kind::Panic, "Kernel panic - not syncing", &[]),
-    // arch/x86/kernel/unwind_*.c
-    sure(Kind::Warning, "WARNING: kernel stack ", &[" has bad '"]),
-    sure(Kind::Warning, "WARNING: stack going in the wrong direction?", &[]),
-    // Any other line that begins with "BUG: ".
+    // arch/x86/kernel/{unwind_frame,unwind_orc,dumpstack_32,dumpstack_64}.c
+    unwinder("kernel stack ", &[" has bad "]),
+    unwinder("stack going in the wrong direction?", &[]),
+    unwinder("stack recursion on stack type ", &[]),
+    unwinder("missing ", &[" value at "]),
+    unwinder("unknown ", &[" base reg "]),
+    unwinder("unknown .orc_unwind entry type ", &[]),
+    unwinder("can't access ", &["registers at "]),
+    unwinder("WARNING: bad lookup ", &[" ip="]),
+    unwinder("WARNING: Corrupt .orc_unwind table", &[]),
+    unwinder("WARNING: Bad or missing .orc_unwind table", &[]),
+    // Any other line that begins with "BUG: ", and edited first lines of a WARNING.
     body(Kind::Bug, "BUG: ", &[]),
+    body(Kind::Warning, "WARNING: ", &[".c:"]),
+    body(Kind::Warning, "WARNING: ", &[".h:"]),
+    body(Kind::Warning, "WARNING: ", &["+0x", "/0x"]),
 ];
 
 /// At least one substring of each form: a line without any of them begins no report. Each has four
@@ -213,16 +250,16 @@ pub(super) const TRIGGERS: &[&str] = &[
     "WARNING: ", "INFO: ", "ERR: ", "BUG:", "BUG ", "Oops", "UBSAN: ", "unreferenced object 0x", "new suspected memory leaks",
     "turning off the lock", "corruption", "slab error in ", "list_add double", "pagealloc: ", "pgtable-generic.c",
     "usercopy: ", "detected buffer overflow", "Insufficient stack", "stack overflow", "PANIC: double",
-    "Unable to handle", "Unhandled fault", "SError Int", "Bad mode in", "bad: scheduling", "ard LOCKUP", "Division by zero in k", "Unhandled prefetch",
-    "systemd-shutdown", "going down for", "equesting system re",
-    "starved for", "timer wakeup didn", "unregister_netdevice: ", "invoked oom-killer", "ut of memory: Kill",
-    "nobody cared", "VFS: Busy inodes", "[Hardware Error]: CPU", "softdog: Init", "atchdog b", "pretimeout event", "unchecked MSR", "Bad Address (", "Kernel Fault: ", "Machine check",
+    "Unable to handle", "Unhandled ", "SError Int", "Bad mode in", "bad: scheduling", " LOCKUP", "Division by zero in k",
+    "systemd-shutdown", "going down for", "ting system re",
+    " kthread ", "unregister_netdevice: ", "invoked oom-killer", "ut of memory: Kill",
+    "nobody cared", "VFS: ", "[Hardware Error]: CPU", "atchdog b", "pretimeout event", "unchecked MSR", "Bad Address (", "Kernel Fault: ", "achine check",
     "Kernel panic - not", "[ cut here ]", "Linux version ", "reboot: ", "Starting new kernel", "-- Boot ",
     "printk messages dropped", "general protection fault", "Internal error: ",
-    "left hardirqs enabled", "[chain_key col",
-    // Oopses are numbered. Six numbers are enough: a log with a seventh Oops has six reports
+    "left hardirqs enabled", " failure: order:", "allocation failure. ", "vmalloc", "suspicious rcu_", "[chain_key col",
+    // Oopses are numbered. Five numbers are enough: a log with a sixth Oops has five reports
     // already.
-    "[#1]", "[#2]", "[#3]", "[#4]", "[#5]", "[#6]",
+    "[#1]", "[#2]", "[#3]", "[#4]", "[#5]",
 ];
 
 /// The form that a text begins, if any.

@@ -28,16 +28,22 @@ pub(super) fn caller_id(bytes: &[u8]) -> Option<Caller> {
     }
 }
 
+/// Seconds that a clock may show at most. Larger numbers, such as those of a damaged clock, are this.
+const LAST_SECOND: u64 = 1_000_000_000_000;
+
 /// Parses seconds and decimals in brackets. Returns microseconds, and the text after the bracket.
+///
+/// The kernel pads the seconds to five places and prints six decimals. People and programs shorten
+/// the decimals, so two or fewer count only if the clock is padded.
 pub(super) fn timestamp(text: &[u8]) -> Option<(u64, &[u8])> {
-    let rest = text.strip_prefix(b"[")?;
-    let rest = rest.trim_ascii_start();
-    let rest = rest.strip_prefix(b"+").unwrap_or(rest);
+    let inside = text.strip_prefix(b"[")?;
+    let rest = inside.trim_ascii_start();
+    let padded = rest.len() < inside.len();
     let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-    if digits == 0 || digits > 9 || rest.get(digits) != Some(&b'.') {
+    if digits == 0 || digits > 20 || rest.get(digits) != Some(&b'.') {
         return None;
     }
-    let seconds = number(&rest[..digits])?;
+    let seconds = number(&rest[..digits]).map_or(LAST_SECOND, |seconds| seconds.min(LAST_SECOND));
     let decimals = &rest[digits + 1..];
     let places = decimals.iter().take_while(|b| b.is_ascii_digit()).count();
     let mut after = &decimals[places..];
@@ -45,12 +51,28 @@ pub(super) fn timestamp(text: &[u8]) -> Option<(u64, &[u8])> {
     if let Some(delta) = after.strip_prefix(b" <") {
         after = &delta[memchr::memchr(b'>', &delta[..delta.len().min(24)])? + 1..];
     }
-    let after = after.strip_prefix(b"]").filter(|_| (3..=9).contains(&places))?;
+    let least = if padded { 1 } else { 3 };
+    let close = after.iter().take(4).take_while(|b| **b == b' ').count();
+    let after = after[close..].strip_prefix(b"]").filter(|_| (least..=9).contains(&places))?;
     let mut micros = 0;
     for place in 0..6 {
         micros = micros * 10 + decimals[..places].get(place).map_or(0, |d| u64::from(d - b'0'));
     }
     Some((seconds * 1_000_000 + micros, after))
+}
+
+/// `[  +0.000003] ` of `dmesg -H`: the time since the line before, which is no time of a clock.
+pub(super) fn delta(text: &[u8]) -> Option<&[u8]> {
+    let rest = text.strip_prefix(b"[")?.trim_ascii_start().strip_prefix(b"+")?;
+    let number = rest.iter().take_while(|b| b.is_ascii_digit() || **b == b'.').count();
+    (number > 2).then(|| rest[number..].strip_prefix(b"]")).flatten()
+}
+
+/// `[   T12]`, `[    C0]`, or `[    T0 ]`, after any blanks.
+pub(super) fn bracketed_caller(text: &[u8]) -> Option<(Caller, &[u8])> {
+    let inside = text.trim_ascii_start().strip_prefix(b"[")?;
+    let end = memchr::memchr(b']', &inside[..inside.len().min(24)])?;
+    Some((caller_id(inside[..end].trim_ascii())?, &inside[end + 1..]))
 }
 
 /// Android: ` c0   1234 text`.
@@ -80,7 +102,10 @@ pub(super) fn level(text: &[u8]) -> Option<&[u8]> {
     // Some CI systems put two spaces after their clock.
     let rest = text.trim_ascii_start().strip_prefix(b"<")?;
     let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-    if (1..=3).contains(&digits) { rest[digits..].strip_prefix(b">") } else { None }
+    let rest = rest[digits..].strip_prefix(b">").filter(|_| (1..=3).contains(&digits))?;
+    // RFC 5424 has its version before the date.
+    let dated = rest.strip_prefix(b"1 ").filter(|tail| tail.first().is_some_and(u8::is_ascii_digit));
+    Some(dated.unwrap_or(rest))
 }
 
 /// Dates and times of day, bare or in brackets, with one space after.
@@ -110,14 +135,29 @@ pub(super) fn date(text: &[u8]) -> Option<&[u8]> {
     (starts && (date_time || clock)).then(|| one_space(&body[word..]))
 }
 
-/// `Mon 2025-11-03 10:00:00 UTC ` of `journalctl -o short-full`: the weekday, and the zone after
-/// the time.
+/// `Mon 2025-11-03 10:00:00 UTC ` of `journalctl -o short-full`: the weekday before the time.
 pub(super) fn weekday(text: &[u8]) -> Option<&[u8]> {
-    const WORDS: [&[u8]; 9] =
-        [b"Mon ", b"Tue ", b"Wed ", b"Thu ", b"Fri ", b"Sat ", b"Sun ", b"UTC ", b"CEST "];
-    let rest = WORDS.iter().find_map(|word| text.strip_prefix(*word))?;
-    let next = rest.first()?;
-    (next.is_ascii_digit() || text.starts_with(b"UTC ") || text.starts_with(b"CEST ")).then_some(rest)
+    const DAYS: [&[u8]; 7] = [b"Mon ", b"Tue ", b"Wed ", b"Thu ", b"Fri ", b"Sat ", b"Sun "];
+    let rest = DAYS.iter().find_map(|word| text.strip_prefix(*word))?;
+    rest.first()?.is_ascii_digit().then_some(rest)
+}
+
+/// The zone after a time: `UTC `, `CEST `, `+0200 `, `-07:00 `.
+pub(super) fn zone(text: &[u8]) -> Option<&[u8]> {
+    const ZONES: [&[u8]; 28] = [
+        b"UTC", b"GMT", b"Z", b"WET", b"WEST", b"CET", b"CEST", b"EET", b"EEST", b"MSK", b"BST", b"IST",
+        b"CST", b"JST", b"KST", b"EST", b"EDT", b"CDT", b"MST", b"MDT", b"PST", b"PDT", b"AEST", b"AEDT",
+        b"NZST", b"NZDT", b"HKT", b"SGT",
+    ];
+    let end = memchr::memchr(b' ', &text[..text.len().min(8)])?;
+    let word = &text[..end];
+    let offset = match word {
+        [b'+' | b'-', digits @ ..] => {
+            digits.len() >= 4 && digits.iter().all(|b| b.is_ascii_digit() || *b == b':')
+        }
+        _ => false,
+    };
+    (offset || ZONES.contains(&word)).then(|| &text[end + 1..])
 }
 
 pub(super) fn one_space(text: &[u8]) -> &[u8] {
@@ -160,10 +200,16 @@ pub(super) fn syslog(text: &[u8]) -> Option<(&[u8], bool)> {
     if let Some(tail) = rest.strip_prefix(b"kernel: ") {
         return Some((tail, false));
     }
+    // A broadcast of syslogd, under "Message from syslogd@host at ...".
+    if let Some(tail) = rest.strip_prefix(b"kernel:").filter(|tail| !tail.starts_with(b":")) {
+        return Some((tail, false));
+    }
     // The host, then the tag.
     let host = rest.iter().take_while(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b)).count();
     let tail = rest.get(host..)?.strip_prefix(b" ")?;
-    if let Some(tail) = tail.strip_prefix(b"kernel: ") {
+    // RFC 5424 has the process, the message and the data after the tag.
+    let kernel = tail.strip_prefix(b"kernel: ").or_else(|| tail.strip_prefix(b"kernel - - - "));
+    if let Some(tail) = kernel {
         return (host > 0).then_some((tail, false));
     }
     let tag = tail.iter().take_while(|b| b.is_ascii_alphanumeric() || b"-_./()@".contains(b)).count();

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Kind;
+use super::{Container, Kind};
 
 /// One report of one of the kernel's own checkers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +45,26 @@ pub struct Report {
     pub locks: Option<Locks>,
     /// The reason of the panic that this report led to, as the kernel printed it.
     pub panic: Option<String>,
+    /// How its text came into the log that was read. Reports of a kernel's own log have the
+    /// default.
+    #[serde(default, skip_serializing_if = "is_plain")]
+    pub excerpt: Excerpt,
+}
+
+/// How the text of a report came into the log that was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Excerpt {
+    /// What the log stands in.
+    pub container: Container,
+    /// A person or a program quotes the report: it stands in a mail or a page, or after `> `.
+    pub quoted: bool,
+    /// A mail client broke its lines, so that frames may be missing.
+    pub wrapped: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_plain(excerpt: &Excerpt) -> bool {
+    *excerpt == Excerpt::default()
 }
 
 impl Report {

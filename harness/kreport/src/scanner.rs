@@ -4,11 +4,10 @@
 use std::collections::VecDeque;
 
 use super::grouper::Gatherer;
+use super::quote::Strip;
+use super::refusal::Refusals;
 use super::triggers::Triggers;
-use super::{Report, line};
-
-/// Bytes of a line that are read. The rest of a longer line is dropped as it arrives.
-const LINE_LIMIT: usize = 16 * 1024;
+use super::{LeftOut, Refusal, Report, line};
 
 /// Lines at the start of a log that are read even if they cannot begin a report: they show the
 /// format of the log's lines.
@@ -26,13 +25,27 @@ const SAMPLE: u64 = 200;
 pub struct Scanner {
     triggers: &'static Triggers,
     gatherer: Gatherer,
-    /// The incomplete last line, at most [`LINE_LIMIT`] bytes of it.
+    /// The incomplete last line, at most [`line::LIMIT`] bytes of it.
     partial: Vec<u8>,
     /// The last complete line of the chunk before: it may be a banner above a headline.
     previous: Vec<u8>,
     /// The number of complete lines so far.
     lines: u64,
     done: VecDeque<Report>,
+    refusals: Option<Refusals>,
+}
+
+/// The rest of a log, once it has ended.
+#[derive(Debug, Clone, Default)]
+pub struct Rest {
+    /// The reports that were not drained, in the order of the log.
+    pub reports: Vec<Report>,
+    /// The numbers of reports that do not count, by reason.
+    pub left_out: Vec<LeftOut>,
+    /// The refusals of hotplug, in the order of the log. `None` if they were not looked for.
+    pub refusals: Option<Vec<Refusal>>,
+    /// The number of refusals that are not in `refusals`, because there are too many.
+    pub more_refusals: u64,
 }
 
 impl Default for Scanner {
@@ -51,7 +64,21 @@ impl Scanner {
             previous: Vec::new(),
             lines: 0,
             done: VecDeque::new(),
+            refusals: None,
         }
+    }
+
+    /// Also looks for lines in which the kernel refuses hotplug.
+    #[must_use]
+    pub fn with_refusals(mut self) -> Self {
+        self.refusals = Some(Refusals::default());
+        self
+    }
+
+    /// A scanner at the start of a log that comes from the kernel itself, such as the records of
+    /// `/dev/kmsg`. Nothing in such a log is quoted, broken or printed twice.
+    pub fn of_kernel() -> Self {
+        Self { gatherer: Gatherer::of_kernel(), ..Self::new() }
     }
 
     /// Reads one line, with or without its newline, such as a `/dev/kmsg` record.
@@ -66,7 +93,7 @@ impl Scanner {
         if !self.partial.is_empty() {
             let end = memchr::memchr(b'\n', bytes);
             let head = &bytes[..end.unwrap_or(bytes.len())];
-            let room = LINE_LIMIT.saturating_sub(self.partial.len());
+            let room = line::LIMIT.saturating_sub(self.partial.len());
             self.partial.extend_from_slice(&head[..head.len().min(room)]);
             let Some(end) = end else { return };
             bytes = &bytes[end + 1..];
@@ -84,7 +111,7 @@ impl Scanner {
     }
 
     fn keep_partial(&mut self, bytes: &[u8]) {
-        self.partial.extend_from_slice(&bytes[..bytes.len().min(LINE_LIMIT)]);
+        self.partial.extend_from_slice(&bytes[..bytes.len().min(line::LIMIT)]);
     }
 
     /// Removes and returns the reports that are complete. Memory is bounded only if they are taken
@@ -99,21 +126,34 @@ impl Scanner {
     }
 
     /// Ends the log. Returns the reports that were not drained, in the order of the log.
-    pub fn finish(mut self) -> Vec<Report> {
+    pub fn finish(self) -> Vec<Report> {
+        self.finish_with_rest().reports
+    }
+
+    /// Ends the log. Returns everything that was found and not drained.
+    pub fn finish_with_rest(mut self) -> Rest {
         let partial = std::mem::take(&mut self.partial);
         if !partial.is_empty() {
             self.lines += 1;
+            if let Some(refusals) = &mut self.refusals {
+                refusals.lines(&partial, self.lines, Strip::All);
+            }
             self.gatherer.line(&partial, self.lines, false, self.triggers);
         }
         self.gatherer.finish();
         self.done.extend(self.gatherer.take_done());
         let mut reports: Vec<Report> = self.done.into();
         reports.sort_by_key(|report| *report.lines.start());
-        reports
+        let (refusals, more_refusals) = self.refusals.map(Refusals::finish).unzip();
+        let left_out = self.gatherer.left_out().to_vec();
+        Rest { reports, left_out, refusals, more_refusals: more_refusals.unwrap_or_default() }
     }
 
     /// Reads complete lines. `bytes` ends before the newline of the last one.
     fn whole_lines(&mut self, bytes: &[u8]) {
+        if let Some(refusals) = &mut self.refusals {
+            refusals.lines(bytes, self.lines + 1, Strip::All);
+        }
         let mut at = 0;
         while at <= bytes.len() {
             if self.gatherer.is_idle() && self.lines >= SAMPLE {
@@ -135,7 +175,7 @@ impl Scanner {
             }
             let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |newline| at + newline);
             self.lines += 1;
-            self.gatherer.line(&bytes[at..end.min(at + LINE_LIMIT)], self.lines, true, self.triggers);
+            self.gatherer.line(&bytes[at..end.min(at + line::LIMIT)], self.lines, true, self.triggers);
             self.done.extend(self.gatherer.take_done());
             at = end + 1;
         }
@@ -148,6 +188,13 @@ impl Scanner {
 /// Reads a whole log. Returns its reports in the order of the log.
 pub fn scan(log: &[u8]) -> Vec<Report> {
     let mut scanner = Scanner::new();
+    scanner.feed(log);
+    scanner.finish()
+}
+
+/// Reads a whole log that comes from the kernel itself, see [`Scanner::of_kernel`].
+pub fn scan_own(log: &[u8]) -> Vec<Report> {
+    let mut scanner = Scanner::of_kernel();
     scanner.feed(log);
     scanner.finish()
 }

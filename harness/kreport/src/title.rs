@@ -82,14 +82,7 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
                 .iter()
                 .find_map(|(_, text)| text.trim().strip_prefix("inconsistent {").map(state_family));
         }
-        Kind::SuspiciousRcu => {
-            facts.detail =
-                next().find(|text| text.split_whitespace().next().is_some_and(is_source)).map(str::to_owned);
-            facts.source =
-                facts.detail.as_deref().and_then(|text| text.split_whitespace().next()).map(str::to_owned);
-            facts.class =
-                facts.source.as_deref().and_then(|source| source.split(':').next()).map(str::to_owned);
-        }
+        Kind::SuspiciousRcu => suspicious_rcu(&mut facts, headline, next()),
         // Half of the architectures print "NULL pointer dereference" only in some cases. The other
         // cases are recognized by the address.
         Kind::PageFault if small_address(headline) || next().take(3).any(small_address) => {
@@ -103,6 +96,7 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
             facts.kind = Kind::DebugLocksWarning;
             facts.class = Some(letters(headline));
         }
+        Kind::AllocationFailure => allocation(&mut facts, headline),
         Kind::Panic => panic(&mut facts, headline),
         Kind::UnregisterNetdevice => facts.class = Some("refcount".to_owned()),
         Kind::WorkqueueLeak => {
@@ -200,6 +194,29 @@ fn warning(facts: &mut Facts, headline: &str, texts: &[(u64, Box<str>)], at: usi
             facts.class = Some(letters(first));
         }
     }
+}
+
+/// The complaint below the headline. Some logs begin with it, without the lines above it.
+fn suspicious_rcu<'a>(facts: &mut Facts, headline: &'a str, next: impl Iterator<Item = &'a str>) {
+    let first = |text: &'a str| text.split_whitespace().next().filter(|word| is_source(word));
+    let complaint = std::iter::once(headline).chain(next).find(|text| first(text).is_some());
+    facts.detail = complaint.map(str::to_owned);
+    facts.source = complaint.and_then(first).map(str::to_owned);
+    facts.class = facts.source.as_deref().and_then(|source| source.split(':').next()).map(str::to_owned);
+}
+
+/// `comm: page allocation failure: order:4, mode:0x...`, and the messages of vmalloc and of the
+/// memory map: the words before the numbers are the same every time.
+fn allocation(facts: &mut Facts, headline: &str) {
+    const ENDS: [&str; 2] = ["failure", "error"];
+    let at = ["page allocation", "vmemmap alloc", "vmalloc", "alloc failure"]
+        .iter()
+        .filter_map(|words| headline.find(words))
+        .min();
+    let words = &headline[at.unwrap_or_default()..];
+    let end = ENDS.iter().filter_map(|word| Some(words.find(word)? + word.len())).min();
+    facts.class = Some(words[..end.unwrap_or(words.len())].to_owned());
+    facts.detail = Some(words.to_owned());
 }
 
 fn sanitizer<'a>(facts: &mut Facts, headline: &str, mut next: impl Iterator<Item = &'a str>) {

@@ -14,6 +14,7 @@ mod progress;
 pub mod prove;
 pub mod replay;
 pub mod scan;
+mod scan_notes;
 pub mod series;
 pub mod shrink;
 pub mod stream;

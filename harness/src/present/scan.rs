@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::io::Write;
 
-use hotplug_kreport::{Frame, KnownIssues, Report, draw_ring, is_machinery, plain_name};
+use hotplug_kreport::{Container, Frame, KnownIssues, Report, Rest, draw_ring, is_machinery, plain_name};
 use serde::Serialize;
 
+use super::scan_notes::{Around, ScanNotes, around};
 use crate::Result;
 
 /// Prints or collects reports.
@@ -22,6 +23,7 @@ pub struct Sink {
     /// with the number of different bugs.
     bugs: Vec<Bug>,
     by_key: HashMap<String, usize>,
+    notes: ScanNotes,
 }
 
 #[derive(Debug)]
@@ -30,6 +32,7 @@ struct Bug {
     file: String,
     count: u64,
     known: Option<String>,
+    around: Around,
 }
 
 /// One report in the JSON output. It has the fields of the library's report, with the two parts of
@@ -37,7 +40,11 @@ struct Bug {
 #[derive(Serialize)]
 struct Row<'a> {
     file: &'a str,
+    class: &'static str,
     kind: &'static str,
+    container: Container,
+    quoted: bool,
+    wrapped: bool,
     title: &'a str,
     signature: &'a str,
     key: &'a str,
@@ -69,6 +76,7 @@ impl Sink {
             written: 0,
             bugs: Vec::new(),
             by_key: HashMap::new(),
+            notes: ScanNotes::default(),
         }
     }
 
@@ -82,6 +90,7 @@ impl Sink {
 
     /// Prints a report in JSON output, or counts it for text output.
     pub fn report(&mut self, file: &str, report: Report, out: &mut dyn Write) -> Result<()> {
+        self.notes.report(&report);
         let known = self.known.find(&report).map(|issue| issue.reason.clone());
         if known.is_some() {
             self.knowns += 1;
@@ -104,7 +113,23 @@ impl Sink {
             return;
         }
         self.by_key.insert(report.signature.key.clone(), self.bugs.len());
-        self.bugs.push(Bug { report, file: file.to_owned(), count: 1, known });
+        self.bugs.push(Bug { report, file: file.to_owned(), count: 1, known, around: Around::default() });
+    }
+
+    /// Takes what else was found in a file, after its reports.
+    pub fn rest(&mut self, file: &str, rest: Rest) {
+        self.notes.rest(file, rest);
+    }
+
+    /// Reads `count` lines before and after the first report of each bug in `file` from its log.
+    pub fn context(&mut self, file: &str, log: impl std::io::BufRead, count: u64) -> Result<()> {
+        let mut bugs: Vec<&mut Bug> = self.bugs.iter_mut().filter(|bug| bug.file == file).collect();
+        let lines: Vec<_> =
+            bugs.iter().map(|bug| (*bug.report.lines.start(), *bug.report.lines.end())).collect();
+        for (bug, found) in bugs.iter_mut().zip(around(log, &lines, count)?) {
+            bug.around = found;
+        }
+        Ok(())
     }
 
     /// Ends the output, and returns the exit status.
@@ -112,8 +137,8 @@ impl Sink {
         let remarks = self.known.remarks();
         if self.json {
             let remarks = serde_json::to_string(&remarks).map_err(std::io::Error::from)?;
-            writeln!(out, "\n],\"remarks\":{remarks}}}")?;
-            return Ok(u8::from(self.news > 0));
+            writeln!(out, "\n],\"remarks\":{remarks}{}}}", self.notes.json()?)?;
+            return Ok(u8::from(self.news + self.notes.refusals() > 0));
         }
         for bug in self.bugs.iter().filter(|bug| bug.known.is_none()) {
             self.text(bug, out)?;
@@ -126,14 +151,22 @@ impl Sink {
         for remark in remarks {
             writeln!(out, "note    {remark}")?;
         }
+        self.notes.text(out, self.many_files)?;
         let different = self.bugs.len() - known.len();
+        let refusals = match self.notes.refusals() {
+            0 => String::new(),
+            1 => ", 1 refusal".to_owned(),
+            some => format!(", {some} refusals"),
+        };
         match (self.news, self.knowns) {
-            (0, 0) => writeln!(out, "no reports")?,
-            (1, 0) => writeln!(out, "1 report")?,
-            (news, 0) => writeln!(out, "{news} reports, {different} different")?,
-            (news, knowns) => writeln!(out, "{news} reports, {different} different; {knowns} known")?,
+            (0, 0) => writeln!(out, "no reports{refusals}")?,
+            (1, 0) => writeln!(out, "1 report{refusals}")?,
+            (news, 0) => writeln!(out, "{news} reports, {different} different{refusals}")?,
+            (news, knowns) => {
+                writeln!(out, "{news} reports, {different} different; {knowns} known{refusals}")?;
+            }
         }
-        Ok(u8::from(self.news > 0))
+        Ok(u8::from(self.news + self.notes.refusals() > 0))
     }
 
     fn text(&self, bug: &Bug, out: &mut dyn Write) -> Result<()> {
@@ -180,6 +213,15 @@ impl Sink {
         for line in draw_ring(report).iter().flat_map(|ring| ring.lines()) {
             writeln!(out, "    {line}")?;
         }
+        for (number, line) in &bug.around.before {
+            writeln!(out, "    {number:>7}  {line}")?;
+        }
+        if bug.around != Around::default() {
+            writeln!(out, "    {:>7}  (the report)", report.lines.start())?;
+        }
+        for (number, line) in &bug.around.after {
+            writeln!(out, "    {number:>7}  {line}")?;
+        }
         Ok(writeln!(out)?)
     }
 }
@@ -196,7 +238,11 @@ fn checkers_own(frames: &[&Frame]) -> usize {
 fn row<'a>(file: &'a str, report: &'a Report, known: Option<&'a str>) -> Row<'a> {
     Row {
         file,
+        class: "bug",
         kind: report.kind.name(),
+        container: report.excerpt.container,
+        quoted: report.excerpt.quoted,
+        wrapped: report.excerpt.wrapped,
         title: &report.title,
         signature: &report.signature.hash,
         key: &report.signature.key,

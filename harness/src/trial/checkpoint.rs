@@ -313,7 +313,7 @@ async fn lead(
     // A report during the boot would make every trial blind, and a warning that is printed only
     // once would never be printed again.
     let log = guest::kernel_log(dir).map_err(|error| Unfit::Cut(Cut::Broken(error.to_string())))?;
-    if let Some(report) = hotplug_kreport::scan(&log).first() {
+    if let Some(report) = hotplug_kreport::scan_own(&log).first() {
         return Err(Unfit::Flaw(format!("its boot printed a report: {}", report.title)));
     }
     let lock_order = if layout.is_ok() {

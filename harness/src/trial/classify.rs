@@ -11,6 +11,7 @@ use super::context::TrialPlan;
 use super::lanes::Log;
 use super::operation::OperationRecord;
 use super::outcome::{Armed, LoadFailure, Seen, TrialOutcome, TrialRecord};
+use super::refusals;
 use super::rest::Beginning;
 use super::timing::Traced;
 use super::vm::{Cut, last_words};
@@ -62,8 +63,10 @@ pub(super) fn classify(
     state: TrialState,
     qemu: Option<Ended>,
 ) -> TrialRecord {
-    let (operations, mismatches) = log.into_parts();
-    let mut all = hotplug_kreport::scan(kernel_log);
+    let (mut operations, mismatches) = log.into_parts();
+    let refusals = hotplug_kreport::refusals_of(kernel_log);
+    refusals::explain(&mut operations, &refusals, |us| event_log.host_time(GuestTime(us)));
+    let mut all = hotplug_kreport::scan_own(kernel_log);
     if operations.iter().any(|o| o.operation == Operation::Reboot && o.outcome == OperationOutcome::Done) {
         // The reboot was requested.
         all.retain(|report| report.kind != hotplug_kreport::Kind::Reboot);

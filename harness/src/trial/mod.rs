@@ -19,6 +19,7 @@ mod operation;
 mod outcome;
 mod phases;
 mod pool;
+mod refusals;
 mod repro_script;
 mod rest;
 mod resume;

@@ -36,19 +36,46 @@ fn fixture(root: &Path, name: &str) -> Result<Vec<u8>, String> {
         .into_bytes())
 }
 
+/// A text whose clock is later by some thousands of seconds. A copy with the same times would be the
+/// same log, printed a second time.
+fn later(text: &[u8], thousands: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + text.len() / 8);
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let rest = line.strip_prefix(b"[").map(<[u8]>::trim_ascii_start);
+        let dot = rest.and_then(|rest| rest.iter().position(|byte| *byte == b'.'));
+        let seconds = rest.zip(dot).and_then(|(rest, dot)| {
+            let number: usize = std::str::from_utf8(&rest[..dot]).ok()?.parse().ok()?;
+            Some((number + thousands * 1000, &rest[dot..]))
+        });
+        match seconds {
+            Some((seconds, rest)) => {
+                out.extend_from_slice(format!("[{seconds:5}").as_bytes());
+                out.extend_from_slice(rest);
+            }
+            None => out.extend_from_slice(line),
+        }
+    }
+    out
+}
+
 /// A fixture, repeated until it has at least `bytes`, and its size in megabytes.
 fn repeated(root: &Path, name: &str, bytes: usize) -> Result<(NamedTempFile, f64), String> {
     let text = fixture(root, name)?;
     let file = NamedTempFile::new().map_err(|e| e.to_string())?;
     let mut out = BufWriter::new(file.as_file());
-    let times = bytes.div_ceil(text.len());
-    for _ in 0..times {
+    let mut written = 0;
+    for copy in 0.. {
+        if written >= bytes {
+            break;
+        }
+        let text = later(&text, copy);
         out.write_all(&text).map_err(|e| e.to_string())?;
+        written += text.len();
     }
     out.flush().map_err(|e| e.to_string())?;
     drop(out);
     #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
-    let megabytes = (times * text.len()) as f64 / MB as f64;
+    let megabytes = written as f64 / MB as f64;
     Ok((file, megabytes))
 }
 
@@ -106,9 +133,12 @@ pub(crate) fn peak_memory(root: &Path) -> Result<Vec<f64>, String> {
         .map_err(|e| e.to_string())?;
     let mut input = child.stdin.take().ok_or("no pipe to the scan")?;
     let mut written = 0;
+    let mut copy = 0;
     while written < 1 << 30 {
         for text in [&clean, &clean, &clean, &dense] {
-            input.write_all(text).map_err(|e| e.to_string())?;
+            copy += 1;
+            let text = later(text, copy);
+            input.write_all(&text).map_err(|e| e.to_string())?;
             written += text.len();
         }
     }

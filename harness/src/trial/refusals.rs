@@ -1,0 +1,104 @@
+//! Adds the reasons that the kernel prints for its refusals to the outcomes of operations.
+
+use hotplug_kreport::Refusal;
+
+use super::OperationRecord;
+use crate::event_log::OperationOutcome;
+use crate::guest_clock::HostTime;
+use crate::text::harmless;
+
+/// The most that is quoted of a reason, in characters.
+const REASON: usize = 200;
+
+/// The error of the guest's clock on the host's, in microseconds.
+const SLACK: u64 = 20_000;
+
+/// Adds the kernel's reason to each operation that the guest refused, as in `_OST status 0x3: the
+/// block holds unmovable pages (slab)`. If several refused operations were in flight, the kernel
+/// does not tell which of them it means, and none gets the reason.
+pub(super) fn explain(
+    operations: &mut [OperationRecord],
+    refusals: &[Refusal],
+    host_time: impl Fn(u64) -> Option<HostTime>,
+) {
+    let mut reasons: Vec<(usize, &str)> = Vec::new();
+    for refusal in refusals {
+        let Some(at) = refusal.time.and_then(&host_time) else { continue };
+        let mut refused = operations.iter().enumerate().filter(|(_, operation)| was_refused(operation, at));
+        if let (Some((index, _)), None) = (refused.next(), refused.next()) {
+            // The first reason is the cause; the kernel's callers may add theirs.
+            if reasons.iter().all(|(known, _)| *known != index) {
+                reasons.push((index, &refusal.reason));
+            }
+        }
+    }
+    for (index, reason) in reasons {
+        if let OperationOutcome::RefusedByGuest { how } = &mut operations[index].outcome {
+            *how = format!("{how}: {}", harmless(reason, REASON));
+        }
+    }
+}
+
+/// Whether the guest refused an operation that was in flight at a time.
+fn was_refused(operation: &OperationRecord, at: HostTime) -> bool {
+    matches!(operation.outcome, OperationOutcome::RefusedByGuest { .. })
+        && operation.asked.0 <= at.0.saturating_add(SLACK)
+        && operation.ended.is_none_or(|ended| at.0 <= ended.0.saturating_add(SLACK))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::DeviceId;
+    use crate::scenario::{Expect, Operation};
+
+    fn operation(asked: u64, ended: u64) -> OperationRecord {
+        OperationRecord {
+            lane: "dimm0".into(),
+            operation: Operation::Unplug(DeviceId("dimm0".into())),
+            expect: Expect::Any,
+            asked: HostTime(asked),
+            phases: Vec::new(),
+            ended: Some(HostTime(ended)),
+            outcome: OperationOutcome::RefusedByGuest { how: "_OST status 0x3".into() },
+        }
+    }
+
+    fn explained(mut operations: Vec<OperationRecord>) -> Vec<String> {
+        let log = b"\
+6,1,2000000,-,caller=T9;flags: 0x17ffffc0000200(slab|node=0|zone=2)
+4,2,2000001,-,caller=T9;page dumped because: unmovable page
+4,3,2000002,-,caller=T9;acpi PNP0C80:00: Offline failed.
+";
+        let refusals = hotplug_kreport::refusals_of(log);
+        assert_eq!(refusals.len(), 2);
+        explain(&mut operations, &refusals, |time| Some(HostTime(time)));
+        operations
+            .iter()
+            .map(|operation| match &operation.outcome {
+                OperationOutcome::RefusedByGuest { how } => how.clone(),
+                other => format!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_refused_operation_gets_the_reason_of_the_kernel() {
+        let how = explained(vec![operation(100, 200), operation(1_900_000, 2_100_000)]);
+        assert_eq!(how[0], "_OST status 0x3");
+        assert_eq!(how[1], "_OST status 0x3: the block holds unmovable pages (slab)");
+    }
+
+    #[test]
+    fn a_reason_that_may_be_of_another_operation_is_of_none() {
+        let how = explained(vec![operation(1_900_000, 2_100_000), operation(1_950_000, 2_200_000)]);
+        assert_eq!(how, ["_OST status 0x3", "_OST status 0x3"]);
+    }
+
+    #[test]
+    fn an_operation_that_was_done_is_not_refused() {
+        let mut done = operation(1_900_000, 2_100_000);
+        done.outcome = OperationOutcome::Done;
+        assert_eq!(explained(vec![done]), ["Done"]);
+    }
+}
