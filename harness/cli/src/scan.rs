@@ -1,18 +1,15 @@
 //! `hotplug scan`: reads any kernel log and prints the reports in it.
 
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 
 use clap::Args;
 use hotplug_kreport::symbols::Symbols;
-use hotplug_kreport::{Report, Scanner};
 
 use hotplug::comparison::known_issues;
 use hotplug::present::scan::Sink;
-use hotplug::{Error, Result};
-
-/// Bytes of one read.
-const CHUNK: usize = 256 * 1024;
+use hotplug::scan::scan_file;
+use hotplug::{Error, ErrorKind, Result};
 
 /// Options of `hotplug scan`.
 #[derive(Debug, Clone, Args)]
@@ -20,11 +17,12 @@ const CHUNK: usize = 256 * 1024;
 Examples:
   hotplug scan console.log
   dmesg | hotplug scan --vmlinux /usr/lib/debug/boot/vmlinux -
-  hotplug scan --json --known known.toml ci-logs/job.log
+  hotplug scan --json --known known.toml ci-logs/job.log.gz
 
-Exit status: 0 no reports, or only known ones; 1 reports; 2 a file cannot be read.")]
+Exit status: 0 no reports, or only known ones; 1 reports; 2 a file cannot be read, or is no kernel log.")]
 pub struct ScanArgs {
-    /// Kernel logs: serial console, dmesg, journalctl, /dev/kmsg, or CI log; - is standard input
+    /// Kernel logs: serial console, dmesg, journalctl, /dev/kmsg, or CI log, also packed with gzip,
+    /// xz or zstd; - is standard input
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// Print JSON
@@ -39,47 +37,43 @@ pub struct ScanArgs {
 }
 
 /// Scans the files. Returns the exit status: 0 if there is no report but known issues, 1 otherwise.
-/// A file that cannot be read is an error, whose exit status is 2.
+/// A file that cannot be read, or that is no kernel log, is an error, whose exit status is 2. The
+/// other files are scanned all the same.
 pub fn run(args: &ScanArgs, out: &mut dyn Write) -> Result<u8> {
     let symbols = args.vmlinux.as_deref().map(Symbols::open).transpose()?;
     let known = known_issues(args.known.as_deref())?;
     let mut sink = Sink::new(args.json, known, args.files.len() > 1);
     let mut out = std::io::BufWriter::new(out);
     sink.start(&mut out)?;
+    let mut errors: Vec<Error> = Vec::new();
     for path in &args.files {
         let name = path.display().to_string();
-        scan_file(path, |mut report| {
+        let scanned = scan_file(path, |mut report| {
             if let Some(symbols) = &symbols {
                 symbols.resolve(&mut report);
             }
             sink.report(&name, report, &mut out)
-        })?;
+        });
+        match scanned {
+            Ok(()) => sink.was_read(),
+            Err(error) if error.kind() == ErrorKind::User => {
+                sink.was_not_read(&name, &error.in_one_line());
+                errors.push(error);
+            }
+            Err(error) => return Err(error),
+        }
     }
     let status = sink.finish(&mut out)?;
     out.flush()?;
-    Ok(status)
-}
-
-/// Reads one file in bounded memory.
-fn scan_file(path: &Path, mut each: impl FnMut(Report) -> Result<()>) -> Result<()> {
-    let cannot = |error: std::io::Error| Error::user(format!("cannot read {}", path.display())).detail(error);
-    let mut input: Box<dyn Read> = if path.as_os_str() == "-" {
-        Box::new(std::io::stdin().lock())
-    } else {
-        Box::new(std::fs::File::open(path).map_err(cannot)?)
-    };
-    let mut scanner = Scanner::new();
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        match input.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(length) => scanner.feed(&chunk[..length]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(cannot(error)),
+    match errors.len() {
+        0 => Ok(status),
+        1 => Err(errors.remove(0)),
+        some => {
+            let lines: Vec<String> = errors.iter().map(Error::in_one_line).collect();
+            Err(Error::user(format!("{some} of {} files were not scanned", args.files.len()))
+                .detail(lines.join("\n")))
         }
-        scanner.drain().try_for_each(&mut each)?;
     }
-    scanner.finish().into_iter().try_for_each(each)
 }
 
 #[cfg(test)]
@@ -121,7 +115,7 @@ mod tests {
         let first = &value["reports"][0];
         assert_eq!((first["kind"].as_str(), first["lines"][1].as_u64()), (Some("warning"), Some(3)));
         assert_eq!(first["signature"], value["reports"][1]["signature"]);
-        let (status, text) = scan("", true, None);
+        let (status, text) = scan("[    1.000000] hello\n", true, None);
         assert_eq!(status, 0);
         assert!(
             serde_json::from_str::<serde_json::Value>(&text).unwrap()["reports"]
@@ -129,6 +123,41 @@ mod tests {
                 .unwrap()
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn what_was_not_scanned_is_told_and_the_rest_is_scanned() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path
+        };
+        let files = vec![file("empty", ""), file("log", WARNING)];
+        for json in [false, true] {
+            let mut out = Vec::new();
+            let args = ScanArgs { files: files.clone(), json, vmlinux: None, known: None };
+            let error = run(&args, &mut out).unwrap_err();
+            assert_eq!(error.exit_status(), 2);
+            assert!(error.to_string().starts_with("no kernel log in "), "{error}");
+            let text = String::from_utf8(out).unwrap();
+            if json {
+                let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+                assert_eq!(value["reports"].as_array().unwrap().len(), 1);
+                let why = value["not_scanned"][0]["why"].as_str().unwrap();
+                assert!(why.ends_with("it is empty"), "{why}");
+            } else {
+                assert!(
+                    text.contains("WARNING in foo\n") && text.contains("not scanned: no kernel"),
+                    "{text}"
+                );
+                assert!(text.ends_with("1 report in 1 of 2 files\n"), "{text}");
+            }
+        }
+        let args = ScanArgs { files: files[..1].to_vec(), json: false, vmlinux: None, known: None };
+        let mut out = Vec::new();
+        run(&args, &mut out).unwrap_err();
+        assert!(!String::from_utf8(out).unwrap().contains("no reports"));
     }
 
     #[test]

@@ -22,6 +22,16 @@ pub struct Sink {
     /// with the number of different bugs.
     bugs: Vec<Bug>,
     by_key: HashMap<String, usize>,
+    /// The number of files that were scanned, and those that were not.
+    scanned: usize,
+    not_scanned: Vec<NotScanned>,
+}
+
+/// A file that could not be read, or that is no kernel log.
+#[derive(Debug, Serialize)]
+struct NotScanned {
+    file: String,
+    why: String,
 }
 
 #[derive(Debug)]
@@ -69,7 +79,19 @@ impl Sink {
             written: 0,
             bugs: Vec::new(),
             by_key: HashMap::new(),
+            scanned: 0,
+            not_scanned: Vec::new(),
         }
+    }
+
+    /// Counts a file that was scanned to its end.
+    pub fn was_read(&mut self) {
+        self.scanned += 1;
+    }
+
+    /// Records a file that was not scanned.
+    pub fn was_not_read(&mut self, file: &str, why: &str) {
+        self.not_scanned.push(NotScanned { file: file.to_owned(), why: why.to_owned() });
     }
 
     /// Starts the output.
@@ -112,7 +134,8 @@ impl Sink {
         let remarks = self.known.remarks();
         if self.json {
             let remarks = serde_json::to_string(&remarks).map_err(std::io::Error::from)?;
-            writeln!(out, "\n],\"remarks\":{remarks}}}")?;
+            let not_scanned = serde_json::to_string(&self.not_scanned).map_err(std::io::Error::from)?;
+            writeln!(out, "\n],\"remarks\":{remarks},\"not_scanned\":{not_scanned}}}")?;
             return Ok(u8::from(self.news > 0));
         }
         for bug in self.bugs.iter().filter(|bug| bug.known.is_none()) {
@@ -126,12 +149,27 @@ impl Sink {
         for remark in remarks {
             writeln!(out, "note    {remark}")?;
         }
+        // The error is printed, too.
+        let others = if self.many_files { self.not_scanned.as_slice() } else { &[] };
+        for NotScanned { why, .. } in others {
+            writeln!(out, "not scanned: {why}")?;
+        }
         let different = self.bugs.len() - known.len();
+        let files = self.scanned + self.not_scanned.len();
+        let place = if self.scanned < files {
+            format!(" in {} of {files} files", self.scanned)
+        } else {
+            String::new()
+        };
         match (self.news, self.knowns) {
-            (0, 0) => writeln!(out, "no reports")?,
-            (1, 0) => writeln!(out, "1 report")?,
-            (news, 0) => writeln!(out, "{news} reports, {different} different")?,
-            (news, knowns) => writeln!(out, "{news} reports, {different} different; {knowns} known")?,
+            // Nothing was looked at.
+            (0, 0) if self.scanned == 0 => {}
+            (0, 0) => writeln!(out, "no reports{place}")?,
+            (1, 0) => writeln!(out, "1 report{place}")?,
+            (news, 0) => writeln!(out, "{news} reports, {different} different{place}")?,
+            (news, knowns) => {
+                writeln!(out, "{news} reports, {different} different; {knowns} known{place}")?;
+            }
         }
         Ok(u8::from(self.news > 0))
     }
