@@ -18,6 +18,8 @@ mod fleet;
 mod kept;
 #[path = "toy/portfolio.rs"]
 mod portfolio;
+#[path = "toy/settled.rs"]
+mod settled;
 #[path = "toy/shrink.rs"]
 mod shrink;
 #[path = "common/toy.rs"]

@@ -67,7 +67,7 @@ pub fn replay<'a>(
             .flat_map(|time| records.iter().map(move |record| (record, time)))
             .map(|(record, time)| plan(record, time, &scenarios));
         let total = u64::from(spec.times) * replays.len() as u64;
-        env.events.event(&RunEvent::TrialsBegin { all: Some(total), done: 0 });
+        env.events.event(&RunEvent::TrialsBegin { label: "trials", all: Some(total), done: 0 });
         let replays = Mutex::new(replays);
         let examples: Mutex<BTreeMap<String, String>> = Mutex::default();
         let began = Instant::now();
