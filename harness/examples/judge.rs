@@ -25,7 +25,7 @@ async fn main() -> hotplug::Result<()> {
     };
     let cache = Cache::open(Cache::default_path()?)?;
     let cancel = CancellationToken::new();
-    let env = Env { cache: &cache, events: &Quiet, cancel: &cancel, command: &[] };
+    let env = Env { cache: &cache, events: &Quiet, cancel: &cancel, command: &[], settings: &[] };
     let result = run(prepare(&spec, &env).await?, &env).await?.result;
     println!("{:?}: {}", result.verdict, result.reason);
     for finding in &result.reports {

@@ -36,6 +36,8 @@ pub struct Env<'a> {
     pub cancel: &'a CancellationToken,
     /// The command line, which is stored in `run.json`.
     pub command: &'a [String],
+    /// The options that a configuration file set, which are stored there, too.
+    pub settings: &'a [String],
 }
 
 impl std::fmt::Debug for Env<'_> {
@@ -54,7 +56,8 @@ impl Env<'_> {
     /// run.
     pub(crate) fn trials_begin(&self, all: u64, left: usize) {
         let left = u64::try_from(left).unwrap_or(u64::MAX);
-        self.events.event(&RunEvent::TrialsBegin { all: Some(all), done: all.saturating_sub(left) });
+        let done = all.saturating_sub(left);
+        self.events.event(&RunEvent::TrialsBegin { label: "trials", all: Some(all), done });
     }
 
     /// Sends the end of these trials to the listener.
@@ -126,6 +129,18 @@ impl HostEnv {
             qemu: self.qemu.version.to_string(),
             accelerator: acceleration.accelerator.to_string(),
             accelerator_reason: acceleration.to_string(),
+            cores: self.host.cores,
+            cpu: self.host.cpu.clone(),
+            kernel: self.host.kernel.clone(),
+        }
+    }
+
+    /// The record of the host in a result without guests.
+    pub(crate) fn note_without_guests(&self) -> HostRecord {
+        HostRecord {
+            qemu: self.qemu.version.to_string(),
+            accelerator: "none".into(),
+            accelerator_reason: "no guest was started".into(),
             cores: self.host.cores,
             cpu: self.host.cpu.clone(),
             kernel: self.host.kernel.clone(),
@@ -304,6 +319,7 @@ pub(crate) async fn start(
     if cold {
         return Ok(TrialStart::Cold { why: "--cold".into() });
     }
+    env.note("start", &format!("checkpoints of {}", context.scenario.name));
     // Boxed: two concurrent boots are a large future, and every command would carry it.
     let checkpoints = Box::pin(checkpoint::prepare(context, env.cache, Boot::FIRST, evidence, env.cancel));
     Ok(match checkpoints.await? {

@@ -1,8 +1,10 @@
 //! The error type of the harness: a message, the party at fault, and help.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use hotplug_lockorder::LayoutError;
+use hotplug_side::Side;
 
 /// The party at fault. It determines the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +18,20 @@ pub enum ErrorKind {
     Interrupted,
 }
 
+/// A kernel that `make` could not build because of its source, its patches or its configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedBuild {
+    /// The side of the kernel.
+    pub side: Side,
+    /// The first line of the first error.
+    pub first: String,
+    /// The lines of the first error, or the last lines of the build, with paths relative to the
+    /// source.
+    pub lines: Vec<String>,
+    /// The whole output of `make`.
+    pub log: PathBuf,
+}
+
 /// One clear message, with evidence and help.
 #[derive(Debug)]
 pub struct Error {
@@ -24,6 +40,7 @@ pub struct Error {
     detail: Option<String>,
     help: Option<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    build: Option<Box<FailedBuild>>,
 }
 
 /// The harness's result.
@@ -47,7 +64,7 @@ impl Error {
     }
 
     fn new(kind: ErrorKind, what: impl fmt::Display) -> Self {
-        Self { kind, what: what.to_string(), detail: None, help: None, source: None }
+        Self { kind, what: what.to_string(), detail: None, help: None, source: None, build: None }
     }
 
     /// Adds the evidence: the hunk, the compiler's lines, the place in a file. It may have several
@@ -70,6 +87,18 @@ impl Error {
     pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Records the build that failed.
+    #[must_use]
+    pub(crate) fn of_build(mut self, build: FailedBuild) -> Self {
+        self.build = Some(Box::new(build));
+        self
+    }
+
+    /// The build that failed, if the source, a patch or the configuration of a kernel is at fault.
+    pub fn failed_build(&self) -> Option<&FailedBuild> {
+        self.build.as_deref()
     }
 
     /// The party at fault.

@@ -26,6 +26,8 @@ pub enum RunEvent<'a> {
     Began(&'a Run),
     /// Trials are about to run.
     TrialsBegin {
+        /// What they are for: `trials`, or the name of the control.
+        label: &'a str,
         /// The number of trials of both sides; `None` if a time limit or a report ends them.
         all: Option<u64>,
         /// The number of these that an earlier process ran.
@@ -78,6 +80,23 @@ impl Listener for Inner<'_> {
             RunEvent::Began(_) | RunEvent::Verdict { .. } | RunEvent::Concluded(_) => {}
             RunEvent::Trial(happened) => self.0.event(&RunEvent::FurtherTrial(happened)),
             event => self.0.event(event),
+        }
+    }
+}
+
+/// Passes on all events, with another label for trials.
+pub(crate) struct Labelled<'a> {
+    pub(crate) label: &'a str,
+    pub(crate) events: &'a dyn Listener,
+}
+
+impl Listener for Labelled<'_> {
+    fn event(&self, event: &RunEvent<'_>) {
+        match event {
+            RunEvent::TrialsBegin { all, done, .. } => {
+                self.events.event(&RunEvent::TrialsBegin { label: self.label, all: *all, done: *done });
+            }
+            event => self.events.event(event),
         }
     }
 }

@@ -40,6 +40,7 @@ pub mod record;
 mod release;
 pub mod rendezvous;
 pub mod replay;
+pub mod scan;
 pub mod scenario;
 pub mod series;
 pub mod shrink;
@@ -47,6 +48,7 @@ pub mod spec;
 pub mod text;
 pub mod trial;
 pub mod unavailable;
+pub mod unpack;
 pub mod vmm;
 
 pub use error::{Error, ErrorKind, Result};

@@ -21,6 +21,8 @@ pub struct ComparisonSpec {
     /// The kernels, if they are built already. Then `kernels` only names them.
     #[serde(skip)]
     pub built: Option<Box<KernelPair>>,
+    /// Trials run also if the two sides turn out to be the same kernel, bit for bit.
+    pub even_if_identical: bool,
     /// The scenarios that its trials run.
     pub scenarios: ScenarioChoice,
     /// Pairs of places that are raced in addition to the scenario.

@@ -8,18 +8,21 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::kernel::PairArgs;
+use super::report::ORIGIN;
+use super::results::ResultsArgs;
 use super::{history, with_env};
 use hotplug::Result;
 use hotplug::comparison::{
-    self, AnalysesSpec, AnalysisRequest, ComparisonSpec, Finished, ResumeSpec, ScenarioChoice, TrialsSpec,
+    self, AnalysesSpec, AnalysisRequest, ComparisonSpec, Env, Finished, Preparation, ResumeSpec,
+    ScenarioChoice, TrialsSpec,
 };
 use hotplug::host;
-use hotplug::kernel::PairSpec;
-use hotplug::present::{page, stream, terminal};
+use hotplug::kernel::{PairSpec, Wish};
+use hotplug::present::{formats, page, stream, terminal};
 use hotplug::spec::RunningSpec;
 
 /// Options for the trials of a comparison.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct RunningArgs {
     /// Boot for each trial instead of restoring a checkpoint
     #[arg(long)]
@@ -37,9 +40,9 @@ pub struct RunningArgs {
     /// Seed of all schedules; the run.json of a run records it [default: a random one]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Folder for the results
-    #[arg(long, value_name = "DIR", default_value = "results")]
-    pub results: PathBuf,
+    /// The folder of the results.
+    #[command(flatten)]
+    pub at: ResultsArgs,
     /// TOML file of known issues, which are listed separately and do not affect the verdict
     #[arg(long, value_name = "FILE")]
     pub known: Option<PathBuf>,
@@ -57,7 +60,7 @@ impl RunningArgs {
             workers: self.workers,
             rounds: self.rounds,
             seed: self.seed,
-            results: self.results.clone(),
+            results: self.at.results.clone(),
             known: self.known.clone(),
             accelerator: self.accel,
             found: None,
@@ -70,11 +73,15 @@ impl RunningArgs {
 #[command(after_help = "\
 Examples:
   hotplug compare my.patch
-  hotplug compare --source ~/src/linux --before v6.12 --after my-branch
+  hotplug compare
+  hotplug compare v6.12..my-branch
+  hotplug compare --source ~/src/linux --after my-branch
   hotplug compare --scenario scenarios/random-soup.toml --for 30m my-series/
   hotplug compare --before-package linux-image-6.1.0-50-amd64.deb --after-package linux-image-6.1.0-57-amd64.deb
   hotplug compare --exact --scenario scenarios/latency.toml my.patch
   hotplug compare --continue last --trials 50
+
+In a kernel tree, the tree is the source, and without a patch its changes that are not committed are compared.
 
 Exit status: 0 unchanged or fixed; 1 regressed; 2 user error; 3 inconclusive; 4 infrastructure; 130 interrupted.")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
@@ -89,8 +96,7 @@ pub struct CompareArgs {
         conflicts_with_all = [
             "patches", "source", "before", "after", "before_image", "after_image", "before_package",
             "after_package", "config", "defconfig", "make", "no_default_config",
-            "wide", "narrow", "jobs", "scenario", "time", "until_report", "until_seen", "until_decided", "cold", "rounds", "seed", "results",
-            "accel"
+            "wide", "narrow", "jobs", "scenario", "time", "until_report", "until_seen", "until_decided", "cold", "rounds", "seed", "accel"
         ]
     )]
     pub resume: Option<PathBuf>,
@@ -98,6 +104,12 @@ pub struct CompareArgs {
     /// the portfolio: built-in scenarios that take different paths]
     #[arg(long, value_name = "FILE")]
     pub scenario: Vec<PathBuf>,
+    /// Compare one kernel with itself
+    #[arg(long, conflicts_with_all = ["patches", "before", "after", "before_image", "after_image", "before_package", "after_package", "resume"])]
+    pub same: bool,
+    /// Run the trials even if the two kernels turn out to be the same, bit for bit
+    #[arg(long, conflicts_with = "resume")]
+    pub anyway: bool,
     /// Build only what the built-in scenarios need into the kernels, which takes less time [default:
     /// without --scenario, the kernels are wide]
     #[arg(long, conflicts_with = "wide")]
@@ -149,6 +161,9 @@ pub struct CompareArgs {
     /// Measure latency even if trials have reports; the result notes it
     #[arg(long)]
     pub latency_despite_reports: bool,
+    /// Write the result in all formats into this folder, also if the comparison fails
+    #[arg(long, value_name = "DIR")]
+    pub report_to: Option<PathBuf>,
     /// Options for the trials.
     #[command(flatten)]
     pub running: RunningArgs,
@@ -181,15 +196,15 @@ impl CompareArgs {
         }
     }
 
-    /// The comparison that these options describe.
-    fn spec(&self) -> ComparisonSpec {
+    /// The comparison of these kernels that the options describe.
+    fn spec(&self, kernels: PairSpec) -> ComparisonSpec {
         let scenarios = self.scenarios();
-        let kernels = self.pair.spec();
         // Breadth is what the portfolio is for. A scenario that the user chose is a narrow question.
         // A configuration that the user chose is left as it is.
         let wide = kernels.wide || scenarios.name().is_some() && !self.narrow && kernels.is_of_the_harness();
         ComparisonSpec {
             kernels: PairSpec { wide, ..kernels },
+            even_if_identical: self.same || self.anyway,
             scenarios,
             trials: TrialsSpec {
                 first: 0,
@@ -208,24 +223,45 @@ impl CompareArgs {
 
 /// Runs the comparison, prints the screen to `out`, and returns the exit status.
 pub async fn run(args: &CompareArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
+    let compared = compare(args, out, cancel).await;
+    if let (Some(to), Err(error)) = (&args.report_to, &compared) {
+        formats::write_failed(to, error)?;
+    }
+    // The reports are those of the trials that ran, also if not all of them did.
+    compared?
+}
+
+/// The outer error is that of a comparison without a result.
+async fn compare(args: &CompareArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<Result<u8>> {
     let cache = args.pair.open_cache()?;
-    with_env(&cache, args.running.json_lines, cancel, async |env| {
+    let json_lines = args.running.json_lines;
+    with_env(&cache, json_lines, cancel, async |env| {
         let prepared = match &args.resume {
-            None => comparison::prepare(&args.spec(), env).await?,
+            None => prepare(args, env, cancel).await?,
             Some(run) => {
                 let spec = ResumeSpec {
-                    run: super::found(run)?,
+                    run: args.running.at.found(run)?,
                     trials: args.trials,
                     analyses: args.analyses(),
                     workers: args.running.workers,
                     known: args.running.known.clone(),
                 };
-                comparison::resume(&spec, env).await?
+                comparison::resume(&spec, env).await?.into()
             }
         };
-        show(comparison::run(prepared, env).await?, args.running.json_lines, out)
+        let finished = comparison::run(prepared, env).await?;
+        if let Some(to) = &args.report_to {
+            formats::write(to, finished.folder.path(), &finished.result, ORIGIN)?;
+        }
+        Ok(show(finished, json_lines, out))
     })
     .await
+}
+
+async fn prepare(args: &CompareArgs, env: &Env<'_>, cancel: &CancellationToken) -> Result<Preparation> {
+    let wish = if args.same { Wish::Any } else { Wish::Compare };
+    let (kernels, _files) = args.pair.understood(wish, cancel).await?;
+    comparison::prepare(&args.spec(kernels), env).await
 }
 
 /// Finishes a comparison: adds it to the history, writes its page, prints its screen or its last

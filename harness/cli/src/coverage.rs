@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::results::ResultsArgs;
 use hotplug::analysis::coverage;
 use hotplug::record::read_result;
 use hotplug::{Error, Result};
@@ -16,11 +17,14 @@ pub struct CoverageArgs {
     /// Folder of a comparison, the beginning of its name below results/, or `last`
     #[arg(value_name = "RESULT")]
     pub result: PathBuf,
+    /// The folder of the results.
+    #[command(flatten)]
+    pub at: ResultsArgs,
 }
 
 /// Prints to `out`. Returns the exit status.
 pub fn run(args: &CoverageArgs, out: &mut dyn Write) -> Result<u8> {
-    let coverage = read_result(&super::found(&args.result)?)?.coverage.ok_or_else(|| {
+    let coverage = read_result(&args.at.found(&args.result)?)?.coverage.ok_or_else(|| {
         Error::user(format!("{} has no coverage result", args.result.display())).help(
             "name a comparison of two different kernels; a control and hotplug prove do not measure coverage",
         )

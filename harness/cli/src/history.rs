@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use super::results::ResultsArgs;
 use hotplug::history::{FILE, History};
 use hotplug::present::history as screen;
 use hotplug::record::{RunResult, read_result};
@@ -28,9 +29,9 @@ pub struct HistoryArgs {
     /// A scenario, or the beginning of a finding's signature [default: an overview of all]
     #[arg(value_name = "SCENARIO|SIGNATURE")]
     pub of: Option<String>,
-    /// Folder of the results
-    #[arg(long, value_name = "DIR", default_value = super::RESULTS, global = true)]
-    pub results: PathBuf,
+    /// The folder of the results.
+    #[command(flatten)]
+    pub at: ResultsArgs,
     /// The subcommand, if one is given.
     #[command(subcommand)]
     pub command: Option<HistoryCommand>,
@@ -50,11 +51,11 @@ pub enum HistoryCommand {
 /// Prints to `out`. Returns the exit status.
 pub fn run(args: &HistoryArgs, out: &mut dyn Write) -> Result<u8> {
     let text = match (&args.command, &args.of) {
-        (Some(HistoryCommand::Import { folder }), _) => import(folder, &args.results)?,
+        (Some(HistoryCommand::Import { folder }), _) => import(folder, &args.at.results)?,
         (None, of) => {
-            let history = History::there(&args.results)?.ok_or_else(|| {
-                Error::user(format!("{} has no history yet", args.results.display()))
-                    .help(format!("hotplug history import {}", args.results.display()))
+            let history = History::there(&args.at.results)?.ok_or_else(|| {
+                Error::user(format!("{} has no history yet", args.at.results.display()))
+                    .help(format!("hotplug history import {}", args.at.results.display()))
             })?;
             match of {
                 None => screen::overview(&history.scenarios()?, &history.bugs("", None, SHOWN)?),

@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use hotplug::Result;
 use hotplug::host::fetch;
-use hotplug::kernel::{Cache, Kernel, KernelPair, Listing, PairSpec, Prune, Pruned, build_pair, list, prune};
+use hotplug::kernel::{
+    Cache, Kernel, KernelPair, Listing, PairSpec, Prune, Pruned, Wish, build_pair, list, prune, understood,
+};
 use hotplug::present::build::BuildReporter;
 
 /// Subcommands of `hotplug kernel`.
@@ -29,7 +31,8 @@ pub enum KernelCommand {
 /// The options that select the two kernels, for every subcommand that needs a pair.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PairArgs {
-    /// Patches: files, mboxes, or folders with a series, applied in order
+    /// Patches: files, mboxes, folders with a series, `-`, message ids or links to
+    /// lore.kernel.org, applied in order; or revisions as A..B
     #[arg(value_name = "PATCH")]
     pub patches: Vec<PathBuf>,
     /// Patch for both kernels, applied before the others; can be given several times
@@ -37,14 +40,16 @@ pub struct PairArgs {
     pub base_patch: Vec<PathBuf>,
     /// Kernel source: linux-source-6.1, a tarball, a package (.deb), a folder, or
     /// repository@revision
-    /// [default: linux-source-6.1, else the newest installed]
+    /// [default: the kernel tree in which hotplug is started, or linux-source-6.1, or the newest
+    /// installed]
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<String>,
     /// Revision of the source's repository for the before kernel
     #[arg(long, value_name = "REV", requires = "after", conflicts_with = "before_image")]
     pub before: Option<String>,
-    /// Revision of the source's repository for the after kernel
-    #[arg(long, value_name = "REV", requires = "before", conflicts_with_all = ["after_image", "patches"])]
+    /// Revision of the source's repository for the after kernel; without --before it is compared
+    /// with what its branch forked from, or with its parent
+    #[arg(long, value_name = "REV", conflicts_with_all = ["after_image", "patches"])]
     pub after: Option<String>,
     /// bzImage to use as the before kernel
     #[arg(long, value_name = "FILE")]
@@ -59,11 +64,13 @@ pub struct PairArgs {
     /// Distribution's package with the after kernel, or a folder with its files
     #[arg(long, value_name = "DEB|DIR", conflicts_with_all = ["after_image", "after", "patches"])]
     pub after_package: Option<PathBuf>,
-    /// vmlinux of the before package, or the package with its debug information
-    #[arg(long, value_name = "DEB|FILE", requires = "before_package")]
+    /// vmlinux of the before image or package, or the package with its debug information [default:
+    /// the one beside the image]
+    #[arg(long, value_name = "DEB|FILE")]
     pub before_symbols: Option<PathBuf>,
-    /// vmlinux of the after package, or the package with its debug information
-    #[arg(long, value_name = "DEB|FILE", requires = "after_package")]
+    /// vmlinux of the after image or package, or the package with its debug information [default:
+    /// the one beside the image]
+    #[arg(long, value_name = "DEB|FILE")]
     pub after_symbols: Option<PathBuf>,
     /// Config fragment over the harness's own; can be given several times, the last one wins
     #[arg(long, value_name = "FILE")]
@@ -177,7 +184,19 @@ impl PairArgs {
             no_default_config: self.no_default_config,
             wide: self.wide,
             jobs: self.jobs,
+            notes: Vec::new(),
+            given_as: std::collections::BTreeMap::new(),
         }
+    }
+
+    /// The pair that these options name, with the files that had to be made of them. They are
+    /// removed when the folder is dropped.
+    pub(super) async fn understood(
+        &self,
+        wish: Wish,
+        cancel: &CancellationToken,
+    ) -> Result<(PairSpec, Option<tempfile::TempDir>)> {
+        understood(self.spec(), wish, &std::env::current_dir()?, cancel).await
     }
 }
 
@@ -193,9 +212,12 @@ pub async fn run(
 ) -> Result<()> {
     match command {
         KernelCommand::Build(args) => {
+            let (spec, _files) = args.pair.understood(Wish::Any, cancel).await?;
             let events = BuildReporter::new();
-            let pair =
-                build_pair(&args.pair.open_cache()?, &args.pair.spec().request()?, &events, cancel).await?;
+            for note in &spec.notes {
+                eprintln!("note      {note}");
+            }
+            let pair = build_pair(&args.pair.open_cache()?, &spec.request()?, &events, cancel).await?;
             drop(events);
             if args.json { json(out, &pair) } else { Ok(write!(out, "{}", pair_text(&pair))?) }
         }
@@ -244,7 +266,7 @@ fn pair_text(pair: &KernelPair) -> String {
     text
 }
 
-fn gigabytes(bytes: u64) -> String {
+pub(super) fn gigabytes(bytes: u64) -> String {
     format!("{}.{} GB", bytes / 1_000_000_000, bytes / 100_000_000 % 10)
 }
 
@@ -278,7 +300,7 @@ fn listing_text(listing: &Listing) -> String {
     text
 }
 
-fn pruned_text(pruned: &Pruned) -> String {
+pub(super) fn pruned_text(pruned: &Pruned) -> String {
     let folders = match pruned.removed.len() {
         1 => "1 folder".to_owned(),
         number => format!("{number} folders"),

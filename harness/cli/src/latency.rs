@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::results::ResultsArgs;
 use hotplug::analysis::latency;
 use hotplug::{Error, Result};
 
@@ -22,6 +23,9 @@ pub struct LatencyArgs {
     /// Folder of a comparison, the beginning of its name below results/, or `last`
     #[arg(value_name = "RESULT", required = true)]
     pub result: Option<PathBuf>,
+    /// The folder of the results.
+    #[command(flatten)]
+    pub at: ResultsArgs,
     /// The subcommand, if one is given.
     #[command(subcommand)]
     pub command: Option<LatencyCommand>,
@@ -46,9 +50,9 @@ pub enum LatencyCommand {
 pub fn run(args: &LatencyArgs, out: &mut dyn Write) -> Result<u8> {
     let latency = match (&args.command, &args.result) {
         (Some(LatencyCommand::Diff { before, after }), _) => {
-            latency::diff(&super::found(before)?, &super::found(after)?)?
+            latency::diff(&args.at.found(before)?, &args.at.found(after)?)?
         }
-        (None, Some(folder)) => latency::of_run(&super::found(folder)?)?.0,
+        (None, Some(folder)) => latency::of_run(&args.at.found(folder)?)?.0,
         (None, None) => return Err(Error::user("no run is named").help("hotplug latency results/RUN")),
     };
     out.write_all(latency::full(&latency).as_bytes())?;

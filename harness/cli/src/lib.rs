@@ -1,7 +1,9 @@
 //! The command line: one file a subcommand, each with its options and its output.
 
 pub mod bisect;
+pub mod cache;
 pub mod compare;
+pub mod config_file;
 pub mod coverage;
 pub mod doctor;
 pub mod history;
@@ -16,25 +18,29 @@ pub mod race;
 pub mod reach;
 pub mod replay;
 pub mod report;
+pub mod results;
 pub mod scan;
+pub mod scenario;
 pub mod series;
 pub mod shell;
 pub mod shrink;
 pub mod submit;
 pub mod work;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use hotplug::environment::Env;
 use hotplug::events::Listener;
 use hotplug::kernel::Cache;
+use hotplug::present::stream;
 use hotplug::present::watch::{JsonLines, Terminal};
-use hotplug::record::find;
-use hotplug::{Result, limits};
+use hotplug::{Error, Result, limits, record};
+
+use config_file::ConfigFile;
 
 /// Shows what a Linux kernel patch does to memory and CPU hotplug.
 #[derive(Debug, Parser)]
@@ -62,6 +68,8 @@ pub struct Cli {
 pub enum Command {
     /// Find the revision that introduced a report, even if only some trials show it.
     Bisect(bisect::BisectArgs),
+    /// Print what the cache of kernels takes, and prune it to a size.
+    Cache(cache::CacheArgs),
     /// Boot the kernels before and after a patch, plug and unplug devices, and print a verdict.
     Compare(compare::CompareArgs),
     /// Print the completion script of a shell.
@@ -102,6 +110,9 @@ pub enum Command {
     Report(report::ReportArgs),
     /// Read any kernel log, and print each report with its title, signature and call path.
     Scan(scan::ScanArgs),
+    /// List, print and check scenarios.
+    #[command(subcommand)]
+    Scenario(scenario::ScenarioCommand),
     /// Judge every patch of a series, and print which patch causes which report.
     Series(series::SeriesArgs),
     /// Reduce a recorded trial to a minimal scenario that still gives its report.
@@ -112,8 +123,55 @@ pub enum Command {
     Work(work::WorkArgs),
 }
 
+impl Command {
+    /// The folder of the results, of a command that begins a run there.
+    fn begins_run(&self) -> Option<&Path> {
+        match self {
+            Self::Compare(args) if args.resume.is_none() => Some(&args.running.at.results),
+            Self::Race(args) => Some(&args.running.at.results),
+            _ => None,
+        }
+    }
+}
+
+/// Parses the command line, with the options of `hotplug.toml` as defaults. A usage error ends the
+/// process with status 2, as a user error does.
+pub fn parse() -> Result<Cli> {
+    // A comparison with a mistake in its options failed, too.
+    let failed = |error: &Error| {
+        let words: Vec<String> = std::env::args().collect();
+        if words.get(1).is_some_and(|word| word == "compare" || word == "race") {
+            let results = results::in_words(&words);
+            let _ = record::begins(&results, &words).and_then(|()| record::failed(&results, error));
+        }
+    };
+    let config = ConfigFile::find(&std::env::current_dir()?).inspect_err(failed)?;
+    let matches = config.apply(Cli::command()).try_get_matches().unwrap_or_else(|error| {
+        if error.exit_code() != 0 {
+            failed(&Error::user(error.to_string().lines().next().unwrap_or_default()));
+        }
+        error.exit()
+    });
+    config.record(&matches);
+    Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
+}
+
 /// Runs a command to its end. Returns its exit status on success.
 pub fn run(cli: Cli) -> Result<u8> {
+    let words: Vec<String> = std::env::args().collect();
+    let results = cli.command.begins_run().map(ToOwned::to_owned);
+    // Until the run has a folder, the results have a mark, so that `last` is no older run.
+    if let Some(results) = &results {
+        record::begins(results, &words)?;
+    }
+    let ended = run_to_end(cli);
+    if let (Some(results), Err(error)) = (&results, &ended) {
+        record::failed(results, error)?;
+    }
+    ended
+}
+
+fn run_to_end(cli: Cli) -> Result<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let cancel = CancellationToken::new();
@@ -168,6 +226,7 @@ async fn execute(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
     let mut out = anstream::stdout();
     match cli.command {
         Command::Bisect(args) => Box::pin(bisect::run(&args, &mut out, cancel)).await,
+        Command::Cache(args) => cache::run(&args, &mut out),
         Command::Compare(args) => compare::run(&args, &mut out, cancel).await,
         Command::Completions(args) => shell::completions(&args, &mut out),
         Command::Coverage(args) => coverage::run(&args, &mut out),
@@ -188,21 +247,13 @@ async fn execute(cli: Cli, cancel: &CancellationToken) -> Result<u8> {
         Command::Race(args) => Box::pin(race::run(args, &mut out, cancel)).await,
         Command::Replay(args) => replay::run(&args, &mut out, cancel).await,
         Command::Report(args) => report::run(&args, &mut out),
+        Command::Scenario(command) => scenario::run(&command, &mut out),
         Command::Series(args) => Box::pin(series::run(&args, &mut out, cancel)).await,
         Command::Shrink(args) => Box::pin(shrink::run(&args, &mut out, cancel)).await,
         // A scan only reads files and never waits, so it is not async.
         Command::Scan(args) => scan::run(&args, &mut out),
     }
 }
-
-/// The run, or the path below it, that `asked` names: a path, the beginning of a name below
-/// results/, or `last`.
-fn found(asked: &Path) -> Result<PathBuf> {
-    find(asked, Path::new(RESULTS))
-}
-
-/// The default folder for results.
-const RESULTS: &str = "results";
 
 /// Calls `run` with the environment of a command that runs trials. Events go to the terminal, or to
 /// standard output as JSON lines.
@@ -215,7 +266,12 @@ async fn with_env<T>(
     let (terminal, lines) = (Terminal::default(), JsonLines::default());
     let events: &dyn Listener = if json_lines { &lines } else { &terminal };
     let command: Vec<String> = std::env::args().collect();
-    run(&Env { cache, events, cancel, command: &command }).await
+    let ran = run(&Env { cache, events, cancel, command: &command, settings: config_file::set() }).await;
+    if let (true, Err(error)) = (json_lines, &ran) {
+        // The reader may be gone. The error is printed on standard error, too.
+        let _ = stream::error(&mut std::io::stdout(), error);
+    }
+    ran
 }
 
 #[cfg(test)]

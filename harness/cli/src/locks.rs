@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use hotplug_lockorder::Union;
 use hotplug_side::Side;
 
+use super::results::ResultsArgs;
 use hotplug::analysis::lock_order;
 use hotplug::compare::{LockOrderDiff, LockOrders};
 use hotplug::drawing::{self, Drawing};
@@ -27,6 +28,9 @@ pub struct LocksArgs {
     /// Folder of a comparison, the beginning of its name below results/, or `last`
     #[arg(value_name = "RESULT", required = true)]
     pub result: Option<PathBuf>,
+    /// The folder of the results.
+    #[command(flatten)]
+    pub at: ResultsArgs,
     /// Print which locks are taken under this one, and under which locks it is taken, on both sides
     #[arg(long, value_name = "LOCK")]
     pub around: Option<String>,
@@ -66,7 +70,7 @@ pub enum LocksCommand {
 
 /// Prints to `out`. Returns the exit status.
 pub fn run(args: &LocksArgs, out: &mut dyn Write) -> Result<u8> {
-    let found = |folder: &PathBuf| super::found(folder);
+    let found = |folder: &PathBuf| args.at.found(folder);
     let result = args.result.as_ref().map(found).transpose()?;
     let text = match (&args.command, &result, &args.around) {
         (Some(LocksCommand::Diff { before, after }), ..) => diff(&found(before)?, &found(after)?, args.form)?,

@@ -4,14 +4,14 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::Parser;
 use hotplug::{Error, ErrorKind};
-use hotplug_cli::Cli;
 use tracing_subscriber::fmt::format::FmtSpan;
 
 fn main() -> ExitCode {
-    // clap exits with 2 on a usage error, as hotplug does on a user error.
-    let cli = Cli::parse();
+    let cli = match hotplug_cli::parse() {
+        Ok(cli) => cli,
+        Err(error) => return fail(&error),
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOTPLUG_LOG").unwrap_or_else(|_| "warn".into());
     // The spans run, trial and operation print at their start and their end (at the level debug), so that the place where
     // a harness stands still can be seen.

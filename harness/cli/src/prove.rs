@@ -7,6 +7,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::kernel::cache_path;
+use super::results::ResultsArgs;
 use super::with_env;
 use hotplug::comparison::RunningSpec;
 use hotplug::kernel::Cache;
@@ -53,9 +54,9 @@ pub struct ProveArgs {
     /// Kernel cache [default: ~/.cache/hotplug]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
-    /// Folder for the results
-    #[arg(long, value_name = "DIR", default_value = "results")]
-    pub results: PathBuf,
+    /// The folder of the results.
+    #[command(flatten)]
+    pub at: ResultsArgs,
     /// Accelerator of the guests; the option probes the machine again [default: auto, as probed
     /// once since the machine booted]
     #[arg(long, value_name = "auto|kvm|tcg")]
@@ -75,7 +76,7 @@ pub async fn run(args: &ProveArgs, out: &mut dyn Write, cancel: &CancellationTok
         running: RunningSpec {
             workers: args.workers,
             seed: args.seed,
-            results: args.results.clone(),
+            results: args.at.results.clone(),
             accelerator: args.accel,
             ..RunningSpec::default()
         },

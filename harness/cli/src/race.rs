@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::compare::RunningArgs;
-use super::compare::show;
+use super::compare::{RunningArgs, show};
 use super::kernel::PairArgs;
 use super::with_env;
 use hotplug::comparison::{self, AnalysesSpec, AnalysisRequest, ComparisonSpec, ScenarioChoice, TrialsSpec};
+use hotplug::kernel::Wish;
 use hotplug::scenario::{Point, RendezvousOptions, Sweep};
 use hotplug::{Error, Result};
 
@@ -64,8 +64,10 @@ pub async fn run(args: RaceArgs, out: &mut dyn Write, cancel: &CancellationToken
         Error::user(format!("{} trials of each of {pairs} pairs are too many", args.trials))
             .help("reduce --trials or the number of places")
     })?;
+    let (kernels, _files) = args.pair.understood(Wish::Any, cancel).await?;
     let spec = ComparisonSpec {
-        kernels: args.pair.spec(),
+        kernels,
+        even_if_identical: true,
         scenarios: args.scenario.map_or(ScenarioChoice::Portfolio, |one| ScenarioChoice::one(Some(one))),
         sweep: Some(sweep),
         trials: TrialsSpec { end: Some(trials), ..TrialsSpec::default() },

@@ -7,6 +7,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::kernel::cache_path;
+use super::results::ResultsArgs;
 use super::with_env;
 use hotplug::Result;
 use hotplug::host;
@@ -24,9 +25,9 @@ pub struct RerunArgs {
     /// Guests that run at once [default: number of processors, fewer if memory is short]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub workers: Option<u32>,
-    /// Folder for the results
-    #[arg(long, value_name = "DIR", default_value = "results")]
-    pub results: PathBuf,
+    /// The folder of the results.
+    #[command(flatten)]
+    pub at: ResultsArgs,
     /// Accelerator of the guests; the option probes the machine again [default: auto, as probed
     /// once since the machine booted]
     #[arg(long, value_name = "auto|kvm|tcg")]
@@ -42,7 +43,7 @@ impl RerunArgs {
         RunningSpec {
             cold: self.cold,
             workers: self.workers,
-            results: self.results.clone(),
+            results: self.at.results.clone(),
             accelerator: self.accel,
             ..RunningSpec::default()
         }
@@ -78,8 +79,11 @@ pub struct ReplayArgs {
 
 /// Replays, prints the screen to `out`, and returns the exit status.
 pub async fn run(args: &ReplayArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
-    let spec =
-        ReplaySpec { recorded: super::found(&args.recorded)?, times: args.times, running: args.how.spec() };
+    let spec = ReplaySpec {
+        recorded: args.how.at.found(&args.recorded)?,
+        times: args.times,
+        running: args.how.spec(),
+    };
     let cache = args.how.open_cache()?;
     let (result, folder, stopped) =
         with_env(&cache, false, cancel, async |env| replay(&spec, env).await).await?;

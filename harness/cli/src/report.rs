@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
 
+use super::results::ResultsArgs;
 use hotplug::present::cases::cases;
-use hotplug::present::{github, junit, ktap, mail, page, terminal};
+use hotplug::present::{formats, github, gitlab, junit, kcidb, ktap, mail, page, terminal};
 use hotplug::record::read_result;
 use hotplug::{Result, environment};
+
+/// The default name of a CI system.
+pub(super) const ORIGIN: &str = "hotplug";
 
 /// Options of `hotplug report`.
 #[derive(Debug, Clone, Args)]
@@ -16,12 +20,16 @@ use hotplug::{Result, environment};
 Examples:
   hotplug report last
   hotplug report 2026-11-26 --mail
-  hotplug report last --junit > junit.xml")]
+  hotplug report last --junit > junit.xml
+  hotplug report last --report-to reports/")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct ReportArgs {
     /// Folder of a comparison, the beginning of its name below results/, or `last`
     #[arg(value_name = "RESULT")]
     pub result: PathBuf,
+    /// The folder of the results.
+    #[command(flatten)]
+    pub at: ResultsArgs,
     /// Self-contained HTML page, as in the folder of every run
     #[arg(long, group = "form")]
     pub html: bool,
@@ -40,11 +48,27 @@ pub struct ReportArgs {
     /// Annotations for GitHub, to be printed by a step of a workflow
     #[arg(long, group = "form")]
     pub github_annotations: bool,
+    /// Code Quality report for GitLab, which shows findings at their lines
+    #[arg(long, group = "form")]
+    pub gitlab_code_quality: bool,
+    /// Submission to KCIDB, the database of the kernel's CI systems
+    #[arg(long, group = "form")]
+    pub kcidb: bool,
+    /// Write all formats into this folder
+    #[arg(long, group = "form", value_name = "DIR")]
+    pub report_to: Option<PathBuf>,
+    /// Name of the CI system, for KCIDB
+    #[arg(long, value_name = "NAME", default_value = ORIGIN)]
+    pub origin: String,
 }
 
 /// Prints to `out`. Returns the exit status.
 pub fn run(args: &ReportArgs, out: &mut dyn Write) -> Result<u8> {
-    let folder = super::found(&args.result)?;
+    let folder = args.at.found(&args.result)?;
+    if let Some(to) = &args.report_to {
+        formats::write(to, &folder, &read_result(&folder)?, &args.origin)?;
+        return Ok(0);
+    }
     out.write_all(text(args, &folder)?.as_bytes())?;
     Ok(0)
 }
@@ -63,6 +87,8 @@ fn text(args: &ReportArgs, folder: &Path) -> Result<String> {
         ReportArgs { ktap: true, .. } => ktap::ktap(&result.run.scenario, &cases),
         ReportArgs { github_summary: true, .. } => github::summary(&result, &cases),
         ReportArgs { github_annotations: true, .. } => github::annotations(&result, &cases),
+        ReportArgs { gitlab_code_quality: true, .. } => gitlab::code_quality(&result, &cases)?,
+        ReportArgs { kcidb: true, .. } => kcidb::kcidb(&result, &cases, &args.origin)?,
         _ => terminal::screen(&result, folder),
     })
 }

@@ -1,19 +1,16 @@
 //! `hotplug scan`: reads any kernel log and prints the reports in it.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufReader, Seek, Write};
+use std::path::PathBuf;
 
 use clap::Args;
+use hotplug_kreport::Scanner;
 use hotplug_kreport::symbols::Symbols;
-use hotplug_kreport::{Report, Rest, Scanner};
 
 use hotplug::comparison::known_issues;
 use hotplug::present::scan::Sink;
-use hotplug::{Error, Result};
-
-/// Bytes of one read.
-const CHUNK: usize = 256 * 1024;
+use hotplug::scan::scan_file;
+use hotplug::{Error, ErrorKind, Result};
 
 /// Options of `hotplug scan`.
 #[derive(Debug, Clone, Args)]
@@ -21,13 +18,13 @@ const CHUNK: usize = 256 * 1024;
 Examples:
   hotplug scan console.log
   dmesg | hotplug scan --vmlinux /usr/lib/debug/boot/vmlinux -
-  hotplug scan --json --known known.toml ci-logs/job.log
+  hotplug scan --json --known known.toml ci-logs/job.log.gz
 
 Exit status: 0 no reports, or only known ones; 1 reports, or refusals with --refusals;
-2 a file cannot be read.")]
+2 a file cannot be read, or is no kernel log.")]
 pub struct ScanArgs {
     /// Kernel logs: serial console, dmesg, journalctl, /dev/kmsg, or CI log, or mails and issues that
-    /// quote one; - is standard input
+    /// quote one, also packed with gzip, xz or zstd; - is standard input
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// Print JSON
@@ -48,66 +45,53 @@ pub struct ScanArgs {
 }
 
 /// Scans the files. Returns the exit status: 0 if there is no report but known issues, 1 otherwise.
-/// A file that cannot be read is an error, whose exit status is 2.
+/// A file that cannot be read, or that is no kernel log, is an error, whose exit status is 2. The
+/// other files are scanned all the same.
 pub fn run(args: &ScanArgs, out: &mut dyn Write) -> Result<u8> {
     let symbols = args.vmlinux.as_deref().map(Symbols::open).transpose()?;
     let known = known_issues(args.known.as_deref())?;
     let mut sink = Sink::new(args.json, known, args.files.len() > 1);
     let mut out = std::io::BufWriter::new(out);
     sink.start(&mut out)?;
+    let mut errors: Vec<Error> = Vec::new();
     for path in &args.files {
         let name = path.display().to_string();
         let scanner = if args.refusals { Scanner::new().with_refusals() } else { Scanner::new() };
         // Standard input can be read only once, so the lines around reports come from a copy.
         let mut copy = args.context.map(|_| tempfile::tempfile()).transpose()?;
-        let rest = scan_file(path, scanner, copy.as_mut(), |mut report| {
+        let result = scan_file(path, scanner, copy.as_mut(), |mut report| {
             if let Some(symbols) = &symbols {
                 symbols.resolve(&mut report);
             }
             sink.report(&name, report, &mut out)
-        })?;
-        sink.rest(&name, rest);
-        if let (Some(mut copy), Some(count)) = (copy, args.context) {
-            copy.rewind()?;
-            sink.context(&name, BufReader::new(copy), count)?;
+        });
+        match result {
+            Ok(rest) => {
+                sink.was_read();
+                sink.rest(&name, rest);
+                if let (Some(mut copy), Some(count)) = (copy, args.context) {
+                    copy.rewind()?;
+                    sink.context(&name, BufReader::new(copy), count)?;
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::User => {
+                sink.was_not_read(&name, &error.in_one_line());
+                errors.push(error);
+            }
+            Err(error) => return Err(error),
         }
     }
     let status = sink.finish(&mut out)?;
     out.flush()?;
-    Ok(status)
-}
-
-/// Reads one file in bounded memory, and copies it. Returns what is not in its reports.
-fn scan_file(
-    path: &Path,
-    mut scanner: Scanner,
-    mut copy: Option<&mut File>,
-    mut each: impl FnMut(Report) -> Result<()>,
-) -> Result<Rest> {
-    let cannot = |error: std::io::Error| Error::user(format!("cannot read {}", path.display())).detail(error);
-    let mut input: Box<dyn Read> = if path.as_os_str() == "-" {
-        Box::new(std::io::stdin().lock())
-    } else {
-        Box::new(std::fs::File::open(path).map_err(cannot)?)
-    };
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        match input.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(length) => {
-                if let Some(copy) = &mut copy {
-                    copy.write_all(&chunk[..length])?;
-                }
-                scanner.feed(&chunk[..length]);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(cannot(error)),
+    match errors.len() {
+        0 => Ok(status),
+        1 => Err(errors.remove(0)),
+        some => {
+            let lines: Vec<String> = errors.iter().map(Error::in_one_line).collect();
+            Err(Error::user(format!("{some} of {} files were not scanned", args.files.len()))
+                .detail(lines.join("\n")))
         }
-        scanner.drain().try_for_each(&mut each)?;
     }
-    let mut rest = scanner.finish_with_rest();
-    std::mem::take(&mut rest.reports).into_iter().try_for_each(each)?;
-    Ok(rest)
 }
 
 #[cfg(test)]
@@ -159,7 +143,7 @@ mod tests {
         let first = &value["reports"][0];
         assert_eq!((first["kind"].as_str(), first["lines"][1].as_u64()), (Some("warning"), Some(3)));
         assert_eq!(first["signature"], value["reports"][1]["signature"]);
-        let (status, text) = scan("", true, None);
+        let (status, text) = scan("[    1.000000] hello\n", true, None);
         assert_eq!(status, 0);
         assert!(
             serde_json::from_str::<serde_json::Value>(&text).unwrap()["reports"]
@@ -167,6 +151,41 @@ mod tests {
                 .unwrap()
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn what_was_not_scanned_is_told_and_the_rest_is_scanned() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path
+        };
+        let files = vec![file("empty", ""), file("log", WARNING)];
+        for json in [false, true] {
+            let mut out = Vec::new();
+            let args = ScanArgs { files: files.clone(), json, ..bare() };
+            let error = run(&args, &mut out).unwrap_err();
+            assert_eq!(error.exit_status(), 2);
+            assert!(error.to_string().starts_with("no kernel log in "), "{error}");
+            let text = String::from_utf8(out).unwrap();
+            if json {
+                let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+                assert_eq!(value["reports"].as_array().unwrap().len(), 1);
+                let why = value["not_scanned"][0]["why"].as_str().unwrap();
+                assert!(why.ends_with("it is empty"), "{why}");
+            } else {
+                assert!(
+                    text.contains("WARNING in foo\n") && text.contains("not scanned: no kernel"),
+                    "{text}"
+                );
+                assert!(text.ends_with("1 report in 1 of 2 files\n"), "{text}");
+            }
+        }
+        let args = ScanArgs { files: files[..1].to_vec(), ..bare() };
+        let mut out = Vec::new();
+        run(&args, &mut out).unwrap_err();
+        assert!(!String::from_utf8(out).unwrap().contains("no reports"));
     }
 
     #[test]

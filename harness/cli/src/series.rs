@@ -8,9 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::bisect::LineupArgs;
 use super::with_env;
-use hotplug::Result;
+use hotplug::kernel::{PairSpec, Wish, understood};
 use hotplug::present::series as screen;
 use hotplug::series::{Judging, SeriesSpec, judge};
+use hotplug::{Error, Result};
 
 /// Options of `hotplug series`.
 #[derive(Debug, Clone, Args)]
@@ -23,14 +24,16 @@ Examples:
 Exit status: 0 every patch is unchanged or fixed; 1 a patch brings a regression, or has no kernel that boots; \
 2 user error; 3 inconclusive; 4 infrastructure; 130 interrupted.")]
 pub struct SeriesArgs {
-    /// Series: an mbox, a folder with patches, or patch files in their order
+    /// Series: an mbox, a folder with patches, patch files in their order, `-`, a message id or a
+    /// link to lore.kernel.org
     #[arg(value_name = "PATCH", required = true)]
     pub patches: Vec<PathBuf>,
     /// Judge the whole series first, then bisect it for the patch that brings each new report
     #[arg(long)]
     pub bisect: bool,
     /// Kernel source: linux-source-6.1, a tarball, a folder, or repository@revision
-    /// [default: linux-source-6.1, else the newest installed]
+    /// [default: the kernel tree in which hotplug is started, or linux-source-6.1, or the newest
+    /// installed]
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<String>,
     /// Trials a side of each patch [default: the scenario's number]
@@ -43,10 +46,23 @@ pub struct SeriesArgs {
 
 /// Judges the series. Prints a row to `out` as each patch ends. Returns the exit status.
 pub async fn run(args: &SeriesArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
-    let spec = SeriesSpec {
+    let asked = PairSpec {
         patches: args.patches.clone(),
-        bisect: args.bisect,
+        base_patches: args.all.base_patch.clone(),
         source: args.source.clone(),
+        ..PairSpec::default()
+    };
+    let (asked, _files) = understood(asked, Wish::Any, &std::env::current_dir()?, cancel).await?;
+    if asked.patches.is_empty() {
+        return Err(Error::user("a series needs patches").help("git format-patch A..B writes them"));
+    }
+    for note in &asked.notes {
+        eprintln!("note      {note}");
+    }
+    let spec = SeriesSpec {
+        patches: asked.patches,
+        bisect: args.bisect,
+        source: asked.source,
         trials: args.trials,
         all: args.all.spec(),
     };

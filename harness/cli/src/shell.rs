@@ -9,6 +9,7 @@ use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
 use super::Cli;
+use super::results::ResultsArgs;
 use hotplug::present::page;
 use hotplug::{Error, Result};
 
@@ -56,11 +57,14 @@ pub struct OpenArgs {
     /// Folder of a comparison, the beginning of its name below results/, or `last`
     #[arg(value_name = "RESULT")]
     pub result: PathBuf,
+    /// The folder of the results.
+    #[command(flatten)]
+    pub at: ResultsArgs,
 }
 
 /// Opens the page of a run in the browser of the desktop. Returns the exit status.
 pub fn open(args: &OpenArgs, out: &mut dyn Write) -> Result<u8> {
-    let file = super::found(&args.result)?.join(page::FILE);
+    let file = args.at.found(&args.result)?.join(page::FILE);
     if !file.is_file() {
         return Err(Error::user(format!("there is no {}", file.display()))
             .help(format!("hotplug report {} --html > page.html", args.result.display())));

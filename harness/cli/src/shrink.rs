@@ -48,7 +48,7 @@ pub struct ShrinkArgs {
 /// Shrinks, prints the screen to `out`, and returns the exit status.
 pub async fn run(args: &ShrinkArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let spec = ShrinkSpec {
-        recorded: super::found(&args.recorded)?,
+        recorded: args.how.at.found(&args.recorded)?,
         signature: args.signature.clone(),
         times: args.times,
         confidence: args.confidence,

@@ -121,7 +121,7 @@ fn a_comment_only_patch_changes_nothing() {
 fn the_same_kernel_on_both_sides_is_unchanged() {
     let run = Run::new();
     run.compare_default()
-        .args(["--trials", "2"])
+        .args(["--same", "--trials", "2"])
         .assert()
         .code(0)
         .stdout(predicate::str::contains("UNCHANGED"));
@@ -136,7 +136,7 @@ fn a_panic_at_boot_is_called_one() {
     let run = Run::new();
     let scenario =
         run.scenario(|text| text.replace("slots = 8", "slots = 8\nkernel_args = \"rdinit=/nowhere\""));
-    run.compare().arg("--scenario").arg(scenario).args(["--trials", "1"]).assert().code(3);
+    run.compare().arg("--scenario").arg(scenario).args(["--same", "--trials", "1"]).assert().code(3);
     let trial = run.trial("before-000");
     assert_eq!(trial["outcome"], "panicked", "{trial:#}");
     assert_eq!(trial["reports"][0]["first"]["kind"], "panic", "{trial:#}");
@@ -153,7 +153,11 @@ fn a_guest_that_hangs_before_the_agent_answers_is_called_hung() {
     let mut command = run.compare();
     // Each boot is given up once the console has been silent for the limit. This kernel is silent
     // after a few seconds.
-    command.env("HOTPLUG_TIME_SCALE", "0.2").arg("--scenario").arg(scenario).args(["--trials", "1"]);
+    command
+        .env("HOTPLUG_TIME_SCALE", "0.2")
+        .arg("--scenario")
+        .arg(scenario)
+        .args(["--same", "--trials", "1"]);
     command.assert().code(3);
     let trial = run.trial("after-000");
     assert_eq!(trial["outcome"], "hung", "{trial:#}");
@@ -168,7 +172,7 @@ fn a_guest_that_hangs_before_the_agent_answers_is_called_hung() {
 #[test]
 fn a_killed_qemu_is_infrastructure_and_its_trial_is_tried_again() {
     let run = Run::new();
-    let mut child = run.spawn(run.compare_default().args(["--trials", "1"]));
+    let mut child = run.spawn(run.compare_default().args(["--same", "--trials", "1"]));
     let qemu = run.wait_for_qemu();
     kill(qemu, Signal::SIGKILL).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -182,7 +186,7 @@ fn a_killed_qemu_is_infrastructure_and_its_trial_is_tried_again() {
 #[test]
 fn ctrl_c_leaves_nothing_running_and_readable_results() {
     let run = Run::new();
-    let mut child = run.spawn(run.compare_default().args(["--trials", "3"]));
+    let mut child = run.spawn(run.compare_default().args(["--same", "--trials", "3"]));
     run.wait_for_qemu();
     kill(common::pid(&child), Signal::SIGINT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
@@ -195,7 +199,7 @@ fn ctrl_c_leaves_nothing_running_and_readable_results() {
 #[test]
 fn a_full_disk_ends_the_run_and_is_told_once() {
     let run = Run::new();
-    let output = run.on_small_disk(run.compare_default().args(["--trials", "2"]), "200k");
+    let output = run.on_small_disk(run.compare_default().args(["--same", "--trials", "2"]), "200k");
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(4), "{stderr}");
     let told = stderr.matches("No space left on device").count();
@@ -206,7 +210,7 @@ fn a_full_disk_ends_the_run_and_is_told_once() {
 #[test]
 fn sigkill_of_the_harness_takes_qemu_along() {
     let run = Run::new();
-    let mut child = run.spawn(run.compare_default().args(["--trials", "3"]));
+    let mut child = run.spawn(run.compare_default().args(["--same", "--trials", "3"]));
     run.wait_for_qemu();
     child.kill().unwrap();
     child.wait().unwrap();
@@ -229,24 +233,31 @@ fn mistakes_are_told_before_anything_is_built_or_written() {
         no_results(&run);
     };
     bad(&["no-such.patch"], &["no-such.patch"]);
-    bad(&["--scenario", "no-such.toml"], &["no-such.toml", "help:"]);
+    bad(&["--same", "--scenario", "no-such.toml"], &["no-such.toml", "help:"]);
     bad(&["--before-image", "Cargo.toml", "--after-image", "Cargo.toml"], &["Cargo.toml", "kernel"]);
+    bad(&[], &["there is nothing to compare", "--same"]);
     bad(&["--trials", "0"], &["--trials"]);
     bad(&["--accel", "none"], &["--accel"]);
 
     let run = Run::new();
     let scenario = run.scenario(|text| text.replace("in_flight", "inflight"));
-    let unknown = run.compare().arg("--scenario").arg(&scenario).assert().code(2);
+    let unknown = run.compare().arg("--same").arg("--scenario").arg(&scenario).assert().code(2);
     unknown.stderr(
         predicate::str::contains("unknown field `inflight`").and(predicate::str::contains("^^^^^^^^")),
     );
     let scenario = run.scenario(|text| text.replace("name = \"cpus\"", "name = \"cpus\"\nrepeat = 2"));
-    let threads = run.compare().arg("--scenario").arg(&scenario).assert().code(2);
+    let threads = run.compare().arg("--same").arg("--scenario").arg(&scenario).assert().code(2);
     threads.stderr(predicate::str::contains("max_cpus = 10"));
-    let none = run.compare_default().env("HOTPLUG_QEMU", "/nowhere/qemu").assert().code(2);
+    let none = run.compare_default().arg("--same").env("HOTPLUG_QEMU", "/nowhere/qemu").assert().code(2);
     none.stderr(predicate::str::contains("/nowhere/qemu"));
     let old = run.old_qemu();
-    let old = run.compare_default().env("HOTPLUG_QEMU", old).args(["--accel", "tcg"]).assert().code(2);
+    let old = run
+        .compare_default()
+        .arg("--same")
+        .env("HOTPLUG_QEMU", old)
+        .args(["--accel", "tcg"])
+        .assert()
+        .code(2);
     old.stderr(
         predicate::str::contains("QEMU 7.2.0 cannot remove CPUs").and(predicate::str::contains("help:")),
     );

@@ -13,7 +13,7 @@ mod interrupted;
 mod phases;
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -224,8 +224,20 @@ fn a_run_can_be_watched() {
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let events: Vec<&str> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
     let of = |event: &str| events.iter().filter(|one| **one == event).count();
-    assert_eq!((events[0], events[events.len() - 1]), ("run", "result"), "{events:?}");
+    assert_eq!(events[events.len() - 1], "result", "{events:?}");
+    let notes: Vec<&Value> = lines.iter().filter(|line| line["event"] == "note").collect();
+    assert!(notes.iter().any(|note| note["text"].as_str().unwrap().starts_with("checkpoints")), "{notes:#?}");
     assert_eq!((of("trial-began"), of("trial-ended"), of("run"), of("result")), (2, 2, 1, 1), "{events:?}");
+    let schema = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/events.schema.json"));
+    let schema = jsonschema::validator_for(&serde_json::from_slice(&schema.unwrap()).unwrap()).unwrap();
+    for line in &lines {
+        assert!(schema.is_valid(line), "{line:#}");
+    }
+    // A command that fails says so in its last line.
+    let output = faulty.run(faulty.compare("").args(["--json-lines", "--scenario", "no-such.toml"]));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["event"], &last["exit_status"]), (&"error".into(), &2.into()), "{last:#}");
     let ended = lines.iter().find(|line| line["event"] == "trial-ended").unwrap();
     assert_eq!((&ended["outcome"], &ended["again"]), (&"clean".into(), &false.into()), "{ended:#}");
     let last = &lines[lines.len() - 1]["result"];

@@ -47,7 +47,7 @@ fn a_mail_is_narrow_and_says_how_to_repeat_it() {
         "\n  WARNING: lockdep_assert_cpus_held in flush_all_cpus_locked\n",
         "\n   flush_all_cpus_locked at mm/slub.c:3406\n",
         "locks gone cpu_hotplug_lock -> mem_hotplug_lock 10/10 -> 0/10",
-        "--source linux-source-6.12 --scenario scenarios/dimm-and-cpu.toml --seed 17520682115816431323",
+        "--source linux-source-6.12 --scenario dimm-and-cpu.toml --seed 17520682115816431323",
     ] {
         assert!(mail.contains(part), "{part}\n{mail}");
     }
@@ -59,7 +59,7 @@ fn a_race_that_never_came_is_told_in_every_form() {
     let (home, _) = kept::home(&kept_runs().join("raced-6.1"), "2026-11-28T12-40-38-seed");
     let race = "mem_hotplug_begin..mem_hotplug_done and takedown_cpu";
     for (form, said) in [
-        ("--ktap", "not ok 6 all pairs that the scenario races overlapped"),
+        ("--ktap", "not ok 8 all pairs that the scenario races overlapped"),
         ("--junit", "name=\"all pairs that the scenario races overlapped\""),
         ("--mail", "INCONCLUSIVE: never overlapped:"),
         ("--html", "Raced by the scenario, but never overlapped on either side"),
@@ -74,16 +74,16 @@ fn ci_files_have_each_expectation_and_each_finding() {
     let (home, folder) = home();
     let ktap = said(&home, &["2026-11-27", "--ktap"]);
     assert!(
-        ktap.starts_with("KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: dimm-and-cpu\n    1..7\n")
+        ktap.starts_with("KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: dimm-and-cpu\n    1..9\n")
     );
     assert!(
-        ktap.contains("\n    not ok 1 the verdict\n") && ktap.contains("\n    ok 4 planted bugs are found\n")
+        ktap.contains("\n    not ok 1 the verdict\n") && ktap.contains("\n    ok 6 planted bugs are found\n")
     );
     assert!(ktap.ends_with("\nnot ok 1 dimm-and-cpu\n"), "{ktap}");
     let junit = said(&home, &[folder.to_str().unwrap(), "--junit"]);
     assert!(
         junit.contains(
-            "<testsuite name=\"dimm-and-cpu\" tests=\"7\" skipped=\"0\" errors=\"0\" failures=\"3\""
+            "<testsuite name=\"dimm-and-cpu\" tests=\"9\" skipped=\"0\" errors=\"0\" failures=\"3\""
         ),
         "{junit}"
     );
@@ -98,7 +98,10 @@ fn ci_files_have_each_expectation_and_each_finding() {
     );
     let annotations = said(&home, &["last", "--github-annotations"]);
     assert_eq!(annotations.lines().count(), 3, "{annotations}");
-    assert!(annotations.lines().all(|line| line.starts_with("::error title=")), "{annotations}");
+    assert!(
+        annotations.lines().filter(|line| line.starts_with("::error file=")).count() == 2,
+        "{annotations}"
+    );
     let screen = said(&home, &["last"]);
     assert!(screen.contains("REGRESSED   2 new, 0 fixed, 0 common"), "{screen}");
     let coloured = |name: &str| {
@@ -135,6 +138,16 @@ fn results_are_as_the_published_schema_says() {
     }
     let published = std::fs::read_to_string(&path).unwrap();
     assert!(published == made, "HOTPLUG_WRITE_SCHEMA=1 cargo test --test report writes {}", path.display());
+    let events = path.with_file_name("events.schema.json");
+    let made = format!("{:#}\n", hotplug::present::stream::schema());
+    if std::env::var_os("HOTPLUG_WRITE_SCHEMA").is_some() {
+        std::fs::write(&events, &made).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&events).unwrap() == made,
+        "HOTPLUG_WRITE_SCHEMA=1 writes {}",
+        events.display()
+    );
     let validator = jsonschema::validator_for(&serde_json::from_str(&published).unwrap()).unwrap();
     let mut runs = 0;
     for run in std::fs::read_dir(kept_runs()).unwrap() {

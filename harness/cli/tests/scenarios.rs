@@ -52,7 +52,7 @@ fn run(scenario: &Path) -> Result<(), Failed> {
     let run = Run::new();
     let name = scenario.file_stem().unwrap().to_str().unwrap();
     let mut command = run.compare();
-    command.arg("--scenario").arg(scenario).args(["--trials", "1"]);
+    command.arg("--scenario").arg(scenario).args(["--same", "--trials", "1"]);
     if WIDE.contains(&name) {
         command.arg("--wide");
     }

@@ -20,6 +20,8 @@ mod kept;
 mod portfolio;
 #[path = "toy/rounds.rs"]
 mod rounds;
+#[path = "toy/settled.rs"]
+mod settled;
 #[path = "toy/shrink.rs"]
 mod shrink;
 #[path = "common/toy.rs"]

@@ -12,6 +12,7 @@ use crate::events::{Builds, RunEvent};
 use crate::kernel::{Kernel, PairRequest, build_counted, still_asks_for};
 use crate::record::{Run, RunFolder, StartMethod};
 use crate::spec::AnalysesSpec;
+use crate::trial::checkpoint;
 use crate::trial::{
     Happened, PriorTrials, ScenarioOfTrial, TrialContext, TrialPlan, TrialSetup, TrialStart, run_all,
 };
@@ -128,16 +129,18 @@ impl Prepared {
     /// starts its trials as before.
     pub(crate) async fn settle_start(&mut self, env: &Env<'_>) -> Result<Vec<TrialStart>> {
         let notes = self.run.scenarios();
-        let mut starts = Vec::new();
+        let mut starts: Vec<TrialStart> = Vec::new();
         for part in &self.parts {
             let name = &part.context.scenario.name;
             let earlier = notes.iter().find(|note| note.name == *name).and_then(|note| note.start.clone());
             let start = if let Some(StartMethod::Cold { why }) = &earlier {
                 TrialStart::Cold { why: why.clone() }
+            } else if let [TrialStart::Cold { why }, ..] = starts.as_slice()
+                && checkpoint::is_failed_boot(why)
+            {
+                // Its trials show whether a kernel does not boot at all.
+                TrialStart::Cold { why: why.clone() }
             } else {
-                if self.parts.len() > 1 {
-                    env.note("start", name);
-                }
                 let evidence = part.of_trial.below(self.folder.checkpoints());
                 environment::start(self.run.plan.cold, &part.context, &evidence, env).await?
             };

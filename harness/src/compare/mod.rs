@@ -2,6 +2,7 @@
 //! pure: it works from records alone.
 
 mod again;
+mod boot;
 mod control;
 mod coverage;
 mod evidence;
@@ -12,6 +13,7 @@ mod verdict;
 mod weight;
 
 pub use again::{Recurrence, Replays};
+pub use boot::NoBoot;
 pub use control::Control;
 pub use coverage::{ChangedLine, Coverage, FileCoverage, SideCounts};
 pub use finding::{Class, Count, Finding, SeenIn};

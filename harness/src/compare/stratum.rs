@@ -7,6 +7,7 @@ use hotplug_statistics::detectable_rate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::boot::Boots;
 use crate::event_log::OperationOutcome;
 use crate::scenario::{Expect, Operation};
 use crate::trial::{TrialOutcome, TrialRecord};
@@ -101,6 +102,9 @@ pub(super) struct Stratum {
     /// Trials that hung.
     #[serde(default)]
     hung: Sides<u32>,
+    /// How its trials booted.
+    #[serde(default)]
+    pub(super) boots: Sides<Boots>,
     /// Trials of kernels that have lockdep.
     with_lockdep: Sides<u32>,
     /// The kinds of operation that were planned, such as `unplug dimm`, and those that were done at
@@ -123,6 +127,7 @@ impl Stratum {
             self.spoilt.of_mut(record.side).get_or_insert_with(|| record.why.clone());
             return false;
         }
+        self.boots.of_mut(record.side).add(record);
         tally.trials += 1;
         tally.guests += u32::from(record.round == 1);
         tally.not_at_rest += u32::from(record.left_over.is_some());
@@ -152,6 +157,7 @@ impl Stratum {
     pub(super) fn merge(&mut self, later: Self) {
         for side in Side::BOTH {
             self.tally.of_mut(side).merge(*later.tally.of(side));
+            self.boots.of_mut(side).merge(*later.boots.of(side));
             *self.with_lockdep.of_mut(side) += later.with_lockdep.of(side);
             *self.hung.of_mut(side) += later.hung.of(side);
         }

@@ -8,6 +8,7 @@ use hotplug_statistics::{Table, stratified_two_sided};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::boot::{Boots, NoBoot};
 use super::evidence::Evidence;
 use super::finding::{Class, Count, Finding, SeenIn};
 use super::stratum::{ScenarioTally, Stratum, Tally};
@@ -74,6 +75,9 @@ pub struct Judgement {
     pub remarks: Vec<String>,
     /// The results of the holds; `None` if the scenario has none.
     pub race: Option<Race>,
+    /// A kernel that does not boot.
+    #[serde(default)]
+    pub no_boot: Option<NoBoot>,
 }
 
 impl Judgement {
@@ -138,7 +142,14 @@ impl Judge {
 
     /// The verdict over the trials so far.
     pub fn judgement(&self) -> Judgement {
-        let findings = self.evidence.findings();
+        let mut findings = self.evidence.findings();
+        let no_boot = self.no_boot();
+        if no_boot.as_ref().is_some_and(|told| told.side == Some(Side::After)) {
+            // Every boot of the one kernel shows it, and no boot of the other: that is no chance.
+            for finding in findings.iter_mut().filter(|f| f.known.is_none() && f.class == Class::New) {
+                finding.decided |= finding.after.seen == finding.after.trials;
+            }
+        }
         let (verdict, reason) = self.decide(&findings);
         let race = Some(&self.race).filter(|race| !race.is_empty()).cloned();
         let of = |(scenario, stratum): (&String, &Stratum)| ScenarioTally {
@@ -154,7 +165,17 @@ impl Judge {
             scenarios: self.strata.iter().map(of).collect(),
             remarks: self.evidence.remarks(),
             race,
+            no_boot,
         }
+    }
+
+    /// Whether a kernel does not boot in any trial. More trials would show nothing else.
+    pub fn no_boot(&self) -> Option<NoBoot> {
+        let mut all: Sides<Boots> = Sides::default();
+        for (stratum, side) in self.strata.values().flat_map(|one| Side::BOTH.map(|side| (one, side))) {
+            all.of_mut(side).merge(*stratum.boots.of(side));
+        }
+        NoBoot::of(&all)
     }
 
     /// How the trials so far ended. The detectable rate is that of the scenario with the fewest
@@ -270,6 +291,11 @@ impl Judge {
 
     fn decide(&self, findings: &[Finding]) -> (Option<Verdict>, String) {
         let tally = self.tally();
+        if let Some(told) = self.no_boot() {
+            let verdict =
+                if told.side == Some(Side::After) { Verdict::Regressed } else { Verdict::Inconclusive };
+            return (Some(verdict), told.to_string());
+        }
         for side in Side::BOTH {
             let t = tally.of(side);
             if t.all() == 0 {

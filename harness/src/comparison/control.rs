@@ -11,6 +11,7 @@ use crate::analysis::{Analysis, Kernels, Prepared};
 use crate::compare::{Class, Control, Judgement, Weight};
 use crate::conclusion::{Case, CaseOutcome, Conclusion, Conclusions, unavailable_line};
 use crate::environment::Env;
+use crate::events::Labelled;
 use crate::kernel::PairSpec;
 use crate::known_bugs::{Entry, SeriesPatches, Suite};
 use crate::release::Release;
@@ -135,8 +136,9 @@ async fn control(prepared: &Prepared, env: &Env<'_>) -> Result<Control> {
     };
     // Only if the sources are unchanged since the run began.
     prepared.kernels_again(env).await?;
-    env.note("control", "");
-    let finished = compare_inner(&spec, env).await?;
+    env.note(ControlAnalysis::NAME, "plants bugs into the before kernel, and looks for them");
+    let events = Labelled { label: ControlAnalysis::NAME, events: env.events };
+    let finished = compare_inner(&spec, &Env { events: &events, ..*env }).await?;
     let reports = &finished.result.reports;
     let seen = |entry: &Entry| match entry.card.on.get(series) {
         Some(SeriesPatches::There { expect, .. }) => {

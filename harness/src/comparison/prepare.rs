@@ -1,34 +1,91 @@
 //! Prepares all that a comparison needs before its first trial: kernels, machine, scenario and
 //! folder, for a new run or a continued one.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use futures::future::LocalBoxFuture;
 use hotplug_kreport::KnownIssues;
 use hotplug_side::{Side, Sides};
 
+use super::run::Finished;
 use super::scenarios::{
-    Fitting, asked, chosen, contexts, fit, planned, run_hash, run_name, with_places, workers,
+    Chosen, Fitting, asked, chosen, contexts, fit, planned, run_hash, run_name, with_places, workers,
 };
+use super::{inputs, settled};
 use crate::analysis::{Prepared, ScenarioPart, counts_instructions, fits_exactly};
 use crate::compare::Judge;
 use crate::environment::{self, Env, HostEnv};
-use crate::kernel::{KernelPair, PairSpec};
-use crate::record::{Run, RunFolder, RunPlan, SCHEMA, read_run};
+use crate::host::AcceleratorRequest;
+use crate::kernel::{KernelPair, PairSpec, SeriesNote, Wanted};
+use crate::record::{
+    HostRecord, KernelNote, Run, RunFolder, RunPlan, SCHEMA, ScenarioNote, read_result, read_run,
+};
 use crate::scenario::{Clock, Seed};
 use crate::spec::{ComparisonSpec, ResumeSpec};
 use crate::trial::{self, PriorTrials, ScenarioOfTrial};
 use crate::{Error, Result};
 
+/// A comparison that was prepared.
+#[derive(Debug)]
+pub enum Preparation {
+    /// Its trials decide.
+    Trials(Box<Prepared>),
+    /// Its verdict is known without any trial: both kernels are the same, or the after kernel does
+    /// not compile.
+    Settled(Box<Finished>),
+}
+
+impl From<Prepared> for Preparation {
+    fn from(prepared: Prepared) -> Self {
+        Self::Trials(Box::new(prepared))
+    }
+}
+
 /// Prepares a new run. Every error that can be found without a kernel is found before one is built.
 ///
 /// Fails with a user error if a patch, source, scenario or option cannot be used. No folder is left
 /// behind then.
-pub fn prepare<'a>(spec: &'a ComparisonSpec, env: &'a Env<'a>) -> LocalBoxFuture<'a, Result<Prepared>> {
-    Box::pin(begin(spec, env))
+pub fn prepare<'a>(spec: &'a ComparisonSpec, env: &'a Env<'a>) -> LocalBoxFuture<'a, Result<Preparation>> {
+    Box::pin(settle_or_begin(spec, env))
 }
 
-async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
+async fn settle_or_begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Preparation> {
+    let checked = check(spec, env).await?;
+    let (named, pair) = match kernels(spec, env).await {
+        Ok(found) => found,
+        Err(error) => {
+            let finished = settled::does_not_compile(spec, &checked, error, env).await?;
+            return Ok(Preparation::Settled(Box::new(finished)));
+        }
+    };
+    let request = named.request()?;
+    // A kernel that is to be built twice was asked for twice.
+    let is_asked = matches!(request.before, Wanted::Build { .. }) && request.before == request.after;
+    if !spec.even_if_identical && !is_asked && pair.is_identical()? {
+        let finished = settled::identical(spec, &checked, named, pair, env)?;
+        return Ok(Preparation::Settled(Box::new(finished)));
+    }
+    Ok(ready(spec, checked, named, pair, env).await?.into())
+}
+
+/// Prepares a run whose trials run in any case.
+pub(super) async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
+    let checked = check(spec, env).await?;
+    let (named, pair) = kernels(spec, env).await?;
+    ready(spec, checked, named, pair, env).await
+}
+
+/// What a new run needs beside its kernels.
+pub(super) struct Checked {
+    pub(super) chosen: Vec<Chosen>,
+    pub(super) known: KnownIssues,
+    pub(super) host: &'static HostEnv,
+    wanted: AcceleratorRequest,
+    pub(super) series: SeriesNote,
+}
+
+/// Checks all that can be checked without a kernel.
+async fn check(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Checked> {
     let chosen = chosen(spec)?;
     let running = &spec.running;
     let wanted = asked(running, chosen.iter().map(|one| &one.scenario))?;
@@ -36,8 +93,23 @@ async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
         chosen.iter().try_for_each(|one| fits_exactly(&one.scenario))?;
     }
     let known = known_issues(running.known.as_deref())?;
-    let host = HostEnv::detect().await?;
-    let (named, pair) = kernels(spec, env).await?;
+    let series = SeriesNote::of(&spec.kernels, env.cancel).await?;
+    for note in &series.notes {
+        env.note("note", note);
+    }
+    Ok(Checked { chosen, known, host: HostEnv::detect().await?, wanted, series })
+}
+
+/// Prepares the trials of a run with these kernels.
+async fn ready(
+    spec: &ComparisonSpec,
+    checked: Checked,
+    named: PairSpec,
+    pair: KernelPair,
+    env: &Env<'_>,
+) -> Result<Prepared> {
+    let Checked { chosen, known, host, wanted, series } = checked;
+    let running = &spec.running;
     let probed = env.accelerator(host, wanted, &pair.before.image).await?;
     if spec.analyses.exact {
         counts_instructions(probed.accelerator)?;
@@ -53,48 +125,18 @@ async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
         note.left_out.iter().for_each(|why| judge.leave_out(&note.name, why));
     }
     let folder = RunFolder::create(&running.results, &name)?;
-    let run = Run {
-        schema: SCHEMA,
-        hotplug: env!("CARGO_PKG_VERSION").into(),
-        id: folder.id(),
-        started: jiff::Timestamp::now(),
-        command: env.command.to_vec(),
+    let parts_of_record = RunParts {
         host: host.note(&probed),
         kernels: Sides {
             before: environment::note(&kernels.before),
             after: environment::note(&kernels.after),
         },
-        patches: spec.kernels.patches.iter().map(|p| p.display().to_string()).collect(),
-        scenario: run_name(spec, &notes),
-        scenario_hash: run_hash(&notes),
-        trials: planned(&notes, trials.first),
         scenarios: notes,
-        initramfs_hash: blake3::hash(initramfs).to_hex().to_string(),
-        seed: Seed(running.seed.unwrap_or_else(rand::random)),
-        plan: RunPlan {
-            first: trials.first,
-            seconds: trials.seconds,
-            until_report: trials.until_report,
-            until_seen: trials.until_seen.clone(),
-            until_decided: trials.until_decided,
-            looks,
-            cold: running.cold,
-            rounds: running.rounds,
-            workers: workers(host, running.workers, parts.iter().map(|(scenario, _)| scenario)),
-            clock: if spec.analyses.exact { Clock::Exact } else { Clock::Wall },
-            boots: spec.analyses.boots,
-            sweep: spec.sweep.clone(),
-        },
-        spec: ComparisonSpec { kernels: named, ..spec.clone() }.absolute(),
-        start: None,
-        continued: Vec::new(),
-        replays: None,
+        series,
+        looks,
+        workers: workers(host, running.workers, parts.iter().map(|(scenario, _)| scenario)),
     };
-    // `run.json` is written last: a folder that has it has all inputs of the run.
-    let texts = chosen.iter().map(|one| (&one.scenario, one.text.as_str()));
-    environment::save_inputs(&folder, &run, texts, initramfs)?;
-    save_patches(&folder, spec)?;
-    folder.write("run.json", &run)?;
+    let run = record(spec, named, parts_of_record, &chosen, &folder, env)?;
     let base = contexts(host, parts, probed.accelerator, &kernels, &run, initramfs).await?;
     let parts = base
         .into_iter()
@@ -114,6 +156,73 @@ async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
         judge,
         earlier: 0.0,
     })
+}
+
+/// The parts of `run.json` that are not in the spec.
+pub(super) struct RunParts {
+    pub(super) host: HostRecord,
+    pub(super) kernels: Sides<KernelNote>,
+    pub(super) scenarios: Vec<ScenarioNote>,
+    pub(super) series: SeriesNote,
+    pub(super) looks: u32,
+    pub(super) workers: usize,
+}
+
+/// Writes the inputs of a run and its `run.json` into its folder.
+pub(super) fn record(
+    spec: &ComparisonSpec,
+    named: PairSpec,
+    parts: RunParts,
+    chosen: &[Chosen],
+    folder: &RunFolder,
+    env: &Env<'_>,
+) -> Result<Run> {
+    let RunParts { host, kernels, scenarios, series, looks, workers } = parts;
+    let initramfs = crate::image::initramfs()?;
+    let (trials, running) = (&spec.trials, &spec.running);
+    let kept = inputs::keep(folder.path(), ComparisonSpec { kernels: named, ..spec.clone() }.absolute())?;
+    let run = Run {
+        schema: SCHEMA,
+        hotplug: env!("CARGO_PKG_VERSION").into(),
+        id: folder.id(),
+        started: jiff::Timestamp::now(),
+        command: env.command.to_vec(),
+        settings: env.settings.to_vec(),
+        host,
+        kernels,
+        patches: spec.kernels.patches_as_given(),
+        series: series.patches,
+        notes: series.notes,
+        scenario: run_name(spec, &scenarios),
+        scenario_hash: run_hash(&scenarios),
+        trials: planned(&scenarios, trials.first),
+        scenarios,
+        initramfs_hash: blake3::hash(initramfs).to_hex().to_string(),
+        seed: Seed(running.seed.unwrap_or_else(rand::random)),
+        plan: RunPlan {
+            first: trials.first,
+            seconds: trials.seconds,
+            until_report: trials.until_report,
+            until_seen: trials.until_seen.clone(),
+            until_decided: trials.until_decided,
+            looks,
+            cold: running.cold,
+            rounds: running.rounds,
+            workers,
+            clock: if spec.analyses.exact { Clock::Exact } else { Clock::Wall },
+            boots: spec.analyses.boots,
+            sweep: spec.sweep.clone(),
+        },
+        spec: kept,
+        start: None,
+        continued: Vec::new(),
+        replays: None,
+    };
+    // `run.json` is written last: a folder that has it has all inputs of the run.
+    let texts = chosen.iter().map(|one| (&one.scenario, one.text.as_str()));
+    environment::save_inputs(folder, &run, texts, initramfs)?;
+    folder.write("run.json", &run)?;
+    Ok(run)
 }
 
 /// The two kernels, and the spec with their source resolved.
@@ -139,6 +248,9 @@ pub fn resume<'a>(spec: &'a ResumeSpec, env: &'a Env<'a>) -> LocalBoxFuture<'a, 
 async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
     let path = &*spec.run;
     let mut run = read_run(path)?;
+    if let Some(settled) = read_result(path).ok().and_then(|result| result.settled) {
+        return Err(Error::user(format!("{} has no trials to continue: {settled}", path.display())));
+    }
     if let Some(original) = &run.replays {
         return Err(Error::user(format!("{} contains replays, which cannot be continued", path.display()))
             .help(format!("hotplug replay {}", original.display())));
@@ -222,43 +334,16 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
 
 /// The name of the run: its first patch, or what it compares otherwise.
 fn name(spec: &PairSpec, pair: &KernelPair) -> String {
-    match (spec.patches.first(), &spec.after) {
-        (Some(patch), _) => {
-            patch.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
-        }
-        (None, Some(revision)) => revision.clone(),
-        (None, None) if pair.same_image() => "same".into(),
-        (None, None) => "images".into(),
-    }
+    change_name(spec).unwrap_or_else(|| if pair.same_image() { "same" } else { "images" }.to_owned())
 }
 
-/// Copies the patches and the known issues into the run's folder.
-fn save_patches(folder: &RunFolder, spec: &ComparisonSpec) -> Result<()> {
-    if let Some(known) = &spec.running.known {
-        fs_err::copy(known, folder.path().join("known.toml"))?;
-    }
-    let patches = folder.path().join("patches");
-    for patch in spec.kernels.base_patches.iter().chain(&spec.kernels.patches) {
-        fs_err::create_dir_all(&patches)?;
-        for file in walkdir::WalkDir::new(patch).sort_by_file_name().into_iter().filter_map(Result::ok) {
-            if file.file_type().is_file() {
-                fs_err::copy(file.path(), free_name(&patches, file.path()))?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A free path in `folder`, because two patches may have the same file name.
-fn free_name(folder: &Path, file: &Path) -> PathBuf {
-    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut path = folder.join(&name);
-    let mut number = 2;
-    while path.exists() {
-        path = folder.join(format!("{number}-{name}"));
-        number += 1;
-    }
-    path
+/// The name of the first patch, or of the after revision.
+pub(super) fn change_name(spec: &PairSpec) -> Option<String> {
+    let patch = spec
+        .patches
+        .first()
+        .map(|patch| patch.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()));
+    patch.or_else(|| spec.after.clone())
 }
 
 /// Reads the file of known issues, if one is given. Today's date decides which entries have

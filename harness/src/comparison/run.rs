@@ -11,7 +11,7 @@ use hotplug_side::{Side, Sides};
 use tracing::Instrument;
 
 use super::deal::Shares;
-use super::prepare::prepare;
+use super::prepare::{Preparation, begin};
 use super::refine::{following, refine};
 use super::rounds::rounds;
 use crate::analysis::Prepared;
@@ -21,7 +21,8 @@ use crate::environment::Env;
 use crate::events::{Inner, RunEvent};
 use crate::kernel::Kernel;
 use crate::record::{Run, RunFolder, RunResult};
-use crate::spec::{AnalysisRequest, ComparisonSpec};
+use crate::spec::{AnalysesSpec, AnalysisRequest, ComparisonSpec};
+use crate::text::harmless;
 use crate::trial::{Again, Happened, Instruments, TrialSetup, TrialsRun, run_all};
 use crate::{Error, Result};
 
@@ -34,8 +35,8 @@ pub struct Finished {
     pub result: RunResult,
     /// The judge of its trials, which can be merged with others.
     pub judge: Judge,
-    /// The two kernels, held so that no `prune` removes them.
-    pub kernels: Sides<Kernel>,
+    /// Its kernels, held so that no `prune` removes them. A kernel that does not compile is missing.
+    pub kernels: Vec<Kernel>,
     /// Seconds before the first trial, most of them for checkpoints.
     pub start_seconds: f64,
     /// Why not all trials ran. The result covers those that did.
@@ -47,7 +48,7 @@ pub struct Finished {
 pub(crate) async fn run_inner(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
     prepared.analyses.control = AnalysisRequest::Omitted;
     let inner = Inner(env.events);
-    let finished = run(prepared, &Env { events: &inner, ..*env }).await?;
+    let finished = run_trials_of(prepared, &Env { events: &inner, ..*env }).await?;
     match finished.stopped {
         None => Ok(finished),
         Some(error) => Err(error),
@@ -56,14 +57,21 @@ pub(crate) async fn run_inner(mut prepared: Prepared, env: &Env<'_>) -> Result<F
 
 /// Prepares a comparison from its spec, and runs it inside another run.
 pub(crate) async fn compare_inner(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Finished> {
-    run_inner(prepare(spec, env).await?, env).await
+    run_inner(begin(spec, env).await?, env).await
 }
 
 /// Runs the remaining trials, judges all of them, runs the analyses, and writes `result.json`.
 ///
 /// Fails if the result could not be written. Any other reason that ends the trials early is in
 /// `stopped`.
-pub fn run<'a>(prepared: Prepared, env: &'a Env<'a>) -> LocalBoxFuture<'a, Result<Finished>> {
+pub fn run<'a>(prepared: Preparation, env: &'a Env<'a>) -> LocalBoxFuture<'a, Result<Finished>> {
+    match prepared {
+        Preparation::Trials(prepared) => run_trials_of(*prepared, env),
+        Preparation::Settled(finished) => Box::pin(std::future::ready(Ok(*finished))),
+    }
+}
+
+fn run_trials_of<'a>(prepared: Prepared, env: &'a Env<'a>) -> LocalBoxFuture<'a, Result<Finished>> {
     let span = tracing::debug_span!("run", id = prepared.run.id);
     Box::pin(to_the_end(prepared, env).instrument(span))
 }
@@ -85,6 +93,11 @@ async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
     let Judged { mut ran, planned, seconds, start_seconds } = run_trials(&mut prepared, env).await?;
     find_lines(&prepared.kernels, &mut prepared.judge);
     let mut judgement = prepared.judge.judgement();
+    if let Some(told) = &mut judgement.no_boot {
+        told.console = console_of(&prepared.folder, told.shown_by());
+        // The other analyses would build and boot more of these kernels.
+        prepared.analyses = AnalysesSpec::none();
+    }
     if let Some(error) = &ran.stopped {
         let done = judgement.tally.before.all() + judgement.tally.after.all();
         let planned = planned.map_or_else(String::new, |n| format!(" of {n}"));
@@ -114,7 +127,7 @@ async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
             folder: prepared.folder,
             result,
             judge: prepared.judge,
-            kernels: prepared.kernels,
+            kernels: vec![prepared.kernels.before, prepared.kernels.after],
             start_seconds,
             stopped,
         }),
@@ -138,6 +151,7 @@ async fn run_trials(prepared: &mut Prepared, env: &Env<'_>) -> Result<Judged> {
             || plan.until_seen.as_deref().is_some_and(|called| judge.seen(called).seen > 0)
             || plan.until_decided && judge.is_settled(planned.as_ref().unwrap_or(&BTreeMap::new()))
             || shares.are_hopeless(judge)
+            || judge.no_boot().is_some()
     };
     let over = shares.is_empty() || enough(&prepared.judge, prepared.earlier, &shares);
     let mut judged = Judged { planned: count, seconds: prepared.earlier, ..Judged::default() };
@@ -163,7 +177,7 @@ async fn run_trials(prepared: &mut Prepared, env: &Env<'_>) -> Result<Judged> {
     let began = Instant::now();
     let (mut all, mut done) = (count, u64::from(done));
     for look in 1..=plan.looks.max(1) {
-        env.events.event(&RunEvent::TrialsBegin { all, done });
+        env.events.event(&RunEvent::TrialsBegin { label: "trials", all, done });
         let judge = Mutex::new(&mut prepared.judge);
         let tell = |happened: Happened| {
             env.events.event(&RunEvent::Trial(&happened));
@@ -194,6 +208,27 @@ async fn run_trials(prepared: &mut Prepared, env: &Env<'_>) -> Result<Judged> {
     }
     judged.seconds += began.elapsed().as_secs_f64();
     Ok(judged)
+}
+
+/// The last lines of the console of the side's first trial.
+fn console_of(folder: &RunFolder, side: Side) -> Vec<String> {
+    /// As many as a panic has with its call trace.
+    const LINES: usize = 20;
+    let mut trials: Vec<_> = fs_err::read_dir(folder.trials())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().contains(&side.to_string()))
+        })
+        .collect();
+    trials.sort();
+    let text = trials.first().and_then(|trial| fs_err::read(trial.join("serial.log")).ok());
+    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = &lines[lines.len().saturating_sub(LINES)..];
+    last.iter().map(|line| harmless(line, 400)).collect()
 }
 
 /// Adds file, line and inlined callers to the frames of all reports, from the vmlinux of the kernel

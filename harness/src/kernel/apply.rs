@@ -96,15 +96,7 @@ pub(crate) async fn overlay(
             changes.push(Change { path: path.clone(), now });
         }
     }
-    if changes.is_empty() && !patches.is_empty() {
-        return Err(Error::user(format!("{} changes nothing in this source", names(patches)))
-            .help("check that it is the right patch; the patches of a series may revert one another"));
-    }
     Ok(Overlay { changes })
-}
-
-fn names(patches: &[Patch]) -> String {
-    patches.iter().map(|patch| patch.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 async fn apply_one(patch: &Patch, work: &Path, scratch: &Path, cancel: &CancellationToken) -> Result<()> {
@@ -237,12 +229,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_a_missing_file_and_a_patch_without_effect() {
+    async fn names_a_missing_file_and_applies_a_revert() {
         let elsewhere = GOOD.replace("mm/f.c", "mm/none.c");
         let error = run(&[&elsewhere]).await.unwrap_err();
         assert!(error.to_string().starts_with("p0 does not apply: this source has no mm/none.c"), "{error}");
         let back = "--- a/mm/f.c\n+++ b/mm/f.c\n@@ -2,3 +2,3 @@\n {\n-\tlock();\n+\tlock_everything();\n \twork();\n";
-        let error = run(&[GOOD, back]).await.unwrap_err();
-        assert!(error.to_string().contains("p0, p1 changes nothing"), "{error}");
+        // Compared with the patch alone, the pair differs.
+        assert_eq!(run(&[GOOD, back]).await.unwrap(), Overlay::default());
     }
 }

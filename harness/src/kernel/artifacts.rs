@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{Flock, FlockArg};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
 use crate::arch::GUEST;
+use crate::{Error, Result};
 
 use super::base::Basis;
 use super::cache::Cache;
@@ -52,7 +53,7 @@ impl fmt::Display for KernelId {
 }
 
 /// One patch that a kernel was built with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PatchRecord {
     /// The file that contained the patch.
     pub file: String,
@@ -174,6 +175,13 @@ impl KernelPair {
     pub fn same_image(&self) -> bool {
         self.before.image_hash == self.after.image_hash
     }
+
+    /// Whether guests of both sides run the same code: the images are identical, and so are the
+    /// modules that the guests load.
+    pub fn is_identical(&self) -> Result<bool> {
+        let modules = |kernel: &Kernel| kernel.modules.as_ref().map(fs_err::read).transpose();
+        Ok(self.same_image() && modules(&self.before)? == modules(&self.after)?)
+    }
 }
 
 impl Kernel {
@@ -226,9 +234,19 @@ impl Kernel {
         self.record.as_ref().map_or(&[], |record| &record.lacks)
     }
 
-    /// Makes a kernel of an image that the user gives. The image is used in place.
-    pub(crate) fn given(file: &Path) -> Result<Self> {
+    /// Makes a kernel of an image that the user gives. The image is used in place. Its vmlinux is
+    /// `symbols`, or the one beside it.
+    pub(crate) fn given(file: &Path, symbols: Option<&Path>) -> Result<Self> {
         let release = image::release(file)?;
+        let vmlinux = match symbols {
+            None => image::vmlinux_beside(file)?,
+            Some(symbols) if image::is_of(symbols, file)? => Some(fs_err::canonicalize(symbols)?),
+            Some(symbols) => {
+                let (symbols, file) = (symbols.display(), file.display());
+                return Err(Error::user(format!("{symbols} is not the vmlinux of {file}"))
+                    .help("give the vmlinux of the same build"));
+            }
+        };
         let hash = blake3::hash(&fs_err::read(file)?);
         Ok(Self {
             id: KernelId::new(hash),
@@ -236,7 +254,7 @@ impl Kernel {
             image_hash: hash.to_hex().to_string(),
             release,
             built: Built::Given,
-            vmlinux: None,
+            vmlinux,
             system_map: None,
             config: None,
             modules: None,
@@ -276,7 +294,7 @@ pub fn recall(cache: &Cache, id: &str, image: &Path, image_hash: &str) -> Result
     if let Some(kernel) = cached.filter(|kernel| same(&kernel.image)) {
         return Ok(Some(kernel));
     }
-    same(image).then(|| Kernel::given(image)).transpose()
+    same(image).then(|| Kernel::given(image, None)).transpose()
 }
 
 /// Loads the kernel `id` from the cache. Returns `None` if the cache does not have it.

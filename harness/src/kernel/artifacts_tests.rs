@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::kernel::{Prune, list, prune};
+use crate::bytes::Bytes;
+use crate::kernel::{Prune, list, prune, sizes};
 
 fn record(id: &KernelId) -> Record {
     Record {
@@ -69,6 +70,21 @@ fn prunes_by_age_and_never_one_in_use() {
     assert_eq!((pruned.removed, pruned.in_use), (vec![cache.kernel(&two)], vec![cache.kernel(&one)]));
     drop(held);
     assert_eq!(prune(folder.path(), Prune::All).unwrap().removed.len(), 1);
+}
+
+#[test]
+fn prunes_to_a_size_what_was_not_used_for_longest() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = Cache::open(folder.path()).unwrap();
+    let (one, two) = (installed(&cache, "one"), installed(&cache, "two"));
+    let long_ago = SystemTime::now() - Duration::from_secs(100_000);
+    let file = std::fs::File::options().write(true).open(cache.kernel(&two).join(RECORD)).unwrap();
+    file.set_modified(long_ago).unwrap();
+    let whole: u64 = sizes(folder.path()).iter().map(|(_, bytes)| bytes).sum();
+    assert!(prune(folder.path(), Prune::To(Bytes(whole + 1000))).unwrap().removed.is_empty());
+    let pruned = prune(folder.path(), Prune::To(Bytes(whole - 1))).unwrap();
+    assert_eq!(pruned.removed, [cache.kernel(&two)]);
+    assert!(cache.kernel(&one).exists());
 }
 
 #[test]

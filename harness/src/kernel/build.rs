@@ -87,7 +87,9 @@ pub fn build_pair<'a>(
         let mut plans = Vec::new();
         for (which, side) in [(Side::Before, &request.before), (Side::After, &request.after)] {
             match side {
-                Wanted::Ready(file) => given.push((which, Kernel::given(file)?)),
+                Wanted::Ready { image, symbols } => {
+                    given.push((which, Kernel::given(image, symbols.as_deref())?));
+                }
                 Wanted::Packaged(package) => given.push((which, package.kernel(cache, cancel).await?)),
                 Wanted::Build { source, patches } => plans.push(context.plan(which, source, patches).await?),
             }
@@ -155,7 +157,9 @@ pub async fn still_asks_for(
     let context = Context::new(cache, request, &IgnoreBuild, cancel).await?;
     for (which, side) in [(Side::Before, &request.before), (Side::After, &request.after)] {
         let (id, source) = match side {
-            Wanted::Ready(file) => (Kernel::given(file)?.id, file.display().to_string()),
+            Wanted::Ready { image, symbols } => {
+                (Kernel::given(image, symbols.as_deref())?.id, image.display().to_string())
+            }
             Wanted::Packaged(package) => (package.id().await?, package.path.display().to_string()),
             Wanted::Build { source, patches } => {
                 (context.plan(which, source, patches).await?.id, source.to_string())
@@ -504,7 +508,7 @@ impl Run<'_> {
                 let text = String::from_utf8_lossy(&fs_err::read(*log_path)?).into_owned();
                 let patched = if plan.patches.is_empty() { "" } else { ", with its patches," };
                 let what = format!("the {} kernel ({}{patched})", plan.which, plan.located.name);
-                Err(failed_make(&what, &text, make.source, &kept))
+                Err(failed_make(plan.which, &what, &text, make.source, &kept))
             }
             Ended::Cancelled { orderly } => {
                 if orderly {

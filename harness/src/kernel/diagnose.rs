@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
+use hotplug_side::Side;
 use regex::Regex;
 
 use crate::Error;
+use crate::error::FailedBuild;
 
 use super::command;
 
@@ -44,11 +46,18 @@ pub(crate) fn kbuild_step(line: &str) -> Option<(&str, &str)> {
     (upper && step.starts_with(|first: char| first.is_ascii_uppercase())).then(|| (step, object.trim_start()))
 }
 
-/// The error for a failed make. `what` names the kernel, and `kept` is the path of the log.
-pub(crate) fn failed_make(what: &str, log: &str, source: &Path, kept: &Path) -> Error {
+/// The error for a failed make. `what` names the kernel of `side`, and `kept` is the path of the
+/// log.
+pub(crate) fn failed_make(side: Side, what: &str, log: &str, source: &Path, kept: &Path) -> Error {
     let tail = || {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(SHOWN)..].join("\n")
+    };
+    let build = |first: &str, lines: &str| FailedBuild {
+        side,
+        first: first.to_owned(),
+        lines: lines.lines().map(str::to_owned).collect(),
+        log: kept.to_owned(),
     };
     let see = format!("the whole log is {}", kept.display());
     if let Some(line) = log.lines().find(|line| line.contains("No space left on device")) {
@@ -72,12 +81,15 @@ pub(crate) fn failed_make(what: &str, log: &str, source: &Path, kept: &Path) -> 
             .help(format!("apt-get install build-essential flex bison bc libelf-dev libssl-dev; {see}"));
     }
     let Some(block) = first_error(log, source) else {
-        return Error::user(format!("make failed on {what}")).detail(tail()).help(see);
+        let failed = build("make failed", &tail());
+        return Error::user(format!("make failed on {what}")).detail(tail()).help(see).of_build(failed);
     };
     let first = block.iter().find(|line| ERROR.is_match(line)).cloned().unwrap_or_default();
+    let block = block.join("\n");
     Error::user(format!("{what} does not compile: {first}"))
-        .detail(block.join("\n"))
+        .detail(&block)
         .help(format!("correct the code; {see}"))
+        .of_build(build(&first, &block))
 }
 
 #[cfg(test)]
@@ -95,7 +107,7 @@ make[3]: *** [scripts/Makefile.build:250: mm/memory_hotplug.o] Error 1
 ";
 
     fn error(log: &str) -> Error {
-        failed_make("the after kernel", log, Path::new("/c/src"), Path::new("/f/x.log"))
+        failed_make(Side::After, "the after kernel", log, Path::new("/c/src"), Path::new("/f/x.log"))
     }
 
     #[test]
@@ -113,6 +125,12 @@ make[3]: *** [scripts/Makefile.build:250: mm/memory_hotplug.o] Error 1
     #[test]
     fn knows_whose_fault_it_was() {
         assert_eq!(error(LOG).exit_status(), 2);
+        let failed = error(LOG).failed_build().cloned().unwrap();
+        assert_eq!((failed.side, failed.lines.len()), (Side::After, 4));
+        assert!(failed.first.starts_with("mm/memory_hotplug.c:174:9: error: "), "{failed:?}");
+        for ours in ["fatal error: x: No space left on device\n", "/bin/sh: 1: flex: not found\n"] {
+            assert_eq!(error(ours).failed_build(), None, "the kernel is not at fault: {ours}");
+        }
         assert_eq!(error("fatal error: error writing to x.s: No space left on device\n").exit_status(), 4);
         assert_eq!(error("gcc: fatal error: Killed signal terminated program cc1\n").exit_status(), 4);
         let tool = error("/bin/sh: 1: flex: not found\n");

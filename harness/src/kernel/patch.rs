@@ -1,12 +1,14 @@
-//! Reads patches from a plain diff, a mail of `git format-patch`, an mbox, or a folder of these.
+//! Reads patches from a plain diff, a mail of `git format-patch`, an mbox, or a folder of these. Each
+//! file may be packed with gzip, xz or zstd.
 
 use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, Result};
+use crate::{Error, Result, unpack};
 
-use super::command;
+use super::thread::{Container, Series, choose};
+use super::{mbox, odd};
 
 /// One diff of a series, without its mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,19 +44,31 @@ pub(crate) struct Hunk {
 
 /// Reads the patches in `paths`, which are files and folders, in order.
 pub(crate) async fn read(paths: &[PathBuf], cancel: &CancellationToken) -> Result<Vec<Patch>> {
-    let mut patches = Vec::new();
+    Ok(series(paths, cancel).await?.patches)
+}
+
+/// The same, with what was left out of their mails and what they say about their source.
+pub(crate) async fn series(paths: &[PathBuf], cancel: &CancellationToken) -> Result<Series> {
+    let mut all = Series::default();
     for path in paths {
-        let mut found = Vec::new();
+        let mut mails = Vec::new();
         for file in files(path)? {
-            found.extend(read_file(&file, cancel).await?);
+            mails.extend(read_file(&file, cancel).await?);
         }
-        if found.is_empty() {
-            return Err(Error::user(format!("no diff in {}", path.display()))
-                .help("give a diff, a mail from `git format-patch`, an mbox, or a folder of them"));
+        let from = if path.is_dir() { Container::Folder } else { Container::File };
+        let found = choose(mails, from, &path.display().to_string())?;
+        if found.patches.is_empty() {
+            let error = Error::user(format!("no diff in {}", path.display()));
+            let error = if found.notes.is_empty() { error } else { error.detail(found.notes.join("\n")) };
+            return Err(
+                error.help("give a diff, a mail from `git format-patch`, an mbox, or a folder of them")
+            );
         }
-        patches.extend(found);
+        all.patches.extend(found.patches);
+        all.notes.extend(found.notes);
+        all.trailers = all.trailers.or(&found.trailers);
     }
-    Ok(patches)
+    Ok(all)
 }
 
 /// The diffs of the patches in `paths`, in order, without their mails.
@@ -89,7 +103,7 @@ pub async fn split(paths: &[PathBuf], folder: &Path, cancel: &CancellationToken)
 }
 
 /// A mail's subject without its leading `[PATCH]` or `[RFC]` tags.
-fn bare(subject: &str) -> String {
+pub(super) fn bare(subject: &str) -> String {
     let mut rest = subject.trim();
     while let Some((tag, after)) = rest.strip_prefix('[').and_then(|tag| tag.split_once(']')) {
         if !tag.contains("PATCH") && !tag.contains("RFC") {
@@ -125,9 +139,9 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs_err::read_dir(path)? {
         let file = entry?.path();
-        let known = file
-            .extension()
-            .is_some_and(|end| ["patch", "diff", "mbox"].iter().any(|known| end.eq_ignore_ascii_case(known)));
+        let known = file.extension().is_some_and(|end| {
+            ["patch", "diff", "mbox", "mbx", "eml"].iter().any(|known| end.eq_ignore_ascii_case(known))
+        });
         if known && file.is_file() {
             files.push(file);
         }
@@ -137,70 +151,19 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-async fn read_file(file: &Path, cancel: &CancellationToken) -> Result<Vec<Patch>> {
-    let bytes = fs_err::read(file).map_err(|error| Error::user(format!("cannot read the patch: {error}")))?;
-    if is_mail(&bytes) {
-        return read_mails(file, cancel).await;
-    }
-    let name = file.display().to_string();
-    Ok(parse(&name, None, &String::from_utf8_lossy(&bytes))?.into_iter().collect())
-}
-
-/// Whether `git mailsplit` can read the file.
-fn is_mail(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"From ")
-        || bytes.starts_with(b"From: ")
-        || bytes
-            .split(|&byte| byte == b'\n')
-            // An mbox from a web archive may start with any header. The header lines of a diff
-            // never look like these.
-            .take_while(|line| !line.trim_ascii().is_empty())
-            .any(|line| line.starts_with(b"Subject: ") || line.starts_with(b"Message-ID: "))
-}
-
-/// Splits mails and removes their headers, encodings and quoting, with git's own tools.
-async fn read_mails(file: &Path, cancel: &CancellationToken) -> Result<Vec<Patch>> {
-    let folder = tempfile::tempdir()?;
-    let split = command::git(folder.path())
-        .arg("mailsplit")
-        .arg("-b")
-        .arg(format!("-o{}", folder.path().display()))
-        .arg(std::path::absolute(file)?);
-    command::capture(split, cancel).await?.ok(|said| {
-        Error::user(format!("{} is not a mail or an mbox: {said}", file.display()))
-            .help("save it in the form that `git format-patch` writes")
-    })?;
-    let mut mails = Vec::new();
-    for entry in fs_err::read_dir(folder.path())? {
-        mails.push(entry?.path());
-    }
-    mails.sort();
-    let several = mails.len() > 1;
-    let mut patches = Vec::new();
-    for (index, mail) in mails.iter().enumerate() {
-        let (message, diff) = (folder.path().join("message"), folder.path().join("diff"));
-        let info = command::git(folder.path())
-            .args(["mailinfo", "-k"])
-            .arg(&message)
-            .arg(&diff)
-            .stdin(fs_err::File::open(mail)?.into_parts().0);
-        let said = command::capture(info, cancel).await?.ok(|said| {
-            Error::user(format!("mail {} of {} cannot be read: {said}", index + 1, file.display()))
-        })?;
-        let headers = String::from_utf8_lossy(&said).into_owned();
-        let subject = headers.lines().find_map(|line| line.strip_prefix("Subject: ")).map(str::to_owned);
-        let mut name = file.display().to_string();
-        if several {
-            name = format!("{name} (mail {}: {})", index + 1, subject.as_deref().unwrap_or("no subject"));
-        }
-        let text = fs_err::read(&diff)?;
-        patches.extend(parse(&name, subject, &String::from_utf8_lossy(&text))?);
-    }
-    Ok(patches)
+async fn read_file(file: &Path, cancel: &CancellationToken) -> Result<Vec<mbox::Mail>> {
+    let cannot =
+        |error: std::io::Error| Error::user(format!("cannot read the patch {}: {error}", file.display()));
+    let bytes = std::fs::read(file).and_then(|packed| unpack::unpack(&packed)).map_err(cannot)?;
+    mbox::read(file, &bytes, cancel).await
 }
 
 /// Parses the structure of a diff. Returns `None` if the text has no diff, such as a cover letter.
 pub(crate) fn parse(name: &str, subject: Option<String>, text: &str) -> Result<Option<Patch>> {
+    let text = odd::plain(text).map_err(|binary| {
+        Error::user(format!("{name} changes the binary file {binary}, but has not its content"))
+            .help("create it again with `git format-patch --binary`, or remove that part")
+    })?;
     let lines: Vec<&str> = text.lines().collect();
     let mut files: Vec<FileDiff> = Vec::new();
     let mut start = None;
@@ -234,8 +197,6 @@ pub(crate) fn parse(name: &str, subject: Option<String>, text: &str) -> Result<O
             file.hunks.push(Hunk { line: line_number, text: lines[at..end].join("\n") });
             at = end;
             continue;
-        } else if line == "GIT binary patch" {
-            return Err(Error::user(format!("{name} changes a binary file")).help("remove the binary part"));
         }
         at += 1;
     }

@@ -1,17 +1,22 @@
 //! Lists and prunes the cache.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::fcntl::FlockArg;
 use serde::Serialize;
 
+use crate::bytes::Bytes;
 use crate::{Error, Result};
 
 use super::artifacts::{RECORD, Record, read_record};
 use super::cache::Cache;
 use super::objects;
 use super::worktree::{remove_file, remove_tree, try_lock};
+
+/// The unit of `st_blocks` (stat(3type)).
+const BLOCK: u64 = 512;
 
 /// Extension of a folder that is being removed.
 const GONE: &str = "gone";
@@ -61,6 +66,8 @@ pub struct ListedTree {
 pub enum Prune {
     /// Everything that was not used for at least this long.
     Unused(Duration),
+    /// What was not used for longest, until the cache has at most this size.
+    To(Bytes),
     /// Everything, whatever the layout version of the cache.
     All,
 }
@@ -102,34 +109,39 @@ pub fn prune(root: &Path, what: Prune) -> Result<Pruned> {
         Cache::open(root)?;
     }
     let mut pruned = Pruned::default();
+    let mut all: Vec<(SystemTime, &str, PathBuf)> = Vec::new();
     for kind in KINDS {
         for folder in folders(&root.join(kind))? {
             if folder.extension().is_some_and(|end| end == GONE) {
                 // An earlier prune was killed.
                 remove_tree(&folder)?;
-                continue;
+            } else {
+                all.push((used(&folder), kind, folder));
             }
-            let old = match what {
-                Prune::All => true,
-                Prune::Unused(age) => used(&folder).elapsed().is_ok_and(|unused| unused >= age),
-            };
-            if !old {
-                continue;
-            }
-            let file = folder.join(if kind == "kernels" { RECORD } else { LOCK });
-            match try_lock(&file, FlockArg::LockExclusiveNonblock)? {
-                None => pruned.in_use.push(folder),
-                Some(lock) => {
-                    pruned.bytes += size(&folder);
-                    // The folder is renamed first, so that a kill during the removal leaves no
-                    // incomplete kernel under its name.
-                    let gone = folder.with_extension(GONE);
-                    fs_err::rename(&folder, &gone)?;
-                    remove_tree(&gone)?;
-                    drop(lock);
-                    pruned.removed.push(folder);
-                }
-            }
+        }
+    }
+    all.sort();
+    let mut left: u64 = sizes(root).iter().map(|(_, bytes)| bytes).sum();
+    for (used, kind, folder) in all {
+        let is_selected = match what {
+            Prune::All => true,
+            Prune::Unused(age) => used.elapsed().is_ok_and(|unused| unused >= age),
+            Prune::To(most) => left > most.0,
+        };
+        if is_selected {
+            let before = pruned.bytes;
+            remove(kind, folder, &mut pruned)?;
+            left = left.saturating_sub(pruned.bytes - before);
+        }
+    }
+    if let Prune::To(most) = what
+        && left > most.0
+    {
+        // Packages and logs of builds are quickly fetched or made again.
+        for name in ["failed", "sources"] {
+            let folder = root.join(name);
+            pruned.bytes += size(&folder);
+            remove_tree(&folder)?;
         }
     }
     if what == Prune::All {
@@ -144,6 +156,31 @@ pub fn prune(root: &Path, what: Prune) -> Result<Pruned> {
         }
     }
     Ok(pruned)
+}
+
+/// Removes a folder, unless a run uses it.
+fn remove(kind: &str, folder: PathBuf, pruned: &mut Pruned) -> Result<()> {
+    let file = folder.join(if kind == "kernels" { RECORD } else { LOCK });
+    match try_lock(&file, FlockArg::LockExclusiveNonblock)? {
+        None => pruned.in_use.push(folder),
+        Some(lock) => {
+            pruned.bytes += size(&folder);
+            // The folder is renamed first, so that a kill during the removal leaves no incomplete
+            // kernel under its name.
+            let gone = folder.with_extension(GONE);
+            fs_err::rename(&folder, &gone)?;
+            remove_tree(&gone)?;
+            drop(lock);
+            pruned.removed.push(folder);
+        }
+    }
+    Ok(())
+}
+
+/// The size of each part of the cache in `root`, in bytes.
+pub fn sizes(root: &Path) -> Vec<(&'static str, u64)> {
+    let parts = KINDS.into_iter().chain(["sources", "failed", "accelerators"]);
+    parts.map(|part| (part, size(&root.join(part)))).collect()
 }
 
 fn folders(of: &Path) -> Result<Vec<PathBuf>> {
@@ -177,6 +214,7 @@ fn size(folder: &Path) -> u64 {
     files
         .filter_map(|entry| entry.metadata().ok())
         .filter(std::fs::Metadata::is_file)
-        .map(|meta| meta.len())
+        // The memory of a checkpoint is a sparse file.
+        .map(|meta| meta.blocks() * BLOCK)
         .sum()
 }

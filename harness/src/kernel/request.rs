@@ -12,7 +12,12 @@ use super::source::Source;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
     /// A bzImage that the user gives.
-    Ready(PathBuf),
+    Ready {
+        /// The bzImage.
+        image: PathBuf,
+        /// Its vmlinux. `None` means the one beside it, if there is one.
+        symbols: Option<PathBuf>,
+    },
     /// A distribution's kernel.
     Packaged(Package),
     /// A kernel to build.

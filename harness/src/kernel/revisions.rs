@@ -56,6 +56,10 @@ fn git(repo: &Path) -> Tool {
 
 /// The full name of a revision. Fails with a user error if the repository does not have it.
 pub async fn resolve(repo: &Path, name: &str, cancel: &CancellationToken) -> Result<String> {
+    if !repo.is_dir() {
+        return Err(Error::user(format!("there is no folder {}", repo.display()))
+            .help("give the kernel's git repository: --source FOLDER"));
+    }
     let asked = ["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{name}^{{commit}}")];
     let said = capture(git(repo).args(asked), cancel).await?.ok(|_| {
         Error::user(format!("{} has no revision {name}", repo.display()))

@@ -1,5 +1,6 @@
 //! The two kernels of a comparison, as a user names them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -9,7 +10,7 @@ use super::config::Config;
 use super::package::Package;
 use super::request::{Change, PairRequest, Wanted};
 use super::source::Source;
-use crate::Result;
+use crate::{Error, Result};
 
 /// The two kernels of a comparison. The default is the default source, unchanged, on both sides.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -34,9 +35,9 @@ pub struct PairSpec {
     pub before_package: Option<PathBuf>,
     /// The same of the after kernel.
     pub after_package: Option<PathBuf>,
-    /// The vmlinux of the before package, or the package that has it.
+    /// The vmlinux of the before image or package, or the package that has it.
     pub before_symbols: Option<PathBuf>,
-    /// The same of the after package.
+    /// The same of the after side.
     pub after_symbols: Option<PathBuf>,
     /// Config fragments over the harness's own. The last fragment that sets an option wins.
     pub config: Vec<PathBuf>,
@@ -50,6 +51,11 @@ pub struct PairSpec {
     /// Whether the kernels are wide: the harness's own fragment is followed by `wide.config`, which
     /// builds more of the code that registers callbacks of hotplug.
     pub wide: bool,
+    /// What the harness chose for the user, one sentence each.
+    pub notes: Vec<String>,
+    /// What the user gave in place of a patch file that was made of it, such as a message id.
+    #[serde(skip)]
+    pub given_as: BTreeMap<PathBuf, String>,
     /// Number of parallel compilations. `None` means the number of processors. It does not affect
     /// the kernels.
     #[serde(skip)]
@@ -66,10 +72,16 @@ impl PairSpec {
         let named = |text: String| {
             if Path::new(&text).exists() { path(text.into()).display().to_string() } else { text }
         };
+        // A folder with the name of a package does not take its place.
+        let source = |text: String| match Source::parse(&text) {
+            Ok(Source::Package { .. }) | Err(_) => text,
+            Ok(Source::Git { repo, revision }) => format!("{}@{revision}", path(repo).display()),
+            Ok(Source::Tarball(file) | Source::Directory(file)) => path(file).display().to_string(),
+        };
         Self {
             patches: all(self.patches),
             base_patches: all(self.base_patches),
-            source: self.source.map(named),
+            source: self.source.map(source),
             defconfig: self.defconfig.map(named),
             before_image: self.before_image.map(path),
             after_image: self.after_image.map(path),
@@ -159,6 +171,12 @@ impl PairSpec {
         spec
     }
 
+    /// The patches as the user gave them.
+    pub fn patches_as_given(&self) -> Vec<String> {
+        let name = |patch: &PathBuf| self.given_as.get(patch).cloned();
+        self.patches.iter().map(|patch| name(patch).unwrap_or_else(|| patch.display().to_string())).collect()
+    }
+
     /// Replaces a missing source, or `linux-source` without a version, by its full name if a source
     /// is needed. The default depends on the installed packages.
     pub fn with_source_named(mut self) -> Result<Self> {
@@ -190,6 +208,11 @@ impl PairSpec {
         let source = self.parsed_source()?;
         let (source, change) = match (&self.before, &self.after) {
             (Some(before), Some(after)) => (source.at(before)?, Change::Revision(after.clone())),
+            (None, Some(after)) if self.given()[0].is_some() => (source.at(after)?, Change::Nothing),
+            (None, Some(after)) => {
+                return Err(Error::user(format!("{after} is to be compared, but with what?"))
+                    .help("give the before revision, too"));
+            }
             _ if self.patches.is_empty() => (source, Change::Nothing),
             _ => (source, Change::Patches(self.patches.clone())),
         };
@@ -205,9 +228,15 @@ impl PairSpec {
         ];
         for (side, image, package, symbols) in sides {
             match (image, package) {
-                (Some(image), _) => *side = Wanted::Ready(image.clone()),
+                (Some(image), _) => {
+                    *side = Wanted::Ready { image: image.clone(), symbols: symbols.clone() };
+                }
                 (None, Some(path)) => {
                     *side = Wanted::Packaged(Package { path: path.clone(), symbols: symbols.clone() });
+                }
+                (None, None) if symbols.is_some() => {
+                    return Err(Error::user("symbols were given without an image or a package")
+                        .help("a kernel that hotplug builds has its own"));
                 }
                 (None, None) => {}
             }
@@ -227,6 +256,21 @@ impl PairSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_with_the_name_of_a_package_does_not_take_its_place() {
+        // This test's folder is that of the crate, which all tests of the crate share.
+        let name = "linux-source-0.0-shadow";
+        let folder = std::env::current_dir().unwrap().join(name);
+        fs_err::create_dir_all(&folder).unwrap();
+        let spec = |source: &str| PairSpec { source: Some(source.into()), ..PairSpec::default() };
+        let package = spec(name).absolute().source;
+        let path = spec(&format!("./{name}")).absolute().source;
+        fs_err::remove_dir(&folder).unwrap();
+        assert_eq!(package.as_deref(), Some(name));
+        assert!(Path::new(&path.unwrap()).is_absolute());
+        assert!(spec(".@HEAD").absolute().source.unwrap().starts_with('/'));
+    }
 
     #[test]
     fn words_name_the_same_pair_again() {

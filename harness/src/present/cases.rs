@@ -4,17 +4,19 @@
 //! The names are the same in every run, so that a CI system can track them. Each finding is an
 //! additional case, named by its signature.
 
-use hotplug_side::Sides;
+use hotplug_side::{Side, Sides};
 
-use crate::compare::{Class, Finding, ScenarioTally, Verdict, lacking};
+use crate::compare::{Class, Finding, NoBoot, ScenarioTally, Verdict, lacking};
 use crate::conclusion::{Case, CaseOutcome, Conclusion, LONGEST};
-use crate::record::RunResult;
+use crate::record::{RunResult, Settled};
 use crate::text::harmless;
 
 /// All cases of a comparison.
 pub fn cases(result: &RunResult) -> Vec<Case> {
     let mut all = vec![
         Case::new("the verdict", verdict(result)),
+        Case::new("it builds", builds(result)),
+        Case::new("it boots", boots(result)),
         Case::new("the trials ran", ran(result)),
         Case::new("lockdep was armed to the end", armed(result)),
     ];
@@ -34,7 +36,34 @@ fn verdict(result: &RunResult) -> CaseOutcome {
     }
 }
 
+/// Whether the kernel with the patch compiles.
+fn builds(result: &RunResult) -> CaseOutcome {
+    match &result.settled {
+        Some(Settled::DoesNotCompile { first, lines, .. }) => {
+            let lines = lines.iter().map(|line| harmless(line, LONGEST)).collect();
+            CaseOutcome::failed(harmless(first, LONGEST), lines)
+        }
+        _ => CaseOutcome::Passed,
+    }
+}
+
+/// Whether the kernel with the patch boots.
+fn boots(result: &RunResult) -> CaseOutcome {
+    let lines = |told: &NoBoot| told.console.iter().map(|line| harmless(line, LONGEST)).collect();
+    match &result.no_boot {
+        _ if result.settled.is_some() => CaseOutcome::skipped("no guest was started"),
+        Some(told) if told.side == Some(Side::After) => {
+            CaseOutcome::failed(format!("{told}, in {} of {} boots", told.boots, told.boots), lines(told))
+        }
+        Some(told) => CaseOutcome::skipped(told.to_string()),
+        None => CaseOutcome::Passed,
+    }
+}
+
 fn ran(result: &RunResult) -> CaseOutcome {
+    if let Some(settled) = &result.settled {
+        return CaseOutcome::skipped(format!("no trial ran: {}", harmless(&settled.to_string(), LONGEST)));
+    }
     let Sides { before, after } = &result.trials;
     match before.infrastructure + after.infrastructure {
         0 => CaseOutcome::Passed,
@@ -45,6 +74,9 @@ fn ran(result: &RunResult) -> CaseOutcome {
 }
 
 fn armed(result: &RunResult) -> CaseOutcome {
+    if result.settled.is_some() {
+        return CaseOutcome::skipped("no trial ran");
+    }
     let Sides { before, after } = &result.trials;
     let (armed, all) = (before.armed + after.armed, before.trials + after.trials);
     if let Some(lacking) = lacking(&result.trials) {

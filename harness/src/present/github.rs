@@ -3,9 +3,12 @@
 
 use std::fmt::Write;
 
+use hotplug_kreport::{Frame, plain_name};
+
 use super::{duration, host_line};
 use crate::conclusion::{Case, CaseOutcome};
-use crate::record::RunResult;
+use crate::record::{RunResult, Settled};
+use crate::text::harmless;
 
 /// The text for `$GITHUB_STEP_SUMMARY`.
 pub fn summary(result: &RunResult, cases: &[Case]) -> String {
@@ -51,9 +54,35 @@ pub fn annotations(result: &RunResult, cases: &[Case]) -> String {
         };
         let title = format!("{} ({})", case.name, result.run.scenario);
         let message = std::iter::once(why).chain(more).cloned().collect::<Vec<_>>().join("\n");
-        let _ = writeln!(out, "::{kind} title={}::{}", property(&title), data(&message));
+        let place = place_of(result, case)
+            .map_or_else(String::new, |(file, line)| format!("file={},line={line},", property(&file)));
+        let _ = writeln!(out, "::{kind} {place}title={}::{}", property(&title), data(&message));
     }
     out
+}
+
+/// The file and the line that a case is about: the function to blame of a finding, or the
+/// compiler's first error.
+pub(super) fn place_of(result: &RunResult, case: &Case) -> Option<(String, u32)> {
+    if let (Some(Settled::DoesNotCompile { first, .. }), "it builds") = (&result.settled, &*case.name) {
+        return file_and_line(first);
+    }
+    let finding = result.reports.iter().find(|finding| {
+        let signature = format!("[{}]", harmless(&finding.signature, 20));
+        !finding.signature.is_empty() && case.name.ends_with(&signature)
+    })?;
+    let blame = finding.blame.as_deref();
+    let of_blame = |frame: &&Frame| Some(plain_name(&frame.function)) == blame && frame.source.is_some();
+    let frame = finding.call_path.iter().find(of_blame);
+    let frame = frame.or_else(|| finding.call_path.iter().find(|frame| frame.source.is_some()))?;
+    file_and_line(frame.source.as_deref()?)
+}
+
+/// `mm/slub.c` and 2771 of `mm/slub.c:2771`, or of `mm/slub.c:2771:9: error: ...`.
+fn file_and_line(place: &str) -> Option<(String, u32)> {
+    let (file, rest) = place.split_once(':')?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some((harmless(file, 200), digits.parse().ok()?))
 }
 
 /// Escapes a guest's text, because Markdown interprets HTML, links and the bars of tables.
@@ -93,6 +122,8 @@ mod tests {
     #[test]
     fn a_guest_can_neither_mark_up_nor_command() {
         assert_eq!(markdown("<script>|a`b\n[x](y)"), "&lt;script&gt;&#124;a&#96;b&#91;x&#93;(y)");
+        assert_eq!(file_and_line("mm/x.c:17:9: error: y"), Some(("mm/x.c".into(), 17)));
+        assert_eq!(file_and_line("nowhere"), None);
         assert_eq!(property("a:b,c%\n::error::"), "a%3Ab%2Cc%25%0A%3A%3Aerror%3A%3A");
     }
 }

@@ -3,8 +3,10 @@
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
-use crate::conclusion::{Case, CaseOutcome};
+use crate::Error;
+use crate::conclusion::{Case, CaseOutcome, LONGEST};
 use crate::record::RunResult;
+use crate::text::harmless;
 
 /// The file.
 pub fn junit(result: &RunResult, cases: &[Case]) -> crate::Result<String> {
@@ -12,6 +14,9 @@ pub fn junit(result: &RunResult, cases: &[Case]) -> crate::Result<String> {
     // The schemas require a time without a zone.
     let started = result.run.started.strftime("%Y-%m-%dT%H:%M:%S").to_string();
     suite.extra.insert("timestamp".into(), started.as_str().into());
+    for (name, value) in properties(result) {
+        suite.add_property((plain(name), plain(&value)));
+    }
     suite.set_time(std::time::Duration::from_secs_f64(result.trials_seconds.max(0.0)));
     for case in cases {
         let status = match &case.outcome {
@@ -39,7 +44,59 @@ pub fn junit(result: &RunResult, cases: &[Case]) -> crate::Result<String> {
     }
     let mut report = Report::new("hotplug");
     report.add_test_suite(suite);
-    Ok(skipped(&report.to_string().map_err(crate::Error::infrastructure)?))
+    Ok(skipped(&report.to_string().map_err(Error::infrastructure)?))
+}
+
+/// The file of a comparison that failed before its run began: one case, which is an error.
+pub fn failed(error: &Error) -> crate::Result<String> {
+    let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+    status.set_message(plain(&harmless(&error.in_one_line(), LONGEST)));
+    status.set_description(plain(&error.to_string()));
+    let mut suite = TestSuite::new("hotplug");
+    suite
+        .extra
+        .insert("timestamp".into(), jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S").to_string().into());
+    suite.set_time(std::time::Duration::ZERO);
+    let mut case = TestCase::new("the comparison ran", status);
+    case.set_classname("hotplug");
+    suite.add_test_case(case);
+    let mut report = Report::new("hotplug");
+    report.add_test_suite(suite);
+    Ok(skipped(&report.to_string().map_err(Error::infrastructure)?))
+}
+
+/// What a CI system shows with the suite: what was compared, where, and how to repeat it.
+fn properties(result: &RunResult) -> Vec<(&'static str, String)> {
+    let run = &result.run;
+    let (before, after) = (&run.kernels.before, &run.kernels.after);
+    let kernels = &run.spec.kernels;
+    let mut all = vec![
+        ("run", run.id.clone()),
+        ("verdict", result.verdict.map_or_else(|| "none".to_owned(), |verdict| verdict.to_string())),
+        ("reason", result.reason.clone()),
+        ("kernel.before", before.id.clone()),
+        ("kernel.after", after.id.clone()),
+        ("release.before", before.release.clone()),
+        ("release.after", after.release.clone()),
+        ("source.before", before.source.clone()),
+        ("source.after", after.source.clone()),
+        ("seed", run.seed.0.to_string()),
+        ("qemu", run.host.qemu.clone()),
+        ("accelerator", run.host.accelerator.clone()),
+        ("host", run.host.machine()),
+        ("hotplug", run.hotplug.clone()),
+        ("page", super::page::FILE.to_owned()),
+    ];
+    let revisions = [("revision.before", &kernels.before), ("revision.after", &kernels.after)];
+    all.extend(revisions.into_iter().filter_map(|(name, revision)| Some((name, revision.clone()?))));
+    all.extend(run.patches.iter().map(|patch| ("patch", patch.clone())));
+    all.extend(run.series.iter().filter_map(|patch| Some(("subject", patch.subject.clone()?))));
+    all.extend(run.notes.iter().map(|note| ("note", note.clone())));
+    all.retain(|(_, value)| !value.is_empty());
+    for (_, value) in &mut all {
+        *value = harmless(value, LONGEST);
+    }
+    all
 }
 
 /// Renames an attribute of suites. The library writes the number of skipped cases as `disabled`,
@@ -75,6 +132,7 @@ mod tests {
         let text = junit(&result(), &[Case { name: hostile.into(), outcome: failed }]).unwrap();
         // The schemas require a time without a zone, but this reader requires one.
         let at = "2026-11-27T09:22:07";
+        assert!(text.contains("<property name=\"seed\" value=\"17520682115816431323\"/>"), "{text}");
         assert!(text.contains(at) && !text.contains('\u{fffe}'), "{text}");
         let text = text.replace(at, "2026-11-27T09:22:07Z").replace(" skipped=\"", " disabled=\"");
         let report = Report::deserialize_from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));

@@ -7,8 +7,8 @@ use super::terminal::scenarios;
 use super::{armed, basis, cases, duration, guests, lacks, left_out, silence_of_guests};
 use crate::compare::{Class, Finding, Verdict, lacking};
 use crate::conclusion::Conclusion;
-use crate::record::RunResult;
-use crate::scenario::{Clock, Point};
+use crate::record::{RunResult, Settled};
+use crate::scenario::{Clock, Point, built_in};
 use crate::text::harmless;
 use crate::vmm::shell_word;
 
@@ -23,6 +23,8 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
     let run = &result.run;
     let mut out = String::new();
     let verdict = match result.verdict {
+        _ if matches!(result.settled, Some(Settled::DoesNotCompile { .. })) => "it does not compile.",
+        _ if result.settled.is_some() => "it changes no code of the kernel.",
         Some(Verdict::Regressed) => "something goes wrong with it that does not without.",
         Some(Verdict::Fixed) => "something that goes wrong without it does not with it.",
         Some(Verdict::Unchanged) => "nothing goes wrong with it that does not without.",
@@ -47,6 +49,11 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
     }
     if let Some(lacks) = lacks(&run.kernels) {
         paragraph(&mut out, &format!("Kernels {lacks}."));
+    }
+    if let Some(settled) = &result.settled {
+        without_trials(&mut out, settled, run.kernels.after.source.as_str());
+        repeat(&mut out, result);
+        return out;
     }
     paragraph(
         &mut out,
@@ -78,6 +85,13 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
     for finding in unknown.iter().take(SHOWN) {
         told(&mut out, finding, result.has_several_scenarios());
     }
+    if let Some(told) = &result.no_boot {
+        paragraph(&mut out, &format!("The end of the console of the {} kernel:", told.shown_by()));
+        for line in &told.console {
+            let _ = writeln!(out, "  {}", harmless(line, WIDTH - 3));
+        }
+        out.push('\n');
+    }
     if unknown.len() > SHOWN {
         paragraph(&mut out, &format!("And {} more.", unknown.len() - SHOWN));
     }
@@ -85,20 +99,7 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
         let reason = finding.known.as_deref().unwrap_or_default();
         paragraph(&mut out, &format!("Known, and not counted: {} ({reason}).", finding.title));
     }
-    if matches!(result.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
-        let rate = result.trials.before.detectable_rate.max(result.trials.after.detectable_rate) * 100.0;
-        paragraph(
-            &mut out,
-            &format!("A report in fewer than {rate:.0} % of such trials may have been missed (at 95 %)."),
-        );
-        if let Some(words) = silence_of_guests(result) {
-            let (first, rest) = words.split_at(1);
-            paragraph(&mut out, &format!("{}{rest}.", first.to_uppercase()));
-        }
-        if let Some(lacking) = lacking(&result.trials) {
-            paragraph(&mut out, &format!("What lockdep would report is not known: {lacking}."));
-        }
-    }
+    silence(&mut out, result);
     for lines in result.conclusions().map(Conclusion::mail) {
         // Lines of the screen are wider than a mail, and are set in columns.
         for line in &lines {
@@ -108,12 +109,33 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
             wrapped(&mut out, &label, "            ");
         }
     }
+    repeat(&mut out, result);
+    out
+}
+
+/// The end of a mail.
+fn repeat(out: &mut String, result: &RunResult) {
     out.push_str("\nTo repeat it:\n\n");
     // A command stays on one line, however long, so that it can be copied. It has only the file
     // names of the patches, because the reader's copies are in another place.
-    let _ = writeln!(out, "  {}", command(result, name));
-    let _ = writeln!(out, "\nhotplug {}", run.hotplug);
-    out
+    let _ = writeln!(out, "  {}", command(result, Reader::Elsewhere));
+    let _ = writeln!(out, "\nhotplug {}", result.run.hotplug);
+}
+
+/// A verdict that needed no trial.
+fn without_trials(out: &mut String, settled: &Settled, source: &str) {
+    match settled {
+        Settled::Identical => {
+            paragraph(out, "UNCHANGED: both kernels are the same, bit for bit, so no trial was needed.");
+        }
+        Settled::DoesNotCompile { lines, .. } => {
+            paragraph(out, &format!("REGRESSED: the kernel with it does not compile ({source}):"));
+            // The compiler's lines are not wrapped, because they are set in columns.
+            for line in lines {
+                let _ = writeln!(out, "  {}", harmless(line, WIDTH - 3));
+            }
+        }
+    }
 }
 
 /// One finding, with its call path.
@@ -145,22 +167,52 @@ fn told(out: &mut String, finding: &Finding, several: bool) {
     out.push('\n');
 }
 
-/// The command that repeats these trials, including the kernels. `called` turns the path of a patch
-/// into its name in the command.
-pub(super) fn command(result: &RunResult, called: impl Fn(&str) -> &str) -> String {
+/// Where the reader of a command is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// At the run's folder, which has copies of all files.
+    Here,
+    /// Somewhere else, with copies of the patches in another place.
+    Elsewhere,
+}
+
+/// The command that repeats these trials, including the kernels.
+pub(super) fn command(result: &RunResult, reader: Reader) -> String {
     let run = &result.run;
+    let called = |path: &str| match reader {
+        Reader::Here => path.to_owned(),
+        Reader::Elsewhere => name(path).to_owned(),
+    };
     let sweep = run.plan.sweep.as_ref();
     let subcommand = if sweep.is_some() { "race" } else { "compare" };
     let mut words = vec!["hotplug".to_owned(), subcommand.to_owned()];
     let (patches, others) = run.spec.kernels.words();
-    words.extend(patches.iter().map(|patch| shell_word(called(patch))));
+    words.extend(patches.iter().map(|patch| shell_word(&called(patch))));
     words.extend(others.iter().map(|word| shell_word(word)));
-    let mut scenario = |name: &str| words.extend(["--scenario".to_owned(), shell_word(name)]);
+    if run.kernels.before.id == run.kernels.after.id && run.spec.even_if_identical {
+        words.push(if patches.is_empty() { "--same".into() } else { "--anyway".into() });
+    }
+    let scenario = |name: &str| {
+        let file = format!("{name}.toml");
+        let text = built_in(Path::new(name));
+        let note = run.scenarios().into_iter().find(|note| note.name == *name);
+        let hash = text.map(|text| blake3::hash(text.as_bytes()).to_hex().to_string());
+        let word = match (note, reader) {
+            // The binary carries it, unchanged.
+            (Some(note), _) if hash.as_deref() == Some(note.hash.as_str()) => name.to_owned(),
+            (_, Reader::Here) => {
+                let place = run.spec.running.results.join(&run.id).join(run.scenario_file(name));
+                place.display().to_string()
+            }
+            (_, Reader::Elsewhere) => file,
+        };
+        ["--scenario".to_owned(), shell_word(&word)]
+    };
     match (run.scenarios.len(), run.scenario.as_str()) {
-        (0 | 1, one) => scenario(&format!("scenarios/{one}.toml")),
+        (0 | 1, one) => words.extend(scenario(one)),
         (_, "portfolio") => {}
-        (_, "all") => scenario("all"),
-        _ => run.scenarios.iter().for_each(|note| scenario(&format!("scenarios/{}.toml", note.name))),
+        (_, "all") => words.extend(["--scenario".to_owned(), "all".to_owned()]),
+        _ => words.extend(run.scenarios.iter().flat_map(|note| scenario(&note.name))),
     }
     words.extend(["--seed".to_owned(), run.seed.0.to_string()]);
     let plan = &run.plan;
@@ -186,6 +238,25 @@ pub(super) fn command(result: &RunResult, called: impl Fn(&str) -> &str) -> Stri
         words.extend(is_set.then(|| format!("--{name}")));
     }
     harmless(&words.join(" "), 2000)
+}
+
+/// What the silence of the trials means, if the verdict rests on it.
+fn silence(out: &mut String, result: &RunResult) {
+    if !matches!(result.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
+        return;
+    }
+    let rate = result.trials.before.detectable_rate.max(result.trials.after.detectable_rate) * 100.0;
+    paragraph(
+        out,
+        &format!("A report in fewer than {rate:.0} % of such trials may have been missed (at 95 %)."),
+    );
+    if let Some(words) = silence_of_guests(result) {
+        let (first, rest) = words.split_at(1);
+        paragraph(out, &format!("{}{rest}.", first.to_uppercase()));
+    }
+    if let Some(lacking) = lacking(&result.trials) {
+        paragraph(out, &format!("What lockdep would report is not known: {lacking}."));
+    }
 }
 
 /// The scenarios in which a finding was seen, in words.
@@ -219,7 +290,7 @@ mod tests {
 
     #[test]
     fn the_command_repeats_what_was_asked() {
-        let of = |text: &str| command(&serde_json::from_str(text).unwrap(), |path| path);
+        let of = |text: &str| command(&serde_json::from_str(text).unwrap(), Reader::Here);
         let stalls = of(include_str!("../../tests/fixtures/results/stalls-6.1/result.json"));
         assert!(stalls.ends_with("--trials 1 --boots 3 --exact"), "{stalls}");
         let raced = of(include_str!("../../tests/fixtures/results/raced-6.1/result.json"));

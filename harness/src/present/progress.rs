@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use hotplug_side::Side;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::duration;
@@ -15,6 +16,10 @@ use crate::trial::{Again, Happened, TrialOutcome, TrialRecord};
 /// Longest line above the bar, in characters.
 const LINE: usize = 120;
 
+/// The label of trials whose after kernel has planted bugs. Their reports are no reports of the
+/// patch.
+const PLANTED: &str = "control";
+
 /// The interval of progress lines without a terminal.
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -22,6 +27,8 @@ const EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
+    /// What the trials are for, in ten columns.
+    label: String,
     plain: bool,
     planned: Option<u64>,
     done: u64,
@@ -71,17 +78,18 @@ impl Tally {
 impl Progress {
     /// For `trials` trials in total, or an unknown number, of which `done` ended in an earlier
     /// process.
-    pub fn of_trials(trials: Option<u64>, done: u64) -> Self {
+    pub fn of_trials(label: &str, trials: Option<u64>, done: u64) -> Self {
+        let label = format!("{label:<10}");
         let plain = !std::io::stderr().is_terminal();
         let target = if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(trials, target);
-        let style = ProgressStyle::with_template(match trials {
-            Some(_) => "trials    [{bar:30}] {pos}/{len}  {wide_msg}",
-            None => "trials    {pos} in {elapsed}  {wide_msg}",
+        let style = ProgressStyle::with_template(&match trials {
+            Some(_) => format!("{label}[{{bar:30}}] {{pos}}/{{len}}  {{wide_msg}}"),
+            None => format!("{label}{{pos}} in {{elapsed}}  {{wide_msg}}"),
         });
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         bar.set_position(done);
-        Self { bar, plain, planned: trials, done, tally: Mutex::default() }
+        Self { bar, label, plain, planned: trials, done, tally: Mutex::default() }
     }
 
     /// Handles an event.
@@ -117,7 +125,12 @@ impl Progress {
         // Each report is printed at its first occurrence only.
         for seen in &record.reports {
             if tally.seen.insert(seen.first.signature.hash.clone()) {
-                self.say(&format!("{}: {}", record.folder, harmless(&seen.first.title, LINE)));
+                let planted = if self.label.trim_end() == PLANTED && record.side == Side::After {
+                    ", with the planted bugs"
+                } else {
+                    ""
+                };
+                self.say(&format!("{}{planted}: {}", record.folder, harmless(&seen.first.title, LINE)));
             }
         }
         let all = self.done + tally.ended;
@@ -136,9 +149,9 @@ impl Progress {
     /// Prints a line above the bar.
     pub fn say(&self, text: &str) {
         if self.plain {
-            eprintln!("trials    {text}");
+            eprintln!("{}{text}", self.label);
         } else {
-            self.bar.println(format!("trials    {text}"));
+            self.bar.println(format!("{}{text}", self.label));
         }
     }
 
@@ -148,7 +161,8 @@ impl Progress {
         let Ok(tally) = self.tally.lock() else { return };
         if self.plain {
             eprintln!(
-                "trials    {} in {}: {} reported, {} otherwise not clean",
+                "{}{} in {}: {} reported, {} otherwise not clean",
+                self.label,
                 tally.ended,
                 duration(tally.seconds()),
                 tally.reported,

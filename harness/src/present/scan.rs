@@ -24,6 +24,16 @@ pub struct Sink {
     bugs: Vec<Bug>,
     by_key: HashMap<String, usize>,
     notes: ScanNotes,
+    /// The number of files that were scanned, and those that were not.
+    scanned: usize,
+    not_scanned: Vec<NotScanned>,
+}
+
+/// A file that could not be read, or that is no kernel log.
+#[derive(Debug, Serialize)]
+struct NotScanned {
+    file: String,
+    why: String,
 }
 
 #[derive(Debug)]
@@ -77,7 +87,19 @@ impl Sink {
             bugs: Vec::new(),
             by_key: HashMap::new(),
             notes: ScanNotes::default(),
+            scanned: 0,
+            not_scanned: Vec::new(),
         }
+    }
+
+    /// Counts a file that was scanned to its end.
+    pub fn was_read(&mut self) {
+        self.scanned += 1;
+    }
+
+    /// Records a file that was not scanned.
+    pub fn was_not_read(&mut self, file: &str, why: &str) {
+        self.not_scanned.push(NotScanned { file: file.to_owned(), why: why.to_owned() });
     }
 
     /// Starts the output.
@@ -137,7 +159,9 @@ impl Sink {
         let remarks = self.known.remarks();
         if self.json {
             let remarks = serde_json::to_string(&remarks).map_err(std::io::Error::from)?;
-            writeln!(out, "\n],\"remarks\":{remarks}{}}}", self.notes.json()?)?;
+            let not_scanned = serde_json::to_string(&self.not_scanned).map_err(std::io::Error::from)?;
+            let notes = self.notes.json()?;
+            writeln!(out, "\n],\"remarks\":{remarks}{notes},\"not_scanned\":{not_scanned}}}")?;
             return Ok(u8::from(self.news + self.notes.refusals() > 0));
         }
         for bug in self.bugs.iter().filter(|bug| bug.known.is_none()) {
@@ -152,18 +176,31 @@ impl Sink {
             writeln!(out, "note    {remark}")?;
         }
         self.notes.text(out, self.many_files)?;
+        // The error is printed, too.
+        let others = if self.many_files { self.not_scanned.as_slice() } else { &[] };
+        for NotScanned { why, .. } in others {
+            writeln!(out, "not scanned: {why}")?;
+        }
         let different = self.bugs.len() - known.len();
         let refusals = match self.notes.refusals() {
             0 => String::new(),
             1 => ", 1 refusal".to_owned(),
             some => format!(", {some} refusals"),
         };
+        let files = self.scanned + self.not_scanned.len();
+        let place = if self.scanned < files {
+            format!("{refusals} in {} of {files} files", self.scanned)
+        } else {
+            refusals
+        };
         match (self.news, self.knowns) {
-            (0, 0) => writeln!(out, "no reports{refusals}")?,
-            (1, 0) => writeln!(out, "1 report{refusals}")?,
-            (news, 0) => writeln!(out, "{news} reports, {different} different{refusals}")?,
+            // Nothing was looked at.
+            (0, 0) if self.scanned == 0 => {}
+            (0, 0) => writeln!(out, "no reports{place}")?,
+            (1, 0) => writeln!(out, "1 report{place}")?,
+            (news, 0) => writeln!(out, "{news} reports, {different} different{place}")?,
             (news, knowns) => {
-                writeln!(out, "{news} reports, {different} different; {knowns} known{refusals}")?;
+                writeln!(out, "{news} reports, {different} different; {knowns} known{place}")?;
             }
         }
         Ok(u8::from(self.news + self.notes.refusals() > 0))

@@ -8,12 +8,17 @@ use hotplug_kreport::plain_name;
 
 use super::{about_kernels, armed, duration, guests, host_line, mail, not_at_rest, silence_of_guests};
 use crate::compare::{Class, Finding, Verdict, lacking};
-use crate::conclusion::Conclusion;
-use crate::record::{KernelNote, RunResult};
+use crate::conclusion::{Conclusion, labelled};
+use crate::kernel::PatchRecord;
+use crate::record::{KernelNote, Run, RunResult, Settled};
 use crate::text::{harmless, probability};
 
 /// The number of findings that are shown in full. The others are counted.
 const SHOWN: usize = 3;
+
+/// The number of patches, and of notes on them, that are listed.
+const PATCHES: usize = 6;
+const NOTES: usize = 6;
 
 /// Widest line, in characters.
 const WIDTH: usize = 100;
@@ -42,7 +47,10 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     };
     line(format!("hotplug compare   {}   {change}", run.kernels.before.source));
     line(host_line(&run.host));
-    let kernel = |k: &KernelNote| format!("{} {}", k.id.get(..6).unwrap_or(&k.id), k.built);
+    let kernel = |k: &KernelNote| {
+        let named = format!("{} {}", k.id.get(..6).unwrap_or(&k.id), k.built);
+        named.trim_start().to_owned()
+    };
     // A portfolio is wide unless the user chose otherwise.
     let width = match (run.spec.kernels.wide, run.spec.scenarios.name()) {
         (true, _) => ", wide",
@@ -59,6 +67,15 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
         for text in textwrap::wrap(&text, WIDTH - 10) {
             line(format!("          {text}"));
         }
+    }
+    applied(run).into_iter().for_each(&mut line);
+    if let Some(settled) = &result.settled {
+        line(String::new());
+        line(verdict(result));
+        line(String::new());
+        without_trials(settled, folder).into_iter().for_each(&mut line);
+        line(format!("result    {}/result.json", folder.display()));
+        return out;
     }
     let (before, after) = (&result.trials.before, &result.trials.after);
     line(format!(
@@ -87,6 +104,10 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     line(verdict(result));
     line(String::new());
     shown(result, &unknown, " in result.json").into_iter().for_each(&mut line);
+    if let Some(told) = &result.no_boot {
+        line(format!("console   the end of a boot of the {} kernel:", told.shown_by()));
+        told.console.iter().for_each(|text| line(format!("          {}", harmless(text, WIDTH - 10))));
+    }
     for finding in &known {
         let reason = harmless(finding.known.as_deref().unwrap_or_default(), WIDTH);
         line(format!("known  {}", harmless(&finding.title, WIDTH - 7)));
@@ -95,31 +116,78 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     for remark in &result.remarks {
         line(format!("note   {}", harmless(remark, 2 * WIDTH)));
     }
-    if matches!(result.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
-        let rate = before.detectable_rate.max(after.detectable_rate) * 100.0;
-        let trials = result.least_evidence();
-        let lacking = lacking(&result.trials);
-        let armed = if lacking.is_none() { "armed " } else { "" };
-        let each = if result.has_several_scenarios() { "each scenario's " } else { "" };
-        line(format!(
-            "silence   {each}{trials} {armed}trials a side miss a report of rate p with probability (1-p)^{trials}:"
-        ));
-        line(format!(
-            "          a report in fewer than {rate:.0} % of trials may have been missed (at 95 %)"
-        ));
-        for text in silence_of_guests(result).iter().flat_map(|text| textwrap::wrap(text, WIDTH - 10)) {
-            line(format!("          {text}"));
-        }
-        if let Some(lacking) = lacking {
-            line(format!("          {lacking}: what it would report is not known"));
-        }
-    }
+    silence(result).into_iter().for_each(&mut line);
     result.conclusions().flat_map(Conclusion::screen).for_each(&mut line);
     line(format!("result    {}/result.json", folder.display()));
     if let Some(finding) = unknown.first().or(known.first()) {
         line(format!("look at   {}/{}/kmsg.log", folder.display(), finding.example));
     }
     out
+}
+
+/// The patches by their subjects, if the name of the file does not tell them, and what was left out.
+fn applied(run: &Run) -> Vec<String> {
+    let is_plain = |name: &String| {
+        let ending = Path::new(name).extension();
+        ending.is_some_and(|ending| ending == "patch" || ending == "diff")
+    };
+    let mut lines = Vec::new();
+    if run.series.len() > 1 || !run.patches.iter().all(is_plain) {
+        let subject = |patch: &PatchRecord| {
+            let name = patch.subject.as_deref().unwrap_or_else(|| mail::name(&patch.file));
+            harmless(name, WIDTH - 10)
+        };
+        let more = run.series.len().saturating_sub(PATCHES);
+        let shown = run.series.iter().take(PATCHES).map(subject);
+        lines.extend(labelled("patches", shown.chain((more > 0).then(|| format!("and {more} more")))));
+    }
+    let more = run.notes.len().saturating_sub(NOTES);
+    let notes = run.notes.iter().take(NOTES).map(|note| harmless(note, WIDTH - 10));
+    let more = (more > 0).then(|| format!("and {more} more notes in run.json"));
+    lines.extend(labelled("note", notes.chain(more)));
+    lines
+}
+
+/// Why no trial was needed.
+fn without_trials(settled: &Settled, folder: &Path) -> Vec<String> {
+    match settled {
+        Settled::Identical => {
+            vec!["trials    none: guests of both sides would run the same code (--anyway runs them)".into()]
+        }
+        Settled::DoesNotCompile { lines, log, .. } => {
+            let mut all = vec!["after: does not compile".to_owned()];
+            all.extend(lines.iter().map(|line| format!("    {}", harmless(line, WIDTH - 4))));
+            all.push(String::new());
+            all.push(format!("log       {}/{log}", folder.display()));
+            all
+        }
+    }
+}
+
+/// What the silence of the trials means, if the verdict rests on it.
+fn silence(result: &RunResult) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !matches!(result.verdict, Some(Verdict::Unchanged | Verdict::Fixed)) {
+        return lines;
+    }
+    let (before, after) = (&result.trials.before, &result.trials.after);
+    let mut line = |text: String| lines.push(text);
+    let rate = before.detectable_rate.max(after.detectable_rate) * 100.0;
+    let trials = result.least_evidence();
+    let lacking = lacking(&result.trials);
+    let armed = if lacking.is_none() { "armed " } else { "" };
+    let each = if result.has_several_scenarios() { "each scenario's " } else { "" };
+    line(format!(
+        "silence   {each}{trials} {armed}trials a side miss a report of rate p with probability (1-p)^{trials}:"
+    ));
+    line(format!("          a report in fewer than {rate:.0} % of trials may have been missed (at 95 %)"));
+    for text in silence_of_guests(result).iter().flat_map(|text| textwrap::wrap(text, WIDTH - 10)) {
+        line(format!("          {text}"));
+    }
+    if let Some(lacking) = lacking {
+        line(format!("          {lacking}: what it would report is not known"));
+    }
+    lines
 }
 
 /// The verdict of the trials alone, before the analyses in `following`.
@@ -155,7 +223,10 @@ fn verdict(result: &RunResult) -> String {
             let (colour, why) = match verdict {
                 Verdict::Regressed => (AnsiColor::Red, why),
                 Verdict::Unchanged
-                    if nothing && result.untested().next().is_none() && lacking(&result.trials).is_none() =>
+                    if result.settled.is_none()
+                        && nothing
+                        && result.untested().next().is_none()
+                        && lacking(&result.trials).is_none() =>
                 {
                     (AnsiColor::Green, "nothing was reported")
                 }

@@ -3,7 +3,10 @@
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use hotplug_side::Side;
+
 use super::build::BuildReporter;
+use super::stream::BuildStep;
 use super::{Progress, stream, terminal};
 use crate::Result;
 use crate::events::{Listener, RunEvent};
@@ -34,8 +37,8 @@ impl Listener for Terminal {
                 lock(&self.builds).get_or_insert_with(BuildReporter::new).event(*which, step.clone());
             }
             RunEvent::BuildEnded => drop(lock(&self.builds).take()),
-            RunEvent::TrialsBegin { all, done } => {
-                *lock(&self.trials) = Some(Progress::of_trials(*all, *done));
+            RunEvent::TrialsBegin { label, all, done } => {
+                *lock(&self.trials) = Some(Progress::of_trials(label, *all, *done));
             }
             RunEvent::Trial(happened) | RunEvent::FurtherTrial(happened) => {
                 if let Some(progress) = &*lock(&self.trials) {
@@ -62,21 +65,36 @@ impl Listener for Terminal {
     }
 }
 
-/// Prints the run, its judged trials and its verdicts on standard output, one JSON object a line.
-/// The progress of builds and trials goes to standard error.
+/// Prints every event on standard output, one JSON object a line. The progress of builds and trials
+/// goes to standard error.
 #[derive(Debug, Default)]
 pub struct JsonLines {
     progress: Terminal,
+    /// The step of a build that was printed last, because each compiled file is an event.
+    step: Mutex<Option<(Side, BuildStep)>>,
 }
 
 impl Listener for JsonLines {
     fn event(&self, event: &RunEvent<'_>) {
         let mut out = std::io::stdout();
         let written: Result<()> = match event {
+            RunEvent::Note { label, text } => stream::note(&mut out, label, text),
+            RunEvent::Build(side, event) => {
+                let step = Some((*side, BuildStep::of(event)));
+                let last = std::mem::replace(&mut *lock(&self.step), step);
+                if last == step { Ok(()) } else { stream::build(&mut out, *side, event) }
+            }
+            RunEvent::BuildEnded => {
+                *lock(&self.step) = None;
+                Ok(())
+            }
             RunEvent::Began(run) => stream::began(&mut out, run),
-            RunEvent::Trial(happened) => stream::happened(&mut out, happened),
+            RunEvent::TrialsBegin { label, all, done } => stream::trials_begin(&mut out, label, *all, *done),
+            RunEvent::Trial(happened) => stream::happened(&mut out, happened, true),
+            RunEvent::FurtherTrial(happened) => stream::happened(&mut out, happened, false),
+            RunEvent::TrialsEnd => stream::trials_end(&mut out),
             RunEvent::Verdict { result, following } => stream::verdict(&mut out, result, following),
-            _ => Ok(()),
+            RunEvent::Concluded(conclusion) => stream::concluded(&mut out, *conclusion),
         };
         // The reader may be gone. The trials continue.
         if let Err(error) = written {

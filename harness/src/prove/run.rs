@@ -12,7 +12,7 @@ use crate::comparison::{
 };
 use crate::environment;
 use crate::error::ErrorKind;
-use crate::kernel::{Built, PairSpec};
+use crate::kernel::{Built, Kernel, PairSpec};
 use crate::known_bugs::{Entry, Suite};
 use crate::record::{Head, RunFolder};
 use crate::release::Release;
@@ -204,9 +204,9 @@ impl Proof<'_> {
 
 /// Counts the kernels that were built for this comparison.
 fn count_builds(all: &mut EntryResult, finished: &Finished) {
-    let before = &finished.kernels.before;
-    let other = (finished.kernels.after.id != before.id).then_some(&finished.kernels.after);
-    for kernel in [Some(before), other].into_iter().flatten() {
+    let mut kernels: Vec<&Kernel> = finished.kernels.iter().collect();
+    kernels.dedup_by_key(|kernel| &kernel.id);
+    for kernel in kernels {
         if let Built::Now { seconds, .. } = kernel.built {
             all.builds += 1;
             all.build_seconds += seconds;

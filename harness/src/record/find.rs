@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use super::unfinished;
 use crate::{Error, Result};
 
 /// The name of the newest run.
@@ -20,7 +21,12 @@ pub fn find(asked: &Path, results: &Path) -> Result<PathBuf> {
     };
     let first = first.to_string_lossy().into_owned();
     let mut runs = names(results);
-    if first != LAST {
+    if first == LAST {
+        // The newest comparison is not shown as an older one.
+        if let Some(unfinished) = unfinished::read(results)? {
+            return Err(unfinished.error());
+        }
+    } else {
         runs.retain(|name| name.starts_with(&first));
     }
     let none = |what: String| {
@@ -56,6 +62,31 @@ fn names(results: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn after_a_comparison_without_a_folder_last_is_no_older_run() {
+        let home = tempfile::tempdir().unwrap();
+        let results = home.path().join("results");
+        let command = ["hotplug".to_owned(), "compare".to_owned(), "x.patch".to_owned()];
+        unfinished::begins(&results, &command).unwrap();
+        assert!(!results.exists(), "a mistake leaves nothing behind");
+        std::fs::create_dir_all(results.join("2026-11-26T10-00-00-seed")).unwrap();
+        std::fs::write(results.join("2026-11-26T10-00-00-seed/run.json"), "{}").unwrap();
+        let last = || find(Path::new("last"), &results);
+        last().unwrap();
+        unfinished::begins(&results, &command).unwrap();
+        assert!(last().unwrap_err().to_string().contains("it has not begun its trials, or was killed"));
+        unfinished::failed(&results, &Error::user("x does not apply")).unwrap();
+        let error = last().unwrap_err();
+        assert!(error.to_string().contains("has no result: x does not apply"), "{error}");
+        assert!(find(Path::new("2026-11-26"), &results).is_ok());
+        let run = crate::record::RunFolder::create(&results, "next").unwrap();
+        std::fs::write(run.path().join("run.json"), "{}").unwrap();
+        assert_eq!(last().unwrap(), run.path());
+        // It failed later, and has a folder.
+        unfinished::failed(&results, &Error::interrupted()).unwrap();
+        assert_eq!(last().unwrap(), run.path());
+    }
 
     #[test]
     fn a_run_is_found_by_its_begin_and_the_newest_by_last() {

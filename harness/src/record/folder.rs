@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
+use super::unfinished;
 use crate::files::write_json;
 use crate::{Error, Result};
 
@@ -21,6 +22,7 @@ impl RunFolder {
     /// runs start in the same second.
     pub fn create(results: &Path, what: &str) -> Result<Self> {
         let folder = Self::bare(results, what)?;
+        unfinished::has_folder(results)?;
         fs_err::create_dir(folder.trials())?;
         Ok(folder)
     }

@@ -6,6 +6,9 @@
 //! results/<run>/scenario.toml     the scenario, as it was read
 //! results/<run>/scenarios/        the scenarios, if there are several
 //! results/<run>/patches/          the patches, as they were given
+//! results/<run>/configs/          config fragments, and a whole configuration
+//! results/<run>/build-after.log   the output of make, if the after kernel does not compile
+//! results/unfinished.json         the newest comparison, if it has no folder
 //! results/<run>/known.toml        the file of known issues, if there is one
 //! results/<run>/initramfs.cpio.gz the guest's initramfs, to boot it without the harness
 //! results/<run>/programs/         the files of the user's programs, by their scenario
@@ -18,6 +21,8 @@
 mod find;
 mod folder;
 mod locks;
+mod settled;
+mod unfinished;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,12 +33,14 @@ use serde::{Deserialize, Serialize};
 pub use find::find;
 pub use folder::{RunFolder, plain_name};
 pub use locks::{add_locks, further_boot, read_locks};
+pub use settled::Settled;
+pub use unfinished::{begins, failed};
 
 use hotplug_side::Sides;
 
-use crate::compare::{Finding, Judgement, Recurrence, ScenarioTally, Tally, Verdict};
+use crate::compare::{Finding, Judgement, NoBoot, Recurrence, ScenarioTally, Tally, Verdict};
 use crate::conclusion::{Conclusion, Conclusions, analyses};
-use crate::kernel::{Basis, PairSpec};
+use crate::kernel::{Basis, PairSpec, PatchRecord};
 use crate::scenario::{Clock, Seed, Sweep};
 use crate::spec::ComparisonSpec;
 use crate::trial::{Repeated, TrialStart};
@@ -57,12 +64,21 @@ pub struct Run {
     pub started: jiff::Timestamp,
     /// The command line, as it was given.
     pub command: Vec<String>,
+    /// The options that a configuration file set, each with its value and the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<String>,
     /// The machine it ran on.
     pub host: HostRecord,
     /// The kernels.
     pub kernels: Sides<KernelNote>,
     /// The patches that make the difference, as they were given on the command line.
     pub patches: Vec<String>,
+    /// The patches that were applied, in order, by their subjects. Older versions lack this list.
+    #[serde(default)]
+    pub series: Vec<PatchRecord>,
+    /// What was left out of the given files, and what the harness chose.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// The scenario's name. With several scenarios: the name of their choice, such as `portfolio`,
     /// or their names, joined by `+`.
     pub scenario: String,
@@ -288,6 +304,12 @@ macro_rules! run_result {
             pub reason: String,
             /// The exit status for the verdict.
             pub exit_status: u8,
+            /// Why no trial was needed. Null if trials ran.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub settled: Option<Settled>,
+            /// A kernel that does not boot. Null if both boot.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub no_boot: Option<NoBoot>,
             /// Every finding.
             pub reports: Vec<Finding>,
             /// Remarks, such as entries of the file of known issues that have expired or that
@@ -320,13 +342,15 @@ macro_rules! run_result {
             ) -> Self {
                 let judgement = conclusions.weigh_in(judgement);
                 let exit_status = judgement.exit_status();
-                let Judgement { verdict, reason, findings, tally, scenarios, remarks, race: _ } = judgement;
+                let Judgement { verdict, reason, findings, tally, scenarios, remarks, race: _, no_boot } = judgement;
                 let Conclusions { $($name,)* } = conclusions;
                 Self {
                     schema: SCHEMA,
                     verdict,
                     reason,
                     exit_status,
+                    settled: None,
+                    no_boot,
                     reports: findings,
                     remarks,
                     trials: tally,

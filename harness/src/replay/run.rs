@@ -157,7 +157,7 @@ impl Again<'_> {
                 TrialPlan { history: history.clone(), ..plan(record, number, self.scenarios) }
             },
         );
-        self.env.events.event(&RunEvent::TrialsBegin { all: Some(total), done: 0 });
+        self.env.events.event(&RunEvent::TrialsBegin { label: "trials", all: Some(total), done: 0 });
         let tell = |happened: Happened| {
             self.env.events.event(&RunEvent::Trial(&happened));
             if let Happened::Ended(record, trial::Again::No) = &happened {

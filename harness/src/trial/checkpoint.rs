@@ -227,6 +227,11 @@ async fn one(
     Ok(Err(Unavailable::because(why)))
 }
 
+/// Whether there is no checkpoint, for this reason, because a kernel panicked or hung at boot.
+pub(crate) fn is_failed_boot(why: &str) -> bool {
+    why.ends_with(&Cut::Panicked.words()) || why.ends_with(&format!("(in {ATTEMPTS} boots)"))
+}
+
 /// The reason why a boot gave no checkpoint.
 enum Unfit {
     /// The boot ended early. Another boot may succeed.

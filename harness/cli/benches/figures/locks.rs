@@ -169,7 +169,16 @@ fn pools_of_comparison(root: &Path) -> Result<Vec<Pool>, String> {
     let results = home.path().join("results");
     let mut command = hotplug(root);
     command
-        .args(["compare", "--no-control", "--no-coverage", "--no-reach", "--trials", "10", "--results"])
+        .args([
+            "compare",
+            "--no-control",
+            "--no-coverage",
+            "--no-reach",
+            "--trials",
+            "10",
+            "--anyway",
+            "--results",
+        ])
         .arg(&results);
     let status = command
         .arg(root.join("guest-images/patches/clean/comment-only.patch"))

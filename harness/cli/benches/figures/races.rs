@@ -30,7 +30,17 @@ fn beyond_its_holds(root: &Path, more: &str) -> Result<Vec<f64>, String> {
     let guest = machine.replace("[guest]\n", &format!("[guest]\n{LOAD}"));
     std::fs::write(&scenario, format!("{guest}{LANES}{more}")).map_err(|e| e.to_string())?;
     let mut command = hotplug(root);
-    command.args(["compare", "--accel", "tcg", "--workers", "1", "--trials", TRIALS, "--no-control"]);
+    command.args([
+        "compare",
+        "--accel",
+        "tcg",
+        "--workers",
+        "1",
+        "--trials",
+        TRIALS,
+        "--no-control",
+        "--same",
+    ]);
     command.arg("--scenario").arg(&scenario).arg("--results").arg(home.path().join("results"));
     let status = command.stdout(Stdio::null()).status().map_err(|e| e.to_string())?;
     if !status.success() {

@@ -31,7 +31,7 @@ fn run(root: &Path, memory: &str, trials: u32, more: &[&str]) -> Result<Run, Str
     std::fs::write(&scenario, SCENARIO.replace("\"512M\"", &format!("\"{memory}\"")))
         .map_err(|e| e.to_string())?;
     let mut command = hotplug(root);
-    command.args(["compare", "--accel", "tcg", "--trials", &trials.to_string()]).args(more);
+    command.args(["compare", "--same", "--accel", "tcg", "--trials", &trials.to_string()]).args(more);
     command.arg("--scenario").arg(&scenario).arg("--results").arg(home.path().join("results"));
     let mut child = command.stdout(Stdio::null()).spawn().map_err(|e| e.to_string())?;
     // The CPU times can be read after the process has ended and before it is reaped.

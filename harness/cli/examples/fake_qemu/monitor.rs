@@ -23,12 +23,16 @@ pub(crate) fn serve(guest: &Guest, monitor: UnixStream) -> io::Result<()> {
     let greeting = json!({ "QMP": { "version": version, "capabilities": ["oob"] } });
     // This fails if a fault has closed the connection.
     let _ = guest.monitor().write_all(format!("{greeting}\n").as_bytes());
-    guest.boot()?;
+    let mut is_booted = false;
     for line in BufReader::new(monitor).lines() {
         // An error means that the other end of a socket is gone, or that a fault has closed it.
         let Ok(line) = line else { break };
         if obey(guest, &serde_json::from_str(&line)?).is_err() {
             break;
+        }
+        // A boot takes longer than the negotiation of the monitor.
+        if !std::mem::replace(&mut is_booted, true) {
+            guest.boot()?;
         }
     }
     Ok(())

@@ -170,12 +170,16 @@ impl Toy {
         plain.envs(set).env_remove("HOTPLUG_FAKE").current_dir(self.path("")).spawn().unwrap()
     }
 
-    /// `hotplug compare` of a patch of the toy, if there is one.
+    /// `hotplug compare` of a patch of the toy, or of the toy with itself.
     pub(crate) fn compare(&self, patch: Option<&Path>) -> assert_cmd::Command {
         let mut command = self.run.compare();
         self.settle_in(&mut command);
         command.arg("--source").arg(self.source()).arg("--scenario").arg(self.path("toy.toml"));
-        command.args(["--accel", "tcg"]).args(patch);
+        command.args(["--accel", "tcg"]);
+        match patch {
+            Some(patch) => command.arg(patch),
+            None => command.arg("--same"),
+        };
         command
     }
 }

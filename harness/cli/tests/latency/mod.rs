@@ -79,7 +79,7 @@ fn nightly_others_are_timed_and_so_are_locks() {
     let path = run.results().with_file_name("stalls-and-locks.toml");
     std::fs::write(&path, format!("{text}locks = [\"mem_hotplug_lock\", \"cpu_hotplug_lock-R\"]\n")).unwrap();
     timed(&run)
-        .args(["--exact", "--boots", "2", "--trials", "1", "--scenario"])
+        .args(["--exact", "--boots", "2", "--trials", "1", "--same", "--scenario"])
         .arg(path)
         .assert()
         .stdout(predicate::str::contains("latency   exact clock, 2 + 2 boots"));

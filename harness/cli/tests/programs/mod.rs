@@ -76,7 +76,7 @@ fn programs_run_fail_and_are_ended_and_their_files_are_kept() {
         format!("{{ program = \"{name}\"{expect} }}")
     });
     let file = scenario(folder, &tables, &steps.join(", "));
-    run.compare().args(["--trials", "1", "--scenario"]).arg(&file).assert().code(3);
+    run.compare().args(["--same", "--trials", "1", "--scenario"]).arg(&file).assert().code(3);
     // A program that never succeeds has tested nothing.
     let result = run.result();
     assert_eq!(result["reason"], "not tested: no program bad ever succeeded in the before trials");
@@ -127,7 +127,7 @@ fn a_load_tells_how_often_its_program_failed() {
     let text = format!("{}{load}{}\n{}", &SCENARIO[..start], &SCENARIO[end..], table("bad", "3"));
     let file = folder.join("load.toml");
     std::fs::write(&file, text).unwrap();
-    run.compare().args(["--trials", "1", "--scenario"]).arg(&file).assert().code(0);
+    run.compare().args(["--same", "--trials", "1", "--scenario"]).arg(&file).assert().code(0);
     let trial = run.trial("before-000");
     let failures = &trial["load_failures"][0];
     assert_eq!((&failures["program"], &failures["must_succeed"]), (&json!("bad"), &json!(true)));
@@ -149,6 +149,11 @@ fn a_program_that_no_guest_can_start_is_refused_before_anything_is_built() {
     std::fs::copy("/bin/sh", folder.join("program")).unwrap();
     let file = scenario(folder, &table("own", ""), "{ program = \"own\" }");
     let said = "program own: program needs /lib64/ld-linux-x86-64.so.2, which the guest does not have";
-    run.compare().args(["--scenario"]).arg(&file).assert().code(2).stderr(predicate::str::contains(said));
+    run.compare()
+        .args(["--same", "--scenario"])
+        .arg(&file)
+        .assert()
+        .code(2)
+        .stderr(predicate::str::contains(said));
     assert!(!run.results().exists());
 }

@@ -90,7 +90,7 @@ fn nightly_a_killed_run_goes_on_and_no_trial_runs_twice() {
 #[test]
 fn nightly_what_was_spoilt_or_cut_off_is_run_again_and_more_trials_can_be_asked_for() {
     let run = Run::new();
-    run.compare_default().args(["--trials", "1"]).assert().code(0);
+    run.compare_default().args(["--same", "--trials", "1"]).assert().code(0);
     let folder = run.folder();
     let trials = folder.join("trials");
     // The state after a failure of infrastructure, if the harness was killed during the next
@@ -204,7 +204,7 @@ fn a_panic_is_repeated_with_its_last_words() {
         let text = text.replace("slots = 8", "slots = 8\nkernel_args = \"rdinit=/nowhere\"");
         text.replace("[guest]", "[guest]\ntyping = \"1K\"")
     });
-    run.compare().arg("--scenario").arg(scenario).args(["--trials", "1"]).assert().code(3);
+    run.compare().arg("--scenario").arg(scenario).args(["--same", "--trials", "1"]).assert().code(3);
     // The script ends although it types into the console.
     let script = run.folder().join("trials/before-000/repeat.sh");
     assert!(std::fs::read_to_string(&script).unwrap().contains("yes 'The harness types"));

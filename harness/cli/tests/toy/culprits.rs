@@ -59,6 +59,12 @@ fn the_commit_that_brought_a_report_is_found_and_a_good_end_that_has_it_is_told(
             .stdout(predicate::str::contains(said));
     }
 
+    // A source that is not there is named.
+    search(&toy, &["bisect", "--source", "no/linux", "--signature", "x", "--good", "a", "--bad", "b"])
+        .assert()
+        .code(2)
+        .stderr(predicate::str::contains("there is no folder no/linux"));
+
     // An unknown revision, or two ends in the wrong order, is an error before anything is built.
     for (good, bad, said) in
         [("v0", &*names[5], "has no revision v0"), (&names[5], &names[0], "there is no revision")]

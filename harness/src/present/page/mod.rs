@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::{duration, host_line, mail, silence_of_guests};
 use crate::compare::{Verdict, lacking};
-use crate::record::RunResult;
+use crate::record::{RunResult, Settled};
 use crate::trial::TrialRecord;
 use crate::vmm::shell_word;
 
@@ -73,7 +73,12 @@ pub fn page(result: &RunResult, parts: &Parts) -> String {
                     h1 { span class={ "verdict " (class) } { (word) } " " (result.reason) }
                     p { (subject(result)) " on Linux " (run.kernels.before.release) " (" (run.kernels.before.source) ")" }
                     @for text in super::about_kernels(&run.kernels) { p.soft { (text) } }
-                    (arithmetic(result, &parts.about))
+                    @if let Some(settled) = &result.settled { (without_trials(settled)) } @else { (arithmetic(result, &parts.about)) }
+                    @if let Some(told) = &result.no_boot {
+                        p { "The end of the console of the " (told.shown_by()) " kernel:" }
+                        pre tabindex="0" { (told.console.join("\n")) }
+                    }
+                    (applied(result))
                 }
                 main {
                     section aria-labelledby="findings" { h2 id="findings" { "Findings" } (findings::section(result, &parts.evidence)) }
@@ -110,6 +115,32 @@ fn subject(result: &RunResult) -> String {
         [] if run.kernels.before.id == run.kernels.after.id => "the same kernel on both sides".to_owned(),
         [] => run.kernels.after.source.clone(),
         patches => patches.iter().map(|patch| mail::name(patch)).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// Why no trial was needed.
+fn without_trials(settled: &Settled) -> Markup {
+    match settled {
+        Settled::Identical => {
+            html! { p { "Guests of both sides would run the same code, so no trial ran." } }
+        }
+        Settled::DoesNotCompile { lines, log, .. } => html! {
+            p { "The kernel with the patch does not compile. The whole output of make is in " code { (log) } "." }
+            pre tabindex="0" { (lines.join("\n")) }
+        },
+    }
+}
+
+/// The patches by their subjects, and what was left out of their files.
+fn applied(result: &RunResult) -> Markup {
+    let run = &result.run;
+    html! {
+        @if run.series.len() > 1 {
+            ol {
+                @for patch in &run.series { li { (patch.subject.as_deref().unwrap_or_else(|| mail::name(&patch.file))) } }
+            }
+        }
+        @for note in &run.notes { p.soft { "Note: " (note) } }
     }
 }
 
@@ -179,13 +210,20 @@ fn again(result: &RunResult) -> Markup {
         section aria-labelledby="again" {
             h2 id="again" { "To repeat it" }
             p { "The same trials, from the kernels on:" }
-            pre.copy tabindex="0" { (mail::command(result, |path| path)) }
-            p { "Only what was found, on the same kernels:" }
-            pre.copy tabindex="0" { "hotplug replay results/" (result.run.id) }
+            pre.copy tabindex="0" { (mail::command(result, mail::Reader::Here)) }
+            @if !result.reports.is_empty() {
+                p { "Only what was found, on the same kernels:" }
+                pre.copy tabindex="0" { "hotplug replay " (folder(result)) }
+            }
             p { "As it was run:" }
             pre.copy tabindex="0" { (result.run.command.iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")) }
         }
     }
+}
+
+/// The run's folder, as a word of a command. Results of older versions do not have it.
+fn folder(result: &RunResult) -> String {
+    shell_word(&result.run.spec.running.results.join(&result.run.id).display().to_string())
 }
 
 #[cfg(test)]
@@ -226,7 +264,7 @@ mod tests {
         let scripts: Vec<&str> = page.split("<script").skip(1).collect();
         assert_eq!(scripts, [format!(">{SCRIPT}</script></body></html>")]);
         assert!(!page.contains("<img src=x"), "{page}");
-        assert_eq!(page.matches("&lt;script&gt;alert(1)").count(), 8, "{page}");
+        assert_eq!(page.matches("&lt;script&gt;alert(1)").count(), 7, "{page}");
     }
 
     #[test]
