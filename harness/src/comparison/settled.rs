@@ -1,5 +1,7 @@
 //! Verdicts that need no trial: both kernels are the same, or the after kernel does not compile.
 
+use std::path::Path;
+
 use hotplug_side::{Side, Sides};
 
 use super::prepare::{Checked, RunParts, change_name, record};
@@ -47,7 +49,8 @@ async fn not_built(named: &PairSpec, pair: &KernelPair, env: &Env<'_>) -> Result
     let bytes = fs_err::read(vmlinux)?;
     // A header is named by its folder and its file apart.
     let is_built = |path: &String| {
-        let name = if path.ends_with(".h") { path.rsplit('/').next().unwrap_or(path) } else { path };
+        let is_header = Path::new(path).extension().is_some_and(|ending| ending == "h");
+        let name = if is_header { path.rsplit('/').next().unwrap_or(path) } else { path };
         memchr::memmem::find(&bytes, name.as_bytes()).is_some()
     };
     let changed = changed_files(&named.patches, env.cancel).await?;
