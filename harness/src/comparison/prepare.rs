@@ -62,7 +62,7 @@ async fn settle_or_begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepara
     // A kernel that is to be built twice was asked for twice.
     let is_asked = matches!(request.before, Wanted::Build { .. }) && request.before == request.after;
     if !spec.even_if_identical && !is_asked && pair.is_identical()? {
-        let finished = settled::identical(spec, &checked, named, pair, env)?;
+        let finished = settled::identical(spec, &checked, named, pair, env).await?;
         return Ok(Preparation::Settled(Box::new(finished)));
     }
     Ok(ready(spec, checked, named, pair, env).await?.into())

@@ -1,5 +1,7 @@
 //! Verdicts that need no trial: both kernels are the same, or the after kernel does not compile.
 
+use std::path::Path;
+
 use hotplug_side::{Side, Sides};
 
 use super::prepare::{Checked, RunParts, change_name, record};
@@ -8,7 +10,7 @@ use crate::compare::{Judge, Judgement, Verdict};
 use crate::conclusion::Conclusions;
 use crate::environment::{self, Env};
 use crate::events::RunEvent;
-use crate::kernel::{Kernel, KernelPair, PairRequest, PairSpec};
+use crate::kernel::{Kernel, KernelPair, PairRequest, PairSpec, changed_files};
 use crate::record::{KernelNote, RunFolder, RunResult, ScenarioNote, Settled};
 use crate::spec::ComparisonSpec;
 use crate::{Error, Result};
@@ -17,7 +19,7 @@ use crate::{Error, Result};
 const LOG: &str = "build-after.log";
 
 /// The result of a comparison whose kernels are the same, bit for bit.
-pub(super) fn identical(
+pub(super) async fn identical(
     spec: &ComparisonSpec,
     checked: &Checked,
     named: PairSpec,
@@ -25,9 +27,34 @@ pub(super) fn identical(
     env: &Env<'_>,
 ) -> Result<Finished> {
     let kernels = Sides { before: environment::note(&pair.before), after: environment::note(&pair.after) };
-    let kind = Settled::Identical;
+    let not_built = not_built(&named, &pair, env).await?;
+    let kind = Settled::Identical { not_built };
     let folder = RunFolder::create(&spec.running.results, &name(spec, "same"))?;
     finish(spec, checked, named, (kernels, vec![pair.before, pair.after]), kind, folder, env)
+}
+
+/// The changed files that the kernels are not built from. The debug information of a kernel names
+/// each file that it is built from.
+async fn not_built(named: &PairSpec, pair: &KernelPair, env: &Env<'_>) -> Result<Vec<String>> {
+    let record = |kernel: &Kernel| kernel.record.as_ref().map(|record| record.content.clone());
+    let sides = (&pair.before, &pair.after);
+    // Images and packages are what the user wants to know about.
+    if !sides.0.is_built() || !sides.1.is_built() {
+        return Ok(Vec::new());
+    }
+    if record(sides.0) != record(sides.1) {
+        return Ok(vec!["what differs between the two sources".to_owned()]);
+    }
+    let Some(vmlinux) = &sides.0.vmlinux else { return Ok(Vec::new()) };
+    let bytes = fs_err::read(vmlinux)?;
+    // A header is named by its folder and its file apart.
+    let is_built = |path: &String| {
+        let is_header = Path::new(path).extension().is_some_and(|ending| ending == "h");
+        let name = if is_header { path.rsplit('/').next().unwrap_or(path) } else { path };
+        memchr::memmem::find(&bytes, name.as_bytes()).is_some()
+    };
+    let changed = changed_files(&named.patches, env.cancel).await?;
+    Ok(changed.into_iter().filter(|path| !is_built(path)).collect())
 }
 
 /// The result of a comparison whose after kernel does not compile, where the before kernel does.
@@ -93,7 +120,8 @@ fn finish(
     let run = record(spec, named, parts, &checked.chosen, &folder, env)?;
     env.events.event(&RunEvent::Began(&run));
     let verdict = match settled {
-        Settled::Identical => Verdict::Unchanged,
+        Settled::Identical { ref not_built } if not_built.is_empty() => Verdict::Unchanged,
+        Settled::Identical { .. } => Verdict::Inconclusive,
         Settled::DoesNotCompile { .. } => Verdict::Regressed,
     };
     let judgement = Judgement { verdict: Some(verdict), reason: settled.to_string(), ..Judgement::default() };

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 /// What a kernel is not built from: documentation, and pictures wherever they are.
-fn is_not_built(path: &str) -> bool {
+pub(super) fn is_not_built(path: &str) -> bool {
     let ending = path.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
     path.starts_with("Documentation/")
         || ["png", "jpg", "jpeg", "gif", "svg", "pdf", "ico"].contains(&&*ending)

@@ -76,6 +76,16 @@ pub(crate) async fn diffs(paths: &[PathBuf], cancel: &CancellationToken) -> Resu
     Ok(read(paths, cancel).await?.into_iter().map(|patch| patch.diff).collect())
 }
 
+/// The files that the patches in `paths` change, without those that no kernel is built from.
+pub(crate) async fn changed_files(paths: &[PathBuf], cancel: &CancellationToken) -> Result<Vec<String>> {
+    let files = read(paths, cancel).await?.into_iter().flat_map(|patch| patch.files);
+    let mut all: Vec<String> =
+        files.flat_map(|file| file.paths).filter(|path| !odd::is_not_built(path)).collect();
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
 /// One patch of a series, in its own file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Single {

@@ -24,7 +24,7 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
     let mut out = String::new();
     let verdict = match result.verdict {
         _ if matches!(result.settled, Some(Settled::DoesNotCompile { .. })) => "it does not compile.",
-        _ if result.settled.is_some() => "it changes no code of the kernel.",
+        _ if result.settled.is_some() => "it changes no code of this kernel.",
         Some(Verdict::Regressed) => "something goes wrong with it that does not without.",
         Some(Verdict::Fixed) => "something that goes wrong without it does not with it.",
         Some(Verdict::Unchanged) => "nothing goes wrong with it that does not without.",
@@ -125,9 +125,10 @@ fn repeat(out: &mut String, result: &RunResult) {
 /// A verdict that needed no trial.
 fn without_trials(out: &mut String, settled: &Settled, source: &str) {
     match settled {
-        Settled::Identical => {
+        Settled::Identical { not_built } if not_built.is_empty() => {
             paragraph(out, "UNCHANGED: both kernels are the same, bit for bit, so no trial was needed.");
         }
+        Settled::Identical { .. } => paragraph(out, &format!("INCONCLUSIVE: {settled}.")),
         Settled::DoesNotCompile { lines, .. } => {
             paragraph(out, &format!("REGRESSED: the kernel with it does not compile ({source}):"));
             // The compiler's lines are not wrapped, because they are set in columns.

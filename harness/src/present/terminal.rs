@@ -151,7 +151,7 @@ fn applied(run: &Run) -> Vec<String> {
 /// Why no trial was needed.
 fn without_trials(settled: &Settled, folder: &Path) -> Vec<String> {
     match settled {
-        Settled::Identical => {
+        Settled::Identical { .. } => {
             vec!["trials    none: guests of both sides would run the same code (--anyway runs them)".into()]
         }
         Settled::DoesNotCompile { lines, log, .. } => {

@@ -67,7 +67,20 @@ fn a_patch_that_changes_no_code_is_unchanged_at_once() {
     assert!(screen.contains("UNCHANGED   both kernels are the same, bit for bit"), "{screen}");
     assert!(screen.contains("trials    none") && !screen.contains("silence"), "{screen}");
     let result = toy.run.result();
-    assert_eq!((&result["settled"], &result["trials"]["after"]["trials"]), (&json!("identical"), &json!(0)));
+    assert_eq!(result["settled"]["identical"]["not_built"], json!([]), "{result:#}");
+    assert_eq!(result["trials"]["after"]["trials"], 0);
+    // A file that no kernel is built from says nothing about a patch of it.
+    let diff = "--- /dev/null\n+++ b/mm/other.c\n@@ -0,0 +1 @@\n+int other;\n";
+    let other = toy.path("other.patch");
+    std::fs::write(&other, diff).unwrap();
+    std::fs::remove_dir_all(toy.run.results()).unwrap();
+    let mut compare = toy.hotplug(&["compare", "--source", "linux", "--scenario", "toy.toml", "--results"]);
+    let screen = said(compare.arg(toy.run.results()).arg(&other), 3);
+    assert!(
+        screen
+            .contains("INCONCLUSIVE   both kernels are the same, because they are built without mm/other.c"),
+        "{screen}"
+    );
     std::fs::remove_dir_all(toy.run.results()).unwrap();
     said(toy.compare(Some(&patch)).args(["--trials", "1"]), 0);
     assert_eq!(toy.run.result()["trials"]["after"]["trials"], 1);

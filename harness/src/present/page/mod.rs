@@ -121,7 +121,7 @@ fn subject(result: &RunResult) -> String {
 /// Why no trial was needed.
 fn without_trials(settled: &Settled) -> Markup {
     match settled {
-        Settled::Identical => {
+        Settled::Identical { .. } => {
             html! { p { "Guests of both sides would run the same code, so no trial ran." } }
         }
         Settled::DoesNotCompile { lines, log, .. } => html! {
