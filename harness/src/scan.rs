@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 use std::sync::LazyLock;
 
-use hotplug_kreport::{Report, Rest, Scanner};
+use hotplug_kreport::{Remainder, Report, Scanner};
 use regex::bytes::Regex;
 
 use crate::unpack::unpacked;
@@ -52,7 +52,7 @@ pub fn scan_file(
     mut scanner: Scanner,
     mut copy: Option<&mut File>,
     mut each: impl FnMut(Report) -> Result<()>,
-) -> Result<Rest> {
+) -> Result<Remainder> {
     let is_stdin = path.as_os_str() == "-";
     let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
     let cannot = |error: std::io::Error| Error::user(format!("cannot read {name}")).detail(error);
@@ -87,7 +87,7 @@ pub fn scan_file(
         }
         scanner.drain().try_for_each(&mut count)?;
     }
-    let mut rest = Rest::default();
+    let mut rest = Remainder::default();
     if !kind.is_no_log() {
         rest = scanner.finish_with_rest();
         std::mem::take(&mut rest.reports).into_iter().try_for_each(&mut count)?;

@@ -104,7 +104,7 @@ pub use outbox::LeftOut;
 pub use refusal::{Refusal, Refused, refusals_of};
 pub use report::{Corruption, Excerpt, Frame, Lock, Locks, Process, Report, Signature, Stack};
 pub use ring::draw_ring;
-pub use scanner::{Rest, Scanner, scan, scan_own};
+pub use scanner::{Remainder, Scanner, scan, scan_own};
 pub use signature::same_bug;
 
 /// The kind of the report that a line begins, or `None` if it begins none. `text` is the kernel's

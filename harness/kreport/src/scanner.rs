@@ -37,7 +37,7 @@ pub struct Scanner {
 
 /// The rest of a log, once it has ended.
 #[derive(Debug, Clone, Default)]
-pub struct Rest {
+pub struct Remainder {
     /// The reports that were not drained, in the order of the log.
     pub reports: Vec<Report>,
     /// The numbers of reports that do not count, by reason.
@@ -131,7 +131,7 @@ impl Scanner {
     }
 
     /// Ends the log. Returns everything that was found and not drained.
-    pub fn finish_with_rest(mut self) -> Rest {
+    pub fn finish_with_rest(mut self) -> Remainder {
         let partial = std::mem::take(&mut self.partial);
         if !partial.is_empty() {
             self.lines += 1;
@@ -146,7 +146,7 @@ impl Scanner {
         reports.sort_by_key(|report| *report.lines.start());
         let (refusals, more_refusals) = self.refusals.map(Refusals::finish).unzip();
         let left_out = self.gatherer.left_out().to_vec();
-        Rest { reports, left_out, refusals, more_refusals: more_refusals.unwrap_or_default() }
+        Remainder { reports, left_out, refusals, more_refusals: more_refusals.unwrap_or_default() }
     }
 
     /// Reads complete lines. `bytes` ends before the newline of the last one.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hotplug_kreport::{Kind, Report, Rest, Scanner, scan};
+use hotplug_kreport::{Kind, Remainder, Report, Scanner, scan};
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -91,7 +91,7 @@ fn fixtures_give_the_expected_reports() {
     for (path, log, fixture) in fixtures() {
         let mut scanner = Scanner::new();
         scanner.feed(&log);
-        let Rest { reports, left_out, .. } = scanner.finish_with_rest();
+        let Remainder { reports, left_out, .. } = scanner.finish_with_rest();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let left_out: BTreeMap<String, u64> = left_out
             .iter()

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::io::Write;
 
-use hotplug_kreport::{Container, Frame, KnownIssues, Report, Rest, draw_ring, is_machinery, plain_name};
+use hotplug_kreport::{
+    Container, Frame, KnownIssues, Remainder, Report, draw_ring, is_machinery, plain_name,
+};
 use serde::Serialize;
 
 use super::scan_notes::{Around, ScanNotes, around};
@@ -139,7 +141,7 @@ impl Sink {
     }
 
     /// Takes what else was found in a file, after its reports.
-    pub fn rest(&mut self, file: &str, rest: Rest) {
+    pub fn rest(&mut self, file: &str, rest: Remainder) {
         self.notes.rest(file, rest);
     }
 

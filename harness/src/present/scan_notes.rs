@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 
-use hotplug_kreport::{Container, Excerpt, LeftOut, Refusal, Report, Rest};
+use hotplug_kreport::{Container, Excerpt, LeftOut, Refusal, Remainder, Report};
 use serde::Serialize;
 
 use crate::Result;
@@ -58,7 +58,7 @@ impl ScanNotes {
     }
 
     /// Notes the rest of a file. Its reports were handed over before.
-    pub(super) fn rest(&mut self, file: &str, rest: Rest) {
+    pub(super) fn rest(&mut self, file: &str, rest: Remainder) {
         let left_out = |left_out| LeftOutRow { file: file.to_owned(), left_out };
         self.left_out.extend(rest.left_out.into_iter().map(left_out));
         if let Some(refusals) = rest.refusals {
