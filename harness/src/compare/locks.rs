@@ -7,6 +7,8 @@
 //! the trials only select candidates. Further boots of both kernels, each with one trial, decide,
 //! because those are independent of each other.
 
+use std::collections::BTreeMap;
+
 use hotplug_lockorder::{Forecast, Union, forecast};
 use hotplug_side::{Side, Sides};
 use hotplug_statistics::{always_against_never, fisher_two_sided};
@@ -22,6 +24,9 @@ const ALPHA: f64 = 0.01;
 /// The maximum number of further boots of each kernel in one comparison, without the boot of its
 /// checkpoint.
 const MOST_BOOTS: u32 = 12;
+
+/// The most guests of each side that are named as needed.
+const MOST_NEEDED: u32 = 40;
 
 /// Boots beyond the needed number, to make up for boots whose trial was blind.
 const SPARE_BOOTS: u32 = 2;
@@ -56,6 +61,25 @@ pub struct EdgeDiff {
     pub path: Vec<String>,
 }
 
+/// Two locks that the patch takes in the other order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Reversal {
+    /// The lock that was held without the patch. With the patch it is taken under `second`.
+    pub first: String,
+    /// The lock that was taken under it.
+    pub second: String,
+    /// The trial or checkpoint without the patch that showed it, below the run's folder.
+    pub example_before: String,
+    /// The call path there, innermost first.
+    pub path_before: Vec<String>,
+    /// The same with the patch.
+    pub example_after: String,
+    /// The call path there, innermost first.
+    pub path_after: Vec<String>,
+    /// The p-value of the dependency that the patch added.
+    pub p: f64,
+}
+
 /// How much of the lock order was observed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Extent {
@@ -78,6 +102,12 @@ pub struct LockOrderDiff {
     pub none: Option<Unavailable>,
     /// The amount of data on each side.
     pub extent: Sides<Extent>,
+    /// Pairs of locks whose order the patch reversed. The new dependencies of these are in `new`, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reversed: Vec<Reversal>,
+    /// The guests of each side that could decide the undecided dependencies, if there are fewer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needed: Option<u32>,
     /// Dependencies that the patch removed.
     pub gone: Vec<EdgeDiff>,
     /// Dependencies that the patch added.
@@ -154,7 +184,7 @@ impl LockOrders {
     /// no further boot can decide anything. Further boots are also left out if the run has fewer
     /// trials than the number of boots needed.
     pub fn next_boot(&self) -> Option<u32> {
-        let trials = self.union.watched(Side::Before).min(self.union.watched(Side::After));
+        let trials = showing(&self.union, Side::Before).min(showing(&self.union, Side::After));
         let needed = (1..=MOST_BOOTS).find(|n| always_against_never(*n, *n) <= self.limit)?;
         let is_open = self.candidates.iter().any(|candidate| candidate.p_of_boots() > self.limit);
         let goes_on = self.restored && needed <= trials && self.boots < needed + SPARE_BOOTS && is_open;
@@ -191,10 +221,14 @@ impl LockOrders {
             all
         };
         let (gone, new) = (of(Side::Before), of(Side::After));
+        let undecided = self.one_sided - count(gone.iter().chain(&new));
+        let decided = self.candidates.iter().filter(|c| c.side == Side::After && p(c) <= self.limit);
         LockOrderDiff {
             none: None,
             extent: Sides { before: extent(Side::Before), after: extent(Side::After) },
-            undecided: self.one_sided - count(gone.iter().chain(&new)),
+            reversed: decided.filter_map(|c| self.reversal(c, p(c))).collect(),
+            needed: self.needed(undecided),
+            undecided,
             gone,
             new,
             forecast: Side::BOTH.into_iter().flat_map(|side| forecast(&self.union, side)).collect(),
@@ -224,6 +258,33 @@ impl LockOrders {
         }
     }
 
+    /// The guests of each side that could decide so many dependencies, if there are fewer.
+    fn needed(&self, undecided: u32) -> Option<u32> {
+        let there = showing(&self.union, Side::Before).min(showing(&self.union, Side::After));
+        let limit = ALPHA / f64::from(undecided.max(1));
+        let needed = (1..=MOST_NEEDED).find(|n| always_against_never(*n, *n) <= limit)?;
+        (undecided > 0 && there < needed).then_some(needed)
+    }
+
+    /// Whether the order of the two locks of a new dependency was the other one without the patch.
+    fn reversal(&self, new: &Candidate, p: f64) -> Option<Reversal> {
+        let (union, (from, to)) = (&self.union, new.ends);
+        let was = union.edge((to, from))?;
+        if !was.before.shown.ever() || was.after.shown.ever() {
+            return None;
+        }
+        let is = union.edge(new.ends)?;
+        Some(Reversal {
+            first: union.name(to),
+            second: union.name(from),
+            example_before: union.example(Side::Before, &was.before.shown),
+            path_before: union.path((to, from), Side::Before).to_vec(),
+            example_after: union.example(Side::After, &is.after.shown),
+            path_after: union.path(new.ends, Side::After).to_vec(),
+            p,
+        })
+    }
+
     /// The lock that `to` is a part of: its name is the variable that contains both, and it is
     /// taken under `from` as well.
     fn within(&self, (from, to): (u32, u32), side: Side) -> Option<String> {
@@ -244,6 +305,15 @@ impl LockOrders {
     }
 }
 
+/// The guests of a side whose lock order can show that a dependency is there. If lockdep went off in
+/// all of them, these are all: what they showed until then is there.
+fn showing(union: &Union, side: Side) -> u32 {
+    match union.watched(side) {
+        0 => union.trials(side),
+        watched => watched,
+    }
+}
+
 /// The dependencies that only one side showed: those that would be significant if trials were
 /// independent, and the number of all.
 fn candidates(union: &Union) -> (Vec<Candidate>, u32) {
@@ -260,22 +330,31 @@ fn candidates(union: &Union) -> (Vec<Candidate>, u32) {
         };
         one_sided += u32::from(side.is_some());
         let at_boot = Side::BOTH.into_iter().any(|side| sides.of(side).shown.boot);
-        let seen = |side: Side| {
-            let shown = &sides.of(side).shown;
-            if shown.boot { *trials.of(side) } else { union.evident(side, &shown.trials) }
+        let count = |of: Side| {
+            let shown = &sides.of(of).shown;
+            // A blind guest is evidence of what it showed. It counts only if there are no others, and
+            // only on the side that has the dependency.
+            let is_blind = *trials.of(of) == 0 && side == Some(of);
+            let trials = if is_blind { union.trials(of) } else { *trials.of(of) };
+            let seen = match (shown.boot, is_blind) {
+                (true, _) => trials,
+                (false, true) => shown.trials.len(),
+                (false, false) => union.evident(of, &shown.trials),
+            };
+            Count { seen, trials }
         };
-        let count = |side: Side| Count { seen: seen(side), trials: *trials.of(side) };
         let counts = Sides { before: count(Side::Before), after: count(Side::After) };
-        let p = fisher_two_sided(counts.before.seen, trials.before, counts.after.seen, trials.after);
+        let Sides { before: n, after: m } = counts;
+        let p = fisher_two_sided(n.seen, n.trials, m.seen, m.trials);
         let candidate =
             side.map(|side| Candidate { ends, side, at_boot, trials: counts, p, seen: 0, absent: 0 });
         if at_boot {
             found.extend(candidate);
         } else {
-            tests.push((counts.before.seen + counts.after.seen, candidate));
+            tests.push((counts, candidate));
         }
     }
-    let limit = tarone(tests.iter().map(|(seen, _)| *seen), trials, ALPHA);
+    let limit = tarone(tests.iter().map(|(counts, _)| *counts), ALPHA);
     found.extend(tests.into_iter().filter_map(|(_, candidate)| candidate).filter(|c| c.p <= limit));
     (found, one_sided)
 }
@@ -283,24 +362,24 @@ fn candidates(union: &Union) -> (Vec<Candidate>, u32) {
 /// The p-value below which a test is significant, such that the probability of any false positive
 /// is at most `alpha`: Tarone's correction (Biometrics 46, 1990). A dependency that all trials
 /// showed, or only one, cannot be significant for any outcome. Only tests that can be significant
-/// share `alpha`. `seen` is each test's count on both sides together.
-fn tarone(seen: impl Iterator<Item = u32>, trials: Sides<u32>, alpha: f64) -> f64 {
-    let (n, m) = (trials.before, trials.after);
-    let all = (n + m) as usize;
-    // The number of tests by their count, and the smallest p that each count can give.
-    let mut tests = vec![0_u32; all + 1];
-    seen.for_each(|seen| tests[seen as usize] += 1);
-    let least: Vec<f64> = (0..=n + m)
-        .map(|seen| {
-            let (low, high) = (seen.saturating_sub(m), seen.min(n));
-            let p = |before: u32| fisher_two_sided(before, n, seen - before, m);
-            p(low).min(p(high))
-        })
-        .collect();
-    let testable = |limit: f64| -> u32 {
-        tests.iter().zip(&least).filter(|(_, least)| **least <= limit).map(|(tests, _)| tests).sum()
+/// share `alpha`.
+fn tarone(counts: impl Iterator<Item = Sides<Count>>, alpha: f64) -> f64 {
+    // The number of tests by their trials and by their count on both sides together.
+    let mut tests: BTreeMap<(u32, u32, u32), u32> = BTreeMap::new();
+    for Sides { before, after } in counts {
+        *tests.entry((before.trials, after.trials, before.seen + after.seen)).or_default() += 1;
+    }
+    // The smallest p that each can give.
+    let least = |(n, m, seen): (u32, u32, u32)| {
+        let (low, high) = (seen.saturating_sub(m), seen.min(n));
+        let p = |before: u32| fisher_two_sided(before, n, seen - before, m);
+        p(low).min(p(high))
     };
-    let most: u32 = tests.iter().sum();
+    let tests: Vec<(f64, u32)> = tests.into_iter().map(|(test, number)| (least(test), number)).collect();
+    let testable = |limit: f64| -> u32 {
+        tests.iter().filter(|(least, _)| *least <= limit).map(|(_, number)| number).sum()
+    };
+    let most: u32 = tests.iter().map(|(_, number)| number).sum();
     // The smallest divisor that is not below the number of tests that remain testable with it.
     let divisor = (1..=most.max(1)).find(|k| testable(alpha / f64::from(*k)) <= *k).unwrap_or(most.max(1));
     alpha / f64::from(divisor)

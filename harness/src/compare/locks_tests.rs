@@ -84,6 +84,54 @@ fn a_blind_trial_shows_what_it_shows_and_nothing_else() {
     assert_eq!((diff.extent.after.trials, diff.extent.after.blind), (10, 1));
 }
 
+/// Of each side: trials in which lockdep went off.
+fn blind(trials: &mut [TrialLocks], side: Side) {
+    for trial in trials.iter_mut().filter(|trial| trial.side == side) {
+        trial.blind = Some("lockdep was off".into());
+    }
+}
+
+#[test]
+fn what_blind_trials_showed_is_new_and_what_they_lack_is_not_gone() {
+    let mut trials = patched(10);
+    blind(&mut trials, Side::After);
+    let diff = LockOrders::new(union(&trials)).diff();
+    assert_eq!((names(&diff.gone), names(&diff.new)), (vec![], vec!["lock0 -> lock2".to_owned()]));
+    assert_eq!(diff.new[0].after.to_string(), "10/10");
+    let mut trials = patched(10);
+    blind(&mut trials, Side::Before);
+    blind(&mut trials, Side::After);
+    let diff = LockOrders::new(union(&trials)).diff();
+    assert!(diff.gone.is_empty() && diff.new.is_empty(), "{diff:?}");
+}
+
+#[test]
+fn too_few_guests_are_told_with_the_number_that_could_decide() {
+    let diff = LockOrders::new(union(&patched(3))).diff();
+    let needed = diff.needed.unwrap();
+    assert!((5..=8).contains(&needed), "{needed}");
+    let enough = LockOrders::new(union(&patched(needed as usize))).diff();
+    assert_eq!((enough.gone.len(), enough.new.len()), (1, 1), "{enough:?}");
+}
+
+#[test]
+fn two_locks_in_the_other_order_are_a_reversal() {
+    let before = (0..10).map(|number| trial(Side::Before, number, &[(0, 1), (2, 3)]));
+    let after = (0..10).map(|number| trial(Side::After, number, &[(1, 0), (2, 3)]));
+    let trials: Vec<_> = before.chain(after).collect();
+    let diff = LockOrders::new(union(&trials)).diff();
+    let reversed = &diff.reversed[0];
+    assert_eq!((&*reversed.first, &*reversed.second, diff.reversed.len()), ("lock0", "lock1", 1));
+    assert_eq!(
+        (&*reversed.example_before, &*reversed.example_after),
+        ("trials/before-000", "trials/after-000")
+    );
+    // A kernel that has both orders is one that lockdep itself reports.
+    let mut trials = trials;
+    trials.push(trial(Side::After, 10, &[(0, 1)]));
+    assert!(LockOrders::new(union(&trials)).diff().reversed.is_empty());
+}
+
 /// The edges of a side's checkpoint, and the edges that its trials add.
 type SideEdges<'a> = (&'a [(u32, u32)], &'a [(u32, u32)]);
 
@@ -185,13 +233,14 @@ fn a_part_goes_with_its_lock() {
 
 #[test]
 fn only_tests_that_could_surprise_share_the_chance() {
-    let trials = Sides { before: 10, after: 10 };
+    // Only the sum of both sides counts.
+    let of = |seen| Sides { before: Count { seen, trials: 10 }, after: Count { seen: 0, trials: 10 } };
     // A thousand dependencies that every trial showed, or only one, cost nothing.
     let dull = std::iter::repeat_n(20, 500).chain(std::iter::repeat_n(1, 500));
-    let limit = tarone(dull.chain([10]), trials, 0.005);
+    let limit = tarone(dull.chain([10]).map(of), 0.005);
     assert!((limit - 0.005).abs() < 1e-12, "{limit}");
     // Each of these could be significant, so the limit is divided by their number.
-    let limit = tarone(std::iter::repeat_n(10, 100), trials, 0.005);
+    let limit = tarone(std::iter::repeat_n(10, 100).map(of), 0.005);
     assert!((limit - 0.005 / 100.0).abs() < 1e-12, "{limit}");
 }
 

@@ -17,7 +17,7 @@ pub use boot::NoBoot;
 pub use control::Control;
 pub use coverage::{ChangedLine, Coverage, FileCoverage, SideCounts};
 pub use finding::{Class, Count, Finding, SeenIn};
-pub use locks::{EdgeDiff, Extent, LockOrderDiff, LockOrders};
+pub use locks::{EdgeDiff, Extent, LockOrderDiff, LockOrders, Reversal};
 pub use stratum::{ScenarioTally, Tally};
 pub(crate) use verdict::lacking;
 pub use verdict::{Judge, Judgement, Verdict, worst_exit_status};

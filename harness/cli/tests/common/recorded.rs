@@ -32,7 +32,7 @@ pub(crate) fn seed() -> Recorded {
 
 /// A patch that changes nothing, with its control and its coverage.
 pub(crate) fn comment_only() -> Recorded {
-    recorded("comment-only", "clean/comment-only.patch", &["--anyway"], 0)
+    recorded("comment-only", "clean/comment-only.patch", &[], 0)
 }
 
 fn recorded(name: &str, which: &str, arguments: &[&str], status: i32) -> Recorded {

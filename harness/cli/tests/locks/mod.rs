@@ -68,6 +68,32 @@ pub(crate) fn nothing_differs(result: &Value) {
     }
 }
 
+/// The patch takes two locks in the other order. No path of this kernel closes the cycle.
+#[test]
+fn two_locks_in_the_other_order_are_not_unchanged() {
+    let run = Run::new();
+    let screen = run
+        .compare()
+        .arg(patch("forecast/reversed-locks.patch"))
+        .args(["--scenario", "block-against-cpu", "--trials", "8"])
+        .assert()
+        .code(3)
+        .get_output()
+        .stdout
+        .clone();
+    let screen = String::from_utf8(screen).unwrap();
+    let result = run.result();
+    assert_eq!(result["reports"], serde_json::json!([]));
+    let words = "cpu_hotplug_lock -> mem_hotplug_lock without the patch, mem_hotplug_lock -> cpu_hotplug_lock with it";
+    assert_eq!(result["reason"], format!("lock order reversed: {words}"), "{screen}");
+    assert!(screen.contains(&format!("locks     reversed  {words}")), "{screen}");
+    let reversed = &result["lock_order"]["reversed"][0];
+    for path in ["path_before", "path_after"] {
+        let frames = reversed[path].to_string();
+        assert!(frames.contains("mem_hotplug_begin"), "{reversed:#}");
+    }
+}
+
 /// The two halves of an inversion run in different trials. No kernel reports it, and the forecast
 /// names it.
 #[test]

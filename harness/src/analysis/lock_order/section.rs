@@ -7,11 +7,11 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hotplug_lockorder::{Forecast, Union};
-use hotplug_side::Side;
+use hotplug_side::{Side, Sides};
 
 use maud::{Markup, html};
 
-use crate::compare::{EdgeDiff, LockOrderDiff};
+use crate::compare::{EdgeDiff, Extent, Judgement, LockOrderDiff, Reversal, Weight};
 use crate::conclusion::{Case, Conclusion, labelled, unavailable_line};
 use crate::drawing::{self, Drawing};
 use crate::text::harmless;
@@ -27,6 +27,15 @@ impl Conclusion for LockOrderDiff {
         short(self)
     }
 
+    fn weight(&self, _: &Judgement) -> Weight {
+        let Some(first) = self.reversed.first() else { return Weight::Nothing };
+        let more = match self.reversed.len() {
+            1 => String::new(),
+            n => format!(", and {} more", n - 1),
+        };
+        Weight::Unproven(format!("lock order reversed: {}{more}", reversed(first)))
+    }
+
     fn case(&self) -> Option<Case> {
         None
     }
@@ -36,6 +45,8 @@ impl Conclusion for LockOrderDiff {
             section aria-labelledby="locks" {
                 h2 id="locks" { "Lock order" }
                 @if let Some(why) = &self.none { p { "Not compared: " (&**why) } } @else {
+                    @for one in &self.reversed { p { "Reversed: " (reversed(one)) "." } }
+                    @for text in limits(self) { p { (text) "." } }
                     p { (self.gone.len()) " dependencies gone, " (self.new.len()) " new, beyond chance; " (self.undecided) " more may be chance." }
                     @if let Some(image) = drawn(self) {
                         div.drawing tabindex="0" role="region" aria-label="drawing of the lock order" {
@@ -62,7 +73,8 @@ fn short(diff: &LockOrderDiff) -> Vec<String> {
     if let Some(why) = &diff.none {
         return unavailable_line("locks", "not compared", why);
     }
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> =
+        diff.reversed.iter().take(SHOWN).map(|one| format!("reversed  {}", reversed(one))).collect();
     for (word, edges) in [("gone", &diff.gone), ("new", &diff.new)] {
         let groups = groups(edges);
         lines.extend(groups.iter().take(SHOWN).map(|group| format!("{word:<4}  {}", group.line(WIDTH - 17))));
@@ -70,13 +82,16 @@ fn short(diff: &LockOrderDiff) -> Vec<String> {
             lines.push(format!("      and {} more {word}", groups.len() - SHOWN));
         }
     }
+    let limits = limits(diff);
     if diff.gone.is_empty() && diff.new.is_empty() {
-        let extent = &diff.extent;
-        lines.push(format!(
-            "no dependency differs beyond chance; {} + {} seen",
-            extent.before.edges, extent.after.edges
-        ));
+        let (before, after) = (diff.extent.before.edges, diff.extent.after.edges);
+        lines.push(if limits.is_empty() {
+            format!("no dependency differs beyond chance; {before} + {after} seen")
+        } else {
+            format!("{before} + {after} dependencies seen, and not compared to the end")
+        });
     }
+    lines.extend(limits);
     if let Some(first) = diff.forecast.first() {
         let more = match diff.forecast.len() {
             1 => String::new(),
@@ -85,6 +100,40 @@ fn short(diff: &LockOrderDiff) -> Vec<String> {
         lines.push(format!("foreseen, {} only: {}{more}", first.side, title(first)));
     }
     labelled("locks", lines)
+}
+
+/// Two locks in the other order.
+fn reversed(one: &Reversal) -> String {
+    let (first, second) = (harmless(&one.first, 60), harmless(&one.second, 60));
+    format!("{first} -> {second} without the patch, {second} -> {first} with it")
+}
+
+/// What the comparison cannot say.
+fn limits(diff: &LockOrderDiff) -> Vec<String> {
+    let Sides { before, after } = diff.extent;
+    let is_blind = |extent: Extent| extent.trials == 0 && extent.blind > 0;
+    let mut lines = Vec::new();
+    match (is_blind(before), is_blind(after)) {
+        (true, true) => lines.push(format!(
+            "lockdep went off in all {} + {} guests: nothing can be said to be new or gone",
+            before.blind, after.blind
+        )),
+        (true, false) => lines.push(format!(
+            "lockdep went off in all {} before guests: nothing can be said to be new",
+            before.blind
+        )),
+        (false, true) => lines.push(format!(
+            "lockdep went off in all {} after guests: nothing can be said to be gone",
+            after.blind
+        )),
+        (false, false) => {}
+    }
+    if let Some(needed) = diff.needed {
+        let guests = format!("{} + {} guests", before.trials + before.blind, after.trials + after.blind);
+        let words = format!("{guests} cannot decide {} differences; {needed} a side could", diff.undecided);
+        lines.push(words);
+    }
+    lines
 }
 
 /// The full text.
@@ -103,6 +152,22 @@ pub fn full(diff: &LockOrderDiff) -> String {
             let _ = write!(out, "; {} more were blind: they are no evidence of absence", extent.blind);
         }
         out.push('\n');
+    }
+    for text in limits(diff) {
+        let _ = writeln!(out, "{text}");
+    }
+    if !diff.reversed.is_empty() {
+        let _ = writeln!(out, "\nreversed: {}", diff.reversed.len());
+    }
+    for one in &diff.reversed {
+        let _ = writeln!(out, "  {}   p = {:.2e}", reversed(one), one.p);
+        for (side, example, frames) in [
+            ("before", &one.example_before, &one.path_before),
+            ("after", &one.example_after, &one.path_after),
+        ] {
+            let _ = writeln!(out, "      {side}: {}", harmless(example, 60));
+            out += &path(frames);
+        }
     }
     for (title, edges) in [("gone", &diff.gone), ("new", &diff.new)] {
         let _ = writeln!(out, "\n{title}, beyond chance: {}", edges.len());
