@@ -128,7 +128,8 @@ fn limits(diff: &LockOrderDiff) -> Vec<String> {
         )),
         (false, false) => {}
     }
-    if let Some(needed) = diff.needed {
+    // What is listed was decided.
+    if let Some(needed) = diff.needed.filter(|_| diff.gone.is_empty() && diff.new.is_empty()) {
         let guests = format!("{} + {} guests", before.trials + before.blind, after.trials + after.blind);
         let words = format!("{guests} cannot decide {} differences; {needed} a side could", diff.undecided);
         lines.push(words);
