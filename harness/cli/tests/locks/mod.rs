@@ -70,7 +70,7 @@ pub(crate) fn nothing_differs(result: &Value) {
 
 /// The patch takes two locks in the other order. No path of this kernel closes the cycle.
 #[test]
-fn two_locks_in_the_other_order_are_not_unchanged() {
+fn nightly_two_locks_in_the_other_order_are_not_unchanged() {
     let run = Run::new();
     let screen = run
         .compare()
@@ -90,7 +90,8 @@ fn two_locks_in_the_other_order_are_not_unchanged() {
     let reversed = &result["lock_order"]["reversed"][0];
     for path in ["path_before", "path_after"] {
         let frames = reversed[path].to_string();
-        assert!(frames.contains("mem_hotplug_begin"), "{reversed:#}");
+        // mem_hotplug_begin() is a part of its callers.
+        assert!(frames.contains("try_online_node"), "{reversed:#}");
     }
 }
 
