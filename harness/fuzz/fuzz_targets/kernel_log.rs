@@ -3,7 +3,9 @@
 
 #![no_main]
 
-use hotplug_kreport::{Container, LeftOutReason, Report, Rest, Scanner, draw_ring, fold, refusals_of, scan_own};
+use hotplug_kreport::{
+    Container, LeftOutReason, Remainder, Report, Scanner, draw_ring, fold, refusals_of, scan_own,
+};
 use libfuzzer_sys::fuzz_target;
 
 /// What stands before each line, and before the log.
@@ -19,7 +21,7 @@ const CONTAINERS: [(&str, &str); 8] = [
 ];
 
 /// Everything that a scanner finds in chunks of a length.
-fn scan_in(log: &[u8], step: usize) -> Rest {
+fn scan_in(log: &[u8], step: usize) -> Remainder {
     let mut scanner = Scanner::new().with_refusals();
     let mut reports: Vec<Report> = Vec::new();
     for stretch in log.chunks(step.max(1)) {
@@ -29,7 +31,7 @@ fn scan_in(log: &[u8], step: usize) -> Rest {
     let mut rest = scanner.finish_with_rest();
     reports.append(&mut rest.reports);
     reports.sort_by_key(|report| *report.lines.start());
-    Rest { reports, ..rest }
+    Remainder { reports, ..rest }
 }
 
 fuzz_target!(|data: &[u8]| {
