@@ -30,6 +30,23 @@ pub fn parse_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
     })
 }
 
+/// Removes a folder with all that is in it, if it exists.
+pub(crate) fn remove_tree(folder: &Path) -> Result<()> {
+    absent(fs_err::remove_dir_all(folder))
+}
+
+/// Removes a file if it exists.
+pub(crate) fn remove_file(file: &Path) -> Result<()> {
+    absent(fs_err::remove_file(file))
+}
+
+fn absent(result: std::io::Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a JSON file with indented lines.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(value).map_err(Error::infrastructure)?;

@@ -13,13 +13,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::arch::GUEST;
+use crate::files::remove_tree;
 use crate::{Error, Result};
 
 use super::base::Basis;
 use super::cache::Cache;
 use super::config::options;
 use super::gcov::{self, Touched};
-use super::worktree::{remove_tree, try_lock};
+use super::worktree::try_lock;
 use super::{image, modules};
 
 /// Name of a kernel's record in its folder. The kernel's flock(2) lock is on this file.

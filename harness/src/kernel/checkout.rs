@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::files::{remove_file, remove_tree};
 use crate::{Error, Result, files};
 
 use super::apply::Contents;
@@ -17,7 +18,7 @@ use super::make::{Ended, Make};
 use super::manifest::{self, Kind, Manifest};
 use super::progress::BuildEvent;
 use super::source::{self, Located, Origin, Source, blocking, check_linux};
-use super::worktree::{self, Tree};
+use super::worktree::Tree;
 
 /// Brings `tree`'s source to the contents of `located`.
 pub(crate) async fn sync(
@@ -34,7 +35,7 @@ pub(crate) async fn sync(
         // A run was killed while it changed the source, so the contents are unknown.
         for name in ["src", "index", manifest::FILE] {
             let path = tree.dir().join(name);
-            if path.is_dir() { worktree::remove_tree(&path)? } else { worktree::remove_file(&path)? }
+            if path.is_dir() { remove_tree(&path)? } else { remove_file(&path)? }
         }
     }
     tree.set_content(None)?;
@@ -106,7 +107,7 @@ async fn unpack(tree: &Tree, tarball: &Path, name: &str, cancel: &CancellationTo
         _ => &folder,
     };
     check_linux(source, name)?;
-    worktree::remove_tree(&tree.source())?;
+    remove_tree(&tree.source())?;
     fs_err::rename(source, tree.source())?;
     Ok(())
 }
@@ -175,7 +176,7 @@ fn copy_files(
     fs_err::create_dir_all(to)?;
     let mut changed = false;
     for path in has.files.keys().filter(|path| !wanted.files.contains_key(*path)) {
-        worktree::remove_file(&to.join(path))?;
+        remove_file(&to.join(path))?;
         // Folders that are now empty are removed too, because `wanted` may have a file in their
         // place.
         let folders = Path::new(path).ancestors().skip(1).filter(|folder| *folder != Path::new(""));
@@ -196,7 +197,7 @@ fn copy_files(
                 .help("run the command again"));
         }
         if has.files.get(path).is_some_and(|old| old.kind == Kind::Link) || entry.kind == Kind::Link {
-            worktree::remove_file(&file)?;
+            remove_file(&file)?;
         }
         if entry.kind == Kind::Link {
             fs_err::create_dir_all(file.parent().unwrap_or(to))?;

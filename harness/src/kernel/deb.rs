@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{Error, Result};
 
 use super::command::{Tool, capture};
-use super::worktree;
 
 /// The first bytes of an archive of ar(1), which every package is.
 const ARCHIVE: &[u8] = b"!<arch>\n";
@@ -39,5 +38,5 @@ pub(super) async fn unpack(
     capture(Tool::new("ar", folder).arg("x").arg(&package).arg(data), cancel).await?.ok(wrong)?;
     let tar = Tool::new("tar", folder).args(["--no-same-owner", "--wildcards", "-xf", data]).args(pattern);
     capture(tar, cancel).await?.ok(wrong)?;
-    worktree::remove_file(&folder.join(data))
+    crate::files::remove_file(&folder.join(data))
 }

@@ -27,12 +27,13 @@ use tokio_util::sync::CancellationToken;
 use walkdir::WalkDir;
 
 use crate::arch::GUEST;
+use crate::files::{remove_file, remove_tree};
 use crate::{Error, Result, files};
 
 use super::command;
 use super::source::blocking;
 use super::stamps::{States, Varying};
-use super::worktree::{Tree, remove_file, remove_tree, work};
+use super::worktree::{Tree, work};
 
 /// Marks an object folder in which make has not ended in order. Kbuild would treat a partially
 /// written object there as complete.

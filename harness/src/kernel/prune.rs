@@ -8,12 +8,13 @@ use nix::fcntl::FlockArg;
 use serde::Serialize;
 
 use crate::bytes::Bytes;
+use crate::files::{remove_file, remove_tree};
 use crate::{Error, Result};
 
 use super::artifacts::{RECORD, Record, read_record};
 use super::cache::Cache;
 use super::objects;
-use super::worktree::{remove_file, remove_tree, try_lock};
+use super::worktree::try_lock;
 
 /// The unit of `st_blocks` (stat(3type)).
 const BLOCK: u64 = 512;

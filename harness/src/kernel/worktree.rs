@@ -24,6 +24,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use crate::files::{remove_file, remove_tree};
 use crate::{Error, Result, files};
 
 use super::apply::{Contents, Overlay};
@@ -240,23 +241,6 @@ pub(crate) fn work(dir: &Path, name: &str) -> Result<PathBuf> {
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 pub(super) fn json(error: serde_json::Error) -> Error {
     Error::infrastructure(format!("the kernel cache is damaged: {error}")).help("hotplug kernel prune --all")
-}
-
-/// Removes a folder if it exists.
-pub(crate) fn remove_tree(folder: &Path) -> Result<()> {
-    absent(fs_err::remove_dir_all(folder))
-}
-
-/// Removes a file if it exists.
-pub(crate) fn remove_file(file: &Path) -> Result<()> {
-    absent(fs_err::remove_file(file))
-}
-
-fn absent(result: std::io::Result<()>) -> Result<()> {
-    match result {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -50,10 +50,7 @@ pub fn write(to: &Path, folder: &Path, result: &RunResult, origin: &str) -> Resu
 pub fn write_failed(to: &Path, error: &Error) -> Result<()> {
     fs_err::create_dir_all(to)?;
     for name in NAMES {
-        match fs_err::remove_file(to.join(name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
+        files::remove_file(&to.join(name))?;
     }
     files::write_whole(&to.join("screen.txt"), format!("hotplug: {error}\n").as_bytes())?;
     Ok(files::write_whole(&to.join("junit.xml"), junit::failed(error)?.as_bytes())?)

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::files::{read_json_if_there, write_json};
+use crate::files::{read_json_if_there, remove_file, write_json};
 use crate::{Error, Result};
 
 /// The name of the mark, in the folder of the results.
@@ -45,10 +45,7 @@ pub fn failed(results: &Path, error: &Error) -> Result<()> {
 
 /// Removes the mark: the run has a folder.
 pub(super) fn has_folder(results: &Path) -> Result<()> {
-    match fs_err::remove_file(results.join(FILE)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
+    remove_file(&results.join(FILE))
 }
 
 /// The comparison that is marked.
