@@ -31,6 +31,10 @@ pub(super) struct TrialState {
     /// When the guest was ready for requests.
     pub(super) ready: Option<HostTime>,
     pub(super) armed: Armed,
+    /// How QEMU ended, if it did by itself.
+    pub(super) qemu: Option<Ended>,
+    /// Kernel records that never reached the host.
+    pub(super) lost_records: u64,
     /// What its guest began with, once that is known.
     pub(super) beginning: Option<Beginning>,
     /// What the trial left over, if its guest could have taken a further one without it.
@@ -58,10 +62,8 @@ pub(super) fn classify(
     dir: &Path,
     event_log: &Arc<EventLog>,
     kernel_log: &[u8],
-    lost_records: u64,
     log: Log,
     state: TrialState,
-    qemu: Option<Ended>,
 ) -> TrialRecord {
     let (mut operations, mismatches) = log.into_parts();
     let refusals = hotplug_kreport::refusals_of(kernel_log);
@@ -120,7 +122,8 @@ pub(super) fn classify(
             _ if state.armed.end == Some(false) => {
                 (TrialOutcome::Blind, "lockdep was off at the end, and no report explains it".to_owned())
             }
-            _ if lost_records > 0 => {
+            _ if state.lost_records > 0 => {
+                let lost_records = state.lost_records;
                 (TrialOutcome::Blind, format!("{lost_records} kernel records were lost or dropped"))
             }
             _ => (TrialOutcome::Clean, "watched to the end".to_owned()),
@@ -139,7 +142,7 @@ pub(super) fn classify(
         outcome,
         why,
         armed: state.armed,
-        lost_records,
+        lost_records: state.lost_records,
         taken: state.taken,
         ready: state.ready,
         ended: event_log.now(),
@@ -148,7 +151,7 @@ pub(super) fn classify(
         load_loops: state.load_loops,
         load_failures: state.load_failures,
         reports,
-        qemu,
+        qemu: state.qemu,
         holds: state.holds,
     }
 }

@@ -216,17 +216,25 @@ pub struct Original {
 }
 
 impl TrialPlan {
+    /// What its guest must have: the place of its scenario, and its side.
+    pub(super) fn seat(&self) -> (usize, Side) {
+        (self.scenario.place, self.side)
+    }
+
     /// The trials that one guest takes, in their order: those of the history, and last this one. Each
-    /// has its folder below `folder`.
-    pub(super) fn steps(&self, folder: &Path) -> VecDeque<(Self, PathBuf)> {
+    /// has its folder below `folder`. Returns the first one apart.
+    pub(super) fn steps(&self, folder: &Path) -> ((Self, PathBuf), VecDeque<(Self, PathBuf)>) {
         let own = folder.join(self.folder());
         let past = |past: &PastTrial| {
             let dir = folder.join(format!("{}-{}-{}", self.folder(), HISTORY, past.original.folder));
             let (replay, history) = (Some(past.original.clone()), Vec::new());
             (Self { seed: past.seed, replay, history, ..self.clone() }, dir)
         };
-        let last = Self { history: Vec::new(), ..self.clone() };
-        self.history.iter().map(past).chain([(last, own)]).collect()
+        let last = (Self { history: Vec::new(), ..self.clone() }, own);
+        let mut steps: VecDeque<_> = self.history.iter().map(past).collect();
+        let Some(first) = steps.pop_front() else { return (last, steps) };
+        steps.push_back(last);
+        (first, steps)
     }
 
     /// The name of its folder, such as `before-003`, or `before-003-again1` for a second attempt.

@@ -18,7 +18,7 @@ use tracing::Instrument;
 
 use super::context::{ScenarioOfTrial, TrialPlan, TrialSetup, TrialStart};
 use super::outcome::{TrialOutcome, TrialRecord};
-use super::rounds::{Guest, IdleGuest};
+use super::rounds::Guest;
 use super::run::{Prepared, prepare};
 use crate::error::ErrorKind;
 use crate::scenario::Seed;
@@ -158,28 +158,31 @@ impl Next {
     }
 }
 
+/// What a guest is good for: the place of its scenario's setup, and its side.
+type Seat = (usize, Side);
+
 /// The guests that may take a further trial.
 #[derive(Default)]
 struct Guests {
     /// In the order in which they became idle.
-    idle: Vec<IdleGuest>,
-    /// The scenario and the side of those whose trial runs.
-    busy: Vec<(usize, Side)>,
+    idle: Vec<(Seat, Guest)>,
+    /// Those whose trial runs.
+    busy: Vec<Seat>,
 }
 
 impl Guests {
     fn take(&mut self, plan: &TrialPlan) -> Option<Guest> {
-        let place = self.idle.iter().position(|idle| idle.fits(plan))?;
-        Some(self.idle.remove(place).guest)
+        let at = self.idle.iter().position(|(seat, _)| *seat == plan.seat())?;
+        Some(self.idle.remove(at).1)
     }
 
     /// Whether one may soon be idle that can take the trial `plan`.
     fn may_fit(&self, plan: &TrialPlan) -> bool {
-        self.busy.contains(&(plan.scenario.place, plan.side))
+        self.busy.contains(&plan.seat())
     }
 
     fn is_no_longer_busy(&mut self, plan: &TrialPlan) {
-        if let Some(at) = self.busy.iter().position(|of| *of == (plan.scenario.place, plan.side)) {
+        if let Some(at) = self.busy.iter().position(|seat| *seat == plan.seat()) {
             self.busy.swap_remove(at);
         }
     }
@@ -222,9 +225,8 @@ impl Supply<'_> {
     /// Prepares the first trial that the guest of `plan` takes.
     async fn begin(&self, plan: TrialPlan, idle: Option<Guest>) -> Result<Next> {
         let setup = self.setup(&plan)?;
-        let mut steps = plan.steps(self.folder);
-        let first = steps.pop_front().unwrap_or_else(|| (plan.clone(), self.folder.join(plan.folder())));
-        let trial = prepare(setup, first.0, first.1, idle, self.cancel).await?;
+        let ((first, dir), steps) = plan.steps(self.folder);
+        let trial = prepare(setup, first, dir, idle, self.cancel).await?;
         Ok(Next { plan, steps, trial })
     }
 
@@ -248,7 +250,7 @@ impl Supply<'_> {
             let span = tracing::debug_span!("trial", folder = plan.folder());
             let may_go_on = next.steps.is_empty() && next.trial.may_go_on(setup);
             if may_go_on {
-                self.guests().busy.push((plan.scenario.place, plan.side));
+                self.guests().busy.push(plan.seat());
             }
             let ran = next.run(setup, self.cancel, under_way).instrument(span).await;
             if may_go_on {
@@ -256,7 +258,7 @@ impl Supply<'_> {
             }
             let (record, guest) = ran?;
             if let Some(guest) = guest {
-                self.keep(IdleGuest { place: plan.scenario.place, side: plan.side, guest }).await?;
+                self.keep((plan.seat(), guest)).await?;
             }
             if !record.is_spoilt() || plan.attempt >= RETRIES {
                 self.tell(Happened::Ended(Box::new(record), Again::No));
@@ -270,7 +272,7 @@ impl Supply<'_> {
 
     /// Keeps a guest for a further trial. If too many are idle, the one that has waited longest is
     /// ended.
-    async fn keep(&self, guest: IdleGuest) -> Result<()> {
+    async fn keep(&self, guest: (Seat, Guest)) -> Result<()> {
         let longest = {
             let idle = &mut self.guests().idle;
             idle.push(guest);
@@ -282,7 +284,7 @@ impl Supply<'_> {
         }
     }
 
-    async fn retire(&self, IdleGuest { place, side, guest }: IdleGuest) -> Result<()> {
+    async fn retire(&self, ((place, side), guest): (Seat, Guest)) -> Result<()> {
         match self.setups.get(place) {
             Some(setup) => guest.retire(*setup, side).await,
             None => Ok(()),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use hotplug_side::Side;
 
 use super::checkpoint::Checkpoint;
-use super::context::{TrialPlan, TrialSetup};
+use super::context::TrialSetup;
 use super::locks;
 use super::outcome::TrialRecord;
 use super::rest::{Beginning, Earlier};
@@ -59,7 +59,7 @@ impl Guest {
         self.life.as_ref().map(|life| life.after)
     }
 
-    /// The same guest after its trial, of which nothing is left, in the folder `dir`.
+    /// The same guest after its trial, in the folder `dir`.
     pub(super) fn took(
         self,
         record: TrialRecord,
@@ -79,29 +79,16 @@ impl Guest {
         Ok(self)
     }
 
-    /// Ends a guest that takes no further trial. Its lock order goes to the folder of its last one.
+    /// Ends a guest that takes no further trial. Its lock order goes to the folder of its last one,
+    /// unless that trial does not count.
     pub(super) async fn retire(self, setup: TrialSetup<'_>, side: Side) -> Result<()> {
-        if let Some(Life { last: (record, dir), .. }) = &self.life {
+        if let Some(Life { last: (record, dir), .. }) =
+            self.life.as_ref().filter(|life| !life.last.0.is_spoilt())
+        {
             let order = locks::collect(&self.vm, setup.context.lock_layouts.of(side)).await;
             let base = setup.start.checkpoint(side).and_then(Checkpoint::lock_order);
             locks::write(dir, record, order, base)?;
         }
         self.vm.shut_down(None).await.map(drop)
-    }
-}
-
-/// A guest that waits for a trial of its side and scenario.
-#[derive(Debug)]
-pub(super) struct IdleGuest {
-    /// The place of its scenario's setup among those of the run.
-    pub(super) place: usize,
-    pub(super) side: Side,
-    pub(super) guest: Guest,
-}
-
-impl IdleGuest {
-    /// Whether it can take the trial `plan`.
-    pub(super) fn fits(&self, plan: &TrialPlan) -> bool {
-        (self.place, self.side) == (plan.scenario.place, plan.side)
     }
 }

@@ -15,7 +15,7 @@ use super::driver::TrialDriver;
 use super::holding::Holds;
 use super::lanes::Log;
 use super::outcome::{TrialOutcome, TrialRecord};
-use super::rest::{self, AtRest, Earlier};
+use super::rest::{self, AtRest, Beginning, Earlier};
 use super::rounds::Guest;
 use super::timing::{Trace, Traced};
 use super::vm::{Cut, Origin, Vm};
@@ -25,7 +25,6 @@ use crate::files::{write_json, write_whole};
 use crate::reach::Callbacks;
 use crate::scenario::Schedule;
 use crate::unavailable::Unavailable;
-use crate::vmm::Ended;
 use crate::{Error, Result, guest};
 
 /// A trial whose QEMU is started. It is started ahead of need if that costs nothing, because a
@@ -120,20 +119,25 @@ impl<'a> Collectors<'a> {
     }
 }
 
-/// What is known of a guest that is gone.
-struct Gone {
-    lost_records: u64,
-    qemu: Option<Ended>,
+/// What is read from the memory of a guest at the end of its last trial.
+struct Memory {
     locks: Result<Collected, Unavailable>,
     registered: Result<Callbacks, String>,
 }
 
-impl Gone {
-    /// That of a guest without a QEMU, for this reason.
-    fn never(why: &str) -> Self {
-        let (locks, registered) = (Err(Unavailable::because(why)), Err(why.to_owned()));
-        Self { lost_records: 0, qemu: None, locks, registered }
+impl Memory {
+    /// That of a guest whose memory is gone, for this reason.
+    fn gone(why: &str) -> Self {
+        Self { locks: Err(Unavailable::because(why)), registered: Err(why.to_owned()) }
     }
+}
+
+/// The machine of a trial that has ended.
+enum Machine {
+    /// It waits: the guest is as it began, and may take a further trial.
+    Waits(Box<Guest>, Box<Beginning>, Earlier),
+    /// It is gone.
+    Gone(Memory),
 }
 
 impl Prepared {
@@ -167,10 +171,10 @@ impl Prepared {
         let collectors = Collectors::new(setup, &plan);
         let started = guest.is_ok();
         let (mut round, mut earlier) = (1, Vec::new());
-        let (gone, waits) = match guest {
+        let machine = match guest {
             Err(error) => {
                 state.cut = Some(Cut::Broken(error.to_string()));
-                (Gone::never("its QEMU did not start"), None)
+                Machine::Gone(Memory::gone("its QEMU did not start"))
             }
             Ok(guest) => {
                 (round, earlier) = (guest.round(), guest.folders().to_vec());
@@ -200,13 +204,11 @@ impl Prepared {
                 let rested = if may_go_on { rest(&guest, &mut state).await } else { None };
                 let ended = match rested {
                     // What the guest prints from now on belongs to its next trial.
-                    Some(after) if guest.vm.pause().await? => Ok((
-                        Gone { lost_records: guest.vm.kmsg.lost(), ..Gone::never("its guest is not gone") },
-                        Some((guest, after)),
-                    )),
-                    _ => {
-                        end(guest, context, &plan, &collectors, &state, cancel).await.map(|gone| (gone, None))
+                    Some((beginning, after)) if guest.vm.pause().await? => {
+                        state.lost_records = guest.vm.kmsg.lost();
+                        Ok(Machine::Waits(Box::new(guest), Box::new(beginning), after))
                     }
+                    _ => end(guest, context, &plan, &collectors, &mut state, cancel).await,
                 };
                 // A trial whose evidence could not be written says nothing, so this error comes
                 // first.
@@ -220,7 +222,6 @@ impl Prepared {
             // run is continued.
             return Err(Error::interrupted());
         }
-        let Gone { lost_records, qemu, mut locks, registered } = gone;
         let kernel_log = if started { guest::kernel_log(&dir)? } else { Vec::new() };
         let kept = [
             ("lockdep-stats.txt", state.lockdep_stats.take().map(|stats| stats.0)),
@@ -231,44 +232,43 @@ impl Prepared {
         }
         let traced = std::mem::take(&mut state.traced);
         let events = std::mem::take(&mut state.callbacks);
-        let beginning = state.beginning.take();
         state.holds = holds.into_inner();
         let name = &context.scenario.name;
-        let record =
-            classify(&plan, name, schedule, &dir, &event_log, &kernel_log, lost_records, log, state, qemu);
+        let record = classify(&plan, name, schedule, &dir, &event_log, &kernel_log, log, state);
         // A trial that showed something leaves its marks, which are no news.
         let left_over = record.left_over.clone().filter(|_| record.outcome == TrialOutcome::Clean);
         let record = TrialRecord { round, earlier, left_over, ..record };
         if !matches!(record.outcome, TrialOutcome::Clean | TrialOutcome::Infrastructure) {
             repro_script::write(context, &dir, &record)?;
         }
-        let next = match (waits, beginning) {
-            (Some((guest, after)), Some(beginning)) if record.is_spotless() => {
-                Some(guest.took(record.clone(), dir.clone(), beginning, after))
+        let mut next = None;
+        match machine {
+            Machine::Waits(guest, beginning, after) => {
+                let guest = guest.took(record.clone(), dir.clone(), *beginning, after);
+                if record.is_spotless() {
+                    next = Some(guest);
+                } else {
+                    guest.retire(setup, plan.side).await?;
+                }
             }
-            (Some((guest, _)), _) => {
-                locks = locks::collect(&guest.vm, context.lock_layouts.of(plan.side)).await;
-                guest.vm.shut_down(None).await?;
-                None
+            Machine::Gone(Memory { locks, registered }) if !record.is_spoilt() => {
+                let base = setup.start.checkpoint(plan.side).and_then(Checkpoint::lock_order);
+                locks::write(&dir, &record, locks, base)?;
+                collectors.write(&plan, &dir, &record, traced, events, registered)?;
             }
-            (None, _) => None,
-        };
-        if !record.is_spoilt() && next.is_none() {
-            let base = setup.start.checkpoint(plan.side).and_then(Checkpoint::lock_order);
-            locks::write(&dir, &record, locks, base)?;
-            collectors.write(&plan, &dir, &record, traced, events, registered)?;
+            Machine::Gone(_) => {}
         }
         write_json(&dir.join("trial.json"), &record)?;
         Ok((record, next))
     }
 }
 
-/// The state of a guest that is as it was before its trial. `None` if the trial was cut, or left
-/// something over.
-async fn rest(guest: &Guest, state: &mut TrialState) -> Option<Earlier> {
-    let beginning = state.beginning.as_ref().filter(|_| state.cut.is_none())?;
-    match rest::look(&guest.vm, beginning, guest.after()).await {
-        AtRest::Yes(after) => Some(after),
+/// What a guest began with, and its state, if it is as it was before its trial. `None` if the trial
+/// was cut, or left something over.
+async fn rest(guest: &Guest, state: &mut TrialState) -> Option<(Beginning, Earlier)> {
+    let beginning = state.beginning.take().filter(|_| state.cut.is_none())?;
+    match rest::look(&guest.vm, &beginning, guest.after()).await {
+        AtRest::Yes(after) => Some((beginning, after)),
         AtRest::No(why) => {
             state.left_over = Some(why);
             None
@@ -282,18 +282,18 @@ async fn end(
     context: &TrialContext,
     plan: &TrialPlan,
     collectors: &Collectors<'_>,
-    state: &TrialState,
+    state: &mut TrialState,
     cancel: &CancellationToken,
-) -> Result<Gone> {
+) -> Result<Machine> {
     let vm = guest.vm;
-    let mut gone = Gone::never("its guest was gone at the end");
+    let mut memory = Memory::gone("its guest was gone at the end");
     if !cancel.is_cancelled() && matches!(state.cut, None | Some(Cut::Hung(_))) {
-        gone.locks = locks::collect(&vm, context.lock_layouts.of(plan.side)).await;
+        memory.locks = locks::collect(&vm, context.lock_layouts.of(plan.side)).await;
     }
     if let (Some(callbacks), None) = (&collectors.callbacks, &state.cut) {
-        gone.registered = callbacks.registered(&vm).await;
+        memory.registered = callbacks.registered(&vm).await;
     }
-    gone.lost_records = vm.kmsg.lost();
-    gone.qemu = vm.shut_down(state.cut.as_ref()).await?;
-    Ok(gone)
+    state.lost_records = vm.kmsg.lost();
+    state.qemu = vm.shut_down(state.cut.as_ref()).await?;
+    Ok(Machine::Gone(memory))
 }
