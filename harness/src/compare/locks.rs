@@ -184,8 +184,8 @@ impl LockOrders {
     /// no further boot can decide anything. Further boots are also left out if the run has fewer
     /// trials than the number of boots needed.
     pub fn next_boot(&self) -> Option<u32> {
-        let trials = showing(&self.union, Side::Before).min(showing(&self.union, Side::After));
-        let needed = (1..=MOST_BOOTS).find(|n| always_against_never(*n, *n) <= self.limit)?;
+        let trials = self.guests();
+        let needed = fewest(MOST_BOOTS, self.limit)?;
         let is_open = self.candidates.iter().any(|candidate| candidate.p_of_boots() > self.limit);
         let goes_on = self.restored && needed <= trials && self.boots < needed + SPARE_BOOTS && is_open;
         goes_on.then_some(self.boots + 2)
@@ -214,19 +214,19 @@ impl LockOrders {
             edges: count(self.union.edges().filter(|(_, sides)| sides.of(side).shown.ever())),
         };
         let p = |candidate: &Candidate| if self.restored { candidate.p_of_boots() } else { candidate.p };
+        let decided =
+            |side: Side| self.candidates.iter().filter(move |c| c.side == side && p(c) <= self.limit);
         let of = |side: Side| {
-            let decided = self.candidates.iter().filter(|c| c.side == side && p(c) <= self.limit);
-            let mut all: Vec<EdgeDiff> = decided.map(|c| self.edge_diff(c, p(c))).collect();
+            let mut all: Vec<EdgeDiff> = decided(side).map(|c| self.edge_diff(c, p(c))).collect();
             all.sort_by(|a, b| (&a.to, &a.from).cmp(&(&b.to, &b.from)));
             all
         };
         let (gone, new) = (of(Side::Before), of(Side::After));
         let undecided = self.one_sided - count(gone.iter().chain(&new));
-        let decided = self.candidates.iter().filter(|c| c.side == Side::After && p(c) <= self.limit);
         LockOrderDiff {
             none: None,
             extent: Sides { before: extent(Side::Before), after: extent(Side::After) },
-            reversed: decided.filter_map(|c| self.reversal(c, p(c))).collect(),
+            reversed: decided(Side::After).filter_map(|c| self.reversal(c, p(c))).collect(),
             needed: self.needed(undecided),
             undecided,
             gone,
@@ -258,12 +258,15 @@ impl LockOrders {
         }
     }
 
+    /// The guests of the side with fewer whose lock order can show that a dependency is there.
+    fn guests(&self) -> u32 {
+        showing(&self.union, Side::Before).min(showing(&self.union, Side::After))
+    }
+
     /// The guests of each side that could decide so many dependencies, if there are fewer.
     fn needed(&self, undecided: u32) -> Option<u32> {
-        let there = showing(&self.union, Side::Before).min(showing(&self.union, Side::After));
-        let limit = ALPHA / f64::from(undecided.max(1));
-        let needed = (1..=MOST_NEEDED).find(|n| always_against_never(*n, *n) <= limit)?;
-        (undecided > 0 && there < needed).then_some(needed)
+        let needed = fewest(MOST_NEEDED, ALPHA / f64::from(undecided.max(1)))?;
+        (undecided > 0 && self.guests() < needed).then_some(needed)
     }
 
     /// Whether the order of the two locks of a new dependency was the other one without the patch.
@@ -303,6 +306,12 @@ impl LockOrders {
         let also = self.union.edge((from, whole)).is_some_and(|sides| sides.of(side).shown.ever());
         also.then(|| self.union.name(whole))
     }
+}
+
+/// The fewest guests or boots of each side, up to `most`, of which "always against never" is
+/// significant.
+fn fewest(most: u32, limit: f64) -> Option<u32> {
+    (1..=most).find(|n| always_against_never(*n, *n) <= limit)
 }
 
 /// The guests of a side whose lock order can show that a dependency is there. If lockdep went off in

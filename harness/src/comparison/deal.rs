@@ -39,6 +39,11 @@ struct Share {
 }
 
 impl Share {
+    /// The number of trials a side, with those that are done. None without an end.
+    fn planned(&self) -> Option<u32> {
+        Some(self.end?.saturating_sub(self.first))
+    }
+
     fn is_over(&self) -> bool {
         self.end.is_some_and(|end| self.next >= end)
     }
@@ -65,14 +70,13 @@ impl Shares {
 
     /// The number of trials a side of each scenario, with those that are done. None without an end.
     pub(super) fn planned(&self) -> Option<BTreeMap<String, u32>> {
-        let of = |share: &Share| Some((share.scenario.clone(), share.end?.saturating_sub(share.first)));
+        let of = |share: &Share| Some((share.scenario.clone(), share.planned()?));
         self.all.iter().map(of).collect()
     }
 
     /// The number of trials a side of this scenario, with those that are done. None without an end.
     pub(super) fn trials_of(&self, scenario: &str) -> Option<u32> {
-        let share = self.all.iter().find(|share| share.scenario == scenario)?;
-        Some(share.end?.saturating_sub(share.first))
+        self.all.iter().find(|share| share.scenario == scenario)?.planned()
     }
 
     /// Whether no trial is left.

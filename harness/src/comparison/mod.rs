@@ -1,7 +1,8 @@
 //! The entry point of the library: a comparison of two kernels, from its spec to its verdict.
 //!
 //! [`prepare`] finds or builds everything that the trials need, or settles the verdict without any.
-//! [`run`] runs the trials, judges them and runs the analyses. Events are sent to the listener in [`Env`]; nothing is printed.
+//! [`run`] runs the trials, judges them and runs the analyses. Events are sent to the listener in
+//! [`Env`]; nothing is printed.
 //!
 //! Both return boxed futures. So the code of all that they await is compiled once, in the library,
 //! and not in every crate that calls them.

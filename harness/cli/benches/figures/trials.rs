@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
@@ -137,22 +138,29 @@ struct Rounds {
     cpu: f64,
 }
 
+/// The result of the one measurement.
+static ROUNDS: OnceLock<Result<Rounds, String>> = OnceLock::new();
+
+fn rounds(root: &Path) -> Result<&'static Rounds, String> {
+    ROUNDS.get_or_init(|| measure_rounds(root)).as_ref().map_err(Clone::clone)
+}
+
 /// A run with as many guests, of which each takes one trial, is subtracted from a run with 16 each.
-fn rounds(root: &Path) -> Result<Rounds, String> {
-    const ROUNDS: u32 = 16;
+fn measure_rounds(root: &Path) -> Result<Rounds, String> {
+    const EACH: u32 = 16;
     let of = |trials: u32, rounds: u32| {
         let run = run(root, "512M", trials, &["--workers", WORKERS, "--rounds", &rounds.to_string()])?;
         let elapsed = run.result["trials_seconds"].as_f64().ok_or("result.json has no time of the trials")?;
         Ok::<_, String>((elapsed, run.cpu.0 + run.cpu.1))
     };
-    let (short, long) = (of(MANY / ROUNDS, 1)?, of(MANY, ROUNDS)?);
+    let (short, long) = (of(MANY / EACH, 1)?, of(MANY, EACH)?);
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
         .ok()
         .flatten()
         .ok_or("the length of a clock tick is not known")?;
     #[expect(clippy::cast_precision_loss, reason = "a hundred")]
     let cpu = (long.1 - short.1) / per_second as f64;
-    Ok(Rounds { trials: f64::from((MANY - MANY / ROUNDS) * 2), elapsed: long.0 - short.0, cpu })
+    Ok(Rounds { trials: f64::from((MANY - MANY / EACH) * 2), elapsed: long.0 - short.0, cpu })
 }
 
 /// Seconds of CPU time that a trial takes in a guest that has taken one.

@@ -1,6 +1,7 @@
 //! The script: what the kernel does wrong. The kernel's image has it in strings such as
 //! `toy: plug dimm; 0.2; report cpus-held; round 3`: the operation, the probability in a trial, what
-//! happens, and the first trial of a guest in which it does, if that is not the first. The texts of reports are those of real kernels.
+//! happens, and the first trial of a guest in which it does, if that is not the first. The texts of
+//! reports are those of real kernels.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -89,15 +89,13 @@ fn what_only_a_later_trial_shows_is_found_and_replayed_with_the_earlier_ones() {
     assert_eq!(trial["round"], 3, "{trial:#}");
 
     let replays = toy.path("replays");
-    let screen = toy
-        .hotplug(&["replay", "--times", "2", "--workers", "1", "--results"])
+    toy.hotplug(&["replay", "--times", "2", "--workers", "1", "--results"])
         .args([&replays, &example])
         .assert()
         .code(0)
         .stdout(predicate::str::contains(
             "came again in 2 of 2, not alone but after the 2 earlier trials of its guest",
         ));
-    drop(screen);
     let replay = crate::read(&crate::only(&replays).join("replay.json"));
     assert_eq!(replay["findings"][0]["earlier"], 2, "{replay:#}");
 
