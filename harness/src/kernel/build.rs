@@ -1,9 +1,9 @@
 //! Builds the two kernels of a request and stores them in the cache.
 
+mod run;
+
 use hotplug_side::{Side, Sides};
-use std::fs::File;
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,8 +19,8 @@ use super::artifacts::{self, Built, Kernel, KernelId, KernelPair, PatchRecord, R
 use super::base::Base;
 use super::cache::Cache;
 use super::config::{self, Config};
-use super::diagnose::{failed_make, kbuild_step};
-use super::make::{Ended, Make};
+use super::diagnose::kbuild_step;
+use super::make::Make;
 use super::objects::{self, Objects};
 use super::patch::{self, Patch};
 use super::progress::{BuildEvent, BuildListener, IgnoreBuild};
@@ -29,6 +29,7 @@ use super::source::{self, Located, Source, blocking};
 use super::toolchain::Toolchain;
 use super::worktree::Tree;
 use super::{checkout, gcov};
+use run::Run;
 
 /// Part of every kernel's id. It must change with every change to the way kernels are built.
 const BUILDER: &str = "hotplug kernel builder 2";
@@ -41,9 +42,6 @@ const LOCKDEP_TYPES: &str = "CFLAGS_lockdep.o=-femit-struct-debug-detailed=any";
 /// Number of files compiled for the default config: the `CC` and `AS` lines of make's output for
 /// 6.1.192 (1147 and 37). Only the progress bar uses it.
 const TYPICAL: u32 = 1184;
-
-/// The number of SIGKILL (signal(7)).
-const SIGKILL: i32 = nix::sys::signal::Signal::SIGKILL as i32;
 
 /// The state that the builds of both sides share.
 struct Context<'a> {
@@ -448,74 +446,5 @@ impl<'a> Context<'a> {
             image_hash: image_hash.to_hex().to_string(),
         };
         Ok((record, folder))
-    }
-}
-
-/// The make invocations of one build.
-struct Run<'a> {
-    context: &'a Context<'a>,
-    plan: &'a Plan,
-    make: Make<'a>,
-    log: File,
-    log_path: &'a Path,
-}
-
-impl Run<'_> {
-    /// Configures the kernel in `objects`, unless that was done from inputs with the hash `by`.
-    async fn configure(&mut self, objects: &Path, by: &str) -> Result<()> {
-        if objects::is_configured(objects, by) {
-            return Ok(());
-        }
-        let Context { config, .. } = self.context;
-        let dot_config = objects.join(".config");
-        self.context.tell(self.plan.which, BuildEvent::Configuring);
-        config.base().check(self.make.source)?;
-        // While the configuration is incomplete, the recorded hash is empty.
-        objects::configured(objects, "")?;
-        match config.base() {
-            Base::Tiny => self.make(&["tinyconfig"], |_| ()).await?,
-            Base::Target(name) => self.make(&[name], |_| ()).await?,
-            Base::File { text, .. } => {
-                fs_err::write(&dot_config, text)?;
-                self.make(&["olddefconfig"], |_| ()).await?;
-            }
-        }
-        let mut text = fs_err::read_to_string(&dot_config)?;
-        objects::keep_plain_config(objects, &text)?;
-        text.push_str(&config.text());
-        fs_err::write(&dot_config, text)?;
-        self.make(&["olddefconfig"], |_| ()).await?;
-        objects::configured(objects, by)
-    }
-
-    /// Makes `targets`, which may include make variables. An error contains the compiler's message.
-    /// The objects are kept unless make was killed.
-    async fn make(&mut self, targets: &[&str], on_line: impl FnMut(&str)) -> Result<()> {
-        let Run { context, plan, make, log, log_path } = self;
-        let objects = make.objects.unwrap_or(make.source);
-        match make.run(targets, log, on_line, context.cancel).await? {
-            Ended::Finished(status) => {
-                if status.success() {
-                    return Ok(());
-                }
-                // A make that was killed, for example by the OOM killer, has removed no partial
-                // targets.
-                if status.signal() != Some(SIGKILL) {
-                    objects::made(objects)?;
-                }
-                let kept = context.cache.failed().join(format!("{}.log", plan.id.as_str()));
-                fs_err::copy(*log_path, &kept)?;
-                let text = String::from_utf8_lossy(&fs_err::read(*log_path)?).into_owned();
-                let patched = if plan.patches.is_empty() { "" } else { ", with its patches," };
-                let what = format!("the {} kernel ({}{patched})", plan.which, plan.located.name);
-                Err(failed_make(plan.which, &what, &text, make.source, &kept))
-            }
-            Ended::Cancelled { orderly } => {
-                if orderly {
-                    objects::made(objects)?;
-                }
-                Err(Error::interrupted())
-            }
-        }
     }
 }
