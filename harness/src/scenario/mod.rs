@@ -316,7 +316,8 @@ impl Scenario {
         matches!(operation, Operation::Plug(id) if self.is_cpu(id))
     }
 
-    fn is_cpu(&self, id: &DeviceId) -> bool {
+    /// Whether a device is a CPU.
+    pub fn is_cpu(&self, id: &DeviceId) -> bool {
         self.devices.get(id).is_some_and(|device| device.cpu_slot().is_some())
     }
 

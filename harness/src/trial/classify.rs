@@ -19,7 +19,7 @@ use crate::event_log::{EventLog, OperationOutcome};
 use crate::guest::LockdepStats;
 use crate::guest_clock::HostTime;
 use crate::rendezvous::Hold;
-use crate::scenario::{Expect, Operation, Phase, Schedule};
+use crate::scenario::{Expect, Operation, Phase, Scenario, Schedule};
 use crate::vmm::Ended;
 
 /// The results of a trial before its log is read.
@@ -57,7 +57,7 @@ pub(super) struct TrialState {
 #[expect(clippy::too_many_arguments, reason = "a record is made of all parts of a trial")]
 pub(super) fn classify(
     plan: &TrialPlan,
-    scenario: &str,
+    scenario: &Scenario,
     schedule: Schedule,
     dir: &Path,
     event_log: &Arc<EventLog>,
@@ -67,7 +67,7 @@ pub(super) fn classify(
 ) -> TrialRecord {
     let (mut operations, mismatches) = log.into_parts();
     let refusals = hotplug_kreport::refusals_of(kernel_log);
-    refusals::explain(&mut operations, &refusals, |us| event_log.host_time(GuestTime(us)));
+    refusals::explain(&mut operations, &refusals, scenario, |us| event_log.host_time(GuestTime(us)));
     let mut all = hotplug_kreport::scan_own(kernel_log);
     if operations.iter().any(|o| o.operation == Operation::Reboot && o.outcome == OperationOutcome::Done) {
         // The reboot was requested.
@@ -132,7 +132,7 @@ pub(super) fn classify(
     TrialRecord {
         side: plan.side,
         folder: dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
-        scenario: scenario.to_owned(),
+        scenario: scenario.name.clone(),
         number: plan.number,
         seed: plan.seed,
         round: 1,

@@ -1,10 +1,11 @@
 //! Adds the reasons that the kernel prints for its refusals to the outcomes of operations.
 
-use hotplug_kreport::Refusal;
+use hotplug_kreport::{Refusal, Refused};
 
 use super::OperationRecord;
 use crate::event_log::OperationOutcome;
 use crate::guest_clock::HostTime;
+use crate::scenario::{Operation, Place, Scenario};
 use crate::text::harmless;
 
 /// The most that is quoted of a reason, in characters.
@@ -15,16 +16,20 @@ const SLACK: u64 = 20_000;
 
 /// Adds the kernel's reason to each operation that the guest refused, as in `_OST status 0x3: the
 /// block holds unmovable pages (slab)`. If several refused operations were in flight, the kernel
-/// does not tell which of them it means, and none gets the reason.
+/// does not tell which of them it means, and none gets the reason. Nor does an operation that the
+/// kernel cannot mean: a program that fails while a memory block is busy has a reason of its own.
 pub(super) fn explain(
     operations: &mut [OperationRecord],
     refusals: &[Refusal],
+    scenario: &Scenario,
     host_time: impl Fn(u64) -> Option<HostTime>,
 ) {
     let mut reasons: Vec<(usize, &str)> = Vec::new();
     for refusal in refusals {
         let Some(at) = refusal.time.and_then(&host_time) else { continue };
-        let mut refused = operations.iter().enumerate().filter(|(_, operation)| was_refused(operation, at));
+        let mut refused = operations.iter().enumerate().filter(|(_, operation)| {
+            was_refused(operation, at) && may_mean(refusal, &operation.operation, scenario)
+        });
         if let (Some((index, _)), None) = (refused.next(), refused.next()) {
             // The first reason is the cause; the kernel's callers may add theirs.
             if reasons.iter().all(|(known, _)| *known != index) {
@@ -46,11 +51,39 @@ fn was_refused(operation: &OperationRecord, at: HostTime) -> bool {
         && operation.ended.is_none_or(|ended| at.0 <= ended.0.saturating_add(SLACK))
 }
 
+/// Whether the kernel can mean this operation by a refusal.
+fn may_mean(refusal: &Refusal, operation: &Operation, scenario: &Scenario) -> bool {
+    let is_cpu = match operation {
+        Operation::Program(_) | Operation::Read { .. } | Operation::Reboot => return false,
+        // The file may be any, such as a block's `state`.
+        Operation::Write { .. } => return true,
+        Operation::Plug(id) | Operation::Unplug(id) | Operation::Resize(id, _) => scenario.is_cpu(id),
+        Operation::Online(place, _) | Operation::Offline(place) | Operation::Fail(place, ..) => match place {
+            Place::Device(id) => scenario.is_cpu(id),
+            Place::Block(_) => false,
+            Place::Cpu(_) => true,
+        },
+    };
+    match refusal.what {
+        Refused::CpuOnline | Refused::CpuOffline => is_cpu,
+        Refused::MemoryAdd | Refused::MemoryOnline | Refused::MemoryOffline | Refused::MemoryRemove => {
+            !is_cpu
+        }
+        // ACPI's identifiers of memory devices and of processors (drivers/acpi/acpi_memhotplug.c,
+        // drivers/acpi/acpi_processor.c)
+        Refused::Device => match refusal.object.as_deref().unwrap_or_default() {
+            object if object.contains("PNP0C80") => !is_cpu,
+            object if object.contains("ACPI0007") || object.contains("LNXCPU") => is_cpu,
+            _ => true,
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::device::DeviceId;
-    use crate::scenario::{Expect, Operation};
+    use crate::scenario::{Expect, Operation, SAMPLE};
 
     fn operation(asked: u64, ended: u64) -> OperationRecord {
         OperationRecord {
@@ -72,7 +105,8 @@ mod tests {
 ";
         let refusals = hotplug_kreport::refusals_of(log);
         assert_eq!(refusals.len(), 2);
-        explain(&mut operations, &refusals, |time| Some(HostTime(time)));
+        let scenario = Scenario::parse(SAMPLE.0, SAMPLE.1).unwrap();
+        explain(&mut operations, &refusals, &scenario, |time| Some(HostTime(time)));
         operations
             .iter()
             .map(|operation| match &operation.outcome {
@@ -93,6 +127,20 @@ mod tests {
     fn a_reason_that_may_be_of_another_operation_is_of_none() {
         let how = explained(vec![operation(1_900_000, 2_100_000), operation(1_950_000, 2_200_000)]);
         assert_eq!(how, ["_OST status 0x3", "_OST status 0x3"]);
+    }
+
+    #[test]
+    fn a_program_or_a_cpu_that_fails_meanwhile_has_a_reason_of_its_own() {
+        let of = |what| OperationRecord { operation: what, ..operation(1_900_000, 2_100_000) };
+        let cpu = || of(Operation::Unplug(DeviceId("cpu0".into())));
+        let program = || of(Operation::Program("stress".into()));
+        let read =
+            || of(Operation::Read { path: "/proc/meminfo".into(), offset: 0, length: None, shows: None });
+        assert_eq!(explained(vec![program(), cpu(), read()]), ["_OST status 0x3"; 3]);
+        // They do not hide which operation the kernel means either.
+        let how = explained(vec![program(), of(Operation::Offline(Place::Block(40))), cpu()]);
+        assert_eq!(how[1], "_OST status 0x3: the block holds unmovable pages (slab)");
+        assert_eq!((&*how[0], &*how[2]), ("_OST status 0x3", "_OST status 0x3"));
     }
 
     #[test]

@@ -233,8 +233,8 @@ impl Prepared {
         let traced = std::mem::take(&mut state.traced);
         let events = std::mem::take(&mut state.callbacks);
         state.holds = holds.into_inner();
-        let name = &context.scenario.name;
-        let record = classify(&plan, name, schedule, &dir, &event_log, &kernel_log, log, state);
+        let scenario = &context.scenario;
+        let record = classify(&plan, scenario, schedule, &dir, &event_log, &kernel_log, log, state);
         // A trial that showed something leaves its marks, which are no news.
         let left_over = record.left_over.clone().filter(|_| record.outcome == TrialOutcome::Clean);
         let record = TrialRecord { round, earlier, left_over, ..record };
