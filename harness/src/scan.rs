@@ -16,16 +16,30 @@ use crate::{Error, Result};
 const CHUNK: usize = 256 * 1024;
 
 /// Bytes of the end of a chunk that are searched again with the next one. No sign is longer.
-const OVERLAP: usize = 64;
+const OVERLAP: usize = 256;
 
-/// What only a kernel's log has: a time in brackets (kernel/printk/printk.c `print_time()`, dmesg(1)
-/// with `--show-delta`, `-T` or `--time-format iso`), a level, a record of `/dev/kmsg`, the kernel's
-/// name in a syslog or a journal, `dmesg -x`, or the first line of a boot.
+/// What only a kernel's log has.
 static SIGN: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(
-        r#"(?-u)\[ *\+?\d{1,9}\.\d{3,9}(?: <[^>\n]{1,24}>)?\]|\[\w{3} \w{3} +\d{1,2} \d\d:\d\d:\d\d \d{4}\]|(?m:^)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{6}[-+]|(?m:^)<\d{1,3}>|(?m:^)\d{1,3},\d{1,19},\d{1,19},[-c]|\bkernel(?:\[\d+\])?: |"(?:_TRANSPORT|SYSLOG_IDENTIFIER)" ?: ?"kernel"|(?m:^)kern +:|Linux version \d"#,
-    )
-    .expect("a constant")
+    let signs = [
+        // A time in brackets: `print_time()` in kernel/printk/printk.c, dmesg(1) with --show-delta.
+        r"\[ *\+?\d{1,19}\.\d{3,9}(?: <[^>\n]{1,24}>)? *\]",
+        // With fewer decimals, only beside the caller (`print_caller()`) or on a line with a date.
+        r"\[ *\d{1,19}\.\d{1,9} *\] ?\[ *[TC]\d{1,7} *\]",
+        r"(?m:^)\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d[^\n]{0,120}\[ *(?:\d{1,19}\.\d{1,9}|[TC]\d{1,7}) *\]",
+        // dmesg(1) with -T, with --time-format iso, and with -x
+        r"\[\w{3} \w{3} +\d{1,2} \d\d:\d\d:\d\d \d{4}\]",
+        r"(?m:^)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{6}[-+]",
+        r"(?m:^)kern +:",
+        // A level, and a record of `/dev/kmsg`.
+        r"(?m:^)<\d{1,3}>",
+        r"(?m:^)\d{1,3},\d{1,19},\d{1,19},[-c]",
+        // The kernel's name in a syslog and in a journal.
+        r"\bkernel(?:\[\d+\])?: ",
+        r#""(?:_TRANSPORT|SYSLOG_IDENTIFIER)" ?: ?"kernel""#,
+        // The first line of a boot.
+        r"Linux version \d",
+    ];
+    Regex::new(&format!("(?-u){}", signs.join("|"))).expect("constants")
 });
 
 /// Files that are no text, by their first bytes (magic(5)), also if a kernel's words are in them.
@@ -203,6 +217,7 @@ mod tests {
             (&tar, "it is a tar archive"),
             (&[0, 1, 2, 3, 200, 201, 0, 0], "it is a binary file"),
             (b"int main(void)\n{\n\treturn 0;\n}\n", "none of its lines is a kernel's"),
+            (b"see [1.2] and [T1]: 99.5 [0.04]\n", "none of its lines is a kernel's"),
         ] {
             assert_eq!(scanned(content), Err(format!("no kernel log in FILE: {why}")));
         }
@@ -215,6 +230,10 @@ mod tests {
             "[    1.000000] hello",
             "[    1.234567 <    0.000012>] hello",
             "2026-11-03T10:00:00Z <6>[12345.678901][  T12] hello",
+            "[    0.04 ][    T0 ] hello",
+            "[12345678901234.567890] hello",
+            "2023/05/04 19:31:26 [host]: [ 235.4] hello",
+            "2026-11-03T10:00:00.123+01:00 host [ T3205] hello",
             "6,123,4567890,-;hello",
             "Nov  3 10:00:00 host kernel: hello",
             "kern  :info  : hello",
