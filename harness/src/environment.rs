@@ -223,6 +223,7 @@ impl HostEnv {
             scenario,
             lock_layouts,
             places,
+            never_ended: Arc::default(),
         })
     }
 }

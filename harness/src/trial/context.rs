@@ -9,6 +9,7 @@ use hotplug_lockorder::Layout;
 use hotplug_side::{Side, Sides};
 
 use super::checkpoint::Checkpoint;
+use super::never_ended::NeverEnded;
 use super::repro_script::OnDisk;
 use super::timing::Watched;
 use crate::arch::Platform;
@@ -54,6 +55,8 @@ pub struct TrialContext {
     pub lock_layouts: Sides<Result<Arc<Layout>, Unavailable>>,
     /// The addresses of each kernel's probe points, if the scenario holds tasks or vCPUs.
     pub places: Option<Sides<Arc<Places>>>,
+    /// The operations that did not end so far.
+    pub never_ended: Arc<NeverEnded>,
 }
 
 impl TrialContext {

@@ -181,7 +181,8 @@ impl TrialDriver<'_> {
     }
 
     async fn lanes(self, ledger: &Ledger, cpus: &Cpus) -> Result<(), Cut> {
-        let lanes = Lanes::new(self.vm, &self.setup.context.scenario, ledger, cpus, self.log);
+        let of = (self.setup.context, self.plan.side);
+        let lanes = Lanes::new(self.vm, of, ledger, cpus, self.log);
         lanes.run(self.schedule).await.map_err(|error| Cut::Hung(error.to_string()))
     }
 

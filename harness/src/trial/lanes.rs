@@ -8,17 +8,19 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::future::try_join_all;
 use hotplug_protocol::AgentEvent;
+use hotplug_side::Side;
 use tokio::sync::Barrier;
 use tracing::Instrument;
 
 use super::accounting::{Ledger, Mismatch};
+use super::context::TrialContext;
 use super::cpus::{Cpus, slot_of};
 use super::operation::{Bench, OperationRecord, perform};
 use super::phases::{Phases, Waited};
 use super::vm::Vm;
 use crate::device::DeviceId;
 use crate::event_log::{Event, OperationOutcome};
-use crate::scenario::{Batch, Expect, LaneSchedule, Offset, Operation, Phase, Scenario, Schedule};
+use crate::scenario::{Batch, Expect, LaneSchedule, Offset, Operation, Phase, Schedule};
 use crate::{Error, Result};
 
 /// The operations of a trial so far. The log outlives the lanes, so a trial that is cut short still
@@ -50,12 +52,13 @@ pub(super) struct Lanes<'a> {
 impl<'a> Lanes<'a> {
     pub(super) fn new(
         vm: &'a Vm,
-        scenario: &'a Scenario,
+        (context, side): (&'a TrialContext, Side),
         ledger: &'a Ledger,
         cpus: &'a Cpus,
         log: &'a Log,
     ) -> Self {
-        let bench = Bench { vm, scenario, ledger, cpus };
+        let TrialContext { scenario, never_ended, .. } = context;
+        let bench = Bench { vm, scenario, ledger, cpus, side, never_ended };
         Self { bench, log, phases: Phases::default(), plugged: Mutex::default() }
     }
 
@@ -153,10 +156,11 @@ impl<'a> Lanes<'a> {
         event_log.record(Event::OperationEnded { number, outcome: outcome.clone() });
         self.phases.reached(operation, Phase::Ended);
         match outcome {
-            OperationOutcome::TimedOut => Err(Error::infrastructure(format!("{operation} timed out"))),
+            OperationOutcome::TimedOut => Err(Error::infrastructure(self.bench.timed_out(operation))),
             // QEMU is gone. The driver, which watches it, ends the trial and has the reason.
             OperationOutcome::CutOff => std::future::pending().await,
             OperationOutcome::Done => {
+                self.bench.ended(operation);
                 self.took(operation);
                 Ok(())
             }

@@ -15,6 +15,7 @@ mod holding;
 mod housekeeping_cpu;
 mod lanes;
 mod locks;
+mod never_ended;
 mod operation;
 mod outcome;
 mod phases;
@@ -33,6 +34,7 @@ pub use accounting::Mismatch;
 pub use context::{
     Instruments, Original, PastTrial, ScenarioOfTrial, TrialContext, TrialPlan, TrialSetup, TrialStart,
 };
+pub use never_ended::NeverEnded;
 pub use operation::OperationRecord;
 pub use outcome::{Armed, LoadFailure, Seen, TrialOutcome, TrialRecord};
 pub use pool::{Again, Happened, Repeated, Tell, TrialsRun, plan, plan_of, run_all};

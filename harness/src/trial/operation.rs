@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use hotplug_protocol::{AgentEvent, Answer, Output, ProgramEnd, Request};
+use hotplug_side::Side;
 use serde::{Deserialize, Serialize};
 
 use super::accounting::{Became, Change, Ledger, Mismatch};
 use super::completion::{EventWaiter, Slot};
 use super::cpus::Cpus;
 use super::failure;
+use super::never_ended::NeverEnded;
 use super::vm::Vm;
 use crate::Result;
 use crate::bytes::Bytes;
@@ -52,6 +54,35 @@ pub(super) struct Bench<'a> {
     pub(super) scenario: &'a Scenario,
     pub(super) ledger: &'a Ledger,
     pub(super) cpus: &'a Cpus,
+    pub(super) side: Side,
+    pub(super) never_ended: &'a NeverEnded,
+}
+
+impl Bench<'_> {
+    /// The time after which an operation counts as hung.
+    fn limit(&self, operation: &Operation) -> Duration {
+        let own = match operation {
+            // The agent ends it at its own limit.
+            Operation::Program(name) => self.scenario.programs.get(name).map_or(0, |program| program.limit_s),
+            _ => 0,
+        };
+        let whole = Duration::from_secs((self.scenario.time_limit_s.saturating_add(own)).into());
+        self.never_ended.limit(self.of(), operation, whole)
+    }
+
+    /// An operation did not end within its limit. Returns this in words.
+    pub(super) fn timed_out(&self, operation: &Operation) -> String {
+        self.never_ended.timed_out(self.of(), operation, self.limit(operation))
+    }
+
+    /// An operation ended.
+    pub(super) fn ended(&self, operation: &Operation) {
+        self.never_ended.ended(self.of(), operation);
+    }
+
+    fn of(&self) -> (Side, &str) {
+        (self.side, &self.scenario.name)
+    }
 }
 
 /// The outcome of an operation, before the accounts are checked.
@@ -92,21 +123,16 @@ pub(super) async fn perform(
     operation: &Operation,
     reached: &(dyn Fn(Phase) + Sync),
 ) -> Result<(OperationOutcome, Vec<Mismatch>)> {
-    let own = match operation {
-        // The agent ends it at its own limit.
-        Operation::Program(name) => bench.scenario.programs.get(name).map_or(0, |program| program.limit_s),
-        _ => 0,
-    };
-    let limit = Duration::from_secs((bench.scenario.time_limit_s.saturating_add(own)).into());
+    let limit = bench.limit(operation);
     let account = account(bench.scenario, operation);
     if let Some(account) = account {
         bench.ledger.begin(account);
     }
-    let whole = until_end(bench, operation, reached);
+    let course = until_end(bench, operation, reached);
     let end = match operation {
         // Each of its many requests has the limit.
-        Operation::Fail(..) => whole.await?,
-        _ => match tokio::time::timeout(limit, whole).await {
+        Operation::Fail(..) => course.await?,
+        _ => match tokio::time::timeout(limit, course).await {
             Ok(end) => end?,
             Err(_) => End { outcome: OperationOutcome::TimedOut, change: Change::Unknown },
         },
