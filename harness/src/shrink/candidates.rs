@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::flatten::tidy;
 use super::machine;
 use crate::device::DeviceId;
-use crate::scenario::{Operation, Scenario, Step};
+use crate::scenario::{Operation, Scenario, Step, tidy};
 
 /// One kind of part.
 #[derive(Clone, Copy)]

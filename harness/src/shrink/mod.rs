@@ -2,7 +2,6 @@
 
 mod candidates;
 mod file;
-mod flatten;
 mod machine;
 mod oracle;
 mod reduce;
@@ -11,7 +10,6 @@ mod run;
 mod sequential_test;
 mod size;
 
-pub use flatten::flatten;
 pub use reduce::reduce;
 pub use result::{CandidateResult, ShrinkResult, rate};
 pub use run::{ShrinkSpec, shrink};

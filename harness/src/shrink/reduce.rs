@@ -63,8 +63,8 @@ async fn thin(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::{Operation, SAMPLE, Seed};
-    use crate::shrink::{Size, flatten};
+    use crate::scenario::{Operation, SAMPLE, Seed, flatten};
+    use crate::shrink::Size;
 
     fn does(scenario: &Scenario, words: &str) -> bool {
         let mut steps = scenario.lanes.iter().flat_map(|lane| &lane.steps);

@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use super::file::{about, file};
 use super::oracle::Bench;
-use super::{CandidateResult, Rule, ShrinkResult, Size, Word, flatten, rate, reduce};
+use super::{CandidateResult, Rule, ShrinkResult, Size, Word, rate, reduce};
 use crate::compare::{Count, Recurrence, Replays};
 use crate::comparison::{Env, RunningSpec};
 use crate::files::write_whole;
 use crate::record::{RunFolder, SCHEMA};
 use crate::replay::{RecordedRun, recorded_trial};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, flatten};
 use crate::trial::TrialRecord;
 use crate::{Error, ErrorKind, Result, environment};
 
@@ -71,8 +71,10 @@ pub fn shrink<'a>(
             run,
         };
         let file = spec.out.clone().unwrap_or_else(|| folder.path().join("shrunk.toml"));
+        let of_trial = |name: &String| Ok(recorded_trial(&source.join("trials").join(name))?.1);
+        let earlier = record.earlier.iter().map(of_trial).collect::<Result<Vec<_>>>()?;
         let bench = Bench::new(context, start, env, &folder, workers, &record, &result.signature);
-        let mut search = Search { bench, record: &record, result, file, written: false };
+        let mut search = Search { bench, record: &record, earlier, result, file, written: false };
         let began = Instant::now();
         let ended = Box::pin(search.whole(&scenario, spec)).await;
         let Search { bench, mut result, file, written, .. } = search;
@@ -118,6 +120,8 @@ fn wanted(record: &TrialRecord, signature: Option<&str>) -> Result<Recurrence> {
 struct Search<'a> {
     bench: Bench<'a>,
     record: &'a TrialRecord,
+    /// The trials that its guest took before, in their order.
+    earlier: Vec<TrialRecord>,
     result: ShrinkResult,
     file: PathBuf,
     written: bool,
@@ -127,12 +131,19 @@ impl Search<'_> {
     /// Measures the recorded trial, reduces it, and measures the result.
     async fn whole(&mut self, scenario: &Scenario, spec: &ShrinkSpec) -> Result<()> {
         let schedule = Some(&self.record.schedule);
-        let original =
+        let mut original =
             self.bench.show(scenario, schedule, &self.record.folder, spec.times, |_| false).await?;
-        self.result.original = original;
         self.bench.say(&format!("the report of the recorded trial came again in {}", rate(original)));
+        let alone = original.seen > 0;
+        if !alone && let Some(all) = self.joined(scenario, &self.earlier) {
+            original = self.bench.show(&all, None, "with-history", spec.times, |_| false).await?;
+            let times = self.earlier.len();
+            self.bench.say(&format!("after the {times} earlier trials of its guest, in {}", rate(original)));
+        }
+        self.result.original = original;
         let rule = Rule::new(original, 1.0 - f64::from(spec.confidence) / 100.0, spec.times);
-        let mut start = flatten(scenario, &self.record.schedule);
+        let whole = if alone { None } else { self.joined(scenario, &self.earlier) };
+        let mut start = whole.unwrap_or_else(|| flatten(scenario, &self.record.schedule));
         start.about = about(&self.result);
         self.result.sizes = [Size::of(&start).to_string(), String::new()];
         if original.seen == 0 {
@@ -149,6 +160,9 @@ impl Search<'_> {
         if !self.gives(None, &start, &rule).await? {
             return Ok(());
         }
+        if !alone {
+            start = self.without_earlier(scenario, start, &rule).await?;
+        }
         let mut history = vec![start.clone()];
         let reduced = reduce(start, async |best, candidate| {
             let taken = self.gives(Some(best), candidate, &rule).await?;
@@ -159,6 +173,39 @@ impl Search<'_> {
         });
         Box::pin(reduced).await?;
         self.confirm(history, &rule, spec.times).await
+    }
+
+    /// The scenario that does what these trials did, and then what the recorded one did. `None` if
+    /// there are none, or if no guest can do it.
+    fn joined(&self, scenario: &Scenario, earlier: &[TrialRecord]) -> Option<Scenario> {
+        let (first, rest) = earlier.split_first()?;
+        let mut all = flatten(scenario, &first.schedule);
+        for record in rest.iter().chain([self.record]) {
+            all = match all.followed_by(flatten(scenario, &record.schedule)) {
+                Ok(both) => both,
+                Err(why) => {
+                    self.bench.say(&format!("the earlier trials of its guest cannot be repeated: {why}"));
+                    return None;
+                }
+            };
+        }
+        Some(all)
+    }
+
+    /// Leaves out whole earlier trials, one after the other, as long as the report comes.
+    async fn without_earlier(&mut self, scenario: &Scenario, all: Scenario, rule: &Rule) -> Result<Scenario> {
+        let mut best = all;
+        let mut left = self.earlier.clone();
+        for place in (0..self.earlier.len()).rev() {
+            let mut fewer = left.clone();
+            fewer.remove(place);
+            let Some(mut candidate) = self.joined(scenario, &fewer) else { continue };
+            candidate.about = best.about.clone();
+            if self.gives(Some(&best), &candidate, rule).await? {
+                (best, left) = (candidate, fewer);
+            }
+        }
+        Ok(best)
     }
 
     /// Tries a candidate. One that is taken is written to the file, so that an interruption leaves

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::scenario::{Expect, Holding, Holds, Lane, Operation, Order, Scenario, Schedule, Step};
+use super::{Expect, Holding, Holds, Lane, Operation, Order, Scenario, Schedule, Step};
 
 /// The scenario whose lanes do what `schedule` did. Repeats and random lanes are written out, and
 /// orders are as they were drawn. Each pause is drawn from 0 to the recorded one, in whole
@@ -39,7 +39,7 @@ pub fn flatten(scenario: &Scenario, schedule: &Schedule) -> Scenario {
 
 /// Removes what a removal has left illegal or useless, until nothing more is to be removed:
 /// operations that became illegal, meetings with no other lane, steps and lanes that do nothing.
-pub(super) fn tidy(scenario: &mut Scenario) {
+pub(crate) fn tidy(scenario: &mut Scenario) {
     loop {
         let before = scenario.lanes.clone();
         for lane in &mut scenario.lanes {
