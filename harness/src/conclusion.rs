@@ -22,6 +22,8 @@ macro_rules! analyses {
             /// The differences in lock order; null if it was not compared: in a control, and in a
             /// comparison of `hotplug prove`.
             lock_order: LockOrderAnalysis => crate::compare::LockOrderDiff,
+            /// What became of the forecast deadlocks of the after kernel; null if there are none.
+            forecasts: ForecastAnalysis => crate::compare::TriedForecasts,
             /// The changed lines that ran; null if they were not counted, and if both sides are one
             /// kernel.
             coverage: CoverageAnalysis => crate::compare::Coverage,

@@ -41,6 +41,7 @@ pub struct Error {
     help: Option<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
     build: Option<Box<FailedBuild>>,
+    patch: Option<Box<str>>,
 }
 
 /// The harness's result.
@@ -64,7 +65,15 @@ impl Error {
     }
 
     fn new(kind: ErrorKind, what: impl fmt::Display) -> Self {
-        Self { kind, what: what.to_string(), detail: None, help: None, source: None, build: None }
+        Self {
+            kind,
+            what: what.to_string(),
+            detail: None,
+            help: None,
+            source: None,
+            build: None,
+            patch: None,
+        }
     }
 
     /// Adds the evidence: the hunk, the compiler's lines, the place in a file. It may have several
@@ -99,6 +108,18 @@ impl Error {
     /// The build that failed, if the source, a patch or the configuration of a kernel is at fault.
     pub fn failed_build(&self) -> Option<&FailedBuild> {
         self.build.as_deref()
+    }
+
+    /// Records the patch that does not apply.
+    #[must_use]
+    pub(crate) fn of_patch(mut self, patch: &str) -> Self {
+        self.patch = Some(patch.into());
+        self
+    }
+
+    /// The name of the patch that does not apply, if that is the reason. It begins with its file.
+    pub fn unapplied_patch(&self) -> Option<&str> {
+        self.patch.as_deref()
     }
 
     /// The party at fault.

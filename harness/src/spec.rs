@@ -186,6 +186,8 @@ pub struct RunningSpec {
     pub results: PathBuf,
     /// A file of known issues.
     pub known: Option<PathBuf>,
+    /// A known issue may become more frequent.
+    pub known_may_worsen: bool,
     /// The accelerator that the user asked for. With it, the accelerator is probed anew.
     #[serde(skip)]
     pub accelerator: Option<Choice>,
@@ -203,6 +205,7 @@ impl Default for RunningSpec {
             seed: None,
             results: "results".into(),
             known: None,
+            known_may_worsen: false,
             accelerator: None,
             found: None,
         }

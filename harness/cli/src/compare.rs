@@ -43,9 +43,13 @@ pub struct RunningArgs {
     /// The folder of the results.
     #[command(flatten)]
     pub at: ResultsArgs,
-    /// TOML file of known issues, which are listed separately and do not affect the verdict
+    /// TOML file of known issues, which are listed separately, and affect the verdict only if they
+    /// become more frequent
     #[arg(long, value_name = "FILE")]
     pub known: Option<PathBuf>,
+    /// Known issues that become more frequent do not affect the verdict either
+    #[arg(long, requires = "known")]
+    pub known_may_worsen: bool,
     /// Accelerator of the guests; the option probes the machine again [default: auto, as probed
     /// once since the machine booted]
     #[arg(long, value_name = "auto|kvm|tcg")]
@@ -62,6 +66,7 @@ impl RunningArgs {
             seed: self.seed,
             results: self.at.results.clone(),
             known: self.known.clone(),
+            known_may_worsen: self.known_may_worsen,
             accelerator: self.accel,
             found: None,
         }

@@ -1,5 +1,7 @@
 //! Known issues: a TOML file of signatures and patterns, each with a reason.
 
+use std::path::{Path, PathBuf};
+
 use jiff::civil::Date;
 use regex::Regex;
 use serde::Deserialize;
@@ -22,6 +24,7 @@ struct Entry {
     title: Option<String>,
     key: Option<String>,
     expires: Option<toml::value::Datetime>,
+    mask: Option<PathBuf>,
 }
 
 /// One known issue.
@@ -35,6 +38,9 @@ pub struct KnownIssue {
     pub matched: u64,
     /// It is past its last day, and matches no report.
     pub expired: bool,
+    /// A patch that keeps the kernel from printing the report, and leaves the lock as it is. The path
+    /// begins at the folder of the file.
+    pub mask: Option<PathBuf>,
     signature: Option<String>,
     kind: Option<Kind>,
     title: Option<Regex>,
@@ -44,7 +50,7 @@ pub struct KnownIssue {
 /// The known issues, in the order of the file.
 ///
 /// All fields of an entry must match. `reason` is required, and so is one of `signature`, `title`
-/// and `key`; the last two are regular expressions.
+/// and `key`; the last two are regular expressions. `mask` is optional.
 ///
 /// ```toml
 /// [[known]]
@@ -52,6 +58,7 @@ pub struct KnownIssue {
 /// key = 'kn->active'
 /// kind = "lockdep-circular"
 /// expires = 2026-12-31
+/// mask = "cpu-online-attribute.patch"
 /// ```
 #[derive(Debug, Default)]
 pub struct KnownIssues {
@@ -83,8 +90,14 @@ impl KnownIssues {
         Some(issue)
     }
 
+    /// The masks of the issues that have not expired, each with its reason.
+    pub fn masks(&self) -> impl Iterator<Item = (&Path, &str)> {
+        let valid = self.issues.iter().filter(|issue| !issue.expired);
+        valid.filter_map(|issue| Some((issue.mask.as_deref()?, issue.reason.as_str())))
+    }
+
     /// Remarks on the file itself after a run: entries that have expired, and entries without a
-    /// match.
+    /// match. An entry with a mask should not match anything.
     pub fn remarks(&self) -> Vec<String> {
         self.issues
             .iter()
@@ -94,7 +107,7 @@ impl KnownIssues {
                     (true, Some(day)) => {
                         Some(format!("known issue {name} expired on {day}: {}", issue.reason))
                     }
-                    _ if issue.matched == 0 => {
+                    _ if issue.matched == 0 && issue.mask.is_none() => {
                         Some(format!("known issue {name} matched nothing: {}", issue.reason))
                     }
                     _ => None,
@@ -141,6 +154,7 @@ impl KnownIssue {
             expired: expires.is_some_and(|day| day < today),
             signature: entry.signature.map(|hash| hash.to_ascii_lowercase()),
             kind: entry.kind,
+            mask: entry.mask,
             reason: entry.reason,
         })
     }

@@ -71,6 +71,10 @@ pub struct Forecast {
     pub locks: Vec<String>,
     /// The dependencies between them.
     pub steps: Vec<PathStep>,
+    /// For each part that not every guest shows: trials that do, one of each boot, below the run's
+    /// folder. Results of older versions lack them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Vec<String>>,
     /// The probability that one trial shows all of it, if its parts occur independently of each
     /// other: the product of their rates in these trials.
     pub likelihood: f64,
@@ -93,8 +97,7 @@ pub fn forecast(union: &Union, side: Side) -> Vec<Forecast> {
             *kept = way;
         }
     }
-    let mut all: Vec<Forecast> =
-        found.iter().map(|(facts, way)| graph.tell(way, graph.likelihood(facts))).collect();
+    let mut all: Vec<Forecast> = found.iter().map(|(facts, way)| graph.tell(way, facts)).collect();
     all.sort_by(|a, b| {
         (a.locks.len().cmp(&b.locks.len()))
             .then(b.likelihood.total_cmp(&a.likelihood))
@@ -360,7 +363,7 @@ impl<'a> Graph<'a> {
             .product()
     }
 
-    fn tell(&self, way: &Way, likelihood: f64) -> Forecast {
+    fn tell(&self, way: &Way, facts: &[Fact]) -> Forecast {
         let name = |place: u32| self.union.name(place);
         let trials = self.union.trials(self.side);
         let steps = Self::steps(way)
@@ -379,7 +382,15 @@ impl<'a> Graph<'a> {
             })
             .collect();
         let locks = way.locks.iter().map(|place| name(*place)).collect();
-        Forecast { side: self.side, danger: way.danger, locks, steps, likelihood }
+        let shown = facts.iter().filter_map(|fact| self.shown(*fact));
+        Forecast {
+            side: self.side,
+            danger: way.danger,
+            locks,
+            steps,
+            parts: shown.map(|shown| self.union.witnesses(self.side, &shown)).collect(),
+            likelihood: self.likelihood(facts),
+        }
     }
 }
 

@@ -45,6 +45,7 @@ fn two_halves_of_an_inversion_in_two_trials_are_foreseen() {
     assert_eq!(all[0].danger, Danger::Cycle);
     assert_eq!(all[0].steps[0].example, "trials/before-000");
     assert_eq!(all[0].steps[1].example, "trials/before-001");
+    assert_eq!(all[0].parts, [["trials/before-000"], ["trials/before-001"], ["trials/before-001"]]);
     assert!((all[0].likelihood - 0.125).abs() < 1e-9, "{}", all[0].likelihood);
 }
 

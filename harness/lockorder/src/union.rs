@@ -1,6 +1,8 @@
 //! The combined lock orders of all trials of both kernels: the trials that showed each dependency,
 //! and each context of a class.
 
+use std::collections::BTreeSet;
+
 use hotplug_side::{Side, Sides};
 
 use super::TrialLocks;
@@ -27,6 +29,10 @@ impl TrialSet {
         Self(self.0.iter().zip(&other.0).map(|(a, b)| a & b).collect())
     }
 
+    fn has(&self, trial: usize) -> bool {
+        self.0.get(trial / 64).is_some_and(|word| word >> (trial % 64) & 1 != 0)
+    }
+
     /// The first trial.
     fn first(&self) -> Option<usize> {
         let word = self.0.iter().position(|word| *word != 0)?;
@@ -34,10 +40,10 @@ impl TrialSet {
     }
 }
 
-/// The boot and the trials of one side that showed a fact.
+/// The boots and the trials of one side that showed a fact.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shown {
-    /// Whether the boot of the checkpoint showed it, and so every guest that was restored from it.
+    /// Whether the boots of all checkpoints showed it, and so every guest that was restored from one.
     pub boot: bool,
     /// The trials that showed it.
     pub trials: TrialSet,
@@ -75,25 +81,27 @@ pub type SideUsage = [Shown; 8];
 /// words of all rows for these trials are adjacent in memory.
 #[derive(Debug)]
 struct Facts<const K: usize> {
-    /// For each row, one bit for each fact.
-    boot: Vec<u8>,
+    /// For each boot and each row, one bit for each fact.
+    boots: Vec<Vec<u8>>,
     /// For each 64 trials and each row, one word for each fact.
     trials: Vec<Vec<[u64; K]>>,
 }
 
 impl<const K: usize> Default for Facts<K> {
     fn default() -> Self {
-        Self { boot: Vec::new(), trials: Vec::new() }
+        Self { boots: Vec::new(), trials: Vec::new() }
     }
 }
 
 impl<const K: usize> Facts<K> {
-    /// Marks the facts whose bits are set. Returns whether none of these 64 trials had shown a fact
-    /// of the row before; always true for the boot.
+    /// Marks the facts whose bits are set, of a trial or of the last boot. Returns whether none of
+    /// these 64 trials had shown a fact of the row before; always true for a boot.
     fn mark(&mut self, row: u32, facts: u8, trial: Option<usize>) -> bool {
         let row = row as usize;
         let Some(trial) = trial else {
-            *at(&mut self.boot, row, 0) |= facts;
+            if let Some(boot) = self.boots.last_mut() {
+                *at(boot, row, 0) |= facts;
+            }
             return true;
         };
         let words = at(at(&mut self.trials, trial / 64, Vec::new()), row, [0; K]);
@@ -108,7 +116,8 @@ impl<const K: usize> Facts<K> {
 
     fn shown(&self, row: u32) -> [Shown; K] {
         let row = row as usize;
-        let boot = self.boot.get(row).copied().unwrap_or(0);
+        let of_boot = |boot: &Vec<u8>| boot.get(row).copied().unwrap_or(0);
+        let boot = self.boots.iter().map(of_boot).reduce(|all, one| all & one).unwrap_or(0);
         std::array::from_fn(|fact| {
             let words = self.trials.iter().map(|rows| rows.get(row).map_or(0, |words| words[fact]));
             Shown { boot: boot >> fact & 1 != 0, trials: TrialSet(words.collect()) }
@@ -146,25 +155,53 @@ struct OneSide {
     /// The folders of trials.
     trials: Vec<String>,
     blind: TrialSet,
-    /// Whether the trials began from a boot that was added.
-    restored: bool,
+    /// The names of the boots, if the trials began from several; one without a name otherwise.
+    boots: Vec<Option<String>>,
+    /// For each trial, the boot that it began from, if there are several.
+    begun: Vec<Option<usize>>,
 }
 
 impl Union {
-    /// Adds the lock order of a side's checkpoint.
+    /// Adds the lock order of the checkpoint that all trials of a side were restored from.
     pub fn add_boot(&mut self, side: Side, order: &LockOrder) {
-        self.sides.of_mut(side).restored = true;
+        self.boot(side, None, order);
+    }
+
+    fn boot(&mut self, side: Side, name: Option<String>, order: &LockOrder) {
+        let one = self.sides.of_mut(side);
+        one.boots.push(name);
+        one.edges.boots.push(Vec::new());
+        one.usage.boots.push(Vec::new());
         self.fold(side, order, None);
     }
 
     /// Adds a trial. A blind trial is evidence of what it shows, and no evidence that anything was
     /// absent.
     pub fn add(&mut self, trial: &TrialLocks) {
+        self.begun(trial, None);
+    }
+
+    /// Adds a trial that was restored from one of several checkpoints, with the name and the lock order
+    /// of that. Lockdep records nothing twice, so the trial itself lacks what the boot showed.
+    pub fn add_restored(&mut self, trial: &TrialLocks, name: &str, boot: &LockOrder) {
+        let boots = &self.sides.of(trial.side).boots;
+        let known = boots.iter().position(|known| known.as_deref() == Some(name));
+        let place = known.unwrap_or(boots.len());
+        if known.is_none() {
+            self.boot(trial.side, Some(name.to_owned()), boot);
+        }
+        let trial_place = self.begun(trial, Some(place));
+        self.fold(trial.side, boot, Some(trial_place));
+    }
+
+    fn begun(&mut self, trial: &TrialLocks, boot: Option<usize>) -> usize {
         let one = self.sides.of_mut(trial.side);
         let place = one.trials.len();
         one.trials.push(trial.folder.clone());
+        one.begun.push(boot);
         *at(&mut one.blind.0, place / 64, 0) |= u64::from(trial.blind.is_some()) << (place % 64);
         self.fold(trial.side, &trial.order, Some(place));
+        place
     }
 
     fn fold(&mut self, side: Side, order: &LockOrder, trial: Option<usize>) {
@@ -254,9 +291,21 @@ impl Union {
         self.sides.of(side).blind.len()
     }
 
-    /// Whether a side's trials began from a checkpoint.
+    /// Whether all trials of a side began from one checkpoint.
     pub fn restored(&self, side: Side) -> bool {
-        self.sides.of(side).restored
+        self.sides.of(side).boots.len() == 1
+    }
+
+    /// How many of the boots that the trials of a side began from have a trial that showed something,
+    /// and how many boots there are. `None` unless there are several.
+    pub fn boots_of(&self, side: Side, shown: &Shown) -> Option<(usize, usize)> {
+        let one = self.sides.of(side);
+        if one.boots.len() < 2 {
+            return None;
+        }
+        let trials = one.begun.iter().enumerate().filter(|(trial, _)| shown.trials.has(*trial));
+        let boots: BTreeSet<usize> = trials.filter_map(|(_, boot)| *boot).collect();
+        Some((boots.len(), one.boots.len()))
     }
 
     /// The number of these trials that were not blind.
@@ -284,11 +333,24 @@ impl Union {
         if shown.boot { "boot".into() } else { format!("{}/{}", shown.trials.len(), self.trials(side)) }
     }
 
+    /// Trials that show something, below the run's folder: the first of each boot that they began
+    /// from.
+    pub fn witnesses(&self, side: Side, shown: &Shown) -> Vec<String> {
+        let one = self.sides.of(side);
+        let mut boots = BTreeSet::new();
+        let all = one.trials.iter().zip(&one.begun).enumerate();
+        all.filter(|(place, (_, boot))| shown.trials.has(*place) && boots.insert(**boot))
+            .map(|(_, (folder, _))| format!("trials/{folder}"))
+            .collect()
+    }
+
     /// An example, below the run's folder: the checkpoint if every trial began with it, otherwise
     /// the first trial that showed it.
     pub fn example(&self, side: Side, shown: &Shown) -> String {
         if shown.boot {
-            return format!("checkpoints/{side}");
+            let name = self.sides.of(side).boots.iter().flatten().next();
+            return name
+                .map_or_else(|| format!("checkpoints/{side}"), |name| format!("checkpoints/{name}/{side}"));
         }
         let folder = shown.trials.first().and_then(|trial| self.sides.of(side).trials.get(trial));
         folder.map_or_else(String::new, |folder| format!("trials/{folder}"))

@@ -113,6 +113,9 @@ pub(super) struct Evidence {
     /// The number of times that the findings are judged, beyond the first.
     #[serde(default)]
     further_looks: u32,
+    /// Known issues may become more frequent.
+    #[serde(default)]
+    known_may_worsen: bool,
     bugs: Bugs,
     /// Kernel reports, indexed by the number of their bug.
     reports: Vec<Found>,
@@ -131,6 +134,17 @@ impl Evidence {
     pub(super) fn in_looks(mut self, looks: u32) -> Self {
         self.further_looks = looks.saturating_sub(1);
         self
+    }
+
+    /// Known issues may become more frequent with the patch, or less, without an effect on the verdict.
+    pub(super) fn known_may_worsen(mut self, may: bool) -> Self {
+        self.known_may_worsen = may;
+        self
+    }
+
+    /// Whether a finding counts in the verdict if its rate differs.
+    pub(super) fn counts(&self, finding: &Finding) -> bool {
+        finding.known.is_none() || !self.known_may_worsen
     }
 
     /// The probability of a false alarm in one judgement.
@@ -229,7 +243,8 @@ impl Evidence {
     pub(super) fn findings(&self) -> Vec<Finding> {
         let found = self.reports.iter().chain(self.own.values());
         let mut all: Vec<Finding> = found.map(|found| found.finding(&self.watched)).collect();
-        decide(&mut all, self.alpha());
+        let alpha = self.alpha();
+        decide(all.iter_mut().filter(|finding| self.counts(finding)).collect(), alpha);
         // Ties are broken by signature. The order of arrival is chance if several guests run at
         // once.
         let order = |f: &Finding| (f.known.is_some(), f.class, f.p, f.signature.clone());
@@ -371,15 +386,14 @@ struct Named {
 
 /// Holm's step-down: the smallest p against alpha / n, the next against alpha / (n - 1), until one
 /// fails.
-fn decide(findings: &mut [Finding], alpha: f64) {
-    let mut order: Vec<usize> = (0..findings.len()).filter(|i| findings[*i].known.is_none()).collect();
-    order.sort_by(|a, b| findings[*a].p.total_cmp(&findings[*b].p));
-    let mut left = u32::try_from(order.len()).unwrap_or(u32::MAX);
-    for index in order {
-        if findings[index].p > alpha / f64::from(left) {
+fn decide(mut findings: Vec<&mut Finding>, alpha: f64) {
+    findings.sort_by(|a, b| a.p.total_cmp(&b.p));
+    let mut left = u32::try_from(findings.len()).unwrap_or(u32::MAX);
+    for finding in findings {
+        if finding.p > alpha / f64::from(left) {
             break;
         }
-        findings[index].decided = true;
+        finding.decided = true;
         left -= 1;
     }
 }

@@ -95,7 +95,7 @@ pub struct Finding {
     pub p: f64,
     /// Whether `p` is significant at 0.05 after Holm's correction for all findings of this
     /// comparison. A comparison that may be judged twice (`looks` of its plan) divides the 0.05 by
-    /// two. Known issues are never decided.
+    /// two. Known issues are not decided if they may worsen (`--known-may-worsen`).
     pub decided: bool,
     /// The most occurrences in one trial.
     pub times: u64,

@@ -28,6 +28,9 @@ const MOST_BOOTS: u32 = 12;
 /// The most guests of each side that are named as needed.
 const MOST_NEEDED: u32 = 40;
 
+/// If the trials began from several boots, a dependency of fewer of them may be chance.
+const FEWEST_BOOTS: usize = 3;
+
 /// Boots beyond the needed number, to make up for boots whose trial was blind.
 const SPARE_BOOTS: u32 = 2;
 
@@ -355,8 +358,19 @@ fn candidates(union: &Union) -> (Vec<Candidate>, u32) {
         let counts = Sides { before: count(Side::Before), after: count(Side::After) };
         let Sides { before: n, after: m } = counts;
         let p = fisher_two_sided(n.seen, n.trials, m.seen, m.trials);
-        let candidate =
-            side.map(|side| Candidate { ends, side, at_boot, trials: counts, p, seen: 0, absent: 0 });
+        let is_of_few = |side: Side| {
+            let boots = union.boots_of(side, &sides.of(side).shown);
+            boots.is_some_and(|(seen, all)| seen < FEWEST_BOOTS.min(all))
+        };
+        let candidate = side.filter(|side| !is_of_few(*side)).map(|side| Candidate {
+            ends,
+            side,
+            at_boot,
+            trials: counts,
+            p,
+            seen: 0,
+            absent: 0,
+        });
         if at_boot {
             found.extend(candidate);
         } else {

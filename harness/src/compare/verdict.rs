@@ -110,6 +110,12 @@ impl Judge {
         Self { evidence: self.evidence.in_looks(looks), ..self }
     }
 
+    /// Whether known issues may become more frequent without an effect on the verdict.
+    #[must_use]
+    pub fn known_may_worsen(self, may: bool) -> Self {
+        Self { evidence: self.evidence.known_may_worsen(may), ..self }
+    }
+
     /// Records that a scenario has no trials, for this reason.
     pub fn leave_out(&mut self, scenario: &str, why: impl Into<String>) {
         self.strata.entry(scenario.to_owned()).or_default().left_out = Some(why.into());
@@ -259,7 +265,8 @@ impl Judge {
         // Each remaining trial may add one more finding for Holm's correction to divide by.
         let most = f64::from(left.values().sum::<u32>() * 2)
             + f64::from(
-                u32::try_from(findings.iter().filter(|f| f.known.is_none()).count()).unwrap_or(u32::MAX),
+                u32::try_from(findings.iter().filter(|f| self.evidence.counts(f)).count())
+                    .unwrap_or(u32::MAX),
             );
         findings.iter().filter(|f| f.is_worse()).any(|f| {
             // In the worst case, every further before trial shows it, and no after trial.
@@ -319,7 +326,11 @@ impl Judge {
             count(Class::Common)
         );
         if findings.iter().any(Finding::is_worse) {
-            return (Some(Verdict::Regressed), counts);
+            let known = findings.iter().find(|f| f.known.is_some() && f.is_worse());
+            let known = known.map(|f| {
+                format!("; a known issue is more frequent, {} -> {}: {}", f.before, f.after, f.title)
+            });
+            return (Some(Verdict::Regressed), counts + known.as_deref().unwrap_or_default());
         }
         if let Some(f) = unknown().find(|f| f.class == Class::New) {
             if f.before.trials == 0 && tally.before.lacks_lockdep() {
@@ -332,7 +343,7 @@ impl Judge {
             );
             return (Some(Verdict::Inconclusive), reason);
         }
-        let is_better = findings.iter().any(Finding::is_better);
+        let is_better = unknown().any(Finding::is_better);
         // The report that is gone may be what disarmed lockdep or stopped operations before. The
         // after side has no new report that this could have hidden.
         let watched: &[Side] = if is_better { &[Side::After] } else { &Side::BOTH };

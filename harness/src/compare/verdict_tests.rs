@@ -175,14 +175,30 @@ fn what_blinded_the_kernel_before_and_is_gone_is_a_fix() {
 }
 
 #[test]
-fn a_known_report_is_listed_and_has_no_say() {
+fn a_known_report_is_listed_and_has_a_say_if_it_worsens() {
     let text =
         "[[known]]\nreason = \"ours\"\ntitle = 'alpha$'\n\n[[known]]\nreason = \"gone\"\ntitle = 'gamma'\n";
-    let judge_with = |records: &[TrialRecord]| {
+    let judge_with = |records: &[TrialRecord], may_worsen: bool| {
         let known = KnownIssues::parse("known.toml", text, jiff::civil::date(2026, 1, 1)).unwrap();
-        judge_of(records, known).judgement()
+        let mut judge = Judge::new(known).known_may_worsen(may_worsen);
+        for record in records {
+            judge.add(record, 0.0);
+        }
+        judge.judgement()
     };
-    let judgement = judge_with(&trials(5, &[], &[WARNING]));
+    // As frequent as before.
+    let judgement = judge_with(&trials(5, &[WARNING], &[WARNING]), false);
+    assert_eq!(judgement.verdict, Some(Verdict::Unchanged));
+    // More frequent, beyond chance.
+    let judgement = judge_with(&trials(5, &[], &[WARNING]), false);
+    assert_eq!(judgement.verdict, Some(Verdict::Regressed));
+    let words = "0 new, 0 fixed, 0 common; a known issue is more frequent, 0/5 -> 5/5: ";
+    assert!(judgement.reason.starts_with(words), "{}", judgement.reason);
+    // Less frequent: that is no fix of the patch's.
+    let judgement = judge_with(&trials(5, &[WARNING], &[]), false);
+    assert_eq!(judgement.verdict, Some(Verdict::Unchanged));
+    // More frequent, and tolerated.
+    let judgement = judge_with(&trials(5, &[], &[WARNING]), true);
     assert_eq!(
         (judgement.verdict, judgement.reason.as_str()),
         (Some(Verdict::Unchanged), "0 new, 0 fixed, 0 common")
@@ -191,7 +207,7 @@ fn a_known_report_is_listed_and_has_no_say() {
     assert!(judgement.remarks.len() == 1 && judgement.remarks[0].contains("matched nothing: gone"));
     // Beside a finding that is not known, it neither counts nor prevents a decision on that
     // finding.
-    let judgement = judge_with(&trials(4, &[], &[OTHER, WARNING]));
+    let judgement = judge_with(&trials(4, &[], &[OTHER, WARNING]), true);
     assert_eq!(judgement.verdict, Some(Verdict::Regressed));
     assert_eq!(judgement.findings.iter().map(|f| f.known.is_some()).collect::<Vec<_>>(), [false, true]);
 }

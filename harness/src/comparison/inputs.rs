@@ -13,7 +13,7 @@ pub(super) fn keep(folder: &Path, mut spec: ComparisonSpec) -> Result<Comparison
     let folder = std::path::absolute(folder)?;
     if let Some(known) = &mut spec.running.known {
         // A continued run reads it from this place.
-        *known = copy(known, folder.join("known.toml"))?;
+        *known = copy_known(known, folder.join("known.toml"))?;
     }
     let kernels = &mut spec.kernels;
     for patch in kernels.base_patches.iter_mut().chain(&mut kernels.patches) {
@@ -39,6 +39,19 @@ pub(super) fn keep(folder: &Path, mut spec: ComparisonSpec) -> Result<Comparison
         }
     }
     Ok(spec)
+}
+
+/// Copies the file of known issues, without its masks: they are among the patches.
+fn copy_known(from: &Path, to: PathBuf) -> Result<PathBuf> {
+    let text = fs_err::read_to_string(from)?;
+    let mut table: toml::Table = toml::from_str(&text).map_err(crate::Error::infrastructure)?;
+    let entries = table.get_mut("known").and_then(toml::Value::as_array_mut).into_iter().flatten();
+    let masks = entries.filter_map(|entry| entry.as_table_mut()?.remove("mask")).count();
+    if masks == 0 {
+        return copy(from, to);
+    }
+    fs_err::write(&to, toml::to_string(&table).map_err(crate::Error::infrastructure)?)?;
+    Ok(to)
 }
 
 fn copy(from: &Path, to: PathBuf) -> Result<PathBuf> {

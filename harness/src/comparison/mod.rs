@@ -9,7 +9,9 @@
 
 mod control;
 mod deal;
+mod forecasts;
 mod inputs;
+mod masks;
 mod prepare;
 mod refine;
 mod rounds;

@@ -7,6 +7,7 @@ use futures::future::LocalBoxFuture;
 use hotplug_kreport::KnownIssues;
 use hotplug_side::{Side, Sides};
 
+use super::masks::Masks;
 use super::run::Finished;
 use super::scenarios::{
     Chosen, Fitting, asked, chosen, contexts, fit, planned, run_hash, run_name, with_places, workers,
@@ -50,8 +51,8 @@ pub fn prepare<'a>(spec: &'a ComparisonSpec, env: &'a Env<'a>) -> LocalBoxFuture
 }
 
 async fn settle_or_begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Preparation> {
-    let checked = check(spec, env).await?;
-    let (named, pair) = match kernels(spec, env).await {
+    let mut checked = check(spec, env).await?;
+    let (named, pair) = match kernels(spec, &mut checked, env).await {
         Ok(found) => found,
         Err(error) => {
             let finished = settled::does_not_compile(spec, &checked, error, env).await?;
@@ -70,8 +71,8 @@ async fn settle_or_begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepara
 
 /// Prepares a run whose trials run in any case.
 pub(super) async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
-    let checked = check(spec, env).await?;
-    let (named, pair) = kernels(spec, env).await?;
+    let mut checked = check(spec, env).await?;
+    let (named, pair) = kernels(spec, &mut checked, env).await?;
     ready(spec, checked, named, pair, env).await
 }
 
@@ -79,6 +80,7 @@ pub(super) async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepar
 pub(super) struct Checked {
     pub(super) chosen: Vec<Chosen>,
     pub(super) known: KnownIssues,
+    pub(super) masks: Masks,
     pub(super) host: &'static HostEnv,
     wanted: AcceleratorRequest,
     pub(super) series: SeriesNote,
@@ -93,11 +95,12 @@ async fn check(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Checked> {
         chosen.iter().try_for_each(|one| fits_exactly(&one.scenario))?;
     }
     let known = known_issues(running.known.as_deref())?;
+    let masks = Masks::of(&known, running.known.as_deref())?;
     let series = SeriesNote::of(&spec.kernels, env.cancel).await?;
     for note in &series.notes {
         env.note("note", note);
     }
-    Ok(Checked { chosen, known, host: HostEnv::detect().await?, wanted, series })
+    Ok(Checked { chosen, known, masks, host: HostEnv::detect().await?, wanted, series })
 }
 
 /// Prepares the trials of a run with these kernels.
@@ -108,7 +111,7 @@ async fn ready(
     pair: KernelPair,
     env: &Env<'_>,
 ) -> Result<Prepared> {
-    let Checked { chosen, known, host, wanted, series } = checked;
+    let Checked { chosen, known, host, wanted, series, masks: _ } = checked;
     let running = &spec.running;
     let probed = env.accelerator(host, wanted, &pair.before.image).await?;
     if spec.analyses.exact {
@@ -120,7 +123,7 @@ async fn ready(
     let kernels = Sides { before: pair.before, after: pair.after };
     let trials = &spec.trials;
     let Fitting { parts, notes, looks } = fit(spec, &chosen, host, probed.accelerator, &kernels)?;
-    let mut judge = Judge::new(known).in_looks(looks);
+    let mut judge = Judge::new(known).in_looks(looks).known_may_worsen(running.known_may_worsen);
     for note in &notes {
         note.left_out.iter().for_each(|why| judge.leave_out(&note.name, why));
     }
@@ -225,15 +228,34 @@ pub(super) fn record(
     Ok(run)
 }
 
-/// The two kernels, and the spec with their source resolved.
-async fn kernels(spec: &ComparisonSpec, env: &Env<'_>) -> Result<(PairSpec, KernelPair)> {
+/// The two kernels with the masks that apply, and the spec with their source resolved. The notes of
+/// the run say what is masked.
+async fn kernels(
+    spec: &ComparisonSpec,
+    checked: &mut Checked,
+    env: &Env<'_>,
+) -> Result<(PairSpec, KernelPair)> {
     if let Some(pair) = &spec.built {
         return Ok((spec.kernels.clone(), (**pair).clone()));
     }
     // Later builds of this run use the same source.
     let named = spec.kernels.clone().with_source_named()?;
-    let pair = env.build(&named.request()?).await?;
-    Ok((named, pair))
+    if named.given().iter().any(Option::is_some) {
+        checked.masks.leave_out_all("a kernel was not built here");
+    }
+    let (kernels, pair) = loop {
+        let kernels = checked.masks.under(named.clone());
+        match env.build(&kernels.request()?).await {
+            Ok(pair) => break (kernels, pair),
+            Err(error) if checked.masks.leave_out(&error) => {}
+            Err(error) => return Err(error),
+        }
+    };
+    for note in checked.masks.notes() {
+        env.note("mask", &note);
+        checked.series.notes.push(note);
+    }
+    Ok((kernels, pair))
 }
 
 /// Reopens a run, however it ended. Judges its completed trials, and removes those that were cut
@@ -273,7 +295,8 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
 
     // From here on, the folder is modified.
     let folder = RunFolder::reopen(path)?;
-    let mut judge = Judge::new(known).in_looks(run.plan.looks);
+    let may_worsen = run.spec.running.known_may_worsen;
+    let mut judge = Judge::new(known).in_looks(run.plan.looks).known_may_worsen(may_worsen);
     let guests = run.plan.workers.max(1);
     #[expect(clippy::cast_precision_loss, reason = "guests at once are few")]
     let wall = |seconds: f64| seconds / guests as f64;

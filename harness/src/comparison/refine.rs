@@ -1,6 +1,7 @@
 //! Runs the analyses of a comparison, which follow its trials and refine their verdict.
 
 use super::control::ControlAnalysis;
+use super::forecasts::ForecastAnalysis;
 use crate::analysis::{
     Analysis, CoverageAnalysis, LatencyAnalysis, LockOrderAnalysis, OverlapAnalysis, Prepared, RaceAnalysis,
     ReachAnalysis,

@@ -68,7 +68,7 @@ pub(super) async fn does_not_compile(
     let Some(failed) = error.failed_build().filter(|failed| failed.side == Side::After).cloned() else {
         return Err(error);
     };
-    let named = spec.kernels.clone().with_source_named()?;
+    let named = checked.masks.under(spec.kernels.clone().with_source_named()?);
     let request = named.request()?;
     // It was built first, and comes from the cache.
     let both = PairRequest { after: request.before.clone(), ..request };

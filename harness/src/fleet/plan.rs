@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::matrix::{Matrix, MatrixKernel};
+use crate::comparison::known_issues;
 use crate::files::write_json;
 use crate::kernel::{Cache, Source};
 use crate::record::plain_name;
@@ -89,6 +90,10 @@ impl Plan {
         cancel: &CancellationToken,
     ) -> Result<(Self, PathBuf)> {
         let mut inputs = Inputs::default();
+        if known_issues(matrix.known.as_deref())?.masks().next().is_some() {
+            return Err(Error::user("the file of known issues has masks, which a fleet does not apply")
+                .help("give them as base_patches of the kernels, and remove `mask` from the file"));
+        }
         let known = matrix.known.as_deref().map(|file| inputs.add(file)).transpose()?;
         let mut cells = Vec::new();
         for kernel in &matrix.kernel {

@@ -113,7 +113,7 @@ async fn apply_one(patch: &Patch, work: &Path, scratch: &Path, cancel: &Cancella
     }
     let backwards = command::git(work).args(["apply", "--check", "--reverse"]).arg(&file);
     let already = command::capture(backwards, cancel).await?.good;
-    Err(does_not_apply(patch, work, &said.stderr, already))
+    Err(does_not_apply(patch, work, &said.stderr, already).of_patch(&patch.name))
 }
 
 /// Makes the error for a patch that does not apply. git prints `error: patch failed: FILE:LINE`, or

@@ -106,6 +106,9 @@ fn finding(finding: &Finding) -> Case {
         crate::text::probability(finding.p)
     );
     let outcome = match (&finding.known, finding.class) {
+        (Some(_), _) if finding.is_worse() => {
+            CaseOutcome::failed(format!("known, and more frequent: {rates}"), call_path(finding))
+        }
         (Some(reason), _) => CaseOutcome::skipped(format!("known: {}", harmless(reason, LONGEST))),
         (None, _) if finding.is_worse() => CaseOutcome::failed(rates, call_path(finding)),
         (None, Class::Fixed) => CaseOutcome::Passed,

@@ -7,7 +7,7 @@ use anstyle::AnsiColor;
 use hotplug_kreport::plain_name;
 
 use super::{about_kernels, armed, duration, guests, host_line, mail, not_at_rest, silence_of_guests};
-use crate::compare::{Class, Finding, Verdict, lacking};
+use crate::compare::{Class, Finding, TriedForecasts, Verdict, lacking};
 use crate::conclusion::{Conclusion, labelled};
 use crate::kernel::PatchRecord;
 use crate::record::{KernelNote, Run, RunResult, Settled};
@@ -111,7 +111,8 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     for finding in &known {
         let reason = harmless(finding.known.as_deref().unwrap_or_default(), WIDTH);
         line(format!("known  {}", harmless(&finding.title, WIDTH - 7)));
-        line(format!("       before {}   after {}   {reason}", finding.before, finding.after));
+        let worse = if finding.is_worse() { "   more frequent, beyond chance" } else { "" };
+        line(format!("       before {}   after {}{worse}   {reason}", finding.before, finding.after));
     }
     for remark in &result.remarks {
         line(format!("note   {}", harmless(remark, 2 * WIDTH)));
@@ -119,8 +120,10 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     silence(result).into_iter().for_each(&mut line);
     result.conclusions().flat_map(Conclusion::screen).for_each(&mut line);
     line(format!("result    {}/result.json", folder.display()));
-    if let Some(finding) = unknown.first().or(known.first()) {
-        line(format!("look at   {}/{}/kmsg.log", folder.display(), finding.example));
+    let foreseen = result.forecasts.as_ref().and_then(TriedForecasts::example);
+    let example = unknown.first().map(|finding| finding.example.clone()).or(foreseen);
+    if let Some(example) = example.or(known.first().map(|finding| finding.example.clone())) {
+        line(format!("look at   {}/{example}/kmsg.log", folder.display()));
     }
     out
 }

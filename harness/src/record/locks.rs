@@ -1,6 +1,6 @@
 //! Reads the lock order of a run's trials from its folder.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use hotplug_lockorder::{LockOrder, TrialLocks, Union};
@@ -40,21 +40,27 @@ pub fn add_locks(
         names.insert(entry?.file_name());
     }
     let (mut why, mut restored, mut readable) = (None, false, false);
+    let mut boots = Boots::default();
     for name in names {
         let path = trials.join(name).join(hotplug_lockorder::FILE);
         // A trial that was cut off, or that does not count, has no such file.
         let Some(mut trial) = read_json_if_there::<TrialLocks>(&path)? else { continue };
         check(&path, &trial.order)?;
-        let Some(side) = counts_for(trial.side) else { continue };
+        let of = trial.side;
+        let Some(side) = counts_for(of) else { continue };
         trial.side = side;
         restored |= trial.restored;
         // A trial without any lock class was not read, because a guest has taken many locks before
         // its agent responds.
         readable |= trial.restored || !trial.order.classes.is_empty();
         why = why.or_else(|| trial.blind.clone());
-        union.add(&trial);
+        match boots.of(folder, of, &trial)? {
+            Some((name, boot)) => union.add_restored(&trial, name, boot),
+            None => union.add(&trial),
+        }
     }
-    if restored {
+    // Each scenario of several has checkpoints of its own.
+    if restored && boots.0.is_empty() {
         for of in Side::BOTH {
             let path = folder.join("checkpoints").join(of.to_string()).join(hotplug_lockorder::FILE);
             let Some(side) = counts_for(of) else { continue };
@@ -68,6 +74,27 @@ pub fn add_locks(
         return Ok(Ok(()));
     }
     Ok(Err(Unavailable::because(why.unwrap_or_else(|| "no trial has a lock order".into()))))
+}
+
+/// The lock orders of the checkpoints of a run with several scenarios, by the scenario and the side.
+#[derive(Default)]
+struct Boots(BTreeMap<(String, Side), LockOrder>);
+
+impl Boots {
+    /// The scenario of a trial, and the lock order of the checkpoint that it was restored from.
+    fn of(&mut self, run: &Path, side: Side, trial: &TrialLocks) -> Result<Option<(&str, &LockOrder)>> {
+        let end = trial.folder.rfind(&format!("-{side}-")).filter(|_| trial.restored);
+        let Some(scenario) = end.and_then(|end| trial.folder.get(..end)) else { return Ok(None) };
+        let key = (scenario.to_owned(), side);
+        if !self.0.contains_key(&key) {
+            let folder = run.join("checkpoints").join(scenario).join(side.to_string());
+            let path = folder.join(hotplug_lockorder::FILE);
+            let Some(order) = read_json_if_there::<LockOrder>(&path)? else { return Ok(None) };
+            check(&path, &order)?;
+            self.0.insert(key.clone(), order);
+        }
+        Ok(self.0.get_key_value(&key).map(|((scenario, _), order)| (scenario.as_str(), order)))
+    }
 }
 
 fn check(path: &Path, order: &LockOrder) -> Result<()> {

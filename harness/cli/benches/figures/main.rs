@@ -8,6 +8,7 @@
 
 mod compare;
 mod fleet;
+mod forecasts;
 mod latency;
 mod locks;
 mod portfolio;
@@ -146,6 +147,12 @@ const FIGURES: &[Figure] = &[
         unit: "1/min",
         goal: "to be followed",
         measure: races::sweep_pairs_per_minute,
+    },
+    Figure {
+        name: "forecast_confirmed",
+        unit: "count",
+        goal: "at least 5 of 6",
+        measure: forecasts::forecast_confirmed,
     },
     Figure { name: "lock_compare_seconds", unit: "s", goal: "under 2", measure: locks::compare_seconds },
     Figure {
@@ -321,6 +328,15 @@ fn machine() -> Value {
         "qemu": first_line("qemu-system-x86_64", &["--version"]),
         "accelerator": "as hotplug doctor finds it",
     })
+}
+
+/// `result.json` of the only run in this folder.
+fn result_of(results: &Path) -> Result<Value, String> {
+    let entries = std::fs::read_dir(results).map_err(|e| e.to_string())?;
+    let folder = entries.flatten().map(|entry| entry.path()).find(|path| path.is_dir());
+    let file = folder.ok_or("there is no run")?.join("result.json");
+    let text = std::fs::read(file).map_err(|e| e.to_string())?;
+    serde_json::from_slice(&text).map_err(|e| e.to_string())
 }
 
 fn hotplug(root: &Path) -> Command {

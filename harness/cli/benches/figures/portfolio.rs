@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use crate::compare::build;
-use crate::hotplug;
+use crate::{hotplug, result_of};
 
 /// The result of the one run.
 static RESULT: OnceLock<Result<Value, String>> = OnceLock::new();
@@ -30,11 +30,7 @@ fn run(root: &Path) -> Result<Value, String> {
     if !status.success() {
         return Err(format!("compare ended with {status}, not with `unchanged`"));
     }
-    let entries = std::fs::read_dir(results.path()).map_err(|e| e.to_string())?;
-    let folder = entries.flatten().map(|entry| entry.path()).find(|path| path.is_dir());
-    let file = folder.ok_or("there is no run")?.join("result.json");
-    let text = std::fs::read(file).map_err(|e| e.to_string())?;
-    serde_json::from_slice(&text).map_err(|e| e.to_string())
+    result_of(results.path())
 }
 
 /// Seconds from the first trial's start to the last one's end.

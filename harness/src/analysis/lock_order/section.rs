@@ -105,7 +105,7 @@ fn short(diff: &LockOrderDiff) -> Vec<String> {
 /// Two locks in the other order.
 fn reversed(one: &Reversal) -> String {
     let (first, second) = (harmless(&one.first, 60), harmless(&one.second, 60));
-    format!("{first} -> {second} without the patch, {second} -> {first} with it")
+    format!("{second} -> {first}, the other way round before")
 }
 
 /// What the comparison cannot say.
