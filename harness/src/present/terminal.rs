@@ -120,12 +120,18 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     silence(result).into_iter().for_each(&mut line);
     result.conclusions().flat_map(Conclusion::screen).for_each(&mut line);
     line(format!("result    {}/result.json", folder.display()));
-    let foreseen = result.forecasts.as_ref().and_then(TriedForecasts::example);
-    let example = unknown.first().map(|finding| finding.example.clone()).or(foreseen);
-    if let Some(example) = example.or(known.first().map(|finding| finding.example.clone())) {
+    if let Some(example) = example(result, &unknown, &known) {
         line(format!("look at   {}/{example}/kmsg.log", folder.display()));
     }
     out
+}
+
+/// The trial that shows best what the verdict is about, below the run's folder: a regression first.
+fn example(result: &RunResult, unknown: &[&Finding], known: &[&Finding]) -> Option<String> {
+    let of = |finding: &&Finding| finding.example.clone();
+    let worse = unknown.iter().find(|finding| finding.is_worse()).map(of);
+    let foreseen = || result.forecasts.as_ref().and_then(TriedForecasts::example);
+    worse.or_else(foreseen).or_else(|| unknown.first().or(known.first()).map(of))
 }
 
 /// The patches by their subjects, if the name of the file does not tell them, and what was left out.
