@@ -45,6 +45,8 @@ impl TrialSet {
 pub struct Shown {
     /// Whether the boots of all checkpoints showed it, and so every guest that was restored from one.
     pub boot: bool,
+    /// The number of boots whose checkpoints showed it.
+    pub in_boots: usize,
     /// The trials that showed it.
     pub trials: TrialSet,
 }
@@ -117,10 +119,12 @@ impl<const K: usize> Facts<K> {
     fn shown(&self, row: u32) -> [Shown; K] {
         let row = row as usize;
         let of_boot = |boot: &Vec<u8>| boot.get(row).copied().unwrap_or(0);
-        let boot = self.boots.iter().map(of_boot).reduce(|all, one| all & one).unwrap_or(0);
+        let boots: Vec<u8> = self.boots.iter().map(of_boot).collect();
         std::array::from_fn(|fact| {
             let words = self.trials.iter().map(|rows| rows.get(row).map_or(0, |words| words[fact]));
-            Shown { boot: boot >> fact & 1 != 0, trials: TrialSet(words.collect()) }
+            let in_boots = boots.iter().filter(|facts| **facts >> fact & 1 != 0).count();
+            let boot = in_boots > 0 && in_boots == boots.len();
+            Shown { boot, in_boots, trials: TrialSet(words.collect()) }
         })
     }
 }

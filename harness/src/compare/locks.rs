@@ -356,7 +356,17 @@ fn candidates(union: &Union) -> (Vec<Candidate>, u32) {
             Count { seen, trials }
         };
         let counts = Sides { before: count(Side::Before), after: count(Side::After) };
-        let Sides { before: n, after: m } = counts;
+        // What a checkpoint recorded, all of its trials have, so they count once.
+        let of_boots = |of: Side| {
+            let (seen, trials) = union.boots_of(of, &sides.of(of).shown)?;
+            Some(Count { seen: u32::try_from(seen).ok()?, trials: u32::try_from(trials).ok()? })
+        };
+        let recorded = Side::BOTH.into_iter().any(|side| sides.of(side).shown.in_boots > 0);
+        let units = match (of_boots(Side::Before), of_boots(Side::After)) {
+            (Some(before), Some(after)) if recorded => Sides { before, after },
+            _ => counts,
+        };
+        let Sides { before: n, after: m } = units;
         let p = fisher_two_sided(n.seen, n.trials, m.seen, m.trials);
         let is_of_few = |side: Side| {
             let boots = union.boots_of(side, &sides.of(side).shown);
@@ -374,7 +384,7 @@ fn candidates(union: &Union) -> (Vec<Candidate>, u32) {
         if at_boot {
             found.extend(candidate);
         } else {
-            tests.push((counts, candidate));
+            tests.push((units, candidate));
         }
     }
     let limit = tarone(tests.iter().map(|(counts, _)| *counts), ALPHA);
