@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::terminal::scenarios;
 use super::{armed, basis, cases, duration, guests, lacks, left_out, silence_of_guests};
-use crate::compare::{Class, Finding, Verdict, lacking};
+use crate::compare::{Class, Finding, TriedForecasts, Verdict, lacking};
 use crate::conclusion::Conclusion;
 use crate::record::{RunResult, Settled};
 use crate::scenario::{Clock, Point, built_in};
@@ -82,6 +82,9 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
     }
     let (known, unknown): (Vec<&Finding>, Vec<&Finding>) =
         result.reports.iter().partition(|finding| finding.known.is_some());
+    for (_, finding) in result.forecasts.iter().flat_map(TriedForecasts::came_true) {
+        told(&mut out, finding, true);
+    }
     for finding in unknown.iter().take(SHOWN) {
         told(&mut out, finding, result.has_several_scenarios());
     }
