@@ -88,7 +88,7 @@ fn difference(folder: &Path, form: Form) -> Result<String> {
         Error::user(format!("{} has no comparison of the lock order", folder.display()))
             .help("name a comparison that ended; a control and hotplug prove do not compare the lock order")
     })?;
-    Ok(told(&diff, form))
+    told(&diff, form)
 }
 
 /// The difference between the after kernels of two runs. It rests on the further boots that both
@@ -115,15 +115,28 @@ fn diff(before: &Path, after: &Path, form: Form) -> Result<String> {
             "hotplug: some candidates need more boots of both kernels than the two runs made; compare one patch with the other"
         );
     }
-    Ok(told(&orders.diff(), form))
+    told(&orders.diff(), form)
 }
 
-fn told(diff: &LockOrderDiff, form: Form) -> String {
-    match form {
+fn told(diff: &LockOrderDiff, form: Form) -> Result<String> {
+    Ok(match form {
         Form::Text => lock_order::full(diff),
         Form::Dot => drawing::dot(&Drawing::of_difference(diff)),
-        Form::Svg => drawing::svg(&Drawing::of_difference(diff)),
+        Form::Svg => svg(&Drawing::of_difference(diff))?,
+    })
+}
+
+/// Fails with a user error if the drawing is too large.
+fn svg(drawing: &Drawing) -> Result<String> {
+    let arrows = drawing.arrows.len();
+    if arrows > Drawing::MOST {
+        return Err(Error::user(format!(
+            "{arrows} dependencies are too many to draw, at most {}",
+            Drawing::MOST
+        ))
+        .help("--around LOCK draws the locks beside one, and --as dot is for Graphviz"));
     }
+    Ok(drawing::svg(drawing))
 }
 
 fn none(folder: &Path, why: &str) -> Error {
@@ -150,7 +163,7 @@ fn around(folder: &Path, lock: &str, form: Form) -> Result<String> {
     Ok(match form {
         Form::Text => lock_order::neighbourhood(&union, &named),
         Form::Dot => drawing::dot(&Drawing::around(&union, &named)),
-        Form::Svg => drawing::svg(&Drawing::around(&union, &named)),
+        Form::Svg => svg(&Drawing::around(&union, &named))?,
     })
 }
 

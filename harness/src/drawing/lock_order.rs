@@ -64,6 +64,10 @@ impl DependencyChange {
 }
 
 impl Drawing {
+    /// The most arrows of an SVG drawing. The time of the layout grows with the square of their number,
+    /// and nobody can follow more.
+    pub const MOST: usize = 120;
+
     /// The differences between two kernels, and their forecast deadlocks. A part of a lock is
     /// covered by the lock itself.
     pub fn of_difference(diff: &LockOrderDiff) -> Self {

@@ -62,7 +62,7 @@ pub fn add_locks(
     // Each scenario of several has checkpoints of its own.
     if restored && boots.0.is_empty() {
         for of in Side::BOTH {
-            let path = folder.join("checkpoints").join(of.to_string()).join(hotplug_lockorder::FILE);
+            let path = boot_of(&folder.join("checkpoints"), of);
             let Some(side) = counts_for(of) else { continue };
             if let Some(order) = read_json_if_there::<LockOrder>(&path)? {
                 check(&path, &order)?;
@@ -76,6 +76,14 @@ pub fn add_locks(
     Ok(Err(Unavailable::because(why.unwrap_or_else(|| "no trial has a lock order".into()))))
 }
 
+/// The file of a side's checkpoint below `checkpoints`. If both kernels are the same, one checkpoint
+/// serves both, in the folder of one side.
+fn boot_of(checkpoints: &Path, side: Side) -> PathBuf {
+    let of = |side: Side| checkpoints.join(side.to_string());
+    let folder = if of(side).is_dir() { of(side) } else { of(side.other()) };
+    folder.join(hotplug_lockorder::FILE)
+}
+
 /// The lock orders of the checkpoints of a run with several scenarios, by the scenario and the side.
 #[derive(Default)]
 struct Boots(BTreeMap<(String, Side), LockOrder>);
@@ -87,8 +95,7 @@ impl Boots {
         let Some(scenario) = end.and_then(|end| trial.folder.get(..end)) else { return Ok(None) };
         let key = (scenario.to_owned(), side);
         if !self.0.contains_key(&key) {
-            let folder = run.join("checkpoints").join(scenario).join(side.to_string());
-            let path = folder.join(hotplug_lockorder::FILE);
+            let path = boot_of(&run.join("checkpoints").join(scenario), side);
             let Some(order) = read_json_if_there::<LockOrder>(&path)? else { return Ok(None) };
             check(&path, &order)?;
             self.0.insert(key.clone(), order);

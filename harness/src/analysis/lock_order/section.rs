@@ -64,7 +64,8 @@ impl Conclusion for LockOrderDiff {
 /// the whole page.
 fn drawn(diff: &LockOrderDiff) -> Option<String> {
     let drawing = Drawing::of_difference(diff);
-    let svg = (!drawing.arrows.is_empty()).then(|| drawing::svg(&drawing))?;
+    let is_drawn = (1..=Drawing::MOST).contains(&drawing.arrows.len());
+    let svg = is_drawn.then(|| drawing::svg(&drawing))?;
     Some(format!("data:image/svg+xml;base64,{}", STANDARD.encode(svg)))
 }
 
