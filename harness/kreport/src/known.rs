@@ -1,6 +1,6 @@
 //! Known issues: a TOML file of signatures and patterns, each with a reason.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::civil::Date;
 use regex::Regex;
@@ -24,7 +24,22 @@ struct Entry {
     title: Option<String>,
     key: Option<String>,
     expires: Option<toml::value::Datetime>,
-    mask: Option<PathBuf>,
+    #[serde(default)]
+    mask: Masks,
+}
+
+/// A path, or a list of paths.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Masks {
+    One(PathBuf),
+    Several(Vec<PathBuf>),
+}
+
+impl Default for Masks {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
 }
 
 /// One known issue.
@@ -38,9 +53,9 @@ pub struct KnownIssue {
     pub matched: u64,
     /// It is past its last day, and matches no report.
     pub expired: bool,
-    /// A patch that keeps the kernel from printing the report, and leaves the lock as it is. The path
-    /// begins at the folder of the file.
-    pub mask: Option<PathBuf>,
+    /// Patches that keep the kernel from printing the report, and leave the lock as it is. The first
+    /// that applies to a source is for it. The paths begin at the folder of the file.
+    pub masks: Vec<PathBuf>,
     signature: Option<String>,
     kind: Option<Kind>,
     title: Option<Regex>,
@@ -91,9 +106,9 @@ impl KnownIssues {
     }
 
     /// The masks of the issues that have not expired, each with its reason.
-    pub fn masks(&self) -> impl Iterator<Item = (&Path, &str)> {
-        let valid = self.issues.iter().filter(|issue| !issue.expired);
-        valid.filter_map(|issue| Some((issue.mask.as_deref()?, issue.reason.as_str())))
+    pub fn masks(&self) -> impl Iterator<Item = (&[PathBuf], &str)> {
+        let valid = self.issues.iter().filter(|issue| !issue.expired && !issue.masks.is_empty());
+        valid.map(|issue| (issue.masks.as_slice(), issue.reason.as_str()))
     }
 
     /// Remarks on the file itself after a run: entries that have expired, and entries without a
@@ -107,7 +122,7 @@ impl KnownIssues {
                     (true, Some(day)) => {
                         Some(format!("known issue {name} expired on {day}: {}", issue.reason))
                     }
-                    _ if issue.matched == 0 && issue.mask.is_none() => {
+                    _ if issue.matched == 0 && issue.masks.is_empty() => {
                         Some(format!("known issue {name} matched nothing: {}", issue.reason))
                     }
                     _ => None,
@@ -154,7 +169,10 @@ impl KnownIssue {
             expired: expires.is_some_and(|day| day < today),
             signature: entry.signature.map(|hash| hash.to_ascii_lowercase()),
             kind: entry.kind,
-            mask: entry.mask,
+            masks: match entry.mask {
+                Masks::One(path) => vec![path],
+                Masks::Several(paths) => paths,
+            },
             reason: entry.reason,
         })
     }

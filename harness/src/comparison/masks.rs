@@ -2,6 +2,7 @@
 //! known report hides everything behind it. A mask keeps both kernels from printing the report, and
 //! leaves the lock as it is.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use hotplug_kreport::KnownIssues;
@@ -20,6 +21,8 @@ pub(super) struct Masks {
 #[derive(Debug)]
 struct Mask {
     patch: PathBuf,
+    /// Those for other sources, which are tried if it does not apply.
+    others: VecDeque<PathBuf>,
     /// The reason of the known issue.
     reason: String,
 }
@@ -29,14 +32,15 @@ impl Masks {
     pub(super) fn of(known: &KnownIssues, file: Option<&Path>) -> Result<Self> {
         let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
         let mut masks = Self::default();
-        for (path, reason) in known.masks() {
-            let patch = folder.join(path);
-            if !patch.is_file() {
+        for (paths, reason) in known.masks() {
+            let mut others: VecDeque<PathBuf> = paths.iter().map(|path| folder.join(path)).collect();
+            if let Some(patch) = others.iter().find(|patch| !patch.is_file()) {
                 return Err(Error::user(format!("the mask {} is no file", patch.display()))
                     .detail(format!("known issue: {reason}"))
                     .help("its path begins at the folder of the file of known issues"));
             }
-            masks.applied.push(Mask { patch, reason: reason.to_owned() });
+            let Some(patch) = others.pop_front() else { continue };
+            masks.applied.push(Mask { patch, others, reason: reason.to_owned() });
         }
         Ok(masks)
     }
@@ -60,6 +64,10 @@ impl Masks {
         let is_it = |mask: &Mask| name.starts_with(&*mask.patch.display().to_string());
         match self.applied.iter().position(is_it) {
             Some(place) => {
+                if let Some(other) = self.applied[place].others.pop_front() {
+                    self.applied[place].patch = other;
+                    return true;
+                }
                 let mask = self.applied.remove(place);
                 self.left_out.push(format!("{}: it does not apply to this source", mask.words()));
             }
@@ -87,7 +95,7 @@ impl Mask {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "[[known]]\nreason = \"reported\"\nkey = 'kn->active'\nmask = \"a.patch\"\n\n[[known]]\nreason = \"old\"\nkey = 'y'\nexpires = 2020-01-01\nmask = \"old.patch\"\n\n[[known]]\nreason = \"too\"\nkey = 'z'\nmask = \"b.patch\"\n";
+    const TEXT: &str = "[[known]]\nreason = \"reported\"\nkey = 'kn->active'\nmask = \"a.patch\"\n\n[[known]]\nreason = \"old\"\nkey = 'y'\nexpires = 2020-01-01\nmask = \"old.patch\"\n\n[[known]]\nreason = \"too\"\nkey = 'z'\nmask = [\"c.patch\", \"b.patch\"]\n";
 
     #[test]
     fn masks_go_under_both_kernels_unless_they_do_not_apply() {
@@ -96,7 +104,7 @@ mod tests {
         let known = KnownIssues::parse("known.toml", TEXT, jiff::civil::date(2026, 11, 30)).unwrap();
         let missing = Masks::of(&known, Some(&file)).unwrap_err().to_string();
         assert!(missing.contains("a.patch is no file"), "{missing}");
-        for name in ["a.patch", "b.patch"] {
+        for name in ["a.patch", "b.patch", "c.patch"] {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
         let masks = || Masks::of(&known, Some(&file)).unwrap();
@@ -106,6 +114,10 @@ mod tests {
             names.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
         let mut all = masks();
+        assert_eq!(below(&all), ["own.patch", "a.patch", "c.patch"]);
+        // That was the one for another source.
+        let c = folder.path().join("c.patch").display().to_string();
+        assert!(all.leave_out(&Error::user("x").of_patch(&c)));
         assert_eq!(below(&all), ["own.patch", "a.patch", "b.patch"]);
         assert_eq!(all.notes(), ["masked: reported (a.patch)", "masked: too (b.patch)"]);
         let b = folder.path().join("b.patch").display().to_string();

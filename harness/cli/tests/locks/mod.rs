@@ -147,3 +147,26 @@ fn an_inversion_whose_halves_never_meet_is_foreseen_and_comes_true() {
     assert!(graph.contains("[label=\"planted_second\"];"), "{graph}");
     run.assert_nothing_left();
 }
+
+/// Without masks, lockdep goes off in nearly every trial.
+#[test]
+fn nightly_masks_keep_lockdep_on_behind_a_known_report() {
+    let run = Run::new();
+    let known = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/findings/known.toml");
+    run.compare()
+        .args(["--same", "--scenario", "attributes-of-cpus", "--trials", "8", "--known"])
+        .arg(known)
+        .assert()
+        .code(0)
+        .stdout(predicate::str::contains("masked: "));
+    let result = run.result();
+    for side in ["before", "after"] {
+        assert_eq!(result["trials"][side]["armed"], 8, "{:#}", result["trials"]);
+    }
+    // The record names the masks, and its copy of the known issues has none.
+    let notes = result["run"]["notes"].to_string();
+    assert!(notes.contains("cpu-online-attribute.patch"), "{notes}");
+    let kept = std::fs::read_to_string(run.folder().join("known.toml")).unwrap();
+    assert!(kept.contains("[[known]]") && !kept.contains("mask"), "{kept}");
+    run.assert_nothing_left();
+}
