@@ -13,15 +13,27 @@ const GZIP: &[u8] = &[0x1f, 0x8b];
 const XZ: &[u8] = b"\xfd7zXZ\0";
 /// The memory that a file may ask for, in KiB. xz -9 needs 65 MiB (xz(1)).
 const XZ_MEMORY: u32 = 256 * 1024;
+/// Bytes of the first read of a file.
+const START: usize = 64 * 1024;
 /// RFC 8878, 3.1.1.
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
 /// A reader of what `input` contains, unpacked if it is packed.
 pub fn unpacked<'a>(input: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut input = input;
-    let mut start = Vec::new();
-    // A pipe may deliver fewer bytes at once.
-    (&mut input).take(XZ.len() as u64).read_to_end(&mut start)?;
+    // Whole pages of a file, because the kernel copies the rest of it slower from within a page. A pipe
+    // delivers what it has, which may be less than the longest of the magic numbers.
+    let mut start = vec![0; START];
+    let mut length = 0;
+    while length < XZ.len() {
+        match input.read(&mut start[length..]) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    start.truncate(length);
     let has = |magic: &[u8]| start.starts_with(magic);
     let (gzip, xz, zstd) = (has(GZIP), has(XZ), has(ZSTD));
     let whole = BufReader::new(io::Cursor::new(start).chain(input));
