@@ -152,7 +152,7 @@ fn an_inversion_whose_halves_never_meet_is_foreseen_and_comes_true() {
 #[test]
 fn nightly_masks_keep_lockdep_on_behind_a_known_report() {
     let run = Run::new();
-    let known = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/findings/known.toml");
+    let known = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest-images/patches/masks/known.toml");
     run.compare()
         .args(["--same", "--scenario", "attributes-of-cpus", "--trials", "8", "--known"])
         .arg(known)
