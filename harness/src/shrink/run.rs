@@ -137,8 +137,11 @@ impl Search<'_> {
         let alone = original.seen > 0;
         if !alone && let Some(all) = self.joined(scenario, &self.earlier) {
             original = self.bench.show(&all, None, "with-history", spec.times, |_| false).await?;
-            let times = self.earlier.len();
-            self.bench.say(&format!("after the {times} earlier trials of its guest, in {}", rate(original)));
+            let trials = match self.earlier.len() {
+                1 => "the earlier trial".to_owned(),
+                n => format!("the {n} earlier trials"),
+            };
+            self.bench.say(&format!("after {trials} of its guest, it came in {}", rate(original)));
         }
         self.result.original = original;
         let rule = Rule::new(original, 1.0 - f64::from(spec.confidence) / 100.0, spec.times);
