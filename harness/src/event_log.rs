@@ -246,9 +246,15 @@ impl EventLog {
         let _ = self.listeners.send(Arc::new(stamped));
     }
 
-    /// The host's time for a time on the guest's clock. The kernel's own time stamps
-    /// (`local_clock`) deviate from `CLOCK_MONOTONIC` by a few milliseconds, and an event takes a
-    /// while to arrive. So the result distinguishes operations, but does not measure latency.
+    /// A record of the kernel's log has arrived, with its time stamp.
+    pub fn printed(&self, guest: GuestTime) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.now();
+        inner.clocks.printed(now, guest);
+    }
+
+    /// The host's time for a time in the kernel's log. A record takes a while to arrive, so the result
+    /// distinguishes operations, but does not measure latency.
     pub fn host_time(&self, guest: GuestTime) -> Option<HostTime> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.clocks.host_time(guest)

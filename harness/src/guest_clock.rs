@@ -23,6 +23,9 @@ pub(crate) struct GuestClock {
     /// The machine's running time less the guest's clock, in microseconds. This is the minimum over
     /// all messages, because the minimum has the shortest delay.
     offset: Option<i64>,
+    /// The same for the clock of the kernel's log (`local_clock()`), which starts before the other one:
+    /// 0.23 s under TCG.
+    printed: Option<i64>,
 }
 
 impl GuestClock {
@@ -53,10 +56,16 @@ impl GuestClock {
         self.offset = Some(self.offset.map_or(offset, |least| least.min(offset)));
     }
 
-    /// The host's time for a time on the guest's clock. `None` before the first message has
+    /// Records the arrival of a record of the kernel's log.
+    pub(crate) fn printed(&mut self, at: HostTime, guest: GuestTime) {
+        let offset = self.run(at).cast_signed().saturating_sub(guest.0.cast_signed());
+        self.printed = Some(self.printed.map_or(offset, |least| least.min(offset)));
+    }
+
+    /// The host's time for a time in the kernel's log. `None` before the first message has
     /// arrived.
     pub(crate) fn host_time(&self, guest: GuestTime) -> Option<HostTime> {
-        let run = guest.0.saturating_add_signed(self.offset?);
+        let run = guest.0.saturating_add_signed(self.printed.or(self.offset)?);
         let stood: u64 = self.stops.iter().take_while(|(at, _)| *at < run).map(|(_, length)| length).sum();
         Some(HostTime(run.saturating_add(stood)))
     }

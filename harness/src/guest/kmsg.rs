@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hotplug_protocol::GuestTime;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -83,6 +84,9 @@ impl Kmsg {
                     if piece.ends_with(b"\n") {
                         if let Some((level, sequence)) = level_and_sequence(&head) {
                             so_far.take(sequence);
+                            if let Some(time) = time_of(&head) {
+                                event_log.printed(time);
+                            }
                             if level <= WARNING {
                                 so_far.warned = Some(Instant::now());
                             }
@@ -170,6 +174,13 @@ fn level_and_sequence(line: &[u8]) -> Option<(u64, u64)> {
     let level = number(priority)? & 7;
     fields.next()?;
     Some((level, number(sequence)?))
+}
+
+/// The time stamp of a record, `priority,sequence,microseconds,...`
+/// (Documentation/ABI/testing/dev-kmsg).
+fn time_of(line: &[u8]) -> Option<GuestTime> {
+    let digits = line.split(|b| *b == b',').nth(2)?;
+    std::str::from_utf8(digits).ok()?.parse().ok().map(GuestTime)
 }
 
 #[cfg(test)]

@@ -11,9 +11,8 @@ use crate::text::harmless;
 /// The most that is quoted of a reason, in characters.
 const REASON: usize = 200;
 
-/// The error of the guest's clock on the host's, in microseconds. On a busy host, the line that came
-/// before an `_OST` was placed 40 ms after it.
-const SLACK: u64 = 100_000;
+/// The error of the clock of the kernel's log on the host's, in microseconds.
+const SLACK: u64 = 20_000;
 
 /// Adds the kernel's reason to each operation that the guest refused, as in `_OST status 0x3: the
 /// block holds unmovable pages (slab)`. If several refused operations were in flight, the kernel
@@ -27,7 +26,9 @@ pub(super) fn explain(
 ) {
     let mut reasons: Vec<(usize, &str)> = Vec::new();
     for refusal in refusals {
-        let Some(at) = refusal.time.and_then(&host_time) else { continue };
+        let at = refusal.time.and_then(&host_time);
+        tracing::debug!(at = at.map(|at| at.0), text = refusal.text, "the kernel refused");
+        let Some(at) = at else { continue };
         let mut refused = operations.iter().enumerate().filter(|(_, operation)| {
             was_refused(operation, at) && may_mean(refusal, &operation.operation, scenario)
         });
