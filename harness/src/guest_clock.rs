@@ -52,14 +52,18 @@ impl GuestClock {
 
     /// Records the arrival of a message that has a time stamp of the guest's clock.
     pub(crate) fn heard(&mut self, at: HostTime, guest: GuestTime) {
-        let offset = self.run(at).cast_signed().saturating_sub(guest.0.cast_signed());
-        self.offset = Some(self.offset.map_or(offset, |least| least.min(offset)));
+        self.offset = Some(self.nearer(self.offset, at, guest));
     }
 
     /// Records the arrival of a record of the kernel's log.
     pub(crate) fn printed(&mut self, at: HostTime, guest: GuestTime) {
+        self.printed = Some(self.nearer(self.printed, at, guest));
+    }
+
+    /// The least offset so far, with this message.
+    fn nearer(&self, least: Option<i64>, at: HostTime, guest: GuestTime) -> i64 {
         let offset = self.run(at).cast_signed().saturating_sub(guest.0.cast_signed());
-        self.printed = Some(self.printed.map_or(offset, |least| least.min(offset)));
+        least.map_or(offset, |least| least.min(offset))
     }
 
     /// The host's time for a time in the kernel's log. `None` before the first message has

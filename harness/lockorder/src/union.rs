@@ -302,14 +302,14 @@ impl Union {
 
     /// How many of the boots that the trials of a side began from have a trial that showed something,
     /// and how many boots there are. `None` unless there are several.
-    pub fn boots_of(&self, side: Side, shown: &Shown) -> Option<(usize, usize)> {
+    pub fn boots_of(&self, side: Side, shown: &Shown) -> Option<(u32, u32)> {
         let one = self.sides.of(side);
         if one.boots.len() < 2 {
             return None;
         }
         let trials = one.begun.iter().enumerate().filter(|(trial, _)| shown.trials.has(*trial));
         let boots: BTreeSet<usize> = trials.filter_map(|(_, boot)| *boot).collect();
-        Some((boots.len(), one.boots.len()))
+        Some((u32::try_from(boots.len()).ok()?, u32::try_from(one.boots.len()).ok()?))
     }
 
     /// The number of these trials that were not blind.

@@ -29,7 +29,7 @@ const MOST_BOOTS: u32 = 12;
 const MOST_NEEDED: u32 = 40;
 
 /// If the trials began from several boots, a dependency of fewer of them may be chance.
-const FEWEST_BOOTS: usize = 3;
+const FEWEST_BOOTS: u32 = 3;
 
 /// Boots beyond the needed number, to make up for boots whose trial was blind.
 const SPARE_BOOTS: u32 = 2;
@@ -359,19 +359,17 @@ fn candidates(union: &Union) -> (Vec<Candidate>, u32) {
         // What a checkpoint recorded, all of its trials have, so they count once.
         let of_boots = |of: Side| {
             let (seen, trials) = union.boots_of(of, &sides.of(of).shown)?;
-            Some(Count { seen: u32::try_from(seen).ok()?, trials: u32::try_from(trials).ok()? })
+            Some(Count { seen, trials })
         };
+        let boots = Sides { before: of_boots(Side::Before), after: of_boots(Side::After) };
         let recorded = Side::BOTH.into_iter().any(|side| sides.of(side).shown.in_boots > 0);
-        let units = match (of_boots(Side::Before), of_boots(Side::After)) {
-            (Some(before), Some(after)) if recorded => Sides { before, after },
+        let units = match boots {
+            Sides { before: Some(before), after: Some(after) } if recorded => Sides { before, after },
             _ => counts,
         };
         let Sides { before: n, after: m } = units;
         let p = fisher_two_sided(n.seen, n.trials, m.seen, m.trials);
-        let is_of_few = |side: Side| {
-            let boots = union.boots_of(side, &sides.of(side).shown);
-            boots.is_some_and(|(seen, all)| seen < FEWEST_BOOTS.min(all))
-        };
+        let is_of_few = |side: Side| boots.of(side).is_some_and(|b| b.seen < FEWEST_BOOTS.min(b.trials));
         let candidate = side.filter(|side| !is_of_few(*side)).map(|side| Candidate {
             ends,
             side,
@@ -387,7 +385,7 @@ fn candidates(union: &Union) -> (Vec<Candidate>, u32) {
             tests.push((units, candidate));
         }
     }
-    let limit = tarone(tests.iter().map(|(counts, _)| *counts), ALPHA);
+    let limit = tarone(tests.iter().map(|(units, _)| *units), ALPHA);
     found.extend(tests.into_iter().filter_map(|(_, candidate)| candidate).filter(|c| c.p <= limit));
     (found, one_sided)
 }

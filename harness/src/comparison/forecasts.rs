@@ -12,6 +12,7 @@ use hotplug_side::Side;
 use self::joined::cheapest;
 use super::compare_inner;
 use crate::Result;
+use crate::analysis::lock_order::foreseen_title;
 use crate::analysis::{Analysis, Kernels, Prepared};
 use crate::compare::{ForecastOutcome, Judgement, TriedForecast, TriedForecasts};
 use crate::conclusion::Conclusions;
@@ -33,6 +34,9 @@ const TRIALS: u32 = 8;
 
 /// No trial of a forecast begins after this many seconds of its trials.
 const SECONDS: f64 = 120.0;
+
+/// The longest title of a forecast, in characters.
+const TITLE: usize = 120;
 
 /// The folder of the forecasts, below the run's folder.
 const FOLDER: &str = "forecasts";
@@ -164,10 +168,5 @@ fn head(forecast: &Forecast, trials: &[String]) -> String {
 }
 
 fn title(forecast: &Forecast) -> String {
-    words(&forecast.danger.to_string(), &forecast.locks)
-}
-
-fn words(danger: &str, locks: &[String]) -> String {
-    let locks: Vec<String> = locks.iter().map(|lock| harmless(lock, 40)).collect();
-    harmless(&format!("{danger}: {}", locks.join(" -> ")), 120)
+    foreseen_title(forecast.danger, &forecast.locks, TITLE)
 }

@@ -82,9 +82,9 @@ impl Kmsg {
                 for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
                     head.extend_from_slice(&piece[..piece.len().min(HEAD - head.len())]);
                     if piece.ends_with(b"\n") {
-                        if let Some((level, sequence)) = level_and_sequence(&head) {
+                        if let Some(Head { level, sequence, time }) = Head::of(&head) {
                             so_far.take(sequence);
-                            if let Some(time) = time_of(&head) {
+                            if let Some(time) = time {
                                 event_log.printed(time);
                             }
                             if level <= WARNING {
@@ -164,23 +164,24 @@ impl Kmsg {
     }
 }
 
-/// The level and the sequence number from the first line of a record, such as
-/// `6,339,5140900,-;text`. `None` for continuation lines, which begin with a space. The level is
-/// the priority without its facility (Documentation/ABI/testing/dev-kmsg).
-fn level_and_sequence(line: &[u8]) -> Option<(u64, u64)> {
-    let mut fields = line.splitn(3, |b| *b == b',');
-    let (priority, sequence) = (fields.next()?, fields.next()?);
-    let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u64>().ok();
-    let level = number(priority)? & 7;
-    fields.next()?;
-    Some((level, number(sequence)?))
+/// The beginning of a record, such as `6,339,5140900,-;text` (Documentation/ABI/testing/dev-kmsg).
+struct Head {
+    /// The priority without its facility.
+    level: u64,
+    sequence: u64,
+    /// Its time stamp. The guest may send any text.
+    time: Option<GuestTime>,
 }
 
-/// The time stamp of a record, `priority,sequence,microseconds,...`
-/// (Documentation/ABI/testing/dev-kmsg).
-fn time_of(line: &[u8]) -> Option<GuestTime> {
-    let digits = line.split(|b| *b == b',').nth(2)?;
-    std::str::from_utf8(digits).ok()?.parse().ok().map(GuestTime)
+impl Head {
+    /// Parses the first line of a record. `None` for continuation lines, which begin with a space.
+    fn of(line: &[u8]) -> Option<Self> {
+        let mut fields = line.splitn(4, |b| *b == b',');
+        let (priority, sequence, time) = (fields.next()?, fields.next()?, fields.next()?);
+        let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u64>().ok();
+        let level = number(priority)? & 7;
+        Some(Self { level, sequence: number(sequence)?, time: number(time).map(GuestTime) })
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,19 @@ use crate::device::{Cpu, Device, DeviceId};
 const THEN: &str = "then-";
 
 impl Scenario {
+    /// A scenario that does what all of these do, one after the other. `None` if there are none.
+    ///
+    /// Fails with the reason if one guest cannot do all of it.
+    pub fn one_after_the_other(all: impl IntoIterator<Item = Self>) -> Result<Option<Self>, String> {
+        all.into_iter().try_fold(None, |joined: Option<Self>, next| {
+            let joined = match joined {
+                None => next,
+                Some(first) => first.followed_by(next)?,
+            };
+            Ok(Some(joined))
+        })
+    }
+
     /// A scenario that does what this one does, then what `next` does. The loads of both run all the
     /// time. Both have plain lanes only. If both are trials of one scenario, each lane goes on where
     /// it ended. Otherwise, or if a device changes its lane, each has devices of its own, and the

@@ -135,8 +135,9 @@ impl Search<'_> {
             self.bench.show(scenario, schedule, &self.record.folder, spec.times, |_| false).await?;
         self.bench.say(&format!("the report of the recorded trial came again in {}", rate(original)));
         let alone = original.seen > 0;
-        if !alone && let Some(all) = self.joined(scenario, &self.earlier) {
-            original = self.bench.show(&all, None, "with-history", spec.times, |_| false).await?;
+        let whole = if alone { None } else { self.joined(scenario, &self.earlier) };
+        if let Some(whole) = &whole {
+            original = self.bench.show(whole, None, "with-history", spec.times, |_| false).await?;
             let trials = match self.earlier.len() {
                 1 => "the earlier trial".to_owned(),
                 n => format!("the {n} earlier trials"),
@@ -145,7 +146,6 @@ impl Search<'_> {
         }
         self.result.original = original;
         let rule = Rule::new(original, 1.0 - f64::from(spec.confidence) / 100.0, spec.times);
-        let whole = if alone { None } else { self.joined(scenario, &self.earlier) };
         let mut start = whole.unwrap_or_else(|| flatten(scenario, &self.record.schedule));
         start.about = about(&self.result);
         self.result.sizes = [Size::of(&start).to_string(), String::new()];
@@ -181,18 +181,14 @@ impl Search<'_> {
     /// The scenario that does what these trials did, and then what the recorded one did. `None` if
     /// there are none, or if no guest can do it.
     fn joined(&self, scenario: &Scenario, earlier: &[TrialRecord]) -> Option<Scenario> {
-        let (first, rest) = earlier.split_first()?;
-        let mut all = flatten(scenario, &first.schedule);
-        for record in rest.iter().chain([self.record]) {
-            all = match all.followed_by(flatten(scenario, &record.schedule)) {
-                Ok(both) => both,
-                Err(why) => {
-                    self.bench.say(&format!("the earlier trials of its guest cannot be repeated: {why}"));
-                    return None;
-                }
-            };
+        if earlier.is_empty() {
+            return None;
         }
-        Some(all)
+        let all = earlier.iter().chain([self.record]).map(|record| flatten(scenario, &record.schedule));
+        Scenario::one_after_the_other(all).unwrap_or_else(|why| {
+            self.bench.say(&format!("the earlier trials of its guest cannot be repeated: {why}"));
+            None
+        })
     }
 
     /// Leaves out whole earlier trials, one after the other, as long as the report comes.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use hotplug_protocol::{Answer, Request};
 
 use super::accounting::{Became, Change};
-use super::operation::{Bench, End, block_file, blocks, cpu_file, cpu_number};
+use super::bench::Bench;
+use super::operation::{End, block_file, blocks, cpu_file, cpu_number};
 use crate::Result;
 use crate::event_log::OperationOutcome;
 use crate::guest::AgentError;

@@ -13,9 +13,10 @@ use tokio::sync::Barrier;
 use tracing::Instrument;
 
 use super::accounting::{Ledger, Mismatch};
+use super::bench::Bench;
 use super::context::TrialContext;
 use super::cpus::{Cpus, slot_of};
-use super::operation::{Bench, OperationRecord, perform};
+use super::operation::{OperationRecord, perform};
 use super::phases::{Phases, Waited};
 use super::vm::Vm;
 use crate::device::DeviceId;

@@ -1,6 +1,7 @@
 //! A trial: one restored checkpoint or one boot, one schedule of operations, one outcome.
 
 mod accounting;
+mod bench;
 mod callbacks;
 pub mod checkpoint;
 mod classify;

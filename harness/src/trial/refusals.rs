@@ -55,11 +55,16 @@ fn was_refused(operation: &OperationRecord, at: HostTime) -> bool {
 
 /// Whether the kernel can mean this operation by a refusal.
 fn may_mean(refusal: &Refusal, operation: &Operation, scenario: &Scenario) -> bool {
-    let is_by_sysfs = !matches!(operation, Operation::Plug(_) | Operation::Unplug(_) | Operation::Resize(..));
+    let asks_a_device =
+        matches!(operation, Operation::Plug(_) | Operation::Unplug(_) | Operation::Resize(..));
+    // The firmware or the bus was asked, which sysfs does not do.
+    if refusal.what == Refused::Device && !asks_a_device {
+        return false;
+    }
     let is_cpu = match operation {
         Operation::Program(_) | Operation::Read { .. } | Operation::Reboot => return false,
         // The file may be any, such as a block's `state`.
-        Operation::Write { .. } => return refusal.what != Refused::Device,
+        Operation::Write { .. } => return true,
         Operation::Plug(id) | Operation::Unplug(id) | Operation::Resize(id, _) => scenario.is_cpu(id),
         Operation::Online(place, _) | Operation::Offline(place) | Operation::Fail(place, ..) => match place {
             Place::Device(id) => scenario.is_cpu(id),
@@ -72,8 +77,6 @@ fn may_mean(refusal: &Refusal, operation: &Operation, scenario: &Scenario) -> bo
         Refused::MemoryAdd | Refused::MemoryOnline | Refused::MemoryOffline | Refused::MemoryRemove => {
             !is_cpu
         }
-        // The firmware or the bus was asked, which sysfs does not do.
-        Refused::Device if is_by_sysfs => false,
         // ACPI's identifiers of memory devices and of processors (drivers/acpi/acpi_memhotplug.c,
         // drivers/acpi/acpi_processor.c), and the names of memory blocks and CPUs
         // (drivers/base/memory.c, drivers/base/cpu.c)

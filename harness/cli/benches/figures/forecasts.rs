@@ -5,7 +5,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::{hotplug, result_of};
+use crate::hotplug;
+use crate::trials::{only, parsed};
 
 /// Planted lock inversions of 6.1 whose halves no scenario of the portfolio has together.
 fn planted(root: &Path) -> Result<Vec<PathBuf>, String> {
@@ -32,7 +33,7 @@ pub(crate) fn forecast_confirmed(root: &Path) -> Result<Vec<f64>, String> {
             .arg(results.path())
             .arg(&patch);
         command.stdout(Stdio::null()).status().map_err(|e| e.to_string())?;
-        let result = result_of(results.path())?;
+        let result = parsed(&only(results.path())?.join("result.json"))?;
         let tried = result["forecasts"]["forecasts"].as_array().map(Vec::as_slice).unwrap_or_default();
         let came_true =
             |one: &Value| one["outcome"]["tried"]["new"].as_array().is_some_and(|new| !new.is_empty());

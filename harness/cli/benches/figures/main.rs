@@ -330,15 +330,6 @@ fn machine() -> Value {
     })
 }
 
-/// `result.json` of the only run in this folder.
-fn result_of(results: &Path) -> Result<Value, String> {
-    let entries = std::fs::read_dir(results).map_err(|e| e.to_string())?;
-    let folder = entries.flatten().map(|entry| entry.path()).find(|path| path.is_dir());
-    let file = folder.ok_or("there is no run")?.join("result.json");
-    let text = std::fs::read(file).map_err(|e| e.to_string())?;
-    serde_json::from_slice(&text).map_err(|e| e.to_string())
-}
-
 fn hotplug(root: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hotplug"));
     command.current_dir(root).stderr(Stdio::inherit());

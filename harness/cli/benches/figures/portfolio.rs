@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use crate::compare::build;
-use crate::{hotplug, result_of};
+use crate::hotplug;
+use crate::trials::{only, parsed};
 
 /// The result of the one run.
 static RESULT: OnceLock<Result<Value, String>> = OnceLock::new();
@@ -30,7 +31,7 @@ fn run(root: &Path) -> Result<Value, String> {
     if !status.success() {
         return Err(format!("compare ended with {status}, not with `unchanged`"));
     }
-    result_of(results.path())
+    parsed(&only(results.path())?.join("result.json"))
 }
 
 /// Seconds from the first trial's start to the last one's end.

@@ -4,6 +4,7 @@
 
 mod section;
 
+pub(crate) use section::foreseen_title;
 pub use section::{full, neighbourhood};
 
 use std::collections::HashSet;

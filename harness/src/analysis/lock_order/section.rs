@@ -6,7 +6,7 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hotplug_lockorder::{Forecast, Union};
+use hotplug_lockorder::{Danger, Forecast, Union};
 use hotplug_side::{Side, Sides};
 
 use maud::{Markup, html};
@@ -256,8 +256,13 @@ fn foreseen(forecast: &Forecast) -> String {
 }
 
 fn title(forecast: &Forecast) -> String {
-    let locks: Vec<String> = forecast.locks.iter().map(|lock| harmless(lock, 40)).collect();
-    harmless(&format!("{}: {}", forecast.danger, locks.join(" -> ")), 2 * WIDTH)
+    foreseen_title(forecast.danger, &forecast.locks, 2 * WIDTH)
+}
+
+/// A forecast deadlock in at most `width` characters.
+pub(crate) fn foreseen_title(danger: Danger, locks: &[String], width: usize) -> String {
+    let locks: Vec<String> = locks.iter().map(|lock| harmless(lock, 40)).collect();
+    harmless(&format!("{danger}: {}", locks.join(" -> ")), width)
 }
 
 /// Functions that only take the lock. Their callers are more informative.

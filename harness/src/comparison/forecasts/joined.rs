@@ -1,5 +1,7 @@
 //! The scenario of a forecast: the cheapest trials that together show all of it, one after the other.
 
+use std::collections::BTreeMap;
+
 use hotplug_lockorder::Forecast;
 
 use crate::analysis::Prepared;
@@ -14,16 +16,36 @@ const JOINED: usize = 4;
 /// The most scenarios that are made to find one that a machine has room for.
 const CHOICES: usize = 64;
 
+/// A trial that shows a part of a forecast.
+struct Candidate {
+    /// What its guest did, in order.
+    scenarios: Vec<Scenario>,
+    /// What it adds to a guest's work.
+    cost: usize,
+}
+
+/// The trials that show a part of a forecast, by their folders below the run's.
+type Candidates<'a> = BTreeMap<&'a str, Candidate>;
+
 /// The cheapest trials that together show all of a forecast, and the scenario that does what they did,
 /// one after the other. The inner error is the reason why there is none.
 pub(super) fn cheapest(
     prepared: &Prepared,
     forecast: &Forecast,
 ) -> Result<std::result::Result<(Vec<String>, Scenario), String>> {
+    let names = forecast.parts.iter().flatten();
+    let all: Candidates<'_> =
+        names.map(|name| Ok((name.as_str(), candidate(prepared, name)?))).collect::<Result<_>>()?;
     let mut why = "no trial shows a part of it".to_owned();
-    for names in choices(prepared, forecast)? {
-        match joined(prepared, &names)? {
-            Ok(scenario) => return Ok(Ok((names, scenario))),
+    for names in choices(&all, forecast) {
+        let scenarios: Vec<&Scenario> = names.iter().flat_map(|name| &all[name].scenarios).collect();
+        if scenarios.len() > JOINED {
+            why = format!("its guests took {} trials; with --rounds 1 they are fewer", scenarios.len());
+            continue;
+        }
+        match Scenario::one_after_the_other(scenarios.into_iter().cloned()) {
+            Ok(Some(joined)) => return Ok(Ok((names.into_iter().map(str::to_owned).collect(), joined))),
+            Ok(None) => {}
             Err(reason) => why = reason,
         }
     }
@@ -31,70 +53,46 @@ pub(super) fn cheapest(
 }
 
 /// The choices of a trial for each part, the cheapest first. One trial may be that of several parts.
-fn choices(prepared: &Prepared, forecast: &Forecast) -> Result<Vec<Vec<String>>> {
-    let mut all: Vec<(usize, Vec<String>)> = vec![(0, Vec::new())];
+fn choices<'a>(all: &Candidates<'_>, forecast: &'a Forecast) -> Vec<Vec<&'a str>> {
+    let mut chosen: Vec<(usize, Vec<&str>)> = vec![(0, Vec::new())];
     for part in &forecast.parts {
         let mut longer = Vec::new();
-        for (cost, names) in &all {
-            for name in part {
-                if names.contains(name) {
+        for (cost, names) in &chosen {
+            for name in part.iter().map(String::as_str) {
+                if names.contains(&name) {
                     longer.push((*cost, names.clone()));
                 } else {
-                    longer.push((
-                        cost + cost_of(prepared, name)?,
-                        [names.as_slice(), std::slice::from_ref(name)].concat(),
-                    ));
+                    longer.push((cost + all[name].cost, [names.as_slice(), &[name]].concat()));
                 }
             }
         }
         longer.sort();
         longer.dedup();
         longer.truncate(CHOICES);
-        all = longer;
+        chosen = longer;
     }
-    Ok(all.into_iter().map(|(_, names)| names).filter(|names| !names.is_empty()).collect())
+    chosen.into_iter().map(|(_, names)| names).collect()
 }
 
-/// What a trial adds to a guest's work. A load weighs more than an operation: it goes on while the
-/// guest does what the other trials did.
-fn cost_of(prepared: &Prepared, name: &str) -> Result<usize> {
+/// Reads a trial. A load weighs more than an operation: it goes on while the guest does what the other
+/// trials did.
+fn candidate(prepared: &Prepared, name: &str) -> Result<Candidate> {
     const LOAD: usize = 10;
-    let record = record(prepared, name)?;
-    let batches = record.schedule.lanes.iter().flat_map(|lane| &lane.batches);
+    let last = record(prepared, name)?;
+    let scenario = scenario(prepared, &last)?;
+    let batches = last.schedule.lanes.iter().flat_map(|lane| &lane.batches);
     let operations: usize = batches.map(|batch| batch.operations.len()).sum();
-    Ok(operations + LOAD * scenario(prepared, &record)?.guest.load.len())
-}
-
-/// The scenario that does what these trials did, one after the other. The inner error is the reason
-/// why there is none.
-fn joined(prepared: &Prepared, names: &[String]) -> Result<std::result::Result<Scenario, String>> {
-    let mut records: Vec<TrialRecord> = Vec::new();
-    for name in names {
-        let last = record(prepared, name)?;
-        // The lock order is that of all trials of the guest. Those of a scenario without random lanes
-        // do the same operations.
-        if scenario(prepared, &last)?.random.is_some() {
-            for earlier in &last.earlier {
-                records.push(record(prepared, &format!("trials/{earlier}"))?);
-            }
+    let mut scenarios = Vec::new();
+    // The lock order is that of all trials of the guest. Those of a scenario without random lanes do the
+    // same operations.
+    if scenario.random.is_some() {
+        for earlier in &last.earlier {
+            let earlier = record(prepared, &format!("trials/{earlier}"))?;
+            scenarios.push(flatten(scenario, &earlier.schedule));
         }
-        records.push(last);
     }
-    if records.len() > JOINED {
-        return Ok(Err(format!("its guests took {} trials; with --rounds 1 they are fewer", records.len())));
-    }
-    let mut all: Option<Scenario> = None;
-    for record in &records {
-        let next = flatten(scenario(prepared, record)?, &record.schedule);
-        all = Some(match all {
-            None => next,
-            Some(first) => match first.followed_by(next) {
-                Ok(both) => both,
-                Err(why) => return Ok(Err(why)),
-            },
-        });
-    }
-    Ok(all.ok_or_else(|| "no trial shows a part of it".into()))
+    scenarios.push(flatten(scenario, &last.schedule));
+    Ok(Candidate { scenarios, cost: operations + LOAD * scenario.guest.load.len() })
 }
 
 /// The record of a trial, by its folder below the run's.

@@ -4,14 +4,18 @@ use std::path::Path;
 
 use maud::{Markup, html};
 
-use super::words;
+use super::TITLE;
+use crate::analysis::lock_order::foreseen_title;
 use crate::compare::{ForecastOutcome, Judgement, TriedForecast, TriedForecasts, Verdict, Weight};
 use crate::conclusion::{Case, CaseOutcome, Conclusion, LONGEST, labelled};
 use crate::text::harmless;
 
+/// The longest text of a line below its label, in characters.
+const WIDTH: usize = 88;
+
 impl TriedForecast {
     fn title(&self) -> String {
-        words(&self.danger.to_string(), &self.locks)
+        foreseen_title(self.danger, &self.locks, TITLE)
     }
 
     /// Whether guests did all of it, and nothing was new.
@@ -29,7 +33,7 @@ impl TriedForecast {
         let title = self.title();
         match &self.outcome {
             ForecastOutcome::NotTried { why } => {
-                vec![format!("not tried: {title}"), format!("  {}", harmless(why, 88))]
+                vec![format!("not tried: {title}"), format!("  {}", harmless(why, WIDTH))]
             }
             ForecastOutcome::Tried { run, scenario, after, reason, new, .. } => {
                 let seen = new.iter().map(|finding| {
@@ -38,12 +42,12 @@ impl TriedForecast {
                 let mut lines = Vec::new();
                 if !new.is_empty() {
                     lines.push(format!("came true: {title}"));
-                    lines.extend(seen.map(|line| harmless(&line, 88)));
+                    lines.extend(seen.map(|line| harmless(&line, WIDTH)));
                 } else if self.was_silent() {
                     lines.push(format!("tried in {after} trials, and nothing came: {title}"));
                 } else {
                     lines.push(format!("tried, and not decided: {title}"));
-                    lines.push(format!("  {}", harmless(reason, 88)));
+                    lines.push(format!("  {}", harmless(reason, WIDTH)));
                 }
                 lines.push(format!("  {scenario}, run {run}"));
                 lines
