@@ -4,6 +4,7 @@
 
 pub mod analysis;
 pub mod arch;
+pub mod atlas;
 pub mod bisect;
 pub mod bytes;
 mod capped;

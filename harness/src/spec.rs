@@ -157,6 +157,8 @@ macro_rules! analyses_spec {
             pub boots: Option<u32>,
             /// Kernels whose trials report are timed too.
             pub latency_despite_reports: bool,
+            /// The forecasts rest on this run alone, and later runs do not know of it.
+            pub without_atlas: bool,
         }
 
         impl AnalysesSpec {

@@ -166,6 +166,10 @@ pub struct CompareArgs {
     /// Measure latency even if trials have reports; the result notes it
     #[arg(long)]
     pub latency_despite_reports: bool,
+    /// Forecast deadlocks from the guests of this run alone, without those of earlier runs, and do not
+    /// keep what this run shows for later ones
+    #[arg(long)]
+    pub no_atlas: bool,
     /// Write the result in all formats into this folder, also if the comparison fails
     #[arg(long, value_name = "DIR")]
     pub report_to: Option<PathBuf>,
@@ -189,6 +193,7 @@ impl CompareArgs {
             exact: self.exact,
             boots: self.boots,
             latency_despite_reports: self.latency_despite_reports,
+            without_atlas: self.no_atlas,
             ..AnalysesSpec::default()
         }
     }

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, each with its options and its output.
 
+pub mod atlas;
 pub mod bisect;
 pub mod cache;
 pub mod compare;

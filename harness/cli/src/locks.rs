@@ -7,9 +7,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use hotplug_lockorder::Union;
 use hotplug_side::Side;
 
+use super::atlas::{self, AtlasArgs};
 use super::results::ResultsArgs;
 use hotplug::analysis::lock_order;
-use hotplug::compare::{LockOrderDiff, LockOrders};
+use hotplug::compare::{Elsewhere, LockOrderDiff, LockOrders};
 use hotplug::drawing::{self, Drawing};
 use hotplug::record::{add_locks, further_boot, read_locks, read_result};
 use hotplug::{Error, Result};
@@ -22,7 +23,8 @@ use hotplug::{Error, Result};
     after_help = "\
 Examples:
   hotplug locks last
-  hotplug locks diff results/2026-11-26T15-33-29-v1.patch last"
+  hotplug locks diff results/2026-11-26T15-33-29-v1.patch last
+  hotplug locks atlas"
 )]
 pub struct LocksArgs {
     /// Folder of a comparison, the beginning of its name below results/, or `last`
@@ -54,7 +56,7 @@ pub enum Form {
     Svg,
 }
 
-/// Subcommands on two runs.
+/// Subcommands on several runs.
 #[derive(Debug, Clone, Subcommand)]
 pub enum LocksCommand {
     /// Compare the after kernels of two runs, such as a patch and its next version
@@ -66,6 +68,8 @@ pub enum LocksCommand {
         #[arg(value_name = "RESULT")]
         after: PathBuf,
     },
+    /// Show what all runs on this machine know of the lock order of each kernel
+    Atlas(AtlasArgs),
 }
 
 /// Prints to `out`. Returns the exit status.
@@ -73,6 +77,7 @@ pub fn run(args: &LocksArgs, out: &mut dyn Write) -> Result<u8> {
     let found = |folder: &PathBuf| args.at.found(folder);
     let result = args.result.as_ref().map(found).transpose()?;
     let text = match (&args.command, &result, &args.around) {
+        (Some(LocksCommand::Atlas(atlas)), ..) => atlas::text(atlas, args.form, found)?,
         (Some(LocksCommand::Diff { before, after }), ..) => diff(&found(before)?, &found(after)?, args.form)?,
         (None, Some(folder), Some(lock)) => around(folder, lock, args.form)?,
         (None, Some(folder), None) => difference(folder, args.form)?,
@@ -115,7 +120,7 @@ fn diff(before: &Path, after: &Path, form: Form) -> Result<String> {
             "hotplug: some candidates need more boots of both kernels than the two runs made; compare one patch with the other"
         );
     }
-    told(&orders.diff(), form)
+    told(&orders.diff(&Elsewhere::default()), form)
 }
 
 fn told(diff: &LockOrderDiff, form: Form) -> Result<String> {

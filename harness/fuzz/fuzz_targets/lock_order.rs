@@ -4,7 +4,7 @@
 
 #![no_main]
 
-use hotplug::compare::LockOrders;
+use hotplug::compare::{Elsewhere, LockOrders};
 use hotplug_lockorder::{LockOrder, TrialLocks, Union};
 use libfuzzer_sys::fuzz_target;
 
@@ -20,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
         for trial in trials {
             union.add(trial);
         }
-        let diff = LockOrders::new(union).diff();
+        let diff = LockOrders::new(union).diff(&Elsewhere::default());
         (diff.gone.len(), diff.new.len(), diff.undecided, diff.forecast.is_empty())
     };
     assert_eq!(compare(&mut trials.iter()), compare(&mut trials.iter().rev()));

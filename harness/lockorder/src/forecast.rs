@@ -51,12 +51,21 @@ pub struct PathStep {
     pub to: String,
     /// The kinds of the dependency, such as `EN`.
     pub how: String,
-    /// The number of trials that showed it; all trials if the boot that they began with showed it.
+    /// The number of trials of this run that showed it; all trials if the boot that they began with
+    /// showed it.
     pub seen: u32,
-    /// A trial that showed it, below the run's folder; the checkpoint's folder if that showed it.
+    /// Whether no guest of the other kernel showed it, as far as is known.
+    #[serde(default)]
+    pub new: bool,
+    /// A trial that showed it, below the run's folder; the checkpoint's folder if that showed it. A guest
+    /// of another run begins with `atlas/`.
     pub example: String,
     /// The call path that made it, innermost first.
     pub path: Vec<String>,
+    /// The function that seems to take both locks in this order, if no guest showed the dependency in a
+    /// path that the patch leaves as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conjectured: Option<String>,
 }
 
 /// A possible deadlock that no trial ran into.
@@ -71,12 +80,18 @@ pub struct Forecast {
     pub locks: Vec<String>,
     /// The dependencies between them.
     pub steps: Vec<PathStep>,
+    /// Whether a part of it is new: no guest of the other kernel showed it, as far as is known. Results
+    /// of older versions do not tell.
+    #[serde(default)]
+    pub new: bool,
     /// For each part that not every guest shows: trials that do, one of each boot, below the run's
-    /// folder. Results of older versions lack them.
+    /// folder, and a guest of another run, which begins with `atlas/`. Results of older versions lack
+    /// them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Vec<String>>,
     /// The probability that one trial shows all of it, if its parts occur independently of each
-    /// other: the product of their rates in these trials.
+    /// other: the product of their rates in these trials. Zero if guests of other runs alone showed a
+    /// part.
     pub likelihood: f64,
 }
 
@@ -313,10 +328,18 @@ impl<'a> Graph<'a> {
     }
 
     fn shown(&self, fact: Fact) -> Option<Shown> {
+        self.shown_by(fact, self.side)
+    }
+
+    fn shown_by(&self, fact: Fact, side: Side) -> Option<Shown> {
         Some(match fact {
-            Fact::Edge { from, to, kind } => self.union.edge((from, to))?.of(self.side).kinds[kind].clone(),
-            Fact::Usage { class, bit } => self.union.shown_usage(class, self.side)[bit].clone(),
+            Fact::Edge { from, to, kind } => self.union.edge((from, to))?.of(side).kinds[kind].clone(),
+            Fact::Usage { class, bit } => self.union.shown_usage(class, side)[bit].clone(),
         })
+    }
+
+    fn is_new(&self, fact: Fact) -> bool {
+        !self.shown_by(fact, self.side.other()).is_some_and(|shown| shown.ever())
     }
 
     fn steps(way: &Way) -> Vec<(u32, u32)> {
@@ -359,7 +382,7 @@ impl<'a> Graph<'a> {
         facts
             .iter()
             .filter_map(|fact| self.shown(*fact))
-            .map(|s| f64::from(s.trials.len()) / trials)
+            .map(|shown| f64::from(self.union.seen(self.side, &shown)) / trials)
             .product()
     }
 
@@ -375,9 +398,11 @@ impl<'a> Graph<'a> {
                     from: name(from),
                     to: name(to),
                     how: edge.how().to_string(),
-                    seen: if edge.shown.boot { trials } else { edge.shown.trials.len() },
+                    seen: if edge.shown.boot { trials } else { self.union.seen(self.side, &edge.shown) },
+                    new: !sides.of(self.side.other()).shown.ever(),
                     example: self.union.example(self.side, &edge.shown),
                     path: self.union.path((from, to), self.side).to_vec(),
+                    conjectured: None,
                 })
             })
             .collect();
@@ -388,6 +413,7 @@ impl<'a> Graph<'a> {
             danger: way.danger,
             locks,
             steps,
+            new: way.facts.iter().any(|fact| self.is_new(*fact)),
             parts: shown.map(|shown| self.union.witnesses(self.side, &shown)).collect(),
             likelihood: self.likelihood(facts),
         }

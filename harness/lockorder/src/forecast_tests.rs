@@ -181,3 +181,25 @@ fn has_own_cycle(edges: &[(u32, u32, How)]) -> bool {
     };
     brute_force(&edges.iter().flat_map(kinds).collect::<Vec<_>>())
 }
+
+#[test]
+fn a_guest_of_another_run_gives_a_half_and_is_no_trial() {
+    let mut union = Union::default();
+    union.add(&trial(0, &[(0, 1, How::EN)]));
+    let known = trial(1, &[(1, 0, How::EN), (1, 2, How::EN)]).order;
+    union.add_elsewhere(Side::Before, "atlas/run/v1-003", &known);
+    assert_eq!((union.trials(Side::Before), union.watched(Side::Before)), (1, 1));
+    let all = forecast(&union, Side::Before);
+    assert_eq!(locks(&all), ["a b"]);
+    let one = &all[0];
+    assert_eq!(one.parts, [["trials/before-000"], ["atlas/run/v1-003"]]);
+    assert_eq!((one.steps[0].seen, one.steps[1].seen), (1, 0));
+    assert_eq!((&*one.steps[1].example, one.likelihood), ("atlas/run/v1-003", 0.0));
+    // A part is new until the other kernel shows it, in whatever run.
+    assert!(one.new && one.steps.iter().all(|step| step.new));
+    union.add_elsewhere(Side::After, "atlas/other/v1-000", &known);
+    let one = &forecast(&union, Side::Before)[0];
+    assert!(one.new && one.steps[0].new && !one.steps[1].new);
+    union.add_elsewhere(Side::After, "atlas/other/v1-001", &trial(0, &[(0, 1, How::EN)]).order);
+    assert!(!forecast(&union, Side::Before)[0].new);
+}

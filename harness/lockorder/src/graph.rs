@@ -1,10 +1,12 @@
 //! The lock order of one guest.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::known::Known;
 
 /// The identity of a lock class, which is the same in two guests and in two builds of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -222,58 +224,59 @@ impl LockOrder {
     /// dependencies.
     #[must_use]
     pub fn beyond(&self, base: &Self) -> Self {
-        // A kernel has each class and each dependency once. A file may have them twice; they are
-        // then combined.
-        let mut usage: HashMap<&LockClass, Usage> = HashMap::new();
-        for node in &base.classes {
-            let known = usage.entry(&node.class).or_insert(node.usage);
-            *known = known.and(node.usage);
-        }
-        let class = |order: &'_ Self, place: u32| order.classes.get(place as usize).map(|n| n.class.clone());
-        let mut known: HashMap<(LockClass, LockClass), How> = HashMap::new();
-        for edge in &base.edges {
-            if let (Some(from), Some(to)) = (class(base, edge.from), class(base, edge.to)) {
-                let how = known.entry((from, to)).or_insert(edge.how);
-                *how = how.and(edge.how);
-            }
-        }
-        let new: Vec<&Edge> = self
-            .edges
-            .iter()
-            .filter(|edge| {
-                let (Some(from), Some(to)) = (class(self, edge.from), class(self, edge.to)) else {
-                    return false;
-                };
-                known.get(&(from, to)).is_none_or(|how| how.and(edge.how) != *how)
-            })
-            .collect();
-        let named: HashSet<u32> = new.iter().flat_map(|edge| [edge.from, edge.to]).collect();
+        let mut known = Known::default();
+        known.add(base);
+        known.take(self)
+    }
+
+    /// The part with these dependencies and these classes, by their indices. It includes the classes at
+    /// the ends of the dependencies.
+    pub(super) fn part(&self, edges: &[usize], classes: &[usize]) -> Self {
+        let edges = edges.iter().filter_map(|place| self.edges.get(*place));
+        let mut named: BTreeSet<usize> = classes.iter().copied().collect();
+        named.extend(edges.clone().flat_map(|edge| [edge.from as usize, edge.to as usize]));
         let mut out = Self::default();
         let mut places = HashMap::new();
-        for (place, node) in (0_u32..).zip(&self.classes) {
-            let changed = usage.get(&node.class).is_none_or(|usage| usage.and(node.usage) != *usage);
-            if changed || named.contains(&place) {
-                places.insert(place, u32::try_from(out.classes.len()).unwrap_or(u32::MAX));
-                out.classes.push(node.clone());
-            }
+        for (place, node) in named.into_iter().filter_map(|place| Some((place, self.classes.get(place)?))) {
+            places.insert(place, u32::try_from(out.classes.len()).unwrap_or(u32::MAX));
+            out.classes.push(node.clone());
         }
         let mut paths = Interned::default();
         let mut functions = Interned::default();
-        for edge in new {
+        for edge in edges {
+            let ends = (places.get(&(edge.from as usize)), places.get(&(edge.to as usize)));
+            let (Some(&from), Some(&to)) = ends else { continue };
             let path = edge.path.and_then(|path| self.paths.get(path as usize)).map(|path| {
                 let frames = path.iter().filter_map(|place| self.functions.get(*place as usize));
                 paths.place(&frames.map(|name| functions.place(name)).collect::<Vec<u32>>())
             });
-            out.edges.push(Edge { from: places[&edge.from], to: places[&edge.to], path, ..*edge });
+            out.edges.push(Edge { from, to, path, ..*edge });
         }
         out.paths = paths.all;
         out.functions = functions.all;
         out
     }
+
+    /// The dependencies whose call path is known and has no frame in these functions. It has no class of
+    /// its own, and no context of a class.
+    #[must_use]
+    pub fn outside(&self, functions: &BTreeSet<String>) -> Self {
+        let is_inside = |frame: &String| functions.contains(frame.split('+').next().unwrap_or_default());
+        let is_outside = |edge: &Edge| {
+            let path = self.path(edge);
+            !path.is_empty() && !path.iter().any(is_inside)
+        };
+        let edges = self.edges.iter().enumerate().filter(|(_, edge)| is_outside(edge));
+        let mut part = self.part(&edges.map(|(place, _)| place).collect::<Vec<usize>>(), &[]);
+        for node in &mut part.classes {
+            node.usage = Usage::default();
+        }
+        part
+    }
 }
 
 /// Values of which each is stored once.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Interned<T> {
     pub(super) all: Vec<T>,
     places: FxHashMap<T, u32>,
@@ -329,5 +332,26 @@ mod tests {
         let nothing = order.beyond(&order);
         assert!(nothing.edges.is_empty() && nothing.classes.is_empty(), "{nothing:?}");
         assert_eq!(order.beyond(&LockOrder::default()).edges.len(), 2);
+    }
+
+    #[test]
+    fn only_paths_outside_the_changed_functions_are_kept() {
+        let class = |name: &str| {
+            let class = LockClass { name: name.into(), key: None, file: None, subclass: 0, ordinal: 0 };
+            Node { class, usage: Usage(3) }
+        };
+        let edge = |from, to, path| Edge { from, to, how: How::EN, distance: 1, path };
+        let order = LockOrder {
+            classes: vec![class("a"), class("b"), class("c"), class("d")],
+            edges: vec![edge(0, 1, Some(0)), edge(2, 3, Some(1)), edge(1, 2, None)],
+            paths: vec![vec![0, 2], vec![0, 1]],
+            functions: vec!["down+0x1/0x9".into(), "kept+0x2/0x9".into(), "changed+0x3/0x9".into()],
+        };
+        let part = order.outside(&BTreeSet::from(["changed".to_owned()]));
+        let names: Vec<&str> = part.classes.iter().map(|node| &*node.class.name).collect();
+        assert_eq!((names, part.edges.len()), (vec!["c", "d"], 1));
+        assert_eq!(part.path(&part.edges[0]), ["down+0x1/0x9", "kept+0x2/0x9"]);
+        assert!(part.classes.iter().all(|node| node.usage == Usage::default()));
+        assert!(part.is_sound());
     }
 }

@@ -13,15 +13,19 @@
 //! all trials' ─► Union: k of n for each dependency ─► compare, forecast    (pure)
 //! ```
 
+mod conjecture;
 mod decode;
 mod forecast;
 mod graph;
+mod known;
 mod layout;
 mod union;
 
+pub use conjecture::{Conjecture, conjectures};
 pub use decode::{Dump, MalformedDump, read};
 pub use forecast::{Danger, Forecast, PathStep, forecast};
 pub use graph::{Edge, How, Irq, LockClass, LockOrder, Node, Usage};
+pub use known::Known;
 pub use layout::{Layout, LayoutError};
 pub use union::{Shown, SideEdge, SideUsage, TrialSet, Union};
 

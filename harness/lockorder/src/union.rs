@@ -29,6 +29,17 @@ impl TrialSet {
         Self(self.0.iter().zip(&other.0).map(|(a, b)| a & b).collect())
     }
 
+    /// The number of trials whose index is below `end`.
+    fn below(&self, end: usize) -> u32 {
+        let words = self.0.iter().zip((0..end).step_by(64));
+        words
+            .map(|(word, first)| match end - first {
+                left @ 0..64 => (word & ((1 << left) - 1)).count_ones(),
+                _ => word.count_ones(),
+            })
+            .sum()
+    }
+
     fn has(&self, trial: usize) -> bool {
         self.0.get(trial / 64).is_some_and(|word| word >> (trial % 64) & 1 != 0)
     }
@@ -81,7 +92,7 @@ pub type SideUsage = [Shown; 8];
 /// For each row, the boot and the trials that showed each of its `K` facts. Trials are added one
 /// after the other, and each shows nearly all rows. So the bits of 64 trials share a word, and the
 /// words of all rows for these trials are adjacent in memory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Facts<const K: usize> {
     /// For each boot and each row, one bit for each fact.
     boots: Vec<Vec<u8>>,
@@ -141,14 +152,14 @@ fn at<T: Clone>(all: &mut Vec<T>, at: usize, empty: T) -> &mut T {
 const SEEN: u8 = 1 << 4;
 
 /// The dependencies of both kernels, over all trials.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Union {
     classes: Interned<LockClass>,
     edges: Interned<(u32, u32)>,
     sides: Sides<OneSide>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct OneSide {
     /// For each edge, the bits of [`How`], and [`SEEN`].
     edges: Facts<5>,
@@ -156,13 +167,22 @@ struct OneSide {
     usage: Facts<8>,
     /// The call path that made each edge in the first guest that showed it.
     paths: Vec<Option<Vec<String>>>,
-    /// The folders of trials.
+    /// The folders of the trials, below the run's folder. Then the names of guests of other runs.
     trials: Vec<String>,
+    /// The number of guests of other runs.
+    elsewhere: usize,
     blind: TrialSet,
     /// The names of the boots, if the trials began from several; one without a name otherwise.
     boots: Vec<Option<String>>,
     /// For each trial, the boot that it began from, if there are several.
     begun: Vec<Option<usize>>,
+}
+
+impl OneSide {
+    /// The number of trials of the run itself.
+    fn own(&self) -> usize {
+        self.trials.len() - self.elsewhere
+    }
 }
 
 impl Union {
@@ -201,11 +221,22 @@ impl Union {
     fn begun(&mut self, trial: &TrialLocks, boot: Option<usize>) -> usize {
         let one = self.sides.of_mut(trial.side);
         let place = one.trials.len();
-        one.trials.push(trial.folder.clone());
+        one.trials.push(format!("trials/{}", trial.folder));
         one.begun.push(boot);
         *at(&mut one.blind.0, place / 64, 0) |= u64::from(trial.blind.is_some()) << (place % 64);
         self.fold(trial.side, &trial.order, Some(place));
         place
+    }
+
+    /// Adds what a guest of another run showed, after all trials. It is evidence of what can occur, and
+    /// does not count as a trial. `name` is its name among the examples.
+    pub fn add_elsewhere(&mut self, side: Side, name: &str, order: &LockOrder) {
+        let one = self.sides.of_mut(side);
+        let place = one.trials.len();
+        one.trials.push(name.to_owned());
+        one.begun.push(None);
+        one.elsewhere += 1;
+        self.fold(side, order, Some(place));
     }
 
     fn fold(&mut self, side: Side, order: &LockOrder, trial: Option<usize>) {
@@ -282,7 +313,12 @@ impl Union {
 
     /// The number of trials of a side.
     pub fn trials(&self, side: Side) -> u32 {
-        u32::try_from(self.sides.of(side).trials.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.sides.of(side).own()).unwrap_or(u32::MAX)
+    }
+
+    /// The number of the run's trials that showed something.
+    pub fn seen(&self, side: Side, shown: &Shown) -> u32 {
+        shown.trials.below(self.sides.of(side).own())
     }
 
     /// The number of trials of a side that were not blind: they are evidence of absence.
@@ -337,14 +373,15 @@ impl Union {
         if shown.boot { "boot".into() } else { format!("{}/{}", shown.trials.len(), self.trials(side)) }
     }
 
-    /// Trials that show something, below the run's folder: the first of each boot that they began
-    /// from.
+    /// Guests that show something: of the run's trials, the first of each boot that they began from; the
+    /// first guest of another run.
     pub fn witnesses(&self, side: Side, shown: &Shown) -> Vec<String> {
         let one = self.sides.of(side);
         let mut boots = BTreeSet::new();
         let all = one.trials.iter().zip(&one.begun).enumerate();
-        all.filter(|(place, (_, boot))| shown.trials.has(*place) && boots.insert(**boot))
-            .map(|(_, (folder, _))| format!("trials/{folder}"))
+        let is_own = |place: usize| place < one.own();
+        all.filter(|(place, (_, boot))| shown.trials.has(*place) && boots.insert((is_own(*place), **boot)))
+            .map(|(_, (name, _))| name.clone())
             .collect()
     }
 
@@ -356,7 +393,7 @@ impl Union {
             return name
                 .map_or_else(|| format!("checkpoints/{side}"), |name| format!("checkpoints/{name}/{side}"));
         }
-        let folder = shown.trials.first().and_then(|trial| self.sides.of(side).trials.get(trial));
-        folder.map_or_else(String::new, |folder| format!("trials/{folder}"))
+        let first = shown.trials.first().and_then(|trial| self.sides.of(side).trials.get(trial));
+        first.cloned().unwrap_or_default()
     }
 }

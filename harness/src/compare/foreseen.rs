@@ -25,7 +25,8 @@ pub struct TriedForecast {
     pub danger: Danger,
     /// The locks, each taken under the one before it.
     pub locks: Vec<String>,
-    /// Trials that together show all of it, below the run's folder.
+    /// Trials that together show all of it, below the run's folder; guests of other runs begin with
+    /// `atlas/`.
     pub trials: Vec<String>,
     /// What became of it.
     pub outcome: ForecastOutcome,

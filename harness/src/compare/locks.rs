@@ -9,13 +9,14 @@
 
 use std::collections::BTreeMap;
 
-use hotplug_lockorder::{Forecast, Union, forecast};
+use hotplug_lockorder::{Forecast, Union};
 use hotplug_side::{Side, Sides};
 use hotplug_statistics::{always_against_never, fisher_two_sided};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::finding::Count;
+use super::lock_forecasts::{Elsewhere, forecasts};
 use crate::unavailable::Unavailable;
 
 /// The probability that any dependency is listed for two equal kernels.
@@ -117,8 +118,22 @@ pub struct LockOrderDiff {
     pub new: Vec<EdgeDiff>,
     /// The number of dependencies that only one side showed, but possibly by chance.
     pub undecided: u32,
-    /// Deadlocks that the trials of one kernel allow together, but that none of them ran into.
+    /// Deadlocks that the guests of one kernel allow together, but that none of them ran into. Those
+    /// that follow most directly from the patch come first.
     pub forecast: Vec<Forecast>,
+    /// The guests of other runs that the forecasts rest on, too.
+    #[serde(default)]
+    pub elsewhere: OtherRuns,
+}
+
+/// The guests of other runs that forecasts rest on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OtherRuns {
+    /// Guests of each kernel.
+    pub guests: Sides<u32>,
+    /// Why some or all of them are not used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unused: Vec<Unavailable>,
 }
 
 /// A dependency that only one side showed, and more often than by chance in its trials.
@@ -209,7 +224,7 @@ impl LockOrders {
     }
 
     /// The resulting differences.
-    pub fn diff(&self) -> LockOrderDiff {
+    pub fn diff(&self, elsewhere: &Elsewhere) -> LockOrderDiff {
         let extent = |side: Side| Extent {
             trials: self.union.watched(side),
             blind: self.union.blind(side),
@@ -232,9 +247,20 @@ impl LockOrders {
             reversed: decided(Side::After).filter_map(|c| self.reversal(c, p(c))).collect(),
             needed: self.needed(undecided),
             undecided,
+            forecast: forecasts(
+                &self.union,
+                elsewhere,
+                &decided(Side::After).map(|c| c.ends).collect::<Vec<_>>(),
+            ),
             gone,
             new,
-            forecast: Side::BOTH.into_iter().flat_map(|side| forecast(&self.union, side)).collect(),
+            elsewhere: OtherRuns {
+                guests: Sides {
+                    before: count(elsewhere.guests.before.iter()),
+                    after: count(elsewhere.guests.after.iter()),
+                },
+                unused: elsewhere.unused.clone(),
+            },
         }
     }
 

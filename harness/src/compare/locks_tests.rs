@@ -52,7 +52,7 @@ fn patched(n: usize) -> Vec<TrialLocks> {
 #[test]
 fn what_the_patch_did_is_told_from_noise() {
     let orders = LockOrders::new(union(&patched(10)));
-    let diff = orders.diff();
+    let diff = orders.diff(&Elsewhere::default());
     assert_eq!(
         (names(&diff.gone), names(&diff.new)),
         (vec!["lock0 -> lock1".into()], vec!["lock0 -> lock2".into()])
@@ -67,7 +67,7 @@ fn what_the_patch_did_is_told_from_noise() {
 
 #[test]
 fn few_trials_decide_nothing() {
-    let diff = LockOrders::new(union(&patched(3))).diff();
+    let diff = LockOrders::new(union(&patched(3))).diff(&Elsewhere::default());
     assert!(diff.gone.is_empty() && diff.new.is_empty(), "{diff:?}");
     assert!(diff.undecided >= 2);
 }
@@ -78,7 +78,7 @@ fn a_blind_trial_shows_what_it_shows_and_nothing_else() {
     let mut blind = trial(Side::After, 10, &[(0, 1)]);
     blind.blind = Some("the guest hung".into());
     trials.push(blind);
-    let diff = LockOrders::new(union(&trials)).diff();
+    let diff = LockOrders::new(union(&trials)).diff(&Elsewhere::default());
     assert!(diff.gone.is_empty(), "the blind trial showed it: {:?}", names(&diff.gone));
     assert_eq!(diff.new[0].after.to_string(), "10/10");
     assert_eq!((diff.extent.after.trials, diff.extent.after.blind), (10, 1));
@@ -95,22 +95,22 @@ fn blind(trials: &mut [TrialLocks], side: Side) {
 fn what_blind_trials_showed_is_new_and_what_they_lack_is_not_gone() {
     let mut trials = patched(10);
     blind(&mut trials, Side::After);
-    let diff = LockOrders::new(union(&trials)).diff();
+    let diff = LockOrders::new(union(&trials)).diff(&Elsewhere::default());
     assert_eq!((names(&diff.gone), names(&diff.new)), (vec![], vec!["lock0 -> lock2".to_owned()]));
     assert_eq!(diff.new[0].after.to_string(), "10/10");
     let mut trials = patched(10);
     blind(&mut trials, Side::Before);
     blind(&mut trials, Side::After);
-    let diff = LockOrders::new(union(&trials)).diff();
+    let diff = LockOrders::new(union(&trials)).diff(&Elsewhere::default());
     assert!(diff.gone.is_empty() && diff.new.is_empty(), "{diff:?}");
 }
 
 #[test]
 fn too_few_guests_are_told_with_the_number_that_could_decide() {
-    let diff = LockOrders::new(union(&patched(3))).diff();
+    let diff = LockOrders::new(union(&patched(3))).diff(&Elsewhere::default());
     let needed = diff.needed.unwrap();
     assert!((5..=8).contains(&needed), "{needed}");
-    let enough = LockOrders::new(union(&patched(needed as usize))).diff();
+    let enough = LockOrders::new(union(&patched(needed as usize))).diff(&Elsewhere::default());
     assert_eq!((enough.gone.len(), enough.new.len()), (1, 1), "{enough:?}");
 }
 
@@ -119,7 +119,7 @@ fn two_locks_in_the_other_order_are_a_reversal() {
     let before = (0..10).map(|number| trial(Side::Before, number, &[(0, 1), (2, 3)]));
     let after = (0..10).map(|number| trial(Side::After, number, &[(1, 0), (2, 3)]));
     let trials: Vec<_> = before.chain(after).collect();
-    let diff = LockOrders::new(union(&trials)).diff();
+    let diff = LockOrders::new(union(&trials)).diff(&Elsewhere::default());
     let reversed = &diff.reversed[0];
     assert_eq!((&*reversed.first, &*reversed.second, diff.reversed.len()), ("lock0", "lock1", 1));
     assert_eq!(
@@ -129,7 +129,7 @@ fn two_locks_in_the_other_order_are_a_reversal() {
     // A kernel that has both orders is one that lockdep itself reports.
     let mut trials = trials;
     trials.push(trial(Side::After, 10, &[(0, 1)]));
-    assert!(LockOrders::new(union(&trials)).diff().reversed.is_empty());
+    assert!(LockOrders::new(union(&trials)).diff(&Elsewhere::default()).reversed.is_empty());
 }
 
 /// The edges of a side's checkpoint, and the edges that its trials add.
@@ -176,7 +176,7 @@ fn the_checkpoints_of_several_scenarios_count_for_their_trials() {
     let orders = portfolio();
     // The trials decide.
     assert_eq!(orders.next_boot(), None);
-    let diff = orders.diff();
+    let diff = orders.diff(&Elsewhere::default());
     assert_eq!(names(&diff.gone), ["lock4 -> lock5"]);
     assert_eq!(names(&diff.new), ["lock0 -> lock1", "lock5 -> lock4"]);
     assert_eq!(diff.gone[0].example, "checkpoints/a/before");
@@ -211,7 +211,7 @@ fn boots_tell_the_patch_from_what_one_boot_was_like() {
             _ => boot((&[(4, 5), (6, 7)], &[(0, 1)]), (&[], &[(0, 2)]), false),
         });
     }
-    let diff = orders.diff();
+    let diff = orders.diff(&Elsewhere::default());
     let lists = (names(&diff.gone), names(&diff.new));
     assert_eq!(lists, (vec!["lock0 -> lock1".into(), "lock4 -> lock5".into()], vec![]));
     for edge in &diff.gone {
@@ -228,7 +228,7 @@ fn boots_tell_the_patch_from_what_one_boot_was_like() {
 
 #[test]
 fn restored_trials_alone_decide_nothing() {
-    let diff = restored().diff();
+    let diff = restored().diff(&Elsewhere::default());
     assert!(diff.gone.is_empty() && diff.new.is_empty(), "{diff:?}");
 }
 
@@ -237,7 +237,7 @@ fn boots_end_when_all_was_chance() {
     let mut orders = restored();
     orders.add_boot(&boot((&[], &[]), (&[], &[]), false));
     assert_eq!(orders.next_boot(), None);
-    let diff = orders.diff();
+    let diff = orders.diff(&Elsewhere::default());
     assert!(diff.gone.is_empty() && diff.new.is_empty(), "{diff:?}");
 }
 
@@ -251,7 +251,7 @@ fn a_boot_whose_trial_was_blind_tells_of_the_boot_alone() {
     }
     // The needed boots and all spare boots were run.
     assert_eq!(boots, 6 + SPARE_BOOTS);
-    assert_eq!(names(&orders.diff().gone), ["lock4 -> lock5"]);
+    assert_eq!(names(&orders.diff(&Elsewhere::default()).gone), ["lock4 -> lock5"]);
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn a_part_goes_with_its_lock() {
         };
         one.order.edges.push(Edge { from: 0, to: 3, how: How::EN, distance: 1, path: None });
     }
-    let diff = LockOrders::new(union(&trials)).diff();
+    let diff = LockOrders::new(union(&trials)).diff(&Elsewhere::default());
     let part = diff.new.iter().find(|edge| edge.to == "lock2.waiters.lock" && edge.from == "lock0");
     assert_eq!(part.and_then(|edge| edge.within.as_deref()), Some("lock2"));
 }
@@ -295,7 +295,7 @@ fn some_trials() -> impl Strategy<Value = Vec<TrialLocks>> {
 }
 
 fn lists(trials: &[TrialLocks]) -> (Vec<String>, Vec<String>) {
-    let diff = LockOrders::new(union(trials)).diff();
+    let diff = LockOrders::new(union(trials)).diff(&Elsewhere::default());
     (names(&diff.gone), names(&diff.new))
 }
 

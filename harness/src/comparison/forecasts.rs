@@ -1,7 +1,7 @@
 //! Tries the forecast deadlocks of a comparison. Lockdep reports a deadlock as soon as one guest has
 //! taken its locks in both orders, at whatever times. So a guest that does what each half of a
 //! forecast did is enough. Each forecast that only the after kernel has is a comparison itself, in a
-//! scenario that joins the trials that showed its parts.
+//! scenario that joins what the guests did that showed its parts.
 
 mod joined;
 mod section;
@@ -14,6 +14,7 @@ use super::compare_inner;
 use crate::Result;
 use crate::analysis::lock_order::foreseen_title;
 use crate::analysis::{Analysis, Kernels, Prepared};
+use crate::atlas::Atlas;
 use crate::compare::{ForecastOutcome, Judgement, TriedForecast, TriedForecasts};
 use crate::conclusion::Conclusions;
 use crate::environment::Env;
@@ -60,15 +61,20 @@ impl Analysis for ForecastAnalysis {
         env: &Env<'_>,
     ) -> Result<Option<TriedForecasts>> {
         let known = so_far.lock_order.as_ref().map_or(&[][..], |order| &order.forecast);
-        let of_patch: Vec<&Forecast> = known.iter().filter(|one| is_of_patch(one, known)).collect();
+        let of_patch: Vec<&Forecast> = known.iter().filter(|one| is_of_patch(one)).collect();
         if of_patch.is_empty() || Self::kernels(prepared).is_empty() {
             return Ok(None);
+        }
+        let mut atlases = Vec::new();
+        for kernel in [&prepared.kernels.before, &prepared.kernels.after] {
+            // The lock order analysis reports an atlas that cannot be used.
+            atlases.extend(Atlas::load(env.cache, &kernel.image_hash)?.ok().flatten());
         }
         env.note(Self::NAME, "runs guests that do all parts of a forecast deadlock");
         let more = u32::try_from(of_patch.len().saturating_sub(TRIED)).unwrap_or(u32::MAX);
         let mut all = TriedForecasts { forecasts: Vec::new(), more };
         for (number, forecast) in (1..).zip(of_patch.into_iter().take(TRIED)) {
-            let (trials, outcome) = match Box::pin(tried(prepared, forecast, number, env)).await {
+            let (trials, outcome) = match Box::pin(tried(prepared, &atlases, forecast, number, env)).await {
                 Ok(tried) => tried,
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
                 Err(error) => (Vec::new(), not_tried(error.in_one_line())),
@@ -88,10 +94,9 @@ impl Analysis for ForecastAnalysis {
     }
 }
 
-/// Whether only the after kernel has this forecast.
-fn is_of_patch(forecast: &Forecast, all: &[Forecast]) -> bool {
-    let same = |other: &&Forecast| other.danger == forecast.danger && other.locks == forecast.locks;
-    forecast.side == Side::After && !all.iter().filter(same).any(|other| other.side == Side::Before)
+/// Whether a part of it is new in the after kernel.
+fn is_of_patch(forecast: &Forecast) -> bool {
+    forecast.side == Side::After && forecast.new
 }
 
 fn not_tried(why: String) -> ForecastOutcome {
@@ -102,11 +107,12 @@ fn not_tried(why: String) -> ForecastOutcome {
 /// returns the trials that the scenario joins.
 async fn tried(
     prepared: &Prepared,
+    atlases: &[Atlas],
     forecast: &Forecast,
     number: u32,
     env: &Env<'_>,
 ) -> Result<(Vec<String>, ForecastOutcome)> {
-    let (trials, mut joined) = match cheapest(prepared, forecast)? {
+    let (trials, mut joined) = match cheapest(prepared, atlases, forecast)? {
         Ok(found) => found,
         Err(why) => return Ok((Vec::new(), not_tried(why))),
     };
@@ -161,7 +167,7 @@ async fn tried(
 fn head(forecast: &Forecast, trials: &[String]) -> String {
     let trials: Vec<String> = trials.iter().map(|trial| format!("#   {}\n", harmless(trial, 80))).collect();
     format!(
-        "# A forecast deadlock of the after kernel: {}.\n# Its parts were seen in these trials, which this scenario repeats one after the other:\n{}",
+        "# A forecast deadlock of the after kernel: {}.\n# Its parts were seen in these guests, whose work this scenario repeats one after the other:\n{}",
         title(forecast),
         trials.concat()
     )

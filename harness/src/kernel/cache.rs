@@ -8,6 +8,7 @@
 //!   sources/          packages with kernel sources, see `host::fetch`
 //!   failed/<id>.log   make's output of a failed build
 //!   checkpoints/<id>/ booted guests, see `trial::checkpoint`
+//!   lock-orders/<hash>/ what is known of a kernel's lock order, see `atlas`
 //!   accelerators/     results of the accelerator probe, one file per QEMU, see `host::known`
 //! ```
 
@@ -74,8 +75,14 @@ impl Cache {
             .help(format!("hotplug kernel prune --all --cache {}", root.display())));
         }
         let cache = Self { root };
-        let folders =
-            [cache.trees(), cache.kernels(), cache.failed(), cache.checkpoints(), cache.accelerators()];
+        let folders = [
+            cache.trees(),
+            cache.kernels(),
+            cache.failed(),
+            cache.checkpoints(),
+            cache.accelerators(),
+            cache.lock_orders(),
+        ];
         for folder in folders {
             fs_err::create_dir_all(folder)?;
         }
@@ -101,6 +108,11 @@ impl Cache {
 
     pub(crate) fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")
+    }
+
+    /// What is known of the lock orders of kernels.
+    pub(crate) fn lock_orders(&self) -> PathBuf {
+        self.root.join("lock-orders")
     }
 
     pub(crate) fn accelerators(&self) -> PathBuf {

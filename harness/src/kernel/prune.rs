@@ -23,7 +23,7 @@ const BLOCK: u64 = 512;
 const GONE: &str = "gone";
 
 /// Folders of the cache whose sub-folders are removed one by one.
-const KINDS: [&str; 3] = ["kernels", "trees", "checkpoints"];
+const KINDS: [&str; 4] = ["kernels", "trees", "checkpoints", "lock-orders"];
 
 /// The file on which the user of a tree or a checkpoint holds a lock. For a kernel, it is the
 /// record.

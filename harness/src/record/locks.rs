@@ -30,6 +30,41 @@ pub fn add_locks(
     folder: &Path,
     counts_for: impl Fn(Side) -> Option<Side>,
 ) -> Result<std::result::Result<(), Unavailable>> {
+    let (mut why, mut restored, mut readable) = (None, false, false);
+    let mut boots = Boots::default();
+    each_trial(folder, |mut trial| {
+        let of = trial.side;
+        let Some(side) = counts_for(of) else { return Ok(()) };
+        trial.side = side;
+        restored |= trial.restored;
+        // A trial without any lock class was not read, because a guest has taken many locks before
+        // its agent responds.
+        readable |= trial.restored || !trial.order.classes.is_empty();
+        why = why.take().or_else(|| trial.blind.clone());
+        match boots.of(folder, of, &trial)? {
+            Some((name, boot)) => union.add_restored(&trial, name, boot),
+            None => union.add(&trial),
+        }
+        Ok(())
+    })?;
+    // Each scenario of several has checkpoints of its own.
+    if restored && boots.0.is_empty() {
+        for of in Side::BOTH {
+            let Some(side) = counts_for(of) else { continue };
+            if let Some(order) = read_boot(&folder.join("checkpoints"), of)? {
+                union.add_boot(side, &order);
+            }
+        }
+    }
+    if readable {
+        return Ok(Ok(()));
+    }
+    Ok(Err(Unavailable::because(why.unwrap_or_else(|| "no trial has a lock order".into()))))
+}
+
+/// Calls `each` with the lock order of each trial of the run in `folder`, in the order of their names.
+/// Fails with a user error if a file is malformed.
+pub fn each_trial(folder: &Path, mut each: impl FnMut(TrialLocks) -> Result<()>) -> Result<()> {
     let trials = folder.join("trials");
     let mut names = BTreeSet::new();
     let entries = fs_err::read_dir(&trials).map_err(|error| {
@@ -39,41 +74,44 @@ pub fn add_locks(
     for entry in entries {
         names.insert(entry?.file_name());
     }
-    let (mut why, mut restored, mut readable) = (None, false, false);
-    let mut boots = Boots::default();
     for name in names {
         let path = trials.join(name).join(hotplug_lockorder::FILE);
         // A trial that was cut off, or that does not count, has no such file.
-        let Some(mut trial) = read_json_if_there::<TrialLocks>(&path)? else { continue };
+        let Some(trial) = read_json_if_there::<TrialLocks>(&path)? else { continue };
         check(&path, &trial.order)?;
-        let of = trial.side;
-        let Some(side) = counts_for(of) else { continue };
-        trial.side = side;
-        restored |= trial.restored;
-        // A trial without any lock class was not read, because a guest has taken many locks before
-        // its agent responds.
-        readable |= trial.restored || !trial.order.classes.is_empty();
-        why = why.or_else(|| trial.blind.clone());
-        match boots.of(folder, of, &trial)? {
-            Some((name, boot)) => union.add_restored(&trial, name, boot),
-            None => union.add(&trial),
-        }
+        each(trial)?;
     }
-    // Each scenario of several has checkpoints of its own.
-    if restored && boots.0.is_empty() {
-        for of in Side::BOTH {
-            let path = boot_of(&folder.join("checkpoints"), of);
-            let Some(side) = counts_for(of) else { continue };
-            if let Some(order) = read_json_if_there::<LockOrder>(&path)? {
-                check(&path, &order)?;
-                union.add_boot(side, &order);
+    Ok(())
+}
+
+/// Calls `each` with the lock order of each checkpoint of the run in `folder`, its folder below the
+/// run's, and the kernel that booted. Fails with a user error if a file is malformed.
+pub fn each_boot(folder: &Path, mut each: impl FnMut(&str, Side, &LockOrder) -> Result<()>) -> Result<()> {
+    let checkpoints = folder.join("checkpoints");
+    let mut all = vec![(String::new(), checkpoints.clone())];
+    // A run with several scenarios has a folder for each.
+    for entry in checkpoints.read_dir().into_iter().flatten().flatten() {
+        all.push((format!("{}/", entry.file_name().to_string_lossy()), entry.path()));
+    }
+    all.sort();
+    for (scenario, path) in all {
+        for side in Side::BOTH {
+            if let Some(order) = read_boot(&path, side)? {
+                each(&format!("checkpoints/{scenario}{side}"), side, &order)?;
             }
         }
     }
-    if readable {
-        return Ok(Ok(()));
+    Ok(())
+}
+
+/// The lock order of a side's checkpoint below `checkpoints`.
+fn read_boot(checkpoints: &Path, side: Side) -> Result<Option<LockOrder>> {
+    let path = boot_of(checkpoints, side);
+    let order = read_json_if_there::<LockOrder>(&path)?;
+    if let Some(order) = &order {
+        check(&path, order)?;
     }
-    Ok(Err(Unavailable::because(why.unwrap_or_else(|| "no trial has a lock order".into()))))
+    Ok(order)
 }
 
 /// The file of a side's checkpoint below `checkpoints`. If both kernels are the same, one checkpoint
@@ -95,9 +133,8 @@ impl Boots {
         let Some(scenario) = end.and_then(|end| trial.folder.get(..end)) else { return Ok(None) };
         let key = (scenario.to_owned(), side);
         if !self.0.contains_key(&key) {
-            let path = boot_of(&run.join("checkpoints").join(scenario), side);
-            let Some(order) = read_json_if_there::<LockOrder>(&path)? else { return Ok(None) };
-            check(&path, &order)?;
+            let checkpoints = run.join("checkpoints").join(scenario);
+            let Some(order) = read_boot(&checkpoints, side)? else { return Ok(None) };
             self.0.insert(key.clone(), order);
         }
         Ok(self.0.get_key_value(&key).map(|((scenario, _), order)| (scenario.as_str(), order)))

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use find::find;
 pub use folder::{RunFolder, plain_name};
-pub use locks::{add_locks, further_boot, read_locks};
+pub use locks::{add_locks, each_boot, each_trial, further_boot, read_locks};
 pub use settled::Settled;
 pub use unfinished::{begins, failed};
 

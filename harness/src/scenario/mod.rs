@@ -357,7 +357,7 @@ impl Scenario {
     }
 
     /// The operations of all lanes, and those that random lanes may draw.
-    fn operations(&self) -> impl Iterator<Item = &Operation> {
+    pub(crate) fn operations(&self) -> impl Iterator<Item = &Operation> {
         let moves = self.random.iter().flat_map(|random| &random.of).map(|one| &one.step);
         let steps = self.lanes.iter().flat_map(|lane| &lane.steps).chain(moves);
         steps.flat_map(|step| &step.operations)

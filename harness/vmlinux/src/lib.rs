@@ -1,5 +1,6 @@
 //! Reads the debug information of a vmlinux.
 
+mod changed;
 mod code;
 mod source_files;
 mod structures;
@@ -10,6 +11,7 @@ use std::ops::ControlFlow;
 use addr2line::gimli;
 use object::{Object, ObjectSection};
 
+pub use changed::changed_functions;
 pub use code::{is_inlined, line};
 pub use source_files::{SourceMap, sources};
 pub use structures::{LOCKDEP, Structure, enumerators, structures};

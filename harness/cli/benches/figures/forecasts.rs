@@ -28,7 +28,15 @@ pub(crate) fn forecast_confirmed(root: &Path) -> Result<Vec<f64>, String> {
         let results = tempfile::tempdir().map_err(|e| e.to_string())?;
         let mut command = hotplug(root);
         command
-            .args(["compare", "--source", "linux-source-6.1", "--narrow", "--no-control", "--no-coverage"])
+            .args([
+                "compare",
+                "--source",
+                "linux-source-6.1",
+                "--narrow",
+                "--no-control",
+                "--no-coverage",
+                "--no-atlas",
+            ])
             .args(["--no-reach", "--no-latency", "--seed", "1", "--results"])
             .arg(results.path())
             .arg(&patch);

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use hotplug::compare::LockOrders;
+use hotplug::compare::{Elsewhere, LockOrders};
 use hotplug_lockorder::{Edge, FILE, How, LockClass, LockOrder, Node, TrialLocks, Union, Usage};
 use hotplug_side::Side;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -66,7 +66,7 @@ pub(crate) fn compare_seconds(_: &Path) -> Result<Vec<f64>, String> {
         for number in 0..1000 {
             union.add(&trials[number % trials.len()]);
         }
-        let diff = LockOrders::new(union).diff();
+        let diff = LockOrders::new(union).diff(&Elsewhere::default());
         all.push(began.elapsed().as_secs_f64());
         if diff.extent.before.trials != 500 {
             return Err(format!("{} trials were folded in", diff.extent.before.trials));
@@ -109,7 +109,7 @@ pub(crate) fn false_lists(root: &Path) -> Result<Vec<f64>, String> {
             }
             orders.add_boot(&boot);
         }
-        let diff = orders.diff();
+        let diff = orders.diff(&Elsewhere::default());
         if !diff.gone.is_empty() || !diff.new.is_empty() {
             lists += 1;
             eprintln!("named: {:?} {:?}", diff.gone, diff.new);

@@ -24,7 +24,7 @@ fn run(root: &Path) -> Result<Value, String> {
     let results = tempfile::tempdir().map_err(|e| e.to_string())?;
     let mut command = hotplug(root);
     command
-        .args(["compare", "--no-control", "--no-coverage", "--anyway", "--results"])
+        .args(["compare", "--no-control", "--no-coverage", "--no-atlas", "--anyway", "--results"])
         .arg(results.path())
         .arg(&patch);
     let status = command.stdout(Stdio::null()).status().map_err(|e| e.to_string())?;

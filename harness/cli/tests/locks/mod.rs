@@ -95,6 +95,51 @@ fn nightly_two_locks_in_the_other_order_are_not_unchanged() {
     }
 }
 
+/// The same patch in the same scenario, after a comparison of the unpatched kernel in which another path
+/// takes the two locks.
+#[test]
+fn nightly_what_an_earlier_run_showed_makes_a_forecast_of_the_patch() {
+    let (earlier, run) = (Run::new(), Run::new());
+    let compare = |run: &Run, args: &[&str]| {
+        let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_hotplug"));
+        command.arg("compare").args(args).arg("--results").arg(run.results()).env("TMPDIR", run.tmp());
+        command.args([
+            "--narrow",
+            "--workers",
+            "1",
+            "--no-control",
+            "--no-coverage",
+            "--no-reach",
+            "--no-latency",
+        ]);
+        command.arg("--seed").arg("1").assert()
+    };
+    compare(&earlier, &["--same", "--scenario", "random-soup", "--trials", "4"]);
+    let patch = patch("forecast/reversed-locks.patch");
+    let again = ["--scenario", "block-against-cpu", "--trials", "8", patch.to_str().unwrap()];
+    compare(&run, &again).code(1).stdout(predicate::str::contains(
+        "forecast  came true: circular: cpu_hotplug_lock -> mem_hotplug_lock",
+    ));
+    let result = run.result();
+    assert_eq!(result["reports"], serde_json::json!([]));
+    assert!(result["lock_order"]["elsewhere"]["guests"]["before"].as_u64().unwrap() > 0, "{result:#}");
+    let one = &result["lock_order"]["forecast"][0];
+    assert_eq!(
+        (&one["new"], &one["locks"]),
+        (&true.into(), &serde_json::json!(["cpu_hotplug_lock", "mem_hotplug_lock"]))
+    );
+    // Lockdep knows one path for each dependency, and the patch changes that. The other path is a
+    // conjecture that the trials confirm.
+    assert_eq!(one["steps"][0]["conjectured"], "store_enabled", "{one:#}");
+    let guest = one["steps"][0]["example"].as_str().unwrap();
+    assert!(guest.starts_with("atlas/"), "{one:#}");
+    let tried = &result["forecasts"]["forecasts"][0];
+    assert_eq!(tried["trials"][0], guest, "{tried:#}");
+    let outcome = &tried["outcome"]["tried"]["new"][0];
+    assert_eq!((&outcome["before"]["seen"], &outcome["after"]["seen"]), (&0.into(), &8.into()), "{tried:#}");
+    run.assert_nothing_left();
+}
+
 /// The two halves of an inversion run in different trials, which do not report it. The forecast names
 /// it, and guests that do both halves report it.
 #[test]

@@ -2,10 +2,11 @@
 //! It makes as many further boots as it needs to separate effects of the patch from the chance
 //! state of one boot.
 
+mod elsewhere;
 mod section;
 
 pub(crate) use section::foreseen_title;
-pub use section::{full, neighbourhood};
+pub use section::{full, neighbourhood, steps, title};
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -15,7 +16,8 @@ use hotplug_side::Side;
 
 use super::{Analysis, Kernels, Prepared};
 use crate::Result;
-use crate::compare::{Judgement, LockOrderDiff, LockOrders};
+use crate::atlas;
+use crate::compare::{Elsewhere, Judgement, LockOrderDiff, LockOrders};
 use crate::conclusion::Conclusions;
 use crate::environment::Env;
 use crate::files::read_json_if_there;
@@ -53,7 +55,8 @@ impl Analysis for LockOrderAnalysis {
         };
         let mut orders = LockOrders::new(union);
         if Self::kernels(prepared).is_empty() {
-            return Ok(Some(orders.diff()));
+            remember(prepared, env);
+            return Ok(Some(orders.diff(&Elsewhere::default())));
         }
         if orders.next_boot().is_some() {
             env.note(
@@ -72,11 +75,24 @@ impl Analysis for LockOrderAnalysis {
             }
             remark(judgement, &folder, number)?;
         }
-        Ok(Some(orders.diff()))
+        let diff = orders.diff(&elsewhere::read(prepared, env).await?);
+        remember(prepared, env);
+        Ok(Some(diff))
     }
 
     fn unavailable(_: &Prepared, why: Unavailable) -> Option<LockOrderDiff> {
         Some(LockOrderDiff { none: Some(why), ..LockOrderDiff::default() })
+    }
+}
+
+/// Adds what the run's guests showed to what is known of its kernels. The comparison does not need that,
+/// so a failure is only logged.
+fn remember(prepared: &Prepared, env: &Env<'_>) {
+    if prepared.analyses.without_atlas {
+        return;
+    }
+    if let Err(error) = atlas::add_run(env.cache, prepared.folder.path(), &prepared.run) {
+        tracing::warn!(error = %error.in_one_line(), "the lock order of this run is not kept for later runs");
     }
 }
 

@@ -93,12 +93,14 @@ fn short(diff: &LockOrderDiff) -> Vec<String> {
         });
     }
     lines.extend(limits);
+    lines.extend(diff.elsewhere.unused.iter().map(|why| harmless(why, WIDTH)));
     if let Some(first) = diff.forecast.first() {
         let more = match diff.forecast.len() {
             1 => String::new(),
             n => format!(", and {} more", n - 1),
         };
-        lines.push(format!("foreseen, {} only: {}{more}", first.side, title(first)));
+        let only = if first.new { " only" } else { "" };
+        lines.push(format!("foreseen, {}{only}: {}{more}", first.side, title(first)));
     }
     labelled("locks", lines)
 }
@@ -179,6 +181,13 @@ pub fn full(diff: &LockOrderDiff) -> String {
     }
     let _ = writeln!(out, "\n{} dependencies that only one side showed may be chance", diff.undecided);
     let _ = writeln!(out, "\nforeseen: {}", diff.forecast.len());
+    let Sides { before, after } = diff.elsewhere.guests;
+    if before + after > 0 {
+        let _ = writeln!(out, "  with what {before} + {after} guests of other runs showed");
+    }
+    for why in &diff.elsewhere.unused {
+        let _ = writeln!(out, "  {}", harmless(why, 2 * WIDTH));
+    }
     for forecast in &diff.forecast {
         out += &foreseen(forecast);
     }
@@ -235,27 +244,42 @@ fn whole(edge: &EdgeDiff) -> String {
     out
 }
 
-/// A forecast deadlock, and the origin of each of its steps.
+/// A forecast deadlock of a comparison, and the origin of each of its steps.
 fn foreseen(forecast: &Forecast) -> String {
     let mut out = format!("  {} kernel: {}\n", forecast.side, title(forecast));
-    let _ =
-        writeln!(out, "      one guest in {:.0} would show all of it", 1.0 / forecast.likelihood.max(1e-9));
+    if forecast.likelihood > 0.0 {
+        let _ = writeln!(out, "      one guest in {:.0} would show all of it", 1.0 / forecast.likelihood);
+    } else {
+        out += "      no guest of this run showed all of its parts\n";
+    }
+    out + &steps(forecast)
+}
+
+/// The steps of a forecast deadlock, and the origin of each.
+pub fn steps(forecast: &Forecast) -> String {
+    let mut out = String::new();
     for step in &forecast.steps {
+        let guests = match (&step.conjectured, step.seen) {
+            (Some(function), _) => format!("as {} seems to take them, in", harmless(function, 60)),
+            (None, 0) => "in a guest of another run,".to_owned(),
+            (None, seen) => format!("in {seen} guests, such as"),
+        };
         let _ = writeln!(
             out,
-            "      {} -> {}   {}   in {} guests, such as {}",
+            "      {} -> {}   {}   {guests} {}{}",
             harmless(&step.from, 60),
             harmless(&step.to, 60),
             step.how,
-            step.seen,
-            harmless(&step.example, 60)
+            harmless(&step.example, 80),
+            if step.new { "; new" } else { "" }
         );
         out += &path(&step.path);
     }
     out
 }
 
-fn title(forecast: &Forecast) -> String {
+/// A forecast deadlock, in one line.
+pub fn title(forecast: &Forecast) -> String {
     foreseen_title(forecast.danger, &forecast.locks, 2 * WIDTH)
 }
 

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use hotplug_lockorder::Forecast;
 
+use crate::Result;
 use crate::analysis::Prepared;
-use crate::files::read_json_if_there;
-use crate::scenario::{Scenario, flatten};
-use crate::trial::TrialRecord;
-use crate::{Error, Result};
+use crate::atlas::{Atlas, GuestWork};
+use crate::scenario::Scenario;
 
 /// The most trials that one scenario joins.
 const JOINED: usize = 4;
@@ -16,7 +15,7 @@ const JOINED: usize = 4;
 /// The most scenarios that are made to find one that a machine has room for.
 const CHOICES: usize = 64;
 
-/// A trial that shows a part of a forecast.
+/// A guest that shows a part of a forecast.
 struct Candidate {
     /// What its guest did, in order.
     scenarios: Vec<Scenario>,
@@ -24,18 +23,20 @@ struct Candidate {
     cost: usize,
 }
 
-/// The trials that show a part of a forecast, by their folders below the run's.
+/// The guests that show a part of a forecast, by their names among its examples.
 type Candidates<'a> = BTreeMap<&'a str, Candidate>;
 
 /// The cheapest trials that together show all of a forecast, and the scenario that does what they did,
 /// one after the other. The inner error is the reason why there is none.
 pub(super) fn cheapest(
     prepared: &Prepared,
+    atlases: &[Atlas],
     forecast: &Forecast,
 ) -> Result<std::result::Result<(Vec<String>, Scenario), String>> {
+    let mut work = GuestWork::new(prepared.folder.path(), &prepared.run);
     let names = forecast.parts.iter().flatten();
     let all: Candidates<'_> =
-        names.map(|name| Ok((name.as_str(), candidate(prepared, name)?))).collect::<Result<_>>()?;
+        names.map(|name| Ok((name.as_str(), candidate(&mut work, atlases, name)?))).collect::<Result<_>>()?;
     let mut why = "no trial shows a part of it".to_owned();
     for names in choices(&all, forecast) {
         let scenarios: Vec<&Scenario> = names.iter().flat_map(|name| &all[name].scenarios).collect();
@@ -74,37 +75,15 @@ fn choices<'a>(all: &Candidates<'_>, forecast: &'a Forecast) -> Vec<Vec<&'a str>
     chosen.into_iter().map(|(_, names)| names).collect()
 }
 
-/// Reads a trial. A load weighs more than an operation: it goes on while the guest does what the other
-/// trials did.
-fn candidate(prepared: &Prepared, name: &str) -> Result<Candidate> {
+/// Reads what a guest did, which a forecast names as an example. A load weighs more than an operation:
+/// it goes on while the guest does what the other trials did.
+fn candidate(work: &mut GuestWork<'_>, atlases: &[Atlas], example: &str) -> Result<Candidate> {
     const LOAD: usize = 10;
-    let last = record(prepared, name)?;
-    let scenario = scenario(prepared, &last)?;
-    let batches = last.schedule.lanes.iter().flat_map(|lane| &lane.batches);
-    let operations: usize = batches.map(|batch| batch.operations.len()).sum();
-    let mut scenarios = Vec::new();
-    // The lock order is that of all trials of the guest. Those of a scenario without random lanes do the
-    // same operations.
-    if scenario.random.is_some() {
-        for earlier in &last.earlier {
-            let earlier = record(prepared, &format!("trials/{earlier}"))?;
-            scenarios.push(flatten(scenario, &earlier.schedule));
-        }
-    }
-    scenarios.push(flatten(scenario, &last.schedule));
-    Ok(Candidate { scenarios, cost: operations + LOAD * scenario.guest.load.len() })
-}
-
-/// The record of a trial, by its folder below the run's.
-fn record(prepared: &Prepared, name: &str) -> Result<TrialRecord> {
-    let path = prepared.folder.path().join(name).join("trial.json");
-    let record = read_json_if_there(&path)?;
-    record.ok_or_else(|| Error::infrastructure(format!("{} is missing", path.display())))
-}
-
-/// The scenario of a trial.
-fn scenario<'a>(prepared: &'a Prepared, record: &TrialRecord) -> Result<&'a Scenario> {
-    let mut all = prepared.parts.iter().map(|part| &part.context.scenario);
-    let found = all.find(|scenario| scenario.name == record.scenario);
-    found.ok_or_else(|| Error::infrastructure(format!("the run has no scenario {}", record.scenario)))
+    let known = atlases.iter().find_map(|atlas| atlas.guest(example));
+    let scenarios = match known {
+        Some(guest) => guest.work()?,
+        None => work.of(example.strip_prefix("trials/").unwrap_or(example))?,
+    };
+    let cost = |scenario: &Scenario| scenario.operations().count() + LOAD * scenario.guest.load.len();
+    Ok(Candidate { cost: scenarios.last().map_or(0, cost), scenarios })
 }
