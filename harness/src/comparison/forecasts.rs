@@ -15,7 +15,7 @@ use crate::Result;
 use crate::analysis::lock_order::foreseen_title;
 use crate::analysis::{Analysis, Kernels, Prepared};
 use crate::atlas::Atlas;
-use crate::compare::{ForecastOutcome, Judgement, TriedForecast, TriedForecasts};
+use crate::compare::{Finding, ForecastOutcome, Judgement, TriedForecast, TriedForecasts};
 use crate::conclusion::Conclusions;
 use crate::environment::Env;
 use crate::error::ErrorKind;
@@ -56,12 +56,14 @@ impl Analysis for ForecastAnalysis {
 
     async fn conclude(
         prepared: &Prepared,
-        _: &mut Judgement,
+        judgement: &mut Judgement,
         so_far: &Conclusions,
         env: &Env<'_>,
     ) -> Result<Option<TriedForecasts>> {
         let known = so_far.lock_order.as_ref().map_or(&[][..], |order| &order.forecast);
-        let of_patch: Vec<&Forecast> = known.iter().filter(|one| is_of_patch(one)).collect();
+        let is_reported = |one: &Forecast| judgement.findings.iter().any(|finding| reports(finding, one));
+        let of_patch: Vec<&Forecast> =
+            known.iter().filter(|one| is_of_patch(one) && !is_reported(one)).collect();
         if of_patch.is_empty() || Self::kernels(prepared).is_empty() {
             return Ok(None);
         }
@@ -97,6 +99,12 @@ impl Analysis for ForecastAnalysis {
 /// Whether a part of it is new in the after kernel.
 fn is_of_patch(forecast: &Forecast) -> bool {
     forecast.side == Side::After && forecast.new
+}
+
+/// Whether the judged trials reported this very deadlock already. The title of a report names two locks.
+fn reports(finding: &Finding, forecast: &Forecast) -> bool {
+    let is_named = |lock: &String| finding.title.contains(lock.as_str());
+    finding.is_worse() && finding.kind.starts_with("lockdep") && forecast.locks.iter().all(is_named)
 }
 
 fn not_tried(why: String) -> ForecastOutcome {

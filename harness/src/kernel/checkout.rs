@@ -18,7 +18,7 @@ use super::make::{Ended, Make};
 use super::manifest::{self, Kind, Manifest};
 use super::progress::BuildEvent;
 use super::source::{self, Located, Origin, Source, blocking, check_linux};
-use super::worktree::Tree;
+use super::worktree::{Tree, WORK};
 
 /// Brings `tree`'s source to the contents of `located`.
 pub(crate) async fn sync(
@@ -33,12 +33,32 @@ pub(crate) async fn sync(
     }
     if has.is_none() {
         // A run was killed while it changed the source, so the contents are unknown.
-        for name in ["src", "index", manifest::FILE] {
-            let path = tree.dir().join(name);
-            if path.is_dir() { remove_tree(&path)? } else { remove_file(&path)? }
-        }
+        remove_source(tree)?;
     }
     tree.set_content(None)?;
+    if let Err(error) = change(tree, located, tell, cancel).await {
+        // Half a source would only take room on a disk that may be full.
+        remove_source(tree)?;
+        return Err(error);
+    }
+    tree.set_content(Some(located.content.clone()))
+}
+
+/// Removes the source, and what was unpacked of it.
+fn remove_source(tree: &Tree) -> Result<()> {
+    for name in ["src", "index", manifest::FILE, WORK] {
+        let path = tree.dir().join(name);
+        if path.is_dir() { remove_tree(&path)? } else { remove_file(&path)? }
+    }
+    Ok(())
+}
+
+async fn change(
+    tree: &Tree,
+    located: &Located,
+    tell: &(dyn Fn(BuildEvent) + Sync),
+    cancel: &CancellationToken,
+) -> Result<()> {
     match &located.origin {
         Origin::Tarball(tarball) => {
             tell(BuildEvent::Unpacking { from: tarball.clone() });
@@ -53,7 +73,7 @@ pub(crate) async fn sync(
             check_out(tree, git_dir, hash, cancel).await?;
         }
     }
-    tree.set_content(Some(located.content.clone()))
+    Ok(())
 }
 
 /// The harness's copy of a source, without patches. It does not change while this value exists.

@@ -34,8 +34,9 @@ impl Said {
         if self.good {
             return Ok(self.stdout);
         }
-        if self.stderr.contains("No space left on device") {
-            return Err(disk_full(self.stderr.trim()));
+        // tar goes on, and says it of each of 80,000 files.
+        if let Some(first) = self.stderr.lines().find(|line| line.contains("No space left on device")) {
+            return Err(disk_full(first));
         }
         Err(wrong(self.stderr.trim()))
     }

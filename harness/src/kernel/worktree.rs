@@ -131,7 +131,7 @@ impl Tree {
 
     fn recover(&self) -> Result<()> {
         self.undo()?;
-        for name in ["work", "undo.new", "undo.done"] {
+        for name in [WORK, "undo.new", "undo.done"] {
             remove_tree(&self.dir.join(name))?;
         }
         // A killed git leaves its own lock on the index. This run holds the tree's lock, so no live
@@ -230,9 +230,12 @@ impl Tree {
     }
 }
 
+/// The folder of a tree with what one use of it needs.
+pub(super) const WORK: &str = "work";
+
 /// Creates an empty folder for this use of the tree in `dir`. The next use of the tree removes it.
 pub(crate) fn work(dir: &Path, name: &str) -> Result<PathBuf> {
-    let folder = dir.join("work").join(name);
+    let folder = dir.join(WORK).join(name);
     remove_tree(&folder)?;
     fs_err::create_dir_all(&folder)?;
     Ok(folder)

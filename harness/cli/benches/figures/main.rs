@@ -6,6 +6,7 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
+mod atlas;
 mod compare;
 mod fleet;
 mod forecasts;
@@ -147,6 +148,19 @@ const FIGURES: &[Figure] = &[
         unit: "1/min",
         goal: "to be followed",
         measure: races::sweep_pairs_per_minute,
+    },
+    Figure {
+        name: "atlas_search_seconds",
+        unit: "s",
+        goal: "under 2, in 1 GiB",
+        measure: atlas::search_seconds,
+    },
+    Figure { name: "forecast_false", unit: "count", goal: "0", measure: atlas::forecast_false },
+    Figure {
+        name: "armed_share_masked",
+        unit: "%",
+        goal: "at least 95, on three kernels",
+        measure: atlas::armed_share_masked,
     },
     Figure {
         name: "forecast_confirmed",
