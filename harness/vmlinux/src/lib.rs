@@ -1,6 +1,7 @@
 //! Reads the debug information of a vmlinux.
 
 mod code;
+mod poke;
 mod source_files;
 mod structures;
 
@@ -11,6 +12,7 @@ use addr2line::gimli;
 use object::{Object, ObjectSection};
 
 pub use code::{is_inlined, line};
+pub use poke::{PokeSite, PokeSites};
 pub use source_files::{SourceMap, sources};
 pub use structures::{LOCKDEP, Structure, enumerators, structures};
 
