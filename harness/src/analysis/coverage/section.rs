@@ -62,7 +62,7 @@ fn short(coverage: &Coverage) -> Vec<String> {
     let Sides { before, after } = coverage.trials;
     let mut lines = vec![match all {
         0 => "no changed line carries code that is counted".to_owned(),
-        _ => format!("{ran} of {all} changed lines ran, in {before} + {after} trials"),
+        _ => format!("{ran} of {all} changed lines ran{}, in {before} + {after} trials", known(coverage)),
     }];
     let missed = coverage.not_reached();
     lines.extend(
@@ -84,6 +84,11 @@ fn short(coverage: &Coverage) -> Vec<String> {
     labelled("coverage", lines)
 }
 
+/// That more lines may have run.
+fn known(coverage: &Coverage) -> &'static str {
+    if coverage.maybe_reached().is_empty() { "" } else { ", as far as is known" }
+}
+
 /// Why it is not known of some lines whether they ran.
 fn cut(coverage: &Coverage) -> String {
     let Sides { before, after } = coverage.cut;
@@ -99,7 +104,11 @@ pub fn full(coverage: &Coverage) -> String {
     }
     let (ran, all) = coverage.lines();
     let Sides { before, after } = coverage.trials;
-    let _ = writeln!(out, "{ran} of {all} changed lines that carry code ran, in {before} + {after} trials");
+    let known = known(coverage);
+    let _ = writeln!(
+        out,
+        "{ran} of {all} changed lines that carry code ran{known}, in {before} + {after} trials"
+    );
     if coverage.cut != Sides::default() {
         let _ = writeln!(out, "{}", cut(coverage));
     }
