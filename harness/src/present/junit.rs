@@ -62,7 +62,7 @@ fn test_case(case: &Case, suite: &str, result: &RunResult) -> TestCase {
     if let Some(trial) = &case.trial {
         let folder = result.run.spec.running.results.join(&result.run.id).join(trial);
         let folder = harmless(&folder.display().to_string(), LONGEST);
-        // Jenkins and GitLab make links of files that are named like this.
+        // Jenkins makes links of files that are named like this (JUnit Attachments Plugin).
         one.set_system_out(plain(&format!("trial {folder}\n[[ATTACHMENT|{folder}/kmsg.log]]")));
     }
     one

@@ -1,4 +1,4 @@
-//! The screen of a finished comparison, at most 25 lines with the verdict near the top.
+//! The screen of a finished comparison, at most 27 lines with the verdict near the top.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -124,6 +124,11 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     line(format!("result    {}/result.json", folder.display()));
     if let Some(example) = example(result, &unknown, &known) {
         line(format!("look at   {}/{example}/kmsg.log", folder.display()));
+    }
+    // A result that was copied may lack it.
+    let page = folder.join(super::page::FILE);
+    if page.is_file() {
+        line(format!("page      {}", page.display()));
     }
     out
 }

@@ -7,7 +7,7 @@
 //! discards its translations of a page before a write to it takes effect (accel/tcg/cputlb.c,
 //! `notdirty_write()`), so that another vCPU can translate the old byte once more in between. The
 //! kernel then finds a breakpoint that is not in its memory, and dies of it. Measured on unmodified
-//! kernels: `docs/architecture.md`.
+//! kernels: `docs/verdicts.md`.
 
 use std::path::Path;
 
