@@ -108,12 +108,14 @@ pub struct Case {
     pub name: String,
     /// The outcome.
     pub outcome: CaseOutcome,
+    /// The folder of a trial that shows it, below the run's folder.
+    pub trial: Option<String>,
 }
 
 impl Case {
-    /// Creates a case.
+    /// Creates a case that no single trial shows.
     pub fn new(name: &str, outcome: CaseOutcome) -> Self {
-        Self { name: name.to_owned(), outcome }
+        Self { name: name.to_owned(), outcome, trial: None }
     }
 }
 
@@ -145,6 +147,18 @@ impl CaseOutcome {
     /// The expectation does not hold.
     pub fn failed(why: impl Into<String>, more: Vec<String>) -> Self {
         Self::Failed { why: why.into(), more }
+    }
+
+    /// The same with these words before its reason.
+    #[must_use]
+    pub fn after(self, words: &str) -> Self {
+        let with = |why: String| format!("{words}{why}");
+        match self {
+            Self::Passed => Self::Passed,
+            Self::Failed { why, more } => Self::Failed { why: with(why), more },
+            Self::Skipped { why } => Self::Skipped { why: with(why) },
+            Self::Broken { why } => Self::Broken { why: with(why) },
+        }
     }
 
     /// The trials do not decide.

@@ -211,6 +211,7 @@ impl HostEnv {
         Ok(TrialContext {
             initrd: initrds(initramfs, kernels, &scenario)?,
             kernels: Sides { before: Sealed::copy_of(images.before)?, after: Sealed::copy_of(images.after)? },
+            vmlinux: Sides { before: kernels.before.vmlinux.clone(), after: kernels.after.vmlinux.clone() },
             on_disk: OnDisk::new(images, initramfs, modules)?,
             identity: Identity::choose(accelerator)?,
             sandbox,

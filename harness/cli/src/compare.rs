@@ -261,7 +261,7 @@ async fn compare(args: &CompareArgs, out: &mut dyn Write, cancel: &CancellationT
         };
         let finished = comparison::run(prepared, env).await?;
         if let Some(to) = &args.report_to {
-            formats::write(to, finished.folder.path(), &finished.result, ORIGIN)?;
+            formats::write(to, finished.folder.path(), &finished.result, ORIGIN, None)?;
         }
         Ok(show(finished, json_lines, out))
     })

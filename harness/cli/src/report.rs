@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args};
 
 use super::results::ResultsArgs;
 use hotplug::present::cases::cases;
-use hotplug::present::{formats, github, gitlab, junit, kcidb, ktap, mail, page, terminal};
+use hotplug::present::{formats, github, gitlab, junit, kcidb, ktap, mail, page, patchwork, terminal};
 use hotplug::record::read_result;
 use hotplug::{Result, environment};
 
@@ -54,19 +54,25 @@ pub struct ReportArgs {
     /// Submission to KCIDB, the database of the kernel's CI systems
     #[arg(long, group = "form")]
     pub kcidb: bool,
+    /// Checks for Patchwork, each the body of a request
+    #[arg(long, group = "form")]
+    pub patchwork: bool,
     /// Write all formats into this folder
     #[arg(long, group = "form", value_name = "DIR")]
     pub report_to: Option<PathBuf>,
     /// Name of the CI system, for KCIDB
     #[arg(long, value_name = "NAME", default_value = ORIGIN)]
     pub origin: String,
+    /// Where the page of the result will be, for Patchwork
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
 }
 
 /// Prints to `out`. Returns the exit status.
 pub fn run(args: &ReportArgs, out: &mut dyn Write) -> Result<u8> {
     let folder = args.at.found(&args.result)?;
     if let Some(to) = &args.report_to {
-        formats::write(to, &folder, &read_result(&folder)?, &args.origin)?;
+        formats::write(to, &folder, &read_result(&folder)?, &args.origin, args.url.as_deref())?;
         return Ok(0);
     }
     out.write_all(text(args, &folder)?.as_bytes())?;
@@ -83,12 +89,13 @@ fn text(args: &ReportArgs, folder: &Path) -> Result<String> {
     }
     let cases = cases(&result);
     Ok(match args {
-        ReportArgs { junit: true, .. } => junit::junit(&result, &cases)?,
+        ReportArgs { junit: true, .. } => junit::junit(&result)?,
         ReportArgs { ktap: true, .. } => ktap::ktap(&result.run.scenario, &cases),
         ReportArgs { github_summary: true, .. } => github::summary(&result, &cases),
         ReportArgs { github_annotations: true, .. } => github::annotations(&result, &cases),
         ReportArgs { gitlab_code_quality: true, .. } => gitlab::code_quality(&result, &cases)?,
         ReportArgs { kcidb: true, .. } => kcidb::kcidb(&result, &cases, &args.origin)?,
+        ReportArgs { patchwork: true, .. } => patchwork::checks(&result, &cases, args.url.as_deref())?,
         _ => terminal::screen(&result, folder),
     })
 }

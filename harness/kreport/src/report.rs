@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::title::INT3;
 use super::{Container, Kind};
 
 /// One report of one of the kernel's own checkers.
@@ -72,6 +73,11 @@ impl Report {
     /// lockdep was off is no evidence.
     pub fn needs_armed_lockdep(&self) -> bool {
         self.kind.needs_armed_lockdep() || self.assertion.is_some()
+    }
+
+    /// Whether this is the Oops of a CPU that ran a breakpoint which nothing in the kernel handles.
+    pub fn is_of_breakpoint(&self) -> bool {
+        self.kind == Kind::Oops && self.detail.as_deref() == Some(INT3)
     }
 }
 

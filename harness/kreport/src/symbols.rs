@@ -111,8 +111,8 @@ impl Symbols {
     }
 
     /// The address of a frame in the image. Among functions of one name, it is the one of the
-    /// printed size.
-    fn address(&self, frame: &Frame) -> Option<u64> {
+    /// printed size. `None` for a frame of a module, and if the functions cannot be told apart.
+    pub fn address(&self, frame: &Frame) -> Option<u64> {
         let (offset, size) = (frame.offset?, frame.size?);
         if frame.module.is_some() {
             return None;

@@ -3,6 +3,10 @@
 use super::frame::{self, is_source, named_in};
 use super::{Frame, Kind, Locks, Process};
 
+/// The class of an Oops that a breakpoint caused which nothing in the kernel handles
+/// (arch/x86/kernel/traps.c, `exc_int3()`).
+pub(super) const INT3: &str = "int3";
+
 /// The facts in the first lines of a report.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
@@ -113,7 +117,11 @@ pub(super) fn read(kind: Kind, headline: &str, texts: &[(u64, Box<str>)], at: us
         | Kind::ListCorruption => {
             // The process, and the count and flags of die(), do not identify the bug.
             let words = headline.split(" in process ").next().unwrap_or(headline);
-            facts.class = Some(letters(words.split("[#").next().unwrap_or(words)));
+            let class = letters(words.split("[#").next().unwrap_or(words));
+            // The name of the exception has a digit. Newer kernels print "Oops: " before it.
+            let exception = words.strip_prefix("Oops: ").unwrap_or(words);
+            let is_int3 = kind == Kind::Oops && exception.starts_with("int3: ");
+            facts.class = Some(if is_int3 { INT3.to_owned() } else { class });
         }
         _ => {}
     }

@@ -20,6 +20,10 @@ pub struct Coverage {
     pub none: Option<Unavailable>,
     /// Counted trials. They run beside the judged trials, with kernels of their own.
     pub trials: Sides<u32>,
+    /// Of these, trials that panicked or hung. What ran last in them is not known. Results of older
+    /// versions lack it.
+    #[serde(default)]
+    pub cut: Sides<u32>,
     /// The files that the two sides differ in.
     pub files: Vec<FileCoverage>,
 }
@@ -60,6 +64,8 @@ pub struct SideCounts {
     pub boot: LineCounts,
     /// The parts of the total that were counted while these operations were in flight.
     pub during: Vec<(Vec<String>, LineCounts)>,
+    /// A counted trial panicked or hung, so that what ran last in it is not known.
+    pub is_cut: bool,
 }
 
 impl SideCounts {
@@ -71,7 +77,8 @@ impl SideCounts {
             }
         }
         during.retain(|_, times| *times > 0);
-        Executed { times: count(&self.all), boot: count(&self.boot), during }
+        let times = count(&self.all);
+        Executed { times, boot: count(&self.boot), during, is_unknown: self.is_cut && times == 0 }
     }
 
     fn line(&self, line: u32) -> Option<Executed> {
@@ -160,17 +167,23 @@ impl Coverage {
     /// The changed lines that never ran, such as `mm/slub.c:12,14-16`. A `-` marks lines that the
     /// patch removes.
     pub fn not_reached(&self) -> Vec<String> {
+        let left_out = self.files.iter().filter(|file| file.is_left_out());
+        let left_out = left_out.map(|file| format!("{}, which this config does not build", file.path));
+        left_out.chain(self.places(|ran| ran.times == 0 && !ran.is_unknown)).collect()
+    }
+
+    /// The changed lines that may have run in a trial that panicked or hung.
+    pub fn maybe_reached(&self) -> Vec<String> {
+        self.places(|ran| ran.is_unknown)
+    }
+
+    /// The changed lines of which this holds.
+    fn places(&self, holds: impl Fn(&Executed) -> bool) -> Vec<String> {
         let mut all = Vec::new();
-        for file in &self.files {
-            if file.is_left_out() {
-                all.push(format!("{}, which this config does not build", file.path));
-                continue;
-            }
+        for file in self.files.iter().filter(|file| !file.is_left_out()) {
             for (side, sign) in [(Side::Before, "-"), (Side::After, "")] {
-                let never = |line: &&ChangedLine| {
-                    line.side == side && line.ran.as_ref().is_some_and(|ran| ran.times == 0)
-                };
-                let lines: Vec<u32> = file.lines.iter().filter(never).map(|line| line.line).collect();
+                let is_one = |line: &&ChangedLine| line.side == side && line.ran.as_ref().is_some_and(&holds);
+                let lines: Vec<u32> = file.lines.iter().filter(is_one).map(|line| line.line).collect();
                 if !lines.is_empty() {
                     all.push(format!("{}:{sign}{}", file.path, ranges(&lines)));
                 }
@@ -179,13 +192,17 @@ impl Coverage {
         all
     }
 
-    /// If changed code never ran, the trials do not show that the patch changes nothing.
+    /// If changed code never ran, or if that is not known, the trials do not show that the patch
+    /// changes nothing.
     pub fn weight(&self) -> Weight {
-        let missed = self.not_reached();
-        if missed.is_empty() {
-            Weight::Nothing
-        } else {
-            Weight::Unproven(format!("not reached: {}", missed.join(", ")))
+        let (missed, unknown) = (self.not_reached(), self.maybe_reached());
+        match (missed.as_slice(), unknown.as_slice()) {
+            ([], []) => Weight::Nothing,
+            ([], unknown) => Weight::Unproven(format!(
+                "not known whether they ran, as counted trials panicked or hung: {}",
+                unknown.join(", ")
+            )),
+            (missed, _) => Weight::Unproven(format!("not reached: {}", missed.join(", "))),
         }
     }
 }
@@ -226,6 +243,11 @@ mod tests {
     /// `f` ran four times before, three of them during an unplug. `g` ran twice after, and never
     /// gave up.
     fn file(gave_up: u64) -> FileCoverage {
+        with(gave_up, false)
+    }
+
+    /// The same, if an after trial may have panicked.
+    fn with(gave_up: u64, is_cut: bool) -> FileCoverage {
         let before = [(1, 4), (3, 4), (4, 4), (7, 0), (9, 0)];
         let unplug = counts(&[(3, 3)], [("f", 1, 5, 3), ("g", 7, 10, 0)]);
         let sides = Sides {
@@ -233,12 +255,14 @@ mod tests {
                 all: counts(&before, [("f", 1, 5, 4), ("g", 7, 10, 0)]),
                 boot: counts(&[(3, 1)], [("f", 1, 5, 1), ("g", 7, 10, 0)]),
                 during: vec![(vec!["offline cpu".into(), "unplug dimm".into()], unplug)],
+                is_cut: false,
             },
             after: SideCounts {
                 all: counts(
                     &[(1, 4), (3, 4), (6, 2), (9, 2), (10, gave_up), (11, 2)],
                     [("f", 1, 4, 4), ("g", 6, 12, 2)],
                 ),
+                is_cut,
                 ..SideCounts::default()
             },
         };
@@ -247,7 +271,7 @@ mod tests {
     }
 
     fn of(files: Vec<FileCoverage>) -> Coverage {
-        Coverage { none: None, trials: Sides { before: 1, after: 1 }, files }
+        Coverage { none: None, trials: Sides { before: 1, after: 1 }, cut: Sides::default(), files }
     }
 
     fn weighed(coverage: &Coverage, verdict: Verdict) -> (Verdict, String) {
@@ -290,6 +314,19 @@ mod tests {
         assert_eq!(weighed(&all, Verdict::Unchanged), (Verdict::Unchanged, "0 new".to_owned()));
         let none = Coverage::none(Unavailable::because("given as an image"));
         assert_eq!(weighed(&none, Verdict::Unchanged).0, Verdict::Unchanged);
+    }
+
+    #[test]
+    fn what_a_panic_took_along_is_not_known() {
+        let cut = of(vec![with(0, true)]);
+        assert!(cut.not_reached().is_empty() && cut.lacks(Side::After));
+        assert_eq!(cut.maybe_reached(), ["mm/a.c:10"]);
+        let reason = "not known whether they ran, as counted trials panicked or hung: mm/a.c:10";
+        assert_eq!(weighed(&cut, Verdict::Unchanged), (Verdict::Inconclusive, reason.to_owned()));
+        assert_eq!(weighed(&cut, Verdict::Regressed).0, Verdict::Regressed);
+        // Lines that ran are known to have run.
+        assert_eq!(cut.lines(), (2, 3));
+        assert!(of(vec![with(1, true)]).maybe_reached().is_empty());
     }
 
     #[test]

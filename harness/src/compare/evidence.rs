@@ -1,7 +1,7 @@
 //! The evidence of all trials: one finding for each signature, counted trial by trial.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hotplug_kreport::{Bugs, KnownIssues, Report};
 use hotplug_side::{Side, Sides};
@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::finding::{Class, Count, Finding, SeenIn};
 use crate::event_log::OperationOutcome;
 use crate::scenario::{Expect, Operation};
-use crate::trial::{TrialOutcome, TrialRecord};
+use crate::trial::{StaleBreakpoint, TrialOutcome, TrialRecord};
 
 /// The probability of a false alarm in one comparison of equal kernels, over all of its findings
 /// together (Holm's correction).
-const ALPHA: f64 = 0.05;
+pub(super) const ALPHA: f64 = 0.05;
 
 /// The condition under which a trial without a finding is evidence of its absence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +121,13 @@ pub(super) struct Evidence {
     reports: Vec<Found>,
     /// The findings of the harness itself, by their key.
     own: BTreeMap<String, Found>,
+    /// Reports of which it is not known whether the kernel or the emulator is at fault, in words.
+    #[serde(default)]
+    unknown: BTreeSet<String>,
+    /// Operations that had never ended before and got less time, in words, with the number of
+    /// trials.
+    #[serde(default)]
+    shortened: BTreeMap<String, u32>,
     /// By the name of the scenario.
     watched: BTreeMap<String, Rounds<Sides<Watched>>>,
 }
@@ -157,6 +164,15 @@ impl Evidence {
     pub(super) fn add(&mut self, record: &TrialRecord, seconds: f64) {
         let watched = self.watched.entry(record.scenario.clone()).or_default();
         watched.entry(record.round).or_default().of_mut(record.side).count(record);
+        if let Some(stale @ StaleBreakpoint::Unknown { .. }) = &record.stale_breakpoint {
+            self.unknown.insert(stale.to_string());
+        }
+        for operation in &record.operations {
+            if let Some(limit) = operation.short_limit {
+                let words = limit.words(record.side, &record.scenario, &operation.operation);
+                *self.shortened.entry(words).or_default() += 1;
+            }
+        }
         // Several reports of one bug in one trial count as one trial.
         let mut shown: BTreeMap<usize, u64> = BTreeMap::new();
         for seen in &record.reports {
@@ -194,6 +210,10 @@ impl Evidence {
 
     /// Adds the evidence of other trials, all of which came later.
     pub(super) fn merge(&mut self, later: Self) {
+        self.unknown.extend(later.unknown);
+        for (words, trials) in later.shortened {
+            *self.shortened.entry(words).or_default() += trials;
+        }
         for (scenario, watched) in later.watched {
             let own = self.watched.entry(scenario).or_default();
             for (round, watched) in watched {
@@ -234,9 +254,11 @@ impl Evidence {
         })
     }
 
-    /// The remarks on the file of known issues.
+    /// The remarks on the file of known issues, on reports that may be the emulator's, and on
+    /// operations that got less time.
     pub(super) fn remarks(&self) -> Vec<String> {
-        self.known.remarks()
+        let shortened = self.shortened.iter().map(|(words, trials)| format!("{words} ({trials} trials)"));
+        self.known.remarks().into_iter().chain(self.unknown.iter().cloned()).chain(shortened).collect()
     }
 
     /// All findings: new, then fixed, then common ones, each by ascending p; known issues last.
@@ -402,6 +424,10 @@ fn decide(mut findings: Vec<&mut Finding>, alpha: f64) {
 /// occurrence.
 fn seen_by_the_harness(record: &TrialRecord) -> Vec<What> {
     let mut all = Vec::new();
+    if record.is_cut_by_emulator() {
+        // They may be effects of that.
+        return all;
+    }
     if record.outcome == TrialOutcome::Hung {
         let stuck = record.operations.iter().find(|o| o.outcome == OperationOutcome::TimedOut);
         let place = stuck.map_or_else(|| record.why.clone(), |o| o.operation.kind());

@@ -34,6 +34,11 @@ pub struct Tally {
     pub clean: u32,
     /// Trials that infrastructure spoilt, after all retries. They are not among `trials`.
     pub infrastructure: u32,
+    /// Attempts that a fault of the emulator ended: it ran a breakpoint that the kernel had removed.
+    /// They are not among `trials`, unless the kernel had reported something before. Results of
+    /// older versions lack it.
+    #[serde(default)]
+    pub emulator_faults: u32,
     /// Operations that ended as done.
     pub operations_done: u32,
     /// Operations that the guest or QEMU refused.
@@ -53,6 +58,7 @@ impl Tally {
         self.without_lockdep += other.without_lockdep;
         self.clean += other.clean;
         self.infrastructure += other.infrastructure;
+        self.emulator_faults += other.emulator_faults;
         self.operations_done += other.operations_done;
         self.operations_refused += other.operations_refused;
         if self.trials > 0 {
@@ -116,8 +122,14 @@ pub(super) struct Stratum {
 }
 
 impl Stratum {
+    /// Adds a trial that does not count, because it is tried again.
+    pub(super) fn add_repeated(&mut self, record: &TrialRecord) {
+        self.tally.of_mut(record.side).emulator_faults += u32::from(record.is_cut_by_emulator());
+    }
+
     /// Adds one trial. Returns whether it is evidence about the kernel.
     pub(super) fn add(&mut self, record: &TrialRecord) -> bool {
+        self.add_repeated(record);
         let tally = self.tally.of_mut(record.side);
         let batches = record.schedule.lanes.iter().flat_map(|lane| &lane.batches);
         let wanted = batches.filter(|batch| batch.expect == Expect::Done);

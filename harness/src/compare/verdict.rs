@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::boot::{Boots, NoBoot};
-use super::evidence::Evidence;
+use super::evidence::{ALPHA, Evidence};
 use super::finding::{Class, Count, Finding, SeenIn};
 use super::stratum::{ScenarioTally, Stratum, Tally};
 use crate::rendezvous::Race;
@@ -71,7 +71,8 @@ pub struct Judgement {
     pub tally: Sides<Tally>,
     /// How the trials of each scenario ended, in the order of their names.
     pub scenarios: Vec<ScenarioTally>,
-    /// Remarks on the file of known issues: entries that have expired, or that matched nothing.
+    /// Remarks: entries of the file of known issues that have expired or matched nothing, and
+    /// reports of which it is not known whether the kernel or the emulator is at fault.
     pub remarks: Vec<String>,
     /// The results of the holds; `None` if the scenario has none.
     pub race: Option<Race>,
@@ -128,6 +129,11 @@ impl Judge {
             self.race.add(record.side, &record.folder, &record.holds);
             self.evidence.add(record, seconds);
         }
+    }
+
+    /// Adds a trial that does not count, because it is tried again.
+    pub fn add_repeated(&mut self, record: &TrialRecord) {
+        self.strata.entry(record.scenario.clone()).or_default().add_repeated(record);
     }
 
     /// Adds what another judge has taken in: later trials of the same kernels and scenarios. The
@@ -343,6 +349,9 @@ impl Judge {
             );
             return (Some(Verdict::Inconclusive), reason);
         }
+        if let Some(why) = emulator_differs(&tally) {
+            return (Some(Verdict::Inconclusive), why);
+        }
         let is_better = unknown().any(Finding::is_better);
         // The report that is gone may be what disarmed lockdep or stopped operations before. The
         // after side has no new report that this could have hidden.
@@ -380,6 +389,21 @@ impl Judge {
     }
 }
 
+/// Says so if the faults of the emulator are more frequent after, beyond chance. A patch that breaks
+/// the kernel's own handling of its breakpoints would look like that.
+fn emulator_differs(trials: &Sides<Tally>) -> Option<String> {
+    let Sides { before, after } = trials;
+    let (n, m) = (before.trials + before.emulator_faults, after.trials + after.emulator_faults);
+    let table = Table { a: before.emulator_faults, n, b: after.emulator_faults, m };
+    let more = f64::from(table.b) * f64::from(n) > f64::from(table.a) * f64::from(m);
+    (more && stratified_two_sided(&[table]) <= ALPHA).then(|| {
+        format!(
+            "int3 faults that look like the emulator's came in {} of {m} attempts after and {} of {n} before: KVM tells whether the patch causes them",
+            table.b, table.a
+        )
+    })
+}
+
 /// The kernels that have no lockdep, in words, if there are any.
 pub(crate) fn lacking(trials: &Sides<Tally>) -> Option<String> {
     let lacking = Side::BOTH.into_iter().find(|side| trials.of(*side).lacks_lockdep())?;
@@ -398,3 +422,7 @@ pub(crate) fn lacking(trials: &Sides<Tally>) -> Option<String> {
 #[cfg(test)]
 #[path = "verdict_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "verdict_cut_tests.rs"]
+mod cut_tests;

@@ -8,11 +8,13 @@ use crate::guest_clock::HostTime;
 use crate::scenario::{Holding, Schedule, Seed};
 use crate::trial::{Armed, Seen, TrialOutcome};
 
-const WARNING: &str = "WARNING: CPU: 0 PID: 1 at mm/a.c:1 alpha+0x1/0x2\nCall Trace:\n caller+0x1/0x2\n";
-const OTHER: &str = "WARNING: CPU: 0 PID: 1 at mm/b.c:1 beta+0x1/0x2\nCall Trace:\n caller+0x1/0x2\n";
+pub(super) const WARNING: &str =
+    "WARNING: CPU: 0 PID: 1 at mm/a.c:1 alpha+0x1/0x2\nCall Trace:\n caller+0x1/0x2\n";
+pub(super) const OTHER: &str =
+    "WARNING: CPU: 0 PID: 1 at mm/b.c:1 beta+0x1/0x2\nCall Trace:\n caller+0x1/0x2\n";
 
 /// A trial that ended normally, with these reports.
-fn trial(side: Side, number: u32, logs: &[&str]) -> TrialRecord {
+pub(super) fn trial(side: Side, number: u32, logs: &[&str]) -> TrialRecord {
     let reports: Vec<Seen> = logs
         .iter()
         .flat_map(|log| scan(log.as_bytes()))
@@ -27,6 +29,7 @@ fn trial(side: Side, number: u32, logs: &[&str]) -> TrialRecord {
         round: 1,
         earlier: Vec::new(),
         left_over: None,
+        stale_breakpoint: None,
         schedule: Schedule { lanes: Vec::new(), holding: Holding::default() },
         outcome: if reports.is_empty() { TrialOutcome::Clean } else { TrialOutcome::Reported },
         why: String::new(),
@@ -46,12 +49,12 @@ fn trial(side: Side, number: u32, logs: &[&str]) -> TrialRecord {
 }
 
 /// `n` trials a side, with the reports of each side.
-fn trials(n: u32, before: &[&str], after: &[&str]) -> Vec<TrialRecord> {
+pub(super) fn trials(n: u32, before: &[&str], after: &[&str]) -> Vec<TrialRecord> {
     let of = |side, logs: &[&str]| (0..n).map(|number| trial(side, number, logs)).collect::<Vec<_>>();
     [of(Side::Before, before), of(Side::After, after)].concat()
 }
 
-fn judge_of(records: &[TrialRecord], known: KnownIssues) -> Judge {
+pub(super) fn judge_of(records: &[TrialRecord], known: KnownIssues) -> Judge {
     let mut judge = Judge::new(known);
     // One trial ends each second.
     for (second, record) in (1u32..).zip(records) {
@@ -60,7 +63,7 @@ fn judge_of(records: &[TrialRecord], known: KnownIssues) -> Judge {
     judge
 }
 
-fn judged(records: &[TrialRecord]) -> Judgement {
+pub(super) fn judged(records: &[TrialRecord]) -> Judgement {
     judge_of(records, KnownIssues::default()).judgement()
 }
 

@@ -23,7 +23,7 @@ use crate::record::{
 };
 use crate::scenario::{Clock, Seed};
 use crate::spec::{ComparisonSpec, ResumeSpec};
-use crate::trial::{self, PriorTrials, ScenarioOfTrial};
+use crate::trial::{self, Again, PriorTrials, ScenarioOfTrial};
 use crate::{Error, Result};
 
 /// A comparison that was prepared.
@@ -311,8 +311,9 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
             name,
             run.plan.first,
             run.seed,
-            |record, seconds| {
-                judge.add(&record, earlier + wall(seconds));
+            |record, seconds, again| match again {
+                Again::No => judge.add(record, earlier + wall(seconds)),
+                Again::Yes => judge.add_repeated(record),
             },
         )?;
         earlier += wall(past.seconds);

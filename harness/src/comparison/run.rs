@@ -181,8 +181,12 @@ async fn run_trials(prepared: &mut Prepared, env: &Env<'_>) -> Result<Judged> {
         let judge = Mutex::new(&mut prepared.judge);
         let tell = |happened: Happened| {
             env.events.event(&RunEvent::Trial(&happened));
-            if let Happened::Ended(record, Again::No) = &happened {
+            if let Happened::Ended(record, again) = &happened {
                 let mut judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
+                if *again == Again::Yes {
+                    judge.add_repeated(record);
+                    return ControlFlow::Continue(());
+                }
                 let seconds = prepared.earlier + began.elapsed().as_secs_f64();
                 judge.add(record, seconds);
                 if enough(&judge, seconds, &shares) {

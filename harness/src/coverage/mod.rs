@@ -69,6 +69,9 @@ pub struct Counted {
     pub number: u32,
     /// The trial's counters.
     pub counters: TrialCounters,
+    /// The trial panicked or hung, so that the counts since the last reading are lost.
+    #[serde(default)]
+    pub is_cut: bool,
 }
 
 /// How often a line or a function ran, and in which operations.
@@ -82,4 +85,7 @@ pub struct Executed {
     /// The part of `times` that was counted while an operation of this kind was in progress.
     /// Several operations may be in progress at once.
     pub during: BTreeMap<String, u64>,
+    /// It may have run in a counted trial that panicked or hung, whose last counts are lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unknown: bool,
 }

@@ -180,4 +180,28 @@ mod tests {
         let listed = NEEDS.iter().filter(|need| need.found != Found::Qemu).map(|need| need.package);
         assert_eq!(early, listed.collect::<Vec<_>>());
     }
+
+    /// The Debian package and the container have the same.
+    #[test]
+    fn packages_and_containers_have_what_the_doctor_would_install() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+        let cargo: toml::Table = read("harness/cli/Cargo.toml").parse().unwrap();
+        let deb = &cargo["package"]["metadata"]["deb"];
+        let early: Vec<&str> = include_str!("packages").lines().collect();
+        assert_eq!(deb["recommends"].as_str().unwrap().split(", ").collect::<Vec<_>>(), early);
+        assert!(deb["depends"].as_str().unwrap().contains(&format!("{} (>= 1:9)", GUEST.qemu_package)));
+        for asset in deb["assets"].as_array().unwrap() {
+            let source = asset[0].as_str().unwrap();
+            let folder = source.strip_prefix("../../").map(|path| root.join(path));
+            let is_there = |path: std::path::PathBuf| path.parent().is_some_and(std::path::Path::is_dir);
+            assert!(source.starts_with("target/release/") || folder.is_some_and(is_there), "{source}");
+        }
+        let container = read("Containerfile");
+        assert!(container.contains(GUEST.qemu_package));
+        let copied = container.lines().filter_map(|line| line.strip_prefix("COPY "));
+        let from_here: Vec<&str> = copied.filter(|words| !words.starts_with("--from=")).collect();
+        assert_eq!(from_here, [". .", "harness/src/host/packages /tmp/packages"]);
+        assert!(container.contains("xargs apt-get install -y --no-install-recommends"));
+    }
 }

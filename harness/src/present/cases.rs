@@ -11,20 +11,56 @@ use crate::conclusion::{Case, CaseOutcome, Conclusion, LONGEST};
 use crate::record::{RunResult, Settled};
 use crate::text::harmless;
 
-/// All cases of a comparison.
+/// The cases of a comparison that every format has.
 pub fn cases(result: &RunResult) -> Vec<Case> {
-    let mut all = vec![
-        Case::new("the verdict", verdict(result)),
-        Case::new("it builds", builds(result)),
-        Case::new("it boots", boots(result)),
-        Case::new("the trials ran", ran(result)),
-        Case::new("lockdep was armed to the end", armed(result)),
-    ];
+    let mut all = of_comparison(result);
     all.extend(result.scenarios.iter().filter(|_| result.has_several_scenarios()).map(scenario));
-    all.extend(result.conclusions().filter_map(Conclusion::case));
     all.extend(result.reports.iter().map(finding));
     all
 }
+
+/// The same cases in suites: one suite, or one for the comparison and one for each scenario. A
+/// finding is in the suite of each scenario that showed it.
+pub fn suites(result: &RunResult) -> Vec<(String, Vec<Case>)> {
+    let run = &result.run;
+    if !result.has_several_scenarios() {
+        return vec![(run.scenario.clone(), cases(result))];
+    }
+    let mut all = vec![(run.scenario.clone(), of_comparison(result))];
+    all.extend(result.scenarios.iter().map(|one| {
+        let name = &one.scenario;
+        let seen = result.reports.iter().filter_map(|found| {
+            let seen = found.scenarios.iter().find(|seen| seen.scenario == *name)?;
+            let mut case = finding(found);
+            let here = format!("here before {}, after {}; in all ", seen.before, seen.after);
+            case.outcome = case.outcome.after(&here);
+            // The example is of one of its scenarios.
+            let prefix = format!("trials/{name}-");
+            case.trial = case.trial.filter(|trial| trial.starts_with(&prefix));
+            Some(case)
+        });
+        (name.clone(), std::iter::once(scenario(one)).chain(seen).collect())
+    }));
+    all
+}
+
+/// The cases of the comparison as a whole.
+fn of_comparison(result: &RunResult) -> Vec<Case> {
+    let mut all = vec![
+        Case::new(VERDICT, verdict(result)),
+        Case::new(BUILDS, builds(result)),
+        Case::new(BOOTS, boots(result)),
+        Case::new("the trials ran", ran(result)),
+        Case::new("lockdep was armed to the end", armed(result)),
+    ];
+    all.extend(result.conclusions().filter_map(Conclusion::case));
+    all
+}
+
+/// The names of cases that some formats single out.
+pub(super) const VERDICT: &str = "the verdict";
+pub(super) const BUILDS: &str = "it builds";
+pub(super) const BOOTS: &str = "it boots";
 
 fn verdict(result: &RunResult) -> CaseOutcome {
     let reason = harmless(&result.reason, LONGEST);
@@ -117,7 +153,8 @@ fn finding(finding: &Finding) -> Case {
         }
         (None, Class::New) => CaseOutcome::skipped(format!("may be chance: {rates}")),
     };
-    Case { name, outcome }
+    let trial = Some(finding.example.clone()).filter(|example| !example.is_empty());
+    Case { name, outcome, trial }
 }
 
 /// The call path, innermost first, one frame a line, with file and line if they are known.

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::cases::cases;
-use super::{github, gitlab, junit, kcidb, ktap, mail, page, terminal};
+use super::{github, gitlab, junit, kcidb, ktap, mail, page, patchwork, terminal};
 use crate::record::RunResult;
 use crate::{Error, Result, environment, files};
 
 /// The names of the files, in the order in which they are made.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "screen.txt",
     "report.html",
     "mail.txt",
@@ -18,11 +18,13 @@ const NAMES: [&str; 10] = [
     "github-annotations.txt",
     "gitlab-code-quality.json",
     "kcidb.json",
+    "patchwork.json",
     "result.json",
 ];
 
-/// Writes a result into `to`, in every format. `folder` is the run's.
-pub fn write(to: &Path, folder: &Path, result: &RunResult, origin: &str) -> Result<()> {
+/// Writes a result into `to`, in every format. `folder` is the run's, `origin` the name of the CI
+/// system, and `url` where the page will be.
+pub fn write(to: &Path, folder: &Path, result: &RunResult, origin: &str, url: Option<&str>) -> Result<()> {
     let cases = cases(result);
     let about = environment::about(folder, &result.run).unwrap_or_default();
     let screen = anstream::adapter::strip_str(&terminal::screen(result, folder)).to_string();
@@ -30,12 +32,13 @@ pub fn write(to: &Path, folder: &Path, result: &RunResult, origin: &str) -> Resu
         screen,
         page::html(folder, result)?,
         mail::mail(result, &about),
-        junit::junit(result, &cases)?,
+        junit::junit(result)?,
         ktap::ktap(&result.run.scenario, &cases),
         github::summary(result, &cases),
         github::annotations(result, &cases),
         gitlab::code_quality(result, &cases)?,
         kcidb::kcidb(result, &cases, origin)?,
+        patchwork::checks(result, &cases, url)?,
         serde_json::to_string_pretty(result).map_err(Error::infrastructure)?,
     ];
     fs_err::create_dir_all(to)?;

@@ -1,50 +1,71 @@
-//! The result as `JUnit` XML for CI systems: the scenario is a test suite, and its cases are test
-//! cases.
+//! The result as `JUnit` XML for CI systems: each scenario is a test suite, and its cases are test
+//! cases. If there are several scenarios, the comparison as a whole is one, too.
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
+use super::cases::suites;
 use crate::Error;
 use crate::conclusion::{Case, CaseOutcome, LONGEST};
 use crate::record::RunResult;
 use crate::text::harmless;
 
 /// The file.
-pub fn junit(result: &RunResult, cases: &[Case]) -> crate::Result<String> {
-    let mut suite = TestSuite::new(result.run.scenario.as_str());
+pub fn junit(result: &RunResult) -> crate::Result<String> {
+    xml(result, &suites(result))
+}
+
+fn xml(result: &RunResult, suites: &[(String, Vec<Case>)]) -> crate::Result<String> {
+    let mut report = Report::new("hotplug");
     // The schemas require a time without a zone.
     let started = result.run.started.strftime("%Y-%m-%dT%H:%M:%S").to_string();
-    suite.extra.insert("timestamp".into(), started.as_str().into());
-    for (name, value) in properties(result) {
-        suite.add_property((plain(name), plain(&value)));
+    for (number, (name, cases)) in suites.iter().enumerate() {
+        let mut suite = TestSuite::new(plain(name));
+        suite.extra.insert("timestamp".into(), started.as_str().into());
+        // The first suite is that of the comparison.
+        if number == 0 {
+            for (name, value) in properties(result) {
+                suite.add_property((plain(name), plain(&value)));
+            }
+            suite.set_time(std::time::Duration::from_secs_f64(result.trials_seconds.max(0.0)));
+        } else {
+            suite.add_property(("run", plain(&result.run.id).as_str()));
+            suite.set_time(std::time::Duration::ZERO);
+        }
+        suite.add_test_cases(cases.iter().map(|case| test_case(case, name, result)));
+        report.add_test_suite(suite);
     }
-    suite.set_time(std::time::Duration::from_secs_f64(result.trials_seconds.max(0.0)));
-    for case in cases {
-        let status = match &case.outcome {
-            CaseOutcome::Passed => TestCaseStatus::success(),
-            CaseOutcome::Failed { why, more } => {
-                let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-                status.set_message(plain(why));
-                status.set_description(plain(&more.join("\n")));
-                status
-            }
-            CaseOutcome::Broken { why } => {
-                let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
-                status.set_message(plain(why));
-                status
-            }
-            CaseOutcome::Skipped { why } => {
-                let mut status = TestCaseStatus::skipped();
-                status.set_message(plain(why));
-                status
-            }
-        };
-        let mut one = TestCase::new(plain(&case.name), status);
-        one.set_classname(format!("hotplug.{}", result.run.scenario));
-        suite.add_test_case(one);
-    }
-    let mut report = Report::new("hotplug");
-    report.add_test_suite(suite);
     Ok(skipped(&report.to_string().map_err(Error::infrastructure)?))
+}
+
+fn test_case(case: &Case, suite: &str, result: &RunResult) -> TestCase {
+    let status = match &case.outcome {
+        CaseOutcome::Passed => TestCaseStatus::success(),
+        CaseOutcome::Failed { why, more } => {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+            status.set_message(plain(why));
+            status.set_description(plain(&more.join("\n")));
+            status
+        }
+        CaseOutcome::Broken { why } => {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+            status.set_message(plain(why));
+            status
+        }
+        CaseOutcome::Skipped { why } => {
+            let mut status = TestCaseStatus::skipped();
+            status.set_message(plain(why));
+            status
+        }
+    };
+    let mut one = TestCase::new(plain(&case.name), status);
+    one.set_classname(plain(&format!("hotplug.{suite}")));
+    if let Some(trial) = &case.trial {
+        let folder = result.run.spec.running.results.join(&result.run.id).join(trial);
+        let folder = harmless(&folder.display().to_string(), LONGEST);
+        // Jenkins makes links of files that are named like this (JUnit Attachments Plugin).
+        one.set_system_out(plain(&format!("trial {folder}\n[[ATTACHMENT|{folder}/kmsg.log]]")));
+    }
+    one
 }
 
 /// The file of a comparison that failed before its run began: one case, which is an error.
@@ -129,7 +150,8 @@ mod tests {
     fn a_guest_cannot_break_the_file() {
         let hostile = "]]></failure><x a='\"'>\u{1b}[31m\u{0}\u{fffe}&amp;";
         let failed = CaseOutcome::Failed { why: hostile.into(), more: vec![hostile.into()] };
-        let text = junit(&result(), &[Case { name: hostile.into(), outcome: failed }]).unwrap();
+        let case = Case { trial: Some(hostile.into()), ..Case::new(hostile, failed) };
+        let text = xml(&result(), &[(hostile.into(), vec![case])]).unwrap();
         // The schemas require a time without a zone, but this reader requires one.
         let at = "2026-11-27T09:22:07";
         assert!(text.contains("<property name=\"seed\" value=\"17520682115816431323\"/>"), "{text}");

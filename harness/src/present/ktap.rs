@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn a_guest_cannot_add_lines_or_directives() {
-        let case = |name: &str, outcome| Case { name: name.into(), outcome };
+        let case = Case::new;
         let text = ktap(
             "a # SKIP b",
             &[

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::terminal::scenarios;
-use super::{armed, basis, cases, duration, guests, lacks, left_out, silence_of_guests};
+use super::{armed, basis, cases, duration, emulator_faults, guests, lacks, left_out, silence_of_guests};
 use crate::compare::{Class, Finding, TriedForecasts, Verdict, lacking};
 use crate::conclusion::Conclusion;
 use crate::record::{RunResult, Settled};
@@ -80,6 +80,8 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
     for (scenario, why) in result.untested() {
         paragraph(&mut out, &format!("The silence of {scenario} is no evidence: {why}."));
     }
+    let notes = emulator_faults(&result.trials).into_iter().chain(result.remarks.iter().cloned());
+    notes.for_each(|note| paragraph(&mut out, &format!("Note: {}.", harmless(&note, 400))));
     let (known, unknown): (Vec<&Finding>, Vec<&Finding>) =
         result.reports.iter().partition(|finding| finding.known.is_some());
     for (_, finding) in result.forecasts.iter().flat_map(TriedForecasts::came_true) {

@@ -13,6 +13,7 @@ pub mod kcidb;
 pub mod ktap;
 pub mod mail;
 pub mod page;
+pub mod patchwork;
 mod progress;
 pub mod prove;
 pub mod replay;
@@ -94,6 +95,17 @@ fn not_at_rest(trials: &Sides<Tally>) -> Option<String> {
     let guests = if number == 1 { "guest" } else { "guests" };
     (number > 0).then(|| {
         format!("{number} {guests} took no further trial: something was left of a clean one (left_over in trial.json)")
+    })
+}
+
+/// Faults of the emulator, in words. `None` if there were none.
+fn emulator_faults(trials: &Sides<Tally>) -> Option<String> {
+    let (before, after) = (trials.before.emulator_faults, trials.after.emulator_faults);
+    let faults = if before + after == 1 { "fault" } else { "faults" };
+    (before + after > 0).then(|| {
+        format!(
+            "{before} + {after} {faults} of the emulator: it ran a breakpoint that the kernel had removed"
+        )
     })
 }
 

@@ -1,4 +1,4 @@
-//! The screen of a finished comparison, at most 25 lines with the verdict near the top.
+//! The screen of a finished comparison, at most 27 lines with the verdict near the top.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -6,7 +6,9 @@ use std::path::Path;
 use anstyle::AnsiColor;
 use hotplug_kreport::plain_name;
 
-use super::{about_kernels, armed, duration, guests, host_line, mail, not_at_rest, silence_of_guests};
+use super::{
+    about_kernels, armed, duration, emulator_faults, guests, host_line, mail, not_at_rest, silence_of_guests,
+};
 use crate::compare::{Class, Finding, TriedForecasts, Verdict, lacking};
 use crate::conclusion::{Conclusion, labelled};
 use crate::kernel::PatchRecord;
@@ -92,7 +94,7 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
         before.operations_refused + after.operations_refused,
     );
     line(format!("          {done} operations done, {refused} refused by the guest{}", repeated(result)));
-    if let Some(words) = not_at_rest(&result.trials) {
+    for words in [not_at_rest(&result.trials), emulator_faults(&result.trials)].into_iter().flatten() {
         line(format!("          {words}"));
     }
     for (scenario, why) in result.untested() {
@@ -122,6 +124,11 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     line(format!("result    {}/result.json", folder.display()));
     if let Some(example) = example(result, &unknown, &known) {
         line(format!("look at   {}/{example}/kmsg.log", folder.display()));
+    }
+    // A result that was copied may lack it.
+    let page = folder.join(super::page::FILE);
+    if page.is_file() {
+        line(format!("page      {}", page.display()));
     }
     out
 }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::rest::Beginning;
 use super::vm::{Cut, Origin, Vm};
-use super::{TrialContext, housekeeping_cpu, locks};
+use super::{StaleBreakpoint, TrialContext, emulator, housekeeping_cpu, locks};
 use crate::bytes::Bytes;
 use crate::event_log::EventLog;
 use crate::files::{write_json, write_json_compact};
@@ -267,7 +267,7 @@ async fn make(
             _ => None,
         };
         vm.shut_down(cut).await?;
-        Ok::<_, Error>(led)
+        Ok::<_, Error>(led.map_err(|unfit| of_emulator(unfit, context, side, dir)))
     };
     let led = tokio::select! {
         led = whole => led?,
@@ -282,6 +282,17 @@ async fn make(
     let (memory, state) = (memory.seal()?, state.seal()?);
     let about = About { memory_hash: memory.hash()?, state_hash: state.hash()?, booted };
     Ok(Ok(Checkpoint { memory, state, about, lock_order }))
+}
+
+/// The reason, unless a fault of the emulator is behind it: then another boot may succeed.
+fn of_emulator(unfit: Unfit, context: &TrialContext, side: Side, dir: &Path) -> Unfit {
+    // A log that cannot be read has told nothing.
+    let log = guest::kernel_log(dir).unwrap_or_default();
+    let reports = hotplug_kreport::scan_own(&log);
+    match emulator::find(context, side, &reports, &log) {
+        Some((0, stale @ StaleBreakpoint::Emulator { .. })) => Unfit::Cut(Cut::Broken(stale.to_string())),
+        _ => unfit,
+    }
 }
 
 async fn lead(

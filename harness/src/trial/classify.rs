@@ -7,7 +7,8 @@ use std::sync::Arc;
 use hotplug_protocol::GuestTime;
 
 use super::callbacks::CallbackEvents;
-use super::context::TrialPlan;
+use super::context::{TrialContext, TrialPlan};
+use super::emulator::{self, StaleBreakpoint};
 use super::lanes::Log;
 use super::operation::OperationRecord;
 use super::outcome::{Armed, LoadFailure, Seen, TrialOutcome, TrialRecord};
@@ -19,7 +20,7 @@ use crate::event_log::{EventLog, OperationOutcome};
 use crate::guest::LockdepStats;
 use crate::guest_clock::HostTime;
 use crate::rendezvous::Hold;
-use crate::scenario::{Expect, Operation, Phase, Scenario, Schedule};
+use crate::scenario::{Expect, Operation, Phase, Schedule};
 use crate::vmm::Ended;
 
 /// The results of a trial before its log is read.
@@ -57,7 +58,7 @@ pub(super) struct TrialState {
 #[expect(clippy::too_many_arguments, reason = "a record is made of all parts of a trial")]
 pub(super) fn classify(
     plan: &TrialPlan,
-    scenario: &Scenario,
+    context: &TrialContext,
     schedule: Schedule,
     dir: &Path,
     event_log: &Arc<EventLog>,
@@ -65,6 +66,7 @@ pub(super) fn classify(
     log: Log,
     state: TrialState,
 ) -> TrialRecord {
+    let scenario = &context.scenario;
     let (mut operations, mismatches) = log.into_parts();
     let refusals = hotplug_kreport::refusals_of(kernel_log);
     refusals::explain(&mut operations, &refusals, scenario, |us| event_log.host_time(GuestTime(us)));
@@ -72,6 +74,11 @@ pub(super) fn classify(
     if operations.iter().any(|o| o.operation == Operation::Reboot && o.outcome == OperationOutcome::Done) {
         // The reboot was requested.
         all.retain(|report| report.kind != hotplug_kreport::Kind::Reboot);
+    }
+    let breakpoint = emulator::find(context, plan.side, &all, kernel_log);
+    if let Some((place, StaleBreakpoint::Emulator { .. })) = breakpoint {
+        // What the kernel printed before counts. The rest is an effect of the emulator's fault.
+        all.truncate(place.max(1));
     }
     let reports: Vec<Seen> = hotplug_kreport::fold(&all)
         .into_iter()
@@ -95,6 +102,12 @@ pub(super) fn classify(
         _ => None,
     });
     let (outcome, why) = match &state.cut {
+        _ if let Some((0, stale @ StaleBreakpoint::Emulator { .. })) = &breakpoint => {
+            (TrialOutcome::Infrastructure, stale.to_string())
+        }
+        _ if let Some((_, StaleBreakpoint::Emulator { .. })) = &breakpoint => {
+            (TrialOutcome::Reported, reports.first().map(|seen| seen.first.title.clone()).unwrap_or_default())
+        }
         Some(Cut::Panicked) => (TrialOutcome::Panicked, "the kernel panicked".to_owned()),
         Some(Cut::Hung(what)) => (TrialOutcome::Hung, format!("{what}{}", unknown_machine(kernel_log))),
         Some(Cut::Broken(what)) => (TrialOutcome::Infrastructure, what.clone()),
@@ -138,6 +151,7 @@ pub(super) fn classify(
         round: 1,
         earlier: Vec::new(),
         left_over: state.left_over,
+        stale_breakpoint: breakpoint.map(|(_, stale)| stale),
         schedule,
         outcome,
         why,

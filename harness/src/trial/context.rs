@@ -48,6 +48,8 @@ pub struct TrialContext {
     pub initrd: Sides<Sealed>,
     /// The images of the two kernels.
     pub kernels: Sides<Sealed>,
+    /// The vmlinux of each kernel, if it is known.
+    pub vmlinux: Sides<Option<PathBuf>>,
     /// The files of the kernels and the initramfs, for a script that repeats a trial without the
     /// harness.
     pub on_disk: OnDisk,

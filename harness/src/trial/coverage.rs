@@ -130,10 +130,10 @@ impl<'a> Count<'a> {
         }
     }
 
-    /// Writes the counts to the trial's folder.
-    pub(super) fn write(self, plan: &TrialPlan, dir: &Path) -> Result<()> {
+    /// Writes the counts to the trial's folder. If the trial `is_cut`, the last ones are lost.
+    pub(super) fn write(self, plan: &TrialPlan, dir: &Path, is_cut: bool) -> Result<()> {
         let State { counters, .. } = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let counted = Counted { side: plan.side, number: plan.number, counters };
+        let counted = Counted { side: plan.side, number: plan.number, counters, is_cut };
         write_json_compact(&dir.join(coverage::FILE), &counted)
     }
 }

@@ -121,6 +121,7 @@ impl<'a> Lanes<'a> {
         missed: Option<&str>,
     ) -> Result<()> {
         let event_log = &self.bench.vm.event_log;
+        let limit = self.bench.limit(operation);
         let number = {
             let (operations, _) = &mut *self.log.lock();
             operations.push(OperationRecord {
@@ -131,6 +132,7 @@ impl<'a> Lanes<'a> {
                 phases: Vec::new(),
                 ended: None,
                 outcome: OperationOutcome::CutOff,
+                short_limit: None,
             });
             operations.len() - 1
         };
@@ -152,12 +154,15 @@ impl<'a> Lanes<'a> {
             let (operations, all) = &mut *self.log.lock();
             operations[number].ended = Some(event_log.now());
             operations[number].outcome = outcome.clone();
+            if outcome == OperationOutcome::TimedOut {
+                operations[number].short_limit = self.bench.shortened(operation, limit);
+            }
             all.extend(mismatches);
         }
         event_log.record(Event::OperationEnded { number, outcome: outcome.clone() });
         self.phases.reached(operation, Phase::Ended);
         match outcome {
-            OperationOutcome::TimedOut => Err(Error::infrastructure(self.bench.timed_out(operation))),
+            OperationOutcome::TimedOut => Err(Error::infrastructure(self.bench.timed_out(operation, limit))),
             // QEMU is gone. The driver, which watches it, ends the trial and has the reason.
             OperationOutcome::CutOff => std::future::pending().await,
             OperationOutcome::Done => {

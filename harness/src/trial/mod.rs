@@ -11,6 +11,7 @@ mod coverage;
 mod cpus;
 mod diagnosis;
 mod driver;
+mod emulator;
 mod failure;
 mod holding;
 mod housekeeping_cpu;
@@ -35,7 +36,8 @@ pub use accounting::Mismatch;
 pub use context::{
     Instruments, Original, PastTrial, ScenarioOfTrial, TrialContext, TrialPlan, TrialSetup, TrialStart,
 };
-pub use never_ended::NeverEnded;
+pub use emulator::StaleBreakpoint;
+pub use never_ended::{NeverEnded, ShortLimit};
 pub use operation::OperationRecord;
 pub use outcome::{Armed, LoadFailure, Seen, TrialOutcome, TrialRecord};
 pub use pool::{Again, Happened, Repeated, Tell, TrialsRun, plan, plan_of, run_all};

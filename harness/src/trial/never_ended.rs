@@ -6,11 +6,31 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hotplug_side::Side;
+use serde::{Deserialize, Serialize};
 
 use crate::scenario::Operation;
 
 /// How often an operation takes its whole limit on one side.
 const WHOLE: u32 = 2;
+
+/// The limit of an operation that had never ended before, and so got less time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShortLimit {
+    /// The limit in milliseconds.
+    pub ms: u32,
+    /// The limit that other operations have, in milliseconds.
+    pub usual_ms: u32,
+}
+
+impl ShortLimit {
+    /// Why `operation` had it, in words.
+    pub fn words(self, side: Side, scenario: &str, operation: &Operation) -> String {
+        let [short, usual] = [self.ms, self.usual_ms].map(|ms| f64::from(ms) / 1000.0);
+        format!(
+            "`{operation}` got {short} s, not {usual} s, in {side} trials of {scenario}, because it had not ended in {WHOLE} of them"
+        )
+    }
+}
 
 /// The operations, by the side, the name of the scenario, and their words.
 #[derive(Debug, Default)]
@@ -76,6 +96,11 @@ mod tests {
         {
             assert_eq!(known.limit(of, operation, whole), whole);
         }
+        let short = ShortLimit { ms: 7500, usual_ms: 75_000 };
+        assert_eq!(
+            short.words(Side::After, "race", &stuck),
+            "`plug cpu1` got 7.5 s, not 75 s, in after trials of race, because it had not ended in 2 of them"
+        );
         known.ended(of, &stuck);
         assert_eq!(known.limit(of, &stuck, whole), whole);
     }

@@ -10,6 +10,7 @@ use super::accounting::{Became, Change, Mismatch};
 use super::bench::Bench;
 use super::completion::{EventWaiter, Slot};
 use super::failure;
+use super::never_ended::ShortLimit;
 use crate::Result;
 use crate::bytes::Bytes;
 use crate::device::{Account, Device, DeviceId, FilePlace, Presence};
@@ -42,6 +43,9 @@ pub struct OperationRecord {
     pub ended: Option<HostTime>,
     /// The outcome.
     pub outcome: OperationOutcome,
+    /// The limit within which it did not end, if that was less than the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short_limit: Option<ShortLimit>,
 }
 
 /// The outcome of an operation, before the accounts are checked.

@@ -6,7 +6,7 @@ use hotplug_side::Side;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Mismatch, OperationRecord, TrialPlan};
+use super::{Mismatch, OperationRecord, StaleBreakpoint, TrialPlan};
 use crate::event_log::OperationOutcome;
 use crate::guest_clock::HostTime;
 use crate::rendezvous::Hold;
@@ -82,6 +82,9 @@ pub struct TrialRecord {
     /// guest did not return to its beginning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_over: Option<String>,
+    /// A breakpoint that the kernel died of, if it may be the emulator's fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_breakpoint: Option<StaleBreakpoint>,
     /// The schedule.
     pub schedule: Schedule,
     /// The outcome.
@@ -122,8 +125,18 @@ impl TrialRecord {
     /// Whether the guest was watched from its boot to the last query, with every kernel record
     /// received. What such a trial did not show did not happen.
     pub fn watched_to_the_end(&self) -> bool {
+        !self.is_cut() && self.lost_records == 0
+    }
+
+    /// Whether it ended early: what would have followed is not known.
+    pub(super) fn is_cut(&self) -> bool {
         let cut = [TrialOutcome::Infrastructure, TrialOutcome::Panicked, TrialOutcome::Hung];
-        !cut.contains(&self.outcome) && self.lost_records == 0
+        cut.contains(&self.outcome) || self.is_cut_by_emulator()
+    }
+
+    /// Whether a fault of the emulator ended it. What followed says nothing about the kernel.
+    pub fn is_cut_by_emulator(&self) -> bool {
+        matches!(self.stale_breakpoint, Some(StaleBreakpoint::Emulator { .. }))
     }
 
     /// Whether the trial says nothing about the kernel and is worth another try: the infrastructure

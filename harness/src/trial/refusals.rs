@@ -103,6 +103,7 @@ mod tests {
             phases: Vec::new(),
             ended: Some(HostTime(ended)),
             outcome: OperationOutcome::RefusedByGuest { how: "_OST status 0x3".into() },
+            short_limit: None,
         }
     }
 

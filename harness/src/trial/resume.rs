@@ -8,7 +8,7 @@ use hotplug_side::Side;
 
 use super::context::{ScenarioOfTrial, TrialPlan};
 use super::outcome::TrialRecord;
-use super::pool::{RETRIES, Repeated, plan_of};
+use super::pool::{Again, RETRIES, Repeated, plan_of};
 use crate::scenario::Seed;
 use crate::{Error, Result};
 
@@ -29,8 +29,8 @@ pub struct PriorTrials {
 }
 
 /// Reads the trials of one scenario of a run below `folder`, in the order of their numbers, from
-/// `first` on. `each` receives every trial that counts, the before side's first, and the total
-/// duration up to and including it in seconds. The folder of a trial that was cut off, and so has
+/// `first` on. `each` receives every attempt, the before side's first, the total duration up to and
+/// including it in seconds, and whether it was tried again and so does not count. The folder of a trial that was cut off, and so has
 /// no record, is removed.
 pub fn look_back(
     folder: &Path,
@@ -38,7 +38,7 @@ pub fn look_back(
     name: &str,
     first: u32,
     seed: Seed,
-    mut each: impl FnMut(TrialRecord, f64),
+    mut each: impl FnMut(&TrialRecord, f64, Again),
 ) -> Result<PriorTrials> {
     let mut names = BTreeSet::new();
     for entry in fs_err::read_dir(folder)? {
@@ -54,14 +54,14 @@ pub fn look_back(
     plans.sort_by_key(|(_, plan)| (plan.number, plan.side));
     let mut left = Vec::new();
     for (place, plan) in plans {
-        match last_attempt(folder, plan, &mut past)? {
-            Ok(mut record) => {
-                past.done += 1;
-                // A record of an older version lacks the name.
-                name.clone_into(&mut record.scenario);
-                each(record, past.seconds);
-            }
-            Err(plan) => left.push((place, plan)),
+        let mut tell = |mut record: TrialRecord, seconds: f64, again: Again| {
+            // A record of an older version lacks the name.
+            name.clone_into(&mut record.scenario);
+            each(&record, seconds, again);
+        };
+        match last_attempt(folder, plan, &mut past, &mut tell)? {
+            None => past.done += 1,
+            Some(plan) => left.push((place, plan)),
         }
     }
     left.sort_by_key(|(place, _)| *place);
@@ -78,27 +78,30 @@ fn number(folder: &str, scenario: &ScenarioOfTrial) -> Option<u32> {
     is_side.then(|| rest.split('-').next()?.parse().ok()).flatten()
 }
 
-/// The record of `plan` that counts, or the next attempt of it.
+/// Reads the attempts of `plan`. Returns the next one, if none counts.
 fn last_attempt(
     folder: &Path,
     mut plan: TrialPlan,
     past: &mut PriorTrials,
-) -> Result<Result<TrialRecord, TrialPlan>> {
+    each: &mut impl FnMut(TrialRecord, f64, Again),
+) -> Result<Option<TrialPlan>> {
     loop {
         let dir = folder.join(plan.folder());
         let Some(record) = read(&dir, &plan)? else {
             if dir.exists() {
                 fs_err::remove_dir_all(&dir)?;
             }
-            return Ok(Err(plan));
+            return Ok(Some(plan));
         };
         #[expect(clippy::cast_precision_loss, reason = "microseconds of a trial")]
         let seconds = record.ended.0.saturating_sub(record.taken.0) as f64 / 1e6;
         past.seconds += seconds;
         if !record.is_spoilt() || plan.attempt >= RETRIES {
-            return Ok(Ok(record));
+            each(record, past.seconds, Again::No);
+            return Ok(None);
         }
         past.repeated.push(Repeated::of(&record));
+        each(record, past.seconds, Again::Yes);
         plan.attempt += 1;
     }
 }

@@ -113,7 +113,7 @@ impl<'a> Collectors<'a> {
         registered: Result<Callbacks, String>,
     ) -> Result<()> {
         let Self { count, trace, callbacks } = self;
-        count.map_or(Ok(()), |count| count.write(plan, dir))?;
+        count.map_or(Ok(()), |count| count.write(plan, dir, record.is_cut()))?;
         trace.map_or(Ok(()), |trace| trace.write(plan, dir, record, traced))?;
         callbacks.map_or(Ok(()), |callbacks| callbacks.write(dir, record, events, registered))
     }
@@ -233,8 +233,7 @@ impl Prepared {
         let traced = std::mem::take(&mut state.traced);
         let events = std::mem::take(&mut state.callbacks);
         state.holds = holds.into_inner();
-        let scenario = &context.scenario;
-        let record = classify(&plan, scenario, schedule, &dir, &event_log, &kernel_log, log, state);
+        let record = classify(&plan, context, schedule, &dir, &event_log, &kernel_log, log, state);
         // A trial that showed something leaves its marks, which are no news.
         let left_over = record.left_over.clone().filter(|_| record.outcome == TrialOutcome::Clean);
         let record = TrialRecord { round, earlier, left_over, ..record };

@@ -280,6 +280,7 @@ mod tests {
             ],
             ended: Some(HostTime(950)),
             outcome,
+            short_limit: None,
         };
         let course = by_host(&record(OperationOutcome::Done)).unwrap();
         assert_eq!(course.operation, "plug dimm");

@@ -2,6 +2,7 @@
 
 mod changed;
 mod code;
+mod poke;
 mod source_files;
 mod structures;
 
@@ -13,6 +14,7 @@ use object::{Object, ObjectSection};
 
 pub use changed::changed_functions;
 pub use code::{is_inlined, line};
+pub use poke::{PokeSite, PokeSites};
 pub use source_files::{SourceMap, sources};
 pub use structures::{LOCKDEP, Structure, enumerators, structures};
 

@@ -16,10 +16,11 @@ const MARK: &[u8] = b"toy: ";
 const IMAGE: &str = "/proc/self/fd/24";
 
 /// Real logs, by their names in a script.
-const REPORTS: [(&str, &str); 4] = [
+const REPORTS: [(&str, &str); 5] = [
     ("cpus-held", include_str!("../../../kreport/tests/fixtures/real-seed-1.log")),
     ("warn-on", include_str!("../../../kreport/tests/fixtures/provoked-6.1-warn-on.log")),
     ("circular", include_str!("../../../kreport/tests/fixtures/provoked-6.1-circular.log")),
+    ("int3", include_str!("../../../kreport/tests/fixtures/written-int3-61-static-key.log")),
     ("panic", include_str!("../../../kreport/tests/fixtures/provoked-6.1-panic.log")),
 ];
 
@@ -186,7 +187,8 @@ pub(crate) fn meet(guest: &Guest, when: When) -> io::Result<Course> {
 
 /// The lines of the report in a log, each with its caller.
 fn report(log: &str) -> impl Iterator<Item = (&str, &str)> {
-    let is_first = |line: &&str| line.contains("provoke: ") || line.contains("[ cut here ]");
+    const BEGINS: [&str; 3] = ["provoke: ", "[ cut here ]", "int3: "];
+    let is_first = |line: &&str| BEGINS.iter().any(|begin| line.contains(begin));
     let lines = log.lines().skip_while(move |line| !is_first(line));
     let mut ended = false;
     let lines = lines.take_while(move |line| !std::mem::replace(&mut ended, line.contains("---[ end trace")));

@@ -223,3 +223,34 @@ fn every_way_to_end_has_its_outcome() {
         toy.run.assert_nothing_left();
     }
 }
+
+/// An operation that never ended costs its whole time twice. That it gets less then is said.
+#[test]
+fn an_operation_that_never_ends_gets_less_time_and_every_output_says_so() {
+    let toy = Toy::new();
+    let text = std::fs::read_to_string(toy.path("toy.toml")).unwrap();
+    std::fs::write(toy.path("toy.toml"), text.replace("trials = 4", "trials = 4\ntime_limit_s = 2")).unwrap();
+    let happens = "\tHAPPENS(\"plug dimm; 1; hang\");\n\treturn pfn > nr_pages;\n";
+    toy.commit("hang", Edit { new: happens, ..WARNS });
+    let screen = toy.compare(None).env("HOTPLUG_TIME_SCALE", "0.1").assert().code(3);
+    let screen = String::from_utf8_lossy(&screen.get_output().stdout).into_owned();
+    let noted = |side: &str| {
+        format!(
+            "` got 0.2 s, not 2 s, in {side} trials of toy, because it had not ended in 2 of them (2 trials)"
+        )
+    };
+    let forms = ["--mail", "--html"].map(|form| {
+        let mut report = toy.hotplug(&["report", "last", form]);
+        let shown = report.arg("--results").arg(toy.run.results()).assert().code(0);
+        String::from_utf8_lossy(&shown.get_output().stdout).into_owned()
+    });
+    for text in [screen].into_iter().chain(forms) {
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(&noted("before")) && words.contains(&noted("after")), "{text}");
+    }
+    let limit = |folder: &str| toy.run.trial(folder)["operations"][0]["short_limit"].clone();
+    assert_eq!(
+        (limit("after-001"), limit("after-002")),
+        (Value::Null, json!({ "ms": 200, "usual_ms": 2000 }))
+    );
+}

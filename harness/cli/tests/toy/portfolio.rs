@@ -44,6 +44,14 @@ fn two_scenarios_have_one_verdict() {
     let junit = toy.hotplug(&["report", "--junit"]).arg(run.folder()).assert().code(0);
     let junit = String::from_utf8(junit.get_output().stdout.clone()).unwrap();
     assert!(junit.contains("scenario cpus"), "{junit}");
+    // A suite for the comparison, and one for each scenario, with a link to a trial of it.
+    let suites: Vec<&str> = junit.split("<testsuite ").skip(1).collect();
+    let names = ["name=\"toy+cpus\"", "name=\"cpus\"", "name=\"toy\""];
+    assert!(suites.len() == 3 && names.iter().zip(&suites).all(|(name, suite)| suite.starts_with(name)));
+    let failed = |suite: &&&str| suite.contains("here before 0/5, after 5/5; in all before 0/5");
+    assert_eq!(suites.iter().filter(failed).collect::<Vec<_>>(), [&suites[2]], "{junit}");
+    let link = format!("[[ATTACHMENT|{}/trials/toy-after-000/kmsg.log]]", run.folder().display());
+    assert!(suites[2].contains(&link), "{link}: {junit}");
 
     // Its trials are replayed in their own scenario, and it can be continued.
     toy.hotplug(&["replay", "--times", "2", "--workers", "1"])

@@ -18,7 +18,7 @@ use crate::coverage::{self, Counted, Objects, TrialCounters, changed, line_count
 use crate::environment::{self, Env};
 use crate::files::read_json_if_there;
 use crate::kernel::{Counting, Kernel, Touched};
-use crate::trial::{self, Instruments, TrialPlan, TrialSetup, TrialStart};
+use crate::trial::{self, Instruments, TrialContext, TrialPlan, TrialSetup, TrialStart};
 use crate::unavailable::Unavailable;
 use crate::{Error, Result};
 
@@ -68,6 +68,8 @@ struct Half {
     /// The sum of all counters so far, and the number of their trials.
     counters: TrialCounters,
     trials: u32,
+    /// Of these, trials that panicked or hung.
+    cut: u32,
 }
 
 impl Half {
@@ -75,7 +77,7 @@ impl Half {
         let (touched, folder) = kernel
             .touched()
             .ok_or_else(|| Error::infrastructure("the counted kernel lacks the list of its counted files"))?;
-        Ok(Self { touched, folder, counters: TrialCounters::default(), trials: 0 })
+        Ok(Self { touched, folder, counters: TrialCounters::default(), trials: 0, cut: 0 })
     }
 
     /// The counted files.
@@ -112,6 +114,9 @@ impl Half {
                 counts.entry(path).or_default().during.push((during.operations.clone(), lines));
             }
         }
+        for counts in counts.values_mut() {
+            counts.is_cut = self.cut > 0;
+        }
         Ok(counts)
     }
 }
@@ -122,8 +127,9 @@ async fn count(prepared: &Prepared, env: &Env<'_>) -> Result<Coverage> {
     let mut coverage = put_together(&halves, env).await?;
     // Without a vmlinux there is no layout of lockdep's structures, so no lock order is read from
     // these trials.
-    (kernels.before.vmlinux, kernels.after.vmlinux) = (None, None);
-    let mut context = prepared.further_context(&kernels).await?;
+    let vmlinux = Sides { before: kernels.before.vmlinux.take(), after: kernels.after.vmlinux.take() };
+    let context = prepared.further_context(&kernels).await?;
+    let mut context = TrialContext { vmlinux, ..context };
     let sources = Sides { before: halves.before.sources(), after: halves.after.sources() };
     let instruments = Instruments { counted: Some(sources), ..Instruments::default() };
     // One scenario runs until all lines ran. Of several, each has one turn.
@@ -196,6 +202,7 @@ fn add(half: &mut Half, counted: Counted) -> Result<()> {
     }
     half.counters.merge(counted.counters);
     half.trials += 1;
+    half.cut += u32::from(counted.is_cut);
     Ok(())
 }
 
@@ -214,5 +221,6 @@ async fn put_together(halves: &Sides<Half>, env: &Env<'_>) -> Result<Coverage> {
         files.push(FileCoverage::new(path, counting, changed, &counts));
     }
     let trials = Sides { before: halves.before.trials, after: halves.after.trials };
-    Ok(Coverage { none: None, trials, files })
+    let cut = Sides { before: halves.before.cut, after: halves.after.cut };
+    Ok(Coverage { none: None, trials, cut, files })
 }

@@ -31,8 +31,13 @@ impl Conclusion for Coverage {
     fn case(&self) -> Option<Case> {
         let outcome = match &self.none {
             Some(why) => CaseOutcome::unavailable(why),
-            None if self.not_reached().is_empty() => CaseOutcome::Passed,
-            None => CaseOutcome::failed("some changed code never ran", short(self)),
+            None if !self.not_reached().is_empty() => {
+                CaseOutcome::failed("some changed code never ran", short(self))
+            }
+            None if !self.maybe_reached().is_empty() => {
+                CaseOutcome::skipped(format!("not known of some lines: {}", cut(self)))
+            }
+            None => CaseOutcome::Passed,
         };
         Some(Case::new("all changed lines ran", outcome))
     }
@@ -57,7 +62,7 @@ fn short(coverage: &Coverage) -> Vec<String> {
     let Sides { before, after } = coverage.trials;
     let mut lines = vec![match all {
         0 => "no changed line carries code that is counted".to_owned(),
-        _ => format!("{ran} of {all} changed lines ran, in {before} + {after} trials"),
+        _ => format!("{ran} of {all} changed lines ran{}, in {before} + {after} trials", known(coverage)),
     }];
     let missed = coverage.not_reached();
     lines.extend(
@@ -66,12 +71,28 @@ fn short(coverage: &Coverage) -> Vec<String> {
     if missed.len() > SHOWN {
         lines.push(format!("and {} more files: hotplug coverage", missed.len() - SHOWN));
     }
+    let maybe = coverage.maybe_reached();
+    if !maybe.is_empty() {
+        lines.push(format!("not known: {}", harmless(&maybe.join(", "), WIDTH - 21)));
+        lines.push(cut(coverage));
+    }
     let unknown: Vec<&str> =
         coverage.files.iter().filter(|file| file.is_unknown()).map(|file| file.path.as_str()).collect();
     if !unknown.is_empty() {
         lines.push(format!("not counted: {}", harmless(&unknown.join(", "), WIDTH - 23)));
     }
     labelled("coverage", lines)
+}
+
+/// That more lines may have run.
+fn known(coverage: &Coverage) -> &'static str {
+    if coverage.maybe_reached().is_empty() { "" } else { ", as far as is known" }
+}
+
+/// Why it is not known of some lines whether they ran.
+fn cut(coverage: &Coverage) -> String {
+    let Sides { before, after } = coverage.cut;
+    format!("{before} + {after} counted trials panicked or hung: what ran last in them is lost")
 }
 
 /// The full text: each file's functions, then its changed lines.
@@ -83,7 +104,14 @@ pub fn full(coverage: &Coverage) -> String {
     }
     let (ran, all) = coverage.lines();
     let Sides { before, after } = coverage.trials;
-    let _ = writeln!(out, "{ran} of {all} changed lines that carry code ran, in {before} + {after} trials");
+    let known = known(coverage);
+    let _ = writeln!(
+        out,
+        "{ran} of {all} changed lines that carry code ran{known}, in {before} + {after} trials"
+    );
+    if coverage.cut != Sides::default() {
+        let _ = writeln!(out, "{}", cut(coverage));
+    }
     for file in &coverage.files {
         let _ = writeln!(out, "\n{}{}", harmless(&file.path, WIDTH), note(file));
         for (name, sides) in &file.functions {
@@ -101,6 +129,7 @@ pub fn full(coverage: &Coverage) -> String {
         for ChangedLine { side, line, text, ran } in &file.lines {
             let sign = if *side == Side::Before { '-' } else { '+' };
             let times = ran.as_ref().map_or_else(String::new, |ran| match ran.times {
+                0 if ran.is_unknown => "UNKNOWN".to_owned(),
                 0 => "NEVER".to_owned(),
                 times => times.to_string(),
             });
@@ -133,7 +162,7 @@ fn note(file: &FileCoverage) -> &'static str {
 /// Formats executions as `24 times: unplug dimm 16, plug dimm 8, boot 2`.
 fn words(ran: &Executed) -> String {
     if ran.times == 0 {
-        return "never".into();
+        return if ran.is_unknown { "not known".into() } else { "never".into() };
     }
     let mut kinds: Vec<(&str, u64)> =
         ran.during.iter().map(|(kind, times)| (kind.as_str(), *times)).collect();
@@ -155,9 +184,27 @@ mod tests {
     #[test]
     fn counts_in_words() {
         let during = [("plug dimm".to_owned(), 8), ("unplug dimm".to_owned(), 16)].into();
-        let ran = Executed { times: 26, boot: 2, during };
+        let ran = Executed { times: 26, boot: 2, during, is_unknown: false };
         assert_eq!(words(&ran), "26 times: unplug dimm 16, plug dimm 8, boot 2");
         assert_eq!(words(&Executed { times: 1, ..Executed::default() }), "1 time");
         assert_eq!(words(&Executed::default()), "never");
+    }
+
+    #[test]
+    fn what_a_panic_took_along_is_no_failure() {
+        let text = include_str!("../../../tests/fixtures/results/seed-6.12/result.json");
+        let result: crate::record::RunResult = serde_json::from_str(text).unwrap();
+        let mut coverage = result.coverage.unwrap();
+        coverage.cut.after = 1;
+        let line = coverage.files.iter_mut().flat_map(|file| &mut file.lines).find(|line| line.ran.is_some());
+        let line = line.unwrap();
+        let place = line.line;
+        line.ran = Some(Executed { is_unknown: true, ..Executed::default() });
+        let screen = short(&coverage).join("\n");
+        assert!(screen.contains("not known: ") && !screen.contains("not reached"), "{screen}");
+        assert!(screen.contains("0 + 1 counted trials panicked or hung"), "{screen}");
+        assert!(full(&coverage).contains(&format!("UNKNOWN {place:>6} ")), "{}", full(&coverage));
+        let CaseOutcome::Skipped { why } = coverage.case().unwrap().outcome else { panic!("{coverage:?}") };
+        assert!(why.contains("0 + 1 counted trials"), "{why}");
     }
 }

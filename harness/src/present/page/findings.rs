@@ -22,12 +22,14 @@ pub(super) fn section(result: &RunResult, evidence: &[Option<Evidence>]) -> Mark
     html! {
         @if result.reports.is_empty() { p { "Nothing was reported, by either kernel." } }
         @for (place, finding) in result.reports.iter().enumerate() {
-            (card(finding, evidence.get(place).and_then(Option::as_ref), result.has_several_scenarios()))
+            (card(finding, evidence.get(place).and_then(Option::as_ref), result))
         }
     }
 }
 
-fn card(finding: &Finding, evidence: Option<&Evidence>, several: bool) -> Markup {
+fn card(finding: &Finding, evidence: Option<&Evidence>, result: &RunResult) -> Markup {
+    // The evidence of a single finding is what a reader has come for.
+    let is_alone = result.reports.len() == 1;
     let (word, class) = match (&finding.known, finding.class) {
         (Some(_), _) => ("known", "known"),
         (None, Class::New) => ("new", "new"),
@@ -45,7 +47,7 @@ fn card(finding: &Finding, evidence: Option<&Evidence>, several: bool) -> Markup
                 @if finding.times > 1 { "; up to " (finding.times) " times a trial" }
                 "."
             }
-            @if several {
+            @if result.has_several_scenarios() {
                 p {
                     "Scenarios: "
                     @for (place, seen) in finding.scenarios.iter().enumerate() {
@@ -62,13 +64,16 @@ fn card(finding: &Finding, evidence: Option<&Evidence>, several: bool) -> Markup
             }
             @let path = call_path(finding);
             @if !path.is_empty() {
-                details open[path.len() <= 16] {
+                details open[is_alone || path.len() <= 16] {
                     summary { "call path, innermost first (" (path.len()) " frames)" }
                     pre tabindex="0" { (path.join("\n")) }
                 }
             }
             @if let Some(evidence) = evidence.filter(|evidence| !evidence.log.is_empty()) {
-                details { summary { "as the kernel printed it" } pre tabindex="0" { (evidence.log) } }
+                details open[is_alone] {
+                    summary { "as the console prints it; raw in " code { (finding.example) "/kmsg.log" } }
+                    pre.copy tabindex="0" { (evidence.log) }
+                }
             }
             p.soft { "Signature " code { (finding.signature) } " " code { (finding.key) } "; first seen in " code { (finding.example) } }
         }

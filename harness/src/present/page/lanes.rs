@@ -18,6 +18,7 @@ pub(super) fn drawing(trial: &TrialRecord) -> Markup {
     };
     html! {
         (axis::drawing(&on_axis(trial, &operations, begin)))
+        p.soft { "A bar is an operation, from its request to its end; those in red were not done. The lines in it are its phases: accepted, notified, online or offline, ejected." }
         @if trial.operations.len() > MOST { p.soft { "The first " (MOST) " of " (trial.operations.len()) " operations." } }
         @if !trial.reports.is_empty() {
             p { "Dashed: when the kernel first printed " @for (place, seen) in trial.reports.iter().enumerate() { @if place > 0 { "; " } (seen.first.title) } "." }

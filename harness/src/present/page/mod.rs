@@ -164,6 +164,9 @@ fn arithmetic(result: &RunResult, about: &str) -> Markup {
                 tr { th scope="row" { "operations done" } td.number { (before.operations_done) } td.number { (after.operations_done) } }
                 tr { th scope="row" { "refused by the guest" } td.number { (before.operations_refused) } td.number { (after.operations_refused) } }
                 tr { th scope="row" { "spoilt by infrastructure" } td.number { (before.infrastructure) } td.number { (after.infrastructure) } }
+                @if before.emulator_faults + after.emulator_faults > 0 {
+                    tr { th scope="row" { "faults of the emulator" } td.number { (before.emulator_faults) } td.number { (after.emulator_faults) } }
+                }
             }
         }
         @if result.has_several_scenarios() { (scenarios(result)) }

@@ -120,6 +120,21 @@ fn in_order<'a>(result: &'a RunResult, squares: &'a [Square]) -> Vec<&'a str> {
     result.reports.iter().map(example).chain(folders).filter(|name| known.insert(*name)).collect()
 }
 
+/// A record of `/dev/kmsg` as the console prints it (kernel/printk/printk.c, `info_print_prefix()`),
+/// which is the form of mails and of `decode_stacktrace.sh`. Other lines stay as they are.
+fn console(record: &str) -> String {
+    let printed = || {
+        let (head, text) = record.split_once(';')?;
+        let mut fields = head.split(',');
+        fields.next()?.parse::<u32>().ok()?;
+        let us = fields.nth(1)?.parse::<u64>().ok()?;
+        let caller = fields.find_map(|field| field.strip_prefix("caller="));
+        let caller = caller.map_or_else(String::new, |caller| format!("[{caller:>6}]"));
+        Some(format!("[{:>5}.{:06}]{caller} {text}", us / 1_000_000, us % 1_000_000))
+    };
+    printed().unwrap_or_else(|| record.to_owned())
+}
+
 /// The report of a finding, and its lines of the kernel log.
 fn evidence(finding: &Finding, trial: &TrialRecord, text: &str) -> Option<Evidence> {
     let seen = trial.reports.iter().find(|seen| seen.first.signature.hash == finding.signature)?;
@@ -127,9 +142,23 @@ fn evidence(finding: &Finding, trial: &TrialRecord, text: &str) -> Option<Eviden
     let place = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let count = place(last.saturating_sub(first)).saturating_add(1);
     let lines = text.lines().skip(place(first.saturating_sub(1))).take(count.min(LINES));
-    let mut log: Vec<String> = lines.map(|line| crate::text::harmless(line, LONGEST)).collect();
+    let mut log: Vec<String> = lines.map(|line| crate::text::harmless(&console(line), LONGEST)).collect();
     if count > LINES {
         log.push(format!("... {} more lines in {}/kmsg.log", count - LINES, finding.example));
     }
     Some(Evidence { locks: seen.first.locks.clone(), log: log.join("\n") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::console;
+
+    #[test]
+    fn records_are_shown_as_the_console_prints_them() {
+        assert_eq!(console("4,339,1886183,-,caller=T33;int3: 0000"), "[    1.886183][   T33] int3: 0000");
+        assert_eq!(console("6,1,12,-;a;b"), "[    0.000012] a;b");
+        for other in ["[    1.886183][   T33] a; b", " SUBSYSTEM=cpu", "a,b,c;d", ""] {
+            assert_eq!(console(other), other);
+        }
+    }
 }
