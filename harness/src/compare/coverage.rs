@@ -83,7 +83,9 @@ impl SideCounts {
 
     fn line(&self, line: u32) -> Option<Executed> {
         self.all.lines.get(&line)?;
-        Some(self.ran(|counts| counts.lines.get(&line).copied().unwrap_or(0)))
+        let mut ran = self.ran(|counts| counts.lines.get(&line).copied().unwrap_or(0));
+        ran.is_unknown |= ran.times == 0 && self.all.skewed.contains(&line);
+        Some(ran)
     }
 
     fn function(&self, name: &str) -> Option<Executed> {
@@ -237,6 +239,7 @@ mod tests {
         LineCounts {
             lines: lines.iter().copied().collect(),
             functions: functions.into_iter().map(function).collect(),
+            ..LineCounts::default()
         }
     }
 

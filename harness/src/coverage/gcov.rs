@@ -1,7 +1,7 @@
 //! Turns counters into counts of lines with gcov(1), which reads gcc's notes of the control flow
 //! graph.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -16,6 +16,9 @@ use crate::{Error, Result};
 pub struct LineCounts {
     /// The count of each line that has code.
     pub lines: BTreeMap<u32, u64>,
+    /// Lines of which a part has no count. gcov derives counts from others, and these were read while
+    /// the guest ran, so the result can be negative.
+    pub skewed: BTreeSet<u32>,
     /// The file's functions, by name.
     pub functions: BTreeMap<String, Function>,
 }
@@ -49,13 +52,13 @@ struct ReportFunction {
     name: String,
     start_line: u32,
     end_line: u32,
-    execution_count: u64,
+    execution_count: i64,
 }
 
 #[derive(Debug, Deserialize)]
 struct ReportLine {
     line_number: u32,
-    count: u64,
+    count: i64,
 }
 
 /// The counts of the files `wanted`, from the counters of the object files whose notes are in
@@ -109,11 +112,14 @@ impl LineCounts {
     fn add(&mut self, file: ReportFile) {
         for ReportLine { line_number, count } in file.lines {
             let known = self.lines.entry(line_number).or_default();
-            *known = known.saturating_add(count);
+            match u64::try_from(count) {
+                Ok(count) => *known = known.saturating_add(count),
+                Err(_) => drop(self.skewed.insert(line_number)),
+            }
         }
         for ReportFunction { name, start_line, end_line, execution_count } in file.functions {
             let known = self.functions.entry(name).or_default();
-            let entered = known.entered.saturating_add(execution_count);
+            let entered = known.entered.saturating_add(u64::try_from(execution_count).unwrap_or(0));
             *known = Function { start: start_line, end: end_line, entered };
         }
     }
@@ -123,6 +129,20 @@ impl LineCounts {
 mod tests {
     use super::super::Counters;
     use super::*;
+
+    /// Seen after ten trials of a loaded guest: `"count": -1`.
+    #[test]
+    fn a_negative_count_is_no_count() {
+        let report = r#"{"files": [{"file": "mm/a.c", "functions": [
+            {"name": "f", "start_line": 1, "end_line": 9, "execution_count": -1}], "lines": [
+            {"line_number": 2, "count": -1}, {"line_number": 3, "count": -1}, {"line_number": 3, "count": 4}]}]}"#;
+        let report: Report = serde_json::from_str(report).unwrap();
+        let mut counts = LineCounts::default();
+        report.files.into_iter().for_each(|file| counts.add(file));
+        assert_eq!(counts.lines, BTreeMap::from([(2, 0), (3, 4)]));
+        assert_eq!(counts.skewed, BTreeSet::from([2, 3]));
+        assert_eq!(counts.functions["f"].entered, 0);
+    }
 
     const PROGRAM: &str = r"
 static inline int half(int n)

@@ -85,7 +85,8 @@ pub struct Executed {
     /// The part of `times` that was counted while an operation of this kind was in progress.
     /// Several operations may be in progress at once.
     pub during: BTreeMap<String, u64>,
-    /// It may have run in a counted trial that panicked or hung, whose last counts are lost.
+    /// It may have run: in a counted trial that panicked or hung, whose last counts are lost, or while
+    /// the counters were read, which then contradict each other.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_unknown: bool,
 }

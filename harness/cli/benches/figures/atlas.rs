@@ -19,12 +19,12 @@ const SCENARIOS: [&str; 13] = [
     "block-against-cpu",
     "cpu-into-offline",
     "dimm-and-cpu",
-    "failing-allocations",
     "failing-callbacks",
     "many-dimms",
     "memoryless-node",
     "pmem-against-cpu",
     "random-soup",
+    "refused-unplug",
     "suspend-against-pmem",
     "virtio-mem-against-cpus",
 ];

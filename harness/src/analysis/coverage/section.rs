@@ -92,6 +92,9 @@ fn known(coverage: &Coverage) -> &'static str {
 /// Why it is not known of some lines whether they ran.
 fn cut(coverage: &Coverage) -> String {
     let Sides { before, after } = coverage.cut;
+    if before + after == 0 {
+        return "the guest ran while its counters were read, and they contradict each other".into();
+    }
     format!("{before} + {after} counted trials panicked or hung: what ran last in them is lost")
 }
 
