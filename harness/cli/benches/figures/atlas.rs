@@ -78,7 +78,7 @@ pub(crate) fn forecast_false(root: &Path) -> Result<Vec<f64>, String> {
     let forecasts = result["lock_order"]["forecast"].as_array().cloned().unwrap_or_default();
     let of_patch = forecasts.iter().filter(|one| one["side"] == "after" && one["new"] == true);
     let of_patch = of_patch.inspect(|one| eprintln!("{}", one["locks"]));
-    Ok(vec![of_patch.map(|_| 1.0).sum()])
+    Ok(vec![of_patch.fold(0.0, |all, _| all + 1.0)])
 }
 
 /// The share of trials in a hundred that lockdep watched to the end, of the scenarios that read and
