@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use hotplug_side::Side;
 
+use super::graph::passes;
 use super::union::Union;
 
 /// The most frames between a function and the lock that it takes, such as `get_online_mems` and
@@ -38,10 +39,7 @@ pub fn conjectures(
     let paths = |pick: &dyn Fn((u32, u32)) -> bool| {
         let all = union.edges().map(|(ends, _)| ends).filter(|ends| pick(*ends));
         let all = all.map(|ends| (ends, union.path(ends, side)));
-        let is_unchanged = |path: &[String]| {
-            !path.iter().any(|frame| split(frame).is_some_and(|(name, _)| changed.contains(name)))
-        };
-        all.filter(|(_, path)| !path.is_empty() && is_unchanged(path)).collect::<Vec<_>>()
+        all.filter(|(_, path)| !path.is_empty() && !passes(path, changed)).collect::<Vec<_>>()
     };
     let outside = paths(&|(from, to)| to == first && from != second);
     let inside = paths(&|(from, to)| from == second && to != first);

@@ -388,7 +388,6 @@ impl<'a> Graph<'a> {
 
     fn tell(&self, way: &Way, facts: &[Fact]) -> Forecast {
         let name = |place: u32| self.union.name(place);
-        let trials = self.union.trials(self.side);
         let steps = Self::steps(way)
             .into_iter()
             .filter_map(|(from, to)| {
@@ -398,7 +397,7 @@ impl<'a> Graph<'a> {
                     from: name(from),
                     to: name(to),
                     how: edge.how().to_string(),
-                    seen: if edge.shown.boot { trials } else { self.union.seen(self.side, &edge.shown) },
+                    seen: self.union.seen(self.side, &edge.shown),
                     new: !sides.of(self.side.other()).shown.ever(),
                     example: self.union.example(self.side, &edge.shown),
                     path: self.union.path((from, to), self.side).to_vec(),

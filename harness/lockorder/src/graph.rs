@@ -261,10 +261,9 @@ impl LockOrder {
     /// its own, and no context of a class.
     #[must_use]
     pub fn outside(&self, functions: &BTreeSet<String>) -> Self {
-        let is_inside = |frame: &String| functions.contains(frame.split('+').next().unwrap_or_default());
         let is_outside = |edge: &Edge| {
             let path = self.path(edge);
-            !path.is_empty() && !path.iter().any(is_inside)
+            !path.is_empty() && !passes(&path, functions)
         };
         let edges = self.edges.iter().enumerate().filter(|(_, edge)| is_outside(edge));
         let mut part = self.part(&edges.map(|(place, _)| place).collect::<Vec<usize>>(), &[]);
@@ -273,6 +272,16 @@ impl LockOrder {
         }
         part
     }
+}
+
+/// The function of a frame such as `store_enabled+0x101/0x97a`.
+pub fn function_of(frame: &str) -> &str {
+    frame.split('+').next().unwrap_or(frame)
+}
+
+/// Whether a call path has a frame in one of these functions.
+pub fn passes(path: &[String], functions: &BTreeSet<String>) -> bool {
+    path.iter().any(|frame| functions.contains(function_of(frame)))
 }
 
 /// Values of which each is stored once.

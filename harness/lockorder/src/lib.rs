@@ -24,7 +24,7 @@ mod union;
 pub use conjecture::{Conjecture, conjectures};
 pub use decode::{Dump, MalformedDump, read};
 pub use forecast::{Danger, Forecast, PathStep, forecast};
-pub use graph::{Edge, How, Irq, LockClass, LockOrder, Node, Usage};
+pub use graph::{Edge, How, Irq, LockClass, LockOrder, Node, Usage, function_of, passes};
 pub use known::Known;
 pub use layout::{Layout, LayoutError};
 pub use union::{Shown, SideEdge, SideUsage, TrialSet, Union};

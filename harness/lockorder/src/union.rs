@@ -316,9 +316,9 @@ impl Union {
         u32::try_from(self.sides.of(side).own()).unwrap_or(u32::MAX)
     }
 
-    /// The number of the run's trials that showed something.
+    /// The number of the run's trials that showed something; all of them if their boot showed it.
     pub fn seen(&self, side: Side, shown: &Shown) -> u32 {
-        shown.trials.below(self.sides.of(side).own())
+        if shown.boot { self.trials(side) } else { shown.trials.below(self.sides.of(side).own()) }
     }
 
     /// The number of trials of a side that were not blind: they are evidence of absence.

@@ -89,11 +89,6 @@ impl KnownGuest {
         format!("{PREFIX}{}", self.name)
     }
 
-    /// The scenario of its last trial; empty for the boot of a checkpoint.
-    pub fn scenario(&self) -> &str {
-        &self.work.scenario
-    }
-
     /// What it did, one scenario for each of its trials. Fails with a user error if this version of
     /// hotplug reads scenarios differently.
     pub(crate) fn work(&self) -> Result<Vec<Scenario>> {
@@ -285,16 +280,14 @@ pub fn add_run(cache: &Cache, folder: &Path, run: &Run) -> Result<()> {
     Ok(())
 }
 
-/// Adds the guests of another machine's atlas of the same kernel. Returns the atlas.
-pub fn merge(cache: &Cache, other: &Atlas) -> Result<Atlas> {
+/// Adds the guests of another machine's atlas of the same kernel.
+pub fn merge(cache: &Cache, other: &Atlas) -> Result<()> {
     let Atlas { image_hash, release, .. } = other.clone();
     let mut open = Open::new(cache, &KernelNote { release, image_hash, ..KernelNote::default() })?;
     for guest in &other.guests {
         open.add(guest.name.clone(), &guest.order, || Ok(guest.work.clone()))?;
     }
-    let atlas = open.atlas.clone();
-    open.close()?;
-    Ok(atlas)
+    open.close()
 }
 
 #[cfg(test)]

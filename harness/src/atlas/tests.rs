@@ -63,9 +63,9 @@ fn an_atlas_of_another_machine_is_merged() {
     add(&there, "aa", "two/before-000", &[("a", "b")]);
     add(&there, "aa", "two/before-001", &[("b", "a")]);
     let other = Atlas::load(&there, "aa").unwrap().unwrap().unwrap();
-    let merged = merge(&here, &other).unwrap();
+    merge(&here, &other).unwrap();
+    let merged = Atlas::load(&here, "aa").unwrap().unwrap().unwrap();
     assert_eq!(names(&merged), ["one/before-000", "two/before-001"]);
-    assert_eq!(Atlas::load(&here, "aa").unwrap(), Ok(Some(merged)));
 }
 
 #[test]

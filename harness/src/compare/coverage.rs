@@ -174,9 +174,18 @@ impl Coverage {
         left_out.chain(self.places(|ran| ran.times == 0 && !ran.is_unknown)).collect()
     }
 
-    /// The changed lines that may have run in a trial that panicked or hung.
+    /// The changed lines of which it is not known whether they ran.
     pub fn maybe_reached(&self) -> Vec<String> {
         self.places(|ran| ran.is_unknown)
+    }
+
+    /// Why that is not known of some lines, in words.
+    pub fn why_unknown(&self) -> &'static str {
+        if self.cut == Sides::default() {
+            "the counters were read while the guest ran, and contradict each other"
+        } else {
+            "counted trials panicked or hung"
+        }
     }
 
     /// The changed lines of which this holds.
@@ -201,7 +210,8 @@ impl Coverage {
         match (missed.as_slice(), unknown.as_slice()) {
             ([], []) => Weight::Nothing,
             ([], unknown) => Weight::Unproven(format!(
-                "not known whether they ran, as counted trials panicked or hung: {}",
+                "not known whether they ran, as {}: {}",
+                self.why_unknown(),
                 unknown.join(", ")
             )),
             (missed, _) => Weight::Unproven(format!("not reached: {}", missed.join(", "))),
@@ -277,6 +287,13 @@ mod tests {
         Coverage { none: None, trials: Sides { before: 1, after: 1 }, cut: Sides::default(), files }
     }
 
+    #[test]
+    fn counters_that_contradict_each_other_are_no_panic() {
+        let reason = "not known whether they ran, as the counters were read while the guest ran, and contradict each other: mm/a.c:10";
+        let weighed = weighed(&of(vec![with(0, true)]), Verdict::Unchanged);
+        assert_eq!(weighed, (Verdict::Inconclusive, reason.to_owned()));
+    }
+
     fn weighed(coverage: &Coverage, verdict: Verdict) -> (Verdict, String) {
         let mut judgement =
             Judgement { verdict: Some(verdict), reason: "0 new".into(), ..Judgement::default() };
@@ -321,7 +338,7 @@ mod tests {
 
     #[test]
     fn what_a_panic_took_along_is_not_known() {
-        let cut = of(vec![with(0, true)]);
+        let cut = Coverage { cut: Sides { before: 0, after: 1 }, ..of(vec![with(0, true)]) };
         assert!(cut.not_reached().is_empty() && cut.lacks(Side::After));
         assert_eq!(cut.maybe_reached(), ["mm/a.c:10"]);
         let reason = "not known whether they ran, as counted trials panicked or hung: mm/a.c:10";

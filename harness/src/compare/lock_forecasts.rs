@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use hotplug_lockorder::{Conjecture, Danger, Forecast, LockOrder, PathStep, Union, conjectures, forecast};
+use hotplug_lockorder::{
+    Conjecture, Danger, Forecast, LockOrder, PathStep, Union, conjectures, forecast, passes,
+};
 use hotplug_side::{Side, Sides};
 
 use crate::unavailable::Unavailable;
@@ -52,11 +54,8 @@ pub(super) fn forecasts(own: &Union, elsewhere: &Elsewhere, added: &[(u32, u32)]
     all.extend(forecast(own, Side::Before));
     let added: BTreeSet<_> = added.iter().map(|(from, to)| (union.name(*from), union.name(*to))).collect();
     let is_by_patch = |step: &PathStep| {
-        let is_changed = |frame: &String| {
-            let name = frame.split('+').next().unwrap_or_default();
-            elsewhere.changed.as_ref().is_some_and(|changed| changed.contains(name))
-        };
-        added.contains(&(step.from.clone(), step.to.clone())) || step.path.iter().any(is_changed)
+        let is_changed = elsewhere.changed.as_ref().is_some_and(|changed| passes(&step.path, changed));
+        is_changed || added.contains(&(step.from.clone(), step.to.clone()))
     };
     all.sort_by_key(|one| match (one.side, one.new) {
         (Side::After, true) => u8::from(!one.steps.iter().any(|step| step.new && is_by_patch(step))),
@@ -95,7 +94,7 @@ fn conjectured(
             from: union.name(second),
             to: union.name(first),
             how: is.how().to_string(),
-            seen: if is.shown.boot { union.trials(Side::After) } else { union.seen(Side::After, &is.shown) },
+            seen: union.seen(Side::After, &is.shown),
             new: true,
             example: union.example(Side::After, &is.shown),
             path: union.path((second, first), Side::After).to_vec(),

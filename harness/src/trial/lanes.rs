@@ -148,7 +148,7 @@ impl<'a> Lanes<'a> {
         let (outcome, mismatches) =
             match missed.map(str::to_owned).or_else(|| self.pointless(operation, expect)) {
                 Some(why) => (OperationOutcome::Skipped { why }, Vec::new()),
-                None => perform(self.bench, operation, &reached).await?,
+                None => perform(self.bench, operation, limit, &reached).await?,
             };
         {
             let (operations, all) = &mut *self.log.lock();

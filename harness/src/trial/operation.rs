@@ -80,13 +80,14 @@ impl End {
     }
 }
 
-/// Performs one operation and checks the guest's accounts. `reached` is called for each phase.
+/// Performs one operation, which counts as hung after `limit`, and checks the guest's accounts.
+/// `reached` is called for each phase.
 pub(super) async fn perform(
     bench: Bench<'_>,
     operation: &Operation,
+    limit: Duration,
     reached: &(dyn Fn(Phase) + Sync),
 ) -> Result<(OperationOutcome, Vec<Mismatch>)> {
-    let limit = bench.limit(operation);
     let account = account(bench.scenario, operation);
     if let Some(account) = account {
         bench.ledger.begin(account);

@@ -29,13 +29,16 @@ const SCENARIOS: [&str; 13] = [
     "virtio-mem-against-cpus",
 ];
 
-/// Runs a comparison of these scenarios. Returns its result.
-fn compared(root: &Path, args: &[&str]) -> Result<serde_json::Value, String> {
+/// The comparisons of the atlas of 6.1.
+const OF_6_1: [&str; 4] = ["--source", "linux-source-6.1", "--trials", "4"];
+
+/// Runs a comparison in these scenarios, with the masks of the findings. Returns its result.
+fn compared(root: &Path, scenarios: &[&str], args: &[&str]) -> Result<serde_json::Value, String> {
     let results = tempfile::tempdir().map_err(|e| e.to_string())?;
     let mut command = hotplug(root);
-    command.args(["compare", "--source", "linux-source-6.1", "--narrow", "--trials", "4", "--seed", "1"]);
+    command.args(["compare", "--narrow", "--seed", "1"]);
     command.args(["--no-control", "--no-coverage", "--no-reach", "--no-latency", "--anyway"]).args(args);
-    for name in SCENARIOS {
+    for name in scenarios {
         command.args(["--scenario", name]);
     }
     let known = root.join("guest-images/patches/masks/known.toml");
@@ -48,7 +51,7 @@ fn compared(root: &Path, args: &[&str]) -> Result<serde_json::Value, String> {
 /// deadlocks. The memory that this took is printed.
 pub(crate) fn search_seconds(root: &Path) -> Result<Vec<f64>, String> {
     let wrong = |error: hotplug::Error| error.in_one_line();
-    let result = compared(root, &["--same"])?;
+    let result = compared(root, &SCENARIOS, &[&OF_6_1[..], &["--same"]].concat())?;
     let hash = result["run"]["kernels"]["before"]["image_hash"].as_str().unwrap_or_default().to_owned();
     let cache = Cache::open(Cache::default_path().map_err(wrong)?).map_err(wrong)?;
     let mut all = Vec::new();
@@ -74,7 +77,8 @@ pub(crate) fn search_seconds(root: &Path) -> Result<Vec<f64>, String> {
 /// their order, in 13 scenarios, with the atlas of the unpatched kernel.
 pub(crate) fn forecast_false(root: &Path) -> Result<Vec<f64>, String> {
     let patch = root.join("guest-images/patches/known-bugs/clean-lock-refactoring.patch");
-    let result = compared(root, &[patch.to_str().ok_or("the path is no text")?])?;
+    let result =
+        compared(root, &SCENARIOS, &[&OF_6_1[..], &[patch.to_str().ok_or("the path is no text")?]].concat())?;
     let forecasts = result["lock_order"]["forecast"].as_array().cloned().unwrap_or_default();
     let of_patch = forecasts.iter().filter(|one| one["side"] == "after" && one["new"] == true);
     let of_patch = of_patch.inspect(|one| eprintln!("{}", one["locks"]));
@@ -98,17 +102,11 @@ pub(crate) fn armed_share_masked(root: &Path) -> Result<Vec<f64>, String> {
             let output = fetch.output().map_err(|e| e.to_string())?;
             String::from_utf8_lossy(&output.stdout).trim().clone_into(&mut source);
         }
-        let results = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let mut command = hotplug(root);
-        command.args(["compare", "--same", "--source", &source, "--narrow", "--trials", "8", "--no-atlas"]);
-        command.args(["--no-control", "--no-coverage", "--no-reach", "--no-latency"]);
-        for scenario in ["attributes-of-cpus", "attributes-of-memory"] {
-            command.args(["--scenario", scenario]);
-        }
-        let known = root.join("guest-images/patches/masks/known.toml");
-        command.arg("--known").arg(known).arg("--results").arg(results.path());
-        command.stdout(Stdio::null()).status().map_err(|e| e.to_string())?;
-        let result = parsed(&only(results.path())?.join("result.json"))?;
+        let result = compared(
+            root,
+            &["attributes-of-cpus", "attributes-of-memory"],
+            &["--same", "--source", &source, "--trials", "8", "--no-atlas"],
+        )?;
         let sum = |name: &str| -> f64 {
             ["before", "after"].iter().filter_map(|side| result["trials"][side][name].as_f64()).sum()
         };

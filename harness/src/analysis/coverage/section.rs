@@ -92,10 +92,10 @@ fn known(coverage: &Coverage) -> &'static str {
 /// Why it is not known of some lines whether they ran.
 fn cut(coverage: &Coverage) -> String {
     let Sides { before, after } = coverage.cut;
-    if before + after == 0 {
-        return "the guest ran while its counters were read, and they contradict each other".into();
+    match before + after {
+        0 => coverage.why_unknown().to_owned(),
+        _ => format!("{before} + {after} {}: what ran last in them is lost", coverage.why_unknown()),
     }
-    format!("{before} + {after} counted trials panicked or hung: what ran last in them is lost")
 }
 
 /// The full text: each file's functions, then its changed lines.

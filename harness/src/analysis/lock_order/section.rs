@@ -6,7 +6,7 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hotplug_lockorder::{Danger, Forecast, Union};
+use hotplug_lockorder::{Danger, Forecast, Union, function_of};
 use hotplug_side::{Side, Sides};
 
 use maud::{Markup, html};
@@ -307,7 +307,7 @@ const TAKING: [&str; 12] = [
 
 /// A call path, caller first, without the functions that only take a lock.
 fn path(frames: &[String]) -> String {
-    let names = frames.iter().map(|frame| frame.split('+').next().unwrap_or_default());
+    let names = frames.iter().map(|frame| function_of(frame));
     let mut names: Vec<&str> = names.skip_while(|name| TAKING.contains(name)).take(7).collect();
     names.reverse();
     if names.is_empty() {
