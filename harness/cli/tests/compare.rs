@@ -170,6 +170,31 @@ fn a_guest_that_hangs_before_the_agent_answers_is_called_hung() {
 }
 
 #[test]
+fn nightly_a_guest_that_never_leaves_its_firmware_says_nothing_about_the_kernel() {
+    let run = Run::new();
+    // SeaBIOS waits a minute for a key that chooses what to boot. Nothing hangs by itself at will:
+    // the wait for a CPU that was plugged at the wrong moment is one of a hundred boots.
+    let menu = "exec qemu-system-x86_64 \"$@\" -boot menu=on,splash-time=65000";
+    let qemu = run.qemu_but("*-kernel*", menu);
+    let scenario = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios/boot.toml");
+    let mut command = run.compare();
+    command
+        .env("HOTPLUG_QEMU", qemu)
+        .env("HOTPLUG_TIME_SCALE", "0.1")
+        .arg("--scenario")
+        .arg(scenario)
+        .args(["--accel", "tcg", "--same", "--trials", "1"]);
+    command.assert().code(4);
+    let trial = run.trial("after-000");
+    assert_eq!(trial["outcome"], "infrastructure", "{trial:#}");
+    let why = trial["why"].as_str().unwrap();
+    assert!(why.contains("the firmware, at 0x") && why.ends_with("did not start the kernel"), "{why}");
+    let state = std::fs::read_to_string(run.folder().join("trials/after-000/qemu-state.log")).unwrap();
+    assert!(state.contains("== info registers -a"), "{state}");
+    run.assert_nothing_left();
+}
+
+#[test]
 fn a_killed_qemu_is_infrastructure_and_its_trial_is_tried_again() {
     let run = Run::new();
     let mut child = run.spawn(run.compare_default().args(["--same", "--trials", "1"]));

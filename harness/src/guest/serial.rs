@@ -80,6 +80,11 @@ impl Serial {
         std::future::pending().await
     }
 
+    /// Whether the console has printed anything.
+    pub fn has_output(&self) -> bool {
+        *self.bytes.borrow() > 0
+    }
+
     /// Waits until the console has printed nothing for `quiet`. Safe to cancel.
     pub async fn silent_for(&self, quiet: std::time::Duration) {
         let mut bytes = self.bytes.clone();

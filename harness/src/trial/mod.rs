@@ -13,6 +13,7 @@ mod diagnosis;
 mod driver;
 mod emulator;
 mod failure;
+mod firmware;
 mod holding;
 mod housekeeping_cpu;
 mod lanes;

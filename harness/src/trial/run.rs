@@ -19,7 +19,7 @@ use super::rest::{self, AtRest, Beginning, Earlier};
 use super::rounds::Guest;
 use super::timing::{Trace, Traced};
 use super::vm::{Cut, Origin, Vm};
-use super::{diagnosis, locks, repro_script};
+use super::{diagnosis, firmware, locks, repro_script};
 use crate::event_log::{Event, EventLog, Stage, Subscription};
 use crate::files::{write_json, write_whole};
 use crate::reach::Callbacks;
@@ -196,10 +196,17 @@ impl Prepared {
                     () = cancel.cancelled() => {}
                     () = event_log.failed() => {}
                 }
-                let diagnosed = match state.cut {
-                    Some(Cut::Hung(_)) if !cancel.is_cancelled() => diagnosis::diagnose(&guest.vm).await,
-                    _ => Ok(()),
-                };
+                let mut diagnosed = Ok(());
+                if let Some(Cut::Hung(what)) = &state.cut
+                    && !cancel.is_cancelled()
+                {
+                    let firmware = firmware::holds(&guest.vm).await;
+                    diagnosed = diagnosis::diagnose(&guest.vm).await;
+                    if let Some(at) = firmware {
+                        let why = format!("{what}: the firmware, at {at}, did not start the kernel");
+                        state.cut = Some(Cut::Broken(why));
+                    }
+                }
                 let may_go_on = round < setup.rounds && collectors.is_empty() && !cancel.is_cancelled();
                 let rested = if may_go_on { rest(&guest, &mut state).await } else { None };
                 let ended = match rested {

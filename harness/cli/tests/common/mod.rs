@@ -145,11 +145,15 @@ impl Run {
 
     /// A program that prints the version of Debian 12's QEMU.
     pub(crate) fn old_qemu(&self) -> PathBuf {
-        let path = self.home.path().join("qemu-old");
+        self.qemu_but("--version", "echo 'QEMU emulator version 7.2.0 (Debian 1:7.2)'")
+    }
+
+    /// A program that runs `instead` if its arguments have `pattern`, and QEMU otherwise. Both are
+    /// parts of a shell script.
+    pub(crate) fn qemu_but(&self, pattern: &str, instead: &str) -> PathBuf {
+        let path = self.home.path().join("another-qemu");
         let real = "exec qemu-system-x86_64 \"$@\"";
-        let text = format!(
-            "#!/bin/sh\ncase \"$1\" in --version) echo 'QEMU emulator version 7.2.0 (Debian 1:7.2)';; *) {real};; esac\n"
-        );
+        let text = format!("#!/bin/sh\ncase \"$*\" in {pattern}) {instead};; *) {real};; esac\n");
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         path
