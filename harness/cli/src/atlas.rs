@@ -98,7 +98,7 @@ fn head(atlas: &Atlas) -> String {
     let mut line =
         format!("{hash}  {}  {edges} dependencies, from {guests} guests", harmless(&atlas.release, 40));
     if atlas.left_out > 0 {
-        let _ = write!(line, "; {} more are left out", atlas.left_out);
+        let _ = write!(line, "; {} more were dropped or left out", atlas.left_out);
     }
     line + "\n"
 }

@@ -18,6 +18,7 @@ use std::time::SystemTime;
 use hotplug_lockorder::{Known, LockOrder};
 use hotplug_side::Side;
 use nix::fcntl::{Flock, FlockArg};
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use work::GuestWork;
@@ -35,7 +36,8 @@ const FORMAT: u32 = 1;
 /// The name of the file.
 const FILE: &str = "atlas.json";
 
-/// The most guests in one atlas. A guest that would be one more is left out.
+/// The most guests in one atlas. Beyond, the guest that shows the least is dropped or left out: most
+/// guests add one or two dependencies that a boot takes by chance.
 const MOST: usize = 512;
 
 /// The beginning of the names of its guests among the examples of a forecast.
@@ -51,7 +53,7 @@ pub struct Atlas {
     pub release: String,
     /// The guests that added something, in the order in which they came.
     pub guests: Vec<KnownGuest>,
-    /// The number of guests that were left out because there were too many.
+    /// The number of guests that were dropped or left out because there were too many.
     #[serde(default)]
     pub left_out: u32,
 }
@@ -185,11 +187,26 @@ impl Atlas {
         self.known().edges()
     }
 
+    /// The oldest of the guests that show the least, among those that are not the only one of their
+    /// scenario.
+    fn least(&self) -> Option<usize> {
+        let mut of_scenario: FxHashMap<&str, u32> = FxHashMap::default();
+        self.guests.iter().for_each(|guest| *of_scenario.entry(&guest.work.scenario).or_default() += 1);
+        let guests = self.guests.iter().enumerate();
+        let others = guests.filter(|(_, guest)| of_scenario[guest.work.scenario.as_str()] > 1);
+        others.min_by_key(|(_, guest)| size(&guest.order)).map(|(place, _)| place)
+    }
+
     fn known(&self) -> Known {
         let mut known = Known::default();
         self.guests.iter().for_each(|guest| known.add(&guest.order));
         known
     }
+}
+
+/// The size of what a guest shows: its dependencies, and then its classes.
+fn size(order: &LockOrder) -> (usize, usize) {
+    (order.edges.len(), order.classes.len())
 }
 
 /// The part of the file that tells its version.
@@ -234,18 +251,25 @@ impl Open {
     }
 
     /// Adds a guest if it shows something new.
-    fn add(&mut self, name: String, order: &LockOrder, work: impl FnOnce() -> Result<Work>) -> Result<()> {
-        let is_full = self.atlas.guests.len() >= MOST;
-        let order = self.known.take(order);
+    fn add(&mut self, name: String, all: &LockOrder, work: impl FnOnce() -> Result<Work>) -> Result<()> {
+        let mut order = self.known.take(all);
         if order.edges.is_empty() && order.classes.is_empty() {
             return Ok(());
         }
         self.is_changed = true;
-        if is_full {
-            self.atlas.left_out = self.atlas.left_out.saturating_add(1);
-            return Ok(());
-        }
         let work = work()?;
+        if self.atlas.guests.len() >= MOST {
+            self.atlas.left_out = self.atlas.left_out.saturating_add(1);
+            let Some(dropped) = self.atlas.least() else { return Ok(()) };
+            let is_first = self.atlas.guests.iter().all(|guest| guest.work.scenario != work.scenario);
+            if !is_first && size(&order) <= size(&self.atlas.guests[dropped].order) {
+                return Ok(());
+            }
+            self.atlas.guests.remove(dropped);
+            // What it alone showed is new again.
+            self.known = self.atlas.known();
+            order = self.known.take(all);
+        }
         self.atlas.guests.push(KnownGuest { name, work, order });
         Ok(())
     }

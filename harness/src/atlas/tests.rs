@@ -93,14 +93,31 @@ fn an_atlas_that_cannot_be_used_is_told_and_begun_anew() {
 }
 
 #[test]
-fn a_full_atlas_counts_what_it_leaves_out() {
+fn a_full_atlas_keeps_what_shows_most() {
     let (_folder, cache) = cache();
     let mut open = Open::new(&cache, &kernel("aa")).unwrap();
-    for guest in 0..=MOST {
-        let edges = [(&*guest.to_string(), "a")];
-        open.add(format!("one/{guest}"), &order(&edges), || Ok(Work::default())).unwrap();
+    let mut add = |name: &str, scenario: &str, edges: &[(&str, &str)]| {
+        let work = Work { scenario: scenario.to_owned(), trials: Vec::new() };
+        open.add(name.to_owned(), &order(edges), || Ok(work)).unwrap();
+        let names = names(&open.atlas);
+        (names.len(), names[0].to_owned(), names.last().copied().unwrap().to_owned(), open.atlas.left_out)
+    };
+    add("boot", "", &[("boot", "a")]);
+    for guest in 1..MOST {
+        add(&format!("soup/{guest}"), "soup", &[(&guest.to_string(), "a")]);
     }
+    let told = |last: &str, left_out| (MOST, "boot".to_owned(), last.to_owned(), left_out);
+    // One more chance dependency is left out. What shows more, or is of another scenario, is not.
+    let last = format!("soup/{}", MOST - 1);
+    assert_eq!(add("soup/more", "soup", &[("more", "a")]), told(&last, 1));
+    assert_eq!(add("soup/two", "soup", &[("b", "c"), ("c", "d")]), told("soup/two", 2));
+    assert_eq!(add("suspend/1", "suspend", &[("e", "f")]), told("suspend/1", 3));
+    assert_eq!(add("suspend/2", "suspend", &[("f", "g")]), told("suspend/1", 4));
+    // What only the dropped guests showed is new again.
+    assert_eq!(add("soup/again", "soup", &[("1", "a"), ("2", "a")]), told("soup/again", 5));
     open.close().unwrap();
     let atlas = Atlas::load(&cache, "aa").unwrap().unwrap().unwrap();
-    assert_eq!((atlas.guests.len(), atlas.left_out), (MOST, 1));
+    assert_eq!((atlas.guests.len(), atlas.left_out), (MOST, 5));
+    assert_eq!(names(&atlas)[..2], ["boot", "soup/4"]);
+    assert_eq!(atlas.guests.last().unwrap().order.edges.len(), 2);
 }
