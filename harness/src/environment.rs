@@ -213,7 +213,7 @@ impl HostEnv {
             kernels: Sides { before: Sealed::copy_of(images.before)?, after: Sealed::copy_of(images.after)? },
             vmlinux: Sides { before: kernels.before.vmlinux.clone(), after: kernels.after.vmlinux.clone() },
             on_disk: OnDisk::new(images, initramfs, modules)?,
-            identity: Identity::choose(accelerator)?,
+            identity: Identity::choose()?,
             sandbox,
             qemu: self.qemu.clone(),
             accelerator,

@@ -36,7 +36,7 @@ use crate::{Error, Result};
 const PATIENCE: u32 = 10;
 
 /// The device of KVM.
-const DEVICE: &str = "/dev/kvm";
+pub const KVM_DEVICE: &str = "/dev/kvm";
 
 /// The component that executes a guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,7 +186,7 @@ pub async fn find_accelerator(
     cancel: &CancellationToken,
 ) -> Result<Acceleration> {
     let AcceleratorRequest { choice, anew } = asked;
-    let known = Known::of(qemu, Path::new(DEVICE), cache);
+    let known = Known::of(qemu, Path::new(KVM_DEVICE), cache);
     let kept = known.as_ref().filter(|_| !anew).and_then(Known::answers);
     if let Some(answer) = kept.as_ref().and_then(|answers| answers.settle(choice, kernel.is_some())) {
         return Ok(answer);
@@ -268,7 +268,7 @@ async fn try_kvm(
     limit: Duration,
     cancel: &CancellationToken,
 ) -> Result<Result<Duration, String>> {
-    if let Err(why) = device_opens(Path::new(DEVICE)) {
+    if let Err(why) = device_opens(Path::new(KVM_DEVICE)) {
         return Ok(Err(why));
     }
     let outcome = probe::boot(qemu, Accelerator::Kvm, Boot::Sector, limit, cancel).await?;
@@ -303,19 +303,19 @@ fn judge_kvm(kvm: &ProbeOutcome, tcg: &ProbeOutcome) -> Result<Duration, String>
     match kvm {
         ProbeOutcome::Answered { after, work } => match tcg {
             ProbeOutcome::Answered { work: tcg_work, .. } if *work > *tcg_work * 2 + NOISE => Err(format!(
-                "{DEVICE} works, but {:.0} times slower than TCG",
+                "{KVM_DEVICE} works, but {:.0} times slower than TCG",
                 work.div_duration_f64(*tcg_work)
             )),
             _ => Ok(*after),
         },
         ProbeOutcome::Silent { reached: Some(Stage::LongMode), limit } => {
-            Err(format!("{DEVICE} opens, but a guest crawls: no answer within {} s", limit.as_secs()))
+            Err(format!("{KVM_DEVICE} opens, but a guest crawls: no answer within {} s", limit.as_secs()))
         }
         ProbeOutcome::Silent { limit, .. } => {
-            Err(format!("{DEVICE} opens, but no guest answers within {} s", limit.as_secs()))
+            Err(format!("{KVM_DEVICE} opens, but no guest answers within {} s", limit.as_secs()))
         }
         ProbeOutcome::Ended { how } => {
-            Err(format!("{DEVICE} opens, but QEMU ends: {}", how.lines().next().unwrap_or_default()))
+            Err(format!("{KVM_DEVICE} opens, but QEMU ends: {}", how.lines().next().unwrap_or_default()))
         }
     }
 }

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use accelerator::{Acceleration, Accelerator, AcceleratorRequest, Choice, find_accelerator};
+pub use accelerator::{Acceleration, Accelerator, AcceleratorRequest, Choice, KVM_DEVICE, find_accelerator};
 pub use fetch::fetch;
 pub use install::{InstallPlan, Rights, plan};
 pub use machine::ByteCount;

@@ -19,7 +19,7 @@ use super::outcome::TrialRecord;
 use crate::event_log::{Event, Stage, Stamped};
 use crate::guest::{TYPED, TYPED_EVERY};
 use crate::program_files;
-use crate::vmm::{Inherited, LaunchMode, LaunchOptions, command_line, shell_word, shell_words};
+use crate::vmm::{Inherited, LaunchMode, LaunchOptions, command_line, shell_word, shell_words, with_own_kvm};
 use crate::{Result, scenario};
 
 /// The files of the kernels and the initramfs, which scripts name.
@@ -314,7 +314,8 @@ fn script(context: &TrialContext, record: &TrialRecord, steps: &[(u64, Step)]) -
 /// QEMU's command line for a cold boot, with sockets and files by name.
 fn qemu(context: &TrialContext) -> String {
     let alone = LaunchOptions { gdb: false, ..context.launch_options(LaunchMode::Cold) };
-    let mut text = shell_words(&context.qemu.path, &command_line(&context.scenario, alone));
+    let arguments = with_own_kvm(command_line(&context.scenario, alone));
+    let mut text = shell_words(&context.qemu.path, &arguments);
     for (name, file) in [("kernel", Inherited::Kernel), ("initramfs", Inherited::Initrd)] {
         text = text.replace(&file.path(), &format!("\"${name}\""));
     }

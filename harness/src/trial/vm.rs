@@ -14,6 +14,7 @@ use super::checkpoint::Checkpoint;
 use crate::bytes::Bytes;
 use crate::event_log::{Ending, Event, EventLog, Stage};
 use crate::guest::{Agent, Kmsg, Serial};
+use crate::host::{Accelerator, KVM_DEVICE};
 use crate::limits::limits;
 use crate::output::Output;
 use crate::vmm::gdb::{Gdb, GdbError};
@@ -127,6 +128,10 @@ impl Vm {
         let (_, dimm_file) = context.scenario.dimm_file();
         if dimm_file.0 > 0 {
             files.push((Inherited::DimmFile, Scratch::new(dimm_file)?.handle()?));
+        }
+        if context.accelerator == Accelerator::Kvm {
+            let device = fs_err::File::options().read(true).write(true).open(KVM_DEVICE)?;
+            files.push((Inherited::Kvm, device.into_parts().0.into()));
         }
         let probe = Scratch::new(Bytes(0))?;
         files.push((Inherited::Probe, probe.handle()?));

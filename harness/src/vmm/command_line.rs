@@ -47,6 +47,20 @@ pub enum LaunchMode {
     Restored,
 }
 
+/// KVM by a device that QEMU inherits: the only one in its set 1 of file descriptors.
+const KVM: &str = "kvm,device=/dev/fdset/1";
+
+/// The arguments of a QEMU that opens KVM's device itself.
+pub fn with_own_kvm(mut arguments: Vec<String>) -> Vec<String> {
+    if let Some(set) = arguments.iter().position(|word| word == "-add-fd") {
+        arguments.drain(set..set + 2);
+    }
+    if let Some(accelerator) = arguments.iter_mut().find(|word| *word == KVM) {
+        "kvm".clone_into(accelerator);
+    }
+    arguments
+}
+
 /// The kernel's command line.
 ///
 /// `panic=-1` reboots at once, and `-no-reboot` turns the reboot into an exit. The log buffer holds
@@ -113,7 +127,7 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
         add("-smbios", "type=1,serial=VMware-".into());
     }
     let (accelerator, cpu) = match (boot.accelerator, boot.clock) {
-        (Accelerator::Kvm, _) => ("kvm", "host"),
+        (Accelerator::Kvm, _) => (KVM, "host"),
         (Accelerator::Tcg, Clock::Wall) => {
             ("tcg,thread=multi", if poses { "max,-hypervisor" } else { "max" })
         }
@@ -121,6 +135,9 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
             ("tcg,thread=single", if poses { "max,-hypervisor" } else { "max" })
         }
     };
+    if boot.accelerator == Accelerator::Kvm {
+        add("-add-fd", format!("fd={},set=1", Inherited::Kvm.number()));
+    }
     add("-accel", accelerator.into());
     if boot.clock == Clock::Exact {
         add("-icount", "shift=0,sleep=off".into());
@@ -337,6 +354,18 @@ mod tests {
         let memory = "memory-backend-file,id=ram,size=512M,mem-path=/proc/self/fd/26,share=";
         assert_eq!(only(&template, &restored), [format!("{memory}on")]);
         assert_eq!(only(&restored, &template), [format!("{memory}off"), "-incoming".into(), "defer".into()]);
+    }
+
+    #[test]
+    fn a_qemu_that_inherits_kvm_needs_no_permission_for_it() {
+        let line = words(boot(Accelerator::Kvm, Platform::Qemu, LaunchMode::Cold));
+        let start = ["-machine", "q35", "-add-fd", "fd=31,set=1", "-accel", "kvm,device=/dev/fdset/1"];
+        assert_eq!(line[..6], start);
+        let own = with_own_kvm(line.clone());
+        assert_eq!(own[..5], ["-machine", "q35", "-accel", "kvm", "-cpu"]);
+        assert_eq!(own[4..], line[6..]);
+        let tcg = words(boot(Accelerator::Tcg, Platform::Qemu, LaunchMode::Cold));
+        assert_eq!(with_own_kvm(tcg.clone()), tcg);
     }
 
     #[test]

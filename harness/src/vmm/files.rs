@@ -3,7 +3,8 @@
 //! A guest's sockets, images and memory have no name in any file system. So nothing is left behind
 //! however the harness ends, no other process can open them, QEMU can run as a user without access
 //! to any folder, and every trial has the same command line. If QEMU needs a path, it opens the
-//! file below `/proc/self/fd`, where each open file description has an offset of its own.
+//! file below `/proc/self/fd`, where each open file description has an offset of its own. That checks
+//! the permissions again, so KVM's device is in a set of descriptors (`-add-fd`), which QEMU duplicates.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -44,6 +45,8 @@ pub enum Inherited {
     Probe,
     /// The gdbstub's socket.
     Gdb,
+    /// KVM's device, which the user that QEMU runs as may not open.
+    Kvm,
 }
 
 impl Inherited {

@@ -2,7 +2,6 @@
 
 use nix::unistd::{Gid, Uid, User};
 
-use crate::host::Accelerator;
 use crate::{Error, Result};
 
 /// The user and the group that QEMU runs as.
@@ -13,9 +12,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Chooses the caller's own user, or `nobody` if the caller is root. The group of `nobody` is
-    /// that of `/dev/kvm` with KVM.
-    pub fn choose(accelerator: Accelerator) -> Result<Self> {
+    /// Chooses the caller's own user, or `nobody` if the caller is root.
+    pub fn choose() -> Result<Self> {
         if !Uid::effective().is_root() {
             return Ok(Self { drop_to: None });
         }
@@ -23,14 +21,7 @@ impl Identity {
         let nobody = nobody.ok_or_else(|| {
             Error::infrastructure("there is no user `nobody` to run QEMU as").help("run as an ordinary user")
         })?;
-        let gid = match accelerator {
-            Accelerator::Tcg => nobody.gid,
-            Accelerator::Kvm => {
-                use std::os::unix::fs::MetadataExt;
-                Gid::from_raw(fs_err::metadata("/dev/kvm")?.gid())
-            }
-        };
-        Ok(Self { drop_to: Some((nobody.uid, gid)) })
+        Ok(Self { drop_to: Some((nobody.uid, nobody.gid)) })
     }
 
     /// Makes `command` run as this identity. Supplementary groups are dropped too (std's

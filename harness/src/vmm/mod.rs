@@ -12,7 +12,7 @@ pub mod qmp;
 mod sandbox;
 mod vcpus;
 
-pub use command_line::{LaunchMode, LaunchOptions, command_line, shell_word, shell_words};
+pub use command_line::{LaunchMode, LaunchOptions, command_line, shell_word, shell_words, with_own_kvm};
 pub use event::{AcknowledgedRequest, AcknowledgedSlot, AcknowledgedStatus, Acknowledgement, VmmEvent};
 pub use files::{Inherited, Scratch, Sealed};
 pub use identity::Identity;
