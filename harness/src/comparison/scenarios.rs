@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hotplug_side::Sides;
 
 use crate::environment::{self, HostEnv};
-use crate::host::{Accelerator, AcceleratorRequest};
+use crate::host::{Accelerator, AcceleratorRequest, Choice};
 use crate::kernel::Kernel;
 use crate::program_files;
 use crate::record::{Run, ScenarioNote};
@@ -128,13 +128,20 @@ pub(super) fn fit(
     Ok(all)
 }
 
-/// The accelerator that the user and all scenarios ask for. Fails with a user error if they
-/// contradict each other.
+/// The accelerator that the user and all scenarios ask for. A scenario that holds tasks asks for TCG,
+/// unless the user asks for KVM: holds have never worked there (docs/races.md). Fails with a user error
+/// if they contradict each other.
 pub(crate) fn asked<'a>(
     running: &RunningSpec,
-    mut scenarios: impl Iterator<Item = &'a Scenario>,
+    scenarios: impl Iterator<Item = &'a Scenario>,
 ) -> Result<AcceleratorRequest> {
-    scenarios.try_fold(running.accelerator_request(), |asked, one| asked.and(one.machine.accelerator))
+    let mut asked = running.accelerator_request();
+    let mut holds = false;
+    for scenario in scenarios {
+        asked = asked.and(scenario.machine.accelerator)?;
+        holds |= !scenario.holds.is_empty();
+    }
+    if holds && asked.choice == Choice::Auto { asked.and(Some(Accelerator::Tcg)) } else { Ok(asked) }
 }
 
 /// Scenarios that run, with the addresses of the places that they name.
@@ -220,5 +227,25 @@ pub(super) fn planned(notes: &[ScenarioNote], first: u32) -> Option<u32> {
         // The number after the last trial, of a run that may be a part of a larger one.
         [one] => one.trials,
         _ => run.map(|note| note.trials.map(|end| end.saturating_sub(first))).sum(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_that_holds_tasks_asks_for_tcg() {
+        let text = include_str!("../../../scenarios/race.toml");
+        let plain = Scenario::parse("race", text).unwrap();
+        let sweep = "\n[sweep]\nfunctions = [\"offline_pages\"]\nagainst = [\"_cpu_up\"]\n";
+        let held = Scenario::parse("race", &format!("{text}{sweep}")).unwrap();
+        let asked = |accelerator, scenarios: &[&Scenario]| {
+            let running = RunningSpec { accelerator, ..RunningSpec::default() };
+            super::asked(&running, scenarios.iter().copied()).unwrap().choice
+        };
+        assert_eq!(asked(None, &[&plain]), Choice::Auto);
+        assert_eq!(asked(None, &[&plain, &held]), Choice::Tcg);
+        assert_eq!(asked(Some(Choice::Kvm), &[&held]), Choice::Kvm);
     }
 }

@@ -327,7 +327,10 @@ impl<'a> Holder<'a> {
         match (self.gdb.trapped(&all).await?, woke) {
             (Some(vcpu), _) => Ok(Woke::Trapped(vcpu)),
             (None, Some(woke)) => Ok(woke),
-            (None, None) => Err(GdbError::Odd("the machine was stopped without a trap".into())),
+            (None, None) => {
+                let places = self.gdb.places(&all).await?;
+                Err(GdbError::Odd(format!("the machine was stopped without a trap: {places}")))
+            }
         }
     }
 

@@ -215,6 +215,16 @@ impl Gdb {
         Ok(None)
     }
 
+    /// Where these vCPUs are, in words.
+    pub async fn places(&mut self, vcpus: &[Vcpu]) -> Result<String> {
+        let mut all = Vec::new();
+        for vcpu in vcpus {
+            let at = self.registers(*vcpu).await?.program_counter;
+            all.push(format!("vCPU {} at {at:#x}", vcpu.0));
+        }
+        Ok(all.join(", "))
+    }
+
     /// The registers of a vCPU.
     pub async fn registers(&mut self, vcpu: Vcpu) -> Result<Registers> {
         self.select(vcpu).await?;
