@@ -4,6 +4,7 @@
 //! Every text from a guest passes through [`maud`], which escapes it, or is part of a drawing that
 //! is shown as an image, which runs no scripts.
 
+mod diff;
 mod findings;
 mod grid;
 mod lanes;
@@ -24,6 +25,7 @@ use crate::record::{RunResult, Settled};
 use crate::trial::TrialRecord;
 use crate::vmm::shell_word;
 
+pub use diff::Diff;
 pub use findings::Evidence;
 pub use grid::Square;
 pub use of_run::{FILE, html, write};
@@ -46,6 +48,8 @@ pub struct Parts {
     pub shown: Vec<TrialRecord>,
     /// The evidence of each finding, in the same order; `None` if its trial is not available.
     pub evidence: Vec<Option<Evidence>>,
+    /// The patches as they were given.
+    pub diffs: Vec<Diff>,
     /// Earlier runs.
     pub past: ScenarioHistory,
 }
@@ -83,6 +87,7 @@ pub fn page(result: &RunResult, parts: &Parts) -> String {
                 main {
                     section aria-labelledby="findings" { h2 id="findings" { "Findings" } (findings::section(result, &parts.evidence)) }
                     @for conclusion in result.conclusions() { (conclusion.page(&parts.folder)) }
+                    (diff::section(&run.kernels, &parts.diffs))
                     section aria-labelledby="trials" { h2 id="trials" { "Trials" } (grid::section(&result.trials, &parts.squares, &parts.shown)) }
                     (past::section(&parts.past, &run.id))
                     (again(result))
