@@ -67,7 +67,7 @@ impl Console {
             Handed::Gdb { address, vmlinux, source } => {
                 say("gdb", &format!("QEMU's gdbstub is open at {address}; type in another terminal:"));
                 gdb_lines(address, vmlinux, source).iter().for_each(|line| say("", line));
-                say("", "the guest runs until gdb attaches, unless it panicked; Enter here ends it");
+                say("", "Enter here ends the guest; if it panicked, `info threads` shows the CPU");
             }
             Handed::Nothing { why } => say("note", &format!("the guest is not handed over: {why}")),
         }

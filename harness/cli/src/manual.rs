@@ -180,7 +180,7 @@ fn scenario() -> Result<Vec<u8>> {
 fn markdown(roff: &mut Roff, text: &str) {
     let mut words: Vec<clap_mangen::roff::Inline> = Vec::new();
     let mut plain = String::new();
-    let (mut in_title, mut in_code, mut cells) = (false, false, 0);
+    let (mut in_title, mut in_code, mut in_head, mut cells) = (false, false, false, 0);
     for event in Parser::new_ext(text, Options::ENABLE_TABLES) {
         match event {
             Event::Start(Tag::Heading { level, .. }) => in_title = level as usize == 1,
@@ -214,10 +214,11 @@ fn markdown(roff: &mut Roff, text: &str) {
                 plain.clear();
             }
             // The names of the columns say nothing in a list.
-            Event::End(TagEnd::TableHead) => (words, plain, cells) = (Vec::new(), String::new(), 0),
+            Event::Start(Tag::TableHead) => in_head = true,
+            Event::End(TagEnd::TableHead) => (words, plain, in_head) = (Vec::new(), String::new(), false),
             Event::Start(Tag::TableRow) => cells = 0,
             Event::End(TagEnd::TableCell) => {
-                if cells == 0 {
+                if cells == 0 && !in_head {
                     roff.control("TP", []).text([bold(plain.trim())]);
                     words.clear();
                 } else {
@@ -294,5 +295,7 @@ mod tests {
             assert!(there, "{heading}: {text}");
         }
         assert!(text.contains(".nf\n"), "{text}");
+        // The head of a table is no item.
+        assert!(!text.contains("\n\\fBscenario\\fR\n"), "{text}");
     }
 }

@@ -155,8 +155,12 @@ fn shell() -> ProgramRun {
     /// A day for each trial that is looked at.
     const LIMIT_MS: u64 = 24 * 3_600_000;
     let (place, tty) = (format!("{}/{SHELL}", hotplug_protocol::PROGRAMS), GUEST.console);
+    // A serial line does not tell its size.
+    let size = terminal_size::terminal_size().map_or_else(String::new, |(width, height)| {
+        format!("./{BUSYBOX} stty rows {} cols {} -F /dev/{tty}; ", height.0, width.0)
+    });
     let script = format!(
-        "./{BUSYBOX} --install -s {place}; exec ./{BUSYBOX} sh -c 'cd /; exec {BUSYBOX} sh -i' \
+        "{size}./{BUSYBOX} --install -s {place}; exec ./{BUSYBOX} sh -c 'cd /; exec {BUSYBOX} sh -i' \
          </dev/{tty} >/dev/{tty} 2>&1"
     );
     let run = ["./busybox", "sh", "-c", &script].map(str::to_owned).into();

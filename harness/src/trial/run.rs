@@ -305,6 +305,8 @@ async fn use_afterwards(
         state.vmcore = quota.keep(vm, cut).await;
     }
     let Some(hand_over) = &setup.instruments.hand_over else { return Ok(None) };
+    vm.kmsg.output().flush().await?;
+    vm.serial.output().flush().await?;
     let log = guest::kernel_log(&vm.dir)?;
     tokio::select! {
         () = hand_over.give(vm, setup.context, plan.side, cut) => {}

@@ -19,7 +19,7 @@ use hotplug_side::Sides;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
-use super::{duration, host_line, mail, silence_of_guests};
+use super::{duration, host_line, mail, silence_of_guests, vmcores};
 use crate::compare::{Verdict, lacking};
 use crate::record::{RunResult, Settled};
 use crate::trial::TrialRecord;
@@ -83,6 +83,9 @@ pub fn page(result: &RunResult, parts: &Parts) -> String {
                         pre tabindex="0" { (told.console.join("\n")) }
                     }
                     (applied(result))
+                    @if let Some(notes) = &result.vmcores {
+                        pre.copy tabindex="0" { (vmcores::lines(notes, &parts.folder).join("\n")) }
+                    }
                 }
                 main {
                     section aria-labelledby="findings" { h2 id="findings" { "Findings" } (findings::section(result, &parts.evidence)) }
