@@ -17,8 +17,8 @@ pub fn cut(text: &str, width: usize) -> String {
     let kept: String = text.chars().take(width.saturating_sub(1)).collect();
     let next = text.chars().nth(kept.chars().count());
     let end = match kept.rfind(' ') {
-        // The cut is at a blank already.
-        _ if next == Some(' ') => kept.len(),
+        // The cut is at the end of a word already.
+        _ if next.is_some_and(|next| [' ', ',', ';', ':'].contains(&next)) => kept.len(),
         Some(blank) if blank > 0 => blank,
         _ => kept.len(),
     };

@@ -1,5 +1,5 @@
 //! Completions that know the runs, trials, scenarios and known bugs. The shell's script calls this
-//! binary (clap_complete's `env`), which looks at what is there.
+//! binary (`clap_complete::env`), which looks at what is there.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

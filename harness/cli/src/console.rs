@@ -8,6 +8,7 @@ use hotplug::trial::{HandOver, HandOverKind, Handed};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// Ctrl-], with which telnet(1) and virsh(1) leave, too.
 const LEAVE: u8 = 0x1d;
@@ -66,7 +67,9 @@ impl Console {
             }
             Handed::Gdb { address, vmlinux, source } => {
                 say("gdb", &format!("QEMU's gdbstub is open at {address}; type in another terminal:"));
-                gdb_lines(address, vmlinux, source).iter().for_each(|line| say("", line));
+                for line in gdb_lines(address, vmlinux, source) {
+                    say("", &line);
+                }
                 say("", "Enter here ends the guest; if it panicked, `info threads` shows the CPU");
             }
             Handed::Nothing { why } => say("note", &format!("the guest is not handed over: {why}")),
@@ -78,6 +81,10 @@ fn say(label: &str, text: &str) {
     eprintln!("{label:<10}{text}");
 }
 
+/// The commands of the kernel for gdb, once built
+/// (Documentation/process/debugging/gdb-kernel-debugging.rst).
+const SCRIPTS: &str = "vmlinux-gdb.py";
+
 /// The line that starts gdb, and where the kernel's own commands are.
 fn gdb_lines(address: &str, vmlinux: Option<&Path>, source: Option<&Path>) -> Vec<String> {
     let remote = format!("-ex 'target remote {address}'");
@@ -87,8 +94,6 @@ fn gdb_lines(address: &str, vmlinux: Option<&Path>, source: Option<&Path>) -> Ve
             "the kernel was given without a vmlinux, so gdb knows no names".into(),
         ];
     };
-    // Documentation/process/debugging/gdb-kernel-debugging.rst
-    const SCRIPTS: &str = "vmlinux-gdb.py";
     let built =
         [vmlinux.with_file_name(SCRIPTS)].into_iter().chain(source.map(|folder| folder.join(SCRIPTS)));
     let scripts = built.into_iter().find(|file| file.is_file());
@@ -108,17 +113,19 @@ fn gdb_lines(address: &str, vmlinux: Option<&Path>, source: Option<&Path>) -> Ve
     }
 }
 
-/// A user at this process's terminal who gets `wanted`.
-pub(super) fn user(wanted: HandOverKind) -> HandOver {
+/// A user at this process's terminal who gets `wanted`, and the task that prints what the guest
+/// prints: it ends with the hand-over.
+pub(super) fn user(wanted: HandOverKind) -> (HandOver, JoinHandle<()>) {
     let (ours, theirs) = tokio::io::duplex(ROOM);
     let (printed, typed) = split(ours);
     // Reading standard input cannot be cancelled, so the thread is not waited for.
     let (send, keys) = mpsc::channel(16);
     std::thread::spawn(move || read_keys(&send));
     tokio::spawn(pass_keys(keys, typed, wanted));
-    tokio::spawn(print(printed));
+    let printing = tokio::spawn(print(printed));
     let console = Arc::new(Console::default());
-    HandOver::new(wanted, theirs, Box::new(move |handed| console.handle(handed)))
+    let user = HandOver::new(wanted, theirs, Box::new(move |handed| console.handle(handed)));
+    (user, printing)
 }
 
 fn read_keys(send: &mpsc::Sender<Vec<u8>>) {

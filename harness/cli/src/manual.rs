@@ -5,7 +5,7 @@ use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 use hotplug::Result;
-use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
+use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
 /// The manual's source, below the title of each page.
 const MANUAL: &str = "hotplug";
@@ -74,7 +74,7 @@ fn of_command(command: &Command, whole: &Statuses, all: &mut Vec<Page>) -> Resul
     let mut rest = Roff::new();
     let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let own = Statuses::of(command);
-    for note in own.notes(&help) {
+    for note in Statuses::notes(&help) {
         rest.control("SH", ["NOTES"]).text([roman(note)]);
     }
     let examples = examples(&help);
@@ -149,7 +149,7 @@ impl Statuses {
     }
 
     /// The paragraphs that are neither examples nor exit statuses.
-    fn notes(&self, help: &str) -> Vec<String> {
+    fn notes(help: &str) -> Vec<String> {
         let is_note = |text: &String| !text.starts_with("Example") && !Self::is_sentence(text);
         paragraphs(help).into_iter().filter(is_note).collect()
     }
@@ -193,8 +193,8 @@ fn markdown(roff: &mut Roff, text: &str) {
                 in_title = false;
                 (words, plain) = (Vec::new(), String::new());
             }
-            Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(_) | CodeBlockKind::Indented)) => {
-                in_code = true
+            Event::Start(Tag::CodeBlock(_)) => {
+                in_code = true;
             }
             Event::End(TagEnd::CodeBlock) => {
                 let lines: Vec<String> = plain.trim_end().lines().map(str::to_owned).collect();
@@ -214,9 +214,13 @@ fn markdown(roff: &mut Roff, text: &str) {
                 plain.clear();
             }
             // The names of the columns say nothing in a list.
-            Event::Start(Tag::TableHead) => in_head = true,
+            Event::Start(Tag::TableHead) => {
+                in_head = true;
+            }
             Event::End(TagEnd::TableHead) => (words, plain, in_head) = (Vec::new(), String::new(), false),
-            Event::Start(Tag::TableRow) => cells = 0,
+            Event::Start(Tag::TableRow) => {
+                cells = 0;
+            }
             Event::End(TagEnd::TableCell) => {
                 if cells == 0 && !in_head {
                     roff.control("TP", []).text([bold(plain.trim())]);

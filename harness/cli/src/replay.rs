@@ -94,11 +94,12 @@ pub struct ReplayArgs {
 pub async fn run(args: &ReplayArgs, out: &mut dyn Write, cancel: &CancellationToken) -> Result<u8> {
     let wanted = if args.shell { Some(HandOverKind::Shell) } else { args.gdb.then_some(HandOverKind::Gdb) };
     let running = args.how.spec();
+    let (hand_over, printing) = wanted.map(console::user).unzip();
     let spec = ReplaySpec {
         recorded: args.how.at.found(&args.recorded)?,
         times: if wanted.is_some() { 1 } else { args.times },
         running: RunningSpec { vmcores: args.vmcore.unwrap_or(0), ..running },
-        hand_over: wanted.map(console::user),
+        hand_over,
     };
     let cache = args.how.open_cache()?;
     let is_handed_over = wanted.is_some();
@@ -110,7 +111,12 @@ pub async fn run(args: &ReplayArgs, out: &mut dyn Write, cancel: &CancellationTo
                 eprintln!("{label:<10}{text}");
             }
         };
-        with_listener(&cache, &notes, cancel, run).await?
+        let ran = with_listener(&cache, &notes, cancel, run).await;
+        if let Some(printing) = printing {
+            // The screen comes after what the guest printed.
+            let _ = printing.await;
+        }
+        ran?
     } else {
         with_env(&cache, false, cancel, run).await?
     };

@@ -137,8 +137,21 @@ fn repeat(out: &mut String, result: &RunResult) {
 /// stays whole.
 fn broken(words: &[String], width: usize) -> Vec<String> {
     const INDENT: &str = "  ";
+    // An option stays with its value.
+    let is_option = |word: &str| word.starts_with("--");
+    let mut pairs: Vec<String> = Vec::new();
+    for (place, word) in words.iter().enumerate() {
+        let before = place.checked_sub(1).map(|before| &words[before]);
+        match pairs.last_mut() {
+            Some(last) if !is_option(word) && before.is_some_and(|before| is_option(before)) => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => pairs.push(word.clone()),
+        }
+    }
     let mut lines: Vec<String> = Vec::new();
-    for word in words {
+    for word in &pairs {
         match lines.last_mut() {
             // A blank, the word, and ` \\` in case another word follows.
             Some(line) if line.chars().count() + word.chars().count() + 3 <= width => {

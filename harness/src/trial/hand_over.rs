@@ -2,6 +2,7 @@
 //! gdbstub. The trial's own log ends before.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 
 use hotplug_protocol::{Answer, ProgramRun, Request};
 use hotplug_side::Side;
@@ -11,6 +12,7 @@ use tokio::sync::Mutex;
 use super::context::TrialContext;
 use super::vm::{Cut, Vm};
 use crate::arch::GUEST;
+use crate::limits::limits;
 use crate::vmm::qmp::commands::{HumanMonitorCommand, QueryChardev};
 
 /// The program of the shell, by the name of its folder in the guest.
@@ -108,6 +110,7 @@ impl HandOver {
 
     async fn shell(&self, vm: &Vm, terminal: &mut DuplexStream) -> Result<(), String> {
         (self.receiver)(Handed::Shell);
+        let mut attached = pin!(vm.serial.attach(terminal));
         let ended = tokio::select! {
             ended = vm.agent.ask(Request::Run(shell())) => match ended {
                 // All that the shell prints goes to the console, unless it could not begin.
@@ -116,9 +119,11 @@ impl HandOver {
                 Ok(other) => Err(format!("the agent answered {other:?}")),
                 Err(error) => Err(error.to_string()),
             },
-            attached = vm.serial.attach(terminal) => attached.map_err(|error| error.to_string()),
+            attached = &mut attached => attached.map_err(|error| error.to_string()),
             cut = vm.cut() => Err(cut.words()),
         };
+        // Its last words are still on their way.
+        let _ = tokio::time::timeout(limits().calm, attached).await;
         (self.receiver)(Handed::ShellEnded);
         ended
     }

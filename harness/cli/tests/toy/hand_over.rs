@@ -8,8 +8,8 @@ use std::process::Stdio;
 use predicates::prelude::*;
 use serde_json::json;
 
+use crate::only;
 use crate::world::{Edit, Toy, WARNS};
-use crate::{only, read};
 
 /// The kernel panics each time that a DIMM is plugged.
 const PANICS: Edit = Edit {
@@ -31,7 +31,7 @@ fn run_of(edit: Edit) -> (Toy, PathBuf) {
 fn the_first_panics_leave_a_vmcore_and_the_others_a_reason() {
     let toy = Toy::new();
     let patch = toy.patches("patch", &[("panic", PANICS)]);
-    let screen = toy.compare(Some(&patch)).args(["--trials", "4", "--vmcore=2", "--workers", "1"]).assert();
+    let screen = toy.compare(Some(&patch)).args(["--trials", "4", "--vmcore=2"]).assert();
     let screen = String::from_utf8_lossy(&screen.code(1).get_output().stdout).into_owned();
     let result = toy.run.result();
     let all = result["vmcores"].as_array().unwrap();
@@ -96,7 +96,7 @@ fn a_replay_leaves_a_shell_and_what_is_typed_there_is_no_part_of_it() {
     let words = [&["replay", trial, "--shell"][..], &at].concat();
     let (status, out, err) = hand_over(&toy, &words, "uname -a\n");
     assert_eq!(status, Some(0), "{out}{err}");
-    assert!(out.starts_with("guest: uname -a\n"), "{out}");
+    assert!(out.starts_with("guest: uname -a\n"), "{out}{err}");
     assert!(out.contains("came again in 1 of 1"), "{out}");
     assert!(err.contains("shell     the trial is over"), "{err}");
     // The busybox goes with the run, so that its guests are the same again.
@@ -109,13 +109,13 @@ fn a_replay_leaves_a_shell_and_what_is_typed_there_is_no_part_of_it() {
 fn a_panicked_guest_has_no_shell_but_a_gdbstub() {
     let (toy, trial) = run_of(PANICS);
     let trial = trial.to_str().unwrap();
+    let vmlinux = toy.run.json("run.json")["kernels"]["after"]["image"].clone();
+    let vmlinux = vmlinux.as_str().unwrap().replace("bzImage", "vmlinux");
     let (status, out, err) = hand_over(&toy, &["replay", trial, "--shell"], "");
     assert_eq!(status, Some(0), "{out}{err}");
     assert!(err.contains("note      the guest is not handed over: its kernel has ended"), "{err}");
     let (status, out, err) = hand_over(&toy, &["replay", trial, "--gdb"], "\n");
     assert_eq!(status, Some(0), "{out}{err}");
-    let vmlinux = read(&toy.run.folder().join("run.json"))["kernels"]["after"]["image"].clone();
-    let vmlinux = vmlinux.as_str().unwrap().replace("bzImage", "vmlinux");
     let line = format!("  gdb {vmlinux} -ex 'target remote 127.0.0.1:40001'");
     assert!(err.contains(&line), "{line}\n{err}");
     assert!(out.contains("came again in 1 of 1"), "{out}");

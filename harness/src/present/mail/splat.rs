@@ -18,8 +18,7 @@ const CUT: &str = "[...]";
 static PREFIX: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"^\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? ?").expect("a constant"));
 
-/// Modules, the hardware, registers, code bytes, the history of interrupts, and guesses of the
-/// unwinder.
+/// Modules, the hardware, registers, code bytes, and the history of interrupts.
 static NOISE: LazyLock<Regex> = LazyLock::new(|| {
     let kinds = [
         r"^Modules linked in:",
@@ -31,18 +30,23 @@ static NOISE: LazyLock<Regex> = LazyLock::new(|| {
         r"^(?:FS|CS|CR2|DR0|DR3|PKRU): ",
         r"^(?:hard|soft)irqs last",
         r"^irq event stamp:",
-        r"^</?(?:TASK|IRQ|NMI)>",
-        r"^\? ",
         r"^Kernel Offset:",
     ];
     Regex::new(&kinds.join("|")).expect("a constant")
 });
+
+/// Guesses of the unwinder, and the marks of its stacks. Nothing takes their place.
+static GUESS: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"^(?:\? |</?(?:TASK|IRQ|NMI)>)").expect("a constant"));
 
 /// The lines of a report, from the lines that the console printed. Each is cut to `width`.
 pub(super) fn trimmed(console: &str, width: usize) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for line in console.lines() {
         let text = PREFIX.replace(line, "");
+        if GUESS.is_match(text.trim_start()) {
+            continue;
+        }
         if NOISE.is_match(text.trim_start()) {
             if all.last().is_some_and(|last| last != CUT) {
                 all.push(CUT.to_owned());
@@ -79,7 +83,6 @@ mod tests {
             "RIP: 0010:flush+0x1/0x2",
             "[...]",
             "Call Trace:",
-            "[...]",
             " offline_pages+0x1/0x2",
         ];
         assert_eq!(trimmed(log, 75), expected);
