@@ -53,6 +53,7 @@ pub use config::Config;
 pub(crate) use gcov::OPTIONS as COUNTING_OPTIONS;
 pub use gcov::{Counting, Touched};
 pub use package::Package;
+pub(crate) use patch::parse as parse_patch;
 pub use patch::{Single, files as patch_files, split};
 pub(crate) use patch::{changed_files, diffs};
 pub use progress::{BuildEvent, BuildListener, IgnoreBuild};

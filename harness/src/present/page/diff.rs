@@ -5,7 +5,7 @@ use std::path::Path;
 use hotplug_side::Sides;
 use maud::{Markup, html};
 
-use crate::kernel::patch_files;
+use crate::kernel::{parse_patch, patch_files};
 use crate::record::KernelNote;
 use crate::text::harmless;
 use crate::unpack;
@@ -24,8 +24,10 @@ const FOLDER: &str = "patches";
 pub struct Diff {
     /// Its file below the run's folder.
     pub name: String,
-    /// The lines of its diff, the first ones of a long one.
-    pub lines: Vec<String>,
+    /// Whether its text is a diff. One in a mail may be encoded.
+    pub is_readable: bool,
+    /// The lines of its diff, the first ones of a long one, each with the class for its colour.
+    pub lines: Vec<(&'static str, String)>,
     /// The number of its other lines.
     pub more: usize,
     /// The numbers of lines that it adds and removes.
@@ -57,18 +59,32 @@ pub(super) fn kept(run: &Path) -> Vec<Diff> {
 }
 
 impl Diff {
-    /// Of a file, from its first diff on, with at most `room` lines.
+    /// Of a file with the content `text`, with at most `room` lines.
     fn of(name: String, text: &str, room: usize) -> Self {
-        let starts = |line: &&str| line.starts_with("diff --git ") || line.starts_with("--- ");
-        let all: Vec<&str> = text.lines().skip_while(|line| !starts(line)).collect();
-        let count = |sign: char, header: &str| {
-            all.iter().filter(|line| line.starts_with(sign) && !line.starts_with(header)).count()
-        };
-        Self {
-            name,
-            size: (count('+', "+++ "), count('-', "--- ")),
-            more: all.len().saturating_sub(room),
-            lines: all.iter().take(room).map(|line| indented(line)).collect(),
+        let parsed = parse_patch(&name, None, text).ok().flatten();
+        let mut diff = Self { name, is_readable: parsed.is_some(), ..Self::default() };
+        for file in parsed.into_iter().flat_map(|patch| patch.files) {
+            diff.add("file", &file.paths.join(" -> "), room);
+            for line in file.hunks.iter().flat_map(|hunk| hunk.text.lines()) {
+                let class = match line.as_bytes().first() {
+                    Some(b'+') => "added",
+                    Some(b'-') => "removed",
+                    Some(b'@') => "hunk",
+                    _ => "",
+                };
+                diff.size.0 += usize::from(class == "added");
+                diff.size.1 += usize::from(class == "removed");
+                diff.add(class, line, room);
+            }
+        }
+        diff
+    }
+
+    fn add(&mut self, class: &'static str, line: &str, room: usize) {
+        if self.lines.len() < room {
+            self.lines.push((class, indented(line)));
+        } else {
+            self.more += 1;
         }
     }
 }
@@ -76,17 +92,6 @@ impl Diff {
 /// A line of a diff, whose tabs stay tabs.
 fn indented(line: &str) -> String {
     line.split('\t').map(|part| harmless(part, LONGEST)).collect::<Vec<_>>().join("\t")
-}
-
-/// The class of a line, for its colour.
-fn class(line: &str) -> &'static str {
-    match line.as_bytes().first() {
-        _ if ["diff ", "--- ", "+++ ", "index "].iter().any(|start| line.starts_with(start)) => "file",
-        Some(b'+') => "added",
-        Some(b'-') => "removed",
-        Some(b'@') => "hunk",
-        _ => "",
-    }
 }
 
 /// The two kernels, and the diffs.
@@ -111,12 +116,16 @@ pub(super) fn section(kernels: &Sides<KernelNote>, diffs: &[Diff]) -> Markup {
                 }
             }
             @for diff in diffs {
-                details {
-                    summary { "diff of " code { (diff.name) } ": " (diff.size.0) " lines added, " (diff.size.1) " removed" }
-                    pre.diff tabindex="0" {
-                        @for line in &diff.lines { span class=(class(line)) { (line) "\n" } }
+                @if diff.is_readable {
+                    details {
+                        summary { "diff of " code { (diff.name) } ": " (diff.size.0) " lines added, " (diff.size.1) " removed" }
+                        pre.diff tabindex="0" {
+                            @for (class, line) in &diff.lines { span class=(class) { (line) "\n" } }
+                        }
+                        @if diff.more > 0 { p.soft { (diff.more) " more lines in " code { (diff.name) } } }
                     }
-                    @if diff.more > 0 { p.soft { (diff.more) " more lines in " code { (diff.name) } } }
+                } @else {
+                    p.soft { "The diff of " code { (diff.name) } " is encoded, and not shown." }
                 }
             }
         }
@@ -128,18 +137,21 @@ mod tests {
     use super::*;
 
     const MAIL: &str = "Subject: x\n\n- a list\n---\n mm/x.c | 2 +-\n\ndiff --git a/mm/x.c b/mm/x.c\n\
-        --- a/mm/x.c\n+++ b/mm/x.c\n@@ -1,2 +1,2 @@\n-\told\n+\tnew <b>\n same\n";
+        --- a/mm/x.c\n+++ b/mm/x.c\n@@ -1,2 +1,2 @@\n-\told\n+\tnew <b>\n same\n-- \n2.47.3\n";
 
     #[test]
     fn a_diff_begins_after_its_mail_and_its_lines_have_colours() {
         let diff = Diff::of("patches/x.patch".into(), MAIL, 100);
-        assert_eq!((diff.size, diff.more, diff.lines.len()), ((1, 1), 0, 7));
+        assert_eq!((diff.size, diff.more, diff.lines.len()), ((1, 1), 0, 5));
         let page = section(&Sides::default(), &[diff]).into_string();
         assert!(page.contains("<span class=\"removed\">-\told\n</span>"), "{page}");
         assert!(page.contains("<span class=\"added\">+\tnew &lt;b&gt;\n</span>"), "{page}");
-        assert!(page.contains("<span class=\"file\">--- a/mm/x.c\n</span>"), "{page}");
+        assert!(page.contains("<span class=\"file\">mm/x.c\n</span>"), "{page}");
         let cut = Diff::of("patches/x.patch".into(), MAIL, 3);
-        assert_eq!((cut.lines.len(), cut.more), (3, 4));
+        assert_eq!((cut.lines.len(), cut.more), (3, 2));
+        let encoded =
+            section(&Sides::default(), &[Diff::of("patches/x.mbox".into(), "PGI+", 100)]).into_string();
+        assert!(encoded.contains("is encoded, and not shown"), "{encoded}");
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub fn page(result: &RunResult, parts: &Parts) -> String {
                     }
                     (applied(result))
                     @if let Some(notes) = &result.vmcores {
-                        pre.copy tabindex="0" { (vmcores::lines(notes, &parts.folder).join("\n")) }
+                        pre tabindex="0" { (vmcores::lines(notes, &parts.folder).join("\n")) }
                     }
                 }
                 main {
