@@ -35,7 +35,7 @@ fn the_first_panics_leave_a_vmcore_and_the_others_a_reason() {
     let screen = String::from_utf8_lossy(&screen.code(1).get_output().stdout).into_owned();
     let result = toy.run.result();
     let all = result["vmcores"].as_array().unwrap();
-    let kept: Vec<_> = all.iter().filter(|one| one["vmcore"]["kept"]["bytes"] == 17).collect();
+    let kept: Vec<_> = all.iter().filter(|one| one["vmcore"]["kept"]["bytes"] == 19).collect();
     assert_eq!((all.len(), kept.len()), (4, 2), "{all:#?}");
     for one in &kept {
         let file = toy.run.folder().join(one["trial"].as_str().unwrap()).join("vmcore");
