@@ -111,19 +111,24 @@ impl HandOver {
     async fn shell(&self, vm: &Vm, terminal: &mut DuplexStream) -> Result<(), String> {
         (self.receiver)(Handed::Shell);
         let mut attached = pin!(vm.serial.attach(terminal));
-        let ended = tokio::select! {
-            ended = vm.agent.ask(Request::Run(shell())) => match ended {
-                // All that the shell prints goes to the console, unless it could not begin.
-                Ok(Answer::Ran(ran)) if ran.output.start.is_empty() => Ok(()),
-                Ok(Answer::Ran(ran)) => Err(ran.output.start.trim().to_owned()),
-                Ok(other) => Err(format!("the agent answered {other:?}")),
-                Err(error) => Err(error.to_string()),
-            },
-            attached = &mut attached => attached.map_err(|error| error.to_string()),
-            cut = vm.cut() => Err(cut.words()),
+        let (ended, is_attached) = tokio::select! {
+            ended = vm.agent.ask(Request::Run(shell())) => {
+                let ended = match ended {
+                    // All that the shell prints goes to the console, unless it could not begin.
+                    Ok(Answer::Ran(ran)) if ran.output.start.is_empty() => Ok(()),
+                    Ok(Answer::Ran(ran)) => Err(ran.output.start.trim().to_owned()),
+                    Ok(other) => Err(format!("the agent answered {other:?}")),
+                    Err(error) => Err(error.to_string()),
+                };
+                (ended, true)
+            }
+            left = &mut attached => (left.map_err(|error| error.to_string()), false),
+            cut = vm.cut() => (Err(cut.words()), true),
         };
-        // Its last words are still on their way.
-        let _ = tokio::time::timeout(limits().calm, attached).await;
+        if is_attached {
+            // Its last words are still on their way.
+            let _ = tokio::time::timeout(limits().calm, attached).await;
+        }
         (self.receiver)(Handed::ShellEnded);
         ended
     }

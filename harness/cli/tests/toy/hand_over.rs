@@ -102,6 +102,10 @@ fn a_replay_leaves_a_shell_and_what_is_typed_there_is_no_part_of_it() {
     // The busybox goes with the run, so that its guests are the same again.
     let files = std::fs::read(only(&results).join("programs/toy.cpio")).unwrap();
     assert!(files.windows(22).any(|name| name == b"programs/shell/busybox"));
+    // Ctrl-] leaves a shell that does not end.
+    let (status, out, err) = hand_over(&toy, &words, "\x1d");
+    assert_eq!(status, Some(0), "{out}{err}");
+    assert!(out.starts_with("hotplug replay") && out.contains("came again in 1 of 1"), "{out}");
     toy.run.assert_nothing_left();
 }
 
