@@ -74,8 +74,9 @@ impl VmcoreQuota {
         let there = fs_err::read_dir(trials).into_iter().flatten().flatten();
         let sizes = there.filter_map(|trial| Some(fs_err::metadata(trial.path().join(FILE)).ok()?.len()));
         let (count, bytes) = sizes.fold((0_u32, 0), |(count, all), size| (count + 1, all + size));
-        let (number, bytes) = (number.saturating_sub(count), MOST.0.saturating_sub(bytes));
-        Self(Mutex::new(Left { number, asked: number + count, bytes }))
+        let left =
+            Left { number: number.saturating_sub(count), asked: number, bytes: MOST.0.saturating_sub(bytes) };
+        Self(Mutex::new(left))
     }
 
     fn left(&self) -> std::sync::MutexGuard<'_, Left> {
@@ -110,18 +111,7 @@ impl VmcoreQuota {
     fn save(&self, vm: &Vm) -> std::result::Result<u64, String> {
         let Bytes(size) = vm.probe.size().map_err(|error| error.to_string())?;
         let mut left = self.left();
-        let fewer = left.bytes.checked_sub(size).ok_or_else(|| {
-            let mib = |bytes: u64| bytes / Bytes::MIB;
-            format!(
-                "it has {} MiB, and a run's vmcores may take {} MiB, of which {} are left",
-                mib(size),
-                mib(MOST.0),
-                mib(left.bytes)
-            )
-        })?;
-        if host::free_space(&vm.dir).0 < size.saturating_add(LEFT_FREE.0) {
-            return Err(format!("{} MiB are not free on the disk, with 1 GiB to spare", size / Bytes::MIB));
-        }
+        let fewer = room_for(size, left.bytes, host::free_space(&vm.dir).0)?;
         let path = vm.dir.join(FILE);
         if let Err(error) = vm.probe.save(&path) {
             // A part of it would be taken for the whole.
@@ -131,6 +121,20 @@ impl VmcoreQuota {
         left.bytes = fewer;
         Ok(size)
     }
+}
+
+/// What is left of the run's `left` bytes after a vmcore of `size` bytes, or why there is no room for
+/// it. `free` is the free space of the disk.
+fn room_for(size: u64, left: u64, free: u64) -> std::result::Result<u64, String> {
+    let mib = |bytes: u64| bytes / Bytes::MIB;
+    let fewer = left.checked_sub(size).ok_or_else(|| {
+        let [size, most, left] = [size, MOST.0, left].map(mib);
+        format!("it has {size} MiB, and a run's vmcores may take {most} MiB, of which {left} are left")
+    })?;
+    if free < size.saturating_add(LEFT_FREE.0) {
+        return Err(format!("{} MiB are not free on the disk, with 1 GiB to spare", mib(size)));
+    }
+    Ok(fewer)
 }
 
 /// Lets QEMU write the memory of the guest, which is stopped for that, to the probe. The format is
@@ -172,4 +176,37 @@ pub fn vmcores_of(trials: &Path, vmlinux: impl Fn(Side) -> Option<PathBuf>) -> R
     }
     all.sort_by(|one, other| one.trial.cmp(&other.trial));
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vmcores_take_neither_more_than_their_share_nor_the_last_of_the_disk() {
+        const MIB: u64 = Bytes::MIB;
+        assert_eq!(room_for(20 * MIB, MOST.0, 5 * Bytes::GIB), Ok(MOST.0 - 20 * MIB));
+        let share = "it has 20 MiB, and a run's vmcores may take 2048 MiB, of which 19 are left";
+        assert_eq!(room_for(20 * MIB, 19 * MIB, 5 * Bytes::GIB), Err(share.into()));
+        let disk = "20 MiB are not free on the disk, with 1 GiB to spare";
+        assert_eq!(room_for(20 * MIB, MOST.0, Bytes::GIB), Err(disk.into()));
+    }
+
+    #[test]
+    fn vmcores_of_a_run_that_is_continued_count() {
+        let trials = tempfile::tempdir().unwrap();
+        for (trial, size) in [("after-000", 7), ("after-001", 3)] {
+            fs_err::create_dir(trials.path().join(trial)).unwrap();
+            fs_err::write(trials.path().join(trial).join(FILE), vec![0; size]).unwrap();
+        }
+        fs_err::create_dir(trials.path().join("before-000")).unwrap();
+        let of = |number| {
+            let quota = VmcoreQuota::new(number, trials.path());
+            let left = quota.left();
+            (left.number, left.asked, left.bytes)
+        };
+        assert_eq!(of(3), (1, 3, MOST.0 - 10));
+        assert_eq!(of(1), (0, 1, MOST.0 - 10));
+        assert_eq!(VmcoreQuota::new(3, &trials.path().join("none")).left().number, 3);
+    }
 }
