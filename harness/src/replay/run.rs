@@ -146,7 +146,8 @@ pub fn replay<'a>(
 fn check_single(source: &Path, records: &[TrialRecord]) -> Result<()> {
     let [one, _, ..] = records else { return Ok(()) };
     let text = format!("the run has {} trials to replay, and one guest is handed over", records.len());
-    Err(Error::user(text).help(format!("name a trial: {}/trials/{}", source.display(), one.folder)))
+    let trial = source.join("trials").join(&one.folder);
+    Err(Error::user(text).help(format!("name a trial: {}", trial.display())))
 }
 
 /// The replays of recorded trials.
