@@ -32,6 +32,11 @@ impl Capped {
         self.file.write_all(&bytes[..taken]).await
     }
 
+    /// Waits until everything that was appended is in the file.
+    pub(crate) async fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush().await
+    }
+
     /// Whether bytes were dropped.
     pub(crate) fn is_full(&self) -> bool {
         self.dropped > 0

@@ -174,6 +174,8 @@ pub struct EventLog {
     /// The first reason to end the trial. It is kept, because it may come while no subscriber
     /// waits.
     ending: Arc<SetOnce<Ending>>,
+    /// The guest shut down or reset itself.
+    shut_down: SetOnce<()>,
 }
 
 #[derive(Debug)]
@@ -193,6 +195,7 @@ impl EventLog {
             listeners: broadcast::Sender::new(BACKLOG),
             failure: SetOnce::new(),
             ending: Arc::default(),
+            shut_down: SetOnce::new(),
         }))
     }
 
@@ -223,6 +226,7 @@ impl EventLog {
             _ => {}
         }
         match &stamped.what {
+            Event::Vmm(VmmEvent::ShutDown) => drop(self.shut_down.set(())),
             Event::Panic => drop(self.ending.set(Ending::Panicked)),
             Event::Agent { event: hotplug_protocol::AgentEvent::Broken { what }, .. } => {
                 let _ = self.ending.set(Ending::Broken(what.clone()));
@@ -287,6 +291,11 @@ impl EventLog {
     /// Waits for a reason to end the trial. It may have been recorded before. Safe to cancel.
     pub async fn ending(&self) -> Ending {
         self.ending.wait().await.clone()
+    }
+
+    /// Waits until the guest has shut down or reset itself, which may be long ago. Safe to cancel.
+    pub async fn shut_down(&self) {
+        self.shut_down.wait().await;
     }
 
     /// Whether there is a reason to end the trial.

@@ -58,6 +58,8 @@ pub struct Limits {
     pub backtraces: Duration,
     /// The time for QEMU to return the memory that holds the lock order. It takes 10 ms.
     pub memory: Duration,
+    /// The time for QEMU to dump the memory of a guest. It takes 0.7 s for 512 MiB.
+    pub dump: Duration,
     /// The time by which the guest's memory may lag behind a virtio-mem device. The device reports
     /// its new size before the guest has added the memory or removed its blocks, and no event
     /// reports the removal (`virtio_mem_run_wq()` in the guest's driver).
@@ -96,6 +98,7 @@ impl Limits {
         diagnosis: Duration::from_secs(10),
         backtraces: Duration::from_secs(1),
         memory: Duration::from_secs(20),
+        dump: Duration::from_secs(300),
         guest_follows: Duration::from_secs(10),
         letting_go: Duration::from_secs(10),
         grace: Duration::from_secs(5),
@@ -121,6 +124,7 @@ impl Limits {
             diagnosis,
             backtraces,
             memory,
+            dump,
             guest_follows,
             letting_go,
             grace,
@@ -145,6 +149,7 @@ impl Limits {
             diagnosis: by(diagnosis),
             backtraces: by(backtraces),
             memory: by(memory),
+            dump: by(dump),
             guest_follows: by(guest_follows),
             letting_go: by(letting_go),
             grace: by(grace),

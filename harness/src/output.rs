@@ -54,6 +54,14 @@ impl Output {
         Ok(())
     }
 
+    /// Waits until all output so far is in the file of the current trial.
+    pub(crate) async fn flush(&self) -> std::io::Result<()> {
+        match &mut *self.lock().await {
+            Place::File(file) => file.flush().await,
+            Place::Between(_) => Ok(()),
+        }
+    }
+
     /// Completes the file of the current trial. The channel has ended.
     pub(crate) async fn finish(&self) -> std::io::Result<()> {
         self.pause().await

@@ -263,7 +263,7 @@ fn normal(path: &str) -> String {
 
 /// The interpreter that a program needs: that of a script, or the dynamic linker (elf(5),
 /// `PT_INTERP`). An error has the reason why no guest can run it.
-fn interpreter(bytes: &[u8]) -> Result<Option<String>, &'static str> {
+pub(crate) fn interpreter(bytes: &[u8]) -> Result<Option<String>, &'static str> {
     if let Some(line) = bytes.strip_prefix(b"#!") {
         let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
         let text = String::from_utf8_lossy(line);

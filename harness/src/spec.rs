@@ -190,6 +190,8 @@ pub struct RunningSpec {
     pub known: Option<PathBuf>,
     /// A known issue may become more frequent.
     pub known_may_worsen: bool,
+    /// The most vmcores of guests that panicked or hung.
+    pub vmcores: u32,
     /// The accelerator that the user asked for. With it, the accelerator is probed anew.
     #[serde(skip)]
     pub accelerator: Option<Choice>,
@@ -208,6 +210,7 @@ impl Default for RunningSpec {
             results: "results".into(),
             known: None,
             known_may_worsen: false,
+            vmcores: 0,
             accelerator: None,
             found: None,
         }

@@ -9,6 +9,22 @@ pub fn harmless(text: &str, most: usize) -> String {
     out
 }
 
+/// Cuts a text to `width` characters, after a whole word if there is one.
+pub fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    let next = text.chars().nth(kept.chars().count());
+    let end = match kept.rfind(' ') {
+        // The cut is at the end of a word already.
+        _ if next.is_some_and(|next| [' ', ',', ';', ':'].contains(&next)) => kept.len(),
+        Some(blank) if blank > 0 => blank,
+        _ => kept.len(),
+    };
+    format!("{}…", kept[..end].trim_end_matches([' ', ',', ':', ';']))
+}
+
 /// Formats a probability with two significant digits: `0.00016`, `0.49`, `1`.
 pub fn probability(p: f64) -> String {
     if p >= 0.995 {
@@ -46,6 +62,15 @@ pub(crate) fn word(variant: &impl serde::Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_cut_after_a_whole_word() {
+        assert_eq!(cut("WARNING in flush_all_cpus", 40), "WARNING in flush_all_cpus");
+        assert_eq!(cut("WARNING in flush_all_cpus_locked", 20), "WARNING in…");
+        assert_eq!(cut("3 of 9 reported, 2 left", 16), "3 of 9 reported…");
+        assert_eq!(cut("a_name_without_any_blank", 10), "a_name_wi…");
+        assert!(cut(&"ab ".repeat(50), 80).chars().count() <= 80);
+    }
 
     #[test]
     fn a_guest_cannot_steer_the_terminal() {

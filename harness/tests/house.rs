@@ -137,3 +137,25 @@ fn only_the_command_line_parses_arguments() {
         assert!(!manifest(folder).contains("clap"), "{folder}");
     }
 }
+
+/// The Debian package names the licences of all that the binary carries.
+#[test]
+fn the_package_has_the_licences_of_the_repository() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let words = |text: &str| {
+        let lines = text.lines().map(|line| if line == " ." { "" } else { line });
+        lines.flat_map(str::split_whitespace).map(str::to_owned).collect::<Vec<_>>().join(" ")
+    };
+    let package = words(&std::fs::read_to_string(root.join("cli/debian-copyright")).unwrap());
+    let licence = std::fs::read_to_string(root.join("../LICENSE")).unwrap();
+    let (mit, patches) = licence.split_once("The kernel patches (*.patch)").unwrap();
+    for paragraph in mit.split("\n\n").skip(2) {
+        assert!(package.contains(&words(paragraph)), "{paragraph}");
+    }
+    assert!(patches.contains("GPL-2.0"), "{patches}");
+    let gpl = "Files: *.patch Copyright: The authors of the Linux kernel, and the hotplug \
+               authors License: GPL-2 ";
+    assert!(package.contains(gpl) && package.contains("/usr/share/common-licenses/GPL-2"), "{package}");
+    let manifest = std::fs::read_to_string(root.join("cli/Cargo.toml")).unwrap();
+    assert!(manifest.contains("license-file = [\"debian-copyright\", \"0\"]"), "{manifest}");
+}

@@ -67,6 +67,7 @@ impl RunningArgs {
             results: self.at.results.clone(),
             known: self.known.clone(),
             known_may_worsen: self.known_may_worsen,
+            vmcores: 0,
             accelerator: self.accel,
             found: None,
         }
@@ -101,7 +102,7 @@ pub struct CompareArgs {
         conflicts_with_all = [
             "patches", "source", "before", "after", "before_image", "after_image", "before_package",
             "after_package", "config", "defconfig", "make", "no_default_config",
-            "wide", "narrow", "jobs", "scenario", "time", "until_report", "until_seen", "until_decided", "cold", "rounds", "seed", "accel"
+            "wide", "narrow", "jobs", "scenario", "vmcore", "full_debug_info", "time", "until_report", "until_seen", "until_decided", "cold", "rounds", "seed", "accel"
         ]
     )]
     pub resume: Option<PathBuf>,
@@ -170,6 +171,10 @@ pub struct CompareArgs {
     /// keep what this run shows for later ones
     #[arg(long)]
     pub no_atlas: bool,
+    /// Keep a vmcore of the first N trials that panic or hang, for crash. The kernels get
+    /// --full-debug-info [default of N: 3]
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
+    pub vmcore: Option<u32>,
     /// Write the result in all formats into this folder, also if the comparison fails
     #[arg(long, value_name = "DIR")]
     pub report_to: Option<PathBuf>,
@@ -212,8 +217,9 @@ impl CompareArgs {
         // Breadth is what the portfolio is for. A scenario that the user chose is a narrow question.
         // A configuration that the user chose is left as it is.
         let wide = kernels.wide || scenarios.name().is_some() && !self.narrow && kernels.is_of_the_harness();
+        let full_debug_info = kernels.full_debug_info || self.vmcore.is_some();
         ComparisonSpec {
-            kernels: PairSpec { wide, ..kernels },
+            kernels: PairSpec { wide, full_debug_info, ..kernels },
             even_if_identical: self.same || self.anyway,
             scenarios,
             trials: TrialsSpec {
@@ -225,7 +231,7 @@ impl CompareArgs {
                 until_decided: self.until_decided,
             },
             analyses: self.analyses(),
-            running: self.running.spec(),
+            running: RunningSpec { vmcores: self.vmcore.unwrap_or(0), ..self.running.spec() },
             ..ComparisonSpec::default()
         }
     }

@@ -88,6 +88,10 @@ pub struct PairArgs {
     /// Build more of the code that registers callbacks of hotplug into the kernels
     #[arg(long, conflicts_with = "no_default_config")]
     pub wide: bool,
+    /// Put the types of all structures into the kernels' debug information, for crash and gdb. The
+    /// kernels run the same code, and take longer to build
+    #[arg(long)]
+    pub full_debug_info: bool,
     /// Parallel compilations [default: number of processors]
     #[arg(long, short, value_name = "N")]
     pub jobs: Option<usize>,
@@ -183,6 +187,7 @@ impl PairArgs {
             make: self.make.clone(),
             no_default_config: self.no_default_config,
             wide: self.wide,
+            full_debug_info: self.full_debug_info,
             jobs: self.jobs,
             notes: Vec::new(),
             given_as: std::collections::BTreeMap::new(),

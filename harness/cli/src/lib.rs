@@ -4,13 +4,17 @@ pub mod atlas;
 pub mod bisect;
 pub mod cache;
 pub mod compare;
+mod complete;
 pub mod config_file;
+mod console;
 pub mod coverage;
 pub mod doctor;
+mod help;
 pub mod history;
 pub mod kernel;
 pub mod latency;
 pub mod locks;
+mod manual;
 pub mod merge;
 pub mod overlap;
 pub mod plan;
@@ -48,7 +52,7 @@ use config_file::ConfigFile;
 #[command(
     name = "hotplug",
     version,
-    max_term_width = 100,
+    max_term_width = help::WIDTH,
     after_help = "\
 Examples:
   hotplug doctor --install
@@ -135,6 +139,11 @@ impl Command {
     }
 }
 
+/// The command line, with its help in groups and with completions.
+pub fn command() -> clap::Command {
+    complete::with_candidates(help::grouped(Cli::command()))
+}
+
 /// Parses the command line, with the options of `hotplug.toml` as defaults. A usage error ends the
 /// process with status 2, as a user error does.
 pub fn parse() -> Result<Cli> {
@@ -147,7 +156,7 @@ pub fn parse() -> Result<Cli> {
         }
     };
     let config = ConfigFile::find(&std::env::current_dir()?).inspect_err(failed)?;
-    let matches = config.apply(Cli::command()).try_get_matches().unwrap_or_else(|error| {
+    let matches = config.apply(command()).try_get_matches().unwrap_or_else(|error| {
         if error.exit_code() != 0 {
             failed(&Error::user(error.to_string().lines().next().unwrap_or_default()));
         }
@@ -266,13 +275,23 @@ async fn with_env<T>(
 ) -> Result<T> {
     let (terminal, lines) = (Terminal::default(), JsonLines::default());
     let events: &dyn Listener = if json_lines { &lines } else { &terminal };
-    let command: Vec<String> = std::env::args().collect();
-    let ran = run(&Env { cache, events, cancel, command: &command, settings: config_file::set() }).await;
+    let ran = with_listener(cache, events, cancel, run).await;
     if let (true, Err(error)) = (json_lines, &ran) {
         // The reader may be gone. The error is printed on standard error, too.
         let _ = stream::error(&mut std::io::stdout(), error);
     }
     ran
+}
+
+/// Like [`with_env`], with a listener of the caller's.
+async fn with_listener<T>(
+    cache: &Cache,
+    events: &dyn Listener,
+    cancel: &CancellationToken,
+    run: impl AsyncFnOnce(&Env<'_>) -> Result<T>,
+) -> Result<T> {
+    let command: Vec<String> = std::env::args().collect();
+    run(&Env { cache, events, cancel, command: &command, settings: config_file::set() }).await
 }
 
 #[cfg(test)]

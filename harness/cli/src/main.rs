@@ -8,6 +8,8 @@ use hotplug::{Error, ErrorKind};
 use tracing_subscriber::fmt::format::FmtSpan;
 
 fn main() -> ExitCode {
+    // The script of a shell asks for completions. The process then ends here.
+    clap_complete::CompleteEnv::with_factory(hotplug_cli::command).complete();
     let cli = match hotplug_cli::parse() {
         Ok(cli) => cli,
         Err(error) => return fail(&error),

@@ -82,7 +82,7 @@ pub fn run(args: &ReportArgs, out: &mut dyn Write) -> Result<u8> {
 fn text(args: &ReportArgs, folder: &Path) -> Result<String> {
     let result = read_result(folder)?;
     if args.mail {
-        return Ok(mail::mail(&result, &environment::about(folder, &result.run)?));
+        return Ok(mail::mail(&result, &environment::about(folder, &result.run)?, folder));
     }
     if args.html {
         return page::html(folder, &result);

@@ -100,6 +100,27 @@ mod tests {
 
     const WARNING: &str = "[    1.000000] WARNING: CPU: 0 PID: 1 at mm/x.c:1 foo+0x1/0x2\n[    1.000000] Call Trace:\n[    1.000000]  bar+0x1/0x2\n";
 
+    /// The output without its colours.
+    fn plain(out: Vec<u8>) -> String {
+        anstream::adapter::strip_str(&String::from_utf8(out).unwrap()).to_string()
+    }
+
+    #[test]
+    fn reports_are_red_and_their_absence_is_green() {
+        let coloured = |log: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), log).unwrap();
+            let mut out = Vec::new();
+            run(&ScanArgs { files: vec![file.path().into()], ..bare() }, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let (red, green, end) = ("\u{1b}[1m\u{1b}[31m", "\u{1b}[1m\u{1b}[32m", "\u{1b}[0m");
+        let text = coloured(WARNING);
+        assert!(text.starts_with(&format!("{red}WARNING in foo{end}\n")), "{text:?}");
+        assert!(text.ends_with(&format!("{red}1 report{end}\n")), "{text:?}");
+        assert_eq!(coloured("[    1.000000] hello\n"), format!("{green}no reports{end}\n"));
+    }
+
     fn bare() -> ScanArgs {
         ScanArgs {
             files: Vec::new(),
@@ -123,7 +144,7 @@ mod tests {
         let mut out = Vec::new();
         let args = ScanArgs { files: vec![file], json, known, ..bare() };
         let status = run(&args, &mut out).unwrap();
-        (status, String::from_utf8(out).unwrap())
+        (status, plain(out))
     }
 
     #[test]
@@ -168,7 +189,7 @@ mod tests {
             let error = run(&args, &mut out).unwrap_err();
             assert_eq!(error.exit_status(), 2);
             assert!(error.to_string().starts_with("no kernel log in "), "{error}");
-            let text = String::from_utf8(out).unwrap();
+            let text = plain(out);
             if json {
                 let value: serde_json::Value = serde_json::from_str(&text).unwrap();
                 assert_eq!(value["reports"].as_array().unwrap().len(), 1);
@@ -185,7 +206,7 @@ mod tests {
         let args = ScanArgs { files: files[..1].to_vec(), ..bare() };
         let mut out = Vec::new();
         run(&args, &mut out).unwrap_err();
-        assert!(!String::from_utf8(out).unwrap().contains("no reports"));
+        assert!(!plain(out).contains("no reports"));
     }
 
     #[test]
@@ -204,7 +225,7 @@ mod tests {
         let mut out = Vec::new();
         let args = ScanArgs { files: vec![file.clone()], refusals: true, ..bare() };
         assert_eq!(run(&args, &mut out).unwrap(), 1);
-        let text = String::from_utf8(out).unwrap();
+        let text = plain(out);
         assert!(text.starts_with("refused removing memory: not enough LMBs could be removed\n"), "{text}");
         assert!(text.ends_with("no reports, 1 refusal\n"), "{text}");
         let mut out = Vec::new();
@@ -243,7 +264,7 @@ mod tests {
         std::fs::write(&file, format!("[    0.500000] before\n{WARNING}[    2.000000] after\n")).unwrap();
         let mut out = Vec::new();
         run(&ScanArgs { files: vec![file], context: Some(1), ..bare() }, &mut out).unwrap();
-        let text = String::from_utf8(out).unwrap();
+        let text = plain(out);
         assert!(text.contains("      1  [    0.500000] before\n          2  (the report)\n          5  [    2.000000] after\n"), "{text}");
     }
 }

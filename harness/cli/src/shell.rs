@@ -5,11 +5,12 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command as Process, Stdio};
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
+use clap_complete::env::Shells;
 
-use super::Cli;
 use super::results::ResultsArgs;
+use super::{complete, manual};
 use hotplug::present::page;
 use hotplug::{Error, Result};
 
@@ -24,29 +25,36 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
-/// Prints completions to `out`. Returns the exit status.
+/// Prints the script that makes a shell ask this binary for completions. Returns the exit status.
 pub fn completions(args: &CompletionsArgs, out: &mut dyn Write) -> Result<u8> {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "hotplug", &mut text);
+    let name = args.shell.to_string();
+    let all = Shells::builtins();
+    let shell = all.completer(&name).ok_or_else(|| Error::user(format!("no completions for {name}")))?;
+    shell.write_registration(complete::VARIABLE, "hotplug", "hotplug", "hotplug", &mut text)?;
     out.write_all(&text)?;
     Ok(0)
 }
 
 /// Options of `hotplug man`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Example: hotplug man ~/.local/share/man/man1")]
+#[command(after_help = "Example: hotplug man ~/.local/share/man")]
 pub struct ManArgs {
-    /// Folder for the man pages, created if it does not exist
+    /// Folder for the man pages, which go to man1 and man5 below it
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
 }
 
 /// Writes a man page for each command, and prints their number. Returns the exit status.
 pub fn man(args: &ManArgs, out: &mut dyn Write) -> Result<u8> {
-    fs_err::create_dir_all(&args.folder)?;
-    clap_mangen::generate_to(Cli::command(), &args.folder)?;
-    let count = fs_err::read_dir(&args.folder)?.count();
-    writeln!(out, "{count} pages in {}", args.folder.display())?;
+    let pages = manual::pages(super::command())?;
+    for (name, text) in &pages {
+        let section = name.rsplit('.').next().unwrap_or_default();
+        let folder = args.folder.join(format!("man{section}"));
+        fs_err::create_dir_all(&folder)?;
+        fs_err::write(folder.join(name), text)?;
+    }
+    writeln!(out, "{} pages in {}", pages.len(), args.folder.display())?;
     Ok(0)
 }
 

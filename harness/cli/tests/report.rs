@@ -34,9 +34,10 @@ fn said(home: &tempfile::TempDir, arguments: &[&str]) -> String {
 fn a_mail_is_narrow_and_says_how_to_repeat_it() {
     let (home, _) = home();
     let mail = said(&home, &["last", "--mail"]);
-    let is_command = |line: &&str| line.starts_with("  hotplug compare ");
-    assert!(mail.lines().filter(|line| !is_command(line)).all(|line| line.chars().count() <= 75), "{mail}");
-    assert_eq!(mail.lines().filter(is_command).count(), 1, "{mail}");
+    assert!(mail.lines().all(|line| line.chars().count() <= 75), "{mail}");
+    assert_eq!(mail.matches("hotplug compare ").count(), 1, "{mail}");
+    // A shell joins the lines of the command again.
+    let mail = mail.replace(" \\\n   ", "");
     // The patch has only its file name, because its folder exists on this machine only.
     let patch = "0001-mm-memory_hotplug-Don-t-take-the-cpu_hotplug_lock.patch";
     assert!(mail.contains(&format!("\n  hotplug compare {patch} --source")), "{mail}");
@@ -207,11 +208,13 @@ fn shells_and_manuals_are_served() {
         )
     };
     let (status, text, _) = run(&["completions", "bash"]);
-    assert!(status == Some(0) && text.contains("complete -F _hotplug"), "{text}");
+    assert!(status == Some(0) && text.contains("COMPLETE=\"bash\""), "{text}");
     let (status, text, _) = run(&["man", "pages"]);
     assert!(status == Some(0) && text.ends_with(" pages in pages\n"), "{text}");
-    let page = std::fs::read_to_string(home.path().join("pages/hotplug-compare.1")).unwrap();
+    let page = std::fs::read_to_string(home.path().join("pages/man1/hotplug-compare.1")).unwrap();
     assert!(page.contains("json\\-lines"), "{page}");
+    let page = std::fs::read_to_string(home.path().join("pages/man5/hotplug-scenario.5")).unwrap();
+    assert!(page.contains("memhp") || page.contains("memory"), "{page}");
     let (status, _, error) = run(&["open", "last"]);
     assert!(
         status == Some(2) && error.contains("there is no results/2026-11-27T09-22-07-seed/report.html"),
@@ -221,6 +224,31 @@ fn shells_and_manuals_are_served() {
     let mut open = Command::new(env!("CARGO_BIN_EXE_hotplug"));
     let open = open.current_dir(home.path()).env("PATH", "/nowhere").args(["open", "last"]);
     open.assert().code(0).stdout("results/2026-11-27T09-22-07-seed/report.html\n");
+}
+
+/// What the script of bash gets for the last of these words.
+fn completed(home: &tempfile::TempDir, words: &[&str]) -> Vec<String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hotplug"));
+    let asked = command.current_dir(home.path()).env("COMPLETE", "bash").env("_CLAP_IFS", "\n");
+    asked.env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string()).arg("--").args(words);
+    let output = asked.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+#[test]
+fn completions_know_runs_scenarios_and_known_bugs() {
+    let (home, _) = home();
+    let runs = completed(&home, &["hotplug", "open", ""]);
+    assert!(runs.starts_with(&["last".to_owned(), NAME.to_owned()]), "{runs:?}");
+    let elsewhere = completed(&home, &["hotplug", "open", "--results", "none", "l"]);
+    assert!(elsewhere.is_empty(), "{elsewhere:?}");
+    assert_eq!(completed(&home, &["hotplug", "compare", "--scenario", "dimm-"]), ["dimm-and-cpu"]);
+    assert!(
+        completed(&home, &["hotplug", "prove", "planted-lock"])
+            .contains(&"planted-lock-inversion".to_owned())
+    );
+    assert!(completed(&home, &["hotplug", "compare", "--vmc"]).iter().any(|one| one.starts_with("--vmcore")));
 }
 
 #[test]

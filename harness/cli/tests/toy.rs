@@ -15,6 +15,8 @@ mod emulator;
 mod fake;
 #[path = "toy/fleet.rs"]
 mod fleet;
+#[path = "toy/hand_over.rs"]
+mod hand_over;
 #[path = "common/kept.rs"]
 #[expect(dead_code, reason = "only copy() is used here")]
 mod kept;

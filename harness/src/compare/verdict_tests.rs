@@ -44,6 +44,7 @@ pub(super) fn trial(side: Side, number: u32, logs: &[&str]) -> TrialRecord {
         load_failures: Vec::new(),
         reports,
         qemu: None,
+        vmcore: None,
         holds: Vec::new(),
     }
 }

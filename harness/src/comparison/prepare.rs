@@ -196,6 +196,7 @@ pub(super) fn record(
         patches: spec.kernels.patches_as_given(),
         series: series.patches,
         notes: series.notes,
+        reply_to: series.reply_to,
         scenario: run_name(spec, &scenarios),
         scenario_hash: run_hash(&scenarios),
         trials: planned(&scenarios, trials.first),

@@ -23,7 +23,7 @@ use crate::kernel::Kernel;
 use crate::record::{Run, RunFolder, RunResult};
 use crate::spec::{AnalysesSpec, AnalysisRequest, ComparisonSpec};
 use crate::text::harmless;
-use crate::trial::{Again, Happened, Instruments, TrialSetup, TrialsRun, run_all};
+use crate::trial::{Again, Happened, Instruments, TrialSetup, TrialsRun, VmcoreQuota, run_all, vmcores_of};
 use crate::{Error, Result};
 
 /// A comparison that has ended.
@@ -121,7 +121,11 @@ async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
         // An interruption here does not affect the trials, which are done and judged.
         ran.stopped = Box::pin(refine(&prepared, &mut judgement, &mut conclusions, env)).await.err();
     }
-    let result = result(prepared.run, judgement, conclusions);
+    let mut result = result(prepared.run, judgement, conclusions);
+    if vmcores_asked(&result.run).is_some() {
+        let vmlinux = |side| prepared.kernels.of(side).vmlinux.clone();
+        result.vmcores = Some(vmcores_of(&prepared.folder.trials(), vmlinux)?);
+    }
     match (prepared.folder.write("result.json", &result), ran.stopped) {
         (Ok(()), stopped) => Ok(Finished {
             folder: prepared.folder,
@@ -163,7 +167,8 @@ async fn run_trials(prepared: &mut Prepared, env: &Env<'_>) -> Result<Judged> {
     let starts = prepared.settle_start(env).await?;
     judged.start_seconds = starting.elapsed().as_secs_f64();
     env.events.event(&RunEvent::Began(&prepared.run));
-    let instruments = Instruments::default();
+    let vmcores = vmcores_asked(&prepared.run).map(|n| VmcoreQuota::new(n, &prepared.folder.trials()).into());
+    let instruments = Instruments { vmcores, ..Instruments::default() };
     let setups: Vec<TrialSetup<'_>> = prepared
         .parts
         .iter()
@@ -212,6 +217,11 @@ async fn run_trials(prepared: &mut Prepared, env: &Env<'_>) -> Result<Judged> {
     }
     judged.seconds += began.elapsed().as_secs_f64();
     Ok(judged)
+}
+
+/// The most vmcores of the run, if it keeps any.
+fn vmcores_asked(run: &Run) -> Option<u32> {
+    Some(run.spec.running.vmcores).filter(|number| *number > 0)
 }
 
 /// The last lines of the console of the side's first trial.

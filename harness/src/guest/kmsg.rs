@@ -150,6 +150,11 @@ impl Kmsg {
         self.output.resume(file).await
     }
 
+    /// The file of each trial.
+    pub(crate) fn output(&self) -> &Output {
+        &self.output
+    }
+
     /// The number of records lost so far.
     pub fn lost(&self) -> u64 {
         self.progress.borrow().lost

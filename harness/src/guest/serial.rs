@@ -2,12 +2,12 @@
 
 use std::convert::Infallible;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::bytes::Bytes;
@@ -23,12 +23,20 @@ pub(crate) const TYPED: &str = "The harness types at the console; no shell reads
 /// The pause between two bursts of typing.
 pub(crate) const TYPED_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
 
+/// The most pieces of output that wait for a terminal. A terminal that is slower misses some; the
+/// file has all.
+const WAITING: usize = 4096;
+
+/// The terminal that gets what the console prints, if one is attached.
+type Tap = Arc<Mutex<Option<mpsc::Sender<Vec<u8>>>>>;
+
 /// The reader and the writer of one console.
 #[derive(Debug)]
 pub struct Serial {
     keyboard: tokio::sync::Mutex<OwnedWriteHalf>,
     bytes: watch::Receiver<u64>,
     output: Output,
+    tap: Tap,
     task: JoinHandle<std::io::Result<()>>,
 }
 
@@ -40,6 +48,8 @@ impl Serial {
         let (tell, bytes) = watch::channel(0_u64);
         let output = Output::create(file).await?;
         let log = output.clone();
+        let tap = Tap::default();
+        let told = tap.clone();
         let task = tokio::spawn(async move {
             let mut buffer = vec![0; 1 << 16];
             // The end of the earlier output, so that a panic message that the socket splits is
@@ -52,6 +62,9 @@ impl Serial {
                     Ok(n) => n,
                 };
                 log.append(&buffer[..n]).await.inspect_err(|error| event_log.fail(error))?;
+                if let Some(terminal) = &*told.lock().unwrap_or_else(PoisonError::into_inner) {
+                    let _ = terminal.try_send(buffer[..n].to_vec());
+                }
                 tell.send_modify(|all| *all += n as u64);
                 if !panicked {
                     tail.extend_from_slice(&buffer[..n]);
@@ -64,7 +77,7 @@ impl Serial {
             }
             log.finish().await
         });
-        Ok(Self { keyboard: keyboard.into(), bytes, output, task })
+        Ok(Self { keyboard: keyboard.into(), bytes, output, tap, task })
     }
 
     /// Types `bytes` bytes at once, ten times a second or as fast as the guest accepts them. Never
@@ -78,6 +91,27 @@ impl Serial {
             tokio::time::sleep(TYPED_EVERY).await;
         }
         std::future::pending().await
+    }
+
+    /// Connects a terminal: it gets what the console prints from now on, and what it sends is typed.
+    /// Returns when the terminal has ended. Safe to cancel.
+    pub async fn attach(&self, terminal: &mut DuplexStream) -> std::io::Result<()> {
+        let (tell, mut printed) = mpsc::channel(WAITING);
+        *self.tap.lock().unwrap_or_else(PoisonError::into_inner) = Some(tell);
+        let mut keyboard = self.keyboard.lock().await;
+        let mut typed = [0; 1024];
+        loop {
+            tokio::select! {
+                some = printed.recv() => match some {
+                    Some(bytes) => terminal.write_all(&bytes).await?,
+                    None => return Ok(()),
+                },
+                length = terminal.read(&mut typed) => match length? {
+                    0 => return Ok(()),
+                    length => keyboard.write_all(&typed[..length]).await?,
+                },
+            }
+        }
     }
 
     /// Whether the console has printed anything.

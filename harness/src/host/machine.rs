@@ -68,7 +68,7 @@ pub(super) fn cache_folder() -> PathBuf {
 
 /// The free space for this user on the file system that holds `folder`, or on which it would be
 /// created.
-pub(super) fn free_space(folder: &Path) -> ByteCount {
+pub(crate) fn free_space(folder: &Path) -> ByteCount {
     let there = folder.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
     nix::sys::statvfs::statvfs(there)
         .map_or(ByteCount(0), |fs| ByteCount(fs.blocks_available().saturating_mul(fs.fragment_size())))

@@ -24,6 +24,7 @@ pub use accelerator::{Acceleration, Accelerator, AcceleratorRequest, Choice, KVM
 pub use fetch::fetch;
 pub use install::{InstallPlan, Rights, plan};
 pub use machine::ByteCount;
+pub(crate) use machine::free_space;
 pub use needs::{Activity, DISK, Found, MEMORY, NEEDS, Need, lacking};
 pub use os::Os;
 pub use qemu::{FOR_CPU_REMOVAL, OVERRIDE, Qemu, Version};

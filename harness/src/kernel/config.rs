@@ -31,6 +31,10 @@ const OVERLAP_FRAGMENT: &str = include_str!("../../../guest-images/configs/overl
 /// The fragment for kernels that measure how long locks are held.
 const LOCK_STAT_FRAGMENT: &str = include_str!("../../../guest-images/configs/lock-stat.config");
 
+/// The fragment for kernels whose vmcores are read, and its name.
+const ALL_TYPES_FRAGMENT: &str = include_str!("../../../guest-images/configs/debug-info.config");
+const ALL_TYPES: &str = "guest-images/configs/debug-info.config";
+
 /// Options without which the harness cannot judge a kernel, by name without `CONFIG_`. A source
 /// that does not define another option is configured without it, because options come and go
 /// between releases: 7.3 has no `PROC_SYSCTL`.
@@ -137,11 +141,17 @@ impl Config {
         self.with(WIDE, WIDE_FRAGMENT)
     }
 
-    /// Without the fragment of [`Config::wide`]. The kernels of analyses that need another
-    /// configuration are narrow: what the wide ones add is beside their question, and would take
-    /// minutes to build.
+    /// With the types of all structures in the debug information.
+    #[must_use]
+    pub fn with_all_types(self) -> Self {
+        self.with(ALL_TYPES, ALL_TYPES_FRAGMENT)
+    }
+
+    /// Without the fragments of [`Config::wide`] and [`Config::with_all_types`]. The kernels of
+    /// analyses that need another configuration are narrow: what the wide ones add is beside their
+    /// question, and would take minutes to build.
     fn narrow(mut self) -> Self {
-        self.fragments.retain(|fragment| fragment.name != WIDE);
+        self.fragments.retain(|fragment| fragment.name != WIDE && fragment.name != ALL_TYPES);
         self
     }
 
@@ -341,6 +351,9 @@ mod tests {
     fn kernels_with_another_configuration_are_narrow() {
         assert_eq!(Config::default().wide().timed(), Config::default().timed());
         assert_ne!(Config::default().wide(), Config::default());
+        let typed = Config::default().with_all_types();
+        assert_eq!(typed.wanted().unwrap()["DEBUG_INFO_REDUCED"].value, "n");
+        assert_eq!(typed.timed(), Config::default().timed());
     }
 
     #[test]

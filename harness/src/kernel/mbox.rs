@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::command;
 use super::patch::{Patch, parse};
+use super::reply::ReplyTo;
 use super::trailers::Trailers;
 use crate::{Error, Result};
 
@@ -18,6 +19,8 @@ pub(super) struct Mail {
     pub(super) subject: Option<String>,
     /// Whether its header names a mail that it answers.
     pub(super) answers: bool,
+    /// Its header, for a reply to it.
+    pub(super) reply_to: Option<ReplyTo>,
     /// Its diff.
     pub(super) patch: Option<Patch>,
     /// What it says about the source that it was made for.
@@ -32,7 +35,8 @@ pub(super) async fn read(file: &Path, bytes: &[u8], cancel: &CancellationToken) 
     let name = file.display().to_string();
     let text = String::from_utf8_lossy(bytes);
     let patch = parse(&name, None, &text)?;
-    Ok(vec![Mail { name, subject: None, answers: false, patch, trailers: Trailers::of(&text) }])
+    let trailers = Trailers::of(&text);
+    Ok(vec![Mail { name, subject: None, answers: false, reply_to: None, patch, trailers }])
 }
 
 /// Whether `git mailsplit` can read the file.
@@ -98,10 +102,12 @@ async fn read_mails(file: &Path, bytes: &[u8], cancel: &CancellationToken) -> Re
         }
         let text = |file: &Path| Ok::<_, Error>(String::from_utf8_lossy(&fs_err::read(file)?).into_owned());
         let (message, diff) = (text(&message)?, text(&diff)?);
+        let whole = fs_err::read(mail)?;
         mails.push(Mail {
             patch: parse(&name, subject.clone(), &diff)?,
             trailers: Trailers::of(&format!("{message}\n{diff}")),
-            answers: answers(&fs_err::read(mail)?),
+            answers: answers(&whole),
+            reply_to: ReplyTo::of(&whole),
             name,
             subject,
         });

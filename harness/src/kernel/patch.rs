@@ -66,6 +66,7 @@ pub(crate) async fn series(paths: &[PathBuf], cancel: &CancellationToken) -> Res
         }
         all.patches.extend(found.patches);
         all.notes.extend(found.notes);
+        all.reply_to = all.reply_to.or(found.reply_to);
         all.trailers = all.trailers.or(&found.trailers);
     }
     Ok(all)

@@ -4,6 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::artifacts::PatchRecord;
 use super::patch::{self, bare};
+use super::reply::ReplyTo;
 use super::spec::PairSpec;
 use crate::Result;
 
@@ -14,6 +15,8 @@ pub struct SeriesNote {
     pub patches: Vec<PatchRecord>,
     /// What was left out of the files of all patches, and what the harness chose.
     pub notes: Vec<String>,
+    /// The mail of the patches, if they came in one.
+    pub reply_to: Option<ReplyTo>,
 }
 
 impl SeriesNote {
@@ -26,6 +29,7 @@ impl SeriesNote {
             file: patch.name,
         };
         Ok(Self {
+            reply_to: series.reply_to,
             patches: series.patches.into_iter().map(note).collect(),
             notes: spec.notes.iter().cloned().chain(below.notes).chain(series.notes).collect(),
         })

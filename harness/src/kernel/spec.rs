@@ -51,6 +51,9 @@ pub struct PairSpec {
     /// Whether the kernels are wide: the harness's own fragment is followed by `wide.config`, which
     /// builds more of the code that registers callbacks of hotplug.
     pub wide: bool,
+    /// Whether the kernels have the types of all structures in their debug information, which
+    /// crash(8) needs.
+    pub full_debug_info: bool,
     /// What the harness chose for the user, one sentence each.
     pub notes: Vec<String>,
     /// What the user gave in place of a patch file that was made of it, such as a message id.
@@ -127,6 +130,9 @@ impl PairSpec {
         if self.wide {
             options.push("--wide".into());
         }
+        if self.full_debug_info {
+            options.push("--full-debug-info".into());
+        }
         (self.patches.iter().map(shown).collect(), options)
     }
 
@@ -144,6 +150,7 @@ impl PairSpec {
             if let Some(switch) = match name {
                 "no-default-config" => Some(&mut spec.no_default_config),
                 "wide" => Some(&mut spec.wide),
+                "full-debug-info" => Some(&mut spec.full_debug_info),
                 _ => None,
             } {
                 *switch = true;
@@ -247,6 +254,7 @@ impl PairSpec {
             None => Config::default(),
         };
         let base = if self.wide { base.wide() } else { base };
+        let base = if self.full_debug_info { base.with_all_types() } else { base };
         request.config = base.with_files(&self.config)?.with_variables(&self.make)?;
         request.jobs = self.jobs;
         Ok(request)
@@ -286,6 +294,7 @@ mod tests {
             make: vec!["LLVM=1".into(), "W=1".into()],
             no_default_config: true,
             wide: true,
+            full_debug_info: true,
             ..PairSpec::default()
         };
         let (patches, options) = spec.words();

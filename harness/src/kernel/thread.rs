@@ -8,6 +8,7 @@ use regex::Regex;
 
 use super::mbox::Mail;
 use super::patch::Patch;
+use super::reply::ReplyTo;
 use super::trailers::Trailers;
 use crate::{Error, Result};
 
@@ -18,6 +19,8 @@ pub(crate) struct Series {
     /// What was left out, and what is odd, one sentence each.
     pub(crate) notes: Vec<String>,
     pub(crate) trailers: Trailers,
+    /// The mail that a reply to the series answers: its cover letter, or its first patch.
+    pub(crate) reply_to: Option<ReplyTo>,
 }
 
 /// Where the mails are from.
@@ -124,7 +127,9 @@ pub(super) fn choose(mails: Vec<Mail>, from: Container, name: &str) -> Result<Se
         trailers = trailers.or(&one.mail.trailers);
     }
     check(&mut all, from, several, newest, name, &mut notes)?;
-    Ok(Series { patches: all.into_iter().filter_map(|one| one.mail.patch).collect(), notes, trailers })
+    let reply_to = all.iter().find_map(|one| one.mail.reply_to.clone());
+    let patches = all.into_iter().filter_map(|one| one.mail.patch).collect();
+    Ok(Series { patches, notes, trailers, reply_to })
 }
 
 /// Checks that the numbered patches are all there, each once, and sorts them.

@@ -11,6 +11,7 @@ fn mail(subject: &str, answers: bool, file: &str) -> Mail {
         name: format!("x.mbox ({subject})"),
         subject: Some(subject.into()),
         answers,
+        reply_to: None,
         patch: if file.is_empty() { None } else { parse(subject, Some(subject.into()), &diff).unwrap() },
         trailers: Trailers::default(),
     }

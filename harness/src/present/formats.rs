@@ -31,7 +31,7 @@ pub fn write(to: &Path, folder: &Path, result: &RunResult, origin: &str, url: Op
     let all = [
         screen,
         page::html(folder, result)?,
-        mail::mail(result, &about),
+        mail::mail(result, &about, folder),
         junit::junit(result)?,
         ktap::ktap(&result.run.scenario, &cases),
         github::summary(result, &cases),

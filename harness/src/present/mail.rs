@@ -1,10 +1,15 @@
 //! A mail to a kernel list: plain text of at most 75 columns, in the form of a reply to a patch.
 
+mod header;
+mod splat;
+
 use std::fmt::Write;
 use std::path::Path;
 
 use super::terminal::scenarios;
-use super::{armed, basis, cases, duration, emulator_faults, guests, lacks, left_out, silence_of_guests};
+use super::{
+    armed, basis, cases, duration, emulator_faults, evidence, guests, lacks, left_out, silence_of_guests,
+};
 use crate::compare::{Class, Finding, TriedForecasts, Verdict, lacking};
 use crate::conclusion::Conclusion;
 use crate::record::{RunResult, Settled};
@@ -18,10 +23,10 @@ const WIDTH: usize = 75;
 /// The number of findings that are printed in full.
 const SHOWN: usize = 5;
 
-/// The text of the mail. `scenario` is the purpose of the scenario.
-pub fn mail(result: &RunResult, scenario: &str) -> String {
+/// The text of the mail, of the run in `folder`. `scenario` is the purpose of the scenario.
+pub fn mail(result: &RunResult, scenario: &str, folder: &Path) -> String {
     let run = &result.run;
-    let mut out = String::new();
+    let mut out = run.reply_to.as_ref().map_or_else(String::new, |to| header::header(to, WIDTH));
     let verdict = match result.verdict {
         _ if matches!(result.settled, Some(Settled::DoesNotCompile { .. })) => "it does not compile.",
         _ if result.settled.is_some() => "it changes no code of this kernel.",
@@ -85,10 +90,10 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
     let (known, unknown): (Vec<&Finding>, Vec<&Finding>) =
         result.reports.iter().partition(|finding| finding.known.is_some());
     for (_, finding) in result.forecasts.iter().flat_map(TriedForecasts::came_true) {
-        told(&mut out, finding, true);
+        told(&mut out, finding, true, None);
     }
     for finding in unknown.iter().take(SHOWN) {
-        told(&mut out, finding, result.has_several_scenarios());
+        told(&mut out, finding, result.has_several_scenarios(), Some(folder));
     }
     if let Some(told) = &result.no_boot {
         paragraph(&mut out, &format!("The end of the console of the {} kernel:", told.shown_by()));
@@ -121,10 +126,46 @@ pub fn mail(result: &RunResult, scenario: &str) -> String {
 /// The end of a mail.
 fn repeat(out: &mut String, result: &RunResult) {
     out.push_str("\nTo repeat it:\n\n");
-    // A command stays on one line, however long, so that it can be copied. It has only the file
-    // names of the patches, because the reader's copies are in another place.
-    let _ = writeln!(out, "  {}", command(result, Reader::Elsewhere));
+    // It has only the file names of the patches, because the reader's copies are in another place.
+    for line in broken(&words(result, Reader::Elsewhere), WIDTH) {
+        let _ = writeln!(out, "{line}");
+    }
     let _ = writeln!(out, "\nhotplug {}", result.run.hotplug);
+}
+
+/// A command in lines that a shell joins again, each with at most `width` columns. A longer word
+/// stays whole.
+fn broken(words: &[String], width: usize) -> Vec<String> {
+    const INDENT: &str = "  ";
+    // An option stays with its value.
+    let is_option = |word: &str| word.starts_with("--");
+    let mut pairs: Vec<String> = Vec::new();
+    for (place, word) in words.iter().enumerate() {
+        let before = place.checked_sub(1).map(|before| &words[before]);
+        match pairs.last_mut() {
+            Some(last) if !is_option(word) && before.is_some_and(|before| is_option(before)) => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => pairs.push(word.clone()),
+        }
+    }
+    let mut lines: Vec<String> = Vec::new();
+    for word in &pairs {
+        match lines.last_mut() {
+            // A blank, the word, and ` \\` in case another word follows.
+            Some(line) if line.chars().count() + word.chars().count() + 3 <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(line) => {
+                line.push_str(" \\");
+                lines.push(format!("{INDENT}{INDENT}{word}"));
+            }
+            None => lines.push(format!("{INDENT}{word}")),
+        }
+    }
+    lines
 }
 
 /// A verdict that needed no trial.
@@ -144,8 +185,9 @@ fn without_trials(out: &mut String, settled: &Settled, source: &str) {
     }
 }
 
-/// One finding, with its call path.
-fn told(out: &mut String, finding: &Finding, several: bool) {
+/// One finding, with its call path, and for one that differs what the kernel printed, from the run's
+/// folder.
+fn told(out: &mut String, finding: &Finding, several: bool, folder: Option<&Path>) {
     let class = match finding.class {
         Class::New => "New",
         Class::Fixed => "Gone",
@@ -171,6 +213,14 @@ fn told(out: &mut String, finding: &Finding, several: bool) {
         let _ = writeln!(out, "   {}", harmless(frame, WIDTH - 4));
     }
     out.push('\n');
+    let differs = finding.class != Class::Common;
+    let printed = folder.filter(|_| differs).and_then(|folder| evidence::printed(folder, finding));
+    for line in printed.iter().flat_map(|printed| splat::trimmed(printed, WIDTH - 2)) {
+        let _ = writeln!(out, "  {}", line.trim_end());
+    }
+    if printed.is_some() {
+        out.push('\n');
+    }
 }
 
 /// Where the reader of a command is.
@@ -182,8 +232,13 @@ pub(super) enum Reader {
     Elsewhere,
 }
 
-/// The command that repeats these trials, including the kernels.
+/// The command that repeats these trials, including the kernels, on one line.
 pub(super) fn command(result: &RunResult, reader: Reader) -> String {
+    words(result, reader).join(" ")
+}
+
+/// The words of that command, each quoted for a shell if it needs quotes.
+fn words(result: &RunResult, reader: Reader) -> Vec<String> {
     let run = &result.run;
     let called = |path: &str| match reader {
         Reader::Here => path.to_owned(),
@@ -243,7 +298,7 @@ pub(super) fn command(result: &RunResult, reader: Reader) -> String {
     {
         words.extend(is_set.then(|| format!("--{name}")));
     }
-    harmless(&words.join(" "), 2000)
+    words.iter().map(|word| harmless(word, 2000)).collect()
 }
 
 /// What the silence of the trials means, if the verdict rests on it.
@@ -301,6 +356,21 @@ mod tests {
         assert!(stalls.ends_with("--trials 1 --boots 3 --exact"), "{stalls}");
         let raced = of(include_str!("../../tests/fixtures/results/raced-6.1/result.json"));
         assert!(raced.ends_with("--trials 3 --overlap"), "{raced}");
+    }
+
+    #[test]
+    fn a_long_command_is_broken_between_its_words() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let short = words("hotplug compare a.patch --seed 1");
+        assert_eq!(broken(&short, 75), ["  hotplug compare a.patch --seed 1"]);
+        let name = "0001-mm-memory_hotplug-Don-t-take-the-cpu_hotplug_lock-and-more.patch";
+        let long =
+            words(&format!("hotplug compare {name} --source linux-source-6.1 --seed 123456789 --trials 3"));
+        let lines = broken(&long, 75);
+        assert!(lines.iter().all(|line| line.chars().count() <= 75), "{lines:?}");
+        assert!(lines.len() == 3 && lines[1].starts_with("    0001"), "{lines:?}");
+        let joined = lines.join("\n").replace("\\\n", " ");
+        assert_eq!(joined.split_whitespace().collect::<Vec<_>>(), long);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod bisect;
 pub mod build;
 pub mod cases;
+mod evidence;
 pub mod fleet;
 pub mod formats;
 pub mod github;
@@ -23,6 +24,7 @@ pub mod series;
 pub mod shrink;
 pub mod stream;
 pub mod terminal;
+mod vmcores;
 pub mod watch;
 
 pub use progress::Progress;

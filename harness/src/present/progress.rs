@@ -10,11 +10,14 @@ use hotplug_side::Side;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::duration;
-use crate::text::harmless;
+use crate::text::{cut, harmless};
 use crate::trial::{Again, Happened, TrialOutcome, TrialRecord};
 
-/// Longest line above the bar, in characters.
-const LINE: usize = 120;
+/// The width of a line, in characters, if standard error is no terminal.
+const WIDTH: usize = 80;
+
+/// The characters of the bar itself.
+const BAR: usize = 12;
 
 /// The label of trials whose after kernel has planted bugs. Their reports are no reports of the
 /// patch.
@@ -30,6 +33,8 @@ pub struct Progress {
     /// What the trials are for, in ten columns.
     label: String,
     plain: bool,
+    /// The columns of the terminal when the trials began.
+    width: usize,
     planned: Option<u64>,
     done: u64,
     tally: Mutex<Tally>,
@@ -61,17 +66,28 @@ impl Tally {
         (self.ended > 0 && self.seconds() > 0.0).then(|| ended / self.seconds() * 60.0)
     }
 
-    /// Formats the progress as `38 a minute, armed in 12, 3 reported, 0 otherwise not clean, 2 m 10
-    /// s left`.
-    fn words(&self, left: Option<u64>) -> String {
-        let rate = self.rate().map_or_else(String::new, |rate| format!("{rate:.0} a minute, "));
+    /// Formats the progress as `3 of 12 reported, 2 m 10 s left, armed in 12 of 12, 38 a minute`: as
+    /// many of these, the first ones, as `room` characters hold.
+    fn words(&self, left: Option<u64>, room: usize) -> String {
         #[expect(clippy::cast_precision_loss, reason = "trials are few")]
         let seconds = |rate: f64| left.map(|left| left as f64 / rate * 60.0).filter(|left| *left >= 1.0);
         let left = self.rate().and_then(seconds);
-        let left = left.map_or_else(String::new, |left| format!(", {} left", duration(left)));
-        let armed = self.armed.map_or_else(String::new, |armed| format!("armed in {armed}, "));
-        let Self { reported, other, .. } = self;
-        format!("{rate}{armed}{reported} reported, {other} otherwise not clean{left}")
+        let Self { reported, other, ended, .. } = self;
+        let parts = [
+            Some(format!("{reported} of {ended} reported")),
+            (*other > 0).then(|| format!("{other} otherwise not clean")),
+            left.map(|left| format!("{} left", duration(left))),
+            self.armed.map(|armed| format!("armed in {armed} of {ended}")),
+            self.rate().map(|rate| format!("{rate:.0} a minute")),
+        ];
+        let mut words = String::new();
+        for part in parts.into_iter().flatten() {
+            let comma = if words.is_empty() { "" } else { ", " };
+            if words.chars().count() + comma.len() + part.chars().count() <= room {
+                words = words + comma + &part;
+            }
+        }
+        words
     }
 }
 
@@ -84,12 +100,14 @@ impl Progress {
         let target = if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(trials, target);
         let style = ProgressStyle::with_template(&match trials {
-            Some(_) => format!("{label}[{{bar:30}}] {{pos}}/{{len}}  {{wide_msg}}"),
+            Some(_) => format!("{label}[{{bar:{BAR}}}] {{pos}}/{{len}}  {{wide_msg}}"),
             None => format!("{label}{{pos}} in {{elapsed}}  {{wide_msg}}"),
         });
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         bar.set_position(done);
-        Self { bar, label, plain, planned: trials, done, tally: Mutex::default() }
+        let size = terminal_size::terminal_size_of(std::io::stderr());
+        let width = size.map_or(WIDTH, |(width, _)| usize::from(width.0));
+        Self { bar, label, plain, width, planned: trials, done, tally: Mutex::default() }
     }
 
     /// Handles an event.
@@ -103,7 +121,7 @@ impl Progress {
                 }
             }
             Happened::Ended(record, Again::Yes) => {
-                self.say(&format!("{} is tried again: {}", record.folder, harmless(&record.why, LINE)));
+                self.say(&format!("{} is tried again: {}", record.folder, harmless(&record.why, self.width)));
             }
             Happened::Ended(record, Again::No) => self.ended(record, &mut tally),
         }
@@ -120,7 +138,8 @@ impl Progress {
             _ => tally.other += 1,
         }
         if record.outcome < TrialOutcome::Reported {
-            self.say(&format!("{}: {}: {}", record.folder, record.outcome, harmless(&record.why, LINE)));
+            let why = harmless(&record.why, self.width);
+            self.say(&format!("{}: {}: {why}", record.folder, record.outcome));
         }
         // Each report is printed at its first occurrence only.
         for seen in &record.reports {
@@ -130,24 +149,28 @@ impl Progress {
                 } else {
                     ""
                 };
-                self.say(&format!("{}{planted}: {}", record.folder, harmless(&seen.first.title, LINE)));
+                let title = harmless(&seen.first.title, self.width);
+                self.say(&format!("{}{planted}: {title}", record.folder));
             }
         }
         let all = self.done + tally.ended;
         let left = self.planned.map(|planned| planned.saturating_sub(all));
-        let words = tally.words(left);
         self.bar.set_position(all);
-        self.bar.set_message(words.clone());
+        let of = self.planned.map_or_else(|| format!("{all}"), |planned| format!("{all}/{planned}"));
+        // The elapsed time, in place of the bar, is shorter.
+        let room = self.width.saturating_sub(self.label.len() + BAR + of.len() + "[]   ".len());
+        self.bar.set_message(tally.words(left, room));
         let is_due = tally.said.or(tally.began).is_none_or(|then| then.elapsed() >= EVERY);
         if self.plain && is_due && left != Some(0) {
             tally.said = Some(Instant::now());
-            let of = self.planned.map_or_else(String::new, |planned| format!("/{planned}"));
-            self.say(&format!("{all}{of}: {words}"));
+            let room = self.width.saturating_sub(self.label.len() + of.len() + ": ".len());
+            self.say(&format!("{of}: {}", tally.words(left, room)));
         }
     }
 
     /// Prints a line above the bar.
     pub fn say(&self, text: &str) {
+        let text = cut(text, self.width.saturating_sub(self.label.chars().count()));
         if self.plain {
             eprintln!("{}{text}", self.label);
         } else {
@@ -161,11 +184,12 @@ impl Progress {
         let Ok(tally) = self.tally.lock() else { return };
         if self.plain {
             eprintln!(
-                "{}{} in {}: {} reported, {} otherwise not clean",
+                "{}{} in {}: {} of {} reported, {} otherwise not clean",
                 self.label,
                 tally.ended,
                 duration(tally.seconds()),
                 tally.reported,
+                tally.ended,
                 tally.other
             );
         }
@@ -180,11 +204,12 @@ mod tests {
     fn how_far_it_is_in_words() {
         let began = Instant::now().checked_sub(Duration::from_secs(60));
         let tally = Tally { ended: 30, reported: 3, armed: Some(27), began, ..Tally::default() };
-        let words = tally.words(Some(15));
-        assert_eq!(words, "30 a minute, armed in 27, 3 reported, 0 otherwise not clean, 30 s left");
-        let words = tally.words(None);
-        assert_eq!(words, "30 a minute, armed in 27, 3 reported, 0 otherwise not clean");
-        let nothing = Tally::default().words(Some(3));
-        assert_eq!(nothing, "0 reported, 0 otherwise not clean");
+        let words = tally.words(Some(15), 80);
+        assert_eq!(words, "3 of 30 reported, 30 s left, armed in 27 of 30, 30 a minute");
+        assert_eq!(tally.words(Some(15), 48), "3 of 30 reported, 30 s left, armed in 27 of 30");
+        let odd = Tally { other: 1, armed: None, ..tally };
+        assert_eq!(odd.words(None, 80), "3 of 30 reported, 1 otherwise not clean, 30 a minute");
+        assert_eq!(odd.words(None, 10), "");
+        assert_eq!(Tally::default().words(Some(3), 80), "0 of 0 reported");
     }
 }

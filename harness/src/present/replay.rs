@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{duration, host_line};
+use super::{duration, host_line, vmcores};
 use crate::compare::Recurrence;
 use crate::record::{ReplayResult, StartMethod};
 use crate::text::harmless;
@@ -44,6 +44,9 @@ pub fn screen(result: &ReplayResult, folder: &Path) -> String {
     }
     line(String::new());
     line(format!("result    {}/replay.json", folder.display()));
+    if let Some(notes) = &result.vmcores {
+        vmcores::lines(notes, folder).into_iter().for_each(&mut line);
+    }
     if let Some(example) = result.examples.values().next() {
         line(format!("look at   {}/{example}/kmsg.log", folder.display()));
     }

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::io::Write;
 
+use anstyle::AnsiColor;
 use hotplug_kreport::{
     Container, Frame, KnownIssues, Remainder, Report, draw_ring, is_machinery, plain_name,
 };
 use serde::Serialize;
 
 use super::scan_notes::{Around, ScanNotes, around};
+use super::terminal::coloured;
 use crate::Result;
 
 /// Prints or collects reports.
@@ -181,7 +183,7 @@ impl Sink {
         // The error is printed, too.
         let others = if self.many_files { self.not_scanned.as_slice() } else { &[] };
         for NotScanned { why, .. } in others {
-            writeln!(out, "not scanned: {why}")?;
+            writeln!(out, "{}: {why}", coloured("not scanned", AnsiColor::Yellow))?;
         }
         let different = self.bugs.len() - known.len();
         let refusals = match self.notes.refusals() {
@@ -198,11 +200,13 @@ impl Sink {
         match (self.news, self.knowns) {
             // Nothing was looked at.
             (0, 0) if self.scanned == 0 => {}
-            (0, 0) => writeln!(out, "no reports{place}")?,
-            (1, 0) => writeln!(out, "1 report{place}")?,
-            (news, 0) => writeln!(out, "{news} reports, {different} different{place}")?,
-            (news, knowns) => {
-                writeln!(out, "{news} reports, {different} different; {knowns} known{place}")?;
+            (0, 0) => writeln!(out, "{}{place}", coloured("no reports", AnsiColor::Green))?,
+            (1, 0) => writeln!(out, "{}{place}", news("1 report"))?,
+            (n, 0) => writeln!(out, "{}, {different} different{place}", news(&format!("{n} reports")))?,
+            (0, knowns) => writeln!(out, "0 reports, 0 different; {knowns} known{place}")?,
+            (n, knowns) => {
+                let reports = news(&format!("{n} reports"));
+                writeln!(out, "{reports}, {different} different; {knowns} known{place}")?;
             }
         }
         Ok(u8::from(self.news + self.notes.refusals() > 0))
@@ -212,7 +216,7 @@ impl Sink {
         let report = &bug.report;
         let times =
             if bug.count > 1 { format!("  ({} times, the first shown)", bug.count) } else { String::new() };
-        writeln!(out, "{}{times}", report.title)?;
+        writeln!(out, "{}{times}", news(&report.title))?;
         let file = if self.many_files { format!("{} ", bug.file) } else { String::new() };
         let mut facts = vec![
             format!("{file}lines {}-{}", report.lines.start(), report.lines.end()),
@@ -263,6 +267,11 @@ impl Sink {
         }
         Ok(writeln!(out)?)
     }
+}
+
+/// What a comparison shows as new.
+fn news(text: &str) -> String {
+    coloured(text, AnsiColor::Red)
 }
 
 /// The number of frames at the head of a stack that belong to the checker; 0 if all of them do.

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 
+use anstyle::AnsiColor;
 use hotplug_kreport::{Container, Excerpt, LeftOut, Refusal, Remainder, Report};
 use serde::Serialize;
 
+use super::terminal::coloured;
 use crate::Result;
 use crate::text::harmless;
 
@@ -77,7 +79,8 @@ impl ScanNotes {
     pub(super) fn text(&self, out: &mut dyn Write, many_files: bool) -> Result<()> {
         let file = |name: &str| if many_files { format!("{name} ") } else { String::new() };
         for RefusalRow { file: name, refusal, .. } in self.refusals.iter().flatten() {
-            writeln!(out, "refused {}: {}", refusal.what, harmless(&refusal.reason, LINE))?;
+            let refused = coloured("refused", AnsiColor::Yellow);
+            writeln!(out, "{refused} {}: {}", refusal.what, harmless(&refusal.reason, LINE))?;
             let (first, last) = (refusal.lines.start(), refusal.lines.end());
             let lines = if first == last { format!("line {first}") } else { format!("lines {first}-{last}") };
             let mut facts = vec![format!("{}{lines}", file(name))];

@@ -8,6 +8,7 @@ use hotplug_kreport::plain_name;
 
 use super::{
     about_kernels, armed, duration, emulator_faults, guests, host_line, mail, not_at_rest, silence_of_guests,
+    vmcores,
 };
 use crate::compare::{Class, Finding, TriedForecasts, Verdict, lacking};
 use crate::conclusion::{Conclusion, labelled};
@@ -124,6 +125,9 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
     line(format!("result    {}/result.json", folder.display()));
     if let Some(example) = example(result, &unknown, &known) {
         line(format!("look at   {}/{example}/kmsg.log", folder.display()));
+    }
+    if let Some(notes) = &result.vmcores {
+        vmcores::lines(notes, folder).into_iter().for_each(&mut line);
     }
     // A result that was copied may lack it.
     let page = folder.join(super::page::FILE);
@@ -257,7 +261,7 @@ fn verdict(result: &RunResult) -> String {
 
 /// Sets a colour. The stream (`anstream`) removes it without a terminal, with `NO_COLOR`
 /// (no-color.org) or with `CLICOLOR=0`.
-fn coloured(text: &str, colour: AnsiColor) -> String {
+pub(super) fn coloured(text: &str, colour: AnsiColor) -> String {
     let style = colour.on_default().bold();
     format!("{style}{text}{style:#}")
 }

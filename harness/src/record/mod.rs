@@ -15,7 +15,7 @@
 //! results/<run>/checkpoints/      logs of the boots that trials start from, one folder a side
 //! results/<run>/coverage/         the trials that count executed lines: coverage.json in each
 //! results/<run>/trials/<trial>/   schedule.json, qemu.cmd, events.jsonl, qmp.log, serial.log,
-//!                                 kmsg.log, qemu.stderr, lock-order.json, trial.json
+//!                                 kmsg.log, qemu.stderr, lock-order.json, vmcore, trial.json
 //! ```
 
 mod find;
@@ -40,10 +40,10 @@ use hotplug_side::Sides;
 
 use crate::compare::{Finding, Judgement, NoBoot, Recurrence, ScenarioTally, Tally, Verdict};
 use crate::conclusion::{Conclusion, Conclusions, analyses};
-use crate::kernel::{Basis, PairSpec, PatchRecord};
+use crate::kernel::{Basis, PairSpec, PatchRecord, ReplyTo};
 use crate::scenario::{Clock, Seed, Sweep};
 use crate::spec::ComparisonSpec;
-use crate::trial::{Repeated, TrialStart};
+use crate::trial::{Repeated, TrialStart, VmcoreNote};
 use crate::{Error, Result, files};
 
 /// Version of `result.json` and `run.json`. It is raised when a field changes its meaning or is
@@ -79,6 +79,9 @@ pub struct Run {
     /// What was left out of the given files, and what the harness chose.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// The mail that the patches came in, which the run's mail answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<ReplyTo>,
     /// The scenario's name. With several scenarios: the name of their choice, such as `portfolio`,
     /// or their names, joined by `+`.
     pub scenario: String,
@@ -324,6 +327,10 @@ macro_rules! run_result {
             /// Trials that were repeated and do not count: infrastructure failed, or the guest hung
             /// before it was ready.
             pub repeated: Vec<Repeated>,
+            /// The vmcores of trials that panicked or hung, and why those that are missing were not
+            /// kept. Null if none were asked for.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub vmcores: Option<Vec<VmcoreNote>>,
             /// Seconds from the first trial's start to the last one's end.
             pub trials_seconds: f64,
             $($(#[$doc])* #[serde(default)] pub $name: Option<$type>,)*
@@ -356,6 +363,7 @@ macro_rules! run_result {
                     trials: tally,
                     scenarios,
                     repeated,
+                    vmcores: None,
                     trials_seconds,
                     $($name,)*
                     run,
@@ -419,6 +427,9 @@ pub struct ReplayResult {
     pub examples: BTreeMap<String, String>,
     /// Trials that were repeated and do not count.
     pub repeated: Vec<Repeated>,
+    /// The vmcores, if they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vmcores: Option<Vec<VmcoreNote>>,
     /// Seconds from the first trial's start to the last one's end.
     pub trials_seconds: f64,
     /// The run.

@@ -4,23 +4,23 @@ use futures::future::LocalBoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::RecordedRun;
+use super::{RecordedRun, shell};
 use crate::compare::{Recurrence, Replays};
 use crate::environment::{self, Env};
 use crate::events::RunEvent;
 use crate::record::{ReplayResult, RunFolder, RunResult, SCHEMA, read_run};
 use crate::spec::RunningSpec;
 use crate::trial::{
-    Happened, Instruments, Original, PastTrial, ScenarioOfTrial, TrialOutcome, TrialPlan, TrialRecord,
-    TrialSetup, TrialsRun, run_all,
+    HandOver, HandOverKind, Happened, Instruments, Original, PastTrial, ScenarioOfTrial, TrialOutcome,
+    TrialPlan, TrialRecord, TrialSetup, TrialsRun, VmcoreQuota, run_all, vmcores_of,
 };
 use crate::{Error, Result, files, trial};
 
 /// Recorded trials to replay.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ReplaySpec {
     /// The folder of a trial, or of a run. A run stands for the example trial of each of its
     /// findings.
@@ -29,15 +29,21 @@ pub struct ReplaySpec {
     pub times: u32,
     /// How trials run, and where results go.
     pub running: RunningSpec,
+    /// The user who gets the guest at the end of the replay. Then it is one replay of one trial.
+    pub hand_over: Option<HandOver>,
 }
 
 /// Replays the trials. If not all of them ran, the reason is returned with the result.
 pub fn replay<'a>(
-    spec: &'a ReplaySpec,
+    spec: ReplaySpec,
     env: &'a Env<'a>,
 ) -> LocalBoxFuture<'a, Result<(ReplayResult, RunFolder, Option<Error>)>> {
     Box::pin(async move {
         let (source, records) = recorded(&spec.recorded)?;
+        if spec.hand_over.is_some() {
+            check_single(&source, &records)?;
+        }
+        let wants_shell = spec.hand_over.as_ref().is_some_and(|one| one.wanted() == HandOverKind::Shell);
         let mut replays: BTreeMap<String, Replays> = BTreeMap::new();
         for record in &records {
             let of = Replays::of(record).ok_or_else(|| {
@@ -49,7 +55,10 @@ pub fn replay<'a>(
             })?;
             replays.insert(record.folder.clone(), of);
         }
-        let rerun = RecordedRun::find(&spec.running, &source, &records, env).await?;
+        let mut rerun = RecordedRun::find(&spec.running, &source, &records, env).await?;
+        if wants_shell {
+            rerun.scenarios.iter_mut().try_for_each(|(scenario, _)| shell::add(scenario))?;
+        }
         let what = match records.as_slice() {
             [one] => one.folder.clone(),
             _ => rerun.recorded.id.chars().skip("2026-01-01T00-00-00-".len()).collect(),
@@ -72,16 +81,22 @@ pub fn replay<'a>(
         };
         let began = Instant::now();
         let workers = run.plan.workers;
-        let instruments = Instruments::default();
+        let trials = folder.trials();
+        let side = records.first().map_or(hotplug_side::Side::After, |record| record.side);
+        let source_of = &run.kernels.of(side).source;
+        let hand_over = spec.hand_over.map(|one| Arc::new(one.with_source(source_of)));
+        let is_handed_over = hand_over.is_some();
+        let wanted = Some(spec.running.vmcores).filter(|number| *number > 0);
+        let vmcores = wanted.map(|number| VmcoreQuota::new(number, &trials).into());
+        let instruments = Instruments { vmcores, hand_over, ..Instruments::default() };
         let setups: Vec<TrialSetup<'_>> = ready
             .iter()
             .map(|(context, start)| TrialSetup { context, start, instruments: &instruments, rounds: 1 })
             .collect();
-        let trials = folder.trials();
         let mut ran = again.run(&setups, |_| Some(Vec::new()), workers, &trials).await;
         let (mut findings, never) = again.recurrences(0);
         // What a trial does not show alone may need what its guest did before.
-        let histories = histories(&source, &records, &never)?;
+        let histories = if is_handed_over { BTreeMap::new() } else { histories(&source, &records, &never)? };
         if ran.stopped.is_none() && !histories.is_empty() {
             env.note("replay", "again, after the earlier trials of the same guest");
             again.replays = Mutex::new(
@@ -107,12 +122,15 @@ pub fn replay<'a>(
             findings.sort_by(|a, b| (&a.trial, !a.recorded).cmp(&(&b.trial, !b.recorded)));
         }
         let examples = again.examples.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let vmlinux = |side| ready.iter().find_map(|(context, _)| context.vmlinux.of(side).clone());
+        let vmcores = wanted.map(|_| vmcores_of(&folder.trials(), vmlinux)).transpose()?;
         let result = ReplayResult {
             schema: SCHEMA,
             exit_status: exit_status(&findings),
             findings,
             examples,
             repeated: ran.repeated,
+            vmcores,
             trials_seconds: began.elapsed().as_secs_f64(),
             run,
         };
@@ -122,6 +140,14 @@ pub fn replay<'a>(
             (Err(_), Some(error)) | (Err(error), None) => Err(error),
         }
     })
+}
+
+/// Fails with a user error unless there is one trial: one guest is handed over.
+fn check_single(source: &Path, records: &[TrialRecord]) -> Result<()> {
+    let [one, _, ..] = records else { return Ok(()) };
+    let text = format!("the run has {} trials to replay, and one guest is handed over", records.len());
+    let trial = source.join("trials").join(&one.folder);
+    Err(Error::user(text).help(format!("name a trial: {}", trial.display())))
 }
 
 /// The replays of recorded trials.

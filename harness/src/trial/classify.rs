@@ -16,6 +16,7 @@ use super::refusals;
 use super::rest::Beginning;
 use super::timing::Traced;
 use super::vm::{Cut, last_words};
+use super::vmcore::Vmcore;
 use crate::event_log::{EventLog, OperationOutcome};
 use crate::guest::LockdepStats;
 use crate::guest_clock::HostTime;
@@ -50,6 +51,8 @@ pub(super) struct TrialState {
     pub(super) callbacks: CallbackEvents,
     pub(super) load_loops: Vec<u64>,
     pub(super) load_failures: Vec<LoadFailure>,
+    /// The memory of the guest, if it was to be kept.
+    pub(super) vmcore: Option<Vmcore>,
     /// The holds.
     pub(super) holds: Vec<Hold>,
 }
@@ -166,6 +169,7 @@ pub(super) fn classify(
         load_failures: state.load_failures,
         reports,
         qemu: state.qemu,
+        vmcore: state.vmcore,
         holds: state.holds,
     }
 }

@@ -9,9 +9,11 @@ use hotplug_lockorder::Layout;
 use hotplug_side::{Side, Sides};
 
 use super::checkpoint::Checkpoint;
+use super::hand_over::HandOver;
 use super::never_ended::NeverEnded;
 use super::repro_script::OnDisk;
 use super::timing::Watched;
+use super::vmcore::VmcoreQuota;
 use crate::arch::Platform;
 use crate::host::{Accelerator, Qemu};
 use crate::reach::CallbackLayout;
@@ -138,6 +140,17 @@ pub struct Instruments {
     pub watched: Option<Watched>,
     /// Where each kernel keeps its callbacks of hotplug, to record which there are and which run.
     pub callbacks: Option<Sides<Arc<CallbackLayout>>>,
+    /// The vmcores of guests that panicked or hung, if they are kept.
+    pub vmcores: Option<Arc<VmcoreQuota>>,
+    /// The user who gets the guest at the end of its trial.
+    pub hand_over: Option<Arc<HandOver>>,
+}
+
+impl Instruments {
+    /// Whether the memory of a guest is used after its kernel has ended.
+    pub(super) fn need_the_guest(&self) -> bool {
+        self.vmcores.is_some() || self.hand_over.is_some()
+    }
 }
 
 /// The setup of a batch of trials.

@@ -1,8 +1,8 @@
 //! Guests that hang in the firmware, before their kernel begins.
 //!
-//! SeaBIOS starts the other CPUs, then reads how many CPUs there are, and waits until as many have
+//! `SeaBIOS` starts the other CPUs, then reads how many CPUs there are, and waits until as many have
 //! answered (src/fw/smp.c, `smp_scan()`). A CPU that is plugged in between does not answer, or
-//! answers uncounted, and SeaBIOS waits for ever. The kernel has no part in that.
+//! answers uncounted, and `SeaBIOS` waits for ever. The kernel has no part in that.
 
 use super::vm::Vm;
 use crate::limits::limits;
@@ -47,7 +47,7 @@ fn place(registers: &str) -> Option<u64> {
 mod tests {
     use super::place;
 
-    /// The registers of a guest of QEMU 10.0.2 that got a CPU while SeaBIOS 1.16.3 started the
+    /// The registers of a guest of QEMU 10.0.2 that got a CPU while `SeaBIOS` 1.16.3 started the
     /// others.
     const WAITING: &str = "\r
 CPU#0\r

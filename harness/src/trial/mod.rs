@@ -14,6 +14,7 @@ mod driver;
 mod emulator;
 mod failure;
 mod firmware;
+mod hand_over;
 mod holding;
 mod housekeeping_cpu;
 mod lanes;
@@ -32,12 +33,15 @@ mod run;
 mod timing;
 mod tracer;
 mod vm;
+mod vmcore;
 
 pub use accounting::Mismatch;
 pub use context::{
     Instruments, Original, PastTrial, ScenarioOfTrial, TrialContext, TrialPlan, TrialSetup, TrialStart,
 };
 pub use emulator::StaleBreakpoint;
+pub(crate) use hand_over::{BUSYBOX, SHELL};
+pub use hand_over::{HandOver, HandOverKind, Handed, Receiver};
 pub use never_ended::{NeverEnded, ShortLimit};
 pub use operation::OperationRecord;
 pub use outcome::{Armed, LoadFailure, Seen, TrialOutcome, TrialRecord};
@@ -45,3 +49,4 @@ pub use pool::{Again, Happened, Repeated, Tell, TrialsRun, plan, plan_of, run_al
 pub use repro_script::OnDisk;
 pub use resume::{PriorTrials, look_back};
 pub use timing::{TimingSource, Watched};
+pub use vmcore::{Vmcore, VmcoreNote, VmcoreQuota, vmcores_of};

@@ -6,6 +6,7 @@ use hotplug_side::Side;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::vmcore::Vmcore;
 use super::{Mismatch, OperationRecord, StaleBreakpoint, TrialPlan};
 use crate::event_log::OperationOutcome;
 use crate::guest_clock::HostTime;
@@ -116,6 +117,9 @@ pub struct TrialRecord {
     pub reports: Vec<Seen>,
     /// How QEMU ended, if the harness did not end it.
     pub qemu: Option<Ended>,
+    /// The memory of its guest, if the run keeps vmcores and the kernel ended the trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vmcore: Option<Vmcore>,
     /// The holds, in the order of their beginning.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<Hold>,

@@ -67,7 +67,7 @@ const ENDS: [&str; 5] = [
 const GOES_ON: [u64; 2] = [0x80, 0x84];
 
 /// Commands that belong to the harness and not to the trial: they restore and inspect a guest.
-const OURS: [&str; 7] = [
+const OURS: [&str; 9] = [
     "qmp_capabilities",
     "migrate-set-capabilities",
     "migrate",
@@ -75,6 +75,8 @@ const OURS: [&str; 7] = [
     "stop",
     "cont",
     "inject-nmi",
+    "dump-guest-memory",
+    "query-chardev",
 ];
 
 /// The ids of the script's own requests to the agent. They differ from those of the trial.

@@ -22,6 +22,7 @@ use super::vm::{Cut, Origin, Vm};
 use super::{diagnosis, firmware, locks, repro_script};
 use crate::event_log::{Event, EventLog, Stage, Subscription};
 use crate::files::{write_json, write_whole};
+use crate::limits::limits;
 use crate::reach::Callbacks;
 use crate::scenario::Schedule;
 use crate::unavailable::Unavailable;
@@ -76,6 +77,10 @@ pub(super) async fn prepare(
         () = event_log.failed() => return Err(event_log.check().err().unwrap_or_else(Error::interrupted)),
     };
     event_log.check()?;
+    let vm = match vm {
+        Ok(mut vm) if setup.instruments.need_the_guest() => vm.stay().await.map(|()| vm),
+        vm => vm,
+    };
     Ok(Prepared { plan, dir, schedule, event_log, heard, guest: vm.map(Guest::new) })
 }
 
@@ -171,6 +176,7 @@ impl Prepared {
         let collectors = Collectors::new(setup, &plan);
         let started = guest.is_ok();
         let (mut round, mut earlier) = (1, Vec::new());
+        let mut own_log = None;
         let machine = match guest {
             Err(error) => {
                 state.cut = Some(Cut::Broken(error.to_string()));
@@ -196,16 +202,10 @@ impl Prepared {
                     () = cancel.cancelled() => {}
                     () = event_log.failed() => {}
                 }
-                let mut diagnosed = Ok(());
-                if let Some(Cut::Hung(what)) = &state.cut
-                    && !cancel.is_cancelled()
-                {
-                    let firmware = firmware::holds(&guest.vm).await;
-                    diagnosed = diagnosis::diagnose(&guest.vm).await;
-                    if let Some(at) = firmware {
-                        let why = format!("{what}: the firmware, at {at}, did not start the kernel");
-                        state.cut = Some(Cut::Broken(why));
-                    }
+                let diagnosed =
+                    if cancel.is_cancelled() { Ok(()) } else { diagnose(&guest.vm, &mut state).await };
+                if !cancel.is_cancelled() && setup.instruments.need_the_guest() {
+                    own_log = use_afterwards(&guest.vm, setup, &plan, &mut state, cancel).await?;
                 }
                 let may_go_on = round < setup.rounds && collectors.is_empty() && !cancel.is_cancelled();
                 let rested = if may_go_on { rest(&guest, &mut state).await } else { None };
@@ -229,7 +229,11 @@ impl Prepared {
             // run is continued.
             return Err(Error::interrupted());
         }
-        let kernel_log = if started { guest::kernel_log(&dir)? } else { Vec::new() };
+        let kernel_log = match own_log {
+            Some(log) => log,
+            None if started => guest::kernel_log(&dir)?,
+            None => Vec::new(),
+        };
         let kept = [
             ("lockdep-stats.txt", state.lockdep_stats.take().map(|stats| stats.0)),
             ("lock-stat.txt", state.lock_stat.take()),
@@ -267,6 +271,48 @@ impl Prepared {
         write_json(&dir.join("trial.json"), &record)?;
         Ok((record, next))
     }
+}
+
+/// Collects the state of a guest that hangs. One that hangs in its firmware says nothing about the
+/// kernel.
+async fn diagnose(vm: &Vm, state: &mut TrialState) -> Result<()> {
+    let Some(Cut::Hung(what)) = &state.cut else { return Ok(()) };
+    let firmware = firmware::holds(vm).await;
+    let diagnosed = diagnosis::diagnose(vm).await;
+    if let Some(at) = firmware {
+        let why = format!("{what}: the firmware, at {at}, did not start the kernel");
+        state.cut = Some(Cut::Broken(why));
+    }
+    diagnosed
+}
+
+/// Keeps the memory of the guest and hands it over, as far as either was asked for. Returns the log
+/// of its kernel up to then if it was handed over: what the user does is no part of the trial.
+async fn use_afterwards(
+    vm: &Vm,
+    setup: TrialSetup<'_>,
+    plan: &TrialPlan,
+    state: &mut TrialState,
+    cancel: &CancellationToken,
+) -> Result<Option<Vec<u8>>> {
+    let cut = state.cut.as_ref();
+    if cut == Some(&Cut::Panicked) {
+        // The kernel prints its stacks, and then resets the machine.
+        let _ = tokio::time::timeout(limits().last_words, vm.event_log.shut_down()).await;
+        let _ = tokio::time::timeout(limits().questions, vm.serial.silent_for(limits().calm)).await;
+    }
+    if let Some(quota) = &setup.instruments.vmcores {
+        state.vmcore = quota.keep(vm, cut).await;
+    }
+    let Some(hand_over) = &setup.instruments.hand_over else { return Ok(None) };
+    vm.kmsg.output().flush().await?;
+    vm.serial.output().flush().await?;
+    let log = guest::kernel_log(&vm.dir)?;
+    tokio::select! {
+        () = hand_over.give(vm, setup.context, plan.side, cut) => {}
+        () = cancel.cancelled() => {}
+    }
+    Ok(Some(log))
 }
 
 /// What a guest began with, and its state, if it is as it was before its trial. `None` if the trial

@@ -19,7 +19,8 @@ use crate::limits::limits;
 use crate::output::Output;
 use crate::vmm::gdb::{Gdb, GdbError};
 use crate::vmm::qmp::commands::{
-    ContinueVcpus, Migrate, MigrateIncoming, MigrateSetCapabilities, MigrationCapability, Pmemsave, StopVcpus,
+    ContinueVcpus, Migrate, MigrateIncoming, MigrateSetCapabilities, MigrationCapability, Pmemsave,
+    SetShutdownAction, StopVcpus,
 };
 use crate::vmm::qmp::{Qmp, QmpError};
 use crate::vmm::{Ended, Inherited, LaunchMode, QemuProcess, Scratch, VmmEvent, shell_words};
@@ -38,7 +39,9 @@ pub(super) struct Vm {
     machine: QemuProcess,
     /// The socket of the gdbstub, until [`Vm::gdb`] takes it.
     gdb: Mutex<Option<UnixStream>>,
-    probe: Scratch,
+    pub(super) probe: Scratch,
+    /// Whether the guest stays when it shuts down or resets itself.
+    stays: bool,
     /// The folder of its current trial.
     pub(super) dir: PathBuf,
     pub(super) event_log: Arc<EventLog>,
@@ -196,6 +199,7 @@ impl Vm {
             machine,
             gdb,
             probe,
+            stays: false,
             dir: dir.to_owned(),
             event_log: event_log.clone(),
         })
@@ -232,6 +236,26 @@ impl Vm {
             self.qmp.execute(Migrate { uri }).await
         };
         self.migrated(save).await
+    }
+
+    /// From now on the guest stays, stopped, when it shuts down or resets itself, as it does after a
+    /// panic. QEMU acts on `-no-reboot` and on this before it touches the memory (system/runstate.c,
+    /// `main_loop_should_exit()`).
+    pub(super) async fn stay(&mut self) -> Result<()> {
+        let pause = SetShutdownAction { shutdown: "pause" };
+        self.qmp.execute(pause).await.map_err(Error::infrastructure)?;
+        self.stays = true;
+        Ok(())
+    }
+
+    /// Waits until a guest that stays has ended by itself. Never returns for another one, whose QEMU
+    /// exits.
+    async fn stayed(&self) {
+        if self.stays {
+            self.event_log.shut_down().await;
+        } else {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Stops the guest's CPUs.
@@ -298,6 +322,11 @@ impl Vm {
         self.unless_cut(done).await
     }
 
+    /// Waits until QEMU is gone. Safe to cancel.
+    pub(super) async fn gone(&self) {
+        self.machine.ended().await;
+    }
+
     /// Waits for an event that ends a trial early. An event that has already happened counts. Safe
     /// to cancel.
     pub(super) async fn cut(&self) -> Cut {
@@ -314,6 +343,8 @@ impl Vm {
             biased;
             ending = self.event_log.ending() => ending.into(),
             ended = self.machine.ended() => Cut::Ended(ended),
+            // Another QEMU would have exited now.
+            () = self.stayed() => Cut::Ended(Ended { code: Some(0), signal: None, core: None }),
             cut = severed => cut,
         }
     }
@@ -386,7 +417,9 @@ impl Vm {
         let by_itself = match cut {
             // `panic=-1` reboots, and `-no-reboot` turns the reboot into an exit. A kernel that
             // stops while it prints the panic gets no more time than this.
-            Some(Cut::Panicked) => tokio::time::timeout(limits().last_words, self.machine.ended()).await.ok(),
+            Some(Cut::Panicked) if !self.stays => {
+                tokio::time::timeout(limits().last_words, self.machine.ended()).await.ok()
+            }
             Some(Cut::Ended(ended)) => Some(ended.clone()),
             _ => None,
         };

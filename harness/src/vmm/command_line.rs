@@ -186,8 +186,9 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
         add("-device", format!("virtserialport,chardev=kmsg,name={KMSG_PORT}"));
     }
     if boot.gdb {
-        add("-chardev", socket("gdb", Inherited::Gdb));
-        add("-gdb", "chardev:gdb".into());
+        // QEMU calls the device of a stub that it opens later `gdb`.
+        add("-chardev", socket("stub", Inherited::Gdb));
+        add("-gdb", "chardev:stub".into());
     }
     add("-device", "virtio-rng-pci".into());
     line.extend(scenario.devices.iter().flat_map(|(id, device)| device.at_start(id)));

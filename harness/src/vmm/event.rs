@@ -40,6 +40,13 @@ pub enum VmmEvent {
         /// The amount.
         size: Bytes,
     },
+    /// The guest shut down, or reset itself while a reset counts as that (`SHUTDOWN`).
+    ShutDown,
+    /// A dump of the guest's memory ended (`DUMP_COMPLETED`).
+    Dumped {
+        /// QEMU's message if it failed.
+        error: Option<String>,
+    },
     /// All vCPUs stopped, and guest time with them (`STOP`).
     Stopped,
     /// All vCPUs run again (`RESUME`).
@@ -121,6 +128,12 @@ impl VmmEvent {
             "MEMORY_DEVICE_SIZE_CHANGE" => text("id")
                 .zip(data["size"].as_u64())
                 .map(|(device, size)| Self::Resized { device, size: Bytes(size) }),
+            "SHUTDOWN" => Some(Self::ShutDown),
+            "DUMP_COMPLETED" => {
+                let failed = data["result"]["status"] != "completed";
+                let error = || text("error").unwrap_or_else(|| "the dump failed".into());
+                Some(Self::Dumped { error: failed.then(error) })
+            }
             "STOP" => Some(Self::Stopped),
             "RESUME" => Some(Self::Resumed),
             "MIGRATION" => text("status").map(|status| Self::Migration { status }),
@@ -179,6 +192,11 @@ mod tests {
             acknowledged(dimm, AcknowledgedRequest::Other(0x103), AcknowledgedStatus::Failed(1))
         );
         assert!(matches!(ost("BRIDGE", 1, 0), VmmEvent::Other { .. }));
+        let dumped = |status: &str| {
+            VmmEvent::of_qmp("DUMP_COMPLETED", json!({ "result": { "status": status }, "error": "full" }))
+        };
+        assert_eq!(dumped("completed"), VmmEvent::Dumped { error: None });
+        assert_eq!(dumped("failed"), VmmEvent::Dumped { error: Some("full".into()) });
         let refused = VmmEvent::of_qmp("MEM_UNPLUG_ERROR", json!({ "device": "dimm0", "msg": "busy" }));
         let reason = "MEM_UNPLUG_ERROR: busy".to_owned();
         assert_eq!(refused, VmmEvent::Refused { device: "dimm0".into(), reason });

@@ -88,6 +88,16 @@ impl Scratch {
         Ok(read)
     }
 
+    /// Its size.
+    pub fn size(&self) -> Result<Bytes> {
+        Ok(Bytes(self.0.metadata()?.len()))
+    }
+
+    /// Writes its content to the new file `path`. Its holes stay holes.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        copy(&reopened(&self.0)?, fs_err::File::create_new(path)?.file(), |_, _| ())
+    }
+
     /// Seals it, so that its content cannot change any more. Fails if a process still has it mapped
     /// for writing.
     pub fn seal(self) -> Result<Sealed> {
@@ -157,10 +167,14 @@ impl Sealed {
         Ok(Bytes(self.0.metadata()?.blocks() * 512))
     }
 
-    /// Opens the file again, with an offset of its own.
     fn reopened(&self) -> Result<File> {
-        Ok(fs_err::File::open(format!("/proc/self/fd/{}", self.0.as_raw_fd()))?.into_parts().0)
+        reopened(&self.0)
     }
+}
+
+/// Opens a file again, with an offset of its own.
+fn reopened(file: &File) -> Result<File> {
+    Ok(fs_err::File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?.into_parts().0)
 }
 
 /// The unit of copying and hashing, in bytes.

@@ -1,6 +1,6 @@
 //! The agent's end of its channel.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::mem::take;
 use std::os::unix::net::UnixStream;
 
@@ -50,6 +50,15 @@ fn answer(guest: &Guest, request: Request) -> Answer {
         Request::StopLoad => {
             let loads = take(&mut guest.books().loads);
             Answer::LoadEnded(vec![LoadEnd { loops: 1000, ..LoadEnd::default() }; loads])
+        }
+        // The shell of a replay reads a line from the console, and prints it.
+        Request::Run(program) if program.name == "shell" => {
+            let mut line = String::new();
+            let read =
+                guest.serial().try_clone().and_then(|serial| BufReader::new(serial).read_line(&mut line));
+            let printed = read.and_then(|_| guest.serial().write_all(format!("guest: {line}").as_bytes()));
+            let start = printed.err().map_or_else(String::new, |error| error.to_string());
+            Answer::Ran(Ran { end: ProgramEnd::Exited(0), output: Output { start, ..Output::default() } })
         }
         // A program of this name does not succeed.
         Request::Run(program) => Answer::Ran(Ran {

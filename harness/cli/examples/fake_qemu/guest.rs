@@ -76,6 +76,8 @@ pub(crate) struct Guest {
     zone: &'static str,
     began: Instant,
     muted: AtomicBool,
+    /// Its QEMU stays when the guest resets itself.
+    stays: AtomicBool,
     /// Lockdep has turned itself off.
     disarmed: AtomicBool,
     /// The seed that the harness has sent, if it has.
@@ -132,6 +134,7 @@ impl Guest {
             zone: if movable { "Movable" } else { "Normal" },
             began: Instant::now(),
             muted: AtomicBool::new(false),
+            stays: AtomicBool::new(false),
             disarmed: AtomicBool::new(false),
             seed: Default::default(),
             rounds: AtomicU32::new(0),
@@ -168,6 +171,15 @@ impl Guest {
 
     pub(crate) fn is_mute(&self) -> bool {
         self.muted.load(Ordering::Relaxed)
+    }
+
+    /// From now on, QEMU stays when the guest resets itself.
+    pub(crate) fn stay(&self) {
+        self.stays.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stays(&self) -> bool {
+        self.stays.load(Ordering::Relaxed)
     }
 
     /// Lockdep turns itself off.

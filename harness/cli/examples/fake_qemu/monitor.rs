@@ -50,6 +50,23 @@ fn obey(guest: &Guest, message: &Value) -> io::Result<()> {
     let text = |key: &str| arguments[key].as_str().unwrap_or_default();
     match message["execute"].as_str().unwrap_or_default() {
         "qmp_capabilities" | "migrate-set-capabilities" | "stop" | "inject-nmi" => done(json!({})),
+        "set-action" => {
+            if text("shutdown") == "pause" {
+                guest.stay();
+            }
+            done(json!({}))
+        }
+        "dump-guest-memory" => {
+            let path = text("protocol").trim_start_matches("file:");
+            std::fs::write(path, "KDUMP   of the fake")?;
+            done(json!({}))?;
+            guest.event("DUMP_COMPLETED", &json!({ "result": { "status": "completed" } }))
+        }
+        "human-monitor-command" if text("command-line").starts_with("gdbserver ") => done(json!("")),
+        "query-chardev" => {
+            let filename = "disconnected:tcp:127.0.0.1:40001,server=on";
+            done(json!([{ "label": "gdb", "filename": filename, "frontend-open": true }]))
+        }
         "quit" => {
             done(json!({}))?;
             std::process::exit(0)

@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
+use serde_json::{Value, json};
+
 use crate::guest::Guest;
 
 /// Prefix of a string of the script in the image.
@@ -175,7 +177,10 @@ pub(crate) fn meet(guest: &Guest, when: When) -> io::Result<Course> {
             What::Report(log) => print(guest, log)?,
             What::LockdepOff => guest.disarm(),
             What::Leak => guest.books().leaked += 20 << 10,
-            What::Panic => panics(guest)?,
+            What::Panic => {
+                panics(guest)?;
+                course = Course::Hangs;
+            }
             What::Hang => {
                 guest.mute();
                 course = Course::Hangs;
@@ -211,6 +216,11 @@ fn panics(guest: &Guest) -> io::Result<()> {
     print(guest, log)?;
     for (caller, text) in report(log) {
         guest.serial().write_all(format!("[    5.000000][{caller:>6}] {text}\r\n").as_bytes())?;
+    }
+    if guest.stays() {
+        guest.event("SHUTDOWN", &json!({ "guest": true, "reason": "guest-reset" }))?;
+        guest.event("STOP", &Value::Null)?;
+        return Ok(());
     }
     std::process::exit(0)
 }

@@ -159,7 +159,11 @@ fn an_mbox_is_a_thread() {
     let thread = [
         mail(&file(&folder, "0002"), "[PATCH v2 2/2] warn", reply),
         mail(&file(&wrong, "0001"), "Re: [PATCH v2 2/2] warn", reply),
-        mail(&file(&folder, "0001"), "[PATCH v2 1/2] say", ""),
+        mail(
+            &file(&folder, "0001"),
+            "[PATCH v2 1/2] say",
+            "Message-ID: <1@x>\nTo: linux-mm@kvack.org\nCc: A Reviewer <a@example.org>\n",
+        ),
         mail(&file(&wrong, "0001"), "[PATCH 1/1] the first try", ""),
     ];
     let mbox = toy.path("thread.mbox");
@@ -174,6 +178,19 @@ fn an_mbox_is_a_thread() {
     // The record names a copy of the thread that exists, and so does the command to repeat it.
     let copy = run["spec"]["kernels"]["patches"][0].as_str().unwrap().to_owned();
     assert!(copy.ends_with("patches/thread.mbox") && Path::new(&copy).is_file(), "{copy}");
+
+    // The mail is a reply to the first patch, and quotes what the kernel printed.
+    let mut report = toy.hotplug(&["report", "last", "--mail", "--results"]);
+    let text = said(report.arg(toy.run.results()), 0);
+    let header = "To: A Tester <tester@example.org>\nCc: linux-mm@kvack.org, A Reviewer <a@example.org>\n\
+                  Subject: Re: [PATCH v2 1/2] say\nIn-Reply-To: <1@x>\nReferences: <1@x>\n\nI ran this";
+    assert!(text.starts_with(header), "{text}");
+    assert!(text.contains("\n  WARNING: CPU: ") && text.contains("\n  Call Trace:\n"), "{text}");
+    assert!(!text.contains("Modules linked in") && !text.contains("<TASK>"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 75), "{text}");
+    let page = std::fs::read_to_string(toy.run.folder().join("report.html")).unwrap();
+    assert!(page.contains("diff of <code>patches/thread.mbox</code>"), "{page}");
+    assert!(page.contains("class=\"added\">+\tHAPPENS("), "{page}");
 
     // From standard input, packed, and without the second patch.
     std::fs::remove_dir_all(toy.run.results()).unwrap();

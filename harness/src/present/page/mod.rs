@@ -4,6 +4,7 @@
 //! Every text from a guest passes through [`maud`], which escapes it, or is part of a drawing that
 //! is shown as an image, which runs no scripts.
 
+mod diff;
 mod findings;
 mod grid;
 mod lanes;
@@ -18,12 +19,13 @@ use hotplug_side::Sides;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
-use super::{duration, host_line, mail, silence_of_guests};
+use super::{duration, host_line, mail, silence_of_guests, vmcores};
 use crate::compare::{Verdict, lacking};
 use crate::record::{RunResult, Settled};
 use crate::trial::TrialRecord;
 use crate::vmm::shell_word;
 
+pub use diff::Diff;
 pub use findings::Evidence;
 pub use grid::Square;
 pub use of_run::{FILE, html, write};
@@ -46,6 +48,8 @@ pub struct Parts {
     pub shown: Vec<TrialRecord>,
     /// The evidence of each finding, in the same order; `None` if its trial is not available.
     pub evidence: Vec<Option<Evidence>>,
+    /// The patches as they were given.
+    pub diffs: Vec<Diff>,
     /// Earlier runs.
     pub past: ScenarioHistory,
 }
@@ -79,10 +83,14 @@ pub fn page(result: &RunResult, parts: &Parts) -> String {
                         pre tabindex="0" { (told.console.join("\n")) }
                     }
                     (applied(result))
+                    @if let Some(notes) = &result.vmcores {
+                        pre tabindex="0" { (vmcores::lines(notes, &parts.folder).join("\n")) }
+                    }
                 }
                 main {
                     section aria-labelledby="findings" { h2 id="findings" { "Findings" } (findings::section(result, &parts.evidence)) }
                     @for conclusion in result.conclusions() { (conclusion.page(&parts.folder)) }
+                    (diff::section(&run.kernels, &parts.diffs))
                     section aria-labelledby="trials" { h2 id="trials" { "Trials" } (grid::section(&result.trials, &parts.squares, &parts.shown)) }
                     (past::section(&parts.past, &run.id))
                     (again(result))

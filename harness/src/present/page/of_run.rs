@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{Evidence, Parts, ScenarioHistory, Square, page};
+use super::{Evidence, Parts, ScenarioHistory, Square, diff, page};
 use crate::compare::Finding;
 use crate::files::{read_json_if_there, write_whole};
 use crate::guest::kernel_log;
 use crate::history::History;
+use crate::present::evidence;
 use crate::record::RunResult;
 use crate::trial::TrialRecord;
 use crate::{Result, environment};
@@ -22,12 +23,6 @@ const SHOWN: usize = 800;
 /// The maximum number of earlier runs, and of their findings, that are listed.
 const EARLIER: u32 = 20;
 
-/// The maximum number of lines of the kernel log for each report.
-const LINES: usize = 160;
-
-/// The longest line of the log, in characters.
-const LONGEST: usize = 400;
-
 /// Writes the page of `result` into its folder.
 pub fn write(folder: &Path, result: &RunResult) -> Result<()> {
     Ok(write_whole(&folder.join(FILE), html(folder, result)?.as_bytes())?)
@@ -40,6 +35,7 @@ pub fn html(folder: &Path, result: &RunResult) -> Result<String> {
         about: environment::about(folder, &result.run).unwrap_or_default(),
         folder: folder.to_owned(),
         past: past(folder, result),
+        diffs: diff::kept(folder),
         ..Parts::default()
     };
     let mut operations = 0;
@@ -62,7 +58,7 @@ pub fn html(folder: &Path, result: &RunResult) -> Result<String> {
                 let text = kernel_log(&folder.join("trials").join(&trial.folder)).unwrap_or_default();
                 String::from_utf8_lossy(&text).into_owned()
             });
-            evidence(finding, trial, log)
+            shown_for(finding, trial, log)
         }));
     }
     parts.squares = squares;
@@ -120,45 +116,9 @@ fn in_order<'a>(result: &'a RunResult, squares: &'a [Square]) -> Vec<&'a str> {
     result.reports.iter().map(example).chain(folders).filter(|name| known.insert(*name)).collect()
 }
 
-/// A record of `/dev/kmsg` as the console prints it (kernel/printk/printk.c, `info_print_prefix()`),
-/// which is the form of mails and of `decode_stacktrace.sh`. Other lines stay as they are.
-fn console(record: &str) -> String {
-    let printed = || {
-        let (head, text) = record.split_once(';')?;
-        let mut fields = head.split(',');
-        fields.next()?.parse::<u32>().ok()?;
-        let us = fields.nth(1)?.parse::<u64>().ok()?;
-        let caller = fields.find_map(|field| field.strip_prefix("caller="));
-        let caller = caller.map_or_else(String::new, |caller| format!("[{caller:>6}]"));
-        Some(format!("[{:>5}.{:06}]{caller} {text}", us / 1_000_000, us % 1_000_000))
-    };
-    printed().unwrap_or_else(|| record.to_owned())
-}
-
 /// The report of a finding, and its lines of the kernel log.
-fn evidence(finding: &Finding, trial: &TrialRecord, text: &str) -> Option<Evidence> {
+fn shown_for(finding: &Finding, trial: &TrialRecord, text: &str) -> Option<Evidence> {
     let seen = trial.reports.iter().find(|seen| seen.first.signature.hash == finding.signature)?;
-    let (first, last) = (*seen.first.lines.start(), *seen.first.lines.end());
-    let place = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    let count = place(last.saturating_sub(first)).saturating_add(1);
-    let lines = text.lines().skip(place(first.saturating_sub(1))).take(count.min(LINES));
-    let mut log: Vec<String> = lines.map(|line| crate::text::harmless(&console(line), LONGEST)).collect();
-    if count > LINES {
-        log.push(format!("... {} more lines in {}/kmsg.log", count - LINES, finding.example));
-    }
-    Some(Evidence { locks: seen.first.locks.clone(), log: log.join("\n") })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::console;
-
-    #[test]
-    fn records_are_shown_as_the_console_prints_them() {
-        assert_eq!(console("4,339,1886183,-,caller=T33;int3: 0000"), "[    1.886183][   T33] int3: 0000");
-        assert_eq!(console("6,1,12,-;a;b"), "[    0.000012] a;b");
-        for other in ["[    1.886183][   T33] a; b", " SUBSYSTEM=cpu", "a,b,c;d", ""] {
-            assert_eq!(console(other), other);
-        }
-    }
+    let log = evidence::lines(finding, trial, text)?;
+    Some(Evidence { locks: seen.first.locks.clone(), log })
 }

@@ -63,6 +63,13 @@ commands! {
     "qom-set" QomSet { path: String, property: String, value: Value } -> Empty;
     /// Sets what QEMU does at a reboot of the guest: `reset` or `shutdown`.
     "set-action" SetAction { reboot: &'static str } -> Empty;
+    /// Keeps a guest that shuts down, stopped: `pause` in place of `poweroff`.
+    "set-action" SetShutdownAction { shutdown: &'static str } -> Empty;
+    /// Writes the whole memory to a file for crash(8). With `detach` it only begins: the end is the
+    /// event `DUMP_COMPLETED`.
+    "dump-guest-memory" DumpGuestMemory { paging: bool, protocol: String, detach: bool, format: &'static str } -> Empty;
+    /// Lists the character devices, with the addresses on which they listen.
+    "query-chardev" QueryChardev {} -> Vec<Chardev>;
     /// Writes guest-physical memory to a file: `size` bytes from the address `val`.
     "pmemsave" Pmemsave { val: u64, size: u64, filename: String } -> Empty;
     /// Saves the guest's state.
@@ -84,6 +91,15 @@ pub struct MigrationCapability {
     pub capability: &'static str,
     /// Whether it is on.
     pub state: bool,
+}
+
+/// `ChardevInfo`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Chardev {
+    /// Its name.
+    pub label: String,
+    /// What it is connected to, or where it listens.
+    pub filename: String,
 }
 
 /// `StatusInfo`.
