@@ -22,7 +22,15 @@ fn matrix(folder: &Path, text: &str) -> PathBuf {
     file
 }
 
-const PLAIN: &str = r#"
+/// A source of kernels that is always there.
+macro_rules! toy {
+    () => {
+        concat!(env!("CARGO_MANIFEST_DIR"), "/cli/tests/common/toy_kernel")
+    };
+}
+
+const PLAIN: &str = concat!(
+    r#"
 name = "nightly"
 trials = 250
 shard = 100
@@ -31,13 +39,18 @@ scenarios = ["dimm-and-cpu.toml"]
 
 [[kernel]]
 name = "a"
-source = "linux-source-6.1"
+source = ""#,
+    toy!(),
+    r#""
 patches = ["a.patch"]
 
 [[kernel]]
 name = "b"
-source = "linux-source-6.1"
-"#;
+source = ""#,
+    toy!(),
+    r#""
+"#
+);
 
 /// Makes the plan of a matrix file, in the file's folder.
 async fn planned(file: &Path) -> Result<(Plan, PathBuf)> {
@@ -146,9 +159,8 @@ async fn a_branch_that_moves_on_makes_another_plan_and_a_source_that_changed_is_
     commit(&repo, "one");
     commit(&repo, "two");
     let revisions = "source = \"linux\"\nbefore = \"HEAD~1\"\nafter = \"HEAD\"";
-    let text = PLAIN.replace("source = \"linux-source-6.1\"\npatches = [\"a.patch\"]", revisions);
-    let text =
-        text.replace("name = \"b\"\nsource = \"linux-source-6.1\"", "name = \"b\"\nsource = \"linux\"");
+    let patched = concat!("source = \"", toy!(), "\"\npatches = [\"a.patch\"]");
+    let text = PLAIN.replace(patched, revisions).replace(toy!(), "linux");
     let file = matrix(folder.path(), &text);
     let (first, _) = planned(&file).await.unwrap();
     let cache = Cache::open(folder.path().join("cache")).unwrap();

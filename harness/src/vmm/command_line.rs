@@ -128,13 +128,11 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     }
     let (accelerator, cpu) = match (boot.accelerator, boot.clock) {
         (Accelerator::Kvm, _) => (KVM, "host"),
-        (Accelerator::Tcg, Clock::Wall) => {
-            ("tcg,thread=multi", if poses { "max,-hypervisor" } else { "max" })
-        }
-        (Accelerator::Tcg, Clock::Exact) => {
-            ("tcg,thread=single", if poses { "max,-hypervisor" } else { "max" })
-        }
+        (Accelerator::Tcg, Clock::Wall) => ("tcg,thread=multi", "max"),
+        (Accelerator::Tcg, Clock::Exact) => ("tcg,thread=single", "max"),
     };
+    let cpu = machine.cpu_model.as_deref().unwrap_or(cpu);
+    let hidden = if poses && !cpu.contains("hypervisor") { ",-hypervisor" } else { "" };
     if boot.accelerator == Accelerator::Kvm {
         add("-add-fd", format!("fd={},set=1", Inherited::Kvm.number()));
     }
@@ -142,7 +140,7 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     if boot.clock == Clock::Exact {
         add("-icount", "shift=0,sleep=off".into());
     }
-    add("-cpu", machine.cpu_model.as_deref().unwrap_or(cpu).to_owned());
+    add("-cpu", format!("{cpu}{hidden}"));
     let more_cpus = more_cpus(scenario, boot.accelerator);
     let max_cpus = machine.max_cpus + more_cpus;
     add("-smp", topology(machine, max_cpus));
@@ -376,5 +374,13 @@ mod tests {
         let start = "-machine q35,vmport=on -smbios type=1,serial=VMware- -accel tcg,thread=multi -cpu max,-hypervisor ";
         assert!(posing.starts_with(start), "{posing}");
         assert_eq!(words(Accelerator::Kvm, Platform::Vmware), words(Accelerator::Kvm, Platform::Qemu));
+        // Whatever the scenario's CPU model is, it has the bit in which TCG says that it is one.
+        for (model, expected) in [("EPYC", "EPYC,-hypervisor"), ("max,+hypervisor", "max,+hypervisor")] {
+            let text = SAMPLE.1.replace("[machine]", &format!("[machine]\ncpu_model = \"{model}\""));
+            let scenario = Scenario::parse(SAMPLE.0, &text).unwrap();
+            let line = command_line(&scenario, boot(Accelerator::Tcg, Platform::Vmware, LaunchMode::Cold));
+            let model = line.iter().position(|word| word == "-cpu").unwrap() + 1;
+            assert_eq!(line[model], expected);
+        }
     }
 }
