@@ -218,6 +218,11 @@ impl Default for RunningSpec {
 }
 
 impl RunningSpec {
+    /// The most vmcores of the run, if it keeps any.
+    pub fn vmcores_asked(&self) -> Option<u32> {
+        Some(self.vmcores).filter(|number| *number > 0)
+    }
+
     /// The request for an accelerator.
     pub fn accelerator_request(&self) -> AcceleratorRequest {
         self.found.map_or(AcceleratorRequest::by(self.accelerator), AcceleratorRequest::from)

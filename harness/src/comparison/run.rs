@@ -122,7 +122,7 @@ async fn to_the_end(mut prepared: Prepared, env: &Env<'_>) -> Result<Finished> {
         ran.stopped = Box::pin(refine(&prepared, &mut judgement, &mut conclusions, env)).await.err();
     }
     let mut result = result(prepared.run, judgement, conclusions);
-    if vmcores_asked(&result.run).is_some() {
+    if result.run.spec.running.vmcores_asked().is_some() {
         let vmlinux = |side| prepared.kernels.of(side).vmlinux.clone();
         result.vmcores = Some(vmcores_of(&prepared.folder.trials(), vmlinux)?);
     }
@@ -167,7 +167,8 @@ async fn run_trials(prepared: &mut Prepared, env: &Env<'_>) -> Result<Judged> {
     let starts = prepared.settle_start(env).await?;
     judged.start_seconds = starting.elapsed().as_secs_f64();
     env.events.event(&RunEvent::Began(&prepared.run));
-    let vmcores = vmcores_asked(&prepared.run).map(|n| VmcoreQuota::new(n, &prepared.folder.trials()).into());
+    let vmcores = prepared.run.spec.running.vmcores_asked();
+    let vmcores = vmcores.map(|number| VmcoreQuota::new(number, &prepared.folder.trials()).into());
     let instruments = Instruments { vmcores, ..Instruments::default() };
     let setups: Vec<TrialSetup<'_>> = prepared
         .parts
@@ -217,11 +218,6 @@ async fn run_trials(prepared: &mut Prepared, env: &Env<'_>) -> Result<Judged> {
     }
     judged.seconds += began.elapsed().as_secs_f64();
     Ok(judged)
-}
-
-/// The most vmcores of the run, if it keeps any.
-fn vmcores_asked(run: &Run) -> Option<u32> {
-    Some(run.spec.running.vmcores).filter(|number| *number > 0)
 }
 
 /// The last lines of the console of the side's first trial.

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::compare::Finding;
 use crate::files::read_json_if_there;
 use crate::guest::kernel_log;
-use crate::trial::TrialRecord;
+use crate::trial::{Seen, TrialRecord};
 
 /// The maximum number of lines of the kernel log for each report.
 const LINES: usize = 160;
@@ -18,22 +18,27 @@ const LONGEST: usize = 400;
 pub(super) fn printed(folder: &Path, finding: &Finding) -> Option<String> {
     let trial = folder.join(&finding.example);
     let record = read_json_if_there::<TrialRecord>(&trial.join("trial.json")).ok().flatten()?;
+    let seen = seen_in(&record, finding)?;
     let log = kernel_log(&trial).ok()?;
-    lines(finding, &record, &String::from_utf8_lossy(&log))
+    Some(lines(seen, &finding.example, &String::from_utf8_lossy(&log)))
 }
 
-/// The lines of the finding's report in the log `text` of a trial.
-pub(super) fn lines(finding: &Finding, trial: &TrialRecord, text: &str) -> Option<String> {
-    let seen = trial.reports.iter().find(|seen| seen.first.signature.hash == finding.signature)?;
+/// The finding's report in a trial.
+pub(super) fn seen_in<'a>(trial: &'a TrialRecord, finding: &Finding) -> Option<&'a Seen> {
+    trial.reports.iter().find(|seen| seen.first.signature.hash == finding.signature)
+}
+
+/// The lines of a report in the log `text` of its trial, whose folder is `trial`.
+pub(super) fn lines(seen: &Seen, trial: &str, text: &str) -> String {
     let (first, last) = (*seen.first.lines.start(), *seen.first.lines.end());
     let place = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let count = place(last.saturating_sub(first)).saturating_add(1);
     let lines = text.lines().skip(place(first.saturating_sub(1))).take(count.min(LINES));
     let mut log: Vec<String> = lines.map(|line| crate::text::harmless(&console(line), LONGEST)).collect();
     if count > LINES {
-        log.push(format!("... {} more lines in {}/kmsg.log", count - LINES, finding.example));
+        log.push(format!("... {} more lines in {trial}/kmsg.log", count - LINES));
     }
-    Some(log.join("\n"))
+    log.join("\n")
 }
 
 /// A record of `/dev/kmsg` as the console prints it (kernel/printk/printk.c, `info_print_prefix()`),

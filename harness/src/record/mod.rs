@@ -21,6 +21,7 @@
 mod find;
 mod folder;
 mod locks;
+mod read;
 mod settled;
 mod unfinished;
 
@@ -33,18 +34,19 @@ use serde::{Deserialize, Serialize};
 pub use find::find;
 pub use folder::{RunFolder, plain_name};
 pub use locks::{add_locks, each_boot, each_trial, further_boot, read_locks};
+pub use read::{read_result, read_run};
 pub use settled::Settled;
 pub use unfinished::{begins, failed};
 
 use hotplug_side::Sides;
 
+use crate::Result;
 use crate::compare::{Finding, Judgement, NoBoot, Recurrence, ScenarioTally, Tally, Verdict};
 use crate::conclusion::{Conclusion, Conclusions, analyses};
 use crate::kernel::{Basis, PairSpec, PatchRecord, ReplyTo};
 use crate::scenario::{Clock, Seed, Sweep};
 use crate::spec::ComparisonSpec;
 use crate::trial::{Repeated, TrialStart, VmcoreNote};
-use crate::{Error, Result, files};
 
 /// Version of `result.json` and `run.json`. It is raised when a field changes its meaning or is
 /// removed.
@@ -462,27 +464,6 @@ impl Head {
             host,
         }
     }
-}
-
-/// Reads the `run.json` of the run in `folder`.
-pub fn read_run(folder: &Path) -> Result<Run> {
-    let path = folder.join("run.json");
-    let text = fs_err::read(&path).map_err(|error| {
-        Error::user(format!("{} is not the folder of a run: {error}", folder.display())).help(
-            "name a folder below results/; a run without run.json ended before its first trial and must be started again",
-        )
-    })?;
-    files::parse_json(&path, &text)
-}
-
-/// Reads the `result.json` of the run in `folder`.
-pub fn read_result(folder: &Path) -> Result<RunResult> {
-    let path = folder.join("result.json");
-    let text = fs_err::read(&path).map_err(|error| {
-        Error::user(format!("{} is not the folder of a finished run: {error}", folder.display()))
-            .help("name a folder below results/; hotplug compare --continue resumes an interrupted run")
-    })?;
-    files::parse_json(&path, &text)
 }
 
 #[cfg(test)]

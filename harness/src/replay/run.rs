@@ -86,7 +86,7 @@ pub fn replay<'a>(
         let source_of = &run.kernels.of(side).source;
         let hand_over = spec.hand_over.map(|one| Arc::new(one.with_source(source_of)));
         let is_handed_over = hand_over.is_some();
-        let wanted = Some(spec.running.vmcores).filter(|number| *number > 0);
+        let wanted = spec.running.vmcores_asked();
         let vmcores = wanted.map(|number| VmcoreQuota::new(number, &trials).into());
         let instruments = Instruments { vmcores, hand_over, ..Instruments::default() };
         let setups: Vec<TrialSetup<'_>> = ready

@@ -24,11 +24,13 @@ const QUESTIONS: [&str; 6] = [
     "info registers -a",
 ];
 
-/// Runs all queries. The guest's answers go to its kernel log. Errors only on a disk error.
-pub(super) async fn diagnose(vm: &Vm) -> Result<()> {
-    fs_err::write(vm.dir.join(FILE), ask_qemu(vm).await)?;
+/// Runs all queries, and returns QEMU's answers. The guest's answers go to its kernel log. Errors only
+/// on a disk error.
+pub(super) async fn diagnose(vm: &Vm) -> Result<String> {
+    let account = ask_qemu(vm).await;
+    fs_err::write(vm.dir.join(FILE), &account)?;
     ask_guest(vm).await;
-    Ok(())
+    Ok(account)
 }
 
 async fn ask_qemu(vm: &Vm) -> String {

@@ -4,10 +4,6 @@
 //! answered (src/fw/smp.c, `smp_scan()`). A CPU that is plugged in between does not answer, or
 //! answers uncounted, and `SeaBIOS` waits for ever. The kernel has no part in that.
 
-use super::vm::Vm;
-use crate::limits::limits;
-use crate::vmm::qmp::commands::HumanMonitorCommand;
-
 /// The addresses of the BIOS and of the ROMs of devices, below 1 MiB. The setup code of a Linux
 /// kernel runs below them (Documentation/arch/x86/boot.rst).
 const ROMS: std::ops::Range<u64> = 0xc_0000..0x10_0000;
@@ -15,20 +11,11 @@ const ROMS: std::ops::Range<u64> = 0xc_0000..0x10_0000;
 /// The bit of CR0 that turns paging on. Firmware runs without it, and a kernel with it.
 const PAGING: u64 = 1 << 31;
 
-/// Where the first CPU is in the firmware of a guest whose console is empty, such as `0xeda8c`.
-/// `None` if it is not there, or if QEMU does not answer.
-pub(super) async fn holds(vm: &Vm) -> Option<String> {
-    if vm.serial.has_output() {
-        return None;
-    }
-    let question = HumanMonitorCommand { command_line: "info registers".into() };
-    let answer = tokio::time::timeout(limits().diagnosis, vm.qmp.execute(question)).await.ok()?.ok()?;
-    place(&answer).map(|place| format!("{place:#x}"))
-}
-
-/// The physical address at which a CPU runs code of the firmware, from the answer to
-/// `info registers` (QEMU's target/i386/cpu-dump.c, `x86_cpu_dump_state()`).
-fn place(registers: &str) -> Option<u64> {
+/// The physical address at which the first CPU runs code of the firmware, from the answer to
+/// `info registers -a` (QEMU's target/i386/cpu-dump.c, `x86_cpu_dump_state()`). `None` if it runs
+/// other code, or if there is no such answer.
+pub(super) fn place(account: &str) -> Option<u64> {
+    let registers = account.split("CPU#").nth(1)?;
     let hexadecimal = |digits: &str| u64::from_str_radix(digits, 16).ok();
     let register = |name: &str| {
         let value = registers.split_whitespace().find_map(|word| word.strip_prefix(name))?;
@@ -49,12 +36,17 @@ mod tests {
 
     /// The registers of a guest of QEMU 10.0.2 that got a CPU while `SeaBIOS` 1.16.3 started the
     /// others.
-    const WAITING: &str = "\r
-CPU#0\r
-EAX=00000004 EBX=00000004 ECX=00000000 EDX=00042000\r
-EIP=000eda8c EFL=00000002 [-------] CPL=0 II=0 A20=1 SMM=0 HLT=0\r
-CS =0008 00000000 ffffffff 00c09b00 DPL=0 CS32 [-RA]\r
-CR0=00000011 CR2=00000000 CR3=00000000 CR4=00000000\r
+    const WAITING: &str = "
+CPU#0
+EAX=00000004 EBX=00000004 ECX=00000000 EDX=00042000
+EIP=000eda8c EFL=00000002 [-------] CPL=0 II=0 A20=1 SMM=0 HLT=0
+CS =0008 00000000 ffffffff 00c09b00 DPL=0 CS32 [-RA]
+CR0=00000011 CR2=00000000 CR3=00000000 CR4=00000000
+
+CPU#1
+EIP=000fd0cf EFL=00000002 [-------] CPL=0 II=0 A20=1 SMM=0 HLT=1
+CS =0008 00000000 ffffffff 00cf9b00 DPL=0 CS32 [-RA]
+CR0=00000012 CR2=00000000 CR3=00000000 CR4=00000000
 ";
 
     #[test]

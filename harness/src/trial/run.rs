@@ -277,13 +277,13 @@ impl Prepared {
 /// kernel.
 async fn diagnose(vm: &Vm, state: &mut TrialState) -> Result<()> {
     let Some(Cut::Hung(what)) = &state.cut else { return Ok(()) };
-    let firmware = firmware::holds(vm).await;
-    let diagnosed = diagnosis::diagnose(vm).await;
-    if let Some(at) = firmware {
-        let why = format!("{what}: the firmware, at {at}, did not start the kernel");
+    let has_begun = vm.serial.has_output();
+    let account = diagnosis::diagnose(vm).await?;
+    if let (false, Some(at)) = (has_begun, firmware::place(&account)) {
+        let why = format!("{what}: the firmware, at {at:#x}, did not start the kernel");
         state.cut = Some(Cut::Broken(why));
     }
-    diagnosed
+    Ok(())
 }
 
 /// Keeps the memory of the guest and hands it over, as far as either was asked for. Returns the log

@@ -118,7 +118,7 @@ fn in_order<'a>(result: &'a RunResult, squares: &'a [Square]) -> Vec<&'a str> {
 
 /// The report of a finding, and its lines of the kernel log.
 fn shown_for(finding: &Finding, trial: &TrialRecord, text: &str) -> Option<Evidence> {
-    let seen = trial.reports.iter().find(|seen| seen.first.signature.hash == finding.signature)?;
-    let log = evidence::lines(finding, trial, text)?;
+    let seen = evidence::seen_in(trial, finding)?;
+    let log = evidence::lines(seen, &finding.example, text);
     Some(Evidence { locks: seen.first.locks.clone(), log })
 }
