@@ -13,8 +13,9 @@ use super::duration;
 use crate::text::{cut, harmless};
 use crate::trial::{Again, Happened, TrialOutcome, TrialRecord};
 
-/// The width of a line, in characters, if standard error is no terminal.
-const WIDTH: usize = 80;
+/// The width of a line, in characters, if standard error is no terminal. A log has room for the
+/// function that a report names.
+const WIDTH: usize = 120;
 
 /// The characters of the bar itself.
 const BAR: usize = 12;
