@@ -3,6 +3,7 @@
 use std::io::{Error as IoError, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use fs_err::os::unix::fs::OpenOptionsExt;
 use nix::errno::Errno;
@@ -89,8 +90,11 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         // linkat(2) does not replace a file, but rename(2) does. At every moment there is the old
         // or the new file.
         Err(Errno::EEXIST) => {
+            static NUMBER: AtomicU32 = AtomicU32::new(0);
             let mut name = path.file_name().unwrap_or_default().to_owned();
-            name.push(format!(".{}", std::process::id()));
+            // Two threads may write the same file.
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            name.push(format!(".{}-{number}", std::process::id()));
             let beside = folder.join(name);
             // A process with the same id that was killed at this point may have left this file.
             let _ = std::fs::remove_file(&beside);

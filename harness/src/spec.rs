@@ -108,7 +108,7 @@ pub struct TrialsSpec {
     /// No trial begins after a finding of this name: the beginning of a signature, or a part of a
     /// title, key or WARN text.
     pub until_seen: Option<String>,
-    /// No trial begins once the verdict cannot change.
+    /// No trial begins once a regression is decided.
     pub until_decided: bool,
 }
 

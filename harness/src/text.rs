@@ -38,6 +38,17 @@ pub fn probability(p: f64) -> String {
     format!("{p:.places$}")
 }
 
+/// A number of any size with two significant digits, or all digits before the point: `135`, `3.4`,
+/// `0.12`; from a million on, `4.2e11`.
+pub fn significant(number: f64) -> String {
+    if number >= 1e6 {
+        return format!("{number:.1e}");
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 10")]
+    let places = (1.0 - number.max(1e-9).log10().floor()).max(0.0) as usize;
+    format!("{number:.places$}")
+}
+
 /// A time with four significant digits: `12.34 us`.
 pub fn nanoseconds(time: f64) -> String {
     let (value, unit) = match time {

@@ -134,9 +134,8 @@ pub struct CompareArgs {
     /// its title, its key or the text of a WARN
     #[arg(long, value_name = "WORDS")]
     pub until_seen: Option<String>,
-    /// Start no trial once the verdict cannot change, which is the case for a regression that the
-    /// remaining trials cannot undo
-    #[arg(long, conflicts_with = "time")]
+    /// Start no trial once a regression is decided, by a test that may be asked after each trial
+    #[arg(long)]
     pub until_decided: bool,
     /// Skip the control, which plants bugs in the before kernel and looks for them in a trial
     #[arg(long)]

@@ -8,10 +8,10 @@ use hotplug_side::{Side, Sides};
 use hotplug_statistics::stratified_two_sided;
 use serde::{Deserialize, Serialize};
 
+use super::early::{ALPHA_AT_ANY_TIME, Bet, Early};
+use super::failure::{Failure, seen_by_the_harness};
 use super::finding::{Class, Count, Finding, SeenIn};
-use crate::event_log::OperationOutcome;
-use crate::scenario::{Expect, Operation};
-use crate::trial::{StaleBreakpoint, TrialOutcome, TrialRecord};
+use crate::trial::{StaleBreakpoint, TrialRecord};
 
 /// The probability of a false alarm in one comparison of equal kernels, over all of its findings
 /// together (Holm's correction).
@@ -19,7 +19,7 @@ pub(super) const ALPHA: f64 = 0.05;
 
 /// The condition under which a trial without a finding is evidence of its absence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Evident {
+pub(super) enum Evident {
     /// None: the harness itself would have detected it.
     Always,
     /// Every kernel record was received.
@@ -35,13 +35,20 @@ type Rounds<T> = BTreeMap<u32, T>;
 
 /// The number of trials of one side that meet each condition of [`Evident`].
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-struct Watched {
+pub(super) struct Watched {
     trials: u32,
     with_log: u32,
     with_lockdep: u32,
 }
 
 impl Watched {
+    /// That of this trial alone.
+    pub(super) fn of_one(record: &TrialRecord) -> Self {
+        let mut one = Self::default();
+        one.count(record);
+        one
+    }
+
     fn count(&mut self, record: &TrialRecord) {
         let counts = |evident| u32::from(evident_in(evident, record));
         self.trials += counts(Evident::Always);
@@ -49,13 +56,13 @@ impl Watched {
         self.with_lockdep += counts(Evident::WithLockdep);
     }
 
-    fn merge(&mut self, other: Self) {
+    pub(super) fn merge(&mut self, other: Self) {
         self.trials += other.trials;
         self.with_log += other.with_log;
         self.with_lockdep += other.with_lockdep;
     }
 
-    fn of(self, evident: Evident) -> u32 {
+    pub(super) fn of(self, evident: Evident) -> u32 {
         match evident {
             Evident::Always => self.trials,
             Evident::WithLog => self.with_log,
@@ -96,6 +103,15 @@ struct Found {
     first_seen: f64,
 }
 
+/// Identifies a finding among the evidence.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum FoundId {
+    /// A kernel report: the number of its bug.
+    Report(usize),
+    /// A failure that the harness detected: its key.
+    Own(String),
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 enum What {
     /// A kernel report, and why it is tolerated.
@@ -116,6 +132,9 @@ pub(super) struct Evidence {
     /// Known issues may become more frequent.
     #[serde(default)]
     known_may_worsen: bool,
+    /// The test after each trial, if the comparison may end early. Parts of a fleet never do.
+    #[serde(skip)]
+    early: Option<Early>,
     bugs: Bugs,
     /// Kernel reports, indexed by the number of their bug.
     reports: Vec<Found>,
@@ -143,6 +162,12 @@ impl Evidence {
         self
     }
 
+    /// Tests the findings after each trial, too. The first trial of each scenario has this number.
+    pub(super) fn at_any_time(mut self, first: u32) -> Self {
+        self.early = Some(Early::new(first));
+        self
+    }
+
     /// Known issues may become more frequent with the patch, or less, without an effect on the verdict.
     pub(super) fn known_may_worsen(mut self, may: bool) -> Self {
         self.known_may_worsen = may;
@@ -150,13 +175,21 @@ impl Evidence {
     }
 
     /// Whether a finding counts in the verdict if its rate differs.
-    pub(super) fn counts(&self, finding: &Finding) -> bool {
+    fn counts(&self, finding: &Finding) -> bool {
         finding.known.is_none() || !self.known_may_worsen
     }
 
     /// The probability of a false alarm in one judgement.
-    pub(super) fn alpha(&self) -> f64 {
-        ALPHA / f64::from(self.further_looks + 1)
+    fn alpha(&self) -> f64 {
+        let used = if self.early.is_some() { ALPHA_AT_ANY_TIME } else { 0.0 };
+        (ALPHA - used) / f64::from(self.further_looks + 1)
+    }
+
+    /// Adds a trial that infrastructure spoilt.
+    pub(super) fn add_spoilt(&mut self, record: &TrialRecord) {
+        if let Some(early) = &mut self.early {
+            early.add_spoilt(record);
+        }
     }
 
     /// Adds a trial that infrastructure did not spoil. `seconds` is the time from the start of the
@@ -191,20 +224,29 @@ impl Evidence {
             }
             *shown.entry(number).or_default() += seen.times;
         }
+        let mut counted = Vec::new();
         for (number, times) in shown {
-            self.reports[number].count(record, times);
+            let found = &mut self.reports[number];
+            found.count(record, times);
+            if !(self.known_may_worsen && found.is_known()) {
+                counted.push((FoundId::Report(number), found.evident));
+            }
         }
         let mut own: BTreeMap<String, u64> = BTreeMap::new();
         for what in seen_by_the_harness(record) {
-            let What::Own { key, .. } = &what else { continue };
-            let key = key.clone();
+            let Failure { kind, key, title } = what;
             *own.entry(key.clone()).or_default() += 1;
+            let what = What::Own { kind: kind.into(), key: key.clone(), title };
             self.own.entry(key).or_insert_with(|| Found::new(what, Evident::Always, record, seconds));
         }
         for (key, times) in own {
             if let Some(found) = self.own.get_mut(&key) {
                 found.count(record, times);
+                counted.push((FoundId::Own(key), found.evident));
             }
+        }
+        if let Some(early) = &mut self.early {
+            early.add(record, counted);
         }
     }
 
@@ -263,10 +305,18 @@ impl Evidence {
 
     /// All findings: new, then fixed, then common ones, each by ascending p; known issues last.
     pub(super) fn findings(&self) -> Vec<Finding> {
-        let found = self.reports.iter().chain(self.own.values());
-        let mut all: Vec<Finding> = found.map(|found| found.finding(&self.watched)).collect();
+        let reports = self.reports.iter().enumerate().map(|(number, found)| (FoundId::Report(number), found));
+        let own = self.own.iter().map(|(key, found)| (FoundId::Own(key.clone()), found));
+        let finding = |(id, found): (FoundId, &Found)| Finding {
+            bet: self.early.as_ref().and_then(|early| early.of(&id)),
+            ..found.finding(&self.watched)
+        };
+        let mut all: Vec<Finding> = reports.chain(own).map(finding).collect();
         let alpha = self.alpha();
         decide(all.iter_mut().filter(|finding| self.counts(finding)).collect(), alpha);
+        for finding in &mut all {
+            finding.decided |= finding.bet.is_some_and(Bet::is_won);
+        }
         // Ties are broken by signature. The order of arrival is chance if several guests run at
         // once.
         let order = |f: &Finding| (f.known.is_some(), f.class, f.p, f.signature.clone());
@@ -304,6 +354,11 @@ impl Found {
         if self.during.is_empty() {
             self.during = later.during;
         }
+    }
+
+    /// Whether the file of known issues lists it.
+    fn is_known(&self) -> bool {
+        matches!(self.what, What::Report(_, Some(_)))
     }
 
     /// Adds one trial that showed the finding `times` times.
@@ -384,6 +439,7 @@ impl Found {
             after,
             p: stratified_two_sided(&scenarios.iter().flat_map(SeenIn::tables).collect::<Vec<_>>()),
             scenarios,
+            bet: None,
             decided: false,
             times: self.times,
             during: self.during.clone(),
@@ -418,54 +474,4 @@ fn decide(mut findings: Vec<&mut Finding>, alpha: f64) {
         finding.decided = true;
         left -= 1;
     }
-}
-
-/// The failures of one trial that the harness detected without a kernel report, one entry for each
-/// occurrence.
-fn seen_by_the_harness(record: &TrialRecord) -> Vec<What> {
-    let mut all = Vec::new();
-    if record.is_cut_by_emulator() {
-        // They may be effects of that.
-        return all;
-    }
-    if record.outcome == TrialOutcome::Hung {
-        let stuck = record.operations.iter().find(|o| o.outcome == OperationOutcome::TimedOut);
-        let place = stuck.map_or_else(|| record.why.clone(), |o| o.operation.kind());
-        all.push(own("hung", &place, record.why.clone()));
-    }
-    for record in &record.operations {
-        let what = record.operation.kind();
-        match (&record.outcome, record.expect) {
-            (OperationOutcome::RefusedByGuest { how }, Expect::Done)
-                if matches!(record.operation, Operation::Program(_)) =>
-            {
-                all.push(own("program", &what, format!("{what}: {how}")));
-            }
-            (OperationOutcome::RefusedByGuest { how }, Expect::Done) => {
-                all.push(own("refused", &what, format!("the guest refused to {what}: {how}")));
-            }
-            (OperationOutcome::Done, Expect::Refused) => {
-                let title = format!("{} was done, and should have been refused", record.operation);
-                all.push(own("not-refused", &what, title));
-            }
-            _ => {}
-        }
-    }
-    for failed in record.load_failures.iter().filter(|failed| failed.must_succeed) {
-        let what = format!("program {}", failed.program);
-        let title = format!("{what}, in a load: {}", failed.last);
-        all.push(own("program", &what, title));
-    }
-    for wrong in &record.mismatches {
-        let counter = wrong.what.split(" is ").next().unwrap_or(&wrong.what);
-        let counter: String = counter.chars().filter(|c| !c.is_ascii_digit()).collect();
-        let title = format!("after {}: {}", wrong.after, wrong.what);
-        all.push(own("accounting-mismatch", counter.trim(), title));
-    }
-    all
-}
-
-/// A finding of the harness itself.
-fn own(kind: &'static str, what: &str, title: String) -> What {
-    What::Own { kind: kind.into(), key: format!("{kind}: {what}"), title }
 }

@@ -5,6 +5,9 @@ use hotplug_statistics::Table;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::early::Bet;
+use crate::text::{probability, significant};
+
 /// The sides on which a finding was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -93,9 +96,13 @@ pub struct Finding {
     /// log-rank test, with guests that end. With one scenario, and one trial a guest, it is Fisher's
     /// exact test.
     pub p: f64,
+    /// The test after each trial. Only a comparison that may end early (`--until-decided`) has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bet: Option<Bet>,
     /// Whether `p` is significant at 0.05 after Holm's correction for all findings of this
     /// comparison. A comparison that may be judged twice (`looks` of its plan) divides the 0.05 by
-    /// two. Known issues are not decided if they may worsen (`--known-may-worsen`).
+    /// two. In a comparison that may end early, the level is 0.03 instead of 0.05, and a `bet` that
+    /// is won decides, too. Known issues are not decided if they may worsen (`--known-may-worsen`).
     pub decided: bool,
     /// The most occurrences in one trial.
     pub times: u64,
@@ -144,6 +151,18 @@ impl Finding {
     /// Whether the patch made it more frequent, beyond chance.
     pub fn is_worse(&self) -> bool {
         self.decided && self.after.rate() > self.before.rate()
+    }
+
+    /// The certainty that the two rates differ, in words. In a comparison that may end early, the
+    /// e-value counts, because trials that end with a result make `p` smaller than it should be.
+    pub fn certainty(&self) -> String {
+        let p = format!("p = {}", probability(self.p));
+        match self.bet {
+            None => p,
+            Some(Bet { e_value, needed }) => {
+                format!("{p}, e = {} (decided at {needed:.0})", significant(e_value))
+            }
+        }
     }
 
     /// Whether `words` select this finding: its signature or the start of it, or a part of its

@@ -9,8 +9,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::boot::{Boots, NoBoot};
+use super::early::Bet;
 use super::evidence::{ALPHA, Evidence};
-use super::finding::{Class, Count, Finding, SeenIn};
+use super::finding::{Class, Count, Finding};
 use super::stratum::{ScenarioTally, Stratum, Tally};
 use crate::rendezvous::Race;
 use crate::trial::TrialRecord;
@@ -111,6 +112,13 @@ impl Judge {
         Self { evidence: self.evidence.in_looks(looks), ..self }
     }
 
+    /// Tests the findings after each trial, too ([`Judge::is_decided`]). The first trial of each
+    /// scenario has this number.
+    #[must_use]
+    pub fn at_any_time(self, first: u32) -> Self {
+        Self { evidence: self.evidence.at_any_time(first), ..self }
+    }
+
     /// Whether known issues may become more frequent without an effect on the verdict.
     #[must_use]
     pub fn known_may_worsen(self, may: bool) -> Self {
@@ -128,6 +136,8 @@ impl Judge {
         if self.strata.entry(record.scenario.clone()).or_default().add(record) {
             self.race.add(record.side, &record.folder, &record.holds);
             self.evidence.add(record, seconds);
+        } else {
+            self.evidence.add_spoilt(record);
         }
     }
 
@@ -255,51 +265,10 @@ impl Judge {
         most.unwrap_or(Count { seen: 0, trials: tally.before.trials + tally.after.trials })
     }
 
-    /// Whether the trials that are left can no longer change the verdict. `planned` has the number
-    /// of trials a side of each scenario; those of a scenario that it lacks are all done. Only a
-    /// regression is settled early, because a report that has not been seen yet can change any
-    /// other verdict, even in the last trial.
-    pub fn is_settled(&self, planned: &BTreeMap<String, u32>) -> bool {
-        let findings = self.evidence.findings();
-        let left_of = |scenario: &str| {
-            let tally = self.tally_of(scenario);
-            let seen = tally.before.all().min(tally.after.all());
-            planned.get(scenario).map_or(0, |planned| planned.saturating_sub(seen))
-        };
-        let left: BTreeMap<&str, u32> =
-            planned.keys().map(|scenario| (scenario.as_str(), left_of(scenario))).collect();
-        // Each remaining trial may add one more finding for Holm's correction to divide by.
-        let most = f64::from(left.values().sum::<u32>() * 2)
-            + f64::from(
-                u32::try_from(findings.iter().filter(|f| self.evidence.counts(f)).count())
-                    .unwrap_or(u32::MAX),
-            );
-        findings.iter().filter(|f| f.is_worse()).any(|f| {
-            // In the worst case, every further before trial shows it, and no after trial.
-            // They count for the round in which most guests of both sides were compared, where they
-            // count most.
-            let worse = |seen: &SeenIn| {
-                let left = left.get(seen.scenario.as_str()).copied().unwrap_or(0);
-                let mut tables = seen.tables();
-                if let Some(Table { a, n, m, .. }) =
-                    tables.iter_mut().max_by_key(|table| table.n.min(table.m))
-                {
-                    (*a, *n, *m) = (*a + left, *n + left, *m + left);
-                }
-                tables
-            };
-            let elsewhere = |(scenario, left): (&&str, &u32)| {
-                let is_new = *left > 0 && f.scenarios.iter().all(|seen| seen.scenario != **scenario);
-                let tally = self.tally_of(scenario);
-                let (n, m) = (tally.before.trials + left, tally.after.trials + left);
-                is_new.then_some(Table { a: *left, n, b: 0, m })
-            };
-            let tables: Vec<Table> =
-                f.scenarios.iter().flat_map(worse).chain(left.iter().filter_map(elsewhere)).collect();
-            let sum = |of: fn(&Table) -> u32| f64::from(tables.iter().map(of).sum::<u32>());
-            let (before, after) = (sum(|t| t.a) / sum(|t| t.n), sum(|t| t.b) / sum(|t| t.m));
-            after > before && stratified_two_sided(&tables) <= self.evidence.alpha() / most
-        })
+    /// Whether a regression is decided. Further trials cannot take that back: the test after each
+    /// trial keeps its own share of false alarms.
+    pub fn is_decided(&self) -> bool {
+        self.evidence.findings().iter().any(|f| f.is_worse() && f.bet.is_some_and(Bet::is_won))
     }
 
     fn decide(&self, findings: &[Finding]) -> (Option<Verdict>, String) {

@@ -228,17 +228,75 @@ fn infrastructure_that_fails_more_often_than_not_gives_no_verdict() {
     assert!(judgement.reason.contains("QEMU was killed"));
 }
 
+/// The judge of a comparison that may end early, after these trials.
+fn early(records: &[TrialRecord]) -> Judge {
+    let mut judge = Judge::new(KnownIssues::default()).at_any_time(0);
+    for record in records {
+        judge.add(record, 0.0);
+    }
+    judge
+}
+
+/// Trials of which all after trials show a warning.
+fn always(n: u32) -> Vec<TrialRecord> {
+    trials(n, &[], &[WARNING])
+}
+
 #[test]
-fn a_regression_is_settled_when_the_worst_that_may_come_leaves_it() {
-    let planned = |n: u32| BTreeMap::from([("s".to_owned(), n)]);
-    let settled = |n: u32, left: u32| {
-        judge_of(&trials(n, &[], &[WARNING]), KnownIssues::default()).is_settled(&planned(n + left))
+fn a_regression_is_decided_as_soon_as_the_bet_is_won() {
+    assert!(!early(&always(4)).is_decided());
+    let judge = early(&always(5));
+    assert!(judge.is_decided());
+    let judgement = judge.judgement();
+    assert_eq!(judgement.verdict, Some(Verdict::Regressed));
+    let bet = judgement.findings[0].bet.expect("it may end early");
+    assert!((bet.needed - 100.0).abs() < 1e-9 && bet.e_value > 100.0 && bet.e_value < 200.0, "{bet:?}");
+    assert_eq!(judgement.findings[0].certainty(), "p = 0.0079, e = 135 (decided at 100)");
+    // Four trials a side decide after the last one, as always.
+    assert_eq!(early(&always(4)).judgement().verdict, Some(Verdict::Regressed));
+    // What is gone is no reason to stop: another report may still come.
+    assert!(!early(&trials(20, &[WARNING], &[])).is_decided());
+    assert!(!early(&trials(20, &[WARNING], &[WARNING])).is_decided());
+    assert!(!early(&trials(20, &[], &[])).is_decided());
+    // A comparison that runs to its end makes no bet.
+    assert!(judge_of(&always(20), KnownIssues::default()).judgement().findings[0].bet.is_none());
+}
+
+#[test]
+fn the_order_in_which_trials_end_makes_no_difference() {
+    let stake = |records: &[TrialRecord]| early(records).judgement().findings[0].bet;
+    let mut mixed = [trials(3, &[], &[]), Vec::new()].concat();
+    mixed.extend(always(9).into_iter().filter(|record| record.number >= 3));
+    let sorted = stake(&mixed);
+    assert!(sorted.is_some());
+    mixed.sort_by_key(|record| (record.number * 7 % 9, record.side));
+    assert_eq!(stake(&mixed), sorted);
+    // A trial that still runs holds up those with a higher number.
+    let without =
+        |number: u32| mixed.iter().filter(|record| record.number != number).cloned().collect::<Vec<_>>();
+    assert_eq!(stake(&without(0)), None);
+    let held_up = stake(&without(7)).expect("trial 3 showed it");
+    assert!(held_up.e_value < sorted.expect("as above").e_value);
+    // One that infrastructure spoilt does not.
+    let spoilt = |record: TrialRecord| match (record.number, record.side) {
+        (7, Side::Before) => TrialRecord { outcome: TrialOutcome::Infrastructure, ..record },
+        _ => record,
     };
-    assert!(settled(5, 0));
-    // With 5 more trials a side, the worst case is 5/10 before against 5/10 after.
-    assert!(!settled(5, 5));
-    assert!(settled(20, 5));
-    assert!(!judge_of(&trials(20, &[], &[]), KnownIssues::default()).is_settled(&planned(20)));
+    let spoilt = stake(&mixed.iter().cloned().map(spoilt).collect::<Vec<_>>()).expect("as above");
+    assert!(spoilt.e_value > held_up.e_value);
+}
+
+#[test]
+fn a_later_finding_needs_a_higher_stake() {
+    let both =
+        |number: u32| [trial(Side::Before, number, &[OTHER]), trial(Side::After, number, &[OTHER, WARNING])];
+    let records: Vec<_> = (0..6).flat_map(both).collect();
+    let findings = early(&records).judgement().findings;
+    let needed: Vec<_> = findings.iter().map(|f| f.bet.map(|bet| bet.needed.round())).collect();
+    // The new one comes first on the list, and was seen second.
+    assert_eq!(needed, [Some(300.0), Some(100.0)]);
+    assert!(findings[0].decided && !findings[1].decided);
+    assert!(early(&records[..10]).judgement().findings.iter().all(|f| !f.bet.is_some_and(Bet::is_won)));
 }
 
 /// These trials, in another scenario.

@@ -1,6 +1,7 @@
 //! The order in which the scenarios of a comparison take turns.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use hotplug_side::Sides;
@@ -22,6 +23,10 @@ pub(super) struct Shares {
     all: Vec<Share>,
     /// Trials of an earlier process that were cut off.
     left: VecDeque<TrialPlan>,
+    /// The trials end once a regression is decided.
+    until_decided: bool,
+    /// The findings are looked at several times.
+    several_looks: bool,
 }
 
 /// The trials of one scenario.
@@ -31,7 +36,7 @@ struct Share {
     /// The number of the first trial of the run.
     first: u32,
     /// The number of the next trial.
-    next: u32,
+    next: AtomicU32,
     /// The number after the last trial. None without an end.
     end: Option<u32>,
     /// How its earlier trials ended.
@@ -44,8 +49,18 @@ impl Share {
         Some(self.end?.saturating_sub(self.first))
     }
 
+    fn next(&self) -> u32 {
+        self.next.load(Ordering::Relaxed)
+    }
+
     fn is_over(&self) -> bool {
-        self.end.is_some_and(|end| self.next >= end)
+        self.end.is_some_and(|end| self.next() >= end)
+    }
+
+    /// The number after its last trial if a finding of it is to be decided at once. None without an
+    /// end.
+    fn decisive_end(&self) -> Option<u32> {
+        Some(self.end?.max(self.first + SECOND_LOOK))
     }
 }
 
@@ -60,12 +75,17 @@ impl Shares {
                 scenario,
                 of_trial: part.of_trial.clone(),
                 first: prepared.run.plan.first,
-                next: part.past.next,
+                next: part.past.next.into(),
                 end: planned,
             }
         };
         let left = prepared.parts.iter().flat_map(|part| part.past.left.iter().cloned());
-        Self { all: prepared.parts.iter().map(share).collect(), left: left.collect() }
+        Self {
+            all: prepared.parts.iter().map(share).collect(),
+            left: left.collect(),
+            until_decided: prepared.run.plan.until_decided,
+            several_looks: prepared.run.plan.looks > 1,
+        }
     }
 
     /// The number of trials a side of each scenario, with those that are done. None without an end.
@@ -91,10 +111,11 @@ impl Shares {
         let undecided = judge.open_scenarios();
         for share in &mut self.all {
             let Some(end) = share.end else { continue };
-            share.next = share.next.max(end);
+            let next = share.next().max(end);
+            *share.next.get_mut() = next;
             if undecided.contains(&share.scenario) && !judge.is_hopeless(&share.scenario, &share.then) {
                 let all = share.first + SECOND_LOOK;
-                more += all.saturating_sub(share.next);
+                more += all.saturating_sub(next);
                 share.end = Some(end.max(all));
             }
         }
@@ -109,9 +130,11 @@ impl Shares {
 
     /// Deals the trials that are left, two at a time, one on each side, to the scenario with the
     /// fewest trials. A scenario in which only one side showed something that more trials can
-    /// decide gets [`FAVOUR`] times as many. A scenario whose trials infrastructure spoils is
-    /// dropped. A scenario whose guests take several trials (`rounds`, by the place of its setup)
-    /// gets so many in turn, because idle guests take memory.
+    /// decide gets [`FAVOUR`] times as many. If the trials end with a decision, it comes first until
+    /// it has had those of a second look, and of several such scenarios the one with the most trials.
+    /// A scenario whose trials infrastructure spoils is dropped. A scenario whose guests take several
+    /// trials (`rounds`, by the place of its setup) gets so many in turn, because idle guests take
+    /// memory.
     pub(super) fn deal(
         &self,
         seed: Seed,
@@ -119,25 +142,35 @@ impl Shares {
         judge: &Mutex<&mut Judge>,
     ) -> impl Iterator<Item = TrialPlan> + Send {
         let mut ready = self.left.clone();
-        let mut next: Vec<u32> = self.all.iter().map(|share| share.next).collect();
         std::iter::from_fn(move || {
             if ready.is_empty() {
                 let judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
-                let open = self.all.iter().enumerate().filter(|(at, share)| {
-                    share.end.is_none_or(|end| next[*at] < end)
+                let undecided = judge.open_scenarios();
+                let is_undecided = |share: &Share| undecided.contains(&share.scenario);
+                let end = |share: &Share| {
+                    let at_once = self.until_decided && self.several_looks;
+                    if at_once && is_undecided(share) { share.decisive_end() } else { share.end }
+                };
+                let open = self.all.iter().filter(|share| {
+                    end(share).is_none_or(|end| share.next() < end)
                         && !judge.is_hopeless(&share.scenario, &share.then)
                         && !(self.all.len() > 1 && judge.always_hangs(&share.scenario))
                 });
-                let undecided = judge.open_scenarios();
-                let best = open.min_by_key(|(at, share)| {
-                    let had = next[*at].saturating_sub(share.first);
-                    if undecided.contains(&share.scenario) { had / FAVOUR } else { had }
-                });
-                let (at, share) = best?;
-                let most = next[at].saturating_add(rounds(share.of_trial.place));
-                let end = share.end.map_or(most, |end| most.min(end));
-                ready.extend(plan_of(share.of_trial.clone(), next[at]..end, seed));
-                next[at] = end;
+                let best = open.min_by_key(|share| {
+                    let had = share.next().saturating_sub(share.first);
+                    if !is_undecided(share) {
+                        (1, had)
+                    } else if self.until_decided && had < SECOND_LOOK {
+                        // The one that is nearest to a decision.
+                        (0, SECOND_LOOK - had)
+                    } else {
+                        (1, had / FAVOUR)
+                    }
+                })?;
+                let most = best.next().saturating_add(rounds(best.of_trial.place));
+                let end = end(best).map_or(most, |end| most.min(end));
+                ready.extend(plan_of(best.of_trial.clone(), best.next()..end, seed));
+                best.next.store(end, Ordering::Relaxed);
             }
             ready.pop_front()
         })

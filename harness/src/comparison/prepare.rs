@@ -124,6 +124,9 @@ async fn ready(
     let trials = &spec.trials;
     let Fitting { parts, notes, looks } = fit(spec, &chosen, host, probed.accelerator, &kernels)?;
     let mut judge = Judge::new(known).in_looks(looks).known_may_worsen(running.known_may_worsen);
+    if trials.until_decided {
+        judge = judge.at_any_time(trials.first);
+    }
     for note in &notes {
         note.left_out.iter().for_each(|why| judge.leave_out(&note.name, why));
     }
@@ -298,6 +301,9 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
     let folder = RunFolder::reopen(path)?;
     let may_worsen = run.spec.running.known_may_worsen;
     let mut judge = Judge::new(known).in_looks(run.plan.looks).known_may_worsen(may_worsen);
+    if run.plan.until_decided {
+        judge = judge.at_any_time(run.plan.first);
+    }
     let guests = run.plan.workers.max(1);
     #[expect(clippy::cast_precision_loss, reason = "guests at once are few")]
     let wall = |seconds: f64| seconds / guests as f64;

@@ -1,6 +1,5 @@
 //! Runs a comparison from its first trial to its result.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -153,7 +152,7 @@ async fn run_trials(prepared: &mut Prepared, env: &Env<'_>) -> Result<Judged> {
         plan.seconds.is_some_and(|most| seconds >= most)
             || plan.until_report && judge.has_findings()
             || plan.until_seen.as_deref().is_some_and(|called| judge.seen(called).seen > 0)
-            || plan.until_decided && judge.is_settled(planned.as_ref().unwrap_or(&BTreeMap::new()))
+            || plan.until_decided && judge.is_decided()
             || shares.are_hopeless(judge)
             || judge.no_boot().is_some()
     };
@@ -181,7 +180,9 @@ async fn run_trials(prepared: &mut Prepared, env: &Env<'_>) -> Result<Judged> {
         })
         .collect();
     let began = Instant::now();
-    let (mut all, mut done) = (count, u64::from(done));
+    // Then a scenario with an undecided finding may get more trials at any time.
+    let mut all = count.filter(|_| !plan.until_decided || plan.looks < 2);
+    let mut done = u64::from(done);
     for look in 1..=plan.looks.max(1) {
         env.events.event(&RunEvent::TrialsBegin { label: "trials", all, done });
         let judge = Mutex::new(&mut prepared.judge);

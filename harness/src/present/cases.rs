@@ -135,12 +135,7 @@ fn scenario(one: &ScenarioTally) -> Case {
 
 fn finding(finding: &Finding) -> Case {
     let name = format!("{} [{}]", harmless(&finding.title, LONGEST), harmless(&finding.signature, 20));
-    let rates = format!(
-        "before {}, after {}, p = {}",
-        finding.before,
-        finding.after,
-        crate::text::probability(finding.p)
-    );
+    let rates = format!("before {}, after {}, {}", finding.before, finding.after, finding.certainty());
     let outcome = match (&finding.known, finding.class) {
         (Some(_), _) if finding.is_worse() => {
             CaseOutcome::failed(format!("known, and more frequent: {rates}"), call_path(finding))

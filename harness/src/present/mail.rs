@@ -195,10 +195,10 @@ fn told(out: &mut String, finding: &Finding, several: bool, folder: Option<&Path
     };
     let chance = if finding.decided { "" } else { ", which may be chance" };
     let mut text = format!(
-        "{class}: in {} trials without the patch, in {} with it (p = {}{chance})",
+        "{class}: in {} trials without the patch, in {} with it ({}{chance})",
         finding.before,
         finding.after,
-        crate::text::probability(finding.p)
+        finding.certainty()
     );
     if !finding.during.is_empty() {
         let _ = write!(text, ", during {}", finding.during);

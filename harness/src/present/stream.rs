@@ -6,7 +6,7 @@ use hotplug_side::Side;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::compare::{Class, Count, Verdict};
+use crate::compare::{Bet, Class, Count, Verdict};
 use crate::conclusion::Conclusion;
 use crate::kernel::BuildEvent;
 use crate::record::{Run, RunResult};
@@ -187,6 +187,8 @@ struct Weighed<'a> {
     before: Count,
     after: Count,
     p: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bet: Option<Bet>,
     decided: bool,
 }
 
@@ -265,6 +267,7 @@ pub fn verdict(out: &mut dyn Write, result: &RunResult, following: &[&str]) -> R
         before: finding.before,
         after: finding.after,
         p: finding.p,
+        bet: finding.bet,
         decided: finding.decided,
     });
     let reports = reports.collect();

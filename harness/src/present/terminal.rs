@@ -14,7 +14,7 @@ use crate::compare::{Class, Finding, TriedForecasts, Verdict, lacking};
 use crate::conclusion::{Conclusion, labelled};
 use crate::kernel::PatchRecord;
 use crate::record::{KernelNote, Run, RunResult, Settled};
-use crate::text::{harmless, probability};
+use crate::text::harmless;
 
 /// The number of findings that are shown in full. The others are counted.
 const SHOWN: usize = 3;
@@ -294,10 +294,10 @@ fn show(finding: &Finding, several: bool) -> Vec<String> {
     let sure = if finding.decided { "" } else { ", may be chance" };
     let mut all = vec![format!("{class} {}", harmless(&finding.title, WIDTH - 7))];
     all.push(format!(
-        "       before {}   after {}   p = {}{sure}",
+        "       before {}   after {}   {}{sure}",
         finding.before,
         finding.after,
-        probability(finding.p)
+        finding.certainty()
     ));
     all.extend(path(&finding.frames).into_iter().map(|text| format!("       {text}")));
     all.extend(place(finding).map(|text| format!("       {text}")));
@@ -373,7 +373,7 @@ mod tests {
         for (p, text) in
             [(1.0, "1"), (0.4857, "0.49"), (2.0 / 12870.0, "0.00016"), (0.05, "0.050"), (0.0, "< 1e-9")]
         {
-            assert_eq!(probability(p), text);
+            assert_eq!(crate::text::probability(p), text);
         }
     }
 

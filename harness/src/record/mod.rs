@@ -196,7 +196,7 @@ pub struct RunPlan {
     /// its title or key.
     #[serde(default)]
     pub until_seen: Option<String>,
-    /// No trial begins once the verdict cannot change.
+    /// No trial begins once a regression is decided.
     pub until_decided: bool,
     /// The number of times that the findings may be judged: scenarios with an undecided finding get
     /// more trials after the first.

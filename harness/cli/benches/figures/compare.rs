@@ -45,15 +45,27 @@ const STARTS: usize = 7;
 /// and the result of the accelerator's probe are in the cache, as in every run but the first.
 pub(crate) fn start_to_first_trial_s(root: &Path) -> Result<Vec<f64>, String> {
     // The first start fills the cache, so it is not measured.
-    let all: Result<Vec<f64>, String> = (0..=STARTS).map(|_| start(root)).collect();
+    let all: Result<Vec<f64>, String> =
+        (0..=STARTS).map(|_| seconds_until(root, &[], |line| line["event"] == "trial-began")).collect();
     Ok(all?.split_off(1))
 }
 
-/// One start, which is interrupted when its first trial begins.
-fn start(root: &Path) -> Result<f64, String> {
+/// Seconds from the exec of the harness until it says that the seed patch regresses, in the portfolio,
+/// with `--until-decided`.
+pub(crate) fn seed_verdict_seconds(root: &Path) -> Result<Vec<f64>, String> {
+    let is_regressed = |line: &Value| line["event"] == "verdict" && line["verdict"] == "regressed";
+    let all: Result<Vec<f64>, String> =
+        (0..=STARTS).map(|_| seconds_until(root, &["--until-decided"], is_regressed)).collect();
+    Ok(all?.split_off(1))
+}
+
+/// Seconds from the exec of a comparison of the seed patch until it prints such a line. Then it is
+/// interrupted.
+fn seconds_until(root: &Path, more: &[&str], is_it: impl Fn(&Value) -> bool) -> Result<f64, String> {
     let results = tempfile::tempdir().map_err(|e| e.to_string())?;
     let mut command = hotplug(root);
     command.arg("compare").arg(seed(root)).args(["--json-lines", "--results"]).arg(results.path());
+    command.args(more);
     command.stdout(Stdio::piped()).stderr(Stdio::null());
     let began = Instant::now();
     let mut child = command.spawn().map_err(|e| e.to_string())?;
@@ -63,13 +75,13 @@ fn start(root: &Path) -> Result<f64, String> {
     for line in BufReader::new(stdout).lines() {
         let line: Value =
             serde_json::from_str(&line.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
-        if line["event"] == "trial-began" && taken.is_none() {
+        if taken.is_none() && is_it(&line) {
             taken = Some(began.elapsed().as_secs_f64());
             kill(Pid::from_raw(pid), Signal::SIGINT).map_err(|e| e.to_string())?;
         }
     }
     let status = child.wait().map_err(|e| e.to_string())?;
-    taken.ok_or_else(|| format!("compare ended with {status} before a trial began"))
+    taken.ok_or_else(|| format!("compare ended with {status} before it printed the line"))
 }
 
 /// Time of all builds of a complete comparison of a patch to a header, in an empty cache, divided

@@ -7,7 +7,6 @@ use maud::{Markup, html};
 use crate::compare::{Class, Finding};
 use crate::present::cases::call_path;
 use crate::record::RunResult;
-use crate::text::probability;
 
 /// The evidence for a finding from its example trial.
 #[derive(Debug, Default)]
@@ -41,7 +40,7 @@ fn card(finding: &Finding, evidence: Option<&Evidence>, result: &RunResult) -> M
         article class={ "card " (class) } {
             h3 { (word) ": " (finding.title) }
             p {
-                "Before in " strong { (finding.before) } " trials, after in " strong { (finding.after) } ", p = " (probability(finding.p))
+                "Before in " strong { (finding.before) } " trials, after in " strong { (finding.after) } ", " (finding.certainty())
                 @if !finding.decided { " (may be chance)" }
                 @if !finding.during.is_empty() { "; during " (finding.during) }
                 @if finding.times > 1 { "; up to " (finding.times) " times a trial" }
