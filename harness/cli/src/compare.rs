@@ -294,7 +294,7 @@ pub(super) fn show(finished: Finished, json_lines: bool, out: &mut dyn Write) ->
 }
 
 /// Parses a duration such as 90s, 10m or 8h.
-fn duration(text: &str) -> std::result::Result<Duration, String> {
+pub(super) fn duration(text: &str) -> std::result::Result<Duration, String> {
     let wrong = || format!("`{text}` is not a time; write it as 90s, 10m or 8h");
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
     Duration::try_from(parsed).map_err(|_| wrong())

@@ -2,10 +2,12 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use super::compare::duration;
 use super::kernel::cache_path;
 use super::results::ResultsArgs;
 use super::with_env;
@@ -22,9 +24,10 @@ Examples:
   hotplug prove --quick
   hotplug prove seed padata-lock-order
   hotplug prove --source linux-source-6.12
+  hotplug prove --blind
 
-Exit status: 0 every bug was found, without a false report; 1 a bug was not found, or there was a false report; \
-2 user error; 4 infrastructure: a bug could not be tried.")]
+Exit status: 0 every bug was found, without a false report, or a blind proof has its figure; 1 a bug was not \
+found, or there was a false report; 2 user error; 4 infrastructure: a bug could not be tried.")]
 pub struct ProveArgs {
     /// Known bugs to try, by name [default: all]
     #[arg(value_name = "ENTRY")]
@@ -32,6 +35,11 @@ pub struct ProveArgs {
     /// Try only a few bugs, chosen for speed
     #[arg(long)]
     pub quick: bool,
+    /// Judge each bug as if nothing were known of it: with the portfolio on wide kernels, until a
+    /// regression is decided, but with trials for at most TIME [default: 3m]. A bug is found if a decided finding
+    /// leads to it
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "3m", value_parser = duration, conflicts_with_all = ["quick", "trials"])]
+    pub blind: Option<Duration>,
     /// Trials a side of each scenario [default: the number in the card of each bug]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub trials: Option<u32>,
@@ -69,6 +77,7 @@ pub async fn run(args: &ProveArgs, out: &mut dyn Write, cancel: &CancellationTok
     let spec = ProveSpec {
         entries: args.entries.clone(),
         quick: args.quick,
+        blind: args.blind.map(|time| time.as_secs_f64()),
         trials: args.trials,
         source: args.source.clone(),
         suite: args.suite.clone(),

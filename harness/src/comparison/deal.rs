@@ -167,7 +167,10 @@ impl Shares {
                         (1, had / FAVOUR)
                     }
                 })?;
-                let most = best.next().saturating_add(rounds(best.of_trial.place));
+                // Breadth comes first: each of several scenarios begins with one trial.
+                let is_first = self.all.len() > 1 && best.next() == best.first;
+                let turn = if is_first { 1 } else { rounds(best.of_trial.place) };
+                let most = best.next().saturating_add(turn);
                 let end = end(best).map_or(most, |end| most.min(end));
                 ready.extend(plan_of(best.of_trial.clone(), best.next()..end, seed));
                 best.next.store(end, Ordering::Relaxed);

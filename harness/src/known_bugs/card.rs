@@ -88,6 +88,8 @@ struct On {
     #[serde(default)]
     follows: Vec<Follows>,
     #[serde(default)]
+    traces: Vec<String>,
+    #[serde(default)]
     slower: Vec<String>,
     absent: Option<String>,
     not_found: Option<String>,
@@ -105,6 +107,9 @@ pub enum SeriesPatches {
         expect: Vec<Expected>,
         /// Findings that may follow from the bug and prove nothing by themselves.
         follows: Vec<Follows>,
+        /// Functions, locks and accounts that lead a person from a finding to the bug. A finding
+        /// that names one of them counts as an expected one.
+        traces: Vec<String>,
         /// Metrics of its scenario's `[latency]` that should be slower. The entry is then found
         /// when the exact clock finds all of these slower and its kernel reports nothing.
         slower: Vec<String>,
@@ -201,10 +206,10 @@ impl Card {
         }
         let silent = matches!(origin, Origin::ChangesNothing(_));
         let series = |(series, on): (String, On)| {
-            let On { patches, expect, follows, slower, absent, not_found } = on;
+            let On { patches, expect, follows, traces, slower, absent, not_found } = on;
             let expects = !expect.is_empty() || !slower.is_empty();
             let there = match absent {
-                Some(why) if patches.is_none() && !expects && not_found.is_none() => {
+                Some(why) if patches.is_none() && !expects && traces.is_empty() && not_found.is_none() => {
                     SeriesPatches::Absent(why)
                 }
                 Some(_) => {
@@ -212,13 +217,13 @@ impl Card {
                         "on {series} it is `absent`, but it has other keys too"
                     )));
                 }
-                None if expects == silent => {
-                    let what = if silent {
-                        "expects a finding, but its patch changes nothing"
-                    } else {
-                        "expects nothing"
-                    };
-                    return Err(wrong(&format_args!("on {series} it {what}")));
+                None if silent && (expects || !traces.is_empty()) => {
+                    return Err(wrong(&format_args!(
+                        "on {series} it expects a finding, but its patch changes nothing"
+                    )));
+                }
+                None if !silent && !expects && traces.is_empty() => {
+                    return Err(wrong(&format_args!("on {series} it expects nothing")));
                 }
                 None if !expect.is_empty() && !slower.is_empty() => {
                     let what = "expects reports and slower metrics, but a kernel that reports is not timed";
@@ -226,7 +231,7 @@ impl Card {
                 }
                 None => {
                     let patches = patches.unwrap_or_else(|| vec![format!("{name}.patch")]);
-                    SeriesPatches::There { patches, expect, follows, slower, not_found }
+                    SeriesPatches::There { patches, expect, follows, traces, slower, not_found }
                 }
             };
             Ok((series, there))

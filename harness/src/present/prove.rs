@@ -8,13 +8,12 @@ use crate::compare::Finding;
 use crate::known_bugs::Group;
 use crate::latency::MetricResult;
 use crate::prove::{EntryResult, ProveResult, Proving, Sight, Totals};
-use crate::record::HostRecord;
 use crate::text::harmless;
 
 /// The lines that are printed while a proof runs.
 pub fn proving(proving: &Proving<'_>) -> String {
     match proving {
-        Proving::Begins(result) => head(&result.release, &result.source, &result.head.host),
+        Proving::Begins(result) => head(result),
         Proving::Tried(entry) => row(entry),
     }
 }
@@ -26,8 +25,18 @@ const NAME: usize = 32;
 const TITLE: usize = 58;
 
 /// The request, and the head of the table.
-pub fn head(release: &str, source: &str, host: &HostRecord) -> String {
-    let mut out = format!("hotplug prove   {source}, {release}\n{}\n\n", host_line(host));
+pub fn head(result: &ProveResult) -> String {
+    let ProveResult { release, source, blind, head, .. } = result;
+    let how = match blind {
+        None => String::new(),
+        Some(seconds) => {
+            format!(
+                "blind     the portfolio on wide kernels, at most {} of trials each\n",
+                duration(*seconds)
+            )
+        }
+    };
+    let mut out = format!("hotplug prove   {source}, {release}\n{}\n{how}\n", host_line(&head.host));
     let _ = writeln!(out, "{:<NAME$} {:<10} {:>7} {:>6}  as", "known bug", "", "trials", "after");
     out
 }
@@ -58,10 +67,12 @@ pub fn row(entry: &EntryResult) -> String {
             entry.told_slower().map(MetricResult::in_short).collect::<Vec<_>>().join(", ")
         }
         Sight::Found => entry.seen.as_ref().map_or_else(String::new, |f| harmless(&f.key, TITLE)),
+        Sight::NotFound if entry.missed.is_some() => first_line(entry.missed.as_deref().unwrap_or_default()),
         Sight::NotFound => match &entry.not_found {
             Some(why) => format!("as its card expects: {}", harmless(&first_line(why), TITLE)),
             None => match entry.expect.first() {
                 Some(expected) => harmless(&expected.key, TITLE),
+                None if entry.slower.is_empty() => entry.traces.join(", "),
                 None => format!("slower: {}", entry.slower.join(", ")),
             },
         },
@@ -96,16 +107,24 @@ pub fn totals(result: &ProveResult, folder: &Path) -> String {
     let Totals { real, planted, clean, .. } = result.totals;
     let t = &result.totals;
     let mut out = String::new();
-    let _ = writeln!(
-        out,
-        "\nfound     {} of {} real bugs, {} of {} planted ones",
-        real.0, real.1, planted.0, planted.1
-    );
-    let _ = writeln!(
-        out,
-        "silent    {} of {} clean kernels; {} false reports in {} trials of them and of the unmodified one",
-        clean.0, clean.1, t.false_reports, t.clean_trials
-    );
+    let share = |share: f64| format!("{:.0} %", share * 100.0);
+    let (low, high) = (share(t.real_interval.0), share(t.real_interval.1));
+    let _ = writeln!(out, "\nfound     {} of {} real bugs ({low} to {high}, at 95 %)", real.0, real.1);
+    if planted.1 > 0 {
+        let _ = writeln!(out, "          {} of {} planted bugs", planted.0, planted.1);
+    }
+    let left_out = result.entries.iter().filter(|entry| entry.is_left_out()).count();
+    if left_out > 0 {
+        let _ = writeln!(out, "          {left_out} left out, and not counted");
+    }
+    // A blind proof has no clean kernels, and the unmodified kernel may have findings of its own.
+    if result.blind.is_none() {
+        let _ = writeln!(
+            out,
+            "silent    {} of {} clean kernels; {} false reports in {} trials of them and of the unmodified one",
+            clean.0, clean.1, t.false_reports, t.clean_trials
+        );
+    }
     let _ = writeln!(
         out,
         "cost      {} kernels built in {}, {} trials in {}; {} in all",

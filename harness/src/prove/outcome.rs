@@ -68,11 +68,18 @@ pub struct EntryResult {
     pub expect: Vec<Expected>,
     /// Findings that may follow from the bug and prove nothing by themselves.
     pub follows: Vec<Follows>,
+    /// Functions, locks and accounts that lead from a finding to the bug.
+    #[serde(default)]
+    pub traces: Vec<String>,
     /// Metrics that were expected to be slower.
     #[serde(default)]
     pub slower: Vec<String>,
-    /// The expected finding that was seen in the most trials.
+    /// The expected finding that was seen in the most trials. In a blind proof, the finding that
+    /// leads to the bug.
     pub seen: Option<Finding>,
+    /// Why a blind proof did not find it: the reason of the comparison's verdict.
+    #[serde(default)]
+    pub missed: Option<String>,
     /// The time from the first boot of the scenario that showed the bug until the bug was seen, in
     /// seconds.
     pub seconds: Option<f64>,
@@ -97,8 +104,10 @@ impl EntryResult {
             not_found: None,
             expect: Vec::new(),
             follows: Vec::new(),
+            traces: Vec::new(),
             slower: Vec::new(),
             seen: None,
+            missed: None,
             seconds: None,
             other: Vec::new(),
             tried: Vec::new(),
@@ -108,8 +117,8 @@ impl EntryResult {
         match card.on.get(series) {
             None => all.sight = Sight::LeftOut { why: format!("it has no patch for {series}") },
             Some(SeriesPatches::Absent(why)) => all.sight = Sight::LeftOut { why: why.clone() },
-            Some(SeriesPatches::There { expect, follows, slower, not_found, .. }) => {
-                (all.expect, all.follows) = (expect.clone(), follows.clone());
+            Some(SeriesPatches::There { expect, follows, traces, slower, not_found, .. }) => {
+                (all.expect, all.follows, all.traces) = (expect.clone(), follows.clone(), traces.clone());
                 (all.slower, all.not_found) = (slower.clone(), not_found.clone());
             }
         }
@@ -123,7 +132,8 @@ impl EntryResult {
 
     /// Adds a comparison.
     pub fn add(&mut self, tried: ComparedEntry) {
-        let expected = |f: &Finding| f.class == Class::New && self.expect.iter().any(|e| e.is(f));
+        let (expect, traces) = (self.expect.clone(), self.traces.clone());
+        let expected = |f: &Finding| f.class == Class::New && leads_to_it(&expect, &traces, f);
         let best = tried.findings.iter().filter(|f| expected(f)).max_by_key(|f| f.after.seen).cloned();
         if self.group == Group::Clean {
             if tried.findings.iter().any(|f| f.class == Class::New) {
@@ -140,6 +150,28 @@ impl EntryResult {
         let other: Vec<Finding> =
             tried.findings.iter().filter(|f| !expected(f) && !follows(f)).cloned().collect();
         self.other.extend(other);
+        self.tried.push(tried);
+    }
+
+    /// Adds the comparison of a blind proof, and the reason of its verdict. The bug is found if a
+    /// decided finding leads to it: an expected one, or one that names a trace of its card.
+    pub fn add_blind(&mut self, tried: ComparedEntry, reason: String) {
+        let leads = |f: &&Finding| f.is_worse() && leads_to_it(&self.expect, &self.traces, f);
+        let best = tried.findings.iter().filter(leads).max_by_key(|f| f.after.seen).cloned();
+        let is_other = |f: &&Finding| {
+            f.is_worse()
+                && !leads_to_it(&self.expect, &self.traces, f)
+                && !self.follows.iter().any(|e| e.has(f))
+        };
+        self.other = tried.findings.iter().filter(is_other).cloned().collect();
+        match best {
+            Some(best) => {
+                self.sight = Sight::Found;
+                self.seconds = best.first_seen_seconds.map(|seconds| tried.start_seconds + seconds);
+                self.seen = Some(best);
+            }
+            None => self.missed = Some(reason),
+        }
         self.tried.push(tried);
     }
 
@@ -171,6 +203,12 @@ impl EntryResult {
     }
 }
 
+/// Whether the finding is an expected one, or names a trace.
+fn leads_to_it(expect: &[Expected], traces: &[String], finding: &Finding) -> bool {
+    let is_traced = |words: &String| finding.is_called(words) || finding.frames.contains(words);
+    expect.iter().any(|e| e.is(finding)) || traces.iter().any(is_traced)
+}
+
 fn is_slower(tried: &ComparedEntry, name: &str) -> bool {
     tried.latency.iter().flat_map(|all| all.told(MetricVerdict::Slower)).any(|metric| metric.name == name)
 }
@@ -180,6 +218,9 @@ fn is_slower(tried: &ComparedEntry, name: &str) -> bool {
 pub struct Totals {
     /// Real bugs found, of those tried.
     pub real: (u32, u32),
+    /// The exact 95 % interval of the share of real bugs that are found (Clopper and Pearson).
+    #[serde(default)]
+    pub real_interval: (f64, f64),
     /// Planted bugs found, of those tried.
     pub planted: (u32, u32),
     /// Clean kernels without a report, of those tried.
@@ -235,6 +276,7 @@ impl Totals {
             count.0 += u32::from(good);
             count.1 += 1;
         }
+        all.real_interval = hotplug_statistics::interval(all.real.0, all.real.1);
         all
     }
 

@@ -17,6 +17,10 @@ pub struct ProveResult {
     pub release: String,
     /// The exit status of the command.
     pub exit_status: u8,
+    /// The seconds of trials that each entry of a blind proof had at most. Null for a proof with the
+    /// scenarios of the entries' cards.
+    #[serde(default)]
+    pub blind: Option<f64>,
     /// All entries together.
     pub totals: Totals,
     /// The entries, in the order in which they were tried. If the proof was interrupted, only those

@@ -25,6 +25,9 @@ pub struct ProveSpec {
     pub entries: Vec<String>,
     /// Only a few entries, chosen for speed.
     pub quick: bool,
+    /// Judge each entry with the portfolio on a wide kernel, as if nothing were known of it, for at
+    /// most this many seconds of trials.
+    pub blind: Option<f64>,
     /// Trials of each side in each scenario. None: the number of each entry's card.
     pub trials: Option<u32>,
     /// The kernel source. None: the default one.
@@ -59,13 +62,12 @@ pub fn prove<'a>(
         let began = Instant::now();
         // A mistake is reported before anything is built or written.
         let draft = tempfile::tempdir()?;
-        suite(spec, draft.path())?.choose(&spec.entries, spec.quick)?;
+        suite(spec, draft.path())?.choose(&spec.entries, spec.quick, spec.blind.is_some())?;
         let (unmodified, host, running) = env.settle(&spec.running, &pair(spec, None, "")).await?;
 
-        let folder =
-            RunFolder::bare(&spec.running.results, if spec.quick { "prove-quick" } else { "prove" })?;
+        let folder = RunFolder::bare(&spec.running.results, name(spec))?;
         let suite = suite(spec, &folder.path().join("suite"))?;
-        let chosen = suite.choose(&spec.entries, spec.quick)?;
+        let chosen = suite.choose(&spec.entries, spec.quick, spec.blind.is_some())?;
         let mut result = ProveResult {
             head: Head::new(started, env.command, host),
             source: environment::note(&unmodified).source,
@@ -73,6 +75,7 @@ pub fn prove<'a>(
             exit_status: 0,
             totals: Totals::default(),
             entries: Vec::new(),
+            blind: spec.blind,
             seconds: 0.0,
         };
         let series = series(&unmodified.release);
@@ -94,7 +97,11 @@ pub fn prove<'a>(
             // The result is written after each entry, so that a proof that is killed leaves what it
             // had.
             result.totals = Totals::of(&result.entries);
-            result.exit_status = result.totals.exit_status();
+            // A blind proof measures, and what it misses is its figure.
+            result.exit_status = match spec.blind {
+                Some(_) => u8::from(result.totals.failed > 0) * 4,
+                None => result.totals.exit_status(),
+            };
             result.seconds = began.elapsed().as_secs_f64();
             folder.write("prove.json", &result)?;
         }
@@ -113,9 +120,20 @@ fn pair(spec: &ProveSpec, entry: Option<&Entry>, series: &str) -> PairSpec {
     PairSpec {
         patches: entry.map_or_else(Vec::new, |entry| entry.patches(series)),
         source: spec.source.clone(),
-        config: entry.and_then(Entry::config).into_iter().collect(),
+        // A person who knows nothing of the bug does not know its options either.
+        config: entry.filter(|_| spec.blind.is_none()).and_then(Entry::config).into_iter().collect(),
+        wide: spec.blind.is_some(),
         jobs: spec.jobs,
         ..PairSpec::default()
+    }
+}
+
+/// The end of the name of the proof's folder.
+fn name(spec: &ProveSpec) -> &'static str {
+    match spec {
+        ProveSpec { blind: Some(_), .. } => "prove-blind",
+        ProveSpec { quick: true, .. } => "prove-quick",
+        _ => "prove",
     }
 }
 
@@ -142,8 +160,11 @@ impl Proof<'_> {
         if all.is_left_out() {
             return Ok(all);
         }
-        for scenario in entry.scenarios() {
-            let spec = self.comparison(entry, scenario);
+        let comparisons: Vec<ComparisonSpec> = match self.spec.blind {
+            Some(seconds) => vec![self.blind_comparison(entry, seconds)],
+            None => entry.scenarios().map(|scenario| self.comparison(entry, scenario)).collect(),
+        };
+        for spec in comparisons {
             let finished = match compare_inner(&spec, self.env).await {
                 Ok(finished) => finished,
                 Err(error) if error.kind() == ErrorKind::Interrupted || !self.folder.is_dir() => {
@@ -157,7 +178,11 @@ impl Proof<'_> {
             count_builds(&mut all, &finished);
             let result = finished.result;
             let (verdict, reason) = (result.verdict, result.reason);
-            all.add(ComparedEntry {
+            if let Some(told) = &result.no_boot {
+                all.sight = Sight::LeftOut { why: told.to_string() };
+                break;
+            }
+            let tried = ComparedEntry {
                 scenario: result.run.scenario,
                 run: finished.folder.id(),
                 trials: result.trials,
@@ -165,7 +190,12 @@ impl Proof<'_> {
                 latency: result.latency,
                 start_seconds: finished.start_seconds,
                 trials_seconds: result.trials_seconds,
-            });
+            };
+            if self.spec.blind.is_some() {
+                all.add_blind(tried, reason.clone());
+            } else {
+                all.add(tried);
+            }
             if all.sight == Sight::Found {
                 break;
             }
@@ -175,6 +205,18 @@ impl Proof<'_> {
             }
         }
         Ok(all)
+    }
+
+    /// The same for all entries.
+    fn blind_comparison(&self, entry: &Entry, seconds: f64) -> ComparisonSpec {
+        ComparisonSpec {
+            kernels: pair(self.spec, Some(entry), self.series),
+            scenarios: ScenarioChoice::Portfolio,
+            trials: TrialsSpec { seconds: Some(seconds), until_decided: true, ..TrialsSpec::default() },
+            analyses: AnalysesSpec::none(),
+            running: RunningSpec { results: self.folder.to_owned(), ..self.running.clone() },
+            ..ComparisonSpec::default()
+        }
     }
 
     fn comparison(&self, entry: &Entry, scenario: PathBuf) -> ComparisonSpec {
