@@ -130,6 +130,8 @@ struct File {
     plants: Option<String>,
     changes_nothing: Option<String>,
     config: Option<String>,
+    #[serde(default)]
+    wide: bool,
     scenarios: Vec<String>,
     #[serde(default)]
     sure: Sure,
@@ -165,6 +167,8 @@ pub struct Card {
     /// The fragment of `guest-images/configs/` that its kernels need in addition to the harness's
     /// own.
     pub config: Option<String>,
+    /// Whether its kernels are wide.
+    pub wide: bool,
     /// The scenarios that should find the bug, by their names below `scenarios/`, the quickest
     /// first.
     pub scenarios: Vec<String>,
@@ -241,6 +245,7 @@ impl Card {
             about: card.about,
             origin,
             config: card.config,
+            wide: card.wide,
             scenarios: card.scenarios,
             sure: card.sure,
             trials: card.trials,

@@ -81,7 +81,7 @@ impl Suite {
         }
         // Real bugs come first. Entries that share a config follow one another, and so do their
         // builds.
-        entries.sort_by_key(|e: &Entry| (e.group(), e.card.config.clone(), e.name.clone()));
+        entries.sort_by_key(|e: &Entry| (e.group(), e.card.wide, e.card.config.clone(), e.name.clone()));
         Ok(Self { entries })
     }
 

@@ -122,7 +122,7 @@ fn pair(spec: &ProveSpec, entry: Option<&Entry>, series: &str) -> PairSpec {
         source: spec.source.clone(),
         // A person who knows nothing of the bug does not know its options either.
         config: entry.filter(|_| spec.blind.is_none()).and_then(Entry::config).into_iter().collect(),
-        wide: spec.blind.is_some(),
+        wide: spec.blind.is_some() || entry.is_some_and(|entry| entry.card.wide),
         jobs: spec.jobs,
         ..PairSpec::default()
     }
