@@ -9,6 +9,8 @@ mod again;
 mod common;
 #[path = "toy/culprits.rs"]
 mod culprits;
+#[path = "toy/early.rs"]
+mod early;
 #[path = "toy/emulator.rs"]
 mod emulator;
 #[path = "common/fake.rs"]

@@ -45,7 +45,12 @@ fn nightly_what_is_there_is_found_and_what_is_not_is_not() {
     let run = Run::new();
     let output = prove(&run).args(["--trials", "3"]).args(ENTRIES).assert().code(0).get_output().clone();
     let screen = String::from_utf8(output.stdout).unwrap();
-    for words in ["found     1 of 1 real bugs, 1 of 1 planted ones", "0 false reports in 12 trials", "3/3"] {
+    for words in [
+        "found     1 of 1 real bugs (2 % to 100 %",
+        "1 of 1 planted bugs",
+        "0 false reports in 12 trials",
+        "3/3",
+    ] {
         assert!(screen.contains(words), "{words}: {screen}");
     }
     let result = result(&run);
@@ -90,6 +95,45 @@ fn nightly_a_proof_can_fail() {
     assert_eq!(entries[2]["sight"], "false-report", "{result:#}");
     assert_eq!(result["totals"]["missed"], 1, "{result:#}");
     assert_eq!(result["totals"]["false_reports"], 1, "{result:#}");
+}
+
+#[test]
+fn nightly_the_seed_patch_is_found_blind() {
+    let run = Run::new();
+    let output = prove(&run).args(["--blind=2m", "seed"]).assert().code(0).get_output().clone();
+    let screen = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        screen.contains("blind     the portfolio on wide kernels, at most 2 m 0 s of trials each"),
+        "{screen}"
+    );
+    assert!(screen.contains("found     1 of 1 real bugs"), "{screen}");
+    let result = result(&run);
+    let seed = &result["entries"][0];
+    assert_eq!((&seed["sight"], &seed["tried"][0]["scenario"]), (&json!("found"), &json!("portfolio")));
+    let bet = &seed["seen"]["bet"];
+    assert!(bet["e_value"].as_f64().unwrap() >= bet["needed"].as_f64().unwrap(), "{seed:#}");
+    // With the bug's name as its trace, and not as what its card expects.
+    let changed = run.results().with_file_name("suite");
+    suite(&changed, |name, text| match name {
+        "seed.toml" => {
+            let (head, _) = text.split_once("[on.").unwrap();
+            format!(
+                "{head}[on.\"6.1\"]\npatches = [\"../seed/{}\"]\ntraces = [\"no such function\"]\n",
+                seed_patch()
+            )
+        }
+        _ => text,
+    });
+    let output = prove(&run).args(["--blind=2m", "seed", "--suite"]).arg(&changed).assert().code(0);
+    let screen = String::from_utf8(output.get_output().stdout.clone()).unwrap();
+    // A decided finding that does not lead to the bug is shown, and does not count.
+    assert!(screen.contains("found     0 of 1 real bugs") && screen.contains("also: "), "{screen}");
+}
+
+/// The file of the seed patch.
+fn seed_patch() -> String {
+    let file = std::fs::read_dir(patch("seed")).unwrap().next().unwrap().unwrap();
+    file.file_name().into_string().unwrap()
 }
 
 #[test]

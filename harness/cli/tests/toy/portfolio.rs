@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::world::{SCENARIO, Toy, WARNS};
 
 /// Only CPUs come and go, so the toy's memory never warns.
-fn cpus(toy: &Toy) -> std::path::PathBuf {
+pub(crate) fn cpus(toy: &Toy) -> std::path::PathBuf {
     let (head, _) = SCENARIO.split_once("[[lane]]").unwrap();
     let lane = "[[lane]]\nname = \"cpus\"\nsteps = [{ plug = \"cpu\" }, { unplug = \"cpu\" }]\n";
     let path = toy.path("cpus.toml");
