@@ -9,7 +9,7 @@ use hotplug_statistics::stratified_two_sided;
 use serde::{Deserialize, Serialize};
 
 use super::early::{ALPHA_AT_ANY_TIME, Bet, Early};
-use super::failure::{Failure, seen_by_the_harness};
+use super::failure::{Failure, NOT_RESTORED, seen_by_the_harness};
 use super::finding::{Class, Count, Finding, SeenIn};
 use crate::trial::{StaleBreakpoint, TrialRecord};
 
@@ -26,6 +26,8 @@ pub(super) enum Evident {
     WithLog,
     /// Every kernel record was received, and lockdep was armed all the time.
     WithLockdep,
+    /// The values of the kernel's state were looked at.
+    AtRest,
 }
 
 /// Values of each round of a scenario: of the trials that their guests took first, second and so on.
@@ -39,6 +41,8 @@ pub(super) struct Watched {
     trials: u32,
     with_log: u32,
     with_lockdep: u32,
+    #[serde(default)]
+    at_rest: u32,
 }
 
 impl Watched {
@@ -54,12 +58,14 @@ impl Watched {
         self.trials += counts(Evident::Always);
         self.with_log += counts(Evident::WithLog);
         self.with_lockdep += counts(Evident::WithLockdep);
+        self.at_rest += counts(Evident::AtRest);
     }
 
     pub(super) fn merge(&mut self, other: Self) {
         self.trials += other.trials;
         self.with_log += other.with_log;
         self.with_lockdep += other.with_lockdep;
+        self.at_rest += other.at_rest;
     }
 
     pub(super) fn of(self, evident: Evident) -> u32 {
@@ -67,6 +73,7 @@ impl Watched {
             Evident::Always => self.trials,
             Evident::WithLog => self.with_log,
             Evident::WithLockdep => self.with_lockdep,
+            Evident::AtRest => self.at_rest,
         }
     }
 }
@@ -76,6 +83,7 @@ fn evident_in(evident: Evident, record: &TrialRecord) -> bool {
         Evident::Always => true,
         Evident::WithLog => record.watched_to_the_end(),
         Evident::WithLockdep => record.watched_to_the_end() && record.armed_to_the_end(),
+        Evident::AtRest => record.unrestored.is_some(),
     }
 }
 
@@ -236,13 +244,16 @@ impl Evidence {
         for what in seen_by_the_harness(record) {
             let Failure { kind, key, title } = what;
             *own.entry(key.clone()).or_default() += 1;
+            let evident = if kind == NOT_RESTORED { Evident::AtRest } else { Evident::Always };
             let what = What::Own { kind: kind.into(), key: key.clone(), title };
-            self.own.entry(key).or_insert_with(|| Found::new(what, Evident::Always, record, seconds));
+            self.own.entry(key).or_insert_with(|| Found::new(what, evident, record, seconds));
         }
         for (key, times) in own {
             if let Some(found) = self.own.get_mut(&key) {
                 found.count(record, times);
-                counted.push((FoundId::Own(key), found.evident));
+                if found.evident != Evident::AtRest {
+                    counted.push((FoundId::Own(key), found.evident));
+                }
             }
         }
         if let Some(early) = &mut self.early {
@@ -313,10 +324,17 @@ impl Evidence {
         };
         let mut all: Vec<Finding> = reports.chain(own).map(finding).collect();
         let alpha = self.alpha();
-        decide(all.iter_mut().filter(|finding| self.counts(finding)).collect(), alpha);
+        let counts = |finding: &&mut Finding| {
+            // A value that could not be told apart anyway takes part in nothing (Tarone, Biometrics 46,
+            // 1990): one that changes in nearly every trial, or in nearly none.
+            let may_differ = finding.kind != NOT_RESTORED || finding.lowest_p() <= alpha;
+            self.counts(finding) && may_differ
+        };
+        decide(all.iter_mut().filter(counts).collect(), alpha);
         for finding in &mut all {
             finding.decided |= finding.bet.is_some_and(Bet::is_won);
         }
+        all.retain(|finding| finding.kind != NOT_RESTORED || finding.decided || finding.is_of_one_side());
         // Ties are broken by signature. The order of arrival is chance if several guests run at
         // once.
         let order = |f: &Finding| (f.known.is_some(), f.class, f.p, f.signature.clone());

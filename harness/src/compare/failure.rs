@@ -4,10 +4,13 @@ use crate::event_log::OperationOutcome;
 use crate::scenario::{Expect, Operation};
 use crate::trial::{TrialOutcome, TrialRecord};
 
+/// The kind of a value of the kernel's state that a trial left changed.
+pub(super) const NOT_RESTORED: &str = "not-restored";
+
 /// One failure in a trial.
 #[derive(Debug)]
 pub(super) struct Failure {
-    /// `hung`, `refused`, `not-refused`, `program` or `accounting-mismatch`.
+    /// `hung`, `refused`, `not-refused`, `program`, `accounting-mismatch` or `not-restored`.
     pub(super) kind: &'static str,
     /// The same for equal failures of other trials.
     pub(super) key: String,
@@ -55,6 +58,10 @@ pub(super) fn seen_by_the_harness(record: &TrialRecord) -> Vec<Failure> {
         let counter: String = counter.chars().filter(|c| !c.is_ascii_digit()).collect();
         let title = format!("after {}: {}", wrong.after, wrong.what);
         all.push(failure("accounting-mismatch", counter.trim(), title));
+    }
+    for one in record.unrestored.iter().flatten() {
+        let name: String = one.name.chars().filter(|c| !c.is_ascii_digit()).collect();
+        all.push(failure(NOT_RESTORED, &name, format!("after the trial: {one}")));
     }
     all
 }

@@ -1,7 +1,7 @@
 //! A finding of a comparison, with the number of trials of each side that showed it.
 
 use hotplug_side::{Side, Sides};
-use hotplug_statistics::Table;
+use hotplug_statistics::{Table, stratified_two_sided};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,7 @@ pub struct Finding {
     /// The signature's readable key.
     pub key: String,
     /// The kernel checker's kind. For failures that the harness detected: `hung`, `refused`,
-    /// `not-refused`, `program`, `accounting-mismatch`.
+    /// `not-refused`, `program`, `accounting-mismatch`, `not-restored`.
     pub kind: String,
     /// A summary of one line.
     pub title: String,
@@ -163,6 +163,25 @@ impl Finding {
                 format!("{p}, e = {} (decided at {needed:.0})", significant(e_value))
             }
         }
+    }
+
+    /// The lowest p that so many trials with it could have had: all of them on one side.
+    pub(super) fn lowest_p(&self) -> f64 {
+        let tables: Vec<Table> = self.scenarios.iter().flat_map(SeenIn::tables).collect();
+        let after = |t: &Table| Table { a: (t.a + t.b).saturating_sub(t.m), b: (t.a + t.b).min(t.m), ..*t };
+        let before = |t: &Table| Table { a: (t.a + t.b).min(t.n), b: (t.a + t.b).saturating_sub(t.n), ..*t };
+        let p = |all: Vec<Table>| stratified_two_sided(&all);
+        p(tables.iter().map(after).collect()).min(p(tables.iter().map(before).collect()))
+    }
+
+    /// Whether one side showed it in all of its trials, of which there are three or more, and the
+    /// other side never.
+    pub(super) fn is_of_one_side(&self) -> bool {
+        const FEW: u32 = 3;
+        let is = |always: Count, never: Count| {
+            always.seen == always.trials && always.trials >= FEW && never.seen == 0 && never.trials > 0
+        };
+        is(self.after, self.before) || is(self.before, self.after)
     }
 
     /// Whether `words` select this finding: its signature or the start of it, or a part of its

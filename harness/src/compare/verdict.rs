@@ -393,5 +393,9 @@ pub(crate) fn lacking(trials: &Sides<Tally>) -> Option<String> {
 mod tests;
 
 #[cfg(test)]
+#[path = "verdict_standing_tests.rs"]
+mod standing_tests;
+
+#[cfg(test)]
 #[path = "verdict_cut_tests.rs"]
 mod cut_tests;

@@ -40,6 +40,7 @@ pub(super) fn trial(side: Side, number: u32, logs: &[&str]) -> TrialRecord {
         ended: HostTime(2),
         operations: Vec::new(),
         mismatches: Vec::new(),
+        unrestored: None,
         load_loops: Vec::new(),
         load_failures: Vec::new(),
         reports,

@@ -14,6 +14,7 @@ use super::operation::OperationRecord;
 use super::outcome::{Armed, LoadFailure, Seen, TrialOutcome, TrialRecord};
 use super::refusals;
 use super::rest::Beginning;
+use super::standing::{StandingValues, Unrestored};
 use super::timing::Traced;
 use super::vm::{Cut, last_words};
 use super::vmcore::Vmcore;
@@ -49,6 +50,10 @@ pub(super) struct TrialState {
     pub(super) traced: Traced,
     /// The trace of its callbacks.
     pub(super) callbacks: CallbackEvents,
+    /// The values that it began with.
+    pub(super) standing: Option<StandingValues>,
+    /// Those that it left changed, if everything else was back.
+    pub(super) unrestored: Option<Vec<Unrestored>>,
     pub(super) load_loops: Vec<u64>,
     pub(super) load_failures: Vec<LoadFailure>,
     /// The memory of the guest, if it was to be kept.
@@ -165,6 +170,7 @@ pub(super) fn classify(
         ended: event_log.now(),
         operations,
         mismatches,
+        unrestored: state.unrestored,
         load_loops: state.load_loops,
         load_failures: state.load_failures,
         reports,

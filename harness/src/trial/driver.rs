@@ -16,7 +16,8 @@ use super::housekeeping_cpu;
 use super::lanes::{Lanes, Log};
 use super::operation::QUOTED;
 use super::outcome::LoadFailure;
-use super::rest::Beginning;
+use super::rest::{self, Beginning};
+use super::standing::{StandingValues, Unrestored};
 use super::timing::{Trace, Watched};
 use super::vm::{Cut, Vm};
 use crate::arch::GUEST;
@@ -73,6 +74,7 @@ impl TrialDriver<'_> {
         state.ready = Some(vm.event_log.now());
         state.armed.start = beginning.armed;
         state.beginning = Some(beginning.clone());
+        state.standing = StandingValues::read(&vm.agent).await.ok();
         if let Some(count) = self.count {
             // The counters of the guest, restored or booted, include its boot.
             count.read(&vm.agent).await;
@@ -275,6 +277,7 @@ impl TrialDriver<'_> {
                 return None;
             }
             vm.kmsg.calm_for(limits().calm, limits().calm_at_most).await;
+            state.unrestored = unrestored(vm, state).await;
             let lockdep = vm.agent.lockdep_stats().await.ok()?;
             state.armed.end = lockdep.as_ref().and_then(LockdepStats::armed);
             // If the guest was not queried at the start: lockdep never arms itself again, so if it
@@ -290,4 +293,14 @@ impl TrialDriver<'_> {
         vm.event_log.record(Event::Stage(Stage::Collected));
         Ok(())
     }
+}
+
+/// The values that the trial left changed. None if memory or CPUs are not as at the beginning, or if
+/// it cannot be told.
+async fn unrestored(vm: &Vm, state: &TrialState) -> Option<Vec<Unrestored>> {
+    let (was, beginning) = (state.standing.as_ref()?, state.beginning.as_ref()?);
+    let now = vm.agent.snapshot().await.ok()?;
+    let is_back = rest::changed(&beginning.baseline, &now).is_none();
+    let now = if is_back { StandingValues::read(&vm.agent).await.ok()? } else { return None };
+    Some(was.unrestored(&now))
 }

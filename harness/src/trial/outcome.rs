@@ -6,6 +6,7 @@ use hotplug_side::Side;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::standing::Unrestored;
 use super::vmcore::Vmcore;
 use super::{Mismatch, OperationRecord, StaleBreakpoint, TrialPlan};
 use crate::event_log::OperationOutcome;
@@ -108,6 +109,10 @@ pub struct TrialRecord {
     pub operations: Vec<OperationRecord>,
     /// The counters of memory and CPUs that were wrong.
     pub mismatches: Vec<Mismatch>,
+    /// The values of the kernel's state that it left changed. Null if they were not looked at, because
+    /// the guest's memory and CPUs were not as at the beginning, or because the guest did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrestored: Option<Vec<Unrestored>>,
     /// The number of loops of each load.
     pub load_loops: Vec<u64>,
     /// The loads whose program did not always succeed.

@@ -74,7 +74,8 @@ struct Clocks {
     guest: GuestTime,
 }
 
-fn changed(was: &Snapshot, is: &Snapshot) -> Option<String> {
+/// What is not as it was, in words.
+pub(super) fn changed(was: &Snapshot, is: &Snapshot) -> Option<String> {
     let Snapshot { mem_total_kib, zones, blocks, cpus_present, cpus_online, tainted } = is;
     if *mem_total_kib != was.mem_total_kib {
         return Some(format!("MemTotal is {mem_total_kib} KiB, was {}", was.mem_total_kib));
