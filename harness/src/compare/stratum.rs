@@ -30,6 +30,10 @@ pub struct Tally {
     /// say nothing about what lockdep would report.
     #[serde(default)]
     pub without_lockdep: u32,
+    /// Of these, trials after which the values of the kernel's state were compared with those before.
+    /// Results of older versions lack it.
+    #[serde(default)]
+    pub state_compared: u32,
     /// Of these, clean trials.
     pub clean: u32,
     /// Trials that infrastructure spoilt, after all retries. They are not among `trials`.
@@ -56,6 +60,7 @@ impl Tally {
         self.not_at_rest += other.not_at_rest;
         self.armed += other.armed;
         self.without_lockdep += other.without_lockdep;
+        self.state_compared += other.state_compared;
         self.clean += other.clean;
         self.infrastructure += other.infrastructure;
         self.emulator_faults += other.emulator_faults;
@@ -144,6 +149,7 @@ impl Stratum {
         tally.guests += u32::from(record.round == 1);
         tally.not_at_rest += u32::from(record.left_over.is_some());
         tally.armed += u32::from(record.armed_to_the_end() && record.watched_to_the_end());
+        tally.state_compared += u32::from(record.unrestored.is_some());
         tally.clean += u32::from(record.outcome == TrialOutcome::Clean);
         *self.hung.of_mut(record.side) += u32::from(record.outcome == TrialOutcome::Hung);
         for operation in &record.operations {

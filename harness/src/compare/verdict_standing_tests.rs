@@ -29,7 +29,7 @@ fn a_value_that_only_the_patch_leaves_changed_is_a_regression() {
     let finding = &judgement.findings[0];
     assert_eq!(
         (finding.kind.as_str(), finding.key.as_str()),
-        ("not-restored", "not-restored: node  spanned")
+        ("not-restored", "not-restored: node  spanned is 2, was 1")
     );
     assert_eq!(finding.title, "after the trial: node 1 spanned is 2, was 1");
     assert_eq!((finding.before.to_string(), finding.after.to_string()), ("0/5".into(), "5/5".into()));

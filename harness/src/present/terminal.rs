@@ -10,6 +10,8 @@ use super::{
     about_kernels, armed, duration, emulator_faults, guests, host_line, mail, not_at_rest, silence_of_guests,
     vmcores,
 };
+use hotplug_side::Sides;
+
 use crate::compare::{Class, Finding, TriedForecasts, Verdict, lacking};
 use crate::conclusion::{Conclusion, labelled};
 use crate::kernel::PatchRecord;
@@ -90,11 +92,7 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
         duration(result.trials_seconds),
         armed(&result.trials)
     ));
-    let (done, refused) = (
-        before.operations_done + after.operations_done,
-        before.operations_refused + after.operations_refused,
-    );
-    line(format!("          {done} operations done, {refused} refused by the guest{}", repeated(result)));
+    line(format!("          {}", operations(result)));
     for words in [not_at_rest(&result.trials), emulator_faults(&result.trials)].into_iter().flatten() {
         line(format!("          {words}"));
     }
@@ -272,6 +270,19 @@ fn repeated(result: &RunResult) -> String {
         [one] => format!("; {} repeated ({})", one.folder, harmless(&one.why, 60)),
         [first, rest @ ..] => format!("; {} repeated ({}, ...)", rest.len() + 1, harmless(&first.why, 50)),
     }
+}
+
+/// How many operations ended how, and after how many trials the kernel's state was compared.
+fn operations(result: &RunResult) -> String {
+    let Sides { before, after } = &result.trials;
+    format!(
+        "{} operations done, {} refused by the guest; state compared after {} + {}{}",
+        before.operations_done + after.operations_done,
+        before.operations_refused + after.operations_refused,
+        before.state_compared,
+        after.state_compared,
+        repeated(result)
+    )
 }
 
 /// The scenario, or the number of scenarios that ran.

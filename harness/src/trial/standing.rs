@@ -52,10 +52,17 @@ pub struct Unrestored {
     pub is: Option<String>,
 }
 
+impl Unrestored {
+    /// The two values, in words.
+    pub fn change(&self) -> String {
+        let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "absent".into());
+        format!("is {}, was {}", or_none(&self.is), or_none(&self.was))
+    }
+}
+
 impl std::fmt::Display for Unrestored {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "absent".into());
-        write!(f, "{} is {}, was {}", self.name, or_none(&self.is), or_none(&self.was))
+        write!(f, "{} {}", self.name, self.change())
     }
 }
 

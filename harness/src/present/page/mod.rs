@@ -169,6 +169,7 @@ fn arithmetic(result: &RunResult, about: &str) -> Markup {
                 }
                 tr { th scope="row" { "clean" } td.number { (before.clean) } td.number { (after.clean) } }
                 tr { th scope="row" { "lockdep armed to the end" } td.number { (before.armed) } td.number { (after.armed) } }
+                tr { th scope="row" { "state of the kernel compared" } td.number { (before.state_compared) } td.number { (after.state_compared) } }
                 tr { th scope="row" { "operations done" } td.number { (before.operations_done) } td.number { (after.operations_done) } }
                 tr { th scope="row" { "refused by the guest" } td.number { (before.operations_refused) } td.number { (after.operations_refused) } }
                 tr { th scope="row" { "spoilt by infrastructure" } td.number { (before.infrastructure) } td.number { (after.infrastructure) } }
