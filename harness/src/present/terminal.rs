@@ -5,13 +5,12 @@ use std::path::Path;
 
 use anstyle::AnsiColor;
 use hotplug_kreport::plain_name;
+use hotplug_side::Sides;
 
 use super::{
     about_kernels, armed, duration, emulator_faults, guests, host_line, mail, not_at_rest, silence_of_guests,
     vmcores,
 };
-use hotplug_side::Sides;
-
 use crate::compare::{Class, Finding, TriedForecasts, Verdict, lacking};
 use crate::conclusion::{Conclusion, labelled};
 use crate::kernel::PatchRecord;

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::rest::Beginning;
+use super::standing::StandingValues;
 use super::vm::{Cut, Origin, Vm};
 use super::{StaleBreakpoint, TrialContext, emulator, housekeeping_cpu, locks};
 use crate::bytes::Bytes;
@@ -75,6 +76,9 @@ struct Booted {
     /// The guest's memory and CPUs when it was saved, and so those that a restored guest begins
     /// with.
     baseline: Snapshot,
+    /// The values of its kernel's state. Checkpoints of older versions lack them.
+    #[serde(default)]
+    standing: Option<StandingValues>,
     /// Whether lockdep was checking. `None` for a kernel without it.
     lockdep_armed: Option<bool>,
     /// The sequence number of the last kernel record of the boot.
@@ -84,8 +88,13 @@ struct Booted {
 impl Checkpoint {
     /// What every guest that is restored from it begins with.
     pub(super) fn beginning(&self) -> Beginning {
-        let Booted { hello, baseline, lockdep_armed, .. } = &self.about.booted;
-        Beginning { hello: hello.clone(), baseline: baseline.clone(), armed: *lockdep_armed }
+        let Booted { hello, baseline, standing, lockdep_armed, .. } = &self.about.booted;
+        Beginning {
+            hello: hello.clone(),
+            baseline: baseline.clone(),
+            standing: standing.clone(),
+            armed: *lockdep_armed,
+        }
     }
 
     pub(super) fn newest_record(&self) -> Option<u64> {
@@ -310,13 +319,14 @@ async fn lead(
         vm.kmsg.silent_for(limits().settled).await;
         let broken = |error: guest::AgentError| Cut::Broken(error.to_string());
         let baseline = vm.agent.snapshot().await.map_err(broken)?;
+        let standing = Some(StandingValues::read(&vm.agent).await.map_err(broken)?);
         let stats = vm.agent.lockdep_stats().await.map_err(broken)?;
         let lockdep_armed = stats.and_then(|stats| stats.armed());
         let newest_record = vm.agent.drain().await.map_err(broken)?;
         if let Some(newest) = newest_record {
             vm.kmsg.reached(newest, limits().questions).await;
         }
-        Ok(Booted { hello, baseline, lockdep_armed, newest_record })
+        Ok(Booted { hello, baseline, standing, lockdep_armed, newest_record })
     };
     let in_time = async {
         let settled = tokio::time::timeout(limits().questions, settled).await;

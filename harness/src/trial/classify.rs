@@ -50,7 +50,7 @@ pub(super) struct TrialState {
     pub(super) traced: Traced,
     /// The trace of its callbacks.
     pub(super) callbacks: CallbackEvents,
-    /// The values that it began with.
+    /// The values of the kernel's state that it began with, and at its end those that it ended with.
     pub(super) standing: Option<StandingValues>,
     /// Those that it left changed, if everything else was back.
     pub(super) unrestored: Option<Vec<Unrestored>>,

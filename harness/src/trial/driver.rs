@@ -74,7 +74,10 @@ impl TrialDriver<'_> {
         state.ready = Some(vm.event_log.now());
         state.armed.start = beginning.armed;
         state.beginning = Some(beginning.clone());
-        state.standing = StandingValues::read(&vm.agent).await.ok();
+        state.standing = match beginning.standing.clone() {
+            Some(read) => Some(read),
+            None => StandingValues::read(&vm.agent).await.ok(),
+        };
         if let Some(count) = self.count {
             // The counters of the guest, restored or booted, include its boot.
             count.read(&vm.agent).await;
@@ -126,9 +129,12 @@ impl TrialDriver<'_> {
             Ok::<_, AgentError>((vm.agent.snapshot().await?, vm.agent.lockdep_stats().await?))
         };
         match tokio::time::timeout(limits().questions, questions).await {
-            Ok(Ok((baseline, stats))) => {
-                Ok(Beginning { hello, baseline, armed: stats.and_then(|stats| stats.armed()) })
-            }
+            Ok(Ok((baseline, stats))) => Ok(Beginning {
+                hello,
+                baseline,
+                standing: None,
+                armed: stats.and_then(|stats| stats.armed()),
+            }),
             _ => Err(Cut::Hung("no answer to the first queries".into())),
         }
     }
@@ -277,7 +283,9 @@ impl TrialDriver<'_> {
                 return None;
             }
             vm.kmsg.calm_for(limits().calm, limits().calm_at_most).await;
-            state.unrestored = unrestored(vm, state).await;
+            if let Some((unrestored, now)) = unrestored(vm, state).await {
+                (state.unrestored, state.standing) = (Some(unrestored), Some(now));
+            }
             let lockdep = vm.agent.lockdep_stats().await.ok()?;
             state.armed.end = lockdep.as_ref().and_then(LockdepStats::armed);
             // If the guest was not queried at the start: lockdep never arms itself again, so if it
@@ -295,12 +303,12 @@ impl TrialDriver<'_> {
     }
 }
 
-/// The values that the trial left changed. None if memory or CPUs are not as at the beginning, or if
-/// it cannot be told.
-async fn unrestored(vm: &Vm, state: &TrialState) -> Option<Vec<Unrestored>> {
+/// The values that the trial left changed, and all values. None if memory or CPUs are not as at the
+/// beginning, or if it cannot be told.
+async fn unrestored(vm: &Vm, state: &TrialState) -> Option<(Vec<Unrestored>, StandingValues)> {
     let (was, beginning) = (state.standing.as_ref()?, state.beginning.as_ref()?);
     let now = vm.agent.snapshot().await.ok()?;
     let is_back = rest::changed(&beginning.baseline, &now).is_none();
     let now = if is_back { StandingValues::read(&vm.agent).await.ok()? } else { return None };
-    Some(was.unrestored(&now))
+    Some((was.unrestored(&now), now))
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use hotplug_protocol::{GuestTime, Hello, Rest, Snapshot};
 
+use super::standing::StandingValues;
 use super::vm::Vm;
 use crate::limits::limits;
 
@@ -27,6 +28,8 @@ pub(super) struct Beginning {
     pub(super) hello: Hello,
     /// The guest's memory and CPUs before its first trial.
     pub(super) baseline: Snapshot,
+    /// The values of its kernel's state before its next trial, if they have been read.
+    pub(super) standing: Option<StandingValues>,
     /// Whether lockdep is checking. `None` for a kernel without it.
     pub(super) armed: Option<bool>,
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::future::{try_join, try_join_all};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +39,7 @@ const MOST: usize = 4096;
 const LONGEST: usize = 200;
 
 /// The values of a guest, by their names.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StandingValues(BTreeMap<String, String>);
 
 /// A value that a trial left changed.
@@ -70,17 +71,18 @@ impl StandingValues {
     /// Reads them.
     pub(super) async fn read(agent: &Agent) -> Result<Self, AgentError> {
         let mut all = Self::default();
-        for path in WHOLE {
-            if let Some(text) = agent.read_if_there(path).await? {
+        // They are asked for at once, because each answer that is waited for costs a while.
+        let whole = try_join_all(WHOLE.map(|path| agent.read_if_there(path)));
+        let parts = try_join_all([ZONES, VMSTAT, SELF].map(|path| agent.read_if_there(path)));
+        let (whole, parts) = try_join(whole, parts).await?;
+        for (path, text) in WHOLE.into_iter().zip(whole) {
+            if let Some(text) = text {
                 all.add(path.to_owned(), text.trim());
             }
         }
-        for (path, read) in [
-            (ZONES, Self::add_zones as fn(&mut Self, &str)),
-            (VMSTAT, Self::add_vmstat),
-            (SELF, Self::add_masks),
-        ] {
-            if let Some(text) = agent.read_if_there(path).await? {
+        let readers = [Self::add_zones as fn(&mut Self, &str), Self::add_vmstat, Self::add_masks];
+        for (read, text) in readers.into_iter().zip(parts) {
+            if let Some(text) = text {
                 read(&mut all, &text);
             }
         }
