@@ -60,10 +60,7 @@ pub(super) fn seen_by_the_harness(record: &TrialRecord) -> Vec<Failure> {
         all.push(failure("accounting-mismatch", counter.trim(), title));
     }
     for one in record.unrestored.iter().flatten() {
-        // A kernel that changes a value itself does so to the same one: another change is another finding.
-        let name: String = one.name.chars().filter(|c| !c.is_ascii_digit()).collect();
-        let change = format!("{name} {}", one.change());
-        all.push(failure(NOT_RESTORED, &change, format!("after the trial: {one}")));
+        all.push(failure(NOT_RESTORED, &one.key(), format!("after the trial: {one}")));
     }
     all
 }

@@ -247,7 +247,9 @@ impl Judge {
     /// The scenarios of which more trials may decide a finding that only one side showed.
     pub fn open_scenarios(&self) -> BTreeSet<String> {
         let all = self.evidence.findings().into_iter();
-        let open = all.filter(|f| f.known.is_none() && f.class != Class::Common && !f.decided);
+        // Where trials end with a decision, the test of the last trial does not end them.
+        let is_decided = |f: &Finding| f.bet.map_or(f.decided, Bet::is_won);
+        let open = all.filter(|f| f.known.is_none() && f.class != Class::Common && !is_decided(f));
         open.flat_map(|f| f.scenarios).map(|seen| seen.scenario).collect()
     }
 

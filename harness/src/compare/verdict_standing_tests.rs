@@ -29,7 +29,7 @@ fn a_value_that_only_the_patch_leaves_changed_is_a_regression() {
     let finding = &judgement.findings[0];
     assert_eq!(
         (finding.kind.as_str(), finding.key.as_str()),
-        ("not-restored", "not-restored: node  spanned is 2, was 1")
+        ("not-restored", "not-restored: node 1 spanned +1")
     );
     assert_eq!(finding.title, "after the trial: node 1 spanned is 2, was 1");
     assert_eq!((finding.before.to_string(), finding.after.to_string()), ("0/5".into(), "5/5".into()));
@@ -52,6 +52,25 @@ fn values_that_come_and_go_are_no_findings() {
     // Nor do they hide a value that the patch leaves changed.
     let both = |side, number| [noise(side, number), of_patch(side, number)].concat();
     assert_eq!(judged(&leaving(10, both)).verdict, Some(Verdict::Regressed));
+}
+
+#[test]
+fn a_count_that_leaks_in_every_round_is_one_finding() {
+    // Four guests a side take three trials each, and each trial leaks one.
+    let round = |record: TrialRecord| {
+        let round = record.number % 3 + 1;
+        let leaked = || Unrestored {
+            name: "/proc/vmstat nr_memmap_pages".into(),
+            was: Some((10 + round).to_string()),
+            is: Some((11 + round).to_string()),
+        };
+        let leaks = (record.side == Side::After).then(leaked);
+        TrialRecord { round, unrestored: Some(leaks.into_iter().collect()), ..record }
+    };
+    let judgement = judged(&trials(12, &[], &[]).into_iter().map(round).collect::<Vec<_>>());
+    assert_eq!(judgement.verdict, Some(Verdict::Regressed), "{}", judgement.reason);
+    assert_eq!(judgement.findings.len(), 1);
+    assert_eq!(judgement.findings[0].after.to_string(), "12/12");
 }
 
 #[test]

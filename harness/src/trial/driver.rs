@@ -310,5 +310,5 @@ async fn unrestored(vm: &Vm, state: &TrialState) -> Option<(Vec<Unrestored>, Sta
     let now = vm.agent.snapshot().await.ok()?;
     let is_back = rest::changed(&beginning.baseline, &now).is_none();
     let now = if is_back { StandingValues::read(&vm.agent).await.ok()? } else { return None };
-    Some((was.unrestored(&now), now))
+    Some((was.unrestored(&now)?, now))
 }

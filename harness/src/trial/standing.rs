@@ -28,15 +28,28 @@ const WHOLE: [&str; 9] = [
 ];
 
 /// Fields of a zone (`zoneinfo_show_print()` in mm/vmstat.c).
-const OF_ZONE: [&str; 10] =
-    ["min", "low", "high", "spanned", "present", "managed", "cma", "protection:", "high:", "batch:"];
-/// Fields of a node that are 0 while nothing happens, or that only hotplug changes.
-const OF_NODE: [&str; 6] =
-    ["nr_isolated_anon", "nr_isolated_file", "nr_writeback", "nr_unstable", "nr_memmap", "nr_memmap_boot"];
+const OF_ZONE: [&str; 12] = [
+    "min",
+    "low",
+    "high",
+    "spanned",
+    "present",
+    "managed",
+    "cma",
+    "protection:",
+    "high:",
+    "high_min:",
+    "high_max:",
+    "batch:",
+];
+/// Fields of a node that are 0 while nothing happens, or that only hotplug changes. 6.12 and newer
+/// kernels have the last two.
+const OF_NODE: [&str; 5] =
+    ["nr_isolated_anon", "nr_isolated_file", "nr_writeback", "nr_memmap_pages", "nr_memmap_boot_pages"];
 
 /// The most values that are kept of a guest, and the most bytes of each.
 const MOST: usize = 4096;
-const LONGEST: usize = 200;
+const LONGEST: usize = 1000;
 
 /// The values of a guest, by their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,8 +67,24 @@ pub struct Unrestored {
 }
 
 impl Unrestored {
+    /// What is the same for equal changes of other trials: the name without the number of a CPU, and
+    /// the difference of two numbers, or both values. A count that leaks changes from trial to trial
+    /// of a guest, and its difference does not.
+    pub fn key(&self) -> String {
+        let name: Vec<&str> = self.name.split(' ').collect();
+        let is_number_of_cpu = |place: usize| place > 0 && name[place - 1] == "cpu";
+        let kept = name.iter().enumerate().filter(|(place, _)| !is_number_of_cpu(*place));
+        let name: Vec<&str> = kept.map(|(_, word)| *word).collect();
+        let number = |value: &Option<String>| value.as_ref()?.parse::<i64>().ok();
+        let change = match number(&self.is).zip(number(&self.was)) {
+            Some((is, was)) => format!("{:+}", is.saturating_sub(was)),
+            None => self.change(),
+        };
+        format!("{} {change}", name.join(" "))
+    }
+
     /// The two values, in words.
-    pub fn change(&self) -> String {
+    fn change(&self) -> String {
         let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "absent".into());
         format!("is {}, was {}", or_none(&self.is), or_none(&self.was))
     }
@@ -90,9 +119,14 @@ impl StandingValues {
     }
 
     fn add(&mut self, name: String, value: &str) {
-        if self.0.len() < MOST {
+        if self.0.len() <= MOST {
             self.0.insert(name, harmless(value, LONGEST));
         }
+    }
+
+    /// Whether there are more than can be kept.
+    fn is_cut(&self) -> bool {
+        self.0.len() > MOST
     }
 
     fn add_zones(&mut self, text: &str) {
@@ -137,8 +171,13 @@ impl StandingValues {
         }
     }
 
-    /// What differs in `now`. A node that came or went is one difference.
-    pub(super) fn unrestored(&self, now: &Self) -> Vec<Unrestored> {
+    /// What differs in `now`. A node that came or went is one difference. None if not all values are
+    /// known.
+    pub(super) fn unrestored(&self, now: &Self) -> Option<Vec<Unrestored>> {
+        (!self.is_cut() && !now.is_cut()).then(|| self.differences(now))
+    }
+
+    fn differences(&self, now: &Self) -> Vec<Unrestored> {
         let node = |name: &str| {
             let zone = name.strip_prefix(ZONES)?;
             Some(format!("{ZONES}{}", zone.split_once(',')?.0))
@@ -225,19 +264,45 @@ Node 0, zone    DMA32
     #[test]
     fn only_what_differs_is_unrestored() {
         let was = values(ZONEINFO);
-        assert_eq!(was.unrestored(&was), []);
+        assert_eq!(was.differences(&was), []);
         let is = values(&ZONEINFO.replace("97000", "96000").replace("min      1000", "min      900"));
-        let all = was.unrestored(&is);
+        let all = was.differences(&is);
         assert_eq!(all.len(), 1, "{all:?}");
         assert_eq!(all[0].to_string(), "/proc/zoneinfo Node 0, zone DMA32 min is 900, was 1000");
     }
 
     #[test]
+    fn equal_changes_have_one_key() {
+        let key = |name: &str, was: &str, is: &str| {
+            Unrestored { name: name.into(), was: Some(was.into()), is: Some(is.into()) }.key()
+        };
+        assert_eq!(key("zone DMA32 cpu 3 high", "12", "10"), "zone DMA32 cpu high -2");
+        assert_eq!(key("zone DMA32 cpu 0 high", "10", "8"), "zone DMA32 cpu high -2");
+        assert_eq!(key("online", "0-1", "0"), "online is 0, was 0-1");
+    }
+
+    #[test]
+    fn a_guest_with_too_many_values_is_not_compared() {
+        let mut all = StandingValues::default();
+        (0..=MOST).for_each(|n| all.add(n.to_string(), "1"));
+        assert!(all.is_cut());
+        assert!(!values(ZONEINFO).is_cut());
+    }
+
+    #[test]
+    fn counters_of_the_memory_map_are_kept() {
+        // From 7.3.4.
+        let mut all = StandingValues::default();
+        all.add_vmstat("nr_free_pages 12\nnr_memmap_pages 2048\nnr_memmap_boot_pages 2560\n");
+        assert_eq!(all.0.len(), 2);
+    }
+
+    #[test]
     fn a_node_that_stays_is_one_difference() {
         let more = format!("{ZONEINFO}{}", ZONEINFO.replace("Node 0", "Node 1"));
-        let all = values(ZONEINFO).unrestored(&values(&more));
+        let all = values(ZONEINFO).differences(&values(&more));
         assert_eq!(all.len(), 1, "{all:?}");
         assert_eq!(all[0].to_string(), "/proc/zoneinfo Node 1 is there, was absent");
-        assert_eq!(values(&more).unrestored(&values(ZONEINFO))[0].is, None);
+        assert_eq!(values(&more).differences(&values(ZONEINFO))[0].is, None);
     }
 }
