@@ -153,6 +153,11 @@ impl StandingValues {
                 _ => {}
             }
         }
+        // Kernels that print the limits of a list tune the list's own `high` between them, all the
+        // time (mm/page_alloc.c, nr_pcp_high(), from 6.7 on).
+        if self.0.keys().any(|name| name.ends_with(" high_min")) {
+            self.0.retain(|name, _| !(name.contains(" cpu ") && name.ends_with(" high")));
+        }
     }
 
     fn add_vmstat(&mut self, text: &str) {
@@ -279,6 +284,16 @@ Node 0, zone    DMA32
         assert_eq!(key("zone DMA32 cpu 3 high", "12", "10"), "zone DMA32 cpu high -2");
         assert_eq!(key("zone DMA32 cpu 0 high", "10", "8"), "zone DMA32 cpu high -2");
         assert_eq!(key("online", "0-1", "0"), "online is 0, was 0-1");
+    }
+
+    #[test]
+    fn a_limit_that_the_kernel_tunes_is_history() {
+        let tuned =
+            ZONEINFO.replace("              batch: 63", "              batch: 63\n              high_min: 9");
+        let all = values(&tuned);
+        let of_cpu: Vec<_> = all.0.keys().filter(|name| name.contains(" cpu ")).collect();
+        assert!(of_cpu.len() == 2 && of_cpu[1].ends_with("cpu 0 high_min"), "{of_cpu:?}");
+        assert!(all.0.contains_key("/proc/zoneinfo Node 0, zone DMA32 high"));
     }
 
     #[test]
