@@ -167,9 +167,11 @@ impl Shares {
                         (1, had / FAVOUR)
                     }
                 })?;
-                // Breadth comes first: each of several scenarios begins with one trial.
-                let is_first = self.all.len() > 1 && best.next() == best.first;
-                let turn = if is_first { 1 } else { rounds(best.of_trial.place) };
+                // Breadth comes first: each of several scenarios begins with one trial, and with as many
+                // as a second look has if the trials end with a decision.
+                let had = best.next().saturating_sub(best.first);
+                let is_early = had == 0 || self.until_decided && had < SECOND_LOOK;
+                let turn = if self.all.len() > 1 && is_early { 1 } else { rounds(best.of_trial.place) };
                 let most = best.next().saturating_add(turn);
                 let end = end(best).map_or(most, |end| most.min(end));
                 ready.extend(plan_of(best.of_trial.clone(), best.next()..end, seed));
