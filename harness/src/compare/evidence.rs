@@ -9,7 +9,7 @@ use hotplug_statistics::stratified_two_sided;
 use serde::{Deserialize, Serialize};
 
 use super::early::{ALPHA_AT_ANY_TIME, Bet, Early};
-use super::failure::{Failure, NOT_RESTORED, seen_by_the_harness};
+use super::failure::{Failure, NOT_RESTORED, changed_value, seen_by_the_harness};
 use super::finding::{Class, Count, Finding, SeenIn};
 use crate::trial::{StaleBreakpoint, TrialRecord};
 
@@ -334,7 +334,19 @@ impl Evidence {
         for finding in &mut all {
             finding.decided |= finding.bet.is_some_and(Bet::is_won);
         }
-        all.retain(|finding| finding.kind != NOT_RESTORED || finding.decided || finding.is_of_one_side());
+        // A value that both kernels change is the kernel's own way, by whatever amount: that of the
+        // watermarks depends on the size of the image, and all trials of a side share it.
+        let standing = |f: &&Finding| f.kind == NOT_RESTORED;
+        let names = |of: fn(&Finding) -> Count| {
+            let changed = all.iter().filter(standing).filter(|f| of(f).seen > 0);
+            changed.map(|f| changed_value(&f.key).to_owned()).collect::<BTreeSet<_>>()
+        };
+        let (before, after) = (names(|f| f.before), names(|f| f.after));
+        all.retain(|f| {
+            let name = changed_value(&f.key);
+            f.kind != NOT_RESTORED
+                || (f.decided || f.is_of_one_side()) && !(before.contains(name) && after.contains(name))
+        });
         // Ties are broken by signature. The order of arrival is chance if several guests run at
         // once.
         let order = |f: &Finding| (f.known.is_some(), f.class, f.p, f.signature.clone());

@@ -7,6 +7,13 @@ use crate::trial::{TrialOutcome, TrialRecord};
 /// The kind of a value of the kernel's state that a trial left changed.
 pub(super) const NOT_RESTORED: &str = "not-restored";
 
+/// The name of the value in the key of a [`NOT_RESTORED`] failure, without its change
+/// (`Unrestored::key()`).
+pub(super) fn changed_value(key: &str) -> &str {
+    let both_values = key.split_once(" is ");
+    both_values.or_else(|| key.rsplit_once(' ')).map_or(key, |(name, _)| name)
+}
+
 /// One failure in a trial.
 #[derive(Debug)]
 pub(super) struct Failure {

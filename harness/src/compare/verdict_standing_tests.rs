@@ -39,6 +39,19 @@ fn a_value_that_only_the_patch_leaves_changed_is_a_regression() {
 }
 
 #[test]
+fn a_value_that_both_kernels_change_is_no_finding() {
+    // The watermarks of a kernel change by an amount that depends on the size of its image.
+    let with = |record: TrialRecord| {
+        let is = if record.side == Side::Before { "2351" } else { "2352" };
+        let of = Unrestored { name: "min_free_kbytes".into(), was: Some("2346".into()), is: Some(is.into()) };
+        TrialRecord { unrestored: Some(vec![of]), ..record }
+    };
+    let judgement = judged(&trials(10, &[], &[]).into_iter().map(with).collect::<Vec<_>>());
+    assert_eq!(judgement.verdict, Some(Verdict::Unchanged), "{}", judgement.reason);
+    assert!(judgement.findings.is_empty());
+}
+
+#[test]
 fn values_that_come_and_go_are_no_findings() {
     // Each value is left changed by one trial in five, by chance.
     let noise = |side: Side, number: u32| {
