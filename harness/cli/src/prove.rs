@@ -36,8 +36,8 @@ pub struct ProveArgs {
     #[arg(long)]
     pub quick: bool,
     /// Judge each bug as if nothing were known of it: with the portfolio on wide kernels, until a
-    /// regression is decided, but with trials for at most TIME [default: 3m]. A bug is found if a decided finding
-    /// leads to it
+    /// regression is decided, but with trials for at most TIME [default: 3m]. A bug is found if a
+    /// decided finding leads to it
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "3m", value_parser = duration, conflicts_with_all = ["quick", "trials"])]
     pub blind: Option<Duration>,
     /// Trials a side of each scenario [default: the number in the card of each bug]

@@ -7,7 +7,8 @@ use hotplug_statistics::AnyTimeTest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::evidence::{Evident, FoundId, Watched};
+use super::evidence::FoundId;
+use super::watched::{Evident, Watched};
 use crate::trial::TrialRecord;
 
 /// The share of the probability of a false alarm that the test after each trial may use. The rest is

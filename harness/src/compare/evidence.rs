@@ -9,83 +9,19 @@ use hotplug_statistics::stratified_two_sided;
 use serde::{Deserialize, Serialize};
 
 use super::early::{ALPHA_AT_ANY_TIME, Bet, Early};
-use super::failure::{Failure, NOT_RESTORED, changed_value, seen_by_the_harness};
+use super::failure::{Failure, seen_by_the_harness};
 use super::finding::{Class, Count, Finding, SeenIn};
+use super::watched::{Evident, Watched};
 use crate::trial::{StaleBreakpoint, TrialRecord};
 
 /// The probability of a false alarm in one comparison of equal kernels, over all of its findings
 /// together (Holm's correction).
 pub(super) const ALPHA: f64 = 0.05;
 
-/// The condition under which a trial without a finding is evidence of its absence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Evident {
-    /// None: the harness itself would have detected it.
-    Always,
-    /// Every kernel record was received.
-    WithLog,
-    /// Every kernel record was received, and lockdep was armed all the time.
-    WithLockdep,
-    /// The values of the kernel's state were looked at.
-    AtRest,
-}
-
 /// Values of each round of a scenario: of the trials that their guests took first, second and so on.
 /// The trials of one guest share its luck. No two trials of one guest are in one round, so the
 /// trials of a round are independent of each other.
 type Rounds<T> = BTreeMap<u32, T>;
-
-/// The number of trials of one side that meet each condition of [`Evident`].
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub(super) struct Watched {
-    trials: u32,
-    with_log: u32,
-    with_lockdep: u32,
-    #[serde(default)]
-    at_rest: u32,
-}
-
-impl Watched {
-    /// That of this trial alone.
-    pub(super) fn of_one(record: &TrialRecord) -> Self {
-        let mut one = Self::default();
-        one.count(record);
-        one
-    }
-
-    fn count(&mut self, record: &TrialRecord) {
-        let counts = |evident| u32::from(evident_in(evident, record));
-        self.trials += counts(Evident::Always);
-        self.with_log += counts(Evident::WithLog);
-        self.with_lockdep += counts(Evident::WithLockdep);
-        self.at_rest += counts(Evident::AtRest);
-    }
-
-    pub(super) fn merge(&mut self, other: Self) {
-        self.trials += other.trials;
-        self.with_log += other.with_log;
-        self.with_lockdep += other.with_lockdep;
-        self.at_rest += other.at_rest;
-    }
-
-    pub(super) fn of(self, evident: Evident) -> u32 {
-        match evident {
-            Evident::Always => self.trials,
-            Evident::WithLog => self.with_log,
-            Evident::WithLockdep => self.with_lockdep,
-            Evident::AtRest => self.at_rest,
-        }
-    }
-}
-
-fn evident_in(evident: Evident, record: &TrialRecord) -> bool {
-    match evident {
-        Evident::Always => true,
-        Evident::WithLog => record.watched_to_the_end(),
-        Evident::WithLockdep => record.watched_to_the_end() && record.armed_to_the_end(),
-        Evident::AtRest => record.unrestored.is_some(),
-    }
-}
 
 /// The number of trials of one scenario that showed a finding.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -124,8 +60,15 @@ pub(super) enum FoundId {
 enum What {
     /// A kernel report, and why it is tolerated.
     Report(Box<Report>, Option<String>),
-    /// A failure that the harness detected: its kind, a key and a title.
-    Own { kind: Cow<'static, str>, key: String, title: String },
+    /// A failure that the harness detected: its kind, a key and a title, and the value of the kernel's
+    /// state that was left changed, if it is that.
+    Own {
+        kind: Cow<'static, str>,
+        key: String,
+        title: String,
+        #[serde(default)]
+        value: Option<String>,
+    },
 }
 
 /// The findings of all trials so far. Its size grows with the number of findings, not with the
@@ -170,9 +113,10 @@ impl Evidence {
         self
     }
 
-    /// Tests the findings after each trial, too. The first trial of each scenario has this number.
-    pub(super) fn at_any_time(mut self, first: u32) -> Self {
-        self.early = Some(Early::new(first));
+    /// Tests the findings after each trial, too, if the number of the first trial of each scenario is
+    /// given.
+    pub(super) fn at_any_time(mut self, first: Option<u32>) -> Self {
+        self.early = first.map(Early::new);
         self
     }
 
@@ -204,7 +148,7 @@ impl Evidence {
     /// first trial to the end of this one.
     pub(super) fn add(&mut self, record: &TrialRecord, seconds: f64) {
         let watched = self.watched.entry(record.scenario.clone()).or_default();
-        watched.entry(record.round).or_default().of_mut(record.side).count(record);
+        watched.entry(record.round).or_default().of_mut(record.side).merge(Watched::of_one(record));
         if let Some(stale @ StaleBreakpoint::Unknown { .. }) = &record.stale_breakpoint {
             self.unknown.insert(stale.to_string());
         }
@@ -242,16 +186,16 @@ impl Evidence {
         }
         let mut own: BTreeMap<String, u64> = BTreeMap::new();
         for what in seen_by_the_harness(record) {
-            let Failure { kind, key, title } = what;
+            let Failure { kind, key, title, value } = what;
             *own.entry(key.clone()).or_default() += 1;
-            let evident = if kind == NOT_RESTORED { Evident::AtRest } else { Evident::Always };
-            let what = What::Own { kind: kind.into(), key: key.clone(), title };
+            let evident = if value.is_some() { Evident::AtRest } else { Evident::Always };
+            let what = What::Own { kind: kind.into(), key: key.clone(), title, value };
             self.own.entry(key).or_insert_with(|| Found::new(what, evident, record, seconds));
         }
         for (key, times) in own {
             if let Some(found) = self.own.get_mut(&key) {
                 found.count(record, times);
-                if found.evident != Evident::AtRest {
+                if found.value().is_none() {
                     counted.push((FoundId::Own(key), found.evident));
                 }
             }
@@ -315,38 +259,29 @@ impl Evidence {
     }
 
     /// All findings: new, then fixed, then common ones, each by ascending p; known issues last.
-    pub(super) fn findings(&self) -> Vec<Finding> {
+    pub(super) fn findings<'a>(&'a self) -> Vec<Finding> {
         let reports = self.reports.iter().enumerate().map(|(number, found)| (FoundId::Report(number), found));
         let own = self.own.iter().map(|(key, found)| (FoundId::Own(key.clone()), found));
-        let finding = |(id, found): (FoundId, &Found)| Finding {
-            bet: self.early.as_ref().and_then(|early| early.of(&id)),
-            ..found.finding(&self.watched)
+        let finding = |(id, found): (FoundId, &'a Found)| {
+            let bet = self.early.as_ref().and_then(|early| early.of(&id));
+            (found.value(), Finding { bet, ..found.finding(&self.watched) })
         };
-        let mut all: Vec<Finding> = reports.chain(own).map(finding).collect();
+        let mut all: Vec<(Option<&str>, Finding)> = reports.chain(own).map(finding).collect();
         let alpha = self.alpha();
-        let counts = |finding: &&mut Finding| {
-            // A value that could not be told apart anyway takes part in nothing (Tarone, Biometrics 46,
-            // 1990): one that changes in nearly every trial, or in nearly none.
-            let may_differ = finding.kind != NOT_RESTORED || finding.lowest_p() <= alpha;
-            self.counts(finding) && may_differ
-        };
-        decide(all.iter_mut().filter(counts).collect(), alpha);
-        for finding in &mut all {
+        // A value of the state that could not be told apart anyway takes part in nothing (Tarone,
+        // Biometrics 46, 1990): one that changes in nearly every trial, or in nearly none.
+        let may_differ = |value: Option<&str>, f: &Finding| value.is_none() || f.lowest_p() <= alpha;
+        let tested = all.iter_mut().filter(|(value, f)| self.counts(f) && may_differ(*value, f));
+        decide(tested.map(|(_, finding)| finding).collect(), alpha);
+        for (_, finding) in &mut all {
             finding.decided |= finding.bet.is_some_and(Bet::is_won);
         }
-        // A value that both kernels change is the kernel's own way, by whatever amount: that of the
-        // watermarks depends on the size of the image, and all trials of a side share it.
-        let standing = |f: &&Finding| f.kind == NOT_RESTORED;
-        let names = |of: fn(&Finding) -> Count| {
-            let changed = all.iter().filter(standing).filter(|f| of(f).seen > 0);
-            changed.map(|f| changed_value(&f.key).to_owned()).collect::<BTreeSet<_>>()
+        let of_both = changed_by_both(&all);
+        let is_listed = |value: Option<&str>, f: &Finding| {
+            value.is_none_or(|value| (f.decided || f.is_of_one_side()) && !of_both.contains(value))
         };
-        let (before, after) = (names(|f| f.before), names(|f| f.after));
-        all.retain(|f| {
-            let name = changed_value(&f.key);
-            f.kind != NOT_RESTORED
-                || (f.decided || f.is_of_one_side()) && !(before.contains(name) && after.contains(name))
-        });
+        let listed = all.into_iter().filter(|(value, finding)| is_listed(*value, finding));
+        let mut all: Vec<Finding> = listed.map(|(_, finding)| finding).collect();
         // Ties are broken by signature. The order of arrival is chance if several guests run at
         // once.
         let order = |f: &Finding| (f.known.is_some(), f.class, f.p, f.signature.clone());
@@ -386,6 +321,14 @@ impl Found {
         }
     }
 
+    /// The value of the kernel's state that was left changed, if it is that.
+    fn value(&self) -> Option<&str> {
+        match &self.what {
+            What::Own { value, .. } => value.as_deref(),
+            What::Report(..) => None,
+        }
+    }
+
     /// Whether the file of known issues lists it.
     fn is_known(&self) -> bool {
         matches!(self.what, What::Report(_, Some(_)))
@@ -396,7 +339,7 @@ impl Found {
         let shown = self.shown.entry(record.scenario.clone()).or_default();
         let shown = shown.entry(record.round).or_default();
         *shown.seen.of_mut(record.side) += 1;
-        *shown.evidently.of_mut(record.side) += u32::from(evident_in(self.evident, record));
+        *shown.evidently.of_mut(record.side) += u32::from(self.evident.is_met_by(record));
         self.times = self.times.max(times);
     }
 
@@ -445,7 +388,7 @@ impl Found {
                 detail: report.detail.clone(),
                 known: known.clone(),
             },
-            What::Own { kind, key, title } => Named {
+            What::Own { kind, key, title, value: _ } => Named {
                 signature: blake3::hash(key.as_bytes()).to_hex()[..12].to_owned(),
                 key: key.clone(),
                 kind: kind.clone().into_owned(),
@@ -490,6 +433,16 @@ struct Named {
     blame: Option<String>,
     detail: Option<String>,
     known: Option<String>,
+}
+
+/// The values of the kernel's state that both kernels change, by whatever amount: that of the
+/// watermarks depends on the size of the image, and all trials of a side share it.
+fn changed_by_both<'a>(all: &[(Option<&'a str>, Finding)]) -> BTreeSet<&'a str> {
+    let by = |of: fn(&Finding) -> Count| -> BTreeSet<&'a str> {
+        all.iter().filter(|(_, finding)| of(finding).seen > 0).filter_map(|(value, _)| *value).collect()
+    };
+    let (before, after) = (by(|finding| finding.before), by(|finding| finding.after));
+    &before & &after
 }
 
 /// Holm's step-down: the smallest p against alpha / n, the next against alpha / (n - 1), until one

@@ -4,16 +4,6 @@ use crate::event_log::OperationOutcome;
 use crate::scenario::{Expect, Operation};
 use crate::trial::{TrialOutcome, TrialRecord};
 
-/// The kind of a value of the kernel's state that a trial left changed.
-pub(super) const NOT_RESTORED: &str = "not-restored";
-
-/// The name of the value in the key of a [`NOT_RESTORED`] failure, without its change
-/// (`Unrestored::key()`).
-pub(super) fn changed_value(key: &str) -> &str {
-    let both_values = key.split_once(" is ");
-    both_values.or_else(|| key.rsplit_once(' ')).map_or(key, |(name, _)| name)
-}
-
 /// One failure in a trial.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -22,6 +12,8 @@ pub(super) struct Failure {
     /// The same for equal failures of other trials.
     pub(super) key: String,
     pub(super) title: String,
+    /// The value of the kernel's state that the trial left changed, if it is `not-restored`.
+    pub(super) value: Option<String>,
 }
 
 /// The failures of one trial that the harness detected without a kernel report, one entry for each
@@ -67,11 +59,12 @@ pub(super) fn seen_by_the_harness(record: &TrialRecord) -> Vec<Failure> {
         all.push(failure("accounting-mismatch", counter.trim(), title));
     }
     for one in record.unrestored.iter().flatten() {
-        all.push(failure(NOT_RESTORED, &one.key(), format!("after the trial: {one}")));
+        let changed = failure("not-restored", &one.key(), format!("after the trial: {one}"));
+        all.push(Failure { value: Some(one.value()), ..changed });
     }
     all
 }
 
 fn failure(kind: &'static str, what: &str, title: String) -> Failure {
-    Failure { kind, key: format!("{kind}: {what}"), title }
+    Failure { kind, key: format!("{kind}: {what}"), title, value: None }
 }

@@ -14,6 +14,7 @@ mod lock_forecasts;
 mod locks;
 mod stratum;
 mod verdict;
+mod watched;
 mod weight;
 
 pub use again::{Recurrence, Replays};

@@ -112,10 +112,10 @@ impl Judge {
         Self { evidence: self.evidence.in_looks(looks), ..self }
     }
 
-    /// Tests the findings after each trial, too ([`Judge::is_decided`]). The first trial of each
-    /// scenario has this number.
+    /// Tests the findings after each trial, too ([`Judge::is_decided`]), if the number of the first
+    /// trial of each scenario is given.
     #[must_use]
-    pub fn at_any_time(self, first: u32) -> Self {
+    pub fn at_any_time(self, first: Option<u32>) -> Self {
         Self { evidence: self.evidence.at_any_time(first), ..self }
     }
 

@@ -231,7 +231,7 @@ fn infrastructure_that_fails_more_often_than_not_gives_no_verdict() {
 
 /// The judge of a comparison that may end early, after these trials.
 fn early(records: &[TrialRecord]) -> Judge {
-    let mut judge = Judge::new(KnownIssues::default()).at_any_time(0);
+    let mut judge = Judge::new(KnownIssues::default()).at_any_time(Some(0));
     for record in records {
         judge.add(record, 0.0);
     }

@@ -123,10 +123,10 @@ async fn ready(
     let kernels = Sides { before: pair.before, after: pair.after };
     let trials = &spec.trials;
     let Fitting { parts, notes, looks } = fit(spec, &chosen, host, probed.accelerator, &kernels)?;
-    let mut judge = Judge::new(known).in_looks(looks).known_may_worsen(running.known_may_worsen);
-    if trials.until_decided {
-        judge = judge.at_any_time(trials.first);
-    }
+    let mut judge = Judge::new(known)
+        .in_looks(looks)
+        .at_any_time(trials.until_decided.then_some(trials.first))
+        .known_may_worsen(running.known_may_worsen);
     for note in &notes {
         note.left_out.iter().for_each(|why| judge.leave_out(&note.name, why));
     }
@@ -300,10 +300,10 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
     // From here on, the folder is modified.
     let folder = RunFolder::reopen(path)?;
     let may_worsen = run.spec.running.known_may_worsen;
-    let mut judge = Judge::new(known).in_looks(run.plan.looks).known_may_worsen(may_worsen);
-    if run.plan.until_decided {
-        judge = judge.at_any_time(run.plan.first);
-    }
+    let mut judge = Judge::new(known)
+        .in_looks(run.plan.looks)
+        .at_any_time(run.plan.until_decided.then_some(run.plan.first))
+        .known_may_worsen(may_worsen);
     let guests = run.plan.workers.max(1);
     #[expect(clippy::cast_precision_loss, reason = "guests at once are few")]
     let wall = |seconds: f64| seconds / guests as f64;

@@ -140,9 +140,7 @@ impl EntryResult {
                 self.sight = Sight::FalseReport;
             }
         } else if let Some(best) = best {
-            self.sight = Sight::Found;
-            self.seconds = best.first_seen_seconds.map(|seconds| tried.start_seconds + seconds);
-            self.seen = Some(best);
+            self.found(best, tried.start_seconds);
         } else if !self.slower.is_empty() && self.slower.iter().all(|name| is_slower(&tried, name)) {
             self.sight = Sight::Found;
         }
@@ -165,14 +163,16 @@ impl EntryResult {
         };
         self.other = tried.findings.iter().filter(is_other).cloned().collect();
         match best {
-            Some(best) => {
-                self.sight = Sight::Found;
-                self.seconds = best.first_seen_seconds.map(|seconds| tried.start_seconds + seconds);
-                self.seen = Some(best);
-            }
+            Some(best) => self.found(best, tried.start_seconds),
             None => self.missed = Some(reason),
         }
         self.tried.push(tried);
+    }
+
+    fn found(&mut self, finding: Finding, start_seconds: f64) {
+        self.sight = Sight::Found;
+        self.seconds = finding.first_seen_seconds.map(|seconds| start_seconds + seconds);
+        self.seen = Some(finding);
     }
 
     /// The trials that showed the expected finding, of those that could have shown it.

@@ -14,7 +14,7 @@ use super::operation::OperationRecord;
 use super::outcome::{Armed, LoadFailure, Seen, TrialOutcome, TrialRecord};
 use super::refusals;
 use super::rest::Beginning;
-use super::standing::{StandingValues, Unrestored};
+use super::standing::Unrestored;
 use super::timing::Traced;
 use super::vm::{Cut, last_words};
 use super::vmcore::Vmcore;
@@ -50,9 +50,7 @@ pub(super) struct TrialState {
     pub(super) traced: Traced,
     /// The trace of its callbacks.
     pub(super) callbacks: CallbackEvents,
-    /// The values of the kernel's state that it began with, and at its end those that it ended with.
-    pub(super) standing: Option<StandingValues>,
-    /// Those that it left changed, if everything else was back.
+    /// The values of the kernel's state that it left changed, if everything else was back.
     pub(super) unrestored: Option<Vec<Unrestored>>,
     pub(super) load_loops: Vec<u64>,
     pub(super) load_failures: Vec<LoadFailure>,

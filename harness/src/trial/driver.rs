@@ -70,14 +70,13 @@ impl TrialDriver<'_> {
         if self.setup.context.scenario.start == Start::Boot {
             return self.during_boot(heard, state).await;
         }
-        let beginning = self.begin(heard).await?;
+        let mut beginning = self.begin(heard).await?;
         state.ready = Some(vm.event_log.now());
         state.armed.start = beginning.armed;
+        if beginning.standing.is_none() {
+            beginning.standing = StandingValues::read(&vm.agent).await.ok();
+        }
         state.beginning = Some(beginning.clone());
-        state.standing = match beginning.standing.clone() {
-            Some(read) => Some(read),
-            None => StandingValues::read(&vm.agent).await.ok(),
-        };
         if let Some(count) = self.count {
             // The counters of the guest, restored or booted, include its boot.
             count.read(&vm.agent).await;
@@ -283,8 +282,8 @@ impl TrialDriver<'_> {
                 return None;
             }
             vm.kmsg.calm_for(limits().calm, limits().calm_at_most).await;
-            if let Some((unrestored, now)) = unrestored(vm, state).await {
-                (state.unrestored, state.standing) = (Some(unrestored), Some(now));
+            if let Some(beginning) = &mut state.beginning {
+                state.unrestored = unrestored(vm, beginning).await;
             }
             let lockdep = vm.agent.lockdep_stats().await.ok()?;
             state.armed.end = lockdep.as_ref().and_then(LockdepStats::armed);
@@ -303,12 +302,13 @@ impl TrialDriver<'_> {
     }
 }
 
-/// The values that the trial left changed, and all values. None if memory or CPUs are not as at the
-/// beginning, or if it cannot be told.
-async fn unrestored(vm: &Vm, state: &TrialState) -> Option<(Vec<Unrestored>, StandingValues)> {
-    let (was, beginning) = (state.standing.as_ref()?, state.beginning.as_ref()?);
-    let now = vm.agent.snapshot().await.ok()?;
-    let is_back = rest::changed(&beginning.baseline, &now).is_none();
-    let now = if is_back { StandingValues::read(&vm.agent).await.ok()? } else { return None };
-    Some((was.unrestored(&now)?, now))
+/// The values that the trial left changed. None if memory or CPUs are not as at the beginning, or if
+/// it cannot be told. A further trial of the guest begins with the values as they are now.
+async fn unrestored(vm: &Vm, beginning: &mut Beginning) -> Option<Vec<Unrestored>> {
+    let was = beginning.standing.take()?;
+    if rest::changed(&beginning.baseline, &vm.agent.snapshot().await.ok()?).is_some() {
+        return None;
+    }
+    let now = beginning.standing.insert(StandingValues::read(&vm.agent).await.ok()?);
+    was.unrestored(now)
 }

@@ -320,7 +320,7 @@ async fn use_afterwards(
 async fn rest(guest: &Guest, state: &mut TrialState) -> Option<(Beginning, Earlier)> {
     let beginning = state.beginning.take().filter(|_| state.cut.is_none())?;
     match rest::look(&guest.vm, &beginning, guest.after()).await {
-        AtRest::Yes(after) => Some((Beginning { standing: state.standing.take(), ..beginning }, after)),
+        AtRest::Yes(after) => Some((beginning, after)),
         AtRest::No(why) => {
             state.left_over = Some(why);
             None

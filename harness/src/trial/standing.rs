@@ -1,7 +1,7 @@
 //! Values of the kernel that describe its state and not its history: spans, watermarks, lists of
 //! nodes and CPUs. Once everything that a trial brought is gone, they should be as they were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::{try_join, try_join_all};
 use schemars::JsonSchema;
@@ -67,20 +67,24 @@ pub struct Unrestored {
 }
 
 impl Unrestored {
-    /// What is the same for equal changes of other trials: the name without the number of a CPU, and
-    /// the difference of two numbers, or both values. A count that leaks changes from trial to trial
-    /// of a guest, and its difference does not.
-    pub fn key(&self) -> String {
+    /// The name without the number of a CPU.
+    pub fn value(&self) -> String {
         let name: Vec<&str> = self.name.split(' ').collect();
         let is_number_of_cpu = |place: usize| place > 0 && name[place - 1] == "cpu";
         let kept = name.iter().enumerate().filter(|(place, _)| !is_number_of_cpu(*place));
-        let name: Vec<&str> = kept.map(|(_, word)| *word).collect();
+        kept.map(|(_, word)| *word).collect::<Vec<_>>().join(" ")
+    }
+
+    /// What is the same for equal changes of other trials: the value, and the difference of two
+    /// numbers, or both of them. A count that leaks changes from trial to trial of a guest, and its
+    /// difference does not.
+    pub fn key(&self) -> String {
         let number = |value: &Option<String>| value.as_ref()?.parse::<i64>().ok();
         let change = match number(&self.is).zip(number(&self.was)) {
             Some((is, was)) => format!("{:+}", is.saturating_sub(was)),
             None => self.change(),
         };
-        format!("{} {change}", name.join(" "))
+        format!("{} {change}", self.value())
     }
 
     /// The two values, in words.
@@ -140,7 +144,6 @@ impl StandingValues {
             let line = line.trim();
             let (name, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
             match name {
-                "pages" => {}
                 "cpu:" => cpu = format!(" cpu {}", value.trim()),
                 "per-node" | "pagesets" => cpu.clear(),
                 // These follow the lists of the CPUs.
@@ -187,9 +190,7 @@ impl StandingValues {
             let zone = name.strip_prefix(ZONES)?;
             Some(format!("{ZONES}{}", zone.split_once(',')?.0))
         };
-        let nodes = |all: &Self| {
-            all.0.keys().filter_map(|name| node(name)).collect::<std::collections::BTreeSet<_>>()
-        };
+        let nodes = |all: &Self| all.0.keys().filter_map(|name| node(name)).collect::<BTreeSet<_>>();
         let (were, are) = (nodes(self), nodes(now));
         let there = |is: bool| is.then(|| "there".to_owned());
         let mut all: Vec<Unrestored> = were
@@ -200,9 +201,7 @@ impl StandingValues {
                 is: there(are.contains(name)),
             })
             .collect();
-        let mut names: Vec<&String> = self.0.keys().chain(now.0.keys()).collect();
-        names.sort();
-        names.dedup();
+        let names: BTreeSet<&String> = self.0.keys().chain(now.0.keys()).collect();
         for name in names {
             let (was, is) = (self.0.get(name), now.0.get(name));
             let is_of_both = node(name).is_none_or(|node| were.contains(&node) && are.contains(&node));
