@@ -3,6 +3,7 @@
 #   make compare   what a patch does to memory and CPU hotplug. PATCH=file-or-folder
 #                  SOURCE=package-tarball-folder-or-repo@rev  SCENARIO=file-or-name  ARGS=more options
 #                  WIDE=1 builds kernels with more callbacks of hotplug, in half as much time again
+#                  ARCH=ppc64le judges it on POWER (docs/power.md)
 #   make test      the tests that a change must pass, on real kernels and real QEMU.
 #                  ONLY=words runs the tests whose names contain the words
 #
@@ -17,17 +18,18 @@ PATCH    ?= guest-images/patches/seed/0001-mm-memory_hotplug-Don-t-take-the-cpu_
 SCENARIO ?=
 SOURCE   ?=
 WIDE     ?=
+ARCH     ?=
 ARGS     ?=
 
 HOTPLUG = target/release/hotplug
 
-.PHONY: compare check test nightly kernels bench fixtures reference fuzz setup build linker tools nextest xmllint slurm
+.PHONY: compare check test nightly kernels bench fixtures reference fuzz setup build linker cross tools nextest xmllint slurm
 
 # The binary's exit status is the verdict. This target fails only if the comparison itself failed.
 # The first verdict should come in minutes, so the kernels are narrow.
 compare: setup
 	@status=0; \
-	$(HOTPLUG) compare $(if $(WIDE),--wide,$(if $(findstring --continue,$(ARGS)),,--narrow)) $(if $(SOURCE),--source '$(SOURCE)') $(if $(SCENARIO),--scenario '$(SCENARIO)') $(ARGS) $(if $(PATCH),'$(PATCH)') || status=$$?; \
+	$(HOTPLUG) compare $(if $(WIDE),--wide,$(if $(findstring --continue,$(ARGS)),,--narrow)) $(if $(ARCH),--arch '$(ARCH)') $(if $(SOURCE),--source '$(SOURCE)') $(if $(SCENARIO),--scenario '$(SCENARIO)') $(ARGS) $(if $(PATCH),'$(PATCH)') || status=$$?; \
 	case $$status in 0|1|3) exit 0 ;; *) exit $$status ;; esac
 
 # All tests run under cargo-nextest. .config/nextest.toml defines the tests of each tier and the
@@ -92,12 +94,12 @@ fuzz: linker
 # The packages are installed while Rust compiles. They are those of the doctor's list that the
 # release itself has. The doctor then installs QEMU from backports, and whatever failed here.
 PACKAGES = $(shell cat harness/src/host/packages)
-setup: linker
+setup: linker cross
 	@mkdir -p target; \
 	if ! dpkg -s $(PACKAGES) >/dev/null 2>&1 && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then \
 	  { $(call install,,$(PACKAGES)) } >target/packages.log 2>&1 </dev/null & \
 	fi; \
-	echo '$(BUILD)'; $(BUILD) && { wait; $(HOTPLUG) doctor --install; }
+	echo '$(BUILD)'; $(BUILD) && { wait; $(HOTPLUG) doctor --install $(if $(ARCH),--arch '$(ARCH)'); }
 
 # Each target builds once, in the form that its next command needs. Tests enable further features of
 # dependencies, and cargo gives them to all crates that use these dependencies. So after a plain
@@ -121,6 +123,15 @@ install = command -v apt-get >/dev/null || { echo "make: $(1)" >&2; exit 2; }; \
 linker:
 	@command -v cargo >/dev/null || { echo "make: no cargo: install a Rust toolchain first, see README.md" >&2; exit 2; }
 	@command -v cc >/dev/null || { $(call install,no C compiler: install gcc and the C library's headers,gcc libc6-dev) }
+
+# Installs what the agent of another architecture is built with. The doctor installs the rest.
+cross:
+ifeq ($(ARCH),ppc64le)
+	@command -v powerpc64le-linux-gnu-gcc >/dev/null && [ -e /usr/powerpc64le-linux-gnu/lib/libc.a ] || { \
+	  $(call install,no compiler and C library for POWER: install them,gcc-powerpc64le-linux-gnu libc6-dev-ppc64el-cross) }
+	@rustup target add powerpc64le-unknown-linux-gnu || \
+	  echo "make: no rustup: install the Rust target powerpc64le-unknown-linux-gnu, see docs/power.md" >&2
+endif
 
 # Installs what only the tests need: a browser for the page, a validator for XML schemas, and Python
 # for the linters of documents.

@@ -9,7 +9,7 @@ use hotplug_side::{Side, Sides};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-use crate::arch::Platform;
+use crate::arch::{Architecture, Platform};
 use crate::bytes::Bytes;
 use crate::events::{Builds, Listener, RunEvent};
 use crate::host::{self, Acceleration, Accelerator, AcceleratorRequest, System};
@@ -23,7 +23,7 @@ use crate::trial::checkpoint::{self, Boot};
 use crate::trial::{OnDisk, TrialContext, TrialStart};
 use crate::unavailable::Unavailable;
 use crate::vmm::{Identity, Sealed, has_sandbox, shell_word};
-use crate::{Error, Result};
+use crate::{Error, Result, image};
 
 /// The environment of every command that runs trials.
 #[derive(Clone, Copy)]
@@ -78,7 +78,7 @@ impl Env<'_> {
         running: &RunningSpec,
         first: &PairSpec,
     ) -> Result<(Kernel, HostRecord, RunningSpec)> {
-        let host = HostEnv::detect().await?;
+        let host = HostEnv::detect(first.arch.unwrap_or_default()).await?;
         let kernel = self.build(&first.request()?).await?.before;
         let probed = self.accelerator(host, running.accelerator_request(), &kernel.image).await?;
         let running = RunningSpec { found: Some(probed.accelerator), ..running.clone() };
@@ -92,7 +92,7 @@ impl Env<'_> {
         asked: AcceleratorRequest,
         image: &Path,
     ) -> Result<Acceleration> {
-        host::find_accelerator(&host.qemu, asked, Some(image), self.cache, self.cancel).await
+        host::find_accelerator(&host.qemu, host.host.arch, asked, Some(image), self.cache, self.cancel).await
     }
 }
 
@@ -105,22 +105,30 @@ pub struct HostEnv {
     pub qemu: host::Qemu,
 }
 
-/// Both stay the same for the life of the process.
-static DETECTED: OnceCell<HostEnv> = OnceCell::const_new();
+/// Both stay the same for the life of the process. One for each architecture.
+static DETECTED: [OnceCell<HostEnv>; Architecture::ALL.len()] =
+    [const { OnceCell::const_new() }; Architecture::ALL.len()];
 
 /// The kernel documents this file in Documentation/admin-guide/mm/hugetlbpage.rst.
 const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
 
 impl HostEnv {
-    /// Detects both, once per process. Fails with a user error if there is no usable QEMU.
-    pub async fn detect() -> Result<&'static Self> {
-        DETECTED
+    /// Detects both, once per process. Fails with a user error if there is no usable QEMU for guests
+    /// of `arch`.
+    pub async fn detect(arch: Architecture) -> Result<&'static Self> {
+        let place = Architecture::ALL.iter().position(|one| *one == arch).unwrap_or(0);
+        DETECTED[place]
             .get_or_try_init(async || {
-                let host = host::survey(&System::this_machine()).await?;
+                let host = host::survey(&System::this_machine(), arch).await?;
                 let qemu = host.qemu()?.clone();
                 Ok(Self { host, qemu })
             })
             .await
+    }
+
+    /// The initramfs of its guests. Fails with a user error if this binary has no agent for them.
+    pub(crate) fn initramfs(&self) -> Result<&'static [u8]> {
+        image::initramfs(self.host.arch)
     }
 
     /// The record of the host in a result.
@@ -151,6 +159,9 @@ impl HostEnv {
     pub(crate) fn fits(&self, scenario: &Scenario, accelerator: Accelerator) -> Result<()> {
         if scenario.removes_cpus() {
             self.qemu.check_cpu_removal(accelerator)?;
+            if scenario.changes_memory() {
+                self.qemu.check_memory_after_cpu_removal(scenario.machine.kind.arch().id)?;
+            }
         }
         let (started, max) = (scenario.cpus_ever_started(), scenario.machine.max_cpus);
         if accelerator == Accelerator::Tcg && started > max {
@@ -218,7 +229,7 @@ impl HostEnv {
             qemu: self.qemu.clone(),
             accelerator,
             host_cpu: self.host.cpu.clone(),
-            platform: Platform::for_releases(releases),
+            platform: Platform::for_releases(scenario.machine.kind.arch().id, releases),
             loops_per_jiffy: loops_per_jiffy(accelerator, kernels),
             clock: Clock::Wall,
             scenario,
@@ -338,6 +349,7 @@ pub(crate) fn note(kernel: &Kernel) -> KernelNote {
     };
     KernelNote {
         id: kernel.id.as_str().to_owned(),
+        arch: kernel.arch,
         release: kernel.release.clone(),
         source,
         built: kernel.built.to_string(),
@@ -364,7 +376,7 @@ pub fn kept_scenario(folder: &Path, run: &Run, name: &str) -> Result<(Scenario, 
     }
     let mut scenario = Scenario::parse(&format!("{}.toml", note.name), &text)?;
     if scenario.has_program_files() {
-        let named = run.spec.scenarios.paths();
+        let named = run.spec.scenarios.paths(run.kernels.before.arch);
         let file = named.iter().find(|file| file.file_stem().is_some_and(|stem| stem == &*note.name));
         scenario = scenario.with_paths_from(file.and_then(|file| file.parent()).unwrap_or(Path::new("")));
         let files = program_files::kept(folder, &note.name)?.ok_or_else(|| {

@@ -12,10 +12,24 @@ use std::sync::OnceLock;
 use cpio::newc::{Builder, ModeFileType, trailer};
 use flate2::{Compression, write::GzEncoder};
 
+use crate::arch::Architecture;
 use crate::{Error, Result};
 
-/// The guest's agent, a static ELF binary that `build.rs` builds.
+/// The guest's agent for x86-64, a static ELF binary that `build.rs` builds.
 pub const AGENT: &[u8] = include_bytes!(env!("HOTPLUG_AGENT"));
+
+/// The same for POWER. Empty if the machine that built this binary could not build it.
+const AGENT_OF_POWER: &[u8] = include_bytes!(env!("HOTPLUG_AGENT_PPC64LE"));
+
+/// The commands after which `make` builds an agent for this architecture, too.
+pub(crate) fn how_to_have(arch: Architecture) -> String {
+    let table = arch.table();
+    format!(
+        "apt-get install {}; rustup target add {}; then build hotplug again",
+        table.cross_packages.join(" "),
+        table.rust_target
+    )
+}
 
 /// Mount points for the kernel and the agent.
 const DIRECTORIES: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
@@ -25,15 +39,24 @@ const DIRECTORIES: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 /// devtmpfs.
 const CONSOLE: (u32, u32) = (5, 1);
 
-/// The bytes of an initramfs whose `/init` is the harness's built-in agent. It is packed once per
-/// process.
-pub fn initramfs() -> Result<&'static [u8]> {
-    static PACKED: OnceLock<Vec<u8>> = OnceLock::new();
-    if let Some(packed) = PACKED.get() {
+/// The bytes of an initramfs whose `/init` is the harness's built-in agent for this architecture. It
+/// is packed once per process. Fails with a user error if this binary has no such agent.
+pub fn initramfs(arch: Architecture) -> Result<&'static [u8]> {
+    static X86: OnceLock<Vec<u8>> = OnceLock::new();
+    static POWER: OnceLock<Vec<u8>> = OnceLock::new();
+    let (place, agent) = match arch {
+        Architecture::X86 => (&X86, AGENT),
+        Architecture::Power => (&POWER, AGENT_OF_POWER),
+    };
+    if agent.is_empty() {
+        return Err(Error::user(format!("this hotplug was built without an agent for guests of {arch}"))
+            .help(how_to_have(arch)));
+    }
+    if let Some(packed) = place.get() {
         return Ok(packed);
     }
-    let packed = pack(AGENT)?;
-    Ok(PACKED.get_or_init(|| packed))
+    let packed = pack(agent)?;
+    Ok(place.get_or_init(|| packed))
 }
 
 /// The bytes of an initramfs whose `/init` is `agent`.
@@ -212,6 +235,6 @@ mod tests {
         let types = (0..usize::from(AGENT[56])).map(|header| AGENT[headers + 56 * header]);
         // PT_INTERP (3) names a dynamic linker, and the guest has none.
         assert!(types.into_iter().all(|kind| kind != 3));
-        assert!(initramfs().unwrap().len() < 1 << 20, "more than 1 MiB to unpack at each boot");
+        assert!(initramfs(Architecture::X86).unwrap().len() < 1 << 20, "more than 1 MiB to unpack at each boot");
     }
 }

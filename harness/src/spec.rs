@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::arch::Architecture;
 use crate::conclusion::analyses;
 use crate::host::{Accelerator, AcceleratorRequest, Choice};
 use crate::kernel::{KernelPair, PairSpec};
-use crate::scenario::{BUILT_IN, DEFAULT, PORTFOLIO, Sweep};
+use crate::scenario::{DEFAULT, Sweep, built_in_for, portfolio};
 
 /// A comparison of two kernels. The default compares the default kernel with itself, in the
 /// built-in scenario, with every analysis that the scenario requests.
@@ -58,10 +59,10 @@ impl ComparisonSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScenarioChoice {
-    /// The portfolio ([`PORTFOLIO`]), or `race` with a sweep.
+    /// The portfolio of the architecture ([`portfolio`]), or `race` with a sweep.
     #[default]
     Portfolio,
-    /// Every scenario that the binary carries.
+    /// Every scenario that the binary carries for the architecture.
     All,
     /// These files, or scenarios of these names that the binary carries.
     Named(Vec<PathBuf>),
@@ -82,11 +83,11 @@ impl ScenarioChoice {
         }
     }
 
-    /// The files or names of the scenarios.
-    pub fn paths(&self) -> Vec<PathBuf> {
+    /// The files or names of the scenarios, for guests of this architecture.
+    pub fn paths(&self, arch: Architecture) -> Vec<PathBuf> {
         match self {
-            Self::Portfolio => PORTFOLIO.iter().map(PathBuf::from).collect(),
-            Self::All => BUILT_IN.iter().map(|(name, _)| PathBuf::from(name)).collect(),
+            Self::Portfolio => portfolio(arch).iter().map(PathBuf::from).collect(),
+            Self::All => built_in_for(arch).map(PathBuf::from).collect(),
             Self::Named(paths) => paths.clone(),
         }
     }

@@ -215,7 +215,9 @@ impl CompareArgs {
         let scenarios = self.scenarios();
         // Breadth is what the portfolio is for. A scenario that the user chose is a narrow question.
         // A configuration that the user chose is left as it is.
-        let wide = kernels.wide || scenarios.name().is_some() && !self.narrow && kernels.is_of_the_harness();
+        let has_wide = kernels.arch.unwrap_or_default().table().has_wide_kernels;
+        let is_broad = scenarios.name().is_some() && !self.narrow && kernels.is_of_the_harness();
+        let wide = kernels.wide || is_broad && has_wide;
         let full_debug_info = kernels.full_debug_info || self.vmcore.is_some();
         ComparisonSpec {
             kernels: PairSpec { wide, full_debug_info, ..kernels },

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
+use hotplug::arch::Architecture;
 use hotplug::host::{
     self, Acceleration, AcceleratorRequest, Choice, DoctorReport, Host, Qemu, Rights, System,
 };
@@ -23,6 +24,9 @@ pub struct Args {
     /// Install what is missing with apt, as root or through sudo; does nothing if all is there
     #[arg(long)]
     install: bool,
+    /// Architecture of the guests
+    #[arg(long, value_name = "x86_64|ppc64le", default_value = "x86_64")]
+    arch: Architecture,
     /// Accelerator to test by booting a small guest
     #[arg(long, value_name = "auto|kvm|tcg", default_value = "auto")]
     accel: Choice,
@@ -34,13 +38,13 @@ const LACKING: u8 = 2;
 /// Runs the checks, or installs. Returns the exit status.
 pub async fn run(args: Args, cancel: CancellationToken) -> Result<u8> {
     let system = System::this_machine();
-    let host = host::survey(&system).await?;
+    let host = host::survey(&system, args.arch).await?;
     if args.install {
         return install(&system, host, &cancel).await;
     }
     let acceleration = match &host.qemu {
         // The doctor always probes: a cached answer may be out of date.
-        Some(qemu) => match look(qemu, args.accel, &host.cache, &cancel).await {
+        Some(qemu) => match look(qemu, args.arch, args.accel, &host.cache, &cancel).await {
             Err(error) if error.kind() == hotplug::ErrorKind::Interrupted => return Err(error),
             answer => Some(answer),
         },
@@ -53,15 +57,21 @@ pub async fn run(args: Args, cancel: CancellationToken) -> Result<u8> {
 }
 
 /// Probes the accelerator again and stores the answer in the cache for later commands.
-async fn look(qemu: &Qemu, choice: Choice, cache: &Path, cancel: &CancellationToken) -> Result<Acceleration> {
+async fn look(
+    qemu: &Qemu,
+    arch: Architecture,
+    choice: Choice,
+    cache: &Path,
+    cancel: &CancellationToken,
+) -> Result<Acceleration> {
     let cache = Cache::open(cache)?;
-    host::find_accelerator(qemu, AcceleratorRequest { choice, anew: true }, None, &cache, cancel).await
+    host::find_accelerator(qemu, arch, AcceleratorRequest { choice, anew: true }, None, &cache, cancel).await
 }
 
 /// Installs, then checks again, because apt's versions may still be too old. Boots no guest:
 /// `make compare` calls this each time, and the comparison itself probes the accelerator.
 async fn install(system: &System, host: Host, cancel: &CancellationToken) -> Result<u8> {
-    let lacking = host::lacking(system, host.qemu.as_ref());
+    let lacking = host::lacking(system, host.arch, host.qemu.as_ref());
     let plan = host::plan(system, &host.os, &lacking, host.qemu.as_ref())?;
     if plan.is_empty() {
         writeln!(std::io::stdout(), "doctor: nothing to install")?;
@@ -73,8 +83,8 @@ async fn install(system: &System, host: Host, cancel: &CancellationToken) -> Res
     };
     host::run_plan(&plan, Rights::of_this_process(system), cancel, tell).await?;
 
-    let host = host::survey(system).await?;
-    let lacking = host::lacking(system, host.qemu.as_ref());
+    let host = host::survey(system, host.arch).await?;
+    let lacking = host::lacking(system, host.arch, host.qemu.as_ref());
     // apt has done what it can. A plan for the rest is an error that lists what is still missing.
     let rest = host::plan(system, &host.os, &lacking, host.qemu.as_ref())?;
     if !rest.is_empty() {

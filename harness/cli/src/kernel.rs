@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use hotplug::Result;
 use hotplug::host::fetch;
+use hotplug::arch::Architecture;
 use hotplug::kernel::{
     Cache, Kernel, KernelPair, Listing, PairSpec, Prune, Pruned, Wish, build_pair, list, prune, understood,
 };
@@ -57,6 +58,9 @@ pub struct PairArgs {
     /// bzImage to use as the after kernel
     #[arg(long, value_name = "FILE", conflicts_with = "patches")]
     pub after_image: Option<PathBuf>,
+    /// Architecture of the kernels and guests [default: that of the scenarios, or else x86_64]
+    #[arg(long, value_name = "x86_64|ppc64le")]
+    pub arch: Option<Architecture>,
     /// Distribution's package with the before kernel, or a folder with vmlinuz, config and
     /// lib/modules
     #[arg(long, value_name = "DEB|DIR", conflicts_with_all = ["before_image", "before", "base_patch"])]
@@ -171,6 +175,7 @@ impl PairArgs {
     /// The pair that these options name.
     pub fn spec(&self) -> PairSpec {
         PairSpec {
+            arch: self.arch,
             patches: self.patches.clone(),
             base_patches: self.base_patch.clone(),
             source: self.source.clone(),

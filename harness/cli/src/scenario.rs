@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use hotplug::program_files;
-use hotplug::scenario::{BUILT_IN, PORTFOLIO, Scenario};
+use hotplug::arch::Architecture;
+use hotplug::scenario::{Scenario, built_in_for, portfolio};
 use hotplug::{Error, Result};
 
 /// Subcommands of `hotplug scenario`.
@@ -48,12 +49,17 @@ pub struct CheckArgs {
 pub fn run(command: &ScenarioCommand, out: &mut dyn Write) -> Result<u8> {
     match command {
         ScenarioCommand::List => {
-            for (name, _) in BUILT_IN {
-                let (scenario, _) = Scenario::read(name.as_ref())?;
-                let mark = if PORTFOLIO.contains(name) { "*" } else { " " };
-                writeln!(out, "{mark} {name:<22} {}", scenario.about)?;
+            for arch in Architecture::ALL {
+                if !arch.is_default() {
+                    writeln!(out, "\nFor guests of {arch} (--arch {arch}):")?;
+                }
+                for name in built_in_for(arch) {
+                    let (scenario, _) = Scenario::read(name.as_ref())?;
+                    let mark = if portfolio(arch).contains(&name) { "*" } else { " " };
+                    writeln!(out, "{mark} {name:<22} {}", scenario.about)?;
+                }
             }
-            writeln!(out, "* the portfolio, which runs without --scenario")?;
+            writeln!(out, "\n* the portfolio, which runs without --scenario")?;
         }
         ScenarioCommand::Show(NamedArgs { scenario }) => {
             let (_, text) = Scenario::read(scenario)?;

@@ -44,7 +44,7 @@ pub async fn read<E: From<MalformedDump>>(
     mut memory: impl AsyncFnMut(u64, u64) -> Result<Vec<u8>, E>,
 ) -> Result<LockOrder, E> {
     let mut at = async |address: u64, bytes: u64| {
-        let place = Layout::physical(address)
+        let place = layout.physical(address)
             .ok_or_else(|| E::from(MalformedDump(format!("{address:#x} is not in the kernel's image"))))?;
         let read = memory(place, bytes).await?;
         if read.len() as u64 != bytes {
@@ -76,7 +76,7 @@ pub async fn read<E: From<MalformedDump>>(
         names: HashMap::new(),
     };
     for address in dump.names_elsewhere(layout) {
-        let Some(place) = Layout::physical_of_map(address, base) else { continue };
+        let Some(place) = layout.physical_of_map(address, base) else { continue };
         // Not across a page: the next page may not be memory.
         let bytes = NAME.min(4096 - place % 4096);
         dump.names.insert(address, memory(place, bytes).await?);

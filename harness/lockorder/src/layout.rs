@@ -7,13 +7,32 @@ use std::path::{Path, PathBuf};
 use hotplug_vmlinux::{LOCKDEP, Structure, structures};
 use object::{Endianness, Object, ObjectSegment, ObjectSymbol, SymbolKind};
 
-/// The virtual address where the kernel's image is mapped (`Documentation/x86/x86_64/mm.rst`):
-/// `__START_KERNEL_map`. Guests boot without KASLR, so physical memory begins there.
-const IMAGE: u64 = 0xffff_ffff_8000_0000;
+/// Where a kernel maps physical memory, as virtual addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Maps {
+    /// Where the kernel's image is mapped. Guests boot without KASLR, so physical memory begins
+    /// there.
+    image: u64,
+    /// Where all physical memory is mapped, unless a variable of the kernel holds the address.
+    all: u64,
+}
 
-/// The virtual address where physical memory is mapped with four levels of page tables. With five
-/// levels, a variable of the kernel holds the address.
-const DIRECT_MAP: u64 = 0xffff_8880_0000_0000;
+impl Maps {
+    /// Those of x86-64 (`Documentation/arch/x86/x86_64/mm.rst`): `__START_KERNEL_map`, and the
+    /// direct map with four levels of page tables.
+    const X86: Self = Self { image: 0xffff_ffff_8000_0000, all: 0xffff_8880_0000_0000 };
+
+    /// The one of POWER (`arch/powerpc/include/asm/page.h`): `PAGE_OFFSET`, which is also
+    /// `KERNELBASE`.
+    const POWER: Self = Self { image: 0xc000_0000_0000_0000, all: 0xc000_0000_0000_0000 };
+
+    fn of(file: &object::File<'_>) -> Self {
+        match file.architecture() {
+            object::Architecture::PowerPc64 => Self::POWER,
+            _ => Self::X86,
+        }
+    }
+}
 
 /// The reason why the layout of a kernel is unknown.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +148,7 @@ pub struct Symbol {
 pub struct Layout {
     /// The byte order of the kernel.
     pub byte_order: Endianness,
+    maps: Maps,
     /// `lock_classes`.
     pub classes: Array,
     /// `list_entries`: two for each dependency.
@@ -183,6 +203,7 @@ impl Layout {
         symbols: Symbols,
         structures: &HashMap<String, Structure>,
     ) -> Result<Self, String> {
+        let maps = Maps::of(file);
         let member = |structure: &str, name: &str| {
             let members = structures.get(structure).ok_or_else(|| format!("no struct {structure}"))?;
             members.members.get(name).copied().ok_or_else(|| format!("no {structure}.{name}"))
@@ -190,7 +211,7 @@ impl Layout {
         let array = |name: &str, stride: u64| {
             let (address, bytes) =
                 symbols.by_name.get(name).copied().ok_or_else(|| format!("no symbol {name}"))?;
-            let whole = stride > 0 && bytes % stride == 0 && address >= IMAGE;
+            let whole = stride > 0 && bytes % stride == 0 && address >= maps.image;
             whole.then_some(Array { address, bytes, stride }).ok_or_else(|| format!("{name} is malformed"))
         };
         let size = |name: &str| structures.get(name).map_or(0, |structure| structure.bytes);
@@ -198,12 +219,13 @@ impl Layout {
             .segments()
             .filter_map(|segment| {
                 let data = segment.data().ok().filter(|data| !data.is_empty())?;
-                (segment.address() >= IMAGE)
+                (segment.address() >= maps.image)
                     .then(|| (segment.address()..segment.address() + data.len() as u64, data.to_vec()))
             })
             .collect();
         Ok(Self {
             byte_order: file.endianness(),
+            maps,
             classes: array("lock_classes", size("lock_class"))?,
             entries: array("list_entries", size("lock_list"))?,
             traces: array("stack_trace", 8)?,
@@ -236,16 +258,16 @@ impl Layout {
     }
 
     /// The physical address of an address of the image in a guest.
-    pub fn physical(address: u64) -> Option<u64> {
-        address.checked_sub(IMAGE)
+    pub fn physical(&self, address: u64) -> Option<u64> {
+        address.checked_sub(self.maps.image)
     }
 
     /// The same for an address in the map of all physical memory. `base` is the value of
     /// `page_offset_base`.
-    pub fn physical_of_map(address: u64, base: Option<u64>) -> Option<u64> {
+    pub fn physical_of_map(&self, address: u64, base: Option<u64>) -> Option<u64> {
         // This is larger than the memory of any guest.
         const LARGEST: u64 = 1 << 46;
-        address.checked_sub(base.unwrap_or(DIRECT_MAP)).filter(|offset| *offset < LARGEST)
+        address.checked_sub(base.unwrap_or(self.maps.all)).filter(|offset| *offset < LARGEST)
     }
 
     /// The bytes of the image from an address on, as they are before the kernel runs; `None` for

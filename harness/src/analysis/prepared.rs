@@ -16,7 +16,7 @@ use crate::trial::checkpoint;
 use crate::trial::{
     Happened, PriorTrials, ScenarioOfTrial, TrialContext, TrialPlan, TrialSetup, TrialStart, run_all,
 };
-use crate::{Error, Result, image};
+use crate::{Error, Result};
 
 /// A comparison that is ready to begin or to be continued.
 #[derive(Debug)]
@@ -113,8 +113,8 @@ impl Prepared {
     pub(crate) async fn further_context(&self, kernels: &Sides<Kernel>) -> Result<TrialContext> {
         let context = self.context();
         let scenario = context.scenario.clone().unheld();
-        let host = HostEnv::detect().await?;
-        host.context(scenario, context.accelerator, kernels, &self.run, image::initramfs()?, None).await
+        let host = HostEnv::detect(scenario.machine.kind.arch().id).await?;
+        host.context(scenario, context.accelerator, kernels, &self.run, host.initramfs()?, None).await
     }
 
     /// The request for the run's kernels, to be built with another configuration. Fails if a

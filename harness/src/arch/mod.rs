@@ -1,19 +1,131 @@
 //! The architectures of guests. Each is a table, and has code only where it differs in more than a
 //! value.
 
+mod ppc64le;
 mod x86_64;
+
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
 
 pub use x86_64::Platform;
 
+/// The name of an architecture of guests, as `uname -m` prints it.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+pub enum Architecture {
+    /// x86-64.
+    #[default]
+    #[serde(rename = "x86_64")]
+    X86,
+    /// 64-bit POWER, little endian.
+    #[serde(rename = "ppc64le")]
+    Power,
+}
+
+impl Architecture {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::X86, Self::Power];
+
+    /// Its table.
+    pub fn table(self) -> &'static Arch {
+        match self {
+            Self::X86 => &x86_64::ARCH,
+            Self::Power => &ppc64le::ARCH,
+        }
+    }
+
+    /// Whether it is the default one.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether programs of this architecture run on this machine without emulation.
+    pub fn is_native(self) -> bool {
+        match self {
+            Self::X86 => cfg!(target_arch = "x86_64"),
+            Self::Power => cfg!(all(target_arch = "powerpc64", target_endian = "little")),
+        }
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.table().name)
+    }
+}
+
+impl FromStr for Architecture {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = Self::ALL.map(|one| one.table().name);
+        let found = Self::ALL.into_iter().find(|one| one.table().name == text);
+        found.ok_or_else(|| format!("not one of {}", names.join(", ")))
+    }
+}
+
+/// What a machine of an architecture may be unable to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ability {
+    /// Tasks are held at breakpoints (`[[rendezvous]]`, `[sweep]`, `delay`).
+    Holds,
+    /// The guest suspends.
+    Suspend,
+    /// Persistent DIMMs.
+    Nvdimm,
+    /// virtio-mem.
+    VirtioMem,
+    /// The speed of each node's memory, described by the firmware.
+    Hmat,
+    /// Cores with several threads, and sockets with several dies.
+    Threads,
+}
+
+impl Ability {
+    /// Its name in a sentence.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Holds => "holds and delays of tasks",
+            Self::Suspend => "suspend",
+            Self::Nvdimm => "nvdimms",
+            Self::VirtioMem => "virtio-mem",
+            Self::Hmat => "HMAT",
+            Self::Threads => "dies, or threads of a core, in its topology",
+        }
+    }
+}
+
 /// An architecture of guests.
 #[derive(Debug)]
 pub struct Arch {
+    /// Its name as data.
+    pub id: Architecture,
     /// Its name, as `uname -m` prints it.
     pub name: &'static str,
-    /// Its name in the kernel's source: the folder below `arch/`.
+    /// Its name in the kernel's source: the folder below `arch/`, and `ARCH` of its `make`.
     pub kernel: &'static str,
+    /// The prefix of the compiler for it on machines of other architectures.
+    pub cross_compile: &'static str,
+    /// The compiler with that prefix.
+    pub cross_gcc: &'static str,
+    /// The Debian packages of that compiler, and of the C library for it.
+    pub cross_packages: [&'static str; 2],
+    /// The folder of that library's static form, `libc.a`.
+    pub cross_library: &'static str,
+    /// Rust's name of its programs for Linux.
+    pub rust_target: &'static str,
+    /// The options without which its kernels cannot be judged, by name without `CONFIG_`.
+    pub required_options: &'static [&'static str],
+    /// Whether `wide.config` has been tried with it.
+    pub has_wide_kernels: bool,
+    /// What its machines cannot do.
+    pub lacks: &'static [Ability],
     /// The make target of the bootable image, which is also the image's name in the cache.
     pub image: &'static str,
     /// The path of that image below the object folder.
@@ -32,15 +144,27 @@ pub struct Arch {
     pub qemu_package: &'static str,
     /// The serial console, as `console=` names it.
     pub console: &'static str,
-    /// The serial lines that carry the agent's two channels where virtio-serial cannot.
-    pub lines: &'static [SerialLine; 2],
+    /// QEMU's CPU model under TCG, unless the scenario names one.
+    pub cpu_model: &'static str,
+    /// The serial lines that carry the agent's two channels where virtio-serial cannot, if the
+    /// machine has any.
+    pub lines: Option<&'static [SerialLine; 2]>,
+    /// Whether a CPU's place has a socket and a thread, beside the core.
+    pub places_have_sockets: bool,
+    /// The parameter of the kernel's command line that limits the CPUs that can come. Without one,
+    /// a machine has no more CPUs than its scenario names.
+    pub possible_cpus: Option<&'static str>,
+    /// The file of a CPU in sysfs that tells its slot, below `/sys/devices/system/cpu/cpuN`.
+    pub slot_file: &'static str,
+    /// Reads the slot from that file.
+    pub slot: fn(&str) -> Option<u32>,
     /// The parameters that every guest's kernel has on its command line, beside the console.
     pub kernel_args: &'static str,
     /// The option of the kernel's command line that gives the calibration of the delay loop, if
     /// there is one: `lpj=`.
     pub delay_loop: Option<&'static str>,
-    /// The size of a memory section, which is the granularity of memory hotplug.
-    pub section: Bytes,
+    /// The unit of memory hotplug: a memory section, or what the firmware adds at once.
+    pub unit: Bytes,
     /// The size of a memory block in sysfs, until the guest has reported it. A guest with much
     /// memory has larger ones.
     pub block: Bytes,
@@ -50,17 +174,14 @@ pub struct Arch {
     /// `_OST`). If not, a plug ends with the guest's uevents, and an unplug with the removal of the
     /// device or the guest's refusal.
     pub firmware_acknowledges: bool,
-    /// The functions whose calls mark the phases of an operation.
-    pub phases: &'static PhaseFunctions,
-    /// The numbers of registers in gdb's description of the architecture.
-    pub registers: &'static GdbRegisters,
+    /// The functions whose calls mark the phases of an operation, if they are known.
+    pub phases: Option<&'static PhaseFunctions>,
+    /// The numbers of registers in gdb's description of the architecture, if vCPUs can be held.
+    pub registers: Option<&'static GdbRegisters>,
     /// Loops of the kernel's text that change no register, in which a held task can wait. `None`
     /// matches any byte. Such bytes are never executed.
     pub loops: &'static [&'static [Option<u8>]],
 }
-
-/// The architecture of all guests so far. The machine of a scenario would select a second one.
-pub static GUEST: &Arch = &x86_64::ARCH;
 
 /// A serial line beside the console.
 #[derive(Debug)]

@@ -1,13 +1,22 @@
 //! x86-64: ACPI hotplug, q35 and i440FX.
 
-use super::{Arch, GdbRegisters, PhaseFunctions, SerialLine};
+use super::{Arch, Architecture, GdbRegisters, PhaseFunctions, SerialLine};
 use crate::bytes::Bytes;
 use crate::release::Release;
 
 /// x86-64.
 pub(super) static ARCH: Arch = Arch {
+    id: Architecture::X86,
     name: "x86_64",
     kernel: "x86",
+    cross_compile: "x86_64-linux-gnu-",
+    cross_gcc: "x86_64-linux-gnu-gcc",
+    cross_packages: ["gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"],
+    cross_library: "/usr/x86_64-linux-gnu/lib",
+    rust_target: "x86_64-unknown-linux-gnu",
+    required_options: &["ACPI_HOTPLUG_MEMORY", "SERIAL_8250_CONSOLE"],
+    has_wide_kernels: true,
+    lacks: &[],
     image: "bzImage",
     image_path: "arch/x86/boot/bzImage",
     linked: &["arch/x86/boot/bzImage", "arch/x86/boot/vmlinux.bin"],
@@ -18,22 +27,27 @@ pub(super) static ARCH: Arch = Arch {
     qemu: "qemu-system-x86_64",
     qemu_package: "qemu-system-x86",
     console: "ttyS0",
+    cpu_model: "max",
     // The interrupt of the third is that of the first by default. ISA interrupts cannot be shared.
-    lines: &[
+    lines: Some(&[
         SerialLine { tty: "ttyS1", device: "isa-serial,index=1" },
         SerialLine { tty: "ttyS2", device: "isa-serial,index=2,irq=5" },
-    ],
+    ]),
+    places_have_sockets: true,
+    possible_cpus: Some("possible_cpus"),
+    slot_file: "firmware_node/path",
+    slot,
     // Under TCG, idle vCPUs in emulated MWAIT starve the busy ones.
     // The addresses of the guest are those of its vmlinux, also with CONFIG_RANDOMIZE_BASE.
     kernel_args: "idle=halt nokaslr",
     delay_loop: Some("lpj"),
     // SECTION_SIZE_BITS of arch/x86/include/asm/sparsemem.h.
-    section: Bytes(128 * Bytes::MIB),
+    unit: Bytes(128 * Bytes::MIB),
     // MIN_MEMORY_BLOCK_SIZE, which guests with less than 64 GiB have (arch/x86/mm/init_64.c).
     block: Bytes(128 * Bytes::MIB),
     page: Bytes(4 * Bytes::KIB),
     firmware_acknowledges: true,
-    phases: &PhaseFunctions {
+    phases: Some(&PhaseFunctions {
         // drivers/acpi/osl.c, drivers/acpi/scan.c.
         delivered: "acpi_hotplug_schedule",
         hotplug: "acpi_device_hotplug",
@@ -44,17 +58,24 @@ pub(super) static ARCH: Arch = Arch {
         cpu_removed: &["acpi_processor_remove", "acpi_processor_post_eject"],
         cpu_registered: "arch_register_cpu",
         ejected: "acpi_evaluate_ej0",
-    },
+    }),
     // gdb's `i386:x86-64`: QEMU's gdb-xml/i386-64bit.xml.
-    registers: &GdbRegisters {
+    registers: Some(&GdbRegisters {
         program_counter: 16,
         stack_pointer: 7,
         flags: 17,
         interruptible: INTERRUPT_FLAG,
         per_cpu: 25,
-    },
+    }),
     loops: &[STOPPED_CPU, PAUSE],
 };
+
+/// The slot of a CPU. The path of its ACPI device has the slot: `\_SB_.CPUS.C003` is slot 3 (QEMU,
+/// hw/acpi/cpu.c: `CPU_NAME_FMT`).
+fn slot(path: &str) -> Option<u32> {
+    let (_, slot) = path.trim_end().rsplit_once(".C")?;
+    u32::from_str_radix(slot, 16).ok()
+}
 
 /// `IF` of `eflags` (arch/x86/include/uapi/asm/processor-flags.h, `X86_EFLAGS_IF`).
 const INTERRUPT_FLAG: u64 = 1 << 9;
@@ -123,9 +144,9 @@ pub enum Platform {
 impl Platform {
     /// The platform that kernels of these releases (`uname -r`) need. Both sides of a pair get the
     /// same machine.
-    pub fn for_releases<'a>(releases: impl IntoIterator<Item = &'a str>) -> Self {
+    pub fn for_releases<'a>(arch: Architecture, releases: impl IntoIterator<Item = &'a str>) -> Self {
         let needs = |release: &str| Release::of(release) >= Release { major: 6, minor: 9 };
-        if releases.into_iter().any(needs) { Self::Vmware } else { Self::Qemu }
+        if arch == Architecture::X86 && releases.into_iter().any(needs) { Self::Vmware } else { Self::Qemu }
     }
 }
 
@@ -165,7 +186,7 @@ mod tests {
             (["7.0.0-rc2-next", "6.1"], Platform::Vmware),
             (["unknown", ""], Platform::Qemu),
         ] {
-            assert_eq!(Platform::for_releases(releases), platform, "{releases:?}");
+            assert_eq!(Platform::for_releases(Architecture::X86, releases), platform, "{releases:?}");
         }
     }
 }

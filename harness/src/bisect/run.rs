@@ -31,7 +31,7 @@ impl BisectSpec {
     /// Checks for the user's errors: a scenario that cannot be read, or an empty name of the
     /// report.
     fn check(&self) -> Result<()> {
-        for file in self.all.scenarios.paths() {
+        for file in self.all.scenarios.paths(self.all.kernels().arch.unwrap_or_default()) {
             Scenario::read(&file)?;
         }
         if self.called.is_empty() {

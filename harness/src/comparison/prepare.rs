@@ -10,7 +10,8 @@ use hotplug_side::{Side, Sides};
 use super::masks::Masks;
 use super::run::Finished;
 use super::scenarios::{
-    Chosen, Fitting, asked, chosen, contexts, fit, planned, run_hash, run_name, with_places, workers,
+    Chosen, Fitting, asked, chosen, contexts, fit, of_one_architecture, planned, run_hash, run_name,
+    with_architecture, with_places, workers,
 };
 use super::{inputs, settled};
 use crate::analysis::{Prepared, ScenarioPart, counts_instructions, fits_exactly};
@@ -47,7 +48,7 @@ impl From<Prepared> for Preparation {
 /// Fails with a user error if a patch, source, scenario or option cannot be used. No folder is left
 /// behind then.
 pub fn prepare<'a>(spec: &'a ComparisonSpec, env: &'a Env<'a>) -> LocalBoxFuture<'a, Result<Preparation>> {
-    Box::pin(settle_or_begin(spec, env))
+    Box::pin(async move { settle_or_begin(&with_architecture(spec)?, env).await })
 }
 
 async fn settle_or_begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Preparation> {
@@ -71,6 +72,7 @@ async fn settle_or_begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepara
 
 /// Prepares a run whose trials run in any case.
 pub(super) async fn begin(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Prepared> {
+    let spec = &with_architecture(spec)?;
     let mut checked = check(spec, env).await?;
     let (named, pair) = kernels(spec, &mut checked, env).await?;
     ready(spec, checked, named, pair, env).await
@@ -100,7 +102,10 @@ async fn check(spec: &ComparisonSpec, env: &Env<'_>) -> Result<Checked> {
     for note in &series.notes {
         env.note("note", note);
     }
-    Ok(Checked { chosen, known, masks, host: HostEnv::detect().await?, wanted, series })
+    let host = HostEnv::detect(spec.kernels.arch.unwrap_or_default()).await?;
+    // The agent is missed before a kernel is built.
+    host.initramfs()?;
+    Ok(Checked { chosen, known, masks, host, wanted, series })
 }
 
 /// Prepares the trials of a run with these kernels.
@@ -118,7 +123,8 @@ async fn ready(
         counts_instructions(probed.accelerator)?;
     }
 
-    let initramfs = crate::image::initramfs()?;
+    of_one_architecture(&pair, &named)?;
+    let initramfs = host.initramfs()?;
     let name = name(&spec.kernels, &pair);
     let kernels = Sides { before: pair.before, after: pair.after };
     let trials = &spec.trials;
@@ -132,6 +138,7 @@ async fn ready(
     }
     let folder = RunFolder::create(&running.results, &name)?;
     let parts_of_record = RunParts {
+        initramfs,
         host: host.note(&probed),
         kernels: Sides {
             before: environment::note(&kernels.before),
@@ -166,6 +173,7 @@ async fn ready(
 
 /// The parts of `run.json` that are not in the spec.
 pub(super) struct RunParts {
+    pub(super) initramfs: &'static [u8],
     pub(super) host: HostRecord,
     pub(super) kernels: Sides<KernelNote>,
     pub(super) scenarios: Vec<ScenarioNote>,
@@ -183,8 +191,7 @@ pub(super) fn record(
     folder: &RunFolder,
     env: &Env<'_>,
 ) -> Result<Run> {
-    let RunParts { host, kernels, scenarios, series, looks, workers } = parts;
-    let initramfs = crate::image::initramfs()?;
+    let RunParts { initramfs, host, kernels, scenarios, series, looks, workers } = parts;
     let (trials, running) = (&spec.trials, &spec.running);
     let kept = inputs::keep(folder.path(), ComparisonSpec { kernels: named, ..spec.clone() }.absolute())?;
     let run = Run {
@@ -288,12 +295,12 @@ async fn reopen(spec: &ResumeSpec, env: &Env<'_>) -> Result<Prepared> {
         .collect::<Result<Vec<_>>>()?;
     let kept = path.join("known.toml");
     let known = known_issues(spec.known.as_deref().or(kept.exists().then_some(&*kept)))?;
-    let host = HostEnv::detect().await?;
     let kernels = Sides {
         before: environment::same_kernel(env.cache, &run, Side::Before)?,
         after: environment::same_kernel(env.cache, &run, Side::After)?,
     };
-    let initramfs = crate::image::initramfs()?;
+    let host = HostEnv::detect(kernels.before.arch).await?;
+    let initramfs = host.initramfs()?;
     let accelerator = environment::check_same_environment(&run, host, initramfs)?;
     env.accelerator(host, accelerator.into(), &kernels.before.image).await?;
 

@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hotplug_side::Sides;
+use hotplug_side::{Side, Sides};
 
 use crate::environment::{self, HostEnv};
 use crate::host::{Accelerator, AcceleratorRequest, Choice};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, KernelPair, PairSpec};
 use crate::program_files;
 use crate::record::{Run, ScenarioNote};
 use crate::rendezvous::Places;
@@ -31,11 +31,43 @@ impl Chosen {
     }
 }
 
+/// The same specification, with the architecture of its scenarios as that of its kernels. Fails with
+/// a user error if they contradict each other.
+pub(super) fn with_architecture(spec: &ComparisonSpec) -> Result<ComparisonSpec> {
+    let mut arch = spec.kernels.arch;
+    if let ScenarioChoice::Named(paths) = &spec.scenarios {
+        for path in paths {
+            let (scenario, _) = Scenario::read(path)?;
+            let own = scenario.machine.kind.arch().id;
+            let wanted = *arch.get_or_insert(own);
+            if own != wanted {
+                let what = format!("scenario {} is for guests of {own}, not of {wanted}", scenario.name);
+                return Err(Error::user(what)
+                    .help("hotplug scenario list shows the scenarios of each architecture"));
+            }
+        }
+    }
+    let arch = Some(arch.unwrap_or_default());
+    Ok(ComparisonSpec { kernels: PairSpec { arch, ..spec.kernels.clone() }, ..spec.clone() })
+}
+
+/// Checks that the kernels are of the scenarios' architecture. Fails with a user error if one is not.
+pub(super) fn of_one_architecture(kernels: &KernelPair, spec: &PairSpec) -> Result<()> {
+    let wanted = spec.arch.unwrap_or_default();
+    for (side, kernel) in [(Side::Before, &kernels.before), (Side::After, &kernels.after)] {
+        if kernel.arch != wanted {
+            let what = format!("the {side} kernel is one of {}, and the guests are of {wanted}", kernel.arch);
+            return Err(Error::user(what).help(format!("give --arch {}, or other kernels", kernel.arch)));
+        }
+    }
+    Ok(())
+}
+
 /// The requested scenarios.
 pub(super) fn chosen(spec: &ComparisonSpec) -> Result<Vec<Chosen>> {
     let Some(sweep) = &spec.sweep else {
         let mut all: Vec<Chosen> = Vec::new();
-        for path in spec.scenarios.paths() {
+        for path in spec.scenarios.paths(spec.kernels.arch.unwrap_or_default()) {
             let (scenario, text) = Scenario::read(&path)?;
             if all.iter().any(|one| one.scenario.name == scenario.name) {
                 return Err(Error::user(format!("two scenarios have the name {}", scenario.name))

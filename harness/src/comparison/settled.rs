@@ -110,6 +110,7 @@ fn finish(
         ..ScenarioNote::default()
     };
     let parts = RunParts {
+        initramfs: checked.host.initramfs()?,
         host: checked.host.note_without_guests(),
         kernels,
         scenarios: checked.chosen.iter().map(note).collect(),

@@ -11,7 +11,7 @@ use crate::fault::Fault;
 /// A `pc-dimm`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dimm {
-    /// Size, a multiple of the architecture's section size.
+    /// Size, a multiple of the architecture's unit of memory hotplug.
     pub size: Bytes,
     /// NUMA node.
     pub node: u32,

@@ -217,8 +217,8 @@ pub enum Account {
 pub(crate) struct Rules {
     /// The number of NUMA nodes.
     pub(crate) nodes: u32,
-    /// The size of a memory section.
-    pub(crate) section: Bytes,
+    /// The unit of memory hotplug.
+    pub(crate) unit: Bytes,
 }
 
 impl Rules {
@@ -233,13 +233,13 @@ impl Rules {
         }
     }
 
-    /// A size or address that is a multiple of the section size. QEMU accepts a smaller DIMM, but
-    /// the guest then refuses it, and the next DIMM is misaligned.
+    /// A size or address that is a multiple of the unit of memory hotplug. QEMU for x86 accepts a
+    /// smaller DIMM, but the guest then refuses it, and the next DIMM is misaligned.
     fn sections(&self, size: &Spanned<Bytes>, what: &str) -> Result<Bytes, Fault> {
-        let (bytes, section) = (*size.get_ref(), self.section);
-        if bytes.0 == 0 || !bytes.0.is_multiple_of(section.0) {
-            let what = format!("{what} of {bytes} is not a multiple of {section}, the section size");
-            let help = format!("\"{section}\", \"{}\", ...", Bytes(2 * section.0));
+        let (bytes, unit) = (*size.get_ref(), self.unit);
+        if bytes.0 == 0 || !bytes.0.is_multiple_of(unit.0) {
+            let what = format!("{what} of {bytes} is not a multiple of {unit}, the unit of memory hotplug");
+            let help = format!("\"{unit}\", \"{}\", ...", Bytes(2 * unit.0));
             return Err(Fault::new(size.span(), what, help));
         }
         Ok(bytes)

@@ -28,6 +28,7 @@ use super::Qemu;
 use super::known::{Answers, Known, Kvm};
 use super::payload::Stage;
 use super::probe::{self, Boot, ProbeOutcome};
+use crate::arch::Architecture;
 use crate::kernel::Cache;
 use crate::limits::limits;
 use crate::{Error, Result};
@@ -180,12 +181,22 @@ impl From<Accelerator> for AcceleratorRequest {
 /// infrastructure error if no guest runs under TCG either.
 pub async fn find_accelerator(
     qemu: &Qemu,
+    arch: Architecture,
     asked: AcceleratorRequest,
     kernel: Option<&Path>,
     cache: &Cache,
     cancel: &CancellationToken,
 ) -> Result<Acceleration> {
     let AcceleratorRequest { choice, anew } = asked;
+    // The probe's guest is one of x86-64.
+    if arch != Architecture::X86 {
+        if choice == Choice::Kvm {
+            return Err(Error::user(format!("KVM is used for guests of x86_64, not of {arch}"))
+                .help("use --accel tcg or --accel auto"));
+        }
+        let reason = format!("KVM is not used for guests of {arch}");
+        return Ok(Acceleration { accelerator: Accelerator::Tcg, reason });
+    }
     let known = Known::of(qemu, Path::new(KVM_DEVICE), cache);
     let kept = known.as_ref().filter(|_| !anew).and_then(Known::answers);
     if let Some(answer) = kept.as_ref().and_then(|answers| answers.settle(choice, kernel.is_some())) {

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 
 use super::needs::{Found, Need};
 use super::{Os, Qemu, System, apt};
-use crate::arch::GUEST;
 use crate::{Error, Result};
 
 /// How commands get root privileges.
@@ -48,7 +47,9 @@ pub struct InstallPlan {
 ///
 /// Fails with a user error if the machine has no apt (the error names the packages). Also fails if
 /// QEMU is too old, apt cannot upgrade it, and there is nothing else to install.
-pub fn plan(system: &System, os: &Os, lacking: &[&'static Need], qemu: Option<&Qemu>) -> Result<InstallPlan> {
+pub fn plan(system: &System, os: &Os, lacking: &[Need], qemu: Option<&Qemu>) -> Result<InstallPlan> {
+    // What no package brings is left to the user.
+    let lacking: Vec<&Need> = lacking.iter().filter(|need| need.command().is_none()).collect();
     if lacking.is_empty() {
         return Ok(InstallPlan::default());
     }
@@ -91,7 +92,7 @@ fn too_old(qemu: &Qemu, why: &str) -> Error {
     Error::user(format!("{} is QEMU {}, and {why}", qemu.path.display(), qemu.version)).help(format!(
         "set {} to a {} of version {} or newer; without one, run only scenarios that remove no CPUs",
         super::OVERRIDE,
-        GUEST.qemu,
+        qemu.program(),
         super::FOR_CPU_REMOVAL.major
     ))
 }

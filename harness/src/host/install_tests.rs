@@ -45,7 +45,7 @@ fn complete(root: &Path) {
 
 fn plan_for(root: &Path, qemu: Option<&Qemu>) -> Result<InstallPlan> {
     let system = System::at(root);
-    plan(&system, &Os::find(&system), &lacking(&system, qemu), qemu)
+    plan(&system, &Os::find(&system), &lacking(&system, crate::arch::Architecture::X86, qemu), qemu)
 }
 
 fn qemu(major: u32) -> Qemu {

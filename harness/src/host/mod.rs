@@ -33,12 +33,14 @@ pub use run_plan::run as run_plan;
 pub use system::System;
 pub use tsc::tsc_hz;
 
-use crate::arch::GUEST;
+use crate::arch::Architecture;
 use crate::{Error, Result};
 
 /// The host machine, as a result records it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Host {
+    /// The architecture of its guests.
+    pub arch: Architecture,
     /// The distribution.
     pub os: Os,
     /// The release of the running kernel.
@@ -59,20 +61,21 @@ pub struct Host {
     pub cache_free: ByteCount,
 }
 
-/// Surveys the host. This takes as long as `qemu --version`, 0.03 s.
+/// Surveys the host of guests of an architecture. This takes as long as `qemu --version`, 0.03 s.
 ///
 /// Fails only if the program that `HOTPLUG_QEMU` names, or the one found, is not a QEMU.
-pub async fn survey(system: &System) -> Result<Host> {
+pub async fn survey(system: &System, arch: Architecture) -> Result<Host> {
     let (memory, memory_available) = machine::memory(system);
     let cache = machine::cache_folder();
     Ok(Host {
+        arch,
         os: Os::find(system),
         kernel: machine::kernel_release(),
         cpu: machine::cpu_model(system),
         cores: machine::cores(),
         memory,
         memory_available,
-        qemu: Qemu::find(system).await?,
+        qemu: Qemu::find(system, arch.table()).await?,
         cache_free: machine::free_space(&cache),
         cache,
     })
@@ -82,8 +85,8 @@ impl Host {
     /// The installed QEMU. Fails with a user error if there is none.
     pub fn qemu(&self) -> Result<&Qemu> {
         self.qemu.as_ref().ok_or_else(|| {
-            Error::user(format!("no QEMU: {} is not on the PATH", GUEST.qemu))
-                .help(format!("{INSTALL_ALL}, or set {OVERRIDE}"))
+            Error::user(format!("no QEMU: {} is not on the PATH", self.arch.table().qemu))
+                .help(format!("{}, or set {OVERRIDE}", report::install_all(self.arch)))
         })
     }
 }

@@ -10,7 +10,8 @@
 use std::path::PathBuf;
 
 use super::{ByteCount, FOR_CPU_REMOVAL, Qemu, System};
-use crate::arch::GUEST;
+use crate::arch::Architecture;
+use crate::image;
 
 /// How a need is detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,10 @@ pub enum Found {
     Header(&'static str),
     /// Any `linux-source-*` tarball in `/usr/src`.
     KernelSource,
+    /// A C library that programs can contain, in this folder.
+    StaticLibrary(&'static str),
+    /// A guest agent for this architecture in this binary.
+    Agent(Architecture),
 }
 
 /// The commands that a need is for.
@@ -64,12 +69,12 @@ const fn program(name: &'static str, package: &'static str, purpose: &'static st
     Need { what: name, found: Found::Program(name), package, purpose, activity: Activity::Builds }
 }
 
-/// All needs that can be installed.
+/// The needs of x86-64 guests, all of which can be installed.
 pub const NEEDS: [Need; 12] = [
     Need {
         what: "QEMU",
         found: Found::Qemu,
-        package: GUEST.qemu_package,
+        package: "qemu-system-x86",
         purpose: "9 or newer: CPU removal under TCG",
         activity: Activity::Guests,
     },
@@ -111,6 +116,41 @@ pub const NEEDS: [Need; 12] = [
     },
 ];
 
+/// The needs of guests of an architecture.
+pub(super) fn needs_of(arch: Architecture) -> Vec<Need> {
+    let table = arch.table();
+    if arch.is_default() {
+        return NEEDS.to_vec();
+    }
+    let mut all = NEEDS.to_vec();
+    all[0] = Need { package: table.qemu_package, ..all[0] };
+    if !arch.is_native() {
+        let [compiler, library] = table.cross_packages;
+        all.push(Need {
+            what: "cross compiler",
+            found: Found::Program(table.cross_gcc),
+            package: compiler,
+            purpose: "kernel build, and the guest's agent",
+            activity: Activity::Builds,
+        });
+        all.push(Need {
+            what: "its C library",
+            found: Found::StaticLibrary(table.cross_library),
+            package: library,
+            purpose: "the guest's agent",
+            activity: Activity::Guests,
+        });
+    }
+    all.push(Need {
+        what: "agent",
+        found: Found::Agent(arch),
+        package: "",
+        purpose: "guests of this architecture",
+        activity: Activity::Guests,
+    });
+    all
+}
+
 /// The space that a run needs in the cache folder. A kernel tree takes 1.4 GiB. The objects of a
 /// kernel take 0.2 GiB without debug information and 0.5 GiB with it. The tarball is unpacked there
 /// in between.
@@ -127,10 +167,23 @@ impl Need {
             Found::Qemu => qemu.filter(|qemu| qemu.version >= FOR_CPU_REMOVAL).map(describe),
             Found::Program(name) => system.program(name).map(|path| path.display().to_string()),
             Found::Header(name) => system.header(name).then(|| format!("<{name}>")),
+            Found::StaticLibrary(folder) => {
+                let is_it = |path: &PathBuf| path.file_name().is_some_and(|name| name == "libc.a");
+                system.entries(folder).into_iter().find(is_it).map(|path| path.display().to_string())
+            }
+            Found::Agent(arch) => image::initramfs(arch).is_ok().then(|| "in this binary".to_owned()),
             Found::KernelSource => {
                 let names: Vec<_> = kernel_sources(system).iter().filter_map(|path| name_of(path)).collect();
                 (!names.is_empty()).then(|| names.join(", "))
             }
+        }
+    }
+
+    /// The command that meets the need, if no package of the distribution does.
+    pub fn command(&self) -> Option<String> {
+        match self.found {
+            Found::Agent(arch) => Some(image::how_to_have(arch)),
+            _ => None,
         }
     }
 
@@ -148,8 +201,8 @@ fn describe(qemu: &Qemu) -> String {
 }
 
 /// The needs that this machine does not meet.
-pub fn lacking(system: &System, qemu: Option<&Qemu>) -> Vec<&'static Need> {
-    NEEDS.iter().filter(|need| need.met_by(system, qemu).is_none()).collect()
+pub fn lacking(system: &System, arch: Architecture, qemu: Option<&Qemu>) -> Vec<Need> {
+    needs_of(arch).into_iter().filter(|need| need.met_by(system, qemu).is_none()).collect()
 }
 
 /// Tarballs of kernel sources, as Debian (`.tar.xz`) and Ubuntu (`.tar.bz2`) install them.
@@ -190,7 +243,7 @@ mod tests {
         let deb = &cargo["package"]["metadata"]["deb"];
         let early: Vec<&str> = include_str!("packages").lines().collect();
         assert_eq!(deb["recommends"].as_str().unwrap().split(", ").collect::<Vec<_>>(), early);
-        assert!(deb["depends"].as_str().unwrap().contains(&format!("{} (>= 1:9)", GUEST.qemu_package)));
+        assert!(deb["depends"].as_str().unwrap().contains(&format!("{} (>= 1:9)", Architecture::X86.table().qemu_package)));
         for asset in deb["assets"].as_array().unwrap() {
             let source = asset[0].as_str().unwrap();
             let folder = source.strip_prefix("../../").map(|path| root.join(path));
@@ -198,7 +251,7 @@ mod tests {
             assert!(source.starts_with("target/release/") || folder.is_some_and(is_there), "{source}");
         }
         let container = read("Containerfile");
-        assert!(container.contains(GUEST.qemu_package));
+        assert!(container.contains(Architecture::X86.table().qemu_package));
         let copied = container.lines().filter_map(|line| line.strip_prefix("COPY "));
         let from_here: Vec<&str> = copied.filter(|words| !words.starts_with("--from=")).collect();
         assert_eq!(from_here, [". .", "harness/src/host/packages /tmp/packages"]);

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::payload::{self, Stage};
 use super::{Accelerator, Qemu};
-use crate::arch::GUEST;
+use crate::arch::Architecture;
 use crate::process::ProcessGroup;
 use crate::{Error, Result};
 
@@ -101,7 +101,8 @@ fn arguments(accelerator: Accelerator, what: Boot<'_>, disk: &File) -> Vec<Strin
         }
         Boot::Kernel(image) => {
             arguments.extend(["-kernel".to_owned(), image.display().to_string(), "-append".to_owned()]);
-            arguments.push(format!("console={0} earlyprintk=serial,{0},115200 panic=-1", GUEST.console));
+            let console = Architecture::X86.table().console;
+            arguments.push(format!("console={console} earlyprintk=serial,{console},115200 panic=-1"));
         }
     }
     arguments
@@ -127,7 +128,7 @@ async fn last_words(group: &mut ProcessGroup, stderr: &mut File) -> Result<Strin
     Ok(if last.is_empty() {
         status.to_string()
     } else {
-        last.replace(&format!("{}: ", GUEST.qemu), "").replace("error: ", "")
+        last.replace(&format!("{}: ", Architecture::X86.table().qemu), "").replace("error: ", "")
     })
 }
 

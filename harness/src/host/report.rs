@@ -4,8 +4,9 @@ use std::fmt;
 
 use super::apt::OUR_SOURCE;
 use super::install::{Rights, plan};
-use super::needs::{self, Activity, NEEDS, Need};
+use super::needs::{self, Activity, Need, needs_of};
 use super::{Acceleration, ByteCount, Host, System};
+use crate::arch::Architecture;
 use crate::{Error, Result};
 
 /// One line of the table.
@@ -30,14 +31,20 @@ pub struct DoctorReport {
     pub rows: Vec<Row>,
 }
 
-/// The command that installs all that can be installed.
+/// The command that installs all that can be installed for x86-64 guests.
 pub const INSTALL_ALL: &str = "hotplug doctor --install";
+
+/// The command that installs all that can be installed for guests of this architecture.
+pub(super) fn install_all(arch: Architecture) -> String {
+    if arch.is_default() { INSTALL_ALL.to_owned() } else { format!("{INSTALL_ALL} --arch {arch}") }
+}
 
 impl DoctorReport {
     /// Builds the table. `acceleration` is the result of the accelerator probe, or `None` if there
     /// is no QEMU.
     pub fn new(system: &System, host: &Host, acceleration: Option<&Result<Acceleration>>) -> Self {
-        let installable = NEEDS.iter().map(|need| {
+        let all = needs_of(host.arch);
+        let installable = all.iter().map(|need| {
             let met = need.met_by(system, host.qemu.as_ref());
             Row {
                 what: need.what.to_owned(),
@@ -66,13 +73,16 @@ impl DoctorReport {
 }
 
 /// The command that installs one need alone.
-fn help_for(system: &System, host: &Host, need: &'static Need) -> String {
-    let plan = match plan(system, &host.os, &[need], host.qemu.as_ref()) {
+fn help_for(system: &System, host: &Host, need: &Need) -> String {
+    if let Some(command) = need.command() {
+        return command;
+    }
+    let plan = match plan(system, &host.os, &[*need], host.qemu.as_ref()) {
         Ok(plan) => plan,
         Err(error) => return remedy(&error),
     };
     if plan.source.is_some() {
-        return format!("{INSTALL_ALL} (also writes {OUR_SOURCE})");
+        return format!("{} (also writes {OUR_SOURCE})", install_all(host.arch));
     }
     let sudo = if Rights::of_this_process(system) == Rights::Sudo { "sudo " } else { "" };
     match plan.backports {
@@ -195,6 +205,7 @@ mod tests {
 
     fn host(qemu: Option<Qemu>) -> Host {
         Host {
+            arch: Architecture::X86,
             os: Os::parse(
                 "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_ID=12\nVERSION_CODENAME=bookworm",
             ),

@@ -12,7 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::arch::GUEST;
+use crate::arch::Architecture;
 use crate::files::remove_tree;
 use crate::{Error, Result};
 
@@ -67,6 +67,9 @@ pub struct PatchRecord {
 pub struct Record {
     /// The hash of the build's inputs.
     pub id: KernelId,
+    /// The architecture.
+    #[serde(default, skip_serializing_if = "Architecture::is_default")]
+    pub arch: Architecture,
     /// The kernel release, as `uname -r` prints it.
     pub release: String,
     /// The source, as the user named it.
@@ -98,7 +101,7 @@ pub struct Record {
     pub incremental: bool,
     /// The number of source files compiled.
     pub compiled: u32,
-    /// BLAKE3 of the bzImage.
+    /// BLAKE3 of the bootable image.
     pub image_hash: String,
 }
 
@@ -140,10 +143,12 @@ impl fmt::Display for Built {
 pub struct Kernel {
     /// The hash of the build's inputs. For an image that the user gives, the hash of the image.
     pub id: KernelId,
-    /// The bzImage.
+    /// The bootable image.
     pub image: PathBuf,
-    /// BLAKE3 of the bzImage.
+    /// BLAKE3 of the bootable image.
     pub image_hash: String,
+    /// The architecture.
+    pub arch: Architecture,
     /// The kernel release, as `uname -r` prints it.
     pub release: String,
     /// The origin of the kernel in this run.
@@ -238,7 +243,7 @@ impl Kernel {
     /// Makes a kernel of an image that the user gives. The image is used in place. Its vmlinux is
     /// `symbols`, or the one beside it.
     pub(crate) fn given(file: &Path, symbols: Option<&Path>) -> Result<Self> {
-        let release = image::release(file)?;
+        let (arch, release) = image::identify(file)?;
         let vmlinux = match symbols {
             None => image::vmlinux_beside(file)?,
             Some(symbols) if image::is_of(symbols, file)? => Some(fs_err::canonicalize(symbols)?),
@@ -253,6 +258,7 @@ impl Kernel {
             id: KernelId::new(hash),
             image: fs_err::canonicalize(file)?,
             image_hash: hash.to_hex().to_string(),
+            arch,
             release,
             built: Built::Given,
             vmlinux,
@@ -271,6 +277,7 @@ impl Kernel {
             id: KernelId("0".repeat(32)),
             image: PathBuf::new(),
             image_hash: String::new(),
+            arch: Architecture::default(),
             release: String::new(),
             built: Built::Cached,
             vmlinux: None,
@@ -305,7 +312,8 @@ pub(crate) fn load(cache: &Cache, id: &KernelId, built: Built) -> Result<Option<
         return Ok(None);
     }
     let Some(lease) = try_lock(&folder.join(RECORD), FlockArg::LockSharedNonblock)? else { return Ok(None) };
-    let Some(record) = read_record(&folder).filter(|_| folder.join(GUEST.image).exists()) else {
+    let is_whole = |record: &Record| folder.join(record.arch.table().image).exists();
+    let Some(record) = read_record(&folder).filter(is_whole) else {
         tracing::warn!(folder = %folder.display(), "dropping a damaged kernel from the cache");
         drop(lease);
         remove_tree(&folder)?;
@@ -317,7 +325,8 @@ pub(crate) fn load(cache: &Cache, id: &KernelId, built: Built) -> Result<Option<
     let there = |name: &str| Some(folder.join(name)).filter(|file| file.exists());
     Ok(Some(Kernel {
         id: id.clone(),
-        image: folder.join(GUEST.image),
+        arch: record.arch,
+        image: folder.join(record.arch.table().image),
         image_hash: record.image_hash.clone(),
         release: record.release.clone(),
         built,
@@ -338,7 +347,7 @@ pub(super) fn read_record(folder: &Path) -> Option<Record> {
 pub(crate) fn install(cache: &Cache, new: &Path, record: &Record) -> Result<()> {
     let text = serde_json::to_vec_pretty(record).map_err(std::io::Error::from)?;
     fs_err::write(new.join(RECORD), text)?;
-    for name in [GUEST.image, "vmlinux", modules::ARCHIVE, RECORD] {
+    for name in [record.arch.table().image, "vmlinux", modules::ARCHIVE, RECORD] {
         match fs_err::File::open(new.join(name)) {
             Ok(file) => file.sync_all()?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -6,6 +6,7 @@ use crate::kernel::{Prune, list, prune, sizes};
 
 fn record(id: &KernelId) -> Record {
     Record {
+        arch: crate::arch::Architecture::X86,
         id: id.clone(),
         release: "6.1.192".into(),
         source: "linux-source-6.1".into(),

@@ -7,7 +7,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::arch::GUEST;
+use crate::arch::Arch;
 use crate::{Error, Result};
 
 use super::config::options;
@@ -73,10 +73,11 @@ impl Base {
         }
     }
 
-    /// Checks that `source` has the target. Fails with a user error that names those it has.
-    pub(super) fn check(&self, source: &Path) -> Result<()> {
+    /// Checks that `source` has the target for this architecture. Fails with a user error that
+    /// names those it has.
+    pub(super) fn check(&self, source: &Path, arch: &Arch) -> Result<()> {
         let Self::Target(name) = self else { return Ok(()) };
-        let folder = source.join("arch").join(GUEST.kernel).join("configs");
+        let folder = source.join("arch").join(arch.kernel).join("configs");
         if TARGETS.contains(&name.as_str()) || folder.join(name).is_file() {
             return Ok(());
         }
@@ -200,9 +201,9 @@ mod tests {
         let configs = source.path().join("arch/x86/configs");
         fs_err::create_dir_all(&configs).unwrap();
         fs_err::write(configs.join("x86_64_defconfig"), "").unwrap();
-        Base::parse("x86_64_defconfig").unwrap().check(source.path()).unwrap();
-        Base::parse("defconfig").unwrap().check(source.path()).unwrap();
-        let error = Base::parse("my_defconfig").unwrap().check(source.path()).unwrap_err();
+        Base::parse("x86_64_defconfig").unwrap().check(source.path(), crate::arch::Architecture::X86.table()).unwrap();
+        Base::parse("defconfig").unwrap().check(source.path(), crate::arch::Architecture::X86.table()).unwrap();
+        let error = Base::parse("my_defconfig").unwrap().check(source.path(), crate::arch::Architecture::X86.table()).unwrap_err();
         insta::assert_snapshot!(error, @r"
         this source has no my_defconfig
           help: it has x86_64_defconfig, and defconfig, tinyconfig, allnoconfig, alldefconfig, allyesconfig

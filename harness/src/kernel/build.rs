@@ -3,6 +3,7 @@
 mod run;
 
 use hotplug_side::{Side, Sides};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use futures::future::LocalBoxFuture;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::arch::GUEST;
+use crate::arch::Arch;
 use crate::{Error, Result};
 
 use super::apply::{self, Overlay};
@@ -199,7 +200,7 @@ impl<'a> Context<'a> {
             [&request.before, &request.after].iter().any(|side| matches!(side, Wanted::Build { .. }));
         // A machine that only runs given images needs no compiler.
         let tools = if builds {
-            Toolchain::ask(request.config.variables(), cancel).await?
+            Toolchain::ask(&request.config.variables(), cancel).await?
         } else {
             Toolchain::default()
         };
@@ -351,6 +352,8 @@ impl<'a> Context<'a> {
         let copying = || self.tell(plan.which, BuildEvent::CopyingObjects);
         let Objects { folder: objects, is_whole: incremental, compiled: before } =
             objects::ready(tree, &hash_parts([config.as_str()]).to_hex()[..16], copying, self.cancel).await?;
+        let arch: &Arch = self.config.arch();
+        let variables = self.config.variables();
         let folder = tree.work("install")?;
         let log = folder.join("build.log");
         objects::making(&objects)?;
@@ -360,7 +363,7 @@ impl<'a> Context<'a> {
             make: Make {
                 source: &source,
                 objects: Some(&objects),
-                variables: self.config.variables(),
+                variables: &variables,
                 lock: tree.lock(),
                 jobs: self.jobs,
             },
@@ -389,7 +392,7 @@ impl<'a> Context<'a> {
         let expected = (!incremental && own).then(|| TYPICAL.saturating_sub(before).max(1));
         let (mut done, mut linking) = (0, false);
         self.tell(plan.which, BuildEvent::Compiling { done, expected });
-        let mut targets = vec![GUEST.image.to_owned()];
+        let mut targets = vec![arch.image.to_owned()];
         targets.extend((!self.tools.is_clang()).then(|| LOCKDEP_TYPES.to_owned()));
         targets.extend(gcov::variables(&source, &plan.touched));
         let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
@@ -416,19 +419,25 @@ impl<'a> Context<'a> {
         if !plan.touched.is_empty() {
             gcov::keep(&source, &objects, &plan.touched, &folder.join(gcov::FOLDER))?;
         }
-        let files = [(GUEST.image_path, GUEST.image), ("vmlinux", "vmlinux"), ("System.map", "System.map")];
+        let files = BTreeSet::from([
+            (arch.image_path, arch.image),
+            ("vmlinux", "vmlinux"),
+            ("System.map", "System.map"),
+            (".config", "config"),
+        ]);
         let (from, to) = (objects.clone(), folder.clone());
         let image_hash = blocking(move || {
-            for (file, name) in files.into_iter().chain([(".config", "config")]) {
+            for (file, name) in files {
                 fs_err::copy(from.join(file), to.join(name))?;
             }
-            Ok(blake3::hash(&fs_err::read(to.join(GUEST.image))?))
+            Ok(blake3::hash(&fs_err::read(to.join(arch.image))?))
         })
         .await?;
         let patches = plan.patches.iter();
         let record = Record {
             id: plan.id.clone(),
-            release: super::image::release(&folder.join(GUEST.image))?,
+            arch: arch.id,
+            release: super::image::identify(&folder.join(arch.image))?.1,
             source: plan.located.name.clone(),
             content: plan.located.content.clone(),
             patches: patches

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crate::arch::{Arch, Architecture};
 use crate::{Error, Result};
 
 use super::base::{Base, Basis};
@@ -12,6 +13,14 @@ use super::toolchain::Variable;
 
 /// The harness's own fragment, which is applied over `make tinyconfig`.
 const DEFAULT_FRAGMENT: &str = include_str!("../../../guest-images/configs/base.config");
+
+/// The fragments over the default one, by architecture: what its machines have, and without what
+/// those of x86 have.
+const OTHER_FRAGMENTS: &[(Architecture, &str, &str)] = &[(
+    Architecture::Power,
+    "guest-images/configs/ppc64le.config",
+    include_str!("../../../guest-images/configs/ppc64le.config"),
+)];
 
 /// The fragment over a configuration that is not the harness's own.
 const NEEDED_FRAGMENT: &str = include_str!("../../../guest-images/configs/needed.config");
@@ -42,7 +51,6 @@ const REQUIRED: &[&str] = &[
     // What is judged.
     "MEMORY_HOTPLUG",
     "MEMORY_HOTREMOVE",
-    "ACPI_HOTPLUG_MEMORY",
     "HOTPLUG_CPU",
     "PROVE_LOCKING",
     // The start of the agent, and its channels to the host.
@@ -50,7 +58,6 @@ const REQUIRED: &[&str] = &[
     "RD_GZIP",
     "BINFMT_ELF",
     "PRINTK",
-    "SERIAL_8250_CONSOLE",
     "VIRTIO_PCI",
     "VIRTIO_CONSOLE",
     "NET",
@@ -80,6 +87,7 @@ struct Fragment {
 /// option, the later one wins. And the variables with which `make` is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    arch: Architecture,
     base: Base,
     fragments: Vec<Fragment>,
     variables: Vec<Variable>,
@@ -87,7 +95,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self::bare().with("guest-images/configs/base.config", DEFAULT_FRAGMENT)
+        Self::of(Architecture::default())
     }
 }
 
@@ -100,17 +108,30 @@ struct Wanted<'a> {
 }
 
 impl Config {
+    /// The harness's own configuration for this architecture.
+    pub fn of(arch: Architecture) -> Self {
+        Self::bare(arch).with("guest-images/configs/base.config", DEFAULT_FRAGMENT).with_own_of_arch()
+    }
+
+    /// With the fragment of the architecture, if it has one.
+    fn with_own_of_arch(self) -> Self {
+        let arch = self.arch;
+        let others = OTHER_FRAGMENTS.iter().filter(|(other, ..)| *other == arch);
+        others.fold(self, |config, (_, name, text)| config.with(name, text))
+    }
+
     /// `make tinyconfig` without fragments.
-    pub fn bare() -> Self {
-        Self { base: Base::Tiny, fragments: Vec::new(), variables: Vec::new() }
+    pub fn bare(arch: Architecture) -> Self {
+        Self { arch, base: Base::Tiny, fragments: Vec::new(), variables: Vec::new() }
     }
 
     /// Another configuration, with what the harness cannot do without: `name` is a target of the
     /// source's `make`, such as `x86_64_defconfig`, or a file. Fails with a user error if it is
     /// neither.
-    pub fn over(name: &str) -> Result<Self> {
+    pub fn over(arch: Architecture, name: &str) -> Result<Self> {
         let base = Base::parse(name)?;
-        Ok(Self { base, ..Self::bare() }.with("guest-images/configs/needed.config", NEEDED_FRAGMENT))
+        let config = Self { base, ..Self::bare(arch) };
+        Ok(config.with("guest-images/configs/needed.config", NEEDED_FRAGMENT).with_own_of_arch())
     }
 
     /// With these variables for the kernel's `make`, such as `LLVM=1`. Fails with a user error if
@@ -186,9 +207,20 @@ impl Config {
         &self.base
     }
 
-    /// The variables for the kernel's `make`.
-    pub(super) fn variables(&self) -> &[Variable] {
-        &self.variables
+    /// The architecture of the kernels.
+    pub(super) fn arch(&self) -> &'static Arch {
+        self.arch.table()
+    }
+
+    /// The variables for the kernel's `make`: those that select the architecture, if it is not the
+    /// default one, and the user's.
+    pub(super) fn variables(&self) -> Vec<Variable> {
+        let arch = (!self.arch.is_default()).then(|| self.arch());
+        let own = arch.into_iter().flat_map(|arch| {
+            let cross = (!self.arch.is_native()).then(|| Variable::own("CROSS_COMPILE", arch.cross_compile));
+            [Some(Variable::own("ARCH", arch.kernel)), cross].into_iter().flatten()
+        });
+        own.chain(self.variables.iter().cloned()).collect()
     }
 
     /// All that determines a build, apart from the source and the tools: a kernel's id and its
@@ -198,7 +230,7 @@ impl Config {
         if self.base != Base::Tiny {
             let _ = writeln!(key, "base {}", blake3::hash(self.base.key().as_bytes()).to_hex());
         }
-        for variable in &self.variables {
+        for variable in self.variables() {
             let _ = writeln!(key, "make {variable}");
         }
         key
@@ -247,7 +279,7 @@ impl Config {
     /// `source` does not define, by name without `CONFIG_`.
     ///
     /// Fails with a user error if Kconfig dropped an option that the source defines, or if the
-    /// source does not define one of [`REQUIRED`].
+    /// source does not define one of [`REQUIRED`] or of the architecture's.
     pub(crate) fn check(&self, dot_config: &str, source: &Path) -> Result<Vec<String>> {
         let got = options(dot_config);
         let mut wrong = Vec::new();
@@ -262,9 +294,11 @@ impl Config {
         if wrong.is_empty() {
             return Ok(Vec::new());
         }
-        let entries = kconfig::find(source, &wrong.iter().map(|(name, ..)| *name).collect::<Vec<_>>());
+        let entries = kconfig::find(source, self.arch(), &wrong.iter().map(|(name, ..)| *name).collect::<Vec<_>>());
+        let is_required =
+            |name: &&str| REQUIRED.contains(name) || self.arch().required_options.contains(name);
         let (wrong, unknown): (Vec<_>, Vec<_>) =
-            wrong.into_iter().partition(|(name, ..)| entries.contains_key(*name) || REQUIRED.contains(name));
+            wrong.into_iter().partition(|(name, ..)| entries.contains_key(*name) || is_required(name));
         if wrong.is_empty() {
             return Ok(unknown.into_iter().map(|(name, ..)| name.to_owned()).collect());
         }
@@ -332,7 +366,7 @@ mod tests {
     fn config(texts: &[&str]) -> Config {
         let fragment =
             |(index, text): (usize, &&str)| Fragment { name: format!("f{index}"), text: (*text).to_owned() };
-        Config { fragments: texts.iter().enumerate().map(fragment).collect(), ..Config::bare() }
+        Config { fragments: texts.iter().enumerate().map(fragment).collect(), ..Config::bare(Architecture::X86) }
     }
 
     fn source(kconfig: &str) -> tempfile::TempDir {
@@ -388,7 +422,7 @@ mod tests {
     fn the_required_options_are_those_of_the_default_fragment() {
         let wanted = Config::default();
         let wanted = wanted.wanted().unwrap();
-        let over = Config::over("defconfig").unwrap();
+        let over = Config::over(Architecture::X86, "defconfig").unwrap();
         let over = over.wanted().unwrap();
         for name in REQUIRED {
             for wanted in [&wanted, &over] {
@@ -401,8 +435,8 @@ mod tests {
     fn a_key_names_the_base_and_the_variables() {
         let own = Config::default();
         assert_eq!(own.key(), own.text());
-        let over = Config::over("x86_64_defconfig").unwrap();
-        let other = Config::over("i386_defconfig").unwrap();
+        let over = Config::over(Architecture::X86, "x86_64_defconfig").unwrap();
+        let other = Config::over(Architecture::X86, "i386_defconfig").unwrap();
         assert_eq!(over.text(), other.text());
         assert_ne!(over.key(), other.key());
         let llvm = over.clone().with_variables(&["LLVM=1".into()]).unwrap();
@@ -441,7 +475,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("f");
         fs_err::write(&file, "\nFOO=y\n").unwrap();
-        let error = Config::bare().with_files(&[&file]).unwrap_err().to_string();
+        let error = Config::bare(Architecture::X86).with_files(&[&file]).unwrap_err().to_string();
         assert!(error.contains("/f:2: not a config line"), "{error}");
     }
 }

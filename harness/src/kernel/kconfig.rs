@@ -1,7 +1,7 @@
 //! Explains why Kconfig did not accept an option. It parses as much of the Kconfig language as an
 //! error message needs.
 
-use crate::arch::GUEST;
+use crate::arch::Arch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -16,16 +16,16 @@ pub(crate) struct Entry {
     depends: Vec<String>,
 }
 
-/// The definitions of `names` in the Kconfig files under `source`.
-pub(crate) fn find(source: &Path, names: &[&str]) -> BTreeMap<String, Vec<Entry>> {
+/// The definitions of `names` in the Kconfig files under `source` that this architecture has.
+pub(crate) fn find(source: &Path, arch: &Arch, names: &[&str]) -> BTreeMap<String, Vec<Entry>> {
     let mut found: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
-    // Options of other architectures have the same names as those of x86, so only x86 is searched.
+    // Options of other architectures have the same names, so only this one is searched.
     let elsewhere = |entry: &walkdir::DirEntry| {
         let path = entry.path().strip_prefix(source).unwrap_or(entry.path());
         path.starts_with("arch")
             && entry.depth() == 2
             && entry.file_type().is_dir()
-            && !path.ends_with(GUEST.kernel)
+            && !path.ends_with(arch.kernel)
     };
     let walk = walkdir::WalkDir::new(source).sort_by_file_name();
     for file in walk.into_iter().filter_entry(|entry| !elsewhere(entry)).flatten() {

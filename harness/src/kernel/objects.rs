@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use walkdir::WalkDir;
 
-use crate::arch::GUEST;
+use crate::arch::Architecture;
 use crate::files::{remove_file, remove_tree};
 use crate::{Error, Result, files};
 
@@ -321,7 +321,7 @@ fn is_linked_anew(path: &Path) -> bool {
     let top = path.components().count() == 1;
     top && (name == "vmlinux" || name == "vmlinux.o" || name.starts_with(".tmp_vmlinux"))
         || path.ends_with(Path::new("boot/compressed").join(&*name)) && name.starts_with("vmlinux")
-        || GUEST.linked.iter().any(|linked| path == Path::new(linked))
+        || Architecture::ALL.iter().flat_map(|arch| arch.table().linked).any(|linked| path == Path::new(linked))
 }
 
 #[cfg(test)]

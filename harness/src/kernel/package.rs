@@ -9,7 +9,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 use walkdir::WalkDir;
 
-use crate::arch::GUEST;
+use crate::arch::Architecture;
 use crate::{Error, Result};
 
 use super::artifacts::{self, Built, Kernel, KernelId, Record};
@@ -39,6 +39,7 @@ pub struct Package {
 #[derive(Debug)]
 struct Files {
     image: PathBuf,
+    arch: Architecture,
     release: String,
     config: Option<PathBuf>,
     vmlinux: Option<PathBuf>,
@@ -107,9 +108,10 @@ impl Package {
             self.check(&options(config), &found)?;
         }
 
+        let arch = files.arch;
         let folder = work.path().join("kernel");
         fs_err::create_dir_all(&folder)?;
-        fs_err::copy(&files.image, folder.join(GUEST.image))?;
+        fs_err::copy(&files.image, folder.join(arch.table().image))?;
         for (file, name) in [(&files.config, "config"), (&files.vmlinux, "vmlinux")] {
             if let Some(file) = file {
                 fs_err::copy(file, folder.join(name))?;
@@ -118,9 +120,10 @@ impl Package {
         if let Some(archive) = found.archive()? {
             fs_err::write(folder.join(modules::ARCHIVE), archive)?;
         }
-        let image_hash = blake3::hash(&fs_err::read(folder.join(GUEST.image))?);
+        let image_hash = blake3::hash(&fs_err::read(folder.join(arch.table().image))?);
         let record = Record {
             id: id.clone(),
+            arch,
             release: files.release,
             source: self.name(),
             content: format!("package-{}", id.as_str()),
@@ -183,9 +186,9 @@ impl Package {
                 )));
             }
         };
-        let release = image::release(image).map_err(|error| {
+        let (arch, release) = image::identify(image).map_err(|error| {
             let file = image.file_name().unwrap_or_default().to_string_lossy();
-            self.wrong(&format!("has no {} kernel: its {file} is none", GUEST.kernel))
+            self.wrong(&format!("has no {} kernel: its {file} is none", Architecture::X86))
                 .detail(error.in_one_line())
         })?;
         let folders: Vec<PathBuf> = ["lib/modules", "usr/lib/modules", "modules"]
@@ -208,6 +211,7 @@ impl Package {
             // Not vmlinuz.
             vmlinux: first(&["vmlinux"]).filter(|path| path.extension().is_none_or(|end| end != "gz")),
             modules: modules.cloned(),
+            arch,
             release,
         })
     }

@@ -10,12 +10,15 @@ use super::config::Config;
 use super::package::Package;
 use super::request::{Change, PairRequest, Wanted};
 use super::source::Source;
+use crate::arch::Architecture;
 use crate::{Error, Result};
 
 /// The two kernels of a comparison. The default is the default source, unchanged, on both sides.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PairSpec {
+    /// The architecture. Null: that of the scenarios.
+    pub arch: Option<Architecture>,
     /// Patches of the after kernel: files, mboxes or folders of a series, applied in order.
     pub patches: Vec<PathBuf>,
     /// Patches of both kernels. They are applied before `patches`.
@@ -105,6 +108,8 @@ impl PairSpec {
         let mut option = |name: &str, value: Option<String>| {
             options.extend(value.into_iter().flat_map(|value| [format!("--{name}"), value]));
         };
+        let other = self.arch.filter(|arch| !arch.is_default());
+        option("arch", other.map(|arch| arch.to_string()));
         option("source", self.source.clone());
         option("before", self.before.clone());
         option("after", self.after.clone());
@@ -159,6 +164,7 @@ impl PairSpec {
             let value = words.next();
             let path = value.clone().map(PathBuf::from);
             match name {
+                "arch" => spec.arch = value.and_then(|name| name.parse().ok()),
                 "source" => spec.source = value,
                 "before" => spec.before = value,
                 "after" => spec.after = value,
@@ -248,10 +254,14 @@ impl PairSpec {
                 (None, None) => {}
             }
         }
+        let arch = self.arch.unwrap_or_default();
+        if self.wide && !arch.table().has_wide_kernels {
+            return Err(Error::user(format!("there are no wide kernels for {arch}")).help("give --narrow"));
+        }
         let base = match &self.defconfig {
-            Some(name) => Config::over(name)?,
-            None if self.no_default_config => Config::bare(),
-            None => Config::default(),
+            Some(name) => Config::over(arch, name)?,
+            None if self.no_default_config => Config::bare(arch),
+            None => Config::of(arch),
         };
         let base = if self.wide { base.wide() } else { base };
         let base = if self.full_debug_info { base.with_all_types() } else { base };
@@ -283,6 +293,7 @@ mod tests {
     #[test]
     fn words_name_the_same_pair_again() {
         let spec = PairSpec {
+            arch: Some(Architecture::Power),
             patches: vec!["/a.patch".into(), "/series".into()],
             base_patches: vec!["/below.patch".into()],
             source: Some("linux-source-6.1".into()),

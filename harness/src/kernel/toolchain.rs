@@ -22,6 +22,13 @@ pub(crate) struct Variable {
     value: String,
 }
 
+impl Variable {
+    /// A variable that the harness sets itself.
+    pub(super) fn own(name: &str, value: &str) -> Self {
+        Self { name: name.to_owned(), value: value.to_owned() }
+    }
+}
+
 impl FromStr for Variable {
     type Err = Error;
 

@@ -8,12 +8,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::trace::Call;
-use crate::arch::GUEST;
+use crate::arch::PhaseFunctions;
 use crate::scenario::{Mark, Span};
 
 /// The functions that are traced for the marks of [`courses`].
-pub fn traced() -> Vec<&'static str> {
-    let of = GUEST.phases;
+pub fn traced(of: &PhaseFunctions) -> Vec<&'static str> {
     let firmware = [of.delivered, of.hotplug, of.memory_added, of.memory_removed, of.cpu_added];
     let core = ["create_memory_block_devices", of.cpu_registered, of.ejected];
     let common = ["online_pages", "offline_pages", "_cpu_up", "_cpu_down"];
@@ -60,11 +59,10 @@ pub struct CameOnline {
 
 /// The courses of all devices that were plugged or unplugged by ACPI. A request that the guest
 /// refused has none.
-pub fn courses(calls: &[Call], online: &[CameOnline]) -> Vec<Course> {
+pub fn courses(names: &PhaseFunctions, calls: &[Call], online: &[CameOnline]) -> Vec<Course> {
     let mut calls: Vec<&Call> = calls.iter().collect();
     calls.sort_by(|a, b| a.began_us.total_cmp(&b.began_us));
     let of = |name: &'static str| calls.iter().copied().filter(move |call| call.function == name);
-    let names = GUEST.phases;
     let mut delivered = of(names.delivered);
     let hotplugs: Vec<&Call> = of(names.hotplug).collect();
     let mut all = Vec::new();
@@ -127,6 +125,11 @@ pub fn courses(calls: &[Call], online: &[CameOnline]) -> Vec<Course> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::Architecture;
+
+    fn courses(calls: &[Call], online: &[CameOnline]) -> Vec<Course> {
+        super::courses(Architecture::X86.table().phases.unwrap(), calls, online)
+    }
 
     fn call(function: &str, task: u32, began_us: f64, us: f64) -> Call {
         Call { function: function.into(), task, began_us, nanoseconds: us * 1e3 }

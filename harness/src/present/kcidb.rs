@@ -5,7 +5,6 @@
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::arch::GUEST;
 use crate::conclusion::{Case, CaseOutcome};
 use crate::record::{RunResult, Settled};
 use crate::text::harmless;
@@ -114,7 +113,7 @@ pub fn kcidb(result: &RunResult, cases: &[Case], origin: &str) -> Result<String>
         checkout_id: of(""),
         comment: text(&format!("{} {}", run.kernels.after.release, run.kernels.after.built)),
         start_time: start_time.clone(),
-        architecture: GUEST.name,
+        architecture: run.kernels.after.arch.table().name,
         status: if failed.is_some() { "FAIL" } else { "PASS" },
         log_excerpt: failed,
     };

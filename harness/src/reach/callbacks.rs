@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hotplug_lockorder::Layout;
 use object::Endian as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -97,13 +96,13 @@ pub async fn walk(
     };
     let base = match layout.kernel.page_offset_base {
         Some(variable) => {
-            let at = Layout::physical(variable).ok_or("page_offset_base is not in the image")?;
+            let at = layout.kernel.physical(variable).ok_or("page_offset_base is not in the image")?;
             word(&memory(at, 8).await?, 0)
         }
         None => None,
     };
-    let physical =
-        |address: u64| Layout::physical(address).or_else(|| Layout::physical_of_map(address, base));
+    let kernel = &layout.kernel;
+    let physical = |address: u64| kernel.physical(address).or_else(|| kernel.physical_of_map(address, base));
     let mut at = async |address: u64, bytes: u64| {
         let place = physical(address).ok_or_else(|| format!("{address:#x} is no address of data"))?;
         let read = memory(place, bytes).await?;

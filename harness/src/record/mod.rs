@@ -41,6 +41,7 @@ pub use unfinished::{begins, failed};
 use hotplug_side::Sides;
 
 use crate::Result;
+use crate::arch::Architecture;
 use crate::compare::{Finding, Judgement, NoBoot, Recurrence, ScenarioTally, Tally, Verdict};
 use crate::conclusion::{Conclusion, Conclusions, analyses};
 use crate::kernel::{Basis, PairSpec, PatchRecord, ReplyTo};
@@ -249,6 +250,9 @@ impl HostRecord {
 pub struct KernelNote {
     /// Its content address.
     pub id: String,
+    /// Its architecture.
+    #[serde(default, skip_serializing_if = "Architecture::is_default")]
+    pub arch: Architecture,
     /// `uname -r`.
     pub release: String,
     /// The origin of its source, in words.

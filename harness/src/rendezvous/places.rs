@@ -9,7 +9,7 @@ use hotplug_side::Side;
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 
 use super::tasks::Members;
-use crate::arch::GUEST;
+use crate::arch::Architecture;
 use crate::scenario::Point;
 use crate::{Error, Result};
 
@@ -28,7 +28,7 @@ impl Loop {
     fn find(file: &object::File<'_>) -> Option<Self> {
         let text = file.section_by_name(".text")?;
         let data = text.data().ok()?;
-        GUEST.loops.iter().find_map(|pattern| {
+        Architecture::ALL.iter().flat_map(|arch| arch.table().loops).find_map(|pattern| {
             let is = |code: &[u8]| {
                 code.iter().zip(*pattern).all(|(byte, want)| want.is_none_or(|want| want == *byte))
             };

@@ -14,7 +14,7 @@ use crate::record::{Run, RunFolder, RunPlan, SCHEMA, ScenarioNote, StartMethod, 
 use crate::scenario::Scenario;
 use crate::spec::RunningSpec;
 use crate::trial::{TrialContext, TrialRecord, TrialStart};
-use crate::{Error, Result, image};
+use crate::{Error, Result};
 
 /// What the trials of a recorded run need to run again.
 pub(crate) struct RecordedRun {
@@ -44,8 +44,8 @@ impl RecordedRun {
             .into_iter()
             .map(|name| environment::kept_scenario(source, &recorded, name))
             .collect::<Result<Vec<_>>>()?;
-        let host = HostEnv::detect().await?;
         let kernels = kernels(records, env.cache, &recorded)?;
+        let host = HostEnv::detect(kernels.before.arch).await?;
         let asked = asked(running, scenarios.iter().map(|(scenario, _)| scenario))?;
         let acceleration = env.accelerator(host, asked, &kernels.after.image).await?;
         scenarios.iter().try_for_each(|(scenario, _)| host.fits(scenario, acceleration.accelerator))?;
@@ -56,7 +56,7 @@ impl RecordedRun {
             kernels,
             host,
             acceleration,
-            initramfs: image::initramfs()?,
+            initramfs: host.initramfs()?,
         })
     }
 

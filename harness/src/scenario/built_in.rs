@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use super::Scenario;
+use crate::arch::Architecture;
+
 /// The file names and the texts of the scenarios that the binary carries.
 macro_rules! carried {
     ($($name:literal,)*) => {
@@ -24,6 +27,11 @@ pub const BUILT_IN: &[(&str, &str)] = carried![
     "memoryless-node",
     "plug-during-boot",
     "pmem-against-cpu",
+    "pseries-cpus",
+    "pseries-hash",
+    "pseries-memoryless-node",
+    "pseries-radix",
+    "pseries-removal",
     "race",
     "random-soup",
     "refused-unplug",
@@ -33,13 +41,13 @@ pub const BUILT_IN: &[(&str, &str)] = carried![
     "virtio-mem-against-cpus",
 ];
 
-/// The names of the scenarios of the portfolio, which a comparison runs unless others are given.
+/// The names of the scenarios of the portfolio of x86-64 guests, which a comparison runs unless others are given.
 /// They take the paths of hotplug that differ most: memory and CPUs by ACPI; the first and the last
 /// memory of a node, and CPUs that come with it; blocks and CPUs by sysfs; memory that a driver of
 /// the guest adds; attributes that are in use while they vanish; suspend, and pages without memory
 /// blocks; callbacks that have something to move; failures, and the way back; and operations in
 /// random order.
-pub const PORTFOLIO: &[&str] = &[
+const PORTFOLIO: &[&str] = &[
     DEFAULT,
     "memoryless-node",
     "block-against-cpu",
@@ -53,11 +61,34 @@ pub const PORTFOLIO: &[&str] = &[
     "random-soup",
 ];
 
+/// The portfolio of POWER guests: memory that comes and goes while CPUs come, under either MMU; the
+/// first and the last memory of a node; CPUs that come and go while blocks change their state; and
+/// memory and CPUs that both come and go.
+const PORTFOLIO_OF_POWER: &[&str] =
+    &["pseries-hash", "pseries-radix", "pseries-memoryless-node", "pseries-cpus", "pseries-removal"];
+
+/// The names of the scenarios of an architecture's portfolio.
+pub fn portfolio(arch: Architecture) -> &'static [&'static str] {
+    match arch {
+        Architecture::X86 => PORTFOLIO,
+        Architecture::Power => PORTFOLIO_OF_POWER,
+    }
+}
+
 /// The name of the scenario of commands that run many comparisons.
 pub const DEFAULT: &str = "dimm-and-cpu";
 
 /// The name of the scenario of a sweep.
 pub const RACE: &str = "race";
+
+/// The names of the scenarios for guests of an architecture that the binary carries.
+pub fn built_in_for(arch: Architecture) -> impl Iterator<Item = &'static str> {
+    let is_for = move |text: &str| {
+        let scenario = Scenario::parse("", text);
+        scenario.is_ok_and(|scenario| scenario.machine.kind.arch().id == arch)
+    };
+    BUILT_IN.iter().filter(move |(_, text)| is_for(text)).map(|(name, _)| *name)
+}
 
 /// The text of the scenario with this name, if the binary carries it.
 pub fn built_in(name: &Path) -> Option<&'static str> {
@@ -69,7 +100,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::scenario::Scenario;
 
     #[test]
     fn every_scenario_of_the_folder_is_carried() {
@@ -80,7 +110,8 @@ mod tests {
             .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
             .collect();
         assert_eq!(files, BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect());
-        for name in PORTFOLIO.iter().chain([&RACE]) {
+        let portfolios = Architecture::ALL.into_iter().flat_map(portfolio);
+        for name in portfolios.chain([&RACE]) {
             let (scenario, _) = Scenario::read(Path::new(name)).unwrap();
             assert_eq!(scenario.name, *name);
         }

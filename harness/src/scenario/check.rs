@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Spanned;
 
-use self::machine::{devices, machine};
+use self::machine::{able, devices, machine};
 use self::step::step;
 use super::file::{File, LaneTable, RandomTable, StepTable};
 use super::{Holds, Lane, Move, Operation, Program, Random, Scenario, Start, Step, program};
+use crate::arch::Ability;
 use crate::device::{Device, DeviceId};
 use crate::fault::Fault;
 
@@ -98,7 +99,8 @@ pub(super) fn check(name: String, mut file: File) -> Result<Scenario, Fault> {
     }
     let holds = holds(&file)?;
     called(&file, &programs)?;
-    Ok(Scenario {
+    let machine = file.machine.span();
+    let scenario = Scenario {
         name,
         programs,
         files: None,
@@ -114,7 +116,9 @@ pub(super) fn check(name: String, mut file: File) -> Result<Scenario, Fault> {
         latency: file.latency.map(Spanned::into_inner),
         overlap: file.overlap.map(Spanned::into_inner),
         holds,
-    })
+    };
+    able(&scenario.machine, machine, Ability::Suspend, scenario.suspends())?;
+    Ok(scenario)
 }
 
 /// Checks that every step's program is there, and that every program is run.
@@ -157,6 +161,7 @@ fn holds(file: &File) -> Result<Holds, Fault> {
         if let Some((what, help)) = said {
             return Err(Fault::new(span, what, help));
         }
+        able(file.machine.get_ref(), span.clone(), Ability::Holds, true)?;
         if file.start == Start::Boot {
             let what = "vCPUs are held once the guest answers, after the lanes of `start = \"boot\"`";
             return Err(Fault::new(span, what, "leave it out"));

@@ -236,6 +236,11 @@ impl Places {
             first.memory = Some(Bytes(first.memory().0 + memory - base.memory.0));
         }
         let (topology, max_cpus) = arrangement(base, self.all);
+        if base.kind.arch().id != other.kind.arch().id {
+            return Err("they need machines of different architectures".into());
+        }
+        let mut options = base.options.clone();
+        options.extend(other.options.iter().filter(|option| !base.options.contains(option)).cloned());
         let mut devices = base.devices.clone();
         devices.extend(other.devices.iter().filter(|device| !base.devices.contains(device)).cloned());
         let known: Vec<&str> = base.kernel_args.split_whitespace().collect();
@@ -249,6 +254,7 @@ impl Places {
             slots: base.slots + other.slots,
             nodes,
             hmat: base.hmat || other.hmat,
+            options,
             devices,
             kernel_args: known.iter().copied().chain(more).collect::<Vec<_>>().join(" "),
             ..base.clone()

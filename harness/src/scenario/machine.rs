@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::arch::{Arch, GUEST};
+use crate::arch::{Arch, Architecture};
 use crate::bytes::Bytes;
 use crate::host::Accelerator;
 
@@ -36,6 +36,9 @@ pub struct Machine {
     /// Whether the firmware describes the speed of each node's memory (ACPI's HMAT).
     #[serde(default)]
     pub hmat: bool,
+    /// Further options of QEMU's `-machine`, such as `resize-hpt=enabled`.
+    #[serde(default)]
+    pub options: Vec<String>,
     /// Further devices that the machine has from the beginning, as QEMU's `-device` takes them.
     #[serde(default)]
     pub devices: Vec<String>,
@@ -44,22 +47,25 @@ pub struct Machine {
     pub kernel_args: String,
 }
 
-/// QEMU's x86 machine types that support hotplug of DIMMs and CPUs.
+/// QEMU's machine types that support hotplug of DIMMs and CPUs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MachineKind {
-    /// PCI Express.
+    /// x86-64 with PCI Express.
     #[default]
     Q35,
-    /// i440FX.
+    /// x86-64, i440FX.
     Pc,
+    /// POWER with the firmware interface of PAPR.
+    Pseries,
 }
 
 impl MachineKind {
     /// The architecture of its guests.
     pub fn arch(self) -> &'static Arch {
         match self {
-            Self::Q35 | Self::Pc => GUEST,
+            Self::Q35 | Self::Pc => Architecture::X86.table(),
+            Self::Pseries => Architecture::Power.table(),
         }
     }
 
@@ -68,6 +74,9 @@ impl MachineKind {
         match self {
             Self::Q35 => "q35",
             Self::Pc => "pc",
+            // TCG has neither transactional memory nor the mitigations of speculation
+            // (hw/ppc/spapr_caps.c).
+            Self::Pseries => "pseries,cap-htm=off,cap-cfpc=broken,cap-ibs=broken,cap-ccf-assist=off",
         }
     }
 }

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use hotplug_protocol::Load;
 use serde::{Deserialize, Serialize};
 
-pub use built_in::{BUILT_IN, DEFAULT, PORTFOLIO, RACE, built_in};
+pub use built_in::{BUILT_IN, DEFAULT, RACE, built_in, built_in_for, portfolio};
 pub use clock::Clock;
 pub use concurrency::{CriticalSection, OverlapSpec};
 pub use flatten::flatten;
@@ -354,6 +354,15 @@ impl Scenario {
     /// Whether the scenario ever removes a CPU, which QEMU before 9 cannot do under TCG.
     pub fn removes_cpus(&self) -> bool {
         self.operations().any(|o| matches!(o, Operation::Unplug(id) if self.is_cpu(id)))
+    }
+
+    /// Whether the scenario plugs or unplugs memory.
+    pub fn changes_memory(&self) -> bool {
+        let moved = self.operations().filter_map(|operation| match operation {
+            Operation::Plug(id) | Operation::Unplug(id) => Some(id),
+            _ => None,
+        });
+        moved.filter_map(|id| self.devices.get(id)).any(|device| device.memory().0 > 0)
     }
 
     /// The operations of all lanes, and those that random lanes may draw.

@@ -175,6 +175,7 @@ fn machine(machine: &Machine) -> String {
     keys.add("max_memory", &machine.max_memory);
     keys.add("slots", &machine.slots);
     keys.unless("hmat", &machine.hmat, &false);
+    keys.unless("options", &machine.options, &Vec::new());
     keys.unless("devices", &machine.devices, &Vec::new());
     keys.unless("kernel_args", &machine.kernel_args, &String::new());
     let mut text = keys.lines();

@@ -73,7 +73,7 @@ pub fn judge<'a>(
     Box::pin(async move {
         let (started, began) = (jiff::Timestamp::now(), Instant::now());
         // A mistake is reported before anything is built or written.
-        for file in spec.all.scenarios.paths() {
+        for file in spec.all.scenarios.paths(spec.all.kernels().arch.unwrap_or_default()) {
             Scenario::read(&file)?;
         }
         let draft = tempfile::tempdir()?;

@@ -15,11 +15,12 @@ pub(super) type Reduction = fn(&mut Scenario);
 
 /// The reductions that change this scenario, in their order.
 pub(super) fn reductions(scenario: &Scenario) -> Vec<Reduction> {
-    let all: [Reduction; 8] = [
+    let all: [Reduction; 9] = [
         without_unused_devices,
         without_kernel_args,
         without_nodes,
         without_hmat,
+        without_options,
         without_further_devices,
         with_fewest_cpus,
         with_one_cpu_at_boot,
@@ -92,6 +93,10 @@ fn without_nodes(scenario: &mut Scenario) {
         scenario.machine.nodes.clear();
         scenario.machine.hmat = false;
     }
+}
+
+fn without_options(scenario: &mut Scenario) {
+    scenario.machine.options.clear();
 }
 
 fn without_further_devices(scenario: &mut Scenario) {

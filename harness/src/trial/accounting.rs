@@ -7,7 +7,7 @@ use std::time::Instant;
 use hotplug_protocol::{Hello, Snapshot};
 use serde::{Deserialize, Serialize};
 
-use crate::arch::GUEST;
+use crate::arch::Arch;
 use crate::bytes::Bytes;
 use crate::device::{Account, DeviceId};
 use crate::guest_clock::HostTime;
@@ -95,8 +95,8 @@ struct Traffic {
 }
 
 impl Ledger {
-    pub(super) fn new(baseline: Snapshot, hello: &Hello, online: MemoryOnline) -> Self {
-        let block_bytes = hello.block_bytes.unwrap_or(GUEST.block.0);
+    pub(super) fn new(baseline: Snapshot, hello: &Hello, arch: &Arch, online: MemoryOnline) -> Self {
+        let block_bytes = hello.block_bytes.unwrap_or(arch.block.0);
         let state = State {
             blocks: BTreeMap::new(),
             of_boot: BTreeMap::new(),
@@ -111,8 +111,8 @@ impl Ledger {
     }
 
     /// A ledger that checks nothing, for a guest whose initial state is not known.
-    pub(super) fn closed(hello: &Hello) -> Self {
-        let ledger = Self::new(Snapshot::default(), hello, MemoryOnline::Offline);
+    pub(super) fn closed(hello: &Hello, arch: &Arch) -> Self {
+        let ledger = Self::new(Snapshot::default(), hello, arch, MemoryOnline::Offline);
         ledger.close();
         ledger
     }
@@ -351,7 +351,7 @@ mod tests {
 
     fn ledger(online: MemoryOnline) -> Ledger {
         let hello = Hello { version: 1, release: "6.1".into(), page_bytes: 4096, block_bytes: Some(BLOCK) };
-        Ledger::new(guest(0, 2), &hello, online)
+        Ledger::new(guest(0, 2), &hello, crate::arch::Architecture::X86.table(), online)
     }
 
     fn after(ledger: &Ledger, account: Account, change: &Change) -> Quiet {

@@ -135,8 +135,9 @@ impl<'a> EventWaiter<'a> {
                 }
                 (self.reached)(Phase::Online);
                 online = true;
-                // The CPU was plugged before the guest was ready, and the guest has it now.
-                present |= booted;
+                // The CPU was plugged before the guest was ready, and the guest has it now. Or the
+                // kernel itself brought it online, as the last step of its plug.
+                present |= booted || !self.arch.firmware_acknowledges;
             }
             if present && online {
                 return Ok(OperationOutcome::Done);

@@ -89,11 +89,8 @@ async fn in_slot(vm: &Vm, slot: u32, numbers: Vec<u32>) -> Option<u32> {
     None
 }
 
-/// The slot of a CPU. The agent identifies CPUs by number, QEMU by slot. The path of the CPU's ACPI
-/// device has the slot: `\_SB_.CPUS.C003` is slot 3 (QEMU, hw/acpi/cpu.c: `CPU_NAME_FMT`).
+/// The slot of a CPU. The agent identifies CPUs by number, QEMU by slot.
 pub(super) async fn slot_of(vm: &Vm, number: u32) -> Option<u32> {
-    let path = format!("/sys/devices/system/cpu/cpu{number}/firmware_node/path");
-    let name = vm.agent.read(path).await.ok()?;
-    let (_, slot) = name.trim_end().rsplit_once(".C")?;
-    u32::from_str_radix(slot, 16).ok()
+    let path = format!("/sys/devices/system/cpu/cpu{number}/{}", vm.arch.slot_file);
+    (vm.arch.slot)(&vm.agent.read(path).await.ok()?)
 }

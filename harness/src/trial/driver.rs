@@ -20,7 +20,6 @@ use super::rest::{self, Beginning};
 use super::standing::{StandingValues, Unrestored};
 use super::timing::{Trace, Watched};
 use super::vm::{Cut, Vm};
-use crate::arch::GUEST;
 use crate::event_log::{Event, Stage, Subscription};
 use crate::guest::{AgentError, LockdepStats};
 use crate::limits::limits;
@@ -155,7 +154,7 @@ impl TrialDriver<'_> {
             // This comes before the load, so that it does not apply to the load's processes.
             housekeeping_cpu::on(vm, cpu, limits().questions).await?;
         }
-        let ledger = Ledger::new(baseline, &hello, scenario.guest.memory_online);
+        let ledger = Ledger::new(baseline, &hello, vm.arch, scenario.guest.memory_online);
         let mut loads = scenario.guest.load.clone();
         loads.extend(setup.instruments.watched.iter().flat_map(Watched::loads));
         if !loads.is_empty() {
@@ -229,14 +228,15 @@ impl TrialDriver<'_> {
     /// Runs the lanes while the guest boots. The state that the guest would have without them is
     /// not known, so there is no accounting.
     async fn during_boot(self, heard: Subscription, state: &mut TrialState) -> Result<(), Cut> {
-        // The values of x86, in place of those that the agent would send.
+        // In place of the values that the agent would send.
+        let arch = self.vm.arch;
         let hello = Hello {
             version: 0,
             release: String::new(),
-            page_bytes: GUEST.page.0,
-            block_bytes: Some(GUEST.block.0),
+            page_bytes: arch.page.0,
+            block_bytes: Some(arch.block.0),
         };
-        let (ledger, cpus) = (Ledger::closed(&hello), Cpus::default());
+        let (ledger, cpus) = (Ledger::closed(&hello, arch), Cpus::default());
         self.vm.event_log.record(Event::Stage(Stage::Lanes));
         let boot = async {
             let hello = self.vm.boot(heard).await;

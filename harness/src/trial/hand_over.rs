@@ -11,7 +11,6 @@ use tokio::sync::Mutex;
 
 use super::context::TrialContext;
 use super::vm::{Cut, Vm};
-use crate::arch::GUEST;
 use crate::limits::limits;
 use crate::vmm::qmp::commands::{HumanMonitorCommand, QueryChardev};
 
@@ -112,7 +111,7 @@ impl HandOver {
         (self.receiver)(Handed::Shell);
         let mut attached = pin!(vm.serial.attach(terminal));
         let (ended, is_attached) = tokio::select! {
-            ended = vm.agent.ask(Request::Run(shell())) => {
+            ended = vm.agent.ask(Request::Run(shell(vm.arch.console))) => {
                 let ended = match ended {
                     // All that the shell prints goes to the console, unless it could not begin.
                     Ok(Answer::Ran(ran)) if ran.output.start.is_empty() => Ok(()),
@@ -161,10 +160,10 @@ impl HandOver {
 /// The shell, on the guest's console. Its first process leads a session without a terminal, so the
 /// console that it opens becomes its terminal, and Ctrl-C works (`tty_open_proc_set_tty()` in
 /// drivers/tty).
-fn shell() -> ProgramRun {
+fn shell(console: &str) -> ProgramRun {
     /// A day for each trial that is looked at.
     const LIMIT_MS: u64 = 24 * 3_600_000;
-    let (place, tty) = (format!("{}/{SHELL}", hotplug_protocol::PROGRAMS), GUEST.console);
+    let (place, tty) = (format!("{}/{SHELL}", hotplug_protocol::PROGRAMS), console);
     // A serial line does not tell its size.
     let size = terminal_size::terminal_size().map_or_else(String::new, |(width, height)| {
         format!("./{BUSYBOX} stty rows {} cols {} -F /dev/{tty}; ", height.0, width.0)

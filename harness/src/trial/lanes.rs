@@ -204,11 +204,19 @@ impl<'a> Lanes<'a> {
     /// Determines the slot of each CPU that comes online. It is read at that time, when no
     /// operation removes the CPU.
     async fn name_cpus(&self) -> Result<()> {
+        let arch = self.bench.vm.arch;
         let mut heard = self.bench.vm.event_log.listen();
         loop {
             let (cpu, errno) = heard
                 .until(|what| match what {
                     Event::Agent { event: AgentEvent::CpuOnline { cpu, errno }, .. } => Some((*cpu, *errno)),
+                    // The kernel of such a machine brings a plugged CPU online itself
+                    // (arch/powerpc/platforms/pseries/hotplug-cpu.c, `dlpar_online_cpu()`).
+                    Event::Agent { event: AgentEvent::Uevent { action, devpath }, .. }
+                        if !arch.firmware_acknowledges && action == "online" =>
+                    {
+                        Some((devpath.strip_prefix("/devices/system/cpu/cpu")?.parse().ok()?, 0))
+                    }
                     _ => None,
                 })
                 .await?;

@@ -10,6 +10,7 @@ use super::context::TrialPlan;
 use super::outcome::TrialRecord;
 use super::tracer::{lost_events, prepare, tell, trace};
 use crate::Result;
+use crate::arch::PhaseFunctions;
 use crate::event_log::{Event, OperationOutcome, Stamped};
 use crate::files::{write_json_compact, write_whole};
 use crate::guest::{Agent, AgentError, LOCK_STAT};
@@ -61,6 +62,8 @@ impl Watched {
 #[derive(Debug)]
 pub(super) struct Trace<'a> {
     watched: &'a Watched,
+    /// The functions that mark the phases of an operation, if they are known.
+    phases: Option<&'static PhaseFunctions>,
     /// The number of CPUs that may have a part of the trace.
     cpus: u32,
 }
@@ -81,8 +84,8 @@ pub(super) struct Traced {
 }
 
 impl<'a> Trace<'a> {
-    pub(super) fn new(watched: &'a Watched, cpus: u32) -> Self {
-        Self { watched, cpus }
+    pub(super) fn new(watched: &'a Watched, phases: Option<&'static PhaseFunctions>, cpus: u32) -> Self {
+        Self { watched, phases, cpus }
     }
 
     /// Starts the trace, or resets the lock statistics. There is no data before [`Trace::end`].
@@ -93,7 +96,7 @@ impl<'a> Trace<'a> {
                 let clear = Request::Write { path: LOCK_STAT.to_owned(), data: "0".to_owned() };
                 agent.ask(clear).await.map(drop)
             }
-            TimingSource::Calls(functions) => begin_trace(agent, functions, &mut traced).await,
+            TimingSource::Calls(functions) => begin_trace(agent, self.phases, functions, &mut traced).await,
         };
         match begun {
             Ok(()) => traced.is_begun = true,
@@ -161,7 +164,8 @@ impl<'a> Trace<'a> {
                 times.courses = record.operations.iter().filter_map(by_host).collect();
             }
             let heard = came_online(&fs_err::read_to_string(dir.join("events.jsonl"))?);
-            times.courses.extend(latency::courses(&times.calls, &heard));
+            let courses = self.phases.map(|phases| latency::courses(phases, &times.calls, &heard));
+            times.courses.extend(courses.unwrap_or_default());
             let ended = self.watched.victims.iter().zip(victims);
             times.victims = ended.map(|(victim, end)| victim_times(victim, end)).collect();
         }
@@ -170,7 +174,12 @@ impl<'a> Trace<'a> {
     }
 }
 
-async fn begin_trace(agent: &Agent, functions: &[String], traced: &mut Traced) -> Result<(), AgentError> {
+async fn begin_trace(
+    agent: &Agent,
+    phases: Option<&PhaseFunctions>,
+    functions: &[String],
+    traced: &mut Traced,
+) -> Result<(), AgentError> {
     prepare(agent).await?;
     // The same clock as that of the uevents and the victims' loops.
     tell(agent, "trace_clock", "mono").await?;
@@ -185,7 +194,7 @@ async fn begin_trace(agent: &Agent, functions: &[String], traced: &mut Traced) -
     };
     let mut any = false;
     let asked = |function: &str| functions.iter().any(|asked| asked == function);
-    let others = latency::traced().into_iter().filter(|function| !asked(function));
+    let others = phases.map(latency::traced).unwrap_or_default().into_iter().filter(|function| !asked(function));
     for function in functions.iter().map(String::as_str).chain(others) {
         // A part of a function that the compiler split off has a name of its own, such as
         // `try_remove_memory.part.0`.
@@ -294,7 +303,7 @@ mod tests {
         let odd = |clock, kib| {
             let watched = Watched { told: TimingSource::Locks, victims: Vec::new(), clock };
             let mut traced = Traced::default();
-            Trace::new(&watched, 1).see_swapped(kib, &mut traced);
+            Trace::new(&watched, None, 1).see_swapped(kib, &mut traced);
             traced.odd
         };
         assert_eq!(odd(Clock::Wall, Some(12)).unwrap(), "the host had swapped out 12 KiB of it");

@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 
 use super::TrialContext;
 use super::checkpoint::Checkpoint;
+use crate::arch::Arch;
 use crate::bytes::Bytes;
 use crate::event_log::{Ending, Event, EventLog, Stage};
 use crate::guest::{Agent, Kmsg, Serial};
@@ -32,6 +33,7 @@ const WORDS: usize = 1000;
 /// A guest. Dropping it ends its QEMU.
 #[derive(Debug)]
 pub(super) struct Vm {
+    pub(super) arch: &'static Arch,
     pub(super) qmp: Qmp,
     pub(super) agent: Agent,
     pub(super) kmsg: Kmsg,
@@ -192,6 +194,7 @@ impl Vm {
         })?;
         let gdb = Mutex::new(streams.gdb);
         Ok(Self {
+            arch: context.scenario.machine.kind.arch(),
             qmp,
             agent,
             kmsg,
@@ -290,7 +293,9 @@ impl Vm {
     /// Attaches to the gdbstub, which is possible once. This stops the running guest.
     pub(super) async fn gdb(&self) -> Result<Gdb, GdbError> {
         let stream = self.gdb.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Gdb::attach(stream.ok_or_else(|| GdbError::Gone("QEMU was started without one".into()))?).await
+        let stream = stream.ok_or_else(|| GdbError::Gone("QEMU was started without one".into()))?;
+        let unknown = || GdbError::Odd(format!("the registers of {} are not known", self.arch.name));
+        Gdb::attach(stream, self.arch.registers.ok_or_else(unknown)?).await
     }
 
     /// Reseeds the guest's random numbers, so that they differ from those of every other guest of

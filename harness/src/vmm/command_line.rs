@@ -76,10 +76,10 @@ fn kernel_arguments(
     more_cpus: u32,
 ) -> String {
     let arch = machine.kind.arch();
+    let own = if arch.kernel_args.is_empty() { String::new() } else { format!(" {}", arch.kernel_args) };
     let mut all = format!(
-        "console={} panic=-1 {} pty.legacy_count=0 log_buf_len=16M sysctl.kernel.hung_task_timeout_secs=30 printk.devkmsg=on no_hash_pointers memhp_default_state={}",
+        "console={} panic=-1{own} pty.legacy_count=0 log_buf_len=16M sysctl.kernel.hung_task_timeout_secs=30 printk.devkmsg=on no_hash_pointers memhp_default_state={}",
         arch.console,
-        arch.kernel_args,
         guest.memory_online.kernel_word()
     );
     if let Some((option, loops)) = arch.delay_loop.zip(loops_per_jiffy) {
@@ -88,8 +88,8 @@ fn kernel_arguments(
     if let Some([agent, kmsg]) = lines {
         all.extend([" ", AGENT_LINE, "=", agent.tty, " ", KMSG_LINE, "=", kmsg.tty]);
     }
-    if more_cpus > 0 {
-        all.extend([" possible_cpus=", &machine.max_cpus.to_string()]);
+    if let Some(option) = arch.possible_cpus.filter(|_| more_cpus > 0) {
+        all.extend([" ", option, "=", &machine.max_cpus.to_string()]);
     }
     if !machine.kernel_args.is_empty() {
         all.push(' ');
@@ -104,7 +104,8 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     let machine = &scenario.machine;
     // In 7.3, virtio-console sends nothing after a suspend (docs/findings/virtio-console-suspend.md).
     // For other guests virtio-serial is faster under emulation.
-    let lines = scenario.suspends().then_some(machine.kind.arch().lines);
+    let arch = machine.kind.arch();
+    let lines = arch.lines.filter(|_| scenario.suspends());
     let mut line: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| line.extend([option.to_owned(), value]);
 
@@ -120,7 +121,8 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     let backend = if memory_in_file.is_some() && one_node { ",memory-backend=ram" } else { "" };
     let options: BTreeSet<&str> =
         scenario.devices.values().filter_map(|device| device.machine_option()).collect();
-    let options: String = options.into_iter().flat_map(|option| [",", option]).collect();
+    let options = options.into_iter().chain(machine.options.iter().map(String::as_str));
+    let options: String = options.flat_map(|option| [",", option]).collect();
     let hmat = if machine.hmat { ",hmat=on" } else { "" };
     add("-machine", format!("{}{vmport}{options}{hmat}{backend}", machine.kind.name()));
     if poses {
@@ -128,8 +130,8 @@ pub fn command_line(scenario: &Scenario, boot: LaunchOptions) -> Vec<String> {
     }
     let (accelerator, cpu) = match (boot.accelerator, boot.clock) {
         (Accelerator::Kvm, _) => (KVM, "host"),
-        (Accelerator::Tcg, Clock::Wall) => ("tcg,thread=multi", "max"),
-        (Accelerator::Tcg, Clock::Exact) => ("tcg,thread=single", "max"),
+        (Accelerator::Tcg, Clock::Wall) => ("tcg,thread=multi", arch.cpu_model),
+        (Accelerator::Tcg, Clock::Exact) => ("tcg,thread=single", arch.cpu_model),
     };
     let cpu = machine.cpu_model.as_deref().unwrap_or(cpu);
     let hidden = if poses && !cpu.contains("hypervisor") { ",-hypervisor" } else { "" };
@@ -279,6 +281,9 @@ fn place(machine: &Machine, max_cpus: u32, slot: u32) -> String {
     let (thread, core) = (slot % threads, slot / threads % cores);
     let (die, socket) = (slot / threads / cores % dies, slot / threads / cores / dies);
     let die = if dies == 1 { String::new() } else { format!(",die-id={die}") };
+    if !machine.kind.arch().places_have_sockets {
+        return format!("core-id={core}");
+    }
     format!("socket-id={socket}{die},core-id={core},thread-id={thread}")
 }
 

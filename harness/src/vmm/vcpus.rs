@@ -26,7 +26,7 @@ pub fn most_rounds(scenario: &Scenario, accelerator: Accelerator) -> u32 {
 /// The CPUs that QEMU's machine has beyond `max_cpus`, which no trial plugs.
 pub(super) fn more_cpus(scenario: &Scenario, accelerator: Accelerator) -> u32 {
     let machine = &scenario.machine;
-    let is_plain = machine.topology == Topology::default();
+    let is_plain = machine.topology == Topology::default() && machine.kind.arch().possible_cpus.is_some();
     if accelerator != Accelerator::Tcg || !is_plain || scenario.ends_its_guest().is_some() {
         return 0;
     }

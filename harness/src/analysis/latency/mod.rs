@@ -100,7 +100,7 @@ impl Analysis for LatencyAnalysis {
             return not(format!("{why} (--latency-despite-reports)"));
         }
         // A run may be continued on another machine. Its result names the machine where it began.
-        let here = &HostEnv::detect().await?.host;
+        let here = &HostEnv::detect(prepared.kernels.before.arch).await?.host;
         let began = &prepared.run.host;
         if (&began.cpu, began.cores, &began.kernel) != (&here.cpu, here.cores, &here.kernel) {
             return not(format!("the run began on another machine, {}", began.machine()));

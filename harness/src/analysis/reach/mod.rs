@@ -13,7 +13,6 @@ use std::sync::Arc;
 use hotplug_side::{Side, Sides};
 
 use super::{Analysis, Kernels, Prepared};
-use crate::arch::GUEST;
 use crate::compare::Judgement;
 use crate::conclusion::Conclusions;
 use crate::environment::{self, Env};
@@ -194,6 +193,7 @@ async fn registering(
     let (Wanted::Build { source, .. }, Some(vmlinux)) = (&request.after, kernel.vmlinux.clone()) else {
         return Err(Error::user("the kernel was given without a source"));
     };
+    let arch = kernel.arch.table();
     let copy = SourceCopy::of(source, env.cache, env.cancel).await?;
     let folder = copy.path();
     kernel::blocking(move || {
@@ -201,7 +201,7 @@ async fn registering(
         let file = object::File::parse(&*bytes).map_err(Error::infrastructure)?;
         let names = hotplug_vmlinux::sources(&file).map_err(Error::infrastructure)?;
         let built: BTreeSet<String> = names.iter().filter_map(|name| reach::in_source(name)).collect();
-        Ok(reach::absent(&folder, GUEST.kernel, &built))
+        Ok(reach::absent(&folder, arch.kernel, &built))
     })
     .await
 }

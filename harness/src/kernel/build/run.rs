@@ -33,7 +33,7 @@ impl Run<'_> {
         let Context { config, .. } = self.context;
         let dot_config = objects.join(".config");
         self.context.tell(self.plan.which, BuildEvent::Configuring);
-        config.base().check(self.make.source)?;
+        config.base().check(self.make.source, config.arch())?;
         // While the configuration is incomplete, the recorded hash is empty.
         objects::configured(objects, "")?;
         match config.base() {

@@ -1,14 +1,16 @@
 //! Checks of the machine and its devices: each device exists and fits the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use toml::Spanned;
 
 use super::{Devices, Groups};
 use crate::bytes::Bytes;
+use crate::arch::Ability;
 use crate::device::{Cpu, Device, DeviceId, Rules};
 use crate::fault::Fault;
-use crate::scenario::Machine;
+use crate::scenario::{Machine, Topology};
 use crate::scenario::file::File;
 use crate::text::harmless;
 
@@ -21,6 +23,16 @@ pub(super) fn machine(table: &Spanned<Machine>) -> Result<(), Fault> {
     if machine.topology.cores(machine.max_cpus).is_none() {
         let what = format!("sockets, dies, cores and threads do not make max_cpus = {}", machine.max_cpus);
         return wrong(what, "leave cores out, or make their product max_cpus");
+    }
+    able(machine, table.span(), Ability::Hmat, machine.hmat)?;
+    let Topology { dies, threads, .. } = machine.topology;
+    able(machine, table.span(), Ability::Threads, dies > 1 || threads > 1)?;
+    for option in &machine.options {
+        let is_one = option.split_once('=').is_some_and(|(name, _)| !name.is_empty());
+        if !is_one || option.contains(|c: char| c == ',' || c.is_whitespace() || c.is_control()) {
+            let what = format!("`{}` is no option of a machine", harmless(option, 80));
+            return wrong(what, "options = [\"resize-hpt=enabled\"], as `-machine` takes them");
+        }
     }
     for device in &machine.devices {
         let begins_with_a_name = device.starts_with(|c: char| c.is_ascii_alphanumeric());
@@ -53,11 +65,21 @@ pub(super) fn machine(table: &Spanned<Machine>) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Checks that the machine has an ability, if it is used.
+pub(super) fn able(machine: &Machine, span: Range<usize>, ability: Ability, is_used: bool) -> Result<(), Fault> {
+    let arch = machine.kind.arch();
+    if is_used && arch.lacks.contains(&ability) {
+        let what = format!("a guest of {} has no {}", arch.name, ability.name());
+        return Err(Fault::new(span, what, format!("kind = \"q35\", or leave out the {}", ability.name())));
+    }
+    Ok(())
+}
+
 pub(super) fn devices(file: &File) -> Result<(Groups, Devices), Fault> {
     let machine = file.machine.get_ref();
     let rules = Rules {
         nodes: u32::try_from(machine.nodes.len()).unwrap_or(u32::MAX).max(1),
-        section: machine.kind.arch().section,
+        unit: machine.kind.arch().unit,
     };
     let mut groups = Groups::new();
     let mut devices = BTreeMap::new();
@@ -86,11 +108,15 @@ pub(super) fn devices(file: &File) -> Result<(Groups, Devices), Fault> {
         let dimm = group.check(&rules)?;
         add(&group.name, group.count, &mut |_| Device::Dimm(dimm.clone()))?;
     }
-    for group in file.nvdimm.iter().map(Spanned::get_ref) {
+    for table in &file.nvdimm {
+        able(machine, table.span(), Ability::Nvdimm, true)?;
+        let group = table.get_ref();
         let nvdimm = group.check(&rules)?;
         add(&group.name, group.count, &mut |_| Device::Nvdimm(nvdimm))?;
     }
-    for group in file.virtio_mem.iter().map(Spanned::get_ref) {
+    for table in &file.virtio_mem {
+        able(machine, table.span(), Ability::VirtioMem, true)?;
+        let group = table.get_ref();
         let device = group.check(&rules)?;
         add(&group.name, group.count, &mut |_| Device::VirtioMem(device))?;
     }

@@ -10,7 +10,7 @@ pub(crate) use packet::little;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::arch::GUEST;
+use crate::arch::GdbRegisters;
 use crate::limits::limits;
 
 /// The most memory that QEMU returns for one request, in bytes: half of `MAX_PACKET_LENGTH` of its
@@ -65,6 +65,7 @@ pub struct Registers {
 #[derive(Debug)]
 pub struct Gdb {
     stream: UnixStream,
+    numbers: &'static GdbRegisters,
     inbox: Vec<u8>,
     runs: bool,
     /// The addresses of the breakpoints.
@@ -80,10 +81,12 @@ pub struct Gdb {
 const BOOT: Vcpu = Vcpu(1);
 
 impl Gdb {
-    /// Takes over a connected socket and stops the running machine.
-    pub async fn attach(stream: UnixStream) -> Result<Self> {
+    /// Takes over a connected socket and stops the running machine, whose registers have these
+    /// numbers.
+    pub async fn attach(stream: UnixStream, numbers: &'static GdbRegisters) -> Result<Self> {
         let mut gdb = Self {
             stream,
+            numbers,
             inbox: Vec::new(),
             runs: true,
             breaks: Vec::new(),
@@ -207,7 +210,7 @@ impl Gdb {
     pub async fn trapped(&mut self, vcpus: &[Vcpu]) -> Result<Option<Vcpu>> {
         for vcpu in vcpus {
             self.select(*vcpu).await?;
-            let at = self.register(GUEST.registers.program_counter).await?;
+            let at = self.register(self.numbers.program_counter).await?;
             if self.breaks.contains(&at) {
                 return Ok(Some(*vcpu));
             }
@@ -228,7 +231,7 @@ impl Gdb {
     /// The registers of a vCPU.
     pub async fn registers(&mut self, vcpu: Vcpu) -> Result<Registers> {
         self.select(vcpu).await?;
-        let numbers = GUEST.registers;
+        let numbers = self.numbers;
         Ok(Registers {
             program_counter: self.register(numbers.program_counter).await?,
             stack_pointer: self.register(numbers.stack_pointer).await?,
@@ -258,7 +261,7 @@ impl Gdb {
     pub async fn go_on_at(&mut self, vcpu: Vcpu, address: u64) -> Result<()> {
         self.select(vcpu).await?;
         // The value is in the byte order of memory, the lowest byte first.
-        let number = GUEST.registers.program_counter;
+        let number = self.numbers.program_counter;
         self.order(&format!("P{number:x}={:016x}", address.swap_bytes())).await
     }
 
@@ -347,7 +350,7 @@ mod tests {
             let mut heard = [0; 256];
             while theirs.read(&mut heard).await.is_ok_and(|length| length > 0) {}
         });
-        Gdb::attach(ours).await.unwrap()
+        Gdb::attach(ours, crate::arch::Architecture::X86.table().registers.unwrap()).await.unwrap()
     }
 
     #[tokio::test]
