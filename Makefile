@@ -23,11 +23,11 @@ ARGS     ?=
 
 HOTPLUG = target/release/hotplug
 
-.PHONY: compare check test nightly kernels bench fixtures reference fuzz setup build linker cross tools nextest xmllint slurm
+.PHONY: compare check test nightly kernels bench fixtures reference fuzz setup build linker power tools nextest xmllint slurm
 
 # The binary's exit status is the verdict. This target fails only if the comparison itself failed.
 # The first verdict should come in minutes, so the kernels are narrow.
-compare: setup
+compare: $(if $(ARCH),power) setup
 	@status=0; \
 	$(HOTPLUG) compare $(if $(WIDE),--wide,$(if $(findstring --continue,$(ARGS)),,--narrow)) $(if $(ARCH),--arch '$(ARCH)') $(if $(SOURCE),--source '$(SOURCE)') $(if $(SCENARIO),--scenario '$(SCENARIO)') $(ARGS) $(if $(PATCH),'$(PATCH)') || status=$$?; \
 	case $$status in 0|1|3) exit 0 ;; *) exit $$status ;; esac
@@ -42,10 +42,11 @@ check: nextest xmllint build
 	cargo fmt --all --check
 	$(NEXTEST) --profile check $(ONLY)
 
-test: setup tools nextest kernels
+test nightly: ARCH = ppc64le
+test: power setup tools nextest kernels
 	$(NEXTEST) $(ONLY)
 
-nightly: setup tools slurm nextest kernels
+nightly: power setup tools slurm nextest kernels
 	PATH="$(TOOLS)/bin:$$PATH" .ci/nightly
 
 # Builds the kernels that most tests boot, one after the other, so that each build has both cores. A
@@ -53,6 +54,7 @@ nightly: setup tools slurm nextest kernels
 kernels: setup
 	$(HOTPLUG) kernel build guest-images/patches/seed
 	$(HOTPLUG) kernel build --config guest-images/configs/provoke.config guest-images/patches/provoke
+	$(HOTPLUG) kernel build --arch ppc64le guest-images/patches/seed
 
 bench: setup
 	cargo bench --locked --bench figures -- $(ONLY)
@@ -94,12 +96,12 @@ fuzz: linker
 # The packages are installed while Rust compiles. They are those of the doctor's list that the
 # release itself has. The doctor then installs QEMU from backports, and whatever failed here.
 PACKAGES = $(shell cat harness/src/host/packages)
-setup: linker cross
+setup: linker
 	@mkdir -p target; \
 	if ! dpkg -s $(PACKAGES) >/dev/null 2>&1 && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then \
 	  { $(call install,,$(PACKAGES)) } >target/packages.log 2>&1 </dev/null & \
 	fi; \
-	echo '$(BUILD)'; $(BUILD) && { wait; $(HOTPLUG) doctor --install $(if $(ARCH),--arch '$(ARCH)'); }
+	echo '$(BUILD)'; $(BUILD) && { wait; $(HOTPLUG) doctor --install && $(if $(ARCH),$(HOTPLUG) doctor --install --arch '$(ARCH)',:); }
 
 # Each target builds once, in the form that its next command needs. Tests enable further features of
 # dependencies, and cargo gives them to all crates that use these dependencies. So after a plain
@@ -124,14 +126,14 @@ linker:
 	@command -v cargo >/dev/null || { echo "make: no cargo: install a Rust toolchain first, see README.md" >&2; exit 2; }
 	@command -v cc >/dev/null || { $(call install,no C compiler: install gcc and the C library's headers,gcc libc6-dev) }
 
-# Installs what the agent of another architecture is built with. The doctor installs the rest.
-cross:
-ifeq ($(ARCH),ppc64le)
+# Installs what POWER needs before Rust is compiled: a compiler and a C library for the agent, and
+# Rust's own library for it.
+power: linker
 	@command -v powerpc64le-linux-gnu-gcc >/dev/null && [ -e /usr/powerpc64le-linux-gnu/lib/libc.a ] || { \
 	  $(call install,no compiler and C library for POWER: install them,gcc-powerpc64le-linux-gnu libc6-dev-ppc64el-cross) }
-	@rustup target add powerpc64le-unknown-linux-gnu || \
-	  echo "make: no rustup: install the Rust target powerpc64le-unknown-linux-gnu, see docs/power.md" >&2
-endif
+	@[ -d "$$(rustc --print sysroot)/lib/rustlib/powerpc64le-unknown-linux-gnu" ] || \
+	  rustup target add powerpc64le-unknown-linux-gnu || \
+	  echo "make: rustup cannot add powerpc64le-unknown-linux-gnu: see docs/power.md" >&2
 
 # Installs what only the tests need: a browser for the page, a validator for XML schemas, and Python
 # for the linters of documents.

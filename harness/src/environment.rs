@@ -332,6 +332,9 @@ pub(crate) async fn start(
     if cold {
         return Ok(TrialStart::Cold { why: "--cold".into() });
     }
+    if let Some(why) = context.qemu.cannot_restore(context.scenario.machine.kind.arch().id) {
+        return Ok(TrialStart::Cold { why });
+    }
     env.note("start", &format!("checkpoints of {}", context.scenario.name));
     // Boxed: two concurrent boots are a large future, and every command would carry it.
     let checkpoints = Box::pin(checkpoint::prepare(context, env.cache, Boot::FIRST, evidence, env.cancel));

@@ -235,6 +235,9 @@ mod tests {
         let types = (0..usize::from(AGENT[56])).map(|header| AGENT[headers + 56 * header]);
         // PT_INTERP (3) names a dynamic linker, and the guest has none.
         assert!(types.into_iter().all(|kind| kind != 3));
-        assert!(initramfs(Architecture::X86).unwrap().len() < 1 << 20, "more than 1 MiB to unpack at each boot");
+        assert!(
+            initramfs(Architecture::X86).unwrap().len() < 1 << 20,
+            "more than 1 MiB to unpack at each boot"
+        );
     }
 }

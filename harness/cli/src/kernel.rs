@@ -9,8 +9,8 @@ use hotplug_side::Side;
 use tokio_util::sync::CancellationToken;
 
 use hotplug::Result;
-use hotplug::host::fetch;
 use hotplug::arch::Architecture;
+use hotplug::host::fetch;
 use hotplug::kernel::{
     Cache, Kernel, KernelPair, Listing, PairSpec, Prune, Pruned, Wish, build_pair, list, prune, understood,
 };
@@ -58,7 +58,7 @@ pub struct PairArgs {
     /// bzImage to use as the after kernel
     #[arg(long, value_name = "FILE", conflicts_with = "patches")]
     pub after_image: Option<PathBuf>,
-    /// Architecture of the kernels and guests [default: that of the scenarios, or else x86_64]
+    /// Architecture of the kernels and guests [default: that of the scenarios]
     #[arg(long, value_name = "x86_64|ppc64le")]
     pub arch: Option<Architecture>,
     /// Distribution's package with the before kernel, or a folder with vmlinuz, config and

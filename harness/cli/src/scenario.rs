@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use hotplug::program_files;
 use hotplug::arch::Architecture;
+use hotplug::program_files;
 use hotplug::scenario::{Scenario, built_in_for, portfolio};
 use hotplug::{Error, Result};
 

@@ -10,6 +10,7 @@ mod latency;
 mod locks;
 mod overlap;
 mod packages;
+mod power;
 mod programs;
 mod prove;
 mod race;

@@ -44,7 +44,8 @@ pub async fn read<E: From<MalformedDump>>(
     mut memory: impl AsyncFnMut(u64, u64) -> Result<Vec<u8>, E>,
 ) -> Result<LockOrder, E> {
     let mut at = async |address: u64, bytes: u64| {
-        let place = layout.physical(address)
+        let place = layout
+            .physical(address)
             .ok_or_else(|| E::from(MalformedDump(format!("{address:#x} is not in the kernel's image"))))?;
         let read = memory(place, bytes).await?;
         if read.len() as u64 != bytes {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::layout::{Array, ClassMembers, EdgeMembers, Symbol, TraceMembers};
+use crate::layout::{Array, ClassMembers, EdgeMembers, Maps, Symbol, TraceMembers};
 
 const BASE: u64 = 0xffff_ffff_8100_0000;
 
@@ -17,6 +17,7 @@ fn layout() -> Layout {
         bytes,
     };
     Layout {
+        maps: Maps::X86,
         byte_order: object::Endianness::Little,
         classes: array(0x1000, 48 * 16, 48),
         entries: array(0x2000, 40 * 32, 40),

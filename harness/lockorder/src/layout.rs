@@ -9,7 +9,7 @@ use object::{Endianness, Object, ObjectSegment, ObjectSymbol, SymbolKind};
 
 /// Where a kernel maps physical memory, as virtual addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Maps {
+pub(super) struct Maps {
     /// Where the kernel's image is mapped. Guests boot without KASLR, so physical memory begins
     /// there.
     image: u64,
@@ -20,7 +20,7 @@ struct Maps {
 impl Maps {
     /// Those of x86-64 (`Documentation/arch/x86/x86_64/mm.rst`): `__START_KERNEL_map`, and the
     /// direct map with four levels of page tables.
-    const X86: Self = Self { image: 0xffff_ffff_8000_0000, all: 0xffff_8880_0000_0000 };
+    pub(super) const X86: Self = Self { image: 0xffff_ffff_8000_0000, all: 0xffff_8880_0000_0000 };
 
     /// The one of POWER (`arch/powerpc/include/asm/page.h`): `PAGE_OFFSET`, which is also
     /// `KERNELBASE`.
@@ -148,7 +148,7 @@ pub struct Symbol {
 pub struct Layout {
     /// The byte order of the kernel.
     pub byte_order: Endianness,
-    maps: Maps,
+    pub(super) maps: Maps,
     /// `lock_classes`.
     pub classes: Array,
     /// `list_entries`: two for each dependency.

@@ -65,14 +65,14 @@ fn slot(physical_id: &str) -> Option<u32> {
 /// Returns `None` if it is not a kernel of this architecture.
 fn banner(file: &[u8]) -> Option<String> {
     // elf(5): a 64-bit file, little endian, for EM_PPC64 (21).
+    const BEFORE: &[u8] = b"Linux version ";
     let is_elf = file.get(..6)? == b"\x7fELF\x02\x01" && file.get(18..20)? == [21, 0];
     if !is_elf {
         return None;
     }
-    const BEFORE: &[u8] = b"Linux version ";
     // Format strings contain these words, too.
-    let versions = memchr::memmem::find_iter(file, BEFORE).map(|at| &file[at + BEFORE.len()..]);
-    let text = versions.filter(|rest| rest.first().is_some_and(u8::is_ascii_digit)).next();
+    let mut versions = memchr::memmem::find_iter(file, BEFORE).map(|at| &file[at + BEFORE.len()..]);
+    let text = versions.find(|rest| rest.first().is_some_and(u8::is_ascii_digit));
     let line = text.and_then(|text| text.split(|&byte| byte == b'\n' || byte == 0).next());
     Some(line.map(|line| String::from_utf8_lossy(line).into_owned()).unwrap_or_default())
 }

@@ -8,6 +8,7 @@ use maud::{Markup, html};
 use super::compare_inner;
 use crate::Result;
 use crate::analysis::{Analysis, Kernels, Prepared};
+use crate::arch::Architecture;
 use crate::compare::{Class, Control, Judgement, Weight};
 use crate::conclusion::{Case, CaseOutcome, Conclusion, Conclusions, unavailable_line};
 use crate::environment::Env;
@@ -15,6 +16,7 @@ use crate::events::Labelled;
 use crate::kernel::PairSpec;
 use crate::known_bugs::{Entry, SeriesPatches, Suite};
 use crate::release::Release;
+use crate::scenario::default_for;
 use crate::spec::{AnalysesSpec, ComparisonSpec, RunningSpec, ScenarioChoice, TrialsSpec};
 use crate::unavailable::Unavailable;
 
@@ -124,7 +126,10 @@ async fn control(prepared: &Prepared, env: &Env<'_>) -> Result<Control> {
             patches: entries.iter().flat_map(|entry| entry.patches(series)).collect(),
             ..before_of(&prepared.run.spec.kernels)
         },
-        scenarios: ScenarioChoice::one(first.scenarios().next()),
+        scenarios: ScenarioChoice::one(match before.arch {
+            Architecture::X86 => first.scenarios().next(),
+            arch @ Architecture::Power => Some(default_for(arch).into()),
+        }),
         trials: TrialsSpec { end: Some(TRIALS), ..TrialsSpec::default() },
         analyses: AnalysesSpec::none(),
         running: RunningSpec {

@@ -42,8 +42,9 @@ pub(super) fn with_architecture(spec: &ComparisonSpec) -> Result<ComparisonSpec>
             let wanted = *arch.get_or_insert(own);
             if own != wanted {
                 let what = format!("scenario {} is for guests of {own}, not of {wanted}", scenario.name);
-                return Err(Error::user(what)
-                    .help("hotplug scenario list shows the scenarios of each architecture"));
+                return Err(
+                    Error::user(what).help("hotplug scenario list shows the scenarios of each architecture")
+                );
             }
         }
     }

@@ -243,7 +243,12 @@ mod tests {
         let deb = &cargo["package"]["metadata"]["deb"];
         let early: Vec<&str> = include_str!("packages").lines().collect();
         assert_eq!(deb["recommends"].as_str().unwrap().split(", ").collect::<Vec<_>>(), early);
-        assert!(deb["depends"].as_str().unwrap().contains(&format!("{} (>= 1:9)", Architecture::X86.table().qemu_package)));
+        assert!(
+            deb["depends"]
+                .as_str()
+                .unwrap()
+                .contains(&format!("{} (>= 1:9)", Architecture::X86.table().qemu_package))
+        );
         for asset in deb["assets"].as_array().unwrap() {
             let source = asset[0].as_str().unwrap();
             let folder = source.strip_prefix("../../").map(|path| root.join(path));

@@ -201,9 +201,18 @@ mod tests {
         let configs = source.path().join("arch/x86/configs");
         fs_err::create_dir_all(&configs).unwrap();
         fs_err::write(configs.join("x86_64_defconfig"), "").unwrap();
-        Base::parse("x86_64_defconfig").unwrap().check(source.path(), crate::arch::Architecture::X86.table()).unwrap();
-        Base::parse("defconfig").unwrap().check(source.path(), crate::arch::Architecture::X86.table()).unwrap();
-        let error = Base::parse("my_defconfig").unwrap().check(source.path(), crate::arch::Architecture::X86.table()).unwrap_err();
+        Base::parse("x86_64_defconfig")
+            .unwrap()
+            .check(source.path(), crate::arch::Architecture::X86.table())
+            .unwrap();
+        Base::parse("defconfig")
+            .unwrap()
+            .check(source.path(), crate::arch::Architecture::X86.table())
+            .unwrap();
+        let error = Base::parse("my_defconfig")
+            .unwrap()
+            .check(source.path(), crate::arch::Architecture::X86.table())
+            .unwrap_err();
         insta::assert_snapshot!(error, @r"
         this source has no my_defconfig
           help: it has x86_64_defconfig, and defconfig, tinyconfig, allnoconfig, alldefconfig, allyesconfig

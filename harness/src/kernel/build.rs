@@ -175,6 +175,24 @@ pub async fn still_asks_for(
     Ok(())
 }
 
+/// Copies the files of a built kernel from its objects into the folder to install. Returns the hash of
+/// the image.
+async fn keep(arch: &'static Arch, from: PathBuf, to: PathBuf) -> Result<blake3::Hash> {
+    let files = BTreeSet::from([
+        (arch.image_path, arch.image),
+        ("vmlinux", "vmlinux"),
+        ("System.map", "System.map"),
+        (".config", "config"),
+    ]);
+    blocking(move || {
+        for (file, name) in files {
+            fs_err::copy(from.join(file), to.join(name))?;
+        }
+        Ok(blake3::hash(&fs_err::read(to.join(arch.image))?))
+    })
+    .await
+}
+
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -352,7 +370,7 @@ impl<'a> Context<'a> {
         let copying = || self.tell(plan.which, BuildEvent::CopyingObjects);
         let Objects { folder: objects, is_whole: incremental, compiled: before } =
             objects::ready(tree, &hash_parts([config.as_str()]).to_hex()[..16], copying, self.cancel).await?;
-        let arch: &Arch = self.config.arch();
+        let arch = self.config.arch();
         let variables = self.config.variables();
         let folder = tree.work("install")?;
         let log = folder.join("build.log");
@@ -419,20 +437,7 @@ impl<'a> Context<'a> {
         if !plan.touched.is_empty() {
             gcov::keep(&source, &objects, &plan.touched, &folder.join(gcov::FOLDER))?;
         }
-        let files = BTreeSet::from([
-            (arch.image_path, arch.image),
-            ("vmlinux", "vmlinux"),
-            ("System.map", "System.map"),
-            (".config", "config"),
-        ]);
-        let (from, to) = (objects.clone(), folder.clone());
-        let image_hash = blocking(move || {
-            for (file, name) in files {
-                fs_err::copy(from.join(file), to.join(name))?;
-            }
-            Ok(blake3::hash(&fs_err::read(to.join(arch.image))?))
-        })
-        .await?;
+        let image_hash = keep(arch, objects.clone(), folder.clone()).await?;
         let patches = plan.patches.iter();
         let record = Record {
             id: plan.id.clone(),

@@ -294,7 +294,8 @@ impl Config {
         if wrong.is_empty() {
             return Ok(Vec::new());
         }
-        let entries = kconfig::find(source, self.arch(), &wrong.iter().map(|(name, ..)| *name).collect::<Vec<_>>());
+        let entries =
+            kconfig::find(source, self.arch(), &wrong.iter().map(|(name, ..)| *name).collect::<Vec<_>>());
         let is_required =
             |name: &&str| REQUIRED.contains(name) || self.arch().required_options.contains(name);
         let (wrong, unknown): (Vec<_>, Vec<_>) =
@@ -366,7 +367,10 @@ mod tests {
     fn config(texts: &[&str]) -> Config {
         let fragment =
             |(index, text): (usize, &&str)| Fragment { name: format!("f{index}"), text: (*text).to_owned() };
-        Config { fragments: texts.iter().enumerate().map(fragment).collect(), ..Config::bare(Architecture::X86) }
+        Config {
+            fragments: texts.iter().enumerate().map(fragment).collect(),
+            ..Config::bare(Architecture::X86)
+        }
     }
 
     fn source(kconfig: &str) -> tempfile::TempDir {

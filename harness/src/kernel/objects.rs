@@ -321,7 +321,10 @@ fn is_linked_anew(path: &Path) -> bool {
     let top = path.components().count() == 1;
     top && (name == "vmlinux" || name == "vmlinux.o" || name.starts_with(".tmp_vmlinux"))
         || path.ends_with(Path::new("boot/compressed").join(&*name)) && name.starts_with("vmlinux")
-        || Architecture::ALL.iter().flat_map(|arch| arch.table().linked).any(|linked| path == Path::new(linked))
+        || Architecture::ALL
+            .iter()
+            .flat_map(|arch| arch.table().linked)
+            .any(|linked| path == Path::new(linked))
 }
 
 #[cfg(test)]

@@ -188,7 +188,7 @@ impl Package {
         };
         let (arch, release) = image::identify(image).map_err(|error| {
             let file = image.file_name().unwrap_or_default().to_string_lossy();
-            self.wrong(&format!("has no {} kernel: its {file} is none", Architecture::X86))
+            self.wrong(&format!("has no {} kernel: its {file} is none", Architecture::X86.table().kernel))
                 .detail(error.in_one_line())
         })?;
         let folders: Vec<PathBuf> = ["lib/modules", "usr/lib/modules", "modules"]

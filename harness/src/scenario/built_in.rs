@@ -78,6 +78,14 @@ pub fn portfolio(arch: Architecture) -> &'static [&'static str] {
 /// The name of the scenario of commands that run many comparisons.
 pub const DEFAULT: &str = "dimm-and-cpu";
 
+/// The same for guests of this architecture.
+pub fn default_for(arch: Architecture) -> &'static str {
+    match arch {
+        Architecture::X86 => DEFAULT,
+        Architecture::Power => "pseries-radix",
+    }
+}
+
 /// The name of the scenario of a sweep.
 pub const RACE: &str = "race";
 

@@ -373,6 +373,40 @@ steps = [{ plug = "dimm", in_flight = 2 }, { plug = "cpu0" }, { unplug = "cpu" }
     }
 
     #[test]
+    fn what_a_machine_of_power_lacks_is_refused_by_name() {
+        let power = |from: &str, to: &str| {
+            let text = GOOD.replace("[machine]", "[machine]\nkind = \"pseries\"").replace(from, to);
+            Scenario::parse("dir/test.toml", &text).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(power("", ""), Ok(()));
+        for (from, to, fault) in [
+            ("\"256M\"", "\"128M\"", "not a multiple of 256M, the unit of memory hotplug"),
+            ("slots = 2", "slots = 2\nhmat = true", "a guest of ppc64le has no HMAT"),
+            ("max_cpus = 2", "max_cpus = 2\ntopology = { threads = 2 }", "ppc64le has no dies, or threads"),
+            ("plug = \"cpu0\"", "write = \"/sys/power/state\", data = \"mem\"", "ppc64le has no suspend"),
+            (
+                "[[cpu]]",
+                "[[nvdimm]]\nname = \"pmem\"\nsize = \"256M\"\n[[cpu]]",
+                "a guest of ppc64le has no nvdimms",
+            ),
+            (
+                "[[cpu]]",
+                "[[virtio_mem]]\nname = \"mem\"\nsize = \"256M\"\n[[cpu]]",
+                "a guest of ppc64le has no virtio-mem",
+            ),
+            (
+                "[[lane]]",
+                "[sweep]\nfunctions = [\"offline_pages\"]\nagainst = [\"_cpu_up\"]\n[[lane]]",
+                "a guest of ppc64le has no holds and delays",
+            ),
+            ("slots = 2", "slots = 2\noptions = [\"a b\"]", "`a b` is no option of a machine"),
+        ] {
+            let error = power(from, to).unwrap_err();
+            assert!(error.contains(fault), "{to}: {error}");
+        }
+    }
+
+    #[test]
     fn every_fault_is_pointed_at() {
         insta::assert_snapshot!(fault("in_flight = 2", "inflight = 2"));
         insta::assert_snapshot!(fault("\"256M\"", "\"100M\""));

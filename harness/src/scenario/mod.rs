@@ -29,7 +29,7 @@ use std::sync::Arc;
 use hotplug_protocol::Load;
 use serde::{Deserialize, Serialize};
 
-pub use built_in::{BUILT_IN, DEFAULT, RACE, built_in, built_in_for, portfolio};
+pub use built_in::{BUILT_IN, DEFAULT, RACE, built_in, built_in_for, default_for, portfolio};
 pub use clock::Clock;
 pub use concurrency::{CriticalSection, OverlapSpec};
 pub use flatten::flatten;

@@ -52,6 +52,11 @@ impl Cpus {
         self.lock().numbers.get(&slot).copied()
     }
 
+    /// Whether this CPU's slot is known.
+    pub(super) fn has(&self, number: u32) -> bool {
+        self.lock().numbers.values().any(|known| *known == number)
+    }
+
     /// Whether the CPU in a slot is online.
     pub(super) fn is_online(&self, slot: u32) -> bool {
         let inner = self.lock();

@@ -211,11 +211,13 @@ impl<'a> Lanes<'a> {
                 .until(|what| match what {
                     Event::Agent { event: AgentEvent::CpuOnline { cpu, errno }, .. } => Some((*cpu, *errno)),
                     // The kernel of such a machine brings a plugged CPU online itself
-                    // (arch/powerpc/platforms/pseries/hotplug-cpu.c, `dlpar_online_cpu()`).
+                    // (arch/powerpc/platforms/pseries/hotplug-cpu.c, `dlpar_online_cpu()`). A CPU
+                    // whose slot is known was brought online by an operation.
                     Event::Agent { event: AgentEvent::Uevent { action, devpath }, .. }
                         if !arch.firmware_acknowledges && action == "online" =>
                     {
-                        Some((devpath.strip_prefix("/devices/system/cpu/cpu")?.parse().ok()?, 0))
+                        let cpu = devpath.strip_prefix("/devices/system/cpu/cpu")?.parse().ok()?;
+                        (!self.bench.cpus.has(cpu)).then_some((cpu, 0))
                     }
                     _ => None,
                 })

@@ -99,7 +99,10 @@ impl<'a> Collectors<'a> {
         let callbacks = instruments.callbacks.as_ref();
         Self {
             count: counted.map(|sources| Count::new(sources.of(plan.side))),
-            trace: instruments.watched.as_ref().map(|watched| Trace::new(watched, context.scenario.machine.kind.arch().phases, cpus)),
+            trace: instruments
+                .watched
+                .as_ref()
+                .map(|watched| Trace::new(watched, context.scenario.machine.kind.arch().phases, cpus)),
             callbacks: callbacks.map(|layouts| CallbackTrace::new(layouts.of(plan.side), cpus)),
         }
     }

@@ -194,7 +194,8 @@ async fn begin_trace(
     };
     let mut any = false;
     let asked = |function: &str| functions.iter().any(|asked| asked == function);
-    let others = phases.map(latency::traced).unwrap_or_default().into_iter().filter(|function| !asked(function));
+    let others =
+        phases.map(latency::traced).unwrap_or_default().into_iter().filter(|function| !asked(function));
     for function in functions.iter().map(String::as_str).chain(others) {
         // A part of a function that the compiler split off has a name of its own, such as
         // `try_remove_memory.part.0`.

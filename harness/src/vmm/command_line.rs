@@ -318,6 +318,14 @@ mod tests {
     }
 
     #[test]
+    fn the_command_line_of_a_power_guest() {
+        let file = Path::new("pseries-hash");
+        let (scenario, _) = Scenario::read(file).unwrap();
+        let cold = boot(Accelerator::Tcg, Platform::Qemu, LaunchMode::Cold);
+        insta::assert_snapshot!(command_line(&scenario, cold).join("\n"));
+    }
+
+    #[test]
     fn a_guest_that_suspends_has_its_channels_on_serial_lines() {
         let sleeps =
             "[[lane]]\nname = \"sleep\"\nsteps = [{ write = \"/sys/power/state\", data = \"mem\" }]\n";

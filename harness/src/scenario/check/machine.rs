@@ -6,12 +6,12 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::{Devices, Groups};
-use crate::bytes::Bytes;
 use crate::arch::Ability;
+use crate::bytes::Bytes;
 use crate::device::{Cpu, Device, DeviceId, Rules};
 use crate::fault::Fault;
-use crate::scenario::{Machine, Topology};
 use crate::scenario::file::File;
+use crate::scenario::{Machine, Topology};
 use crate::text::harmless;
 
 pub(super) fn machine(table: &Spanned<Machine>) -> Result<(), Fault> {
@@ -66,7 +66,12 @@ pub(super) fn machine(table: &Spanned<Machine>) -> Result<(), Fault> {
 }
 
 /// Checks that the machine has an ability, if it is used.
-pub(super) fn able(machine: &Machine, span: Range<usize>, ability: Ability, is_used: bool) -> Result<(), Fault> {
+pub(super) fn able(
+    machine: &Machine,
+    span: Range<usize>,
+    ability: Ability,
+    is_used: bool,
+) -> Result<(), Fault> {
     let arch = machine.kind.arch();
     if is_used && arch.lacks.contains(&ability) {
         let what = format!("a guest of {} has no {}", arch.name, ability.name());
