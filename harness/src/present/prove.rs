@@ -113,6 +113,9 @@ pub fn totals(result: &ProveResult, folder: &Path) -> String {
     if planted.1 > 0 {
         let _ = writeln!(out, "          {} of {} planted bugs", planted.0, planted.1);
     }
+    if t.tried() == 0 {
+        out.push_str("          no entry was tried, so this says nothing\n");
+    }
     let left_out = result.entries.iter().filter(|entry| entry.is_left_out()).count();
     if left_out > 0 {
         let _ = writeln!(out, "          {left_out} left out, and not counted");

@@ -280,10 +280,16 @@ impl Totals {
         all
     }
 
+    /// The number of entries that were tried.
+    pub fn tried(&self) -> u32 {
+        self.real.1 + self.planted.1 + self.clean.1
+    }
+
     /// 0 if everything was as expected, 1 if a bug was missed or there was a false report, 4 if an
-    /// entry could not be tried.
+    /// entry could not be tried, or none was.
     pub fn exit_status(&self) -> u8 {
         match self {
+            _ if self.tried() == 0 => 4,
             Self { failed: 1.., .. } => 4,
             Self { missed: 1.., .. } | Self { false_reports: 1.., .. } => 1,
             _ => 0,
