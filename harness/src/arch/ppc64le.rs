@@ -46,7 +46,8 @@ pub(super) static ARCH: Arch = Arch {
     // the guest (arch/powerpc/platforms/pseries/hotplug-memory.c, `pseries_memory_block_size`).
     unit: Bytes(256 * Bytes::MIB),
     block: Bytes(256 * Bytes::MIB),
-    page: Bytes(64 * Bytes::KIB),
+    // CONFIG_PPC_4K_PAGES, which tinyconfig chooses.
+    page: Bytes(4 * Bytes::KIB),
     // The guest only tells that it gives up an unplug (DEVICE_UNPLUG_GUEST_ERROR).
     firmware_acknowledges: false,
     phases: None,

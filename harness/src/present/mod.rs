@@ -41,6 +41,11 @@ fn host_line(host: &HostRecord) -> String {
     format!("host      QEMU {}, {}, {} cores", host.qemu, host.accelerator_reason, host.cores)
 }
 
+/// The architecture of a kernel after its release, unless it is the default one.
+fn of_arch(kernel: &KernelNote) -> String {
+    if kernel.arch.is_default() { String::new() } else { format!(", {}", kernel.arch) }
+}
+
 /// What is to be known of the kernels' configuration, a line each.
 fn about_kernels(kernels: &Sides<KernelNote>) -> impl Iterator<Item = String> {
     [left_out(kernels), basis(kernels), lacks(kernels)].into_iter().flatten()

@@ -8,8 +8,8 @@ use hotplug_kreport::plain_name;
 use hotplug_side::Sides;
 
 use super::{
-    about_kernels, armed, duration, emulator_faults, guests, host_line, mail, not_at_rest, silence_of_guests,
-    vmcores,
+    about_kernels, armed, duration, emulator_faults, guests, host_line, mail, not_at_rest, of_arch,
+    silence_of_guests, vmcores,
 };
 use crate::compare::{Class, Finding, TriedForecasts, Verdict, lacking};
 use crate::conclusion::{Conclusion, labelled};
@@ -62,8 +62,9 @@ pub fn screen(result: &RunResult, folder: &Path) -> String {
         _ => "",
     };
     line(format!(
-        "kernels   {}{width}: before {}, after {}",
+        "kernels   {}{}{width}: before {}, after {}",
         run.kernels.before.release,
+        of_arch(&run.kernels.before),
         kernel(&run.kernels.before),
         kernel(&run.kernels.after)
     ));

@@ -148,7 +148,8 @@ impl Kernel {
 
     fn qemu(&self, append: &str, folder: &Path) -> Command {
         let initrd = folder.join("initramfs");
-        std::fs::write(&initrd, hotplug::image::initramfs(hotplug::arch::Architecture::X86).unwrap()).unwrap();
+        std::fs::write(&initrd, hotplug::image::initramfs(hotplug::arch::Architecture::X86).unwrap())
+            .unwrap();
         let qemu = std::env::var_os("HOTPLUG_QEMU").unwrap_or_else(|| "qemu-system-x86_64".into());
         let mut command = Command::new(qemu);
         command.args(["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "256M"]);

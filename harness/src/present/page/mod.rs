@@ -19,7 +19,7 @@ use hotplug_side::Sides;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
-use super::{duration, host_line, mail, silence_of_guests, vmcores};
+use super::{duration, host_line, mail, of_arch, silence_of_guests, vmcores};
 use crate::compare::{Verdict, lacking};
 use crate::record::{RunResult, Settled};
 use crate::trial::TrialRecord;
@@ -75,7 +75,7 @@ pub fn page(result: &RunResult, parts: &Parts) -> String {
                 a.skip href="#findings" { "to the findings" }
                 header {
                     h1 { span class={ "verdict " (class) } { (word) } " " (result.reason) }
-                    p { (subject(result)) " on Linux " (run.kernels.before.release) " (" (run.kernels.before.source) ")" }
+                    p { (subject(result)) " on Linux " (run.kernels.before.release) " (" (run.kernels.before.source) (of_arch(&run.kernels.before)) ")" }
                     @for text in super::about_kernels(&run.kernels) { p.soft { (text) } }
                     @if let Some(settled) = &result.settled { (without_trials(settled)) } @else { (arithmetic(result, &parts.about)) }
                     @if let Some(told) = &result.no_boot {
