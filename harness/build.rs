@@ -82,10 +82,16 @@ fn has_target(name: &str) -> Result<bool, String> {
     Ok(targets.join(name).join("lib").is_dir())
 }
 
+/// Whether a linker is there. If it is not, the build script runs again once programs were installed.
+/// It does not follow `PATH`, which differs among the callers of cargo: each change would compile the
+/// harness again.
 fn is_on_the_path(program: &str) -> bool {
-    println!("cargo::rerun-if-env-changed=PATH");
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    let is_there = env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    if !is_there {
+        println!("cargo::rerun-if-changed=/usr/bin");
+    }
+    is_there
 }
 
 fn build(root: &Path, target: &Target, linker: Option<&str>) -> Result<PathBuf, String> {
