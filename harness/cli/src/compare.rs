@@ -100,7 +100,7 @@ pub struct CompareArgs {
         long = "continue",
         value_name = "RESULT",
         conflicts_with_all = [
-            "patches", "source", "before", "after", "before_image", "after_image", "before_package",
+            "patches", "arch", "source", "before", "after", "before_image", "after_image", "before_package",
             "after_package", "config", "defconfig", "make", "no_default_config",
             "wide", "narrow", "jobs", "scenario", "vmcore", "full_debug_info", "time", "until_report", "until_seen", "until_decided", "cold", "rounds", "seed", "accel"
         ]

@@ -24,6 +24,7 @@ const OPTIONS: [(&str, &[&str]); 4] = [
             "source",
             "before",
             "after",
+            "arch",
             "before-image",
             "after-image",
             "before-package",

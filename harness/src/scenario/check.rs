@@ -383,7 +383,11 @@ steps = [{ plug = "dimm", in_flight = 2 }, { plug = "cpu0" }, { unplug = "cpu" }
             ("\"256M\"", "\"128M\"", "not a multiple of 256M, the unit of memory hotplug"),
             ("slots = 2", "slots = 2\nhmat = true", "a guest of ppc64le has no HMAT"),
             ("max_cpus = 2", "max_cpus = 2\ntopology = { threads = 2 }", "ppc64le has no dies, or threads"),
-            ("plug = \"cpu0\"", "write = \"/sys/power/state\", data = \"mem\"", "ppc64le has no suspend"),
+            (
+                "{ unplug = \"dimm\" }]",
+                "{ unplug = \"dimm\" }, { write = \"/sys/power/state\", data = \"mem\" }]",
+                "ppc64le has no suspend",
+            ),
             (
                 "[[cpu]]",
                 "[[nvdimm]]\nname = \"pmem\"\nsize = \"256M\"\n[[cpu]]",
