@@ -31,25 +31,26 @@ impl Chosen {
     }
 }
 
-/// The same specification, with the architecture of its scenarios as that of its kernels. Fails with
-/// a user error if they contradict each other.
+/// The same specification, with an architecture: its own, or that of the first scenario that it names.
 pub(super) fn with_architecture(spec: &ComparisonSpec) -> Result<ComparisonSpec> {
-    let mut arch = spec.kernels.arch;
-    if let ScenarioChoice::Named(paths) = &spec.scenarios {
-        for path in paths {
-            let (scenario, _) = Scenario::read(path)?;
-            let own = scenario.machine.kind.arch().id;
-            let wanted = *arch.get_or_insert(own);
-            if own != wanted {
-                let what = format!("scenario {} is for guests of {own}, not of {wanted}", scenario.name);
-                return Err(
-                    Error::user(what).help("hotplug scenario list shows the scenarios of each architecture")
-                );
-            }
+    let arch = match (spec.kernels.arch, &spec.scenarios) {
+        (None, ScenarioChoice::Named(paths)) if !paths.is_empty() => {
+            Scenario::read(&paths[0])?.0.machine.kind.arch().id
         }
+        (asked, _) => asked.unwrap_or_default(),
+    };
+    Ok(ComparisonSpec { kernels: PairSpec { arch: Some(arch), ..spec.kernels.clone() }, ..spec.clone() })
+}
+
+/// Checks that the guests of a scenario are of the specification's architecture. Fails with a user
+/// error if they are not.
+fn of_the_architecture(scenario: &Scenario, spec: &PairSpec) -> Result<()> {
+    let (own, wanted) = (scenario.machine.kind.arch().id, spec.arch.unwrap_or_default());
+    if own == wanted {
+        return Ok(());
     }
-    let arch = Some(arch.unwrap_or_default());
-    Ok(ComparisonSpec { kernels: PairSpec { arch, ..spec.kernels.clone() }, ..spec.clone() })
+    Err(Error::user(format!("scenario {} is for guests of {own}, not of {wanted}", scenario.name))
+        .help("hotplug scenario list shows the scenarios of each architecture"))
 }
 
 /// Checks that the kernels are of the scenarios' architecture. Fails with a user error if one is not.
@@ -70,6 +71,7 @@ pub(super) fn chosen(spec: &ComparisonSpec) -> Result<Vec<Chosen>> {
         let mut all: Vec<Chosen> = Vec::new();
         for path in spec.scenarios.paths(spec.kernels.arch.unwrap_or_default()) {
             let (scenario, text) = Scenario::read(&path)?;
+            of_the_architecture(&scenario, &spec.kernels)?;
             if all.iter().any(|one| one.scenario.name == scenario.name) {
                 return Err(Error::user(format!("two scenarios have the name {}", scenario.name))
                     .help("give each scenario once, and name their files differently"));
@@ -84,6 +86,7 @@ pub(super) fn chosen(spec: &ComparisonSpec) -> Result<Vec<Chosen>> {
         _ => return Err(Error::user("a sweep needs one scenario").help("give --scenario once")),
     };
     let (scenario, mut text) = Scenario::read(&path)?;
+    of_the_architecture(&scenario, &spec.kernels)?;
     let file = format!("{}.toml", scenario.name);
     if !scenario.holds.is_empty() {
         return Err(Error::user(format!("{file} defines holds of its own"))

@@ -59,8 +59,19 @@ fn what_is_of_another_architecture_is_refused() {
     refused(&both, "scenario pseries-radix is for guests of ppc64le, not of x86_64");
     let other = ["--arch", "ppc64le", "--scenario", "dimm-and-cpu"];
     refused(&other, "scenario dimm-and-cpu is for guests of x86_64, not of ppc64le");
+    let named = ["--arch", "ppc64le", "--scenario", "pseries-radix", "--scenario", "latency"];
+    refused(&named, "scenario latency is for guests of x86_64, not of ppc64le");
     let wide = ["--arch", "ppc64le", "--scenario", "pseries-radix", "--wide"];
     refused(&wide, "there are no wide kernels for ppc64le");
     let kvm = ["--scenario", "pseries-radix", "--accel", "kvm"];
     refused(&kvm, "KVM is used for guests of x86_64, not of ppc64le");
+    // A sweep runs `race` unless another scenario is named.
+    let run = Run::new();
+    let mut race = assert_cmd::Command::cargo_bin("hotplug").unwrap();
+    race.args(["race", "--arch", "ppc64le", "--functions", "offline_pages", "--against", "_cpu_up"]);
+    race.arg("--results").arg(run.results()).arg(patch("seed"));
+    race.assert()
+        .code(2)
+        .stderr(predicate::str::contains("scenario race is for guests of x86_64, not of ppc64le"));
+    assert!(!run.results().exists());
 }
