@@ -33,14 +33,21 @@ const TARGETS: [Target; 2] = [
     },
 ];
 
+/// The workspace's root. Cargo runs a build script in the folder of its package.
+const ROOT: &str = "..";
+
 /// Folders that the harness's binary includes (`known_bugs/suite.rs`). `include_dir!` does not
 /// report the files that it reads.
 const CARRIED: [&str; 3] = ["guest-images/patches", "guest-images/configs", "scenarios"];
 
-/// Inputs of the agent's build, relative to the workspace's root.
+/// Inputs of the agent's build, relative to [`ROOT`].
 const SOURCES: [&str; 4] = ["Cargo.toml", "Cargo.lock", "guest-images/agent", "protocol"];
 
 fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    for source in SOURCES.into_iter().chain(CARRIED) {
+        println!("cargo::rerun-if-changed={}", Path::new(ROOT).join(source).display());
+    }
     for target in TARGETS {
         match agent(&target) {
             Ok(agent) => println!("cargo::rustc-env={}={}", target.variable, agent.display()),
@@ -53,12 +60,6 @@ fn main() {
 
 /// The path of the agent for a target, or of an empty file if it cannot be had here.
 fn agent(target: &Target) -> Result<PathBuf, String> {
-    let harness = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
-    let root = harness.parent().ok_or("harness/ is in no workspace")?;
-    println!("cargo::rerun-if-changed=build.rs");
-    for source in SOURCES.into_iter().chain(CARRIED) {
-        println!("cargo::rerun-if-changed={}", root.join(source).display());
-    }
     let is_of_the_host = variable("HOST")? == target.name;
     let linker = target.cross_linker.filter(|_| !is_of_the_host);
     if let Some(linker) = linker
@@ -68,7 +69,7 @@ fn agent(target: &Target) -> Result<PathBuf, String> {
         std::fs::write(&none, "").map_err(|error| format!("{}: {error}", none.display()))?;
         return Ok(none);
     }
-    build(root, target, linker)
+    build(target, linker)
 }
 
 /// Whether rustc has the standard library of a target. The build script runs again once rustup has
@@ -94,12 +95,12 @@ fn is_on_the_path(program: &str) -> bool {
     is_there
 }
 
-fn build(root: &Path, target: &Target, linker: Option<&str>) -> Result<PathBuf, String> {
+fn build(target: &Target, linker: Option<&str>) -> Result<PathBuf, String> {
     // The inner build has its own target folder, because the outer cargo holds the lock on its
     // target folder until this script ends.
     let target_dir = Path::new(&variable("OUT_DIR")?).join("agent");
     let mut cargo = Command::new(variable("CARGO")?);
-    cargo.current_dir(root);
+    cargo.current_dir(ROOT);
     for (name, _) in env::vars_os().filter(|(name, _)| concerns_the_outer_build(name)) {
         cargo.env_remove(name);
     }

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use cpio::newc::{Builder, ModeFileType, trailer};
 use flate2::{Compression, write::GzEncoder};
 
-use crate::arch::Architecture;
+use crate::arch::{Architecture, CrossTools};
 use crate::{Error, Result};
 
 /// The guest's agent for x86-64, a static ELF binary that `build.rs` builds.
@@ -21,13 +21,11 @@ pub const AGENT: &[u8] = include_bytes!(env!("HOTPLUG_AGENT"));
 /// The same for POWER. Empty if the machine that built this binary could not build it.
 const AGENT_OF_POWER: &[u8] = include_bytes!(env!("HOTPLUG_AGENT_PPC64LE"));
 
-/// The commands after which `make` builds an agent for this architecture, too.
-pub(crate) fn how_to_have(arch: Architecture) -> String {
-    let table = arch.table();
+/// The commands after which `make` builds an agent with these tools, too.
+pub(crate) fn how_to_have(with: &CrossTools) -> String {
+    let CrossTools { gcc_package, library_package, rust_target, .. } = with;
     format!(
-        "apt-get install {}; rustup target add {}; then build hotplug again",
-        table.cross_packages.join(" "),
-        table.rust_target
+        "apt-get install {gcc_package} {library_package}; rustup target add {rust_target}; then build hotplug again"
     )
 }
 
@@ -49,8 +47,11 @@ pub fn initramfs(arch: Architecture) -> Result<&'static [u8]> {
         Architecture::Power => (&POWER, AGENT_OF_POWER),
     };
     if agent.is_empty() {
-        return Err(Error::user(format!("this hotplug was built without an agent for guests of {arch}"))
-            .help(how_to_have(arch)));
+        let error = Error::user(format!("this hotplug was built without an agent for guests of {arch}"));
+        return Err(match arch.table().cross {
+            Some(cross) => error.help(how_to_have(cross)),
+            None => error,
+        });
     }
     if let Some(packed) = place.get() {
         return Ok(packed);

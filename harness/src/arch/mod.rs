@@ -110,16 +110,9 @@ pub struct Arch {
     pub name: &'static str,
     /// Its name in the kernel's source: the folder below `arch/`, and `ARCH` of its `make`.
     pub kernel: &'static str,
-    /// The prefix of the compiler for it on machines of other architectures.
-    pub cross_compile: &'static str,
-    /// The compiler with that prefix.
-    pub cross_gcc: &'static str,
-    /// The Debian packages of that compiler, and of the C library for it.
-    pub cross_packages: [&'static str; 2],
-    /// The folder of that library's static form, `libc.a`.
-    pub cross_library: &'static str,
-    /// Rust's name of its programs for Linux.
-    pub rust_target: &'static str,
+    /// What builds its kernels and its agent on machines of other architectures. None: the tools of
+    /// the machine itself do.
+    pub cross: Option<&'static CrossTools>,
     /// The options without which its kernels cannot be judged, by name without `CONFIG_`.
     pub required_options: &'static [&'static str],
     /// Whether `wide.config` has been tried with it.
@@ -181,6 +174,21 @@ pub struct Arch {
     /// Loops of the kernel's text that change no register, in which a held task can wait. `None`
     /// matches any byte. Such bytes are never executed.
     pub loops: &'static [&'static [Option<u8>]],
+}
+
+/// What builds programs of an architecture on machines of other ones.
+#[derive(Debug)]
+pub struct CrossTools {
+    /// The compiler: a prefix, which is `CROSS_COMPILE` of the kernel's `make`, and `gcc`.
+    pub gcc: &'static str,
+    /// The Debian package of that compiler.
+    pub gcc_package: &'static str,
+    /// The folder of the C library's static form, `libc.a`.
+    pub library: &'static str,
+    /// The Debian package of that library.
+    pub library_package: &'static str,
+    /// Rust's name of the programs for Linux.
+    pub rust_target: &'static str,
 }
 
 /// A serial line beside the console.

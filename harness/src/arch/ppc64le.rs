@@ -1,6 +1,6 @@
 //! 64-bit POWER, little endian: QEMU's pseries, whose firmware interface is PAPR's RTAS.
 
-use super::{Ability, Arch, Architecture};
+use super::{Ability, Arch, Architecture, CrossTools};
 use crate::bytes::Bytes;
 
 /// 64-bit POWER, little endian.
@@ -8,11 +8,13 @@ pub(super) static ARCH: Arch = Arch {
     id: Architecture::Power,
     name: "ppc64le",
     kernel: "powerpc",
-    cross_compile: "powerpc64le-linux-gnu-",
-    cross_gcc: "powerpc64le-linux-gnu-gcc",
-    cross_packages: ["gcc-powerpc64le-linux-gnu", "libc6-dev-ppc64el-cross"],
-    cross_library: "/usr/powerpc64le-linux-gnu/lib",
-    rust_target: "powerpc64le-unknown-linux-gnu",
+    cross: Some(&CrossTools {
+        gcc: "powerpc64le-linux-gnu-gcc",
+        gcc_package: "gcc-powerpc64le-linux-gnu",
+        library: "/usr/powerpc64le-linux-gnu/lib",
+        library_package: "libc6-dev-ppc64el-cross",
+        rust_target: "powerpc64le-unknown-linux-gnu",
+    }),
     required_options: &["PPC_PSERIES", "HVC_CONSOLE"],
     has_wide_kernels: false,
     lacks: &[
@@ -65,8 +67,8 @@ fn slot(physical_id: &str) -> Option<u32> {
 ///
 /// Returns `None` if it is not a kernel of this architecture.
 fn banner(file: &[u8]) -> Option<String> {
-    // elf(5): a 64-bit file, little endian, for EM_PPC64 (21).
     const BEFORE: &[u8] = b"Linux version ";
+    // elf(5): a 64-bit file, little endian, for EM_PPC64 (21).
     let is_elf = file.get(..6)? == b"\x7fELF\x02\x01" && file.get(18..20)? == [21, 0];
     if !is_elf {
         return None;

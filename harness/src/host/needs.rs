@@ -119,24 +119,21 @@ pub const NEEDS: [Need; 12] = [
 /// The needs of guests of an architecture.
 pub(super) fn needs_of(arch: Architecture) -> Vec<Need> {
     let table = arch.table();
-    if arch.is_default() {
-        return NEEDS.to_vec();
-    }
     let mut all = NEEDS.to_vec();
+    let Some(cross) = table.cross else { return all };
     all[0] = Need { package: table.qemu_package, ..all[0] };
     if !arch.is_native() {
-        let [compiler, library] = table.cross_packages;
         all.push(Need {
             what: "cross compiler",
-            found: Found::Program(table.cross_gcc),
-            package: compiler,
+            found: Found::Program(cross.gcc),
+            package: cross.gcc_package,
             purpose: "kernel build, and the guest's agent",
             activity: Activity::Builds,
         });
         all.push(Need {
             what: "its C library",
-            found: Found::StaticLibrary(table.cross_library),
-            package: library,
+            found: Found::StaticLibrary(cross.library),
+            package: cross.library_package,
             purpose: "the guest's agent",
             activity: Activity::Guests,
         });
@@ -182,7 +179,7 @@ impl Need {
     /// The command that meets the need, if no package of the distribution does.
     pub fn command(&self) -> Option<String> {
         match self.found {
-            Found::Agent(arch) => Some(image::how_to_have(arch)),
+            Found::Agent(arch) => arch.table().cross.map(image::how_to_have),
             _ => None,
         }
     }

@@ -135,10 +135,15 @@ impl Qemu {
         }
     }
 
+    /// Whether it runs all that the harness does with guests of `arch`.
+    fn has_all_of(&self, arch: Architecture) -> bool {
+        arch != Architecture::Power || self.version >= FOR_ALL_OF_POWER
+    }
+
     /// Checks that memory may come and go in a guest of `arch` after one of its CPUs was removed.
     /// Fails with a user error if this QEMU would abort.
     pub fn check_memory_after_cpu_removal(&self, arch: Architecture) -> Result<()> {
-        if arch != Architecture::Power || self.version >= FOR_ALL_OF_POWER {
+        if self.has_all_of(arch) {
             return Ok(());
         }
         let newer = FOR_ALL_OF_POWER.major;
@@ -151,8 +156,8 @@ impl Qemu {
 
     /// Why guests of `arch` cannot be restored from a checkpoint, if they cannot.
     pub(crate) fn cannot_restore(&self, arch: Architecture) -> Option<String> {
-        let lacks = arch == Architecture::Power && self.version < FOR_ALL_OF_POWER;
-        lacks.then(|| format!("the CPUs of a restored {arch} guest do not wake under QEMU {}", self.version))
+        (!self.has_all_of(arch))
+            .then(|| format!("the CPUs of a restored {arch} guest do not wake under QEMU {}", self.version))
     }
 
     /// Checks that CPUs may be removed from the guests of this QEMU. Fails with a user error if its

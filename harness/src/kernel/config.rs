@@ -212,15 +212,17 @@ impl Config {
         self.arch.table()
     }
 
-    /// The variables for the kernel's `make`: those that select the architecture, if it is not the
-    /// default one, and the user's.
+    /// The variables for the kernel's `make`: those that select the architecture, if it is not that
+    /// of the machine itself, and the user's.
     pub(super) fn variables(&self) -> Vec<Variable> {
-        let arch = (!self.arch.is_default()).then(|| self.arch());
-        let own = arch.into_iter().flat_map(|arch| {
-            let cross = (!self.arch.is_native()).then(|| Variable::own("CROSS_COMPILE", arch.cross_compile));
-            [Some(Variable::own("ARCH", arch.kernel)), cross].into_iter().flatten()
-        });
-        own.chain(self.variables.iter().cloned()).collect()
+        let mut all = Vec::new();
+        if let Some(cross) = self.arch().cross {
+            all.push(Variable::own("ARCH", self.arch().kernel));
+            let prefix = cross.gcc.trim_end_matches("gcc");
+            all.extend((!self.arch.is_native()).then(|| Variable::own("CROSS_COMPILE", prefix)));
+        }
+        all.extend(self.variables.iter().cloned());
+        all
     }
 
     /// All that determines a build, apart from the source and the tools: a kernel's id and its
